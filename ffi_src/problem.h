@@ -1,0 +1,117 @@
+// The one description of a convolution or pooling that every kernel is given.
+//
+// Along each spatial axis an input position i, a filter tap r and an output position o are tied by
+//
+//     o * stride + r * filter_dilation - pad_lo  =  i * input_dilation          (the relation)
+//
+// and each op is a sum of products over all tied triples:
+//
+//     fprop   y[n,o,k]  = sum over r, c of  x[n,i,c] * w[r,c,k]
+//     dgrad   dx[n,i,c] = sum over r, k of dy[n,o,k] * w[r,c,k]
+//     wgrad   dw[r,c,k] = sum over n, o of  x[n,i,c] * dy[n,o,k]
+//
+// One physical layout: activations [N, spatial..., C], filters [spatial..., C/groups, K], last axis
+// contiguous. Fewer than three spatial axes are filled up in front with axes of one position.
+#pragma once
+
+#include <cstdint>
+
+#if defined(__CUDACC__)
+#define CONVGRAD_HD __host__ __device__
+#else
+#define CONVGRAD_HD
+#endif
+
+namespace convgrad {
+
+enum class DType : int8_t { kF32, kF64, kBF16, kF16 };
+
+inline constexpr int64_t kDTypeBytes[] = {4, 8, 2, 2};
+inline constexpr int64_t bytes_of(DType dtype) { return kDTypeBytes[static_cast<int>(dtype)]; }
+
+inline constexpr int kAxes = 3;
+inline constexpr int64_t kNone = -1;  // "no position is tied to these two"
+
+struct Axis {
+  int64_t input = 1;   // number of input positions
+  int64_t taps = 1;    // number of filter taps
+  int64_t output = 1;  // number of output positions
+  int64_t stride = 1;
+  int64_t pad_lo = 0;  // may be negative (cropping)
+  int64_t input_dilation = 1;
+  int64_t filter_dilation = 1;
+
+  // The input position tied to output o and tap r, or kNone (padding, or between dilated inputs).
+  CONVGRAD_HD int64_t input_at(int64_t o, int64_t r) const {
+    const int64_t at = o * stride + r * filter_dilation - pad_lo;
+    if (at < 0 || at % input_dilation != 0) return kNone;
+    const int64_t i = at / input_dilation;
+    return i < input ? i : kNone;
+  }
+
+  // The output position tied to input i and tap r, or kNone (between strides, or past the ends).
+  CONVGRAD_HD int64_t output_at(int64_t i, int64_t r) const {
+    const int64_t at = i * input_dilation + pad_lo - r * filter_dilation;
+    if (at < 0 || at % stride != 0) return kNone;
+    const int64_t o = at / stride;
+    return o < output ? o : kNone;
+  }
+
+  // The relation with its sides traded: i and o swap, so do stride and input_dilation, and tap r
+  // becomes tap taps-1-r. dgrad is fprop over the transposed axes.
+  CONVGRAD_HD Axis transpose() const {
+    return Axis{output, taps,           input, input_dilation, (taps - 1) * filter_dilation - pad_lo,
+                stride, filter_dilation};
+  }
+};
+
+struct ConvProblem {
+  DType dtype = DType::kF32;
+  int64_t batch = 1;
+  int64_t in_channels = 1;   // C, all groups together
+  int64_t out_channels = 1;  // K, all groups together
+  int64_t groups = 1;        // input group g meets output group g only
+  Axis axis[kAxes];
+
+  CONVGRAD_HD int64_t group_in() const { return in_channels / groups; }
+  CONVGRAD_HD int64_t group_out() const { return out_channels / groups; }
+  CONVGRAD_HD int64_t inputs() const { return axis[0].input * axis[1].input * axis[2].input; }
+  CONVGRAD_HD int64_t taps() const { return axis[0].taps * axis[1].taps * axis[2].taps; }
+  CONVGRAD_HD int64_t outputs() const { return axis[0].output * axis[1].output * axis[2].output; }
+
+  CONVGRAD_HD ConvProblem transpose() const {
+    return ConvProblem{dtype,       batch,  out_channels,
+                       in_channels, groups, {axis[0].transpose(), axis[1].transpose(), axis[2].transpose()}};
+  }
+};
+
+// Pooling runs over the same relation; the window's taps carry no weights.
+//
+//     max_pool       y[n,o,c]  = max over r of x[n,i,c];  position[n,o,c] = the first such i
+//     max_pool_grad  dx[n,i,c] = sum over r of dy[n,o,c] where position[n,o,c] = i
+//     avg_pool       y[n,o,c]  = (sum over r of x[n,i,c]) / count(o)
+//     avg_pool_grad  dx[n,i,c] = sum over r of dy[n,o,c] / count(o)
+//
+// "First" is row-major order over the window. A position is the flat index over the spatial axes,
+// (i0 * I1 + i1) * I2 + i2, as int32; -1 where the whole window lies on padding.
+// count(o) is the number of taps, or only of those on the input where count_include_pad is false.
+struct PoolProblem {
+  DType dtype = DType::kF32;
+  int64_t batch = 1;
+  int64_t channels = 1;
+  bool count_include_pad = true;
+  Axis axis[kAxes];
+
+  CONVGRAD_HD int64_t inputs() const { return axis[0].input * axis[1].input * axis[2].input; }
+  CONVGRAD_HD int64_t taps() const { return axis[0].taps * axis[1].taps * axis[2].taps; }
+  CONVGRAD_HD int64_t outputs() const { return axis[0].output * axis[1].output * axis[2].output; }
+};
+
+// db[c] = sum over rows of dy[row,c], where the rows are batch and positions together.
+struct BiasProblem {
+  DType dtype = DType::kF32;
+  int64_t rows = 1;
+  int64_t channels = 1;
+};
+
+}  // namespace convgrad
