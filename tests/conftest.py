@@ -48,7 +48,8 @@ _installed = "cpu"
 _backend("cpu")
 
 
-def _install(name):
+def install(name):
+    """Makes CPU lowering use the backend of this name."""
     global _installed
     if name == _installed:
         return
@@ -63,10 +64,10 @@ def _install(name):
 @pytest.fixture(scope="session", params=BACKENDS)
 def backend(request):
     """The name of the backend that CPU lowering uses during the test."""
-    _install(request.param)
+    install(request.param)
     return request.param
 
 
 @pytest.fixture(autouse=True)
 def _right_backend(request):
-    _install(request.getfixturevalue("backend") if "backend" in request.fixturenames else "cpu")
+    install(request.getfixturevalue("backend") if "backend" in request.fixturenames else "cpu")

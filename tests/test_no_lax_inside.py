@@ -14,7 +14,7 @@ import jax_convgrad as jc
 FOREIGN_PRIMITIVES = re.compile(
     r"conv_general_dilated|dot_general|reduce_window|select_and_scatter|select_and_gather|cumulative_"
 )
-# Before and after XLA's passes, which may write any large sum as a reduce-window: that one is looked for before.
+# Before and after XLA's passes. Those may write any large sum as a reduce-window, so it is missing after.
 FOREIGN_STABLEHLO = re.compile(r"stablehlo\.(convolution|dot_general|reduce_window|select_and_scatter)\b")
 FOREIGN_HLO = re.compile(r"\b(convolution|dot|select-and-scatter)\(")
 
