@@ -18,7 +18,7 @@ namespace {
 
 __constinit thread_local Block* current_block = nullptr;
 
-// Kernels may count on cuda_src/shared_memory.cuh's alignment.
+// At least what cuda_src/shared_memory.cuh promises.
 constexpr std::align_val_t kSharedAlignment{128};
 
 std::string name_of(uint3 index) {
@@ -69,11 +69,11 @@ bool Block::run(Random& random) {
   while (exited_ < threads_ && !failed_) {
     for (unsigned left = threads_; left > 1; --left) std::swap(order_[left - 1], order_[random.below(left)]);
     bool any_turn = false;
-    for (const unsigned thread : order_) {
+    for (next_turn_ = 0; next_turn_ < threads_ && !failed_;) {
+      const unsigned thread = order_[next_turn_++];
       if (thread_[thread].state != State::kReady) continue;
       any_turn = true;
       take_turn(thread);
-      if (failed_) break;
     }
     if (!any_turn && !complete_any_without_exited()) give_up(stalled());
   }
@@ -81,24 +81,44 @@ bool Block::run(Random& random) {
   return !failed_;
 }
 
-void Block::run_thread(void* block) {
-  const Block& self = *static_cast<Block*>(block);
-  self.body_(self.context_);
+// A fiber whose thread has exited goes straight on as the next thread that has not begun, so threads that
+// never wait cost no switch.
+void Block::run_threads(void* block) {
+  Block& self = *static_cast<Block*>(block);
+  for (;;) {
+    self.body_(self.context_);
+    Fiber* fiber = self.exit_running_thread();
+    const unsigned next = self.next_turn_ < self.threads_ ? self.order_[self.next_turn_] : self.running_;
+    if (self.thread_[next].state != State::kReady || self.thread_[next].fiber) {
+      self.fibers_.give_back(fiber);
+      return;
+    }
+    ++self.next_turn_;
+    self.thread_[next].fiber = fiber;
+    self.become(next);
+  }
+}
+
+void Block::become(unsigned thread) {
+  running_ = thread;
+  threadIdx = index_[thread];
+}
+
+Fiber* Block::exit_running_thread() {
+  thread_[running_].state = State::kExited;
+  live_[running_ / kWarpThreads] &= ~(1u << running_ % kWarpThreads);
+  ++exited_;
+  return std::exchange(thread_[running_].fiber, nullptr);
 }
 
 void Block::take_turn(unsigned t) {
   Thread& thread = thread_[t];
   if (!thread.fiber) {
     thread.fiber = fibers_.take();
-    thread.fiber->reset(&Block::run_thread, this);
+    thread.fiber->reset(&Block::run_threads, this);
   }
-  running_ = t;
-  threadIdx = index_[t];
-  if (!thread.fiber->resume()) return;
-  fibers_.give_back(std::exchange(thread.fiber, nullptr));
-  thread.state = State::kExited;
-  live_[t / kWarpThreads] &= ~(1u << t % kWarpThreads);
-  ++exited_;
+  become(t);
+  thread.fiber->resume();
 }
 
 void Block::meet(const Meeting& meeting, const void* in, void* out) {
@@ -151,14 +171,13 @@ bool Block::complete_any_without_exited() {
   return false;
 }
 
-void Block::give_up(const std::string& message) {
-  if (failed_) return;
+void Block::give_up(std::string&& message) {
   failed_ = true;
-  error_ = message;
+  error_ = std::move(message);
 }
 
-void Block::fail(const std::string& message) {
-  give_up(message);
+void Block::fail(std::string&& message) {
+  give_up(std::move(message));
   thread_[running_].fiber->suspend();
   std::abort();  // nobody resumes a failed block
 }

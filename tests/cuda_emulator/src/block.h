@@ -29,7 +29,7 @@ class Block {
 
   // Called by the running thread.
   void meet(const Meeting&, const void* in, void* out);
-  [[noreturn]] void fail(const std::string& message);
+  [[noreturn]] void fail(std::string&& message);
   unsigned running_thread() const { return running_; }
   void* shared_memory() { return shared_; }
 
@@ -45,11 +45,13 @@ class Block {
     void* out = nullptr;
   };
 
-  static void run_thread(void* block);
+  static void run_threads(void* block);
   void take_turn(unsigned thread);
+  void become(unsigned thread);
+  Fiber* exit_running_thread();
   bool complete(const Meeting&, unsigned member);
   bool complete_any_without_exited();
-  void give_up(const std::string& message);
+  void give_up(std::string&& message);
   std::string where(unsigned thread) const;
   std::string stalled() const;
 
@@ -65,6 +67,7 @@ class Block {
   // Bit l of word w stands for lane l of warp w.
   std::vector<uint32_t> waiting_, live_;
   std::vector<Seat> seats_;
+  unsigned next_turn_ = 0;  // index into order_
   unsigned running_ = 0;
   unsigned exited_ = 0;
   bool failed_ = false;

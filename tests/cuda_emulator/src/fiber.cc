@@ -81,12 +81,11 @@ void Fiber::entry() {
   std::abort();  // an ended fiber is reset before it is resumed
 }
 
-bool Fiber::resume() {
+void Fiber::resume() {
   starting = this;
   before_switch(&outside_fake_stack_, stack_, stack_bytes_);
   switch_context(outside_, inside_);
   after_switch(outside_fake_stack_, nullptr, nullptr);
-  return ended_;
 }
 
 void Fiber::suspend() { leave(/*for_good=*/false); }

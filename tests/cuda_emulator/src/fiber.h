@@ -20,8 +20,8 @@ class Fiber {
 
   // The next resume() calls body(argument) from its beginning, whatever this fiber did before.
   void reset(void (*body)(void*), void* argument);
-  // Called outside fibers: runs this one until it suspends or ends. True if it has ended.
-  bool resume();
+  // Called outside fibers: runs this one until it suspends or ends.
+  void resume();
   // Called inside this fiber: goes back to resume()'s caller.
   void suspend();
 

@@ -1,13 +1,14 @@
 #include "cuda_emulator/synchronization.h"
 
 #include <string>
+#include <utility>
 
 #include "block.h"
 
 namespace cuda_emulator {
 
 void meet(const Meeting& meeting, const void* in, void* out) { Block::current()->meet(meeting, in, out); }
-void fail(const std::string& message) { Block::current()->fail(message); }
+void fail(std::string&& message) { Block::current()->fail(std::move(message)); }
 void* dynamic_shared_memory() { return Block::current()->shared_memory(); }
 unsigned thread_rank() { return Block::current()->running_thread(); }
 

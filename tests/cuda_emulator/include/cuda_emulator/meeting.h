@@ -63,8 +63,9 @@ class Party {
 // Returns when all of the meeting's threads that have not exited have come to it and been served.
 void meet(const Meeting&, const void* in, void* out);
 
-// Ends the calling thread and makes the launch fail.
-[[noreturn]] void fail(const std::string& message);
+// Ends the calling thread and makes the launch fail. Its stack is given up as it is, without destructors:
+// hence the message is moved.
+[[noreturn]] void fail(std::string&& message);
 
 // The bytes that the launch asked for, and not one more.
 void* dynamic_shared_memory();
