@@ -9,6 +9,9 @@ from pathlib import Path
 import jax
 import pytest
 
+# Most of the suite's time is LLVM at work on the code around the kernels, which are compiled long since.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+
 # float64 results are compared to float64's own rounding, and JAX makes float32 of them without this.
 jax.config.update("jax_enable_x64", True)
 

@@ -23,7 +23,8 @@ def check(case, dtype, name, actual, what):
     assert actual.dtype == dtype, f"{what}: {actual.dtype}"
     bound = sum_bound(dtype, case.sum_lengths[name], magnitude[name], exact[name])
     assert_within(actual, exact[name], bound, what)
-    assert_within(actual, lax_conv(case, dtype)[name], 2 * bound, f"{what} against lax")
+    if dtype == "float64" or case in conv_cases.FEW:  # lax's compilation is half of this suite's time
+        assert_within(actual, lax_conv(case, dtype)[name], 2 * bound, f"{what} against lax")
 
 
 @pytest.mark.parametrize("case, dtype", RUNS, ids=lambda value: getattr(value, "name", value))

@@ -1,4 +1,4 @@
-"""The FFI targets by themselves: attributes or buffers that don't fit are refused before memory is touched."""
+"""The FFI targets by themselves: attributes and buffers that do not fit are refused with INVALID_ARGUMENT."""
 
 import jax
 import jax.numpy as jnp
@@ -117,7 +117,7 @@ def conv_rows():
         "pad_lo": [int64(1), int64(0, 0, 0), int64(2**62, 0), int64(-(2**63), 0)],
         "input_dilation": [int64(1), int64(0, 1), int64(1, -2), int64(2**31, 1)],
         "filter_dilation": [int64(1), int64(0, 1), int64(1, -2), int64(1, 2**40)],
-        "groups": [np.int64(0), np.int64(-2), np.int64(3), np.int64(1), np.int64(4), np.int32(2)],
+        "groups": [np.int64(0), np.int64(-2), np.int64(3), np.int64(1), np.int64(4), "two"],
         "x_spec": [
             int64(0, 3, 1),
             int64(0, 3, 1, 1),
@@ -173,7 +173,7 @@ def other_rows():
         "stride": [int64(2), int64(0, 3), int64(2, -3)],
         "pad_lo": [int64(), int64(1, 2**62)],
         "filter_dilation": [int64(1), int64(1, 0)],
-        "count_include_pad": [np.int64(1)],
+        "count_include_pad": ["yes"],
     }
     for name, values in wrong_attributes.items():
         for value in values:

@@ -138,16 +138,3 @@ def test_checkpoint(plain):
     layer_by_layer = partial(loss_of, conv, jax.checkpoint(our_pool))
     _, losses = train(jax.jit(step_of(layer_by_layer)))
     np.testing.assert_allclose(losses, plain[1], rtol=2e-6)
-
-
-def test_per_example_gradients(backend):
-    """vmap of grad, whose mean is the batch's gradient."""
-    params = new_params()
-
-    def one(params, image, label):
-        return our_loss(params, image[None], label[None])
-
-    each = jax.jit(jax.vmap(jax.grad(one), (None, 0, 0)))(params, IMAGES, jnp.asarray(LABELS))
-    whole = jax.grad(lax_loss)(params, IMAGES, LABELS)
-    for a, b in zip(jax.tree.leaves(each), jax.tree.leaves(whole), strict=True):
-        np.testing.assert_allclose(a.mean(0), b, rtol=0, atol=4e-6 * np.abs(b).max())
