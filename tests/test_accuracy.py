@@ -62,3 +62,23 @@ def test_sums_run_in_f32(backend, dtype, length):
     }.items():
         assert float(total.item()) == length, name
     assert float(mean.item()) == 1
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
+def test_small_numbers(backend, dtype):
+    """f16's subnormals come through, and what is least normal in the other types."""
+    least = jax.numpy.finfo(dtype).smallest_subnormal if dtype == "float16" else jax.numpy.finfo(dtype).tiny
+    x = (np.arange(1, 41, dtype=np.float64) * float(least)).astype(dtype).reshape(1, 8, 5, 1)
+    x[0, ::2] *= -1
+    one = np.ones((1, 1, 1, 1), dtype)
+    same = {
+        "fprop": jc.conv(x, one),
+        "dgrad": jc.conv_input_grad(x, one, x.shape),
+        "wgrad": jc.conv_filter_grad(x.reshape(1, 1, 1, 40), one, (1, 1, 40, 1)),
+        "bgrad": jc.conv_bias_grad(x.reshape(1, 1, 1, 40)),
+        "avg_pool": jc.avg_pool(x, (1, 1)),
+        "max_pool": jc.max_pool(x, (1, 1)),
+    }
+    for name, y in same.items():
+        # Bits, as a comparison of numbers may itself flush.
+        np.testing.assert_array_equal(np.asarray(y).ravel().view("u1"), x.ravel().view("u1"), err_msg=name)

@@ -216,10 +216,9 @@ def test_small_wgrad_workspace_is_refused(backend):
     dw = ((1, 1, 1, 1), F32)
     fits = call("wgrad", [x, x], [dw, ((needed,), U8)], attributes)[0]
     np.testing.assert_allclose(fits.item(), np.sum(operand(*x).astype(np.float64) ** 2), rtol=1e-5)
-    if backend == "cpu":
-        assert needed == 0, "the CPU's tasks share no sum"
+    if needed == 0:
+        assert backend != "emulated_cuda-tiled", "one tile over 4096 positions is to be split"
         return
-    assert needed > 0
     with pytest.raises(jax.errors.JaxRuntimeError, match="INVALID_ARGUMENT"):
         call("wgrad", [x, x], [dw, ((needed - 1,), U8)], attributes)
 
