@@ -4,7 +4,7 @@
 
 #include "cuda_emulator/vector_types.h"
 
-// __thread, unlike thread_local, spares every access a call that asks whether the variable has been initialised.
+// __thread, unlike thread_local, spares every access a call that asks whether it has been initialised.
 extern __thread uint3 threadIdx;
 extern __thread uint3 blockIdx;
 extern __thread dim3 blockDim;
