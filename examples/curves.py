@@ -6,8 +6,8 @@ import matplotlib
 
 matplotlib.use("Agg")  # draws into files, needs no display
 
-import matplotlib.pyplot as plt  # noqa: E402 (the backend has to be chosen first)
-from matplotlib.ticker import MaxNLocator, PercentFormatter  # noqa: E402
+import matplotlib.pyplot as plt
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 TRAIN = dict(color="#4477aa", linestyle="-", marker="o", markersize=3, label="train")
 TEST = dict(color="#cc6677", linestyle="--", marker="s", markersize=3, label="test")

@@ -1,7 +1,7 @@
 """Handwritten digits, as [N, height, width, 1] float32 in [0, 1] with integer labels.
 
-`load_bundled` reads the 1797 images of 8x8 pixels that scikit-learn carries in its package; `load_mnist` reads
-the four files that MNIST is published as. Both give the same `Digits`, and neither touches the network.
+`load_bundled` reads the 1797 images of 8x8 pixels that scikit-learn carries in its package; `load_mnist`
+reads the four files that MNIST is published as. Both give the same `Digits`, and neither touches the network.
 """
 
 import gzip

@@ -14,24 +14,23 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import jax_convgrad
 import numpy as np
 import optax
-from tqdm import tqdm
-
-import jax_convgrad
 from digits import Digits, load_bundled, load_mnist
+from tqdm import tqdm
 
 CLASSES = 10
 CHANNELS = (16, 32)
 
 
-# The layers, twice: what jax_convgrad computes and what XLA computes, told apart by nothing else in this file.
+# The layers, twice: on jax_convgrad and on XLA. Nothing else in this file knows the difference.
 
 
 class Layers(NamedTuple):
-    conv_relu: Callable[
-        [jax.Array, jax.Array, jax.Array], jax.Array
-    ]  # relu(x * w + b), x and w channels-last
+    """Activations are [N, height, width, channels], filters [3, 3, in channels, out channels]."""
+
+    conv_relu: Callable[[jax.Array, jax.Array, jax.Array], jax.Array]  # relu(conv(x, w) + b)
     max_pool: Callable[[jax.Array], jax.Array]  # windows of 2x2, side by side
 
 
@@ -144,7 +143,7 @@ def shuffled_batches(
 
 
 def shift_randomly(rng: np.random.Generator, images: np.ndarray) -> np.ndarray:
-    """Half of the images moved by at most a pixel along each axis, so that the same digit keeps looking new."""
+    """Half of the images moved by at most a pixel along each axis, so that a digit keeps looking new."""
     _, height, width, _ = images.shape
     padded = np.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)))
     moved = rng.integers(0, 2, size=len(images))
