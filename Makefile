@@ -8,6 +8,8 @@ NVCC   ?= $(or $(shell command -v nvcc),$(wildcard /usr/local/cuda/bin/nvcc))
 PYTEST_FLAGS    ?=
 SANITIZED_TESTS ?= tests/test_gradients.py
 EXAMPLE_FLAGS   ?=
+# To leave the CUDA kernels out where nvcc is found: INSTALL_FLAGS="-C cmake.define.JAX_CONVGRAD_CUDA=OFF"
+INSTALL_FLAGS   ?=
 
 # What ends up in the installed package: a change in any of these installs it anew.
 SOURCES := pyproject.toml CMakeLists.txt \
@@ -62,12 +64,12 @@ cuda-compile:  ## compile every CUDA kernel with nvcc; no warnings, no register 
 	 else echo "cuda-compile: no nvcc on this machine, no CUDA kernel was compiled"; fi
 
 $(VENV)/installed-examples: $(SOURCES) | $(VENV)/bin/python
-	$(VENV)/bin/python -m pip install '.[examples]'
+	$(VENV)/bin/python -m pip install $(INSTALL_FLAGS) '.[examples]'
 	@touch $@
 
 # The emulator's build needs what the package's build gets from its build requirements.
 $(VENV)/installed-dev: $(SOURCES) | $(VENV)/bin/python
-	$(VENV)/bin/python -m pip install '.[test,examples,lint]' cmake ninja 'nanobind>=2.9,<4'
+	$(VENV)/bin/python -m pip install $(INSTALL_FLAGS) '.[test,examples,lint]' cmake ninja 'nanobind>=2.9,<4'
 	@touch $@
 
 $(VENV)/bin/python:

@@ -14,11 +14,12 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import jax_convgrad
 import numpy as np
 import optax
 from digits import Digits, load_bundled, load_mnist
 from tqdm import tqdm
+
+import jax_convgrad
 
 CLASSES = 10
 CHANNELS = (16, 32)

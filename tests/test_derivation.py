@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+
 from jax_convgrad import conv
 
 TEXT = (Path(__file__).parent.parent / "docs" / "derivation.md").read_text()
