@@ -13,7 +13,7 @@ INSTALL_FLAGS   ?=
 
 # What ends up in the installed package: a change in any of these installs it anew.
 SOURCES := pyproject.toml CMakeLists.txt \
-           $(shell find jax_convgrad cpu_src cuda_src ffi_src -type f -not -path '*/__pycache__/*')
+           $(shell find jax_convgrad cpu_src cuda_src ffi_src -type f -not -path '*/__pycache__/*' -not -name '*.so')
 CXX_STYLED := $(shell find cpu_src cuda_src ffi_src tests/cuda_emulator -type f \
                 \( -name '*.h' -o -name '*.cc' -o -name '*.cuh' -o -name '*.cu' \))
 PY_STYLED  := jax_convgrad tests examples .ci

@@ -28,7 +28,7 @@ class Kernel(NamedTuple):
 
 
 def parse_report(text: str) -> list[Kernel]:
-    """The kernels in what `nvcc -Xptxas -v` prints."""
+    """Read the kernels off what `nvcc -Xptxas -v` prints."""
     kernels = []
     for part in re.split(r"Compiling entry function", text)[1:]:
         name = re.match(r" '(\w+)'", part)[1]
@@ -39,7 +39,7 @@ def parse_report(text: str) -> list[Kernel]:
 
 
 def compile_one(nvcc: str, source: Path, architecture: str) -> tuple[str, bool]:
-    """The lines to print for one file and architecture, and whether all is well."""
+    """Return the lines to print for one file and architecture, and whether all is well."""
     command = [nvcc, "-std=c++17", "-O3", f"-arch={architecture}", "-Xptxas", "-v"]
     command += ["-Werror", "all-warnings", "-I", str(ROOT), "-c", str(source), "-o", os.devnull]
     result = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
@@ -59,7 +59,7 @@ def compile_one(nvcc: str, source: Path, architecture: str) -> tuple[str, bool]:
 
 
 def main() -> None:
-    """Compiles all, prints a line each, exits with 1 if anything is wrong."""
+    """Compile all, print a line each, exit with 1 if anything is wrong."""
     nvcc = sys.argv[1]
     jobs = [
         (nvcc, source, architecture)
