@@ -1,0 +1,44 @@
+// db[k] = sum over n, o of dy[n,o,k].
+//
+// A task sums its own rows of dy into a row of partial sums; when all are done the rows of partial sums
+// are added in order. Which rows are whose is a function of the problem alone.
+#include <algorithm>
+#include <vector>
+
+#include "cpu_src/kernels.h"
+#include "ffi_src/dispatch.h"
+
+namespace convgrad::cpu {
+
+Work bgrad(const BiasProblem& p, const void* dy_data, void* db_data, void* workspace) {
+  return dispatch(p.dtype, [&](auto stored) {
+    using T = typename decltype(stored)::type;
+    const T* dy = static_cast<const T*>(dy_data);
+    T* db = static_cast<T*>(db_data);
+    Sum<T>* partial = static_cast<Sum<T>*>(workspace);
+    const int64_t tasks = bgrad_tasks(p), rows_per_task = bgrad_rows_per_task(p), K = p.channels;
+    return Work{tasks,
+                [=](int64_t task) {
+                  Sum<T>* total = partial + task * K;
+                  std::fill(total, total + K, Sum<T>{0});
+                  std::vector<Sum<T>> run(K);
+                  const int64_t last = std::min(p.rows, (task + 1) * rows_per_task);
+                  for (int64_t first = task * rows_per_task; first < last; first += kSumRun) {
+                    std::fill(run.begin(), run.end(), Sum<T>{0});
+                    for (int64_t row = first; row < std::min(last, first + kSumRun); ++row) {
+                      for (int64_t k = 0; k < K; ++k) run[k] += widen(dy[row * K + k]);
+                    }
+                    for (int64_t k = 0; k < K; ++k) total[k] += run[k];
+                  }
+                },
+                [=] {
+                  for (int64_t k = 0; k < K; ++k) {
+                    Sum<T> sum = 0;
+                    for (int64_t task = 0; task < tasks; ++task) sum += partial[task * K + k];
+                    db[k] = narrow<T>(sum);
+                  }
+                }};
+  });
+}
+
+}  // namespace convgrad::cpu

@@ -1,0 +1,82 @@
+// dx[n,i,c] = sum over r, k of dy[n,o,k] * w[r,c,k],  with o tied to i and r.
+//
+// A task is one row of inputs along the innermost axis. Along k both dy[n,o,:] and w[r,c,:] are
+// contiguous, so each pair (r, c) is one dot product.
+#include <vector>
+
+#include "cpu_src/kernels.h"
+#include "ffi_src/dispatch.h"
+
+namespace convgrad::cpu {
+namespace {
+
+// A dot product in 16 interleaved sums, added in a fixed order at the end: the compiler may keep them in
+// vector registers, which it may not do with one running sum.
+template <typename T>
+Sum<T> dot(const T* a, const T* b, int64_t count) {
+  constexpr int64_t kLanes = 16;
+  Sum<T> lanes[kLanes] = {};
+  int64_t at = 0;
+  for (; at + kLanes <= count; at += kLanes) {
+    for (int64_t lane = 0; lane < kLanes; ++lane) lanes[lane] += widen(a[at + lane]) * widen(b[at + lane]);
+  }
+  for (int64_t lane = 0; at + lane < count; ++lane) lanes[lane] += widen(a[at + lane]) * widen(b[at + lane]);
+  for (int64_t half = kLanes / 2; half > 0; half /= 2) {
+    for (int64_t lane = 0; lane < half; ++lane) lanes[lane] += lanes[lane + half];
+  }
+  return lanes[0];
+}
+
+// The sums of one position and group: sum[c] += dot(dy[n,o,:], w[r,c,:]) over every tap.
+template <typename T>
+void add_products(const ConvProblem& p, const T* dy_image, const T* w, int64_t i0, int64_t i1, int64_t i2,
+                  int64_t group, Sum<T>* sum) {
+  const int64_t K = p.out_channels, group_in = p.group_in(), group_out = p.group_out();
+  const Axis &a0 = p.axis[0], &a1 = p.axis[1], &a2 = p.axis[2];
+  for (int64_t r0 = 0; r0 < a0.taps; ++r0) {
+    const int64_t o0 = a0.output_at(i0, r0);
+    if (o0 == kNone) continue;
+    for (int64_t r1 = 0; r1 < a1.taps; ++r1) {
+      const int64_t o1 = a1.output_at(i1, r1);
+      if (o1 == kNone) continue;
+      for (int64_t r2 = 0; r2 < a2.taps; ++r2) {
+        const int64_t o2 = a2.output_at(i2, r2);
+        if (o2 == kNone) continue;
+        const T* dy_at = dy_image + ((o0 * a1.output + o1) * a2.output + o2) * K + group * group_out;
+        const T* w_at = w + ((r0 * a1.taps + r1) * a2.taps + r2) * group_in * K + group * group_out;
+        for (int64_t c = 0; c < group_in; ++c) sum[c] += dot(dy_at, w_at + c * K, group_out);
+      }
+    }
+  }
+}
+
+}  // namespace
+
+Work dgrad(const ConvProblem& p, const void* dy_data, const void* w_data, void* dx_data) {
+  return dispatch(p.dtype, [&](auto stored) {
+    using T = typename decltype(stored)::type;
+    const T* dy = static_cast<const T*>(dy_data);
+    const T* w = static_cast<const T*>(w_data);
+    T* dx = static_cast<T*>(dx_data);
+    const int64_t rows = p.axis[0].input * p.axis[1].input;
+    return Work{p.batch * rows,
+                [=](int64_t task) {
+                  const int64_t n = task / rows, i0 = task % rows / p.axis[1].input,
+                                i1 = task % p.axis[1].input;
+                  const T* dy_image = dy + n * p.outputs() * p.out_channels;
+                  T* dx_row = dx + task * p.axis[2].input * p.in_channels;
+                  std::vector<Sum<T>> sum(p.group_in());
+                  for (int64_t i2 = 0; i2 < p.axis[2].input; ++i2) {
+                    for (int64_t g = 0; g < p.groups; ++g) {
+                      std::fill(sum.begin(), sum.end(), Sum<T>{0});
+                      add_products(p, dy_image, w, i0, i1, i2, g, sum.data());
+                      T* dx_at = dx_row + i2 * p.in_channels + g * p.group_in();
+                      for (int64_t c = 0; c < p.group_in(); ++c) dx_at[c] = narrow<T>(sum[c]);
+                    }
+                  }
+                },
+                {}};
+  });
+}
+
+}  // namespace convgrad::cpu

@@ -1,0 +1,106 @@
+// y[n,o,c] = max over r of x[n,i,c];  position[n,o,c] = the first i, in row-major order, that attains it.
+//
+// The gradient is gathered: an input looks at the outputs whose windows hold it and takes dy from those
+// that chose it, so no two tasks write to one place. Its transpose reads at the chosen positions.
+#include <limits>
+#include <vector>
+
+#include "cpu_src/kernels.h"
+#include "cpu_src/window.h"
+#include "ffi_src/dispatch.h"
+
+namespace convgrad::cpu {
+namespace {
+
+// NaN counts as larger than every number, as in XLA's max.
+template <typename S>
+bool exceeds(S candidate, S best) {
+  return candidate > best || (candidate != candidate && best == best);
+}
+
+}  // namespace
+
+Work max_pool(const PoolProblem& p, const void* x_data, void* y_data, int32_t* position) {
+  return dispatch(p.dtype, [&](auto stored) {
+    using T = typename decltype(stored)::type;
+    const T* x = static_cast<const T*>(x_data);
+    T* y = static_cast<T*>(y_data);
+    const int64_t rows = p.axis[0].output * p.axis[1].output, C = p.channels;
+    return Work{p.batch * rows,
+                [=](int64_t task) {
+                  const T* x_image = x + task / rows * p.inputs() * C;
+                  std::vector<Sum<T>> best(C);
+                  std::vector<int32_t> chosen(C);
+                  for (int64_t o2 = 0; o2 < p.axis[2].output; ++o2) {
+                    const int64_t o = task % rows * p.axis[2].output + o2;
+                    best.assign(C, -std::numeric_limits<Sum<T>>::infinity());
+                    chosen.assign(C, -1);
+                    for_each_input(p, output_position(p, o), [&](int64_t i) {
+                      for (int64_t c = 0; c < C; ++c) {
+                        const Sum<T> candidate = widen(x_image[i * C + c]);
+                        // The window's first input is taken whatever it is: it may be -infinity.
+                        if (chosen[c] < 0 || exceeds(candidate, best[c])) {
+                          best[c] = candidate;
+                          chosen[c] = static_cast<int32_t>(i);
+                        }
+                      }
+                    });
+                    const int64_t at = (task * p.axis[2].output + o2) * C;
+                    for (int64_t c = 0; c < C; ++c) {
+                      y[at + c] = narrow<T>(best[c]);
+                      if (position) position[at + c] = chosen[c];
+                    }
+                  }
+                },
+                {}};
+  });
+}
+
+Work max_pool_grad(const PoolProblem& p, const void* dy_data, const int32_t* position, void* dx_data) {
+  return dispatch(p.dtype, [&](auto stored) {
+    using T = typename decltype(stored)::type;
+    const T* dy = static_cast<const T*>(dy_data);
+    T* dx = static_cast<T*>(dx_data);
+    const int64_t rows = p.axis[0].input * p.axis[1].input, C = p.channels;
+    return Work{p.batch * rows,
+                [=](int64_t task) {
+                  const int64_t image = task / rows * p.outputs() * C;
+                  std::vector<Sum<T>> sum(C);
+                  for (int64_t i2 = 0; i2 < p.axis[2].input; ++i2) {
+                    const int64_t i = task % rows * p.axis[2].input + i2;
+                    sum.assign(C, Sum<T>{0});
+                    for_each_output(p, input_position(p, i), [&](int64_t o) {
+                      const int64_t at = image + o * C;
+                      for (int64_t c = 0; c < C; ++c) {
+                        if (position[at + c] == i) sum[c] += widen(dy[at + c]);
+                      }
+                    });
+                    T* dx_at = dx + (task * p.axis[2].input + i2) * C;
+                    for (int64_t c = 0; c < C; ++c) dx_at[c] = narrow<T>(sum[c]);
+                  }
+                },
+                {}};
+  });
+}
+
+Work max_pool_select(const PoolProblem& p, const void* t_data, const int32_t* position, void* selected_data) {
+  return dispatch(p.dtype, [&](auto stored) {
+    using T = typename decltype(stored)::type;
+    const T* t = static_cast<const T*>(t_data);
+    T* selected = static_cast<T*>(selected_data);
+    const int64_t rows = p.axis[0].output * p.axis[1].output, C = p.channels;
+    return Work{p.batch * rows,
+                [=](int64_t task) {
+                  const T* t_image = t + task / rows * p.inputs() * C;
+                  const int64_t first = task * p.axis[2].output * C;
+                  for (int64_t at = first; at < first + p.axis[2].output * C; ++at) {
+                    // Positions are a buffer's content, which no handler has checked.
+                    const bool inside = position[at] >= 0 && position[at] < p.inputs();
+                    selected[at] = inside ? t_image[position[at] * C + at % C] : narrow<T>(0);
+                  }
+                },
+                {}};
+  });
+}
+
+}  // namespace convgrad::cpu

@@ -1,0 +1,109 @@
+// dw[r,c,k] = sum over n, o of x[n,i,c] * dy[n,o,k],  with i tied to o and r.
+//
+// A task is one tap r, one group and a few channels c: a tile of sums over c and k that every position
+// adds an outer product to. Sums run in two levels: short runs first, then the runs (kSumRun says why).
+#include <algorithm>
+#include <vector>
+
+#include "cpu_src/kernels.h"
+#include "ffi_src/dispatch.h"
+
+namespace convgrad::cpu {
+namespace {
+
+// The tile's place in dw: tap (r0, r1, r2), channels [c_first, c_first + c_count) of one group.
+struct Tile {
+  int64_t r0, r1, r2, group, c_first, c_count;
+};
+
+template <typename T>
+class TileSum {
+ public:
+  TileSum(int64_t c_count, int64_t k_count)
+      : c_count_(c_count), k_count_(k_count), run_(c_count * k_count), total_(c_count * k_count) {}
+
+  // run[c,k] += x[c] * dy[k]
+  void add(const T* x, const T* dy) {
+    if (length_ == kSumRun) close_run();
+    for (int64_t c = 0; c < c_count_; ++c) {
+      const Sum<T> x_c = widen(x[c]);
+      Sum<T>* run_c = run_.data() + c * k_count_;
+      for (int64_t k = 0; k < k_count_; ++k) run_c[k] += x_c * widen(dy[k]);
+    }
+    ++length_;
+  }
+
+  const Sum<T>* result() {
+    close_run();
+    return total_.data();
+  }
+
+ private:
+  void close_run() {
+    for (size_t at = 0; at < run_.size(); ++at) total_[at] += run_[at];
+    std::fill(run_.begin(), run_.end(), Sum<T>{0});
+    length_ = 0;
+  }
+
+  int64_t c_count_, k_count_, length_ = 0;
+  std::vector<Sum<T>> run_, total_;
+};
+
+template <typename T>
+void sum_tile(const ConvProblem& p, const Tile& tile, const T* x, const T* dy, TileSum<T>& sum) {
+  const Axis &a0 = p.axis[0], &a1 = p.axis[1], &a2 = p.axis[2];
+  for (int64_t n = 0; n < p.batch; ++n) {
+    for (int64_t o0 = 0; o0 < a0.output; ++o0) {
+      const int64_t i0 = a0.input_at(o0, tile.r0);
+      if (i0 == kNone) continue;
+      for (int64_t o1 = 0; o1 < a1.output; ++o1) {
+        const int64_t i1 = a1.input_at(o1, tile.r1);
+        if (i1 == kNone) continue;
+        const int64_t x_row = ((n * a0.input + i0) * a1.input + i1) * a2.input;
+        const int64_t dy_row = ((n * a0.output + o0) * a1.output + o1) * a2.output;
+        for (int64_t o2 = 0; o2 < a2.output; ++o2) {
+          const int64_t i2 = a2.input_at(o2, tile.r2);
+          if (i2 == kNone) continue;
+          sum.add(x + (x_row + i2) * p.in_channels + tile.group * p.group_in() + tile.c_first,
+                  dy + (dy_row + o2) * p.out_channels + tile.group * p.group_out());
+        }
+      }
+    }
+  }
+}
+
+}  // namespace
+
+Work wgrad(const ConvProblem& p, const void* x_data, const void* dy_data, void* dw_data) {
+  return dispatch(p.dtype, [&](auto stored) {
+    using T = typename decltype(stored)::type;
+    const T* x = static_cast<const T*>(x_data);
+    const T* dy = static_cast<const T*>(dy_data);
+    T* dw = static_cast<T*>(dw_data);
+    const int64_t c_step = wgrad_channels_per_task(p);
+    const int64_t c_tiles = (p.group_in() + c_step - 1) / c_step;
+    return Work{p.taps() * p.groups * c_tiles,
+                [=](int64_t task) {
+                  const int64_t r = task / (p.groups * c_tiles);
+                  const int64_t c_first = task % c_tiles * c_step;
+                  const Tile tile{r / (p.axis[1].taps * p.axis[2].taps),
+                                  r / p.axis[2].taps % p.axis[1].taps,
+                                  r % p.axis[2].taps,
+                                  task / c_tiles % p.groups,
+                                  c_first,
+                                  std::min(c_step, p.group_in() - c_first)};
+                  TileSum<T> sum(tile.c_count, p.group_out());
+                  sum_tile(p, tile, x, dy, sum);
+                  const Sum<T>* total = sum.result();
+                  for (int64_t c = 0; c < tile.c_count; ++c) {
+                    T* dw_at =
+                        dw + (r * p.group_in() + c_first + c) * p.out_channels + tile.group * p.group_out();
+                    for (int64_t k = 0; k < p.group_out(); ++k)
+                      dw_at[k] = narrow<T>(total[c * p.group_out() + k]);
+                  }
+                },
+                {}};
+  });
+}
+
+}  // namespace convgrad::cpu

@@ -1,0 +1,23 @@
+// The kernels' own launch functions, one per op and kernel; convolution.cc picks among them.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include "ffi_src/problem.h"
+
+namespace convgrad::cuda {
+
+cudaError_t direct_fprop(const ConvProblem&, const void* x, const void* w, void* y, cudaStream_t);
+cudaError_t direct_dgrad(const ConvProblem&, const void* dy, const void* w, void* dx, cudaStream_t);
+cudaError_t direct_wgrad(const ConvProblem&, const void* x, const void* dy, void* dw, cudaStream_t);
+
+cudaError_t tiled_fprop(const ConvProblem&, const void* x, const void* w, void* y, cudaStream_t);
+cudaError_t tiled_dgrad(const ConvProblem&, const void* dy, const void* w, void* dx, cudaStream_t);
+cudaError_t tiled_wgrad(const ConvProblem&, const void* x, const void* dy, void* dw, void* workspace,
+                        cudaStream_t);
+
+// result[e] = sum over part of partials[part,e], e < count, in order; partials are of the type that sums over
+// dtype run in.
+cudaError_t add_parts(DType, const void* partials, void* result, int64_t parts, int64_t count, cudaStream_t);
+
+}  // namespace convgrad::cuda

@@ -1,0 +1,44 @@
+// y[n,o,k] = sum over r, c of x[n,i,c] * w[r,c,k], one thread an output element, word for word.
+//
+// It serves every problem, and the other fprop kernels are held against it.
+#include "cuda_src/conv_kernels.h"
+#include "cuda_src/dtype.cuh"
+#include "cuda_src/launch.cuh"
+#include "cuda_src/place.cuh"
+
+namespace convgrad::cuda {
+namespace {
+
+template <typename Stored>
+__global__ void direct_fprop_kernel(ConvProblem p, const Stored* x, const Stored* w, Stored* y) {
+  const int64_t C = p.group_in(), K = p.out_channels;
+  const int64_t count = p.batch * p.outputs() * K;
+  for (int64_t at = first_element(); at < count; at += element_step()) {
+    const int64_t k = at % K;
+    const Place o = output_place(p.axis, at / K);
+    const int64_t group = k / p.group_out();
+    Sum<Stored> y_nok = 0;
+    for_each_input(p.axis, o.at, [&](int64_t r, int64_t i) {
+      const Stored* x_ni = x + (o.n * p.inputs() + i) * p.in_channels + group * C;
+      const Stored* w_r = w + r * C * K;
+      Sum<Stored> tap =
+          0;  // a sum a tap, then over taps: the error grows with each length, not their product
+      for (int64_t c = 0; c < C; ++c) tap += widen(x_ni[c]) * widen(w_r[c * K + k]);
+      y_nok += tap;
+    });
+    y[at] = narrow<Stored>(y_nok);
+  }
+}
+
+}  // namespace
+
+cudaError_t direct_fprop(const ConvProblem& p, const void* x, const void* w, void* y, cudaStream_t stream) {
+  const int64_t count = p.batch * p.outputs() * p.out_channels;
+  return with_stored(p.dtype, [&](auto tag) {
+    using Stored = typename decltype(tag)::Stored;
+    return launch_elements(direct_fprop_kernel<Stored>, count, stream, p, static_cast<const Stored*>(x),
+                           static_cast<const Stored*>(w), static_cast<Stored*>(y));
+  });
+}
+
+}  // namespace convgrad::cuda

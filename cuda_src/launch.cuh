@@ -1,0 +1,44 @@
+// Launching: how many blocks, and which of a kernel's elements are a thread's own.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <limits>
+#include <utility>
+
+namespace convgrad::cuda {
+
+inline constexpr int kElementThreads = 256;
+// Far more blocks than any device runs at a time; elements beyond them are reached by striding over the grid.
+inline constexpr int64_t kElementBlocks = 1 << 16;
+
+template <typename... Params, typename... Args>
+cudaError_t launch_blocks(void (*kernel)(Params...), int64_t blocks, int threads, size_t shared_bytes,
+                          cudaStream_t stream, Args&&... args) {
+  if (blocks <= 0) return cudaSuccess;
+  if (blocks > std::numeric_limits<int32_t>::max()) return cudaErrorInvalidConfiguration;
+  cudaLaunchConfig_t config = {};
+  config.gridDim = dim3(static_cast<unsigned>(blocks));
+  config.blockDim = dim3(static_cast<unsigned>(threads));
+  config.dynamicSmemBytes = shared_bytes;
+  config.stream = stream;
+  return cudaLaunchKernelEx(&config, kernel, std::forward<Args>(args)...);
+}
+
+// For kernels that walk `count` elements from first_element() in steps of element_step().
+template <typename... Params, typename... Args>
+cudaError_t launch_elements(void (*kernel)(Params...), int64_t count, cudaStream_t stream, Args&&... args) {
+  const int64_t blocks = count / kElementThreads + (count % kElementThreads != 0);
+  return launch_blocks(kernel, std::min(blocks, kElementBlocks), kElementThreads, 0, stream,
+                       std::forward<Args>(args)...);
+}
+
+__device__ inline int64_t first_element() {
+  return static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+}
+
+__device__ inline int64_t element_step() { return static_cast<int64_t>(gridDim.x) * blockDim.x; }
+
+}  // namespace convgrad::cuda

@@ -1,0 +1,71 @@
+// Positions as three numbers and as one, and the walk over everything that the relation ties to one of them.
+#pragma once
+
+#include "ffi_src/problem.h"
+
+namespace convgrad::cuda {
+
+// One batch member's position: n, and (o0,o1,o2), (i0,i1,i2) or, with n = 0, (r0,r1,r2).
+struct Place {
+  int64_t n;
+  int64_t at[kAxes];
+};
+
+__device__ inline Place place_of(int64_t flat, int64_t extent0, int64_t extent1, int64_t extent2) {
+  Place place;
+  place.at[2] = flat % extent2;
+  flat /= extent2;
+  place.at[1] = flat % extent1;
+  flat /= extent1;
+  place.at[0] = flat % extent0;
+  place.n = flat / extent0;
+  return place;
+}
+
+__device__ inline Place input_place(const Axis (&axis)[kAxes], int64_t flat) {
+  return place_of(flat, axis[0].input, axis[1].input, axis[2].input);
+}
+__device__ inline Place output_place(const Axis (&axis)[kAxes], int64_t flat) {
+  return place_of(flat, axis[0].output, axis[1].output, axis[2].output);
+}
+__device__ inline Place tap_place(const Axis (&axis)[kAxes], int64_t flat) {
+  return place_of(flat, axis[0].taps, axis[1].taps, axis[2].taps);
+}
+
+// For every tap r on the input, in row-major order: visit(r, i), both flat, with i tied to r and to `o`.
+template <typename Visit>
+__device__ inline void for_each_input(const Axis (&axis)[kAxes], const int64_t (&o)[kAxes], Visit visit) {
+  for (int64_t r0 = 0; r0 < axis[0].taps; ++r0) {
+    const int64_t i0 = axis[0].input_at(o[0], r0);
+    if (i0 == kNone) continue;
+    for (int64_t r1 = 0; r1 < axis[1].taps; ++r1) {
+      const int64_t i1 = axis[1].input_at(o[1], r1);
+      if (i1 == kNone) continue;
+      for (int64_t r2 = 0; r2 < axis[2].taps; ++r2) {
+        const int64_t i2 = axis[2].input_at(o[2], r2);
+        if (i2 == kNone) continue;
+        visit((r0 * axis[1].taps + r1) * axis[2].taps + r2, (i0 * axis[1].input + i1) * axis[2].input + i2);
+      }
+    }
+  }
+}
+
+// For every tap r that ties `i` to an output, in row-major order: visit(r, o), both flat.
+template <typename Visit>
+__device__ inline void for_each_output(const Axis (&axis)[kAxes], const int64_t (&i)[kAxes], Visit visit) {
+  for (int64_t r0 = 0; r0 < axis[0].taps; ++r0) {
+    const int64_t o0 = axis[0].output_at(i[0], r0);
+    if (o0 == kNone) continue;
+    for (int64_t r1 = 0; r1 < axis[1].taps; ++r1) {
+      const int64_t o1 = axis[1].output_at(i[1], r1);
+      if (o1 == kNone) continue;
+      for (int64_t r2 = 0; r2 < axis[2].taps; ++r2) {
+        const int64_t o2 = axis[2].output_at(i[2], r2);
+        if (o2 == kNone) continue;
+        visit((r0 * axis[1].taps + r1) * axis[2].taps + r2, (o0 * axis[1].output + o1) * axis[2].output + o2);
+      }
+    }
+  }
+}
+
+}  // namespace convgrad::cuda

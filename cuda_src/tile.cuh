@@ -1,0 +1,120 @@
+// The inner loop of the tiled kernels: a block of 16 x 16 threads multiplies a[depth,row] by b[depth,column]
+// out of shared memory, each thread a 4 x 4 piece of the 64 x 64 result in its registers.
+#pragma once
+
+#include <cstdint>
+
+#include "cuda_src/place.cuh"
+#include "cuda_src/tile_shape.h"
+#include "ffi_src/problem.h"
+
+namespace convgrad::cuda {
+
+inline constexpr int kTileSide = 16;                                  // threads along rows, and along columns
+inline constexpr int kTileThreads = kTileSide * kTileSide;            // 256
+inline constexpr int kEach = kTileRows / kTileSide;                   // rows, and columns, of each thread
+inline constexpr int kFills = kTileRows * kTileDepth / kTileThreads;  // elements of a tile each thread loads
+static_assert(kTileRows == kTileColumns && kTileDepth == kTileSide);
+
+// Elements from one depth to the next. A tile is also filled with neighbouring threads at neighbouring
+// depths; this much padding sends those to different banks (a warp's 16 depths by 2 rows of 4 bytes, or a
+// half-warp's 16 depths of 8 bytes).
+template <typename Value>
+inline constexpr int kPitch = kTileRows + (sizeof(Value) == 4 ? 2 : 1);
+
+template <typename Value>
+inline constexpr int kTileElements = kTileDepth * kPitch<Value>;
+
+// A thread's rows are row(0..3) and its columns column(0..3), 16 apart, so that the threads of a warp read
+// neighbouring columns of b from different banks, and write neighbouring results.
+__device__ inline int tile_row(int j) { return static_cast<int>(threadIdx.x) / kTileSide + j * kTileSide; }
+__device__ inline int tile_column(int j) { return static_cast<int>(threadIdx.x) % kTileSide + j * kTileSide; }
+
+template <typename Value>
+class TileSum {
+ public:
+  // One more slice of the depth.
+  __device__ void multiply_add(const Value* a, const Value* b) {
+#pragma unroll
+    for (int q = 0; q < kTileDepth; ++q) {
+      Value row[kEach], column[kEach];
+#pragma unroll
+      for (int j = 0; j < kEach; ++j) {
+        row[j] = a[q * kPitch<Value> + tile_row(j)];
+        column[j] = b[q * kPitch<Value> + tile_column(j)];
+      }
+#pragma unroll
+      for (int j = 0; j < kEach; ++j)
+#pragma unroll
+        for (int l = 0; l < kEach; ++l) run_[j][l] += row[j] * column[l];
+    }
+    if (++slices_ % kRun == 0) end_run();
+  }
+
+  // visit(row, column, sum) for each of the thread's results.
+  template <typename Visit>
+  __device__ void finish(Visit visit) {
+    end_run();
+#pragma unroll
+    for (int j = 0; j < kEach; ++j)
+#pragma unroll
+      for (int l = 0; l < kEach; ++l) visit(tile_row(j), tile_column(l), total_[j][l]);
+  }
+
+ private:
+  // A run is 1024 terms. Runs are summed apart and then added up, so that the rounding error of a long sum
+  // grows with the run's length and the number of runs, not with their product.
+  static constexpr int kRun = 1024 / kTileDepth;
+
+  __device__ void end_run() {
+#pragma unroll
+    for (int j = 0; j < kEach; ++j)
+#pragma unroll
+      for (int l = 0; l < kEach; ++l) {
+        total_[j][l] += run_[j][l];
+        run_[j][l] = 0;
+      }
+  }
+
+  Value total_[kEach][kEach] = {};
+  Value run_[kEach][kEach] = {};
+  int slices_ = 0;
+};
+
+// Where a window begins along each axis, in the relation's units: o * stride - pad_lo. `image` is the batch
+// member, or kNone for a row past the end.
+struct WindowStart {
+  int64_t image;
+  int64_t at[kAxes];
+};
+
+// The flat index (n,i) of the input tied to a window's tap r, or kNone.
+__device__ inline int64_t tied_input(const Axis (&axis)[kAxes], const WindowStart& start,
+                                     const int64_t (&r)[kAxes]) {
+  if (start.image == kNone) return kNone;
+  int64_t flat = start.image;
+#pragma unroll
+  for (int a = 0; a < kAxes; ++a) {
+    int64_t i = start.at[a] + r[a] * axis[a].filter_dilation;
+    if (i < 0) return kNone;
+    if (axis[a].input_dilation != 1) {  // the same for every thread, and spares most problems a division
+      if (i % axis[a].input_dilation != 0) return kNone;
+      i /= axis[a].input_dilation;
+    }
+    if (i >= axis[a].input) return kNone;
+    flat = flat * axis[a].input + i;
+  }
+  return flat;
+}
+
+__device__ inline WindowStart window_start(const Axis (&axis)[kAxes], int64_t flat_output, int64_t end) {
+  WindowStart start = {kNone, {0, 0, 0}};
+  if (flat_output >= end) return start;
+  const Place o = output_place(axis, flat_output);
+  start.image = o.n;
+#pragma unroll
+  for (int a = 0; a < kAxes; ++a) start.at[a] = o.at[a] * axis[a].stride - axis[a].pad_lo;
+  return start;
+}
+
+}  // namespace convgrad::cuda

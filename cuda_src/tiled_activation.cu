@@ -1,0 +1,126 @@
+// The contraction whose result is an activation, as an implicit matrix product in tiles of shared memory:
+//
+//     y[n,o,k] = sum over r, c of x[n,i,c] * w[r,c,k]      rows (n,o), columns k, depth q = (r,c)
+//
+// x is gathered by the relation as its tile is filled; no unrolled copy of it is ever in memory. dgrad is the
+// same product over the transposed problem, with the filter's taps flipped and its two channel axes traded:
+//
+//     dx[n,i,c] = sum over r, k of dy[n,o,k] * w[R-1-r,c,k]
+//
+// so the kernel is written in fprop's letters and takes what tells the two apart as `Filter`.
+#include "cuda_src/conv_kernels.h"
+#include "cuda_src/dtype.cuh"
+#include "cuda_src/launch.cuh"
+#include "cuda_src/shared_memory.cuh"
+#include "cuda_src/tile.cuh"
+
+namespace convgrad::cuda {
+namespace {
+
+// Where element (q,k) = (r,c,k) of one group's filter lies. Neighbouring threads fill along the axis that is
+// contiguous in memory.
+struct FilterAsStored {
+  static constexpr bool kContiguousAlongDepth = false;
+  __device__ static int64_t at(const ConvProblem& p, int64_t group, int64_t q, int64_t k) {
+    return q * p.out_channels + group * p.group_out() + k;
+  }
+};
+
+// In the letters of the transposed problem: its c is the stored filter's k, and its k the stored c.
+struct FilterTransposed {
+  static constexpr bool kContiguousAlongDepth = true;
+  __device__ static int64_t at(const ConvProblem& p, int64_t group, int64_t q, int64_t k) {
+    const int64_t r = q / p.group_in(), c = q % p.group_in();
+    const int64_t stored_r = p.taps() - 1 - r;
+    return (stored_r * p.group_out() + k) * p.in_channels + group * p.group_in() + c;
+  }
+};
+
+template <typename Stored, typename Filter>
+__global__ void __launch_bounds__(kTileThreads)
+    tiled_activation_kernel(ConvProblem p, const Stored* x, const Stored* w, Stored* y) {
+  using Value = Sum<Stored>;
+  WindowStart* window = shared_memory<WindowStart>();       // of each row
+  Value* a = reinterpret_cast<Value*>(window + kTileRows);  // x as a[q, row]
+  Value* b = a + kTileElements<Value>;                      // w as b[q, column]
+  const int thread = static_cast<int>(threadIdx.x);
+  const int64_t C = p.group_in(), K = p.group_out();
+  const int64_t rows = p.batch * p.outputs();
+  const int64_t depth = p.taps() * C;
+
+  // Blocks that read the same rows of x are neighbours, so that they find them in the cache.
+  const int64_t column_tiles = tiles_over(K, kTileColumns);
+  const int64_t first_column = blockIdx.x % column_tiles * kTileColumns;
+  const int64_t group = blockIdx.x / column_tiles % p.groups;
+  const int64_t first_row = blockIdx.x / column_tiles / p.groups * kTileRows;
+
+  if (thread < kTileRows) window[thread] = window_start(p.axis, first_row + thread, rows);
+  __syncthreads();
+
+  // This thread fills depth `a_depth` of four rows of a, whose inputs change only when the tap does.
+  const int a_depth = thread % kTileDepth, a_row = thread / kTileDepth;
+  int64_t x_at[kFills];
+  int64_t tap = kNone;
+
+  TileSum<Value> sum;
+  for (int64_t slice = 0; slice < depth; slice += kTileDepth) {
+    const int64_t a_q = slice + a_depth;
+    if (a_q < depth && a_q / C != tap) {
+      tap = a_q / C;
+      const Place r = tap_place(p.axis, tap);
+#pragma unroll
+      for (int j = 0; j < kFills; ++j) x_at[j] = tied_input(p.axis, window[a_row + j * kTileSide], r.at);
+    }
+    const int64_t channel = group * C + a_q % C;
+#pragma unroll
+    for (int j = 0; j < kFills; ++j) {
+      const bool tied = a_q < depth && x_at[j] != kNone;
+      a[a_depth * kPitch<Value> + a_row + j * kTileSide] =
+          tied ? widen(x[x_at[j] * p.in_channels + channel]) : Value{0};
+    }
+#pragma unroll
+    for (int j = 0; j < kFills; ++j) {
+      const int fill = thread + j * kTileThreads;
+      const int b_depth = Filter::kContiguousAlongDepth ? fill % kTileDepth : fill / kTileColumns;
+      const int b_column = Filter::kContiguousAlongDepth ? fill / kTileDepth : fill % kTileColumns;
+      const int64_t q = slice + b_depth, k = first_column + b_column;
+      b[b_depth * kPitch<Value> + b_column] =
+          q < depth && k < K ? widen(w[Filter::at(p, group, q, k)]) : Value{0};
+    }
+    __syncthreads();
+    sum.multiply_add(a, b);
+    __syncthreads();
+  }
+
+  sum.finish([&](int row, int column, Value y_nok) {
+    const int64_t no = first_row + row, k = first_column + column;
+    if (no < rows && k < K) y[no * p.out_channels + group * K + k] = narrow<Stored>(y_nok);
+  });
+}
+
+template <typename Filter>
+cudaError_t tiled_activation(const ConvProblem& p, const void* x, const void* w, void* y,
+                             cudaStream_t stream) {
+  const int64_t blocks =
+      tiles_over(p.batch * p.outputs(), kTileRows) * tiles_over(p.group_out(), kTileColumns) * p.groups;
+  return with_stored(p.dtype, [&](auto tag) {
+    using Stored = typename decltype(tag)::Stored;
+    const size_t shared_bytes =
+        kTileRows * sizeof(WindowStart) + 2 * kTileElements<Sum<Stored>> * sizeof(Sum<Stored>);
+    return launch_blocks(tiled_activation_kernel<Stored, Filter>, blocks, kTileThreads, shared_bytes, stream,
+                         p, static_cast<const Stored*>(x), static_cast<const Stored*>(w),
+                         static_cast<Stored*>(y));
+  });
+}
+
+}  // namespace
+
+cudaError_t tiled_fprop(const ConvProblem& p, const void* x, const void* w, void* y, cudaStream_t stream) {
+  return tiled_activation<FilterAsStored>(p, x, w, y, stream);
+}
+
+cudaError_t tiled_dgrad(const ConvProblem& p, const void* dy, const void* w, void* dx, cudaStream_t stream) {
+  return tiled_activation<FilterTransposed>(p.transpose(), dy, w, dx, stream);
+}
+
+}  // namespace convgrad::cuda

@@ -1,0 +1,34 @@
+// One FFI call as the ops see it: attributes, operands and results, counted before they are used.
+#pragma once
+
+#include <cstddef>
+#include <string>
+
+#include "ffi_src/decode.h"
+#include "xla/ffi/api/ffi.h"
+
+namespace convgrad {
+
+class Call {
+ public:
+  Call(const ffi::Dictionary& attributes, ffi::RemainingArgs operands, ffi::RemainingRets results)
+      : attributes(attributes), operands_(operands), results_(results) {}
+
+  const ffi::Dictionary& attributes;
+
+  void expect(size_t operands, size_t results) const {
+    if (operands_.size() != operands || results_.size() != results)
+      throw InvalidArgument("jax_convgrad: the op takes " + std::to_string(operands) +
+                            " operands and gives " + std::to_string(results) + " results, the call has " +
+                            std::to_string(operands_.size()) + " and " + std::to_string(results_.size()));
+  }
+
+  ffi::AnyBuffer operand(size_t index) const { return *operands_.get<ffi::AnyBuffer>(index); }
+  ffi::AnyBuffer result(size_t index) const { return **results_.get<ffi::AnyBuffer>(index); }
+
+ private:
+  ffi::RemainingArgs operands_;
+  ffi::RemainingRets results_;
+};
+
+}  // namespace convgrad

@@ -1,0 +1,44 @@
+// From FFI buffers and attributes to one checked, plain problem. Nothing past this point is distrusted,
+// so everything is distrusted here: what does not fit throws InvalidArgument before any memory is touched.
+#pragma once
+
+#include <cstdint>
+#include <stdexcept>
+#include <string_view>
+
+#include "ffi_src/problem.h"
+#include "xla/ffi/api/ffi.h"
+
+namespace convgrad {
+
+namespace ffi = xla::ffi;
+
+// Becomes an INVALID_ARGUMENT status at the handler's edge (ffi_src/guard.h).
+struct InvalidArgument : std::invalid_argument {
+  using std::invalid_argument::invalid_argument;
+};
+
+// x, w and y by their role in y = fprop(x, w), whichever of them is the result of this call.
+// Attributes: stride, pad_lo, input_dilation, filter_dilation (one entry a spatial axis), groups;
+// x_spec and y_spec (batch, channel, spatial...) and w_spec (out, in, spatial...): which logical
+// dimension plays which part. Memory is channels-last whatever the logical order.
+ConvProblem decode_conv(const ffi::Dictionary& attributes, ffi::AnyBuffer x, ffi::AnyBuffer w,
+                        ffi::AnyBuffer y);
+
+// x and y are [N, spatial..., C]. Attributes: window (taps per axis), stride, pad_lo,
+// filter_dilation, and count_include_pad.
+PoolProblem decode_pool(const ffi::Dictionary& attributes, ffi::AnyBuffer x, ffi::AnyBuffer y);
+
+// dy of any rank, db of one entry a channel. Attribute: channel_axis.
+BiasProblem decode_bias(const ffi::Dictionary& attributes, ffi::AnyBuffer dy, ffi::AnyBuffer db);
+
+// The attribute "kernel": which kernel serves the call, "auto" for the plan's own choice.
+std::string_view decode_kernel(const ffi::Dictionary& attributes);
+
+// `position` must be int32 and shaped as y.
+int32_t* checked_position(ffi::AnyBuffer position, ffi::AnyBuffer y);
+
+// `workspace` must hold at least `bytes`.
+void* checked_workspace(ffi::AnyBuffer workspace, int64_t bytes);
+
+}  // namespace convgrad

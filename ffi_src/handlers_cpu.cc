@@ -1,0 +1,140 @@
+// The CPU's FFI handlers: decode -> plan -> launch.
+#include "ffi_src/handlers_cpu.h"
+
+#include <exception>
+#include <string>
+#include <utility>
+
+#include "cpu_src/kernels.h"
+#include "ffi_src/call.h"
+#include "ffi_src/launch_cpu.h"
+
+namespace convgrad::cpu {
+namespace {
+
+// There is one kernel an op so far: "auto", and its name, are all that can be asked for.
+void check_kernel(const Call& call) {
+  const std::string_view kernel = decode_kernel(call.attributes);
+  if (kernel != "auto" && kernel != "direct")
+    throw InvalidArgument("jax_convgrad: kernel is \"" + std::string(kernel) +
+                          "\", the CPU has \"auto\" and \"direct\"");
+}
+
+Work plan_fprop(const Call& call) {
+  call.expect(2, 1);
+  check_kernel(call);
+  const ffi::AnyBuffer x = call.operand(0), w = call.operand(1), y = call.result(0);
+  return fprop(decode_conv(call.attributes, x, w, y), x.untyped_data(), w.untyped_data(), y.untyped_data());
+}
+
+Work plan_dgrad(const Call& call) {
+  call.expect(2, 1);
+  check_kernel(call);
+  const ffi::AnyBuffer dy = call.operand(0), w = call.operand(1), dx = call.result(0);
+  return dgrad(decode_conv(call.attributes, dx, w, dy), dy.untyped_data(), w.untyped_data(),
+               dx.untyped_data());
+}
+
+Work plan_wgrad(const Call& call) {
+  call.expect(2, 2);
+  check_kernel(call);
+  const ffi::AnyBuffer x = call.operand(0), dy = call.operand(1), dw = call.result(0);
+  const ConvProblem problem = decode_conv(call.attributes, x, dw, dy);
+  checked_workspace(call.result(1), wgrad_workspace_bytes(problem));
+  return wgrad(problem, x.untyped_data(), dy.untyped_data(), dw.untyped_data());
+}
+
+Work plan_bgrad(const Call& call) {
+  call.expect(1, 2);
+  const ffi::AnyBuffer dy = call.operand(0), db = call.result(0);
+  const BiasProblem problem = decode_bias(call.attributes, dy, db);
+  return bgrad(problem, dy.untyped_data(), db.untyped_data(),
+               checked_workspace(call.result(1), bgrad_workspace_bytes(problem)));
+}
+
+Work plan_max_pool(const Call& call) {
+  call.expect(1, 1);
+  const ffi::AnyBuffer x = call.operand(0), y = call.result(0);
+  return max_pool(decode_pool(call.attributes, x, y), x.untyped_data(), y.untyped_data(), nullptr);
+}
+
+Work plan_max_pool_argmax(const Call& call) {
+  call.expect(1, 2);
+  const ffi::AnyBuffer x = call.operand(0), y = call.result(0);
+  return max_pool(decode_pool(call.attributes, x, y), x.untyped_data(), y.untyped_data(),
+                  checked_position(call.result(1), y));
+}
+
+Work plan_max_pool_grad(const Call& call) {
+  call.expect(2, 1);
+  const ffi::AnyBuffer dy = call.operand(0), dx = call.result(0);
+  return max_pool_grad(decode_pool(call.attributes, dx, dy), dy.untyped_data(),
+                       checked_position(call.operand(1), dy), dx.untyped_data());
+}
+
+Work plan_max_pool_select(const Call& call) {
+  call.expect(2, 1);
+  const ffi::AnyBuffer t = call.operand(0), selected = call.result(0);
+  return max_pool_select(decode_pool(call.attributes, t, selected), t.untyped_data(),
+                         checked_position(call.operand(1), selected), selected.untyped_data());
+}
+
+Work plan_avg_pool(const Call& call) {
+  call.expect(1, 1);
+  const ffi::AnyBuffer x = call.operand(0), y = call.result(0);
+  return avg_pool(decode_pool(call.attributes, x, y), x.untyped_data(), y.untyped_data());
+}
+
+Work plan_avg_pool_grad(const Call& call) {
+  call.expect(1, 1);
+  const ffi::AnyBuffer dy = call.operand(0), dx = call.result(0);
+  return avg_pool_grad(decode_pool(call.attributes, dx, dy), dy.untyped_data(), dx.untyped_data());
+}
+
+ffi::Future failed(ffi::Error error) {
+  ffi::Promise promise;
+  ffi::Future future(promise);
+  promise.SetError(std::move(error));
+  return future;
+}
+
+// The handler of one op. What does not fit becomes the call's error; nothing leaves as an exception.
+template <Work (*kPlan)(const Call&)>
+XLA_FFI_Error* handler(XLA_FFI_CallFrame* frame) {
+  static auto* bound = ffi::Ffi::Bind()
+                           .Ctx<ffi::ThreadPool>()
+                           .Attrs()
+                           .RemainingArgs()
+                           .RemainingRets()
+                           .To([](ffi::ThreadPool pool, ffi::Dictionary attributes,
+                                  ffi::RemainingArgs operands, ffi::RemainingRets results) -> ffi::Future {
+                             try {
+                               return launch(pool, kPlan(Call(attributes, operands, results)));
+                             } catch (const InvalidArgument& error) {
+                               return failed(ffi::Error::InvalidArgument(error.what()));
+                             } catch (const std::exception& error) {
+                               return failed(ffi::Error::Internal(error.what()));
+                             }
+                           })
+                           .release();
+  return bound->Call(frame);
+}
+
+}  // namespace
+
+std::map<std::string, XLA_FFI_Handler*> handlers() {
+  return {
+      {"fprop", handler<plan_fprop>},
+      {"dgrad", handler<plan_dgrad>},
+      {"wgrad", handler<plan_wgrad>},
+      {"bgrad", handler<plan_bgrad>},
+      {"max_pool", handler<plan_max_pool>},
+      {"max_pool_argmax", handler<plan_max_pool_argmax>},
+      {"max_pool_grad", handler<plan_max_pool_grad>},
+      {"max_pool_select", handler<plan_max_pool_select>},
+      {"avg_pool", handler<plan_avg_pool>},
+      {"avg_pool_grad", handler<plan_avg_pool_grad>},
+  };
+}
+
+}  // namespace convgrad::cpu

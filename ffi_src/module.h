@@ -1,0 +1,80 @@
+// What both native modules give to Python: the handlers, and the workspace sizes asked for at trace time.
+#pragma once
+
+#include <nanobind/nanobind.h>
+#include <nanobind/stl/array.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include <array>
+#include <map>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "ffi_src/problem.h"
+#include "xla/ffi/api/c_api.h"
+
+namespace convgrad {
+
+namespace nb = nanobind;
+
+// input, taps, output, stride, pad_lo, input_dilation, filter_dilation
+using AxisNumbers = std::array<int64_t, 7>;
+
+inline DType dtype_named(const std::string& name) {
+  static const std::map<std::string, DType> dtypes = {{"float32", DType::kF32},
+                                                      {"float64", DType::kF64},
+                                                      {"bfloat16", DType::kBF16},
+                                                      {"float16", DType::kF16}};
+  const auto found = dtypes.find(name);
+  if (found == dtypes.end()) throw std::invalid_argument("dtype must not be " + name);
+  return found->second;
+}
+
+inline ConvProblem conv_problem(const std::string& dtype, int64_t batch, int64_t in_channels,
+                                int64_t out_channels, int64_t groups, const std::vector<AxisNumbers>& axes) {
+  if (axes.size() > kAxes || groups < 1) throw std::invalid_argument("at most 3 axes, at least 1 group");
+  ConvProblem problem;
+  problem.dtype = dtype_named(dtype);
+  problem.batch = batch;
+  problem.in_channels = in_channels;
+  problem.out_channels = out_channels;
+  problem.groups = groups;
+  Axis* axis = problem.axis + (kAxes - axes.size());
+  for (const auto& [input, taps, output, stride, pad_lo, input_dilation, filter_dilation] : axes)
+    *axis++ = Axis{input, taps, output, stride, pad_lo, input_dilation, filter_dilation};
+  return problem;
+}
+
+// `wgrad_bytes(problem, kernel name)` and `bgrad_bytes(problem)` come from the backend's plan.
+template <typename WgradBytes, typename BgradBytes>
+void define_module(nb::module_& module, const std::map<std::string, XLA_FFI_Handler*>& handlers,
+                   WgradBytes wgrad_bytes, BgradBytes bgrad_bytes) {
+  module.def(
+      "registrations",
+      [handlers] {
+        nb::dict capsules;
+        for (const auto& [name, handler] : handlers)
+          capsules[name.c_str()] = nb::capsule(reinterpret_cast<void*>(handler));
+        return capsules;
+      },
+      "Op name -> capsule of its FFI handler.");
+  module.def(
+      "wgrad_workspace_bytes",
+      [wgrad_bytes](const std::string& kernel, const std::string& dtype, int64_t batch, int64_t in_channels,
+                    int64_t out_channels, int64_t groups, const std::vector<AxisNumbers>& axes) {
+        return wgrad_bytes(conv_problem(dtype, batch, in_channels, out_channels, groups, axes), kernel);
+      },
+      nb::arg("kernel"), nb::arg("dtype"), nb::arg("batch"), nb::arg("in_channels"), nb::arg("out_channels"),
+      nb::arg("groups"), nb::arg("axes"), "Bytes of the workspace result of a wgrad call.");
+  module.def(
+      "bgrad_workspace_bytes",
+      [bgrad_bytes](const std::string& dtype, int64_t rows, int64_t channels) {
+        return bgrad_bytes(BiasProblem{dtype_named(dtype), rows, channels});
+      },
+      nb::arg("dtype"), nb::arg("rows"), nb::arg("channels"),
+      "Bytes of the workspace result of a bgrad call.");
+}
+
+}  // namespace convgrad

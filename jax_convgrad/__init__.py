@@ -1,0 +1,19 @@
+"""Convolution and pooling for JAX whose gradients are handwritten kernels.
+
+``gradients.py`` says which kernel is whose derivative; ``docs/derivation.md`` derives them.
+"""
+
+from jax_convgrad.convolution import conv, conv_general_dilated, conv_transpose
+from jax_convgrad.gradient_functions import conv_bias_grad, conv_filter_grad, conv_input_grad
+from jax_convgrad.pooling import avg_pool, max_pool
+
+__all__ = [
+    "avg_pool",
+    "conv",
+    "conv_bias_grad",
+    "conv_filter_grad",
+    "conv_general_dilated",
+    "conv_input_grad",
+    "conv_transpose",
+    "max_pool",
+]

@@ -1,0 +1,210 @@
+"""The border to native code: targets registered per platform, attributes, layouts, workspace.
+
+The one place that says ``ffi_call``. Kernels know one physical layout (channels last); a user's order of
+dimensions is kept by telling XLA the layout of each operand and result, which then stores the array that way
+from the start where it can, instead of transposing it here.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import jax
+import jaxlib
+import numpy as np
+from jax.typing import DTypeLike
+
+from jax_convgrad.geometry import Axis, ConvGeometry
+
+_LOWEST_JAXLIB = (0, 9, 1)  # the FFI headers that the native modules are compiled with (pyproject.toml)
+
+
+@dataclass(frozen=True)
+class Backend:
+    """A native module, the prefix of its target names, and which of its kernels a call asks for.
+
+    ``kernel`` is "auto" (the plan's choice) or a kernel's name, for tests and measurements.
+    """
+
+    module: Any
+    prefix: str = "jax_convgrad_"
+    kernel: str = "auto"
+
+
+class Dims(NamedTuple):
+    """Which logical dimension plays which part.
+
+    In x and y (batch, channel, spatial...), in w (out, in, spatial...).
+    The same numbers as ``jax.lax.ConvDimensionNumbers``.
+    """
+
+    x: tuple[int, ...]
+    w: tuple[int, ...]
+    y: tuple[int, ...]
+
+
+backends: dict[str, Backend] = {}
+"""Platform, in JAX's name for lowering ("cpu", "cuda"), to the kernels that serve it."""
+
+
+def register(backend: Backend, platform: str) -> None:
+    """Registers every target of ``backend`` with XLA, for "cpu" or "CUDA"."""
+    for name, handler in backend.module.registrations().items():
+        jax.ffi.register_ffi_target(backend.prefix + name, handler, platform=platform)
+
+
+def _load(name: str) -> ModuleType | None:
+    try:
+        return importlib.import_module(f"jax_convgrad.{name}")
+    except ModuleNotFoundError as error:
+        if error.name != f"jax_convgrad.{name}":
+            raise
+        return None
+
+
+def _register_modules() -> None:
+    version = tuple(int(part) for part in jaxlib.__version__.split(".")[:3])
+    if version < _LOWEST_JAXLIB:
+        # An older FFI would not refuse these handlers but take the whole backend down with them.
+        lowest = ".".join(map(str, _LOWEST_JAXLIB))
+        raise ImportError(f"jax_convgrad needs jaxlib >= {lowest}, but jaxlib is {jaxlib.__version__}")
+    for platform, target_platform, name in (("cpu", "cpu", "_cpu"), ("cuda", "CUDA", "_cuda")):
+        module = _load(name)
+        if module is not None:
+            backends[platform] = Backend(module)
+            register(backends[platform], target_platform)
+
+
+_register_modules()
+
+
+def _int64(values: Sequence[int]) -> np.ndarray:
+    return np.array(values, dtype=np.int64)
+
+
+def _activation_layout(spec: tuple[int, ...]) -> tuple[int, ...]:
+    """[N, spatial..., C], major to minor, of a (batch, channel, spatial...) spec."""
+    return (spec[0], *spec[2:], spec[1])
+
+
+def _filter_layout(spec: tuple[int, ...]) -> tuple[int, ...]:
+    """[spatial..., C/groups, K], major to minor, of an (out, in, spatial...) spec."""
+    return (*spec[2:], spec[1], spec[0])
+
+
+def _steps(axes: Sequence[Axis]) -> dict[str, np.ndarray]:
+    return {
+        "stride": _int64([axis.stride for axis in axes]),
+        "pad_lo": _int64([axis.pad_lo for axis in axes]),
+        "filter_dilation": _int64([axis.filter_dilation for axis in axes]),
+    }
+
+
+def _conv_attributes(backend: Backend, geometry: ConvGeometry, dims: Dims) -> dict[str, Any]:
+    return {
+        **_steps(geometry.axes),
+        "input_dilation": _int64([axis.input_dilation for axis in geometry.axes]),
+        "groups": np.int64(geometry.groups),
+        "x_spec": _int64(dims.x),
+        "w_spec": _int64(dims.w),
+        "y_spec": _int64(dims.y),
+        "kernel": backend.kernel,
+    }
+
+
+def _result(shape: Sequence[int], dtype: DTypeLike) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(tuple(shape), dtype)
+
+
+def fprop(
+    platform: str, x: jax.Array, w: jax.Array, shape: tuple[int, ...], geometry: ConvGeometry, dims: Dims
+) -> jax.Array:
+    """y of the given shape."""
+    backend = backends[platform]
+    call = jax.ffi.ffi_call(
+        backend.prefix + "fprop",
+        _result(shape, x.dtype),
+        input_layouts=[_activation_layout(dims.x), _filter_layout(dims.w)],
+        output_layouts=_activation_layout(dims.y),
+    )
+    return call(x, w, **_conv_attributes(backend, geometry, dims))
+
+
+def dgrad(
+    platform: str, dy: jax.Array, w: jax.Array, shape: tuple[int, ...], geometry: ConvGeometry, dims: Dims
+) -> jax.Array:
+    """dx of the given shape."""
+    backend = backends[platform]
+    call = jax.ffi.ffi_call(
+        backend.prefix + "dgrad",
+        _result(shape, dy.dtype),
+        input_layouts=[_activation_layout(dims.y), _filter_layout(dims.w)],
+        output_layouts=_activation_layout(dims.x),
+    )
+    return call(dy, w, **_conv_attributes(backend, geometry, dims))
+
+
+def wgrad(
+    platform: str, x: jax.Array, dy: jax.Array, shape: tuple[int, ...], geometry: ConvGeometry, dims: Dims
+) -> jax.Array:
+    """dw of the given shape. The workspace is a second result, so that XLA owns and counts it."""
+    backend = backends[platform]
+    axes = [
+        (a.input, a.taps, a.output, a.stride, a.pad_lo, a.input_dilation, a.filter_dilation)
+        for a in geometry.axes
+    ]
+    workspace = backend.module.wgrad_workspace_bytes(
+        kernel=backend.kernel,
+        dtype=x.dtype.name,
+        batch=x.shape[dims.x[0]],
+        in_channels=x.shape[dims.x[1]],
+        out_channels=dy.shape[dims.y[1]],
+        groups=geometry.groups,
+        axes=axes,
+    )
+    call = jax.ffi.ffi_call(
+        backend.prefix + "wgrad",
+        (_result(shape, x.dtype), _result((workspace,), np.uint8)),
+        input_layouts=[_activation_layout(dims.x), _activation_layout(dims.y)],
+        output_layouts=[_filter_layout(dims.w), (0,)],
+    )
+    return call(x, dy, **_conv_attributes(backend, geometry, dims))[0]
+
+
+def bgrad(platform: str, dy: jax.Array, channel_axis: int) -> jax.Array:
+    """db, one entry a channel."""
+    backend = backends[platform]
+    channels = dy.shape[channel_axis]
+    rows = int(np.prod([size for axis, size in enumerate(dy.shape) if axis != channel_axis], dtype=np.int64))
+    workspace = backend.module.bgrad_workspace_bytes(dtype=dy.dtype.name, rows=rows, channels=channels)
+    others = tuple(axis for axis in range(dy.ndim) if axis != channel_axis)
+    call = jax.ffi.ffi_call(
+        backend.prefix + "bgrad",
+        (_result((channels,), dy.dtype), _result((workspace,), np.uint8)),
+        input_layouts=[(*others, channel_axis)],
+        output_layouts=[(0,), (0,)],
+    )
+    return call(dy, channel_axis=np.int64(channel_axis))[0]
+
+
+def pool(
+    platform: str,
+    op: str,
+    operands: Sequence[jax.Array],
+    results: Sequence[tuple[tuple[int, ...], DTypeLike]],
+    axes: Sequence[Axis],
+    count_include_pad: bool = True,
+) -> Sequence[jax.Array]:
+    """One of the pooling targets, over arrays [N, spatial..., C]; ``results`` are shapes and dtypes."""
+    backend = backends[platform]
+    call = jax.ffi.ffi_call(backend.prefix + op, [_result(shape, dtype) for shape, dtype in results])
+    return call(
+        *operands,
+        window=_int64([axis.taps for axis in axes]),
+        count_include_pad=count_include_pad,
+        **_steps(axes),
+    )

@@ -1,0 +1,171 @@
+"""Where a convolution's inputs, taps and outputs meet: shapes and steps, and no array.
+
+Along each spatial axis an input position ``i``, a filter tap ``r`` and an output position ``o`` are tied by
+
+    o * stride + r * filter_dilation - pad_lo  =  i * input_dilation          (the relation)
+
+and every op of this package sums products over all tied triples (docs/derivation.md).
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+MAX_AXES = 3
+"""Spatial axes that the kernels handle."""
+
+_MAX_STEP = 2**30 - 1
+"""Largest stride or dilation: keeps every position of the relation inside 64 bits."""
+
+
+@dataclass(frozen=True)
+class Axis:
+    """The relation along one spatial axis: three sizes and four steps, all in positions."""
+
+    input: int
+    taps: int
+    output: int
+    stride: int = 1
+    pad_lo: int = 0
+    input_dilation: int = 1
+    filter_dilation: int = 1
+
+    def transpose(self) -> Axis:
+        """The relation with its sides traded: ``i`` and ``o`` swap, and tap ``r`` becomes ``taps - 1 - r``.
+
+        From o·s + r·f − p = i·d follows i·d + (R−1−r)·f − ((R−1)·f − p) = o·s.
+        """
+        return Axis(
+            input=self.output,
+            taps=self.taps,
+            output=self.input,
+            stride=self.input_dilation,
+            pad_lo=(self.taps - 1) * self.filter_dilation - self.pad_lo,
+            input_dilation=self.stride,
+            filter_dilation=self.filter_dilation,
+        )
+
+
+@dataclass(frozen=True)
+class ConvGeometry:
+    """The spatial axes of a convolution and its feature groups. Hashable, so it can be a static argument."""
+
+    axes: tuple[Axis, ...]
+    groups: int = 1
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Spatial sizes of x."""
+        return tuple(axis.input for axis in self.axes)
+
+    @property
+    def filter_shape(self) -> tuple[int, ...]:
+        """Spatial sizes of w."""
+        return tuple(axis.taps for axis in self.axes)
+
+    @property
+    def output_shape(self) -> tuple[int, ...]:
+        """Spatial sizes of y."""
+        return tuple(axis.output for axis in self.axes)
+
+    def transpose(self) -> ConvGeometry:
+        """The geometry whose ``dgrad`` is this one's ``fprop`` with flipped taps, and the other way round."""
+        return ConvGeometry(tuple(axis.transpose() for axis in self.axes), self.groups)
+
+
+def dilated(size: int, dilation: int) -> int:
+    """Positions that ``size`` positions span when ``dilation`` steps lie between neighbours."""
+    return 0 if size == 0 else (size - 1) * dilation + 1
+
+
+def output_size(input_span: int, window_span: int, stride: int) -> int:
+    """Places of a window within the padded input; 0 where the window is the larger, as in ``jax.lax``."""
+    return 0 if input_span < window_span else (input_span - window_span) // stride + 1
+
+
+def conv_geometry(
+    input_shape: Sequence[int],
+    filter_shape: Sequence[int],
+    *,
+    stride: Sequence[int],
+    padding: Sequence[tuple[int, int]],
+    input_dilation: Sequence[int],
+    filter_dilation: Sequence[int],
+    groups: int,
+) -> ConvGeometry:
+    """The geometry of a convolution from its spatial sizes and checked steps, one of each an axis."""
+    axes = []
+    for i, r, s, (lo, hi), d, f in zip(
+        input_shape, filter_shape, stride, padding, input_dilation, filter_dilation, strict=True
+    ):
+        o = output_size(dilated(i, d) + lo + hi, dilated(r, f), s)
+        axes.append(Axis(i, r, o, s, lo, d, f))
+    return ConvGeometry(tuple(axes), groups)
+
+
+def steps(value: Any, axes: int, name: str) -> tuple[int, ...]:
+    """Checks a stride, dilation or window: one positive integer an axis.
+
+    Raises:
+      TypeError: ``value`` is not a sequence of integers.
+      ValueError: it has not ``axes`` entries, or one is not positive (or is 2**30 or more).
+    """
+    try:
+        result = tuple(operator.index(entry) for entry in value)
+    except TypeError:
+        raise TypeError(f"{name} must be a sequence of {axes} integers, not {value!r}") from None
+    if len(result) != axes:
+        raise ValueError(
+            f"{name} must have one entry for each of the {axes} spatial dimensions, but is {result}"
+        )
+    if not all(1 <= entry <= _MAX_STEP for entry in result):
+        raise ValueError(f"{name} must be positive (and below 2**30), but is {result}")
+    return result
+
+
+def pads(
+    padding: Any,
+    input_shape: Sequence[int],
+    window_spans: Sequence[int],
+    stride: Sequence[int],
+    name: str = "padding",
+) -> tuple[tuple[int, int], ...]:
+    """Resolves a padding to one ``(low, high)`` pair an axis; negative pads crop.
+
+    ``"SAME"`` pads so that there are ceil(input / stride) outputs, with the odd one high (``"SAME_LOWER"``:
+    low); ``"VALID"`` pads nothing. ``window_spans`` are the filter's sizes after dilation.
+
+    Raises:
+      TypeError: ``padding`` is neither a string nor a sequence of pairs of integers.
+      ValueError: the string is unknown, or there is not one pair an axis.
+    """
+    axes = len(input_shape)
+    if isinstance(padding, str):
+        kind = padding.upper()
+        if kind not in ("SAME", "SAME_LOWER", "VALID"):
+            raise ValueError(
+                f'{name} must be "SAME", "SAME_LOWER", "VALID" or a sequence of pairs, but is {padding!r}'
+            )
+        if kind == "VALID":
+            return ((0, 0),) * axes
+        result = []
+        for size, span, step in zip(input_shape, window_spans, stride, strict=True):
+            total = max((-(-size // step) - 1) * step + span - size, 0)
+            low = total // 2 if kind == "SAME" else total - total // 2
+            result.append((low, total - low))
+        return tuple(result)
+    message = (
+        f"{name} must be a string or a sequence of {axes} (low, high) pairs of integers, not {padding!r}"
+    )
+    try:
+        entries = tuple(tuple(operator.index(end) for end in pair) for pair in padding)
+    except TypeError:
+        raise TypeError(message) from None
+    if len(entries) != axes or any(len(pair) != 2 for pair in entries):
+        raise ValueError(message)
+    if any(abs(end) > _MAX_STEP for pair in entries for end in pair):
+        raise ValueError(f"{name} must be below 2**30, but is {padding!r}")
+    return tuple((low, high) for low, high in entries)

@@ -1,0 +1,126 @@
+"""Which kernel is whose derivative: the layers, bound with ``jax.custom_vjp``.
+
+    y  = fprop(x, w) + b            ∂E/∂x = dgrad(∂E/∂y, w)
+                                    ∂E/∂w = wgrad(x, ∂E/∂y)
+                                    ∂E/∂b = bgrad(∂E/∂y)
+
+    y  = dgrad(x, w), transposed    ∂E/∂x = fprop(∂E/∂y, w)
+                                    ∂E/∂w = wgrad(∂E/∂y, x)
+
+    y  = max_pool(x)                ∂E/∂x = max_pool_grad(∂E/∂y, position of each first maximum)
+    y  = avg_pool(x)                ∂E/∂x = avg_pool_grad(∂E/∂y)
+
+A backward pass is made of primitives whose derivatives are again these kernels (primitives.py), so reverse
+mode may be applied any number of times.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jax_convgrad import pool_primitives, primitives
+from jax_convgrad.arguments import Precision
+from jax_convgrad.ffi import Dims
+from jax_convgrad.geometry import Axis, ConvGeometry
+
+# --------------------------------------------------------------------------- y = activation(fprop(x, w) + b)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(3, 4, 5, 6))
+def convolution(
+    x: jax.Array,
+    w: jax.Array,
+    b: jax.Array | None,
+    relu: bool,
+    geometry: ConvGeometry,
+    dims: Dims,
+    precision: Precision,
+) -> jax.Array:
+    """y[n,o,k] = Σ_{r,c} x[n,i,c] · w[r,c,k], plus b[k] where there is one, then max(y, 0) where ``relu``."""
+    return _convolution_fwd(x, w, b, relu, geometry, dims, precision)[0]
+
+
+def _convolution_fwd(x, w, b, relu, geometry, dims, precision):  # type: ignore[no-untyped-def]
+    y = primitives.fprop(x, w, geometry, dims, precision)
+    if b is not None:
+        y = y + lax.broadcast_in_dim(b, y.shape, (dims.y[1],))
+    if relu:
+        y = jnp.maximum(y, 0)
+    return y, (x, w, b, y if relu else None)
+
+
+def _convolution_bwd(relu, geometry, dims, precision, kept, dy):  # type: ignore[no-untyped-def]
+    x, w, b, y = kept
+    if relu:
+        dy = jnp.where(y > 0, dy, 0)  # the gradient of relu at 0 is 0, as in jax.nn.relu
+    dx = primitives.dgrad(dy, w, geometry, dims, precision)
+    dw = primitives.wgrad(x, dy, geometry, dims, precision)
+    db = None if b is None else primitives.bgrad(dy, dims.y[1])
+    return dx, dw, db
+
+
+convolution.defvjp(_convolution_fwd, _convolution_bwd)
+
+# ------------------------------------------------------------------------------- y = dgrad(x, w), transposed
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
+def transposed_convolution(
+    x: jax.Array, w: jax.Array, geometry: ConvGeometry, dims: Dims, precision: Precision
+) -> jax.Array:
+    """y[n,i,c] = Σ_{r,k} x[n,o,k] · w[r,c,k], over the geometry and dims of the convolution undone."""
+    return primitives.dgrad(x, w, geometry, dims, precision)
+
+
+def _transposed_fwd(x, w, geometry, dims, precision):  # type: ignore[no-untyped-def]
+    return primitives.dgrad(x, w, geometry, dims, precision), (x, w)
+
+
+def _transposed_bwd(geometry, dims, precision, kept, dy):  # type: ignore[no-untyped-def]
+    x, w = kept
+    dx = primitives.fprop(dy, w, geometry, dims, precision)
+    dw = primitives.wgrad(dy, x, geometry, dims, precision)
+    return dx, dw
+
+
+transposed_convolution.defvjp(_transposed_fwd, _transposed_bwd)
+
+# --------------------------------------------------------------------------------------------------- pooling
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(1,))
+def max_pool(x: jax.Array, axes: tuple[Axis, ...]) -> jax.Array:
+    """y[n,o,c] = max_r x[n,i,c]."""
+    return pool_primitives.max_pool(x, axes)
+
+
+def _max_pool_fwd(x, axes):  # type: ignore[no-untyped-def]
+    return pool_primitives.max_pool_argmax(x, axes)
+
+
+def _max_pool_bwd(axes, position, dy):  # type: ignore[no-untyped-def]
+    return (pool_primitives.max_pool_grad(dy, position, axes),)
+
+
+max_pool.defvjp(_max_pool_fwd, _max_pool_bwd)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(1, 2))
+def avg_pool(x: jax.Array, axes: tuple[Axis, ...], count_include_pad: bool) -> jax.Array:
+    """y[n,o,c] = Σ_r x[n,i,c] / count(o)."""
+    return pool_primitives.avg_pool(x, axes, count_include_pad)
+
+
+def _avg_pool_fwd(x, axes, count_include_pad):  # type: ignore[no-untyped-def]
+    return pool_primitives.avg_pool(x, axes, count_include_pad), None
+
+
+def _avg_pool_bwd(axes, count_include_pad, _, dy):  # type: ignore[no-untyped-def]
+    return (pool_primitives.avg_pool_grad(dy, axes, count_include_pad),)
+
+
+avg_pool.defvjp(_avg_pool_fwd, _avg_pool_bwd)

@@ -1,0 +1,73 @@
+"""How a kernel becomes a JAX primitive: its shape rule, its eager evaluation, its lowering per platform."""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+from jax.core import ShapedArray
+from jax.extend.core import Primitive
+from jax.interpreters import mlir
+
+from jax_convgrad import ffi
+
+
+@functools.cache
+def _jitted(primitive: Primitive, params: tuple[tuple[str, Any], ...]) -> Callable[..., Any]:
+    return jax.jit(functools.partial(primitive.bind, **dict(params)))
+
+
+@functools.cache
+def _warn_no_cuda_kernels() -> None:
+    warnings.warn(
+        "jax_convgrad was built without CUDA kernels, so on this GPU it computes with jax.lax. "
+        "Install it where nvcc is found, with -C cmake.define.JAX_CONVGRAD_CUDA=ON, to have them.",
+        stacklevel=2,
+    )
+
+
+def define_primitive(
+    name: str, abstract: Callable[..., Any], native: Callable[..., Any], on_lax: Callable[..., Any]
+) -> Primitive:
+    """A primitive ``jax_convgrad_<name>``.
+
+    ``abstract`` gives the result's ShapedArray (or a list of them), ``native(platform, *operands, **params)``
+    calls the kernels and ``on_lax(*operands, **params)`` computes the same with ``jax.lax``.
+    """
+    primitive = Primitive(f"jax_convgrad_{name}")
+    primitive.def_abstract_eval(abstract)
+
+    def run_eagerly(*operands: jax.Array, **params: Any) -> Any:
+        return _jitted(primitive, tuple(params.items()))(*operands)
+
+    primitive.def_impl(run_eagerly)
+
+    def on_platform(platform: str, *operands: jax.Array, **params: Any) -> Any:
+        if platform in ffi.backends:
+            return native(platform, *operands, **params)
+        if platform == "cuda":
+            _warn_no_cuda_kernels()
+        return on_lax(*operands, **params)
+
+    def is_multiple() -> bool:
+        return primitive.multiple_results
+
+    def lowering(function: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda *args, **params: mlir.lower_fun(function, multiple_results=is_multiple())(
+            *args, **params
+        )
+
+    for platform in ("cpu", "cuda"):
+        mlir.register_lowering(
+            primitive, lowering(functools.partial(on_platform, platform)), platform=platform
+        )
+    mlir.register_lowering(primitive, lowering(on_lax))
+    return primitive
+
+
+def shaped(array: Any, shape: Sequence[int], dtype: Any = None) -> ShapedArray:
+    """A result of the given shape, of ``array``'s dtype where none is given."""
+    return ShapedArray(tuple(shape), array.dtype if dtype is None else dtype)

@@ -1,0 +1,156 @@
+"""Pooling's kernels as JAX primitives.
+
+Average pooling is linear, and its gradient kernel is its transpose. Max pooling chooses a position in each
+window; given the positions its gradient is linear, ``max_pool_grad``, with transpose ``max_pool_select``,
+which reads at them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from jax.core import ShapedArray
+from jax.extend.core import Primitive
+from jax.interpreters import ad
+
+from jax_convgrad import fallback, ffi
+from jax_convgrad.geometry import Axis
+from jax_convgrad.lowering import define_primitive, shaped
+
+
+def _pooled(x: Any, axes: tuple[Axis, ...]) -> tuple[int, ...]:
+    return (x.shape[0], *(axis.output for axis in axes), x.shape[-1])
+
+
+def _unpooled(y: Any, axes: tuple[Axis, ...]) -> tuple[int, ...]:
+    return (y.shape[0], *(axis.input for axis in axes), y.shape[-1])
+
+
+max_pool_p = define_primitive(
+    "max_pool",
+    lambda x, *, axes: shaped(x, _pooled(x, axes)),
+    lambda platform, x, *, axes: ffi.pool(platform, "max_pool", [x], [(_pooled(x, axes), x.dtype)], axes)[0],
+    fallback.max_pool,
+)
+
+max_pool_argmax_p = define_primitive(
+    "max_pool_argmax",
+    lambda x, *, axes: [shaped(x, _pooled(x, axes)), shaped(x, _pooled(x, axes), np.dtype(np.int32))],
+    lambda platform, x, *, axes: ffi.pool(
+        platform,
+        "max_pool_argmax",
+        [x],
+        [(_pooled(x, axes), x.dtype), (_pooled(x, axes), np.int32)],
+        axes,
+    ),
+    fallback.max_pool_argmax,
+)
+max_pool_argmax_p.multiple_results = True
+
+max_pool_grad_p = define_primitive(
+    "max_pool_grad",
+    lambda dy, position, *, axes: shaped(dy, _unpooled(dy, axes)),
+    lambda platform, dy, position, *, axes: ffi.pool(
+        platform, "max_pool_grad", [dy, position], [(_unpooled(dy, axes), dy.dtype)], axes
+    )[0],
+    lambda dy, position, *, axes: fallback.max_pool_grad(dy, position, shape=_unpooled(dy, axes)),
+)
+
+max_pool_select_p = define_primitive(
+    "max_pool_select",
+    lambda t, position, *, axes: shaped(t, _pooled(t, axes)),
+    lambda platform, t, position, *, axes: ffi.pool(
+        platform, "max_pool_select", [t, position], [(_pooled(t, axes), t.dtype)], axes
+    )[0],
+    lambda t, position, *, axes: fallback.max_pool_select(t, position),
+)
+
+avg_pool_p = define_primitive(
+    "avg_pool",
+    lambda x, *, axes, count_include_pad: shaped(x, _pooled(x, axes)),
+    lambda platform, x, *, axes, count_include_pad: ffi.pool(
+        platform, "avg_pool", [x], [(_pooled(x, axes), x.dtype)], axes, count_include_pad
+    )[0],
+    fallback.avg_pool,
+)
+
+avg_pool_grad_p = define_primitive(
+    "avg_pool_grad",
+    lambda dy, *, axes, count_include_pad: shaped(dy, _unpooled(dy, axes)),
+    lambda platform, dy, *, axes, count_include_pad: ffi.pool(
+        platform, "avg_pool_grad", [dy], [(_unpooled(dy, axes), dy.dtype)], axes, count_include_pad
+    )[0],
+    lambda dy, *, axes, count_include_pad: fallback.avg_pool_grad(
+        dy, shape=_unpooled(dy, axes), axes=axes, count_include_pad=count_include_pad
+    ),
+)
+
+
+def max_pool(x: jax.Array, axes: tuple[Axis, ...]) -> jax.Array:
+    """y[n,o,c] = max_r x[n,i,c]."""
+    return max_pool_p.bind(x, axes=axes)
+
+
+def max_pool_argmax(x: jax.Array, axes: tuple[Axis, ...]) -> tuple[jax.Array, jax.Array]:
+    """Y and the flat spatial position (int32) of the first maximum of each window, -1 where there is none."""
+    y, position = max_pool_argmax_p.bind(x, axes=axes)
+    return y, position
+
+
+def max_pool_grad(dy: jax.Array, position: jax.Array, axes: tuple[Axis, ...]) -> jax.Array:
+    """dx[n,i,c] = Σ_r dy[n,o,c] where position[n,o,c] = i."""
+    return max_pool_grad_p.bind(dy, position, axes=axes)
+
+
+def max_pool_select(t: jax.Array, position: jax.Array, axes: tuple[Axis, ...]) -> jax.Array:
+    """t[n, position[n,o,c], c], the transpose of ``max_pool_grad``."""
+    return max_pool_select_p.bind(t, position, axes=axes)
+
+
+def avg_pool(x: jax.Array, axes: tuple[Axis, ...], count_include_pad: bool) -> jax.Array:
+    """y[n,o,c] = Σ_r x[n,i,c] / count(o)."""
+    return avg_pool_p.bind(x, axes=axes, count_include_pad=count_include_pad)
+
+
+def avg_pool_grad(dy: jax.Array, axes: tuple[Axis, ...], count_include_pad: bool) -> jax.Array:
+    """dx[n,i,c] = Σ_r dy[n,o,c] / count(o)."""
+    return avg_pool_grad_p.bind(dy, axes=axes, count_include_pad=count_include_pad)
+
+
+# A maximum's tangent is the tangent at the chosen position, which itself does not move.
+
+
+def _max_pool_jvp(primals: Any, tangents: Any, *, axes: tuple[Axis, ...]) -> Any:
+    (x,), (t,) = primals, tangents
+    y, position = max_pool_argmax(x, axes)
+    return y, max_pool_select(ad.instantiate_zeros(t), position, axes)
+
+
+def _max_pool_argmax_jvp(primals: Any, tangents: Any, *, axes: tuple[Axis, ...]) -> Any:
+    (x,), (t,) = primals, tangents
+    y, position = max_pool_argmax(x, axes)
+    y_tangent = max_pool_select(ad.instantiate_zeros(t), position, axes)
+    return [y, position], [y_tangent, ad.Zero(ShapedArray(position.shape, jax.dtypes.float0))]
+
+
+ad.primitive_jvps[max_pool_p] = _max_pool_jvp
+ad.primitive_jvps[max_pool_argmax_p] = _max_pool_argmax_jvp
+
+
+def _linear_in_first(primitive: Primitive, transpose: Callable[..., jax.Array]) -> None:
+    """Derivatives of a primitive that is linear in its first operand and takes positions as its second."""
+    ad.defjvp(primitive, lambda t, first, position, **params: primitive.bind(t, position, **params), None)
+
+    def rule(t: jax.Array, first: Any, position: jax.Array, **params: Any) -> list[Any]:
+        return [transpose(t, position, **params), None]
+
+    ad.primitive_transposes[primitive] = rule
+
+
+_linear_in_first(max_pool_grad_p, max_pool_select)
+_linear_in_first(max_pool_select_p, max_pool_grad)
+ad.deflinear2(avg_pool_p, lambda t, x, **params: [avg_pool_grad(t, **params)])
+ad.deflinear2(avg_pool_grad_p, lambda t, dy, **params: [avg_pool(t, **params)])

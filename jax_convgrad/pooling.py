@@ -1,0 +1,110 @@
+"""Max and average pooling with the signatures of ``flax.linen``: arguments in, a checked geometry out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from jax_convgrad import gradients
+from jax_convgrad.arguments import float_arrays
+from jax_convgrad.geometry import MAX_AXES, Axis, dilated, output_size, pads, steps
+
+
+def max_pool(
+    inputs: ArrayLike,
+    window_shape: Sequence[int],
+    strides: Sequence[int] | None = None,
+    padding: str | Sequence[tuple[int, int]] = "VALID",
+) -> jax.Array:
+    """The maximum of each window: y[n,o,c] = max_r x[n,i,c].
+
+    The gradient goes to the **first** maximum of each window in row-major order, which is ``jax.lax``'s rule
+    too; where windows overlap an input collects from each that chose it. Padding never is the maximum. NaN is
+    the largest of all. A window that lies on padding only gives -inf and no gradient.
+
+    Args:
+      inputs: [..., spatial..., C] of f32, f64, bf16 or f16; any number of leading batch dimensions.
+      window_shape: 1 to 3 window sizes, one a spatial dimension.
+      strides: steps between windows; ones where None, as in flax.
+      padding: "SAME", "SAME_LOWER", "VALID" or one (low, high) pair a spatial dimension.
+
+    Returns:
+      [..., output spatial..., C] of the inputs' dtype.
+
+    Raises:
+      TypeError: the dtype is not one of the four, or an argument is of the wrong kind.
+      ValueError: an argument's length or value does not fit.
+    """
+    x, axes, leading = _prepare(inputs, window_shape, strides, padding)
+    return _restore(gradients.max_pool(x, axes), leading)
+
+
+def avg_pool(
+    inputs: ArrayLike,
+    window_shape: Sequence[int],
+    strides: Sequence[int] | None = None,
+    padding: str | Sequence[tuple[int, int]] = "VALID",
+    count_include_pad: bool = True,
+) -> jax.Array:
+    """The mean of each window: y[n,o,c] = Σ_r x[n,i,c] / count(o).
+
+    The sum runs in f32 for bf16 and f16. Its gradient is dx[n,i,c] = Σ_r dy[n,o,c] / count(o).
+
+    Args:
+      inputs: [..., spatial..., C] of f32, f64, bf16 or f16; any number of leading batch dimensions.
+      window_shape: 1 to 3 window sizes, one a spatial dimension.
+      strides: steps between windows; ones where None, as in flax.
+      padding: "SAME", "SAME_LOWER", "VALID" or one (low, high) pair a spatial dimension.
+      count_include_pad: whether count(o) is the whole window or only its part on the input. A window that
+        lies on padding only then gives NaN, as 0/0 does in flax.
+
+    Returns:
+      [..., output spatial..., C] of the inputs' dtype.
+
+    Raises:
+      TypeError: the dtype is not one of the four, or an argument is of the wrong kind.
+      ValueError: an argument's length or value does not fit.
+    """
+    x, axes, leading = _prepare(inputs, window_shape, strides, padding)
+    return _restore(gradients.avg_pool(x, axes, bool(count_include_pad)), leading)
+
+
+def _prepare(
+    inputs: ArrayLike,
+    window_shape: Sequence[int],
+    strides: Sequence[int] | None,
+    padding: str | Sequence[tuple[int, int]],
+) -> tuple[jax.Array, tuple[Axis, ...], tuple[int, ...]]:
+    """x as [N, spatial..., C], the relation along each axis, and the batch dimensions that N stands for."""
+    (x,) = float_arrays(inputs=inputs)
+    try:
+        rank = len(window_shape)
+    except TypeError:
+        raise TypeError(f"window_shape must be a sequence of integers, not {window_shape!r}") from None
+    if not 1 <= rank <= MAX_AXES:
+        raise ValueError(f"window_shape must have 1 to {MAX_AXES} entries, but is {window_shape}")
+    if x.ndim < rank + 1:
+        raise ValueError(
+            f"inputs must have {rank} spatial dimensions for window_shape {tuple(window_shape)} and one of "
+            f"channels, but is of shape {x.shape}"
+        )
+    window = steps(window_shape, rank, "window_shape")
+    stride = (1,) * rank if strides is None else steps(strides, rank, "strides")
+    leading, spatial = x.shape[: -rank - 1], x.shape[-rank - 1 : -1]
+    axes = tuple(
+        Axis(size, taps, output_size(dilated(size, 1) + lo + hi, taps, step), step, lo)
+        for size, taps, step, (lo, hi) in zip(
+            spatial, window, stride, pads(padding, spatial, window, stride), strict=True
+        )
+    )
+    batch = 1
+    for size in leading:
+        batch *= size
+    return jnp.reshape(x, (batch, *x.shape[-rank - 1 :])), axes, leading
+
+
+def _restore(y: jax.Array, leading: tuple[int, ...]) -> jax.Array:
+    return jnp.reshape(y, (*leading, *y.shape[1:]))

@@ -1,0 +1,24 @@
+# _cuda_emulated: the project's CUDA kernels and FFI handlers, run by the emulator. JAX calls it on the
+# "cpu" platform.
+find_package(Python 3.9 REQUIRED COMPONENTS Interpreter Development.Module)
+
+function(ask_python variable code)
+  execute_process(COMMAND "${Python_EXECUTABLE}" -c "${code}" OUTPUT_VARIABLE answer
+                  OUTPUT_STRIP_TRAILING_WHITESPACE COMMAND_ERROR_IS_FATAL ANY)
+  set(${variable} "${answer}" PARENT_SCOPE)
+endfunction()
+ask_python(nanobind_ROOT "import nanobind; print(nanobind.cmake_dir())")
+ask_python(ffi_headers "import os, jaxlib; print(os.path.join(os.path.dirname(jaxlib.__file__), 'include'))")
+find_package(nanobind CONFIG REQUIRED)
+
+file(GLOB cuda_sources CONFIGURE_DEPENDS "${root}/cuda_src/*.cu" "${root}/cuda_src/*.cc")
+set(ffi_sources decode.cc handlers_cuda.cc module_cuda.cc)
+list(TRANSFORM ffi_sources PREPEND "${root}/ffi_src/")
+set_source_files_properties(${cuda_sources} PROPERTIES LANGUAGE CXX)
+
+nanobind_add_module(_cuda_emulated NB_STATIC NB_SUPPRESS_WARNINGS NOMINSIZE NOSTRIP
+                    ${cuda_sources} ${ffi_sources})
+target_link_libraries(_cuda_emulated PRIVATE cuda_emulator)
+target_include_directories(_cuda_emulated SYSTEM PRIVATE "${ffi_headers}")
+# A module's name is compiled in, and both modules may be imported by one process.
+target_compile_definitions(_cuda_emulated PRIVATE _cuda=_cuda_emulated)

@@ -1,0 +1,209 @@
+#include "block.h"
+
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+#include <new>
+#include <utility>
+
+#include "cuda_emulator/builtin_variables.h"
+
+__constinit thread_local uint3 threadIdx{};
+__constinit thread_local uint3 blockIdx{};
+__constinit thread_local dim3 blockDim{};
+__constinit thread_local dim3 gridDim{};
+
+namespace cuda_emulator {
+namespace {
+
+__constinit thread_local Block* current_block = nullptr;
+
+// At least what cuda_src/shared_memory.cuh promises.
+constexpr std::align_val_t kSharedAlignment{128};
+
+std::string name_of(uint3 index) {
+  return "(" + std::to_string(index.x) + "," + std::to_string(index.y) + "," + std::to_string(index.z) + ")";
+}
+
+bool same(const Meeting& a, const Meeting& b) {
+  return a.combine == b.combine && a.lanes == b.lanes && a.warps == b.warps;
+}
+
+}  // namespace
+
+Block* Block::current() { return current_block; }
+
+Block::Block(dim3 shape, size_t shared_bytes, Body body, const void* context)
+    : threads_(shape.x * shape.y * shape.z),
+      body_(body),
+      context_(context),
+      fibers_(FiberPool::of_this_os_thread()),
+      shared_(::operator new(shared_bytes, kSharedAlignment)),
+      shared_bytes_(shared_bytes),
+      index_(threads_),
+      thread_(threads_),
+      order_(threads_),
+      waiting_((threads_ + kWarpThreads - 1) / kWarpThreads),
+      live_(waiting_.size()),
+      seats_(threads_) {
+  for (unsigned t = 0; t < threads_; ++t) {
+    index_[t] = {t % shape.x, t / shape.x % shape.y, t / shape.x / shape.y};
+    order_[t] = static_cast<uint16_t>(t);
+  }
+}
+
+Block::~Block() {
+  for (Thread& thread : thread_)
+    if (thread.fiber) fibers_.give_back(thread.fiber);
+  ::operator delete(shared_, kSharedAlignment);
+}
+
+bool Block::run(Random& random) {
+  // NaN in every floating type: what nobody wrote does not pass for a zero.
+  std::memset(shared_, 0xff, shared_bytes_);
+  exited_ = 0;
+  for (Thread& thread : thread_) thread.state = State::kReady;
+  for (unsigned t = 0; t < threads_; ++t) live_[t / kWarpThreads] |= 1u << t % kWarpThreads;
+
+  Block* outer = std::exchange(current_block, this);
+  while (exited_ < threads_ && !failed_) {
+    for (unsigned left = threads_; left > 1; --left) std::swap(order_[left - 1], order_[random.below(left)]);
+    bool any_turn = false;
+    for (next_turn_ = 0; next_turn_ < threads_ && !failed_;) {
+      const unsigned thread = order_[next_turn_++];
+      if (thread_[thread].state != State::kReady) continue;
+      any_turn = true;
+      take_turn(thread);
+    }
+    if (!any_turn && !complete_any_without_exited()) give_up(stalled());
+  }
+  current_block = outer;
+  return !failed_;
+}
+
+// A fiber whose thread has exited goes straight on as the next thread that has not begun, so threads that
+// never wait cost no switch.
+void Block::run_threads(void* block) {
+  Block& self = *static_cast<Block*>(block);
+  for (;;) {
+    self.body_(self.context_);
+    Fiber* fiber = self.exit_running_thread();
+    const unsigned next = self.next_turn_ < self.threads_ ? self.order_[self.next_turn_] : self.running_;
+    if (self.thread_[next].state != State::kReady || self.thread_[next].fiber) {
+      self.fibers_.give_back(fiber);
+      return;
+    }
+    ++self.next_turn_;
+    self.thread_[next].fiber = fiber;
+    self.become(next);
+  }
+}
+
+void Block::become(unsigned thread) {
+  running_ = thread;
+  threadIdx = index_[thread];
+}
+
+Fiber* Block::exit_running_thread() {
+  thread_[running_].state = State::kExited;
+  live_[running_ / kWarpThreads] &= ~(1u << running_ % kWarpThreads);
+  ++exited_;
+  return std::exchange(thread_[running_].fiber, nullptr);
+}
+
+void Block::take_turn(unsigned t) {
+  Thread& thread = thread_[t];
+  if (!thread.fiber) {
+    thread.fiber = fibers_.take();
+    thread.fiber->reset(&Block::run_threads, this);
+  }
+  become(t);
+  thread.fiber->resume();
+}
+
+void Block::meet(const Meeting& meeting, const void* in, void* out) {
+  const unsigned self = running_, lane = self % kWarpThreads;
+  if (!(meeting.lanes >> lane & 1))
+    fail(where(self) + " is at " + meeting.name + " with a mask that does not name its own lane");
+  Thread& thread = thread_[self];
+  thread.state = State::kWaiting;
+  thread.meeting = &meeting;
+  thread.in = in;
+  thread.out = out;
+  waiting_[self / kWarpThreads] |= 1u << lane;
+  if (!complete(meeting, self) || failed_) thread.fiber->suspend();
+}
+
+// Serves and releases the meeting's threads if all that have not exited are here.
+bool Block::complete(const Meeting& meeting, unsigned member) {
+  const unsigned first_warp = member / kWarpThreads / meeting.warps * meeting.warps;
+  const unsigned end_warp = std::min<unsigned>(first_warp + meeting.warps, waiting_.size());
+  for (unsigned w = first_warp; w < end_warp; ++w)
+    if ((waiting_[w] & meeting.lanes) != (live_[w] & meeting.lanes)) return false;
+
+  const unsigned first = first_warp * kWarpThreads, end = std::min(end_warp * kWarpThreads, threads_);
+  for (unsigned t = first; t < end; ++t) {
+    const Thread& thread = thread_[t];
+    Seat& seat = seats_[t - first];
+    seat.taken = (meeting.lanes >> t % kWarpThreads & 1) && thread.state == State::kWaiting;
+    if (!seat.taken) continue;
+    if (!same(*thread.meeting, meeting)) return false;
+    seat.in = thread.in;
+    seat.out = thread.out;
+  }
+
+  Party party(seats_.data(), end - first);
+  meeting.combine(party);
+  if (!party.error().empty()) {
+    give_up(where(member) + ", " + meeting.name + ": " + party.error());
+    return true;
+  }
+  for (unsigned t = first; t < end; ++t)
+    if (seats_[t - first].taken) thread_[t].state = State::kReady;
+  for (unsigned w = first_warp; w < end_warp; ++w) waiting_[w] &= ~meeting.lanes;
+  return true;
+}
+
+// A thread's exit may leave a meeting complete that waited for nobody else.
+bool Block::complete_any_without_exited() {
+  for (unsigned t = 0; t < threads_; ++t)
+    if (thread_[t].state == State::kWaiting && complete(*thread_[t].meeting, t)) return true;
+  return false;
+}
+
+void Block::give_up(std::string&& message) {
+  failed_ = true;
+  error_ = std::move(message);
+}
+
+void Block::fail(std::string&& message) {
+  give_up(std::move(message));
+  thread_[running_].fiber->suspend();
+  std::abort();  // nobody resumes a failed block
+}
+
+std::string Block::where(unsigned t) const {
+  return "block " + name_of(blockIdx) + ", thread " + name_of(index_[t]);
+}
+
+std::string Block::stalled() const {
+  std::string message = "threads wait for each other in vain in block " + name_of(blockIdx) + ": ";
+  std::vector<std::pair<std::string, unsigned>> groups;  // each with its first thread
+  std::vector<unsigned> counts;
+  for (unsigned t = 0; t < threads_; ++t) {
+    const std::string name = thread_[t].state == State::kExited ? "exited" : thread_[t].meeting->name;
+    const auto found = std::find_if(groups.begin(), groups.end(), [&](auto& g) { return g.first == name; });
+    if (found != groups.end()) {
+      ++counts[found - groups.begin()];
+      continue;
+    }
+    groups.emplace_back(name, t);
+    counts.push_back(1);
+  }
+  for (size_t g = 0; g < groups.size(); ++g)
+    message += (g ? "; " : "") + std::to_string(counts[g]) + (groups[g].first == "exited" ? " " : " at ") +
+               groups[g].first + ", thread " + name_of(index_[groups[g].second]) + " first";
+  return message;
+}
+
+}  // namespace cuda_emulator

@@ -1,0 +1,77 @@
+// One block's threads and their turns.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "cuda_emulator/meeting.h"
+#include "cuda_emulator/vector_types.h"
+#include "fiber.h"
+#include "random.h"
+
+namespace cuda_emulator {
+
+inline constexpr unsigned kMaxBlockThreads = 1024, kWarpThreads = 32;
+
+class Block {
+ public:
+  using Body = void (*)(const void* context);
+
+  Block(dim3 shape, size_t shared_bytes, Body body, const void* context);
+  ~Block();
+  Block(const Block&) = delete;
+  Block& operator=(const Block&) = delete;
+
+  // Runs every thread of the current blockIdx to its end. False, with error() set, if that cannot be.
+  bool run(Random&);
+  const std::string& error() const { return error_; }
+
+  // Called by the running thread.
+  void meet(const Meeting&, const void* in, void* out);
+  [[noreturn]] void fail(std::string&& message);
+  unsigned running_thread() const { return running_; }
+  void* shared_memory() { return shared_; }
+
+  static Block* current();
+
+ private:
+  enum class State : uint8_t { kReady, kWaiting, kExited };
+  struct Thread {
+    Fiber* fiber = nullptr;
+    State state = State::kReady;
+    const Meeting* meeting = nullptr;  // where it waits
+    const void* in = nullptr;
+    void* out = nullptr;
+  };
+
+  static void run_threads(void* block);
+  void take_turn(unsigned thread);
+  void become(unsigned thread);
+  Fiber* exit_running_thread();
+  bool complete(const Meeting&, unsigned member);
+  bool complete_any_without_exited();
+  void give_up(std::string&& message);
+  std::string where(unsigned thread) const;
+  std::string stalled() const;
+
+  unsigned threads_;
+  Body body_;
+  const void* context_;
+  FiberPool& fibers_;
+  void* shared_;
+  size_t shared_bytes_;
+  std::vector<uint3> index_;  // threadIdx by rank
+  std::vector<Thread> thread_;
+  std::vector<uint16_t> order_;
+  // Bit l of word w stands for lane l of warp w.
+  std::vector<uint32_t> waiting_, live_;
+  std::vector<Seat> seats_;
+  unsigned next_turn_ = 0;  // index into order_
+  unsigned running_ = 0;
+  unsigned exited_ = 0;
+  bool failed_ = false;
+  std::string error_;
+};
+
+}  // namespace cuda_emulator
