@@ -39,7 +39,7 @@ test-sanitized: $(VENV)/installed-dev emulator-sanitized  ## the gradient suite,
 	LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libstdc++.so)" \
 	$(VENV)/bin/pytest -k emulated $(PYTEST_FLAGS) $(SANITIZED_TESTS)
 
-emulator: $(VENV)/installed-dev  ## build the CUDA kernels for the emulator
+emulator: $(VENV)/installed-dev  ## build the CUDA kernels for the emulator, and test the emulator itself
 	$(call build_emulator,build/emulator,OFF)
 
 emulator-sanitized: $(VENV)/installed-dev  ## the same with AddressSanitizer and UBSan
@@ -51,6 +51,7 @@ define build_emulator
 	    -DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(VENV)/bin/ninja -DPython_EXECUTABLE=$(CURDIR)/$(VENV)/bin/python \
 	    -DJAX_CONVGRAD_SANITIZE=$(2)
 	$(VENV)/bin/cmake --build $(1)
+	$(VENV)/bin/ctest --test-dir $(1) --output-on-failure --no-tests=error
 endef
 
 lint: $(VENV)/installed-dev  ## layout, lint and types of the sources

@@ -9,8 +9,8 @@ matplotlib.use("Agg")  # draws into files, needs no display
 import matplotlib.pyplot as plt
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-TRAIN = dict(color="#4477aa", linestyle="-", marker="o", markersize=3, label="train")
-TEST = dict(color="#cc6677", linestyle="--", marker="s", markersize=3, label="test")
+TRAIN = dict(color="#4477aa", linestyle="-", marker="o", markersize=3, label="train, during the epoch")
+TEST = dict(color="#cc6677", linestyle="--", marker="s", markersize=3, label="test, after it")
 
 
 def plot_history(history, path: Path) -> None:

@@ -39,7 +39,7 @@ def first_losses(gradients, optimizer, steps):
 # weight by the learning rate, and losses part sooner.
 @pytest.mark.parametrize(
     ("optimizer", "tolerance"),
-    [(optax.sgd(0.05), 2e-6), (optax.adam(1e-2), 1e-4)],
+    [(optax.sgd(0.02), 2e-6), (optax.adam(1e-2), 1e-4)],
     ids=["sgd", "adam"],
 )
 def test_losses_agree_with_lax_step_by_step(optimizer, tolerance):
@@ -47,6 +47,22 @@ def test_losses_agree_with_lax_step_by_step(optimizer, tolerance):
     lax = first_losses("lax", optimizer, steps=8)
     assert len(set(lax)) == 8  # the weights did move
     np.testing.assert_allclose(handwritten, lax, rtol=tolerance, atol=0)
+
+
+@pytest.mark.parametrize("gradients", ["handwritten", "lax"])
+def test_gradients_are_computed_by_what_was_asked_for(gradients):
+    optimizer = optax.sgd(0.02)
+    images, labels = np.zeros((4, 8, 8, 1), np.float32), np.zeros(4, np.int32)
+    params = train_cnn.init_params(jax.random.key(0), images.shape[1:])
+    train_step = train_cnn.make_train_step(train_cnn.LAYERS[gradients], optimizer)
+    text = train_step.lower(params, optimizer.init(params), images, labels).as_text()
+    counts = {
+        op: len(re.findall(rf"@jax_convgrad_{op}\b", text)) for op in ("fprop", "dgrad", "wgrad", "bgrad")
+    }
+    # The images need no gradient, so there is one dgrad less.
+    kernels = {"fprop": 2, "dgrad": 1, "wgrad": 2, "bgrad": 2}
+    assert counts == (kernels if gradients == "handwritten" else dict.fromkeys(kernels, 0))
+    assert ("stablehlo.convolution" in text) == (gradients == "lax")
 
 
 def test_evaluate_does_not_count_the_filling():
