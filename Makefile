@@ -5,7 +5,7 @@ VENV   := .venv
 NVCC   ?= $(or $(shell command -v nvcc),$(wildcard /usr/local/cuda/bin/nvcc))
 
 # For more or fewer tests, or other options: make test PYTEST_FLAGS="-k pooling -x"
-PYTEST_FLAGS    ?=
+PYTEST_FLAGS    ?= -n auto --maxprocesses 8
 SANITIZED_TESTS ?= tests/test_gradients.py
 EXAMPLE_FLAGS   ?=
 # To leave the CUDA kernels out where nvcc is found: INSTALL_FLAGS="-C cmake.define.JAX_CONVGRAD_CUDA=OFF"
