@@ -20,5 +20,5 @@ nanobind_add_module(_cuda_emulated NB_STATIC NB_SUPPRESS_WARNINGS NOMINSIZE NOST
                     ${cuda_sources} ${ffi_sources})
 target_link_libraries(_cuda_emulated PRIVATE cuda_emulator)
 target_include_directories(_cuda_emulated SYSTEM PRIVATE "${ffi_headers}")
-# A module's name is compiled in, and both modules may be imported by one process.
-target_compile_definitions(_cuda_emulated PRIVATE _cuda=_cuda_emulated)
+# Both modules may be imported by one process, so they have different names.
+target_compile_definitions(_cuda_emulated PRIVATE CONVGRAD_MODULE=_cuda_emulated)

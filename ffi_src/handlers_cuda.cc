@@ -1,0 +1,140 @@
+// The CUDA FFI handlers: decode -> launch on XLA's stream. Nothing here allocates or waits.
+#include "ffi_src/handlers_cuda.h"
+
+#include <exception>
+#include <string>
+
+#include "cuda_src/kernels.h"
+#include "ffi_src/call.h"
+#include "ffi_src/stream.h"
+
+namespace convgrad::cuda {
+namespace {
+
+ConvKernel kernel_of(const Call& call) { return kernel_named(decode_kernel(call.attributes)); }
+
+cudaError_t launch_fprop(const Call& call, cudaStream_t stream) {
+  call.expect(2, 1);
+  const ffi::AnyBuffer x = call.operand(0), w = call.operand(1), y = call.result(0);
+  return fprop(decode_conv(call.attributes, x, w, y), kernel_of(call), x.untyped_data(), w.untyped_data(),
+               y.untyped_data(), stream);
+}
+
+cudaError_t launch_dgrad(const Call& call, cudaStream_t stream) {
+  call.expect(2, 1);
+  const ffi::AnyBuffer dy = call.operand(0), w = call.operand(1), dx = call.result(0);
+  return dgrad(decode_conv(call.attributes, dx, w, dy), kernel_of(call), dy.untyped_data(), w.untyped_data(),
+               dx.untyped_data(), stream);
+}
+
+cudaError_t launch_wgrad(const Call& call, cudaStream_t stream) {
+  call.expect(2, 2);
+  const ffi::AnyBuffer x = call.operand(0), dy = call.operand(1), dw = call.result(0);
+  const ConvProblem problem = decode_conv(call.attributes, x, dw, dy);
+  const ConvKernel kernel = kernel_of(call);
+  return wgrad(problem, kernel, x.untyped_data(), dy.untyped_data(), dw.untyped_data(),
+               checked_workspace(call.result(1), wgrad_workspace_bytes(problem, kernel)), stream);
+}
+
+cudaError_t launch_bgrad(const Call& call, cudaStream_t stream) {
+  call.expect(1, 2);
+  const ffi::AnyBuffer dy = call.operand(0), db = call.result(0);
+  const BiasProblem problem = decode_bias(call.attributes, dy, db);
+  return bgrad(problem, dy.untyped_data(), db.untyped_data(),
+               checked_workspace(call.result(1), bgrad_workspace_bytes(problem)), stream);
+}
+
+cudaError_t launch_max_pool(const Call& call, cudaStream_t stream) {
+  call.expect(1, 1);
+  const ffi::AnyBuffer x = call.operand(0), y = call.result(0);
+  return max_pool(decode_pool(call.attributes, x, y), x.untyped_data(), y.untyped_data(), nullptr, stream);
+}
+
+cudaError_t launch_max_pool_argmax(const Call& call, cudaStream_t stream) {
+  call.expect(1, 2);
+  const ffi::AnyBuffer x = call.operand(0), y = call.result(0);
+  return max_pool(decode_pool(call.attributes, x, y), x.untyped_data(), y.untyped_data(),
+                  checked_position(call.result(1), y), stream);
+}
+
+cudaError_t launch_max_pool_grad(const Call& call, cudaStream_t stream) {
+  call.expect(2, 1);
+  const ffi::AnyBuffer dy = call.operand(0), dx = call.result(0);
+  return max_pool_grad(decode_pool(call.attributes, dx, dy), dy.untyped_data(),
+                       checked_position(call.operand(1), dy), dx.untyped_data(), stream);
+}
+
+cudaError_t launch_max_pool_select(const Call& call, cudaStream_t stream) {
+  call.expect(2, 1);
+  const ffi::AnyBuffer t = call.operand(0), selected = call.result(0);
+  return max_pool_select(decode_pool(call.attributes, t, selected), t.untyped_data(),
+                         checked_position(call.operand(1), selected), selected.untyped_data(), stream);
+}
+
+cudaError_t launch_avg_pool(const Call& call, cudaStream_t stream) {
+  call.expect(1, 1);
+  const ffi::AnyBuffer x = call.operand(0), y = call.result(0);
+  return avg_pool(decode_pool(call.attributes, x, y), x.untyped_data(), y.untyped_data(), stream);
+}
+
+cudaError_t launch_avg_pool_grad(const Call& call, cudaStream_t stream) {
+  call.expect(1, 1);
+  const ffi::AnyBuffer dy = call.operand(0), dx = call.result(0);
+  return avg_pool_grad(decode_pool(call.attributes, dx, dy), dy.untyped_data(), dx.untyped_data(), stream);
+}
+
+// The handler of one op. What does not fit becomes the call's error; nothing leaves as an exception.
+// A call always launches the same kernels, so that XLA may record it in a command buffer.
+template <cudaError_t (*kLaunch)(const Call&, cudaStream_t)>
+XLA_FFI_Error* handler(XLA_FFI_CallFrame* frame) {
+  static auto* bound = ffi::Ffi::Bind()
+                           .Ctx<StreamContext>()
+                           .Attrs()
+                           .RemainingArgs()
+                           .RemainingRets()
+                           .To(
+                               [](cudaStream_t stream, ffi::Dictionary attributes,
+                                  ffi::RemainingArgs operands, ffi::RemainingRets results) -> ffi::Error {
+                                 try {
+                                   const cudaError_t error =
+                                       kLaunch(Call(attributes, operands, results), stream);
+                                   if (error == cudaSuccess) return ffi::Error::Success();
+                                   return ffi::Error::Internal(std::string("jax_convgrad: CUDA: ") +
+                                                               cudaGetErrorString(error));
+                                 } catch (const InvalidArgument& error) {
+                                   return ffi::Error::InvalidArgument(error.what());
+                                 } catch (const std::exception& error) {
+                                   return ffi::Error::Internal(error.what());
+                                 }
+                               },
+                               {ffi::Traits::kCmdBufferCompatible})
+                           .release();
+  return bound->Call(frame);
+}
+
+}  // namespace
+
+ConvKernel kernel_named(std::string_view name) {
+  if (name == "auto") return ConvKernel::kAuto;
+  if (name == "direct") return ConvKernel::kDirect;
+  if (name == "tiled") return ConvKernel::kTiled;
+  throw InvalidArgument("jax_convgrad: kernel is \"" + std::string(name) +
+                        "\", CUDA has \"auto\", \"direct\" and \"tiled\"");
+}
+
+std::map<std::string, XLA_FFI_Handler*> handlers() {
+  return {
+      {"fprop", handler<launch_fprop>},
+      {"dgrad", handler<launch_dgrad>},
+      {"wgrad", handler<launch_wgrad>},
+      {"bgrad", handler<launch_bgrad>},
+      {"max_pool", handler<launch_max_pool>},
+      {"max_pool_argmax", handler<launch_max_pool_argmax>},
+      {"max_pool_grad", handler<launch_max_pool_grad>},
+      {"max_pool_select", handler<launch_max_pool_select>},
+      {"avg_pool", handler<launch_avg_pool>},
+      {"avg_pool_grad", handler<launch_avg_pool_grad>},
+  };
+}
+
+}  // namespace convgrad::cuda
