@@ -1,0 +1,76 @@
+"""Backends to run a test on, chosen by the fixture `backend`; tests without it run on "cpu"."""
+
+import importlib.util
+import os
+import sys
+from functools import cache
+from pathlib import Path
+
+import jax
+import pytest
+
+# Most of the suite's time is LLVM at work on the code around the kernels, which are compiled long since.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+
+# float64 results are compared to float64's own rounding, and JAX makes float32 of them without this.
+jax.config.update("jax_enable_x64", True)
+
+ROOT = Path(__file__).resolve().parent.parent
+BACKENDS = ("cpu", "emulated_cuda-direct", "emulated_cuda-tiled")
+
+
+def _emulated_module():
+    folder = Path(os.environ.get("JAX_CONVGRAD_EMULATOR_DIR", ROOT / "build" / "emulator"))
+    found = sorted(folder.glob("_cuda_emulated*.so"))
+    if not found:
+        pytest.fail(f"no _cuda_emulated module in {folder}: build it with `make emulator`", pytrace=False)
+    spec = importlib.util.spec_from_file_location("_cuda_emulated", found[0])
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["_cuda_emulated"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@cache
+def _backend(name):
+    from jax_convgrad import ffi
+
+    if name == "cpu":
+        return ffi.backends["cpu"]
+    # Both kernels are one module: one prefix, whose targets are registered once.
+    if name == "emulated_cuda-direct":
+        emulated = ffi.Backend(_emulated_module(), "jax_convgrad_emulated_", "direct")
+        ffi.register(emulated, "cpu")
+        return emulated
+    other = _backend("emulated_cuda-direct")
+    return ffi.Backend(other.module, other.prefix, name.rpartition("-")[2])
+
+
+# Asked for before any test can have put another in its place.
+_installed = "cpu"
+_backend("cpu")
+
+
+def install(name):
+    """Makes CPU lowering use the backend of this name."""
+    global _installed
+    if name == _installed:
+        return
+    from jax_convgrad import ffi
+
+    backend = _backend(name)
+    jax.clear_caches()  # compiled programs hold the targets of the backend they were lowered for
+    ffi.backends["cpu"] = backend
+    _installed = name
+
+
+@pytest.fixture(scope="session", params=BACKENDS)
+def backend(request):
+    """The name of the backend that CPU lowering uses during the test."""
+    install(request.param)
+    return request.param
+
+
+@pytest.fixture(autouse=True)
+def _right_backend(request):
+    install(request.getfixturevalue("backend") if "backend" in request.fixturenames else "cpu")

@@ -1,0 +1,38 @@
+"""What the tests compare with, computed once for all backends: the NumPy reference's sums, and lax's."""
+
+from functools import cache
+
+import jax
+import numpy as np
+import reference
+from jax import lax
+
+
+@cache
+def exact_conv(case, dtype):
+    """({y, dx, dw} in float64 of the arrays rounded to dtype, the same sums of absolute products)."""
+    arrays = case.arrays(dtype)
+    return case.reference(*arrays), case.reference(*arrays, reduce_abs=True)
+
+
+@cache
+def lax_conv(case, dtype):
+    """{y, dx, dw} by lax in full precision."""
+    x, w, dy = case.arrays(dtype)
+
+    @jax.jit
+    def run(x, w, dy):
+        arguments = dict(case.lax_arguments, precision=lax.Precision.HIGHEST)
+        y, vjp = jax.vjp(lambda x, w: lax.conv_general_dilated(x, w, **arguments), x, w)
+        return y, *vjp(dy)
+
+    # lax's float64 answers are asked for after backends were switched too: a copy outlives the caches.
+    return {name: np.asarray(a) for name, a in zip(("y", "dx", "dw"), run(x, w, dy), strict=True)}
+
+
+def pool_window(inputs, window, strides, padding):
+    """The reference's axes of a pooling window."""
+    strides = strides or (1,) * len(window)
+    pads = reference.padding_pairs(padding, inputs, window, strides, (1,) * len(window))
+    columns = zip(inputs, window, strides, pads, strict=True)
+    return [reference.Axis(i, r, s, lo, hi) for i, r, s, (lo, hi) in columns]

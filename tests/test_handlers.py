@@ -1,0 +1,240 @@
+"""The FFI targets by themselves: attributes and buffers that do not fit are refused with INVALID_ARGUMENT."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import reference
+
+from jax_convgrad import ffi
+
+
+def int64(*values):
+    return np.array(values, np.int64)
+
+
+F32, F64, I32, U8 = (np.dtype(name) for name in ("float32", "float64", "int32", "uint8"))
+X, W, Y = (2, 5, 6, 4), (3, 3, 2, 6), (2, 3, 2, 6)
+ROWS, WORKSPACE = 4096, 1 << 16  # rows enough that the sum is split and the workspace used
+
+CONV = {
+    "stride": int64(2, 3),
+    "pad_lo": int64(1, 0),
+    "input_dilation": int64(1, 1),
+    "filter_dilation": int64(1, 1),
+    "groups": np.int64(2),
+    "x_spec": int64(0, 3, 1, 2),
+    "w_spec": int64(3, 2, 0, 1),
+    "y_spec": int64(0, 3, 1, 2),
+    "kernel": "auto",
+}
+POOL = {
+    "window": int64(3, 2),
+    "stride": int64(2, 3),
+    "pad_lo": int64(1, 0),
+    "filter_dilation": int64(1, 1),
+    "count_include_pad": True,
+}
+POOLED = (2, 3, 2, 4)
+
+# target: operands, results, attributes, all of which fit
+CALLS = {
+    "fprop": ([(X, F32), (W, F32)], [(Y, F32)], CONV),
+    "dgrad": ([(Y, F32), (W, F32)], [(X, F32)], CONV),
+    "wgrad": ([(X, F32), (Y, F32)], [(W, F32), ((WORKSPACE,), U8)], CONV),
+    "bgrad": ([((ROWS, 6), F32)], [((6,), F32), ((WORKSPACE,), U8)], {"channel_axis": np.int64(1)}),
+    "max_pool": ([(X, F32)], [(POOLED, F32)], POOL),
+    "max_pool_argmax": ([(X, F32)], [(POOLED, F32), (POOLED, I32)], POOL),
+    "max_pool_grad": ([(POOLED, F32), (POOLED, I32)], [(X, F32)], POOL),
+    "max_pool_select": ([(X, F32), (POOLED, I32)], [(POOLED, F32)], POOL),
+    "avg_pool": ([(X, F32)], [(POOLED, F32)], POOL),
+    "avg_pool_grad": ([(POOLED, F32)], [(X, F32)], POOL),
+}
+
+
+def operand(shape, dtype):
+    if dtype.kind == "i":
+        return np.zeros(shape, dtype)
+    return np.random.default_rng(len(shape)).standard_normal(shape).astype(dtype)
+
+
+def call(target, operands, results, attributes):
+    backend = ffi.backends["cpu"]
+    if attributes.get("kernel") == "auto":
+        attributes = {**attributes, "kernel": backend.kernel}
+    results = [jax.ShapeDtypeStruct(*result) for result in results]
+    made = jax.ffi.ffi_call(backend.prefix + target, results)(*(operand(*o) for o in operands), **attributes)
+    return [np.asarray(result) for result in made]
+
+
+def exact(target, operands):
+    """What the target is to give, by the reference."""
+    axes = [reference.Axis(5, 3, 2, 1, 1), reference.Axis(6, 3, 3)]
+    pool = [reference.Axis(5, 3, 2, 1, 1), reference.Axis(6, 2, 3)]
+    arrays = [operand(*o) for o in operands]
+    if target in ("fprop", "dgrad", "wgrad"):
+        return getattr(reference, target)(*arrays, axes, 2)
+    if target == "max_pool_select":
+        return np.broadcast_to(arrays[0][:, :1, :1], POOLED)
+    if target == "max_pool_argmax":
+        return reference.max_pool(arrays[0], pool)[0]
+    if target == "max_pool":
+        return reference.max_pool(arrays[0], pool)[0]
+    if target == "max_pool_grad":
+        # Only windows over position 0 hold it: a handler sums over the relation, not over all of dy.
+        dx = np.zeros(X)
+        dx[:, 0, 0] = arrays[0][:, 0, 0]
+        return dx
+    return getattr(reference, target)(*arrays, *([pool] if target != "bgrad" else []))
+
+
+@pytest.mark.parametrize("target", CALLS)
+def test_the_calls_below_do_fit(backend, target):
+    """So that what is refused below is what a row changes."""
+    operands, results, attributes = CALLS[target]
+    actual = call(target, operands, results, attributes)[0]
+    np.testing.assert_allclose(actual, exact(target, operands), rtol=1e-4, atol=1e-4)
+
+
+def test_every_target_is_called(backend):
+    assert set(ffi.backends["cpu"].module.registrations()) == set(CALLS)
+
+
+def changed(target, *, operands=(), results=(), attributes=(), drop=()):
+    old_operands, old_results, old_attributes = CALLS[target]
+    new_operands, new_results = list(old_operands), list(old_results)
+    for at, value in dict(operands).items():
+        new_operands[at] = value
+    for at, value in dict(results).items():
+        new_results[at] = value
+    new_attributes = {k: v for k, v in {**old_attributes, **dict(attributes)}.items() if k not in drop}
+    return target, new_operands, new_results, new_attributes
+
+
+def conv_rows():
+    wrong_attributes = {
+        "stride": [int64(2), int64(2, 3, 1), int64(), int64(0, 1), int64(1, -1), int64(1, 2**62)],
+        "pad_lo": [int64(1), int64(0, 0, 0), int64(2**62, 0), int64(-(2**63), 0)],
+        "input_dilation": [int64(1), int64(0, 1), int64(1, -2), int64(2**31, 1)],
+        "filter_dilation": [int64(1), int64(0, 1), int64(1, -2), int64(1, 2**40)],
+        "groups": [np.int64(0), np.int64(-2), np.int64(3), np.int64(1), np.int64(4), "two"],
+        "x_spec": [
+            int64(0, 3, 1),
+            int64(0, 3, 1, 1),
+            int64(0, 3, 1, 4),
+            int64(0, -1, 1, 2),
+            int64(0, 1, 2, 3),
+        ],
+        "w_spec": [int64(3, 2, 0), int64(3, 3, 0, 1), int64(2, 3, 0, 1)],
+        "y_spec": [int64(0, 3, 1, 2, 4), int64(0, 0, 1, 2), int64(1, 3, 0, 2), int64(0, 1, 2, 3)],
+        "kernel": ["", "fastest", np.int64(0)],
+    }
+    for name, values in wrong_attributes.items():
+        for value in values:
+            yield f"{name}={value!r}", changed("fprop", attributes={name: value})
+        yield f"no {name}", changed("fprop", drop=[name])
+    yield "int32 stride", changed("fprop", attributes={"stride": np.array([2, 3], np.int32)})
+    yield "x of rank 3", changed("fprop", operands={0: ((2, 5, 6), F32)})
+    yield "all of rank 6", ("fprop", [((1,) * 6, F32)] * 2, [((1,) * 6, F32)], CONV)
+    yield "w of float64", changed("fprop", operands={1: (W, F64)})
+    yield "y of float64", changed("fprop", results={0: (Y, F64)})
+    yield "all of int32", ("fprop", [(X, I32), (W, I32)], [(Y, I32)], CONV)
+    yield "w's channels", changed("fprop", operands={1: ((3, 3, 3, 6), F32)})
+    yield "y's channels", changed("fprop", results={0: ((2, 3, 2, 4), F32)})
+    yield "y's batch", changed("fprop", results={0: ((1, 3, 2, 6), F32)})
+    yield "no w", ("fprop", [(X, F32)], [(Y, F32)], CONV)
+    yield "three operands", ("fprop", [(X, F32), (W, F32), (W, F32)], [(Y, F32)], CONV)
+    yield "two results", ("fprop", [(X, F32), (W, F32)], [(Y, F32), (Y, F32)], CONV)
+
+    yield "dx's batch", changed("dgrad", results={0: ((3, 5, 6, 4), F32)})
+    yield "dx's channels", changed("dgrad", results={0: ((2, 5, 6, 6), F32)})
+    yield "dgrad groups", changed("dgrad", attributes={"groups": np.int64(3)})
+    yield "dgrad stride", changed("dgrad", attributes={"stride": int64(0, 3)})
+    yield "dw's channels", changed("wgrad", results={0: ((3, 3, 4, 6), F32)})
+    yield "dw's features", changed("wgrad", results={0: ((3, 3, 2, 4), F32)})
+    yield "dy's batch", changed("wgrad", operands={1: ((1, 3, 2, 6), F32)})
+    yield "wgrad dilation", changed("wgrad", attributes={"filter_dilation": int64(1, 0)})
+    yield "wgrad without workspace", ("wgrad", *CALLS["wgrad"][:1], [(W, F32)], CONV)
+
+
+def other_rows():
+    yield "channel_axis past rank", changed("bgrad", attributes={"channel_axis": np.int64(2)})
+    yield "channel_axis below 0", changed("bgrad", attributes={"channel_axis": np.int64(-1)})
+    yield "channel_axis of rows", changed("bgrad", attributes={"channel_axis": np.int64(0)})
+    yield "no channel_axis", changed("bgrad", drop=["channel_axis"])
+    yield "db's size", changed("bgrad", results={0: ((7,), F32)})
+    yield "db's rank", changed("bgrad", results={0: ((6, 1), F32)})
+    yield "db of float64", changed("bgrad", results={0: ((6,), F64)})
+    yield "bgrad of int32", changed("bgrad", operands={0: ((ROWS, 6), I32)}, results={0: ((6,), I32)})
+    yield "small workspace", changed("bgrad", results={1: ((1,), U8)})
+    yield "no workspace", changed("bgrad", results={1: ((0,), U8)})
+    wrong_attributes = {
+        "window": [int64(3), int64(3, 2, 1), int64(0, 2), int64(3, -1), int64(2**40, 1)],
+        "stride": [int64(2), int64(0, 3), int64(2, -3)],
+        "pad_lo": [int64(), int64(1, 2**62)],
+        "filter_dilation": [int64(1), int64(1, 0)],
+        "count_include_pad": ["yes"],
+    }
+    for name, values in wrong_attributes.items():
+        for value in values:
+            for target in ("max_pool", "avg_pool_grad"):
+                yield f"{target} {name}={value!r}", changed(target, attributes={name: value})
+        yield f"no {name}", changed("avg_pool", drop=[name])
+    for target in ("max_pool", "avg_pool"):
+        yield f"{target}: y's batch", changed(target, results={0: ((1, 3, 2, 4), F32)})
+        yield f"{target}: y's channels", changed(target, results={0: ((2, 3, 2, 5), F32)})
+        yield f"{target}: y's rank", changed(target, results={0: ((2, 3, 8), F32)})
+        yield f"{target}: y of float64", changed(target, results={0: (POOLED, F64)})
+        yield f"{target}: int32", (target, [(X, I32)], [(POOLED, I32)], POOL)
+    yield "argmax: int64 position", changed("max_pool_argmax", results={1: (POOLED, np.dtype("int64"))})
+    yield "argmax: position's shape", changed("max_pool_argmax", results={1: ((2, 3, 1, 4), I32)})
+    yield "argmax without position", ("max_pool_argmax", [(X, F32)], [(POOLED, F32)], POOL)
+    for target in ("max_pool_grad", "max_pool_select"):
+        yield f"{target}: float position", changed(target, operands={1: (POOLED, F32)})
+        yield f"{target}: position's shape", changed(target, operands={1: ((2, 2, 3, 4), I32)})
+    yield "max_pool_grad: dx's channels", changed("max_pool_grad", results={0: ((2, 5, 6, 3), F32)})
+    yield "max_pool_select: t's batch", changed("max_pool_select", operands={0: ((3, 5, 6, 4), F32)})
+
+
+@pytest.mark.parametrize(
+    "row", [pytest.param(row, id=f"{row[0]}: {name}") for name, row in [*conv_rows(), *other_rows()]]
+)
+def test_refused(backend, row):
+    with pytest.raises(jax.errors.JaxRuntimeError, match="INVALID_ARGUMENT"):
+        call(*row)
+
+
+def test_small_wgrad_workspace_is_refused(backend):
+    """One byte less than the plan asks for, where it asks for any."""
+    chosen = ffi.backends["cpu"]
+    axes = [(64, 1, 64, 1, 0, 1, 1), (64, 1, 64, 1, 0, 1, 1)]
+    needed = chosen.module.wgrad_workspace_bytes(
+        kernel=chosen.kernel, dtype="float32", batch=1, in_channels=1, out_channels=1, groups=1, axes=axes
+    )
+    x = ((1, 64, 64, 1), F32)
+    attributes = CONV | {"stride": int64(1, 1), "pad_lo": int64(0, 0), "groups": np.int64(1)}
+    dw = ((1, 1, 1, 1), F32)
+    fits = call("wgrad", [x, x], [dw, ((needed,), U8)], attributes)[0]
+    np.testing.assert_allclose(fits.item(), np.sum(operand(*x).astype(np.float64) ** 2), rtol=1e-5)
+    if backend == "cpu":
+        assert needed == 0, "the CPU's tasks share no sum"
+        return
+    assert needed > 0
+    with pytest.raises(jax.errors.JaxRuntimeError, match="INVALID_ARGUMENT"):
+        call("wgrad", [x, x], [dw, ((needed - 1,), U8)], attributes)
+
+
+def test_refused_inside_a_program(backend):
+    """The error reaches the caller from within jit, and the process goes on."""
+    target, operands, results, attributes = changed("fprop", attributes={"groups": np.int64(3)})
+
+    @jax.jit
+    def f(x, w):
+        made = jax.ffi.ffi_call(
+            ffi.backends["cpu"].prefix + target, [jax.ShapeDtypeStruct(*r) for r in results]
+        )
+        return jnp.sum(made(x, w, **attributes)[0])
+
+    with pytest.raises(jax.errors.JaxRuntimeError, match="INVALID_ARGUMENT"):
+        f(*(operand(*o) for o in operands)).block_until_ready()
+    test_the_calls_below_do_fit(backend, "fprop")
