@@ -43,9 +43,11 @@ CONVGRAD_HD inline float widen(Float16 v) {
   const uint32_t magnitude = v.bits & 0x7fffu;
   if (magnitude >= 0x7c00u)  // infinity or NaN
     return detail::bit_cast<float>(sign | 0x7f800000u | ((magnitude & 0x3ffu) << 13));
-  // Multiplying by 2^112 moves the exponent's bias from 15 to 127 and is exact for subnormals too.
-  const float scaled = detail::bit_cast<float>(magnitude << 13) * 0x1p112f;
-  return detail::bit_cast<float>(sign | detail::bit_cast<uint32_t>(scaled));
+  if (magnitude >= 0x0400u)  // normal: the exponent's bias goes from 15 to 127
+    return detail::bit_cast<float>(sign | ((magnitude << 13) + (112u << 23)));
+  // Subnormal: a multiple of 2^-24. Never by way of a subnormal f32, which XLA's threads flush to zero.
+  const float value = static_cast<float>(magnitude) * 0x1p-24f;
+  return sign ? -value : value;
 #endif
 }
 

@@ -57,11 +57,12 @@ def register(backend: Backend, platform: str) -> None:
         jax.ffi.register_ffi_target(backend.prefix + name, handler, platform=platform)
 
 
-def _load(name: str) -> ModuleType | None:
+def _cuda_module() -> ModuleType | None:
+    """The CUDA kernels, or None in a package that was built without them."""
     try:
-        return importlib.import_module(f"jax_convgrad.{name}")
+        return importlib.import_module("jax_convgrad._cuda")
     except ModuleNotFoundError as error:
-        if error.name != f"jax_convgrad.{name}":
+        if error.name != "jax_convgrad._cuda":
             raise
         return None
 
@@ -72,11 +73,12 @@ def _register_modules() -> None:
         # An older FFI would not refuse these handlers but take the whole backend down with them.
         lowest = ".".join(map(str, _LOWEST_JAXLIB))
         raise ImportError(f"jax_convgrad needs jaxlib >= {lowest}, but jaxlib is {jaxlib.__version__}")
-    for platform, target_platform, name in (("cpu", "cpu", "_cpu"), ("cuda", "CUDA", "_cuda")):
-        module = _load(name)
-        if module is not None:
-            backends[platform] = Backend(module)
-            register(backends[platform], target_platform)
+    backends["cpu"] = Backend(importlib.import_module("jax_convgrad._cpu"))
+    register(backends["cpu"], "cpu")
+    cuda = _cuda_module()
+    if cuda is not None:
+        backends["cuda"] = Backend(cuda)
+        register(backends["cuda"], "CUDA")
 
 
 _register_modules()

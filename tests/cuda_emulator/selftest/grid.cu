@@ -4,6 +4,10 @@
 
 #include "check.h"
 
+#if defined(__SSE__)
+#include <xmmintrin.h>
+#endif
+
 using namespace selftest;
 
 static __global__ void count(int* runs, dim3 grid, dim3 block) {
@@ -40,6 +44,17 @@ TEST(block_order_depends_on_the_seed) {
   check(different > 0, "the same block came last under eight seeds");
 }
 
+static __global__ void second_rows(unsigned* out) {
+  const unsigned t = (threadIdx.z * blockDim.y + threadIdx.y) * blockDim.x + threadIdx.x;
+  out[t] = __ballot_sync(0xffffffffu, threadIdx.y == 1);
+}
+
+TEST(warps_are_cut_along_x_then_y_then_z) {
+  std::vector<unsigned> out(64);
+  run(second_rows, 1, dim3(8, 2, 4), 0, out.data());
+  for (const unsigned rows : out) check_equal(rows, 0xff00ff00u, "lanes in rows with y = 1");
+}
+
 static __global__ void multiply(const float* in, float* out) { *out = in[0] * in[1]; }
 
 TEST(subnormal_results_are_kept) {
@@ -48,6 +63,21 @@ TEST(subnormal_results_are_kept) {
   run(multiply, 1, 1, 0, static_cast<const float*>(in), &out);
   check_equal(out, 0x1p-140f, "product");
 }
+
+#if defined(__SSE__)
+TEST(a_caller_that_flushes_subnormals_changes_nothing) {
+  const float in[] = {0x1p-100f, 0x1p-40f};
+  float out = 0;
+  const unsigned before = _mm_getcsr(), flushing = before | 0x8040;  // FTZ and DAZ
+  _mm_setcsr(flushing);
+  const cudaError_t error = launch(multiply, 1, 1, 0, static_cast<const float*>(in), &out);
+  const unsigned after = _mm_getcsr();
+  _mm_setcsr(before);
+  check_equal(static_cast<int>(error), static_cast<int>(cudaSuccess), "error of the launch");
+  check_equal(out, 0x1p-140f, "product");
+  check_equal(after & 0x8040, flushing & 0x8040, "the caller's control bits");
+}
+#endif
 
 static __global__ void neighbours(int* out, int salt) {
   const int lane = static_cast<int>(threadIdx.x) % 32;

@@ -8,15 +8,15 @@
 
 #include "cuda_emulator/builtin_variables.h"
 
-__constinit thread_local uint3 threadIdx{};
-__constinit thread_local uint3 blockIdx{};
-__constinit thread_local dim3 blockDim{};
-__constinit thread_local dim3 gridDim{};
+__thread uint3 threadIdx{};
+__thread uint3 blockIdx{};
+__thread dim3 blockDim{};
+__thread dim3 gridDim{};
 
 namespace cuda_emulator {
 namespace {
 
-__constinit thread_local Block* current_block = nullptr;
+__thread Block* current_block = nullptr;
 
 // At least what cuda_src/shared_memory.cuh promises.
 constexpr std::align_val_t kSharedAlignment{128};

@@ -4,10 +4,10 @@
 
 #include "cuda_emulator/vector_types.h"
 
-// __constinit spares every access a call that asks whether the variable has been initialised.
-extern __constinit thread_local uint3 threadIdx;
-extern __constinit thread_local uint3 blockIdx;
-extern __constinit thread_local dim3 blockDim;
-extern __constinit thread_local dim3 gridDim;
+// __thread, unlike thread_local, spares every access a call that asks whether it has been initialised.
+extern __thread uint3 threadIdx;
+extern __thread uint3 blockIdx;
+extern __thread dim3 blockDim;
+extern __thread dim3 gridDim;
 
 inline constexpr int warpSize = 32;

@@ -1,0 +1,83 @@
+# Every target sets up what it needs in .venv, from nothing but Python >= 3.11, a C++17 compiler and make.
+
+PYTHON ?= python3
+VENV   := .venv
+NVCC   ?= $(or $(shell command -v nvcc),$(wildcard /usr/local/cuda/bin/nvcc))
+
+# For more or fewer tests, or other options: make test PYTEST_FLAGS="-k pooling -x"
+PYTEST_FLAGS    ?= -n auto --maxprocesses 8
+SANITIZED_TESTS ?= tests/test_gradients.py
+EXAMPLE_FLAGS   ?=
+# To leave the CUDA kernels out where nvcc is found: INSTALL_FLAGS="-C cmake.define.JAX_CONVGRAD_CUDA=OFF"
+INSTALL_FLAGS   ?=
+
+# What ends up in the installed package: a change in any of these installs it anew.
+SOURCES := pyproject.toml CMakeLists.txt \
+           $(shell find jax_convgrad cpu_src cuda_src ffi_src -type f -not -path '*/__pycache__/*' -not -name '*.so')
+CXX_STYLED := $(shell find cpu_src cuda_src ffi_src tests/cuda_emulator -type f \
+                \( -name '*.h' -o -name '*.cc' -o -name '*.cuh' -o -name '*.cu' \))
+PY_STYLED  := jax_convgrad tests examples .ci
+
+.DEFAULT_GOAL := help
+.PHONY: help train test test-sanitized emulator emulator-sanitized lint cuda-compile clean
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+train: $(VENV)/installed-examples  ## train a small network on handwritten digits (EXAMPLE_FLAGS="--help" for options)
+	$(VENV)/bin/python examples/train_cnn.py $(EXAMPLE_FLAGS)
+
+test: $(VENV)/installed-dev emulator  ## run every test: CPU kernels, and CUDA kernels in the emulator
+	$(VENV)/bin/pytest $(PYTEST_FLAGS) tests
+
+# libstdc++ comes along because AddressSanitizer looks up the functions that throw exceptions when it is
+# loaded, and the python executable has none.
+test-sanitized: $(VENV)/installed-dev emulator-sanitized  ## the gradient suite, emulated under AddressSanitizer and UBSan
+	JAX_CONVGRAD_EMULATOR_DIR=$(CURDIR)/build/emulator-sanitized \
+	JAX_CONVGRAD_EMULATOR_SEED=20231 \
+	ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
+	LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libstdc++.so)" \
+	$(VENV)/bin/pytest -k emulated $(PYTEST_FLAGS) $(SANITIZED_TESTS)
+
+emulator: $(VENV)/installed-dev  ## build the CUDA kernels for the emulator, and test the emulator itself
+	$(call build_emulator,build/emulator,OFF)
+
+emulator-sanitized: $(VENV)/installed-dev  ## the same with AddressSanitizer and UBSan
+	$(call build_emulator,build/emulator-sanitized,ON)
+
+# cmake and ninja are the venv's own (see installed-dev).
+define build_emulator
+	$(VENV)/bin/cmake -S tests/cuda_emulator -B $(1) -G Ninja \
+	    -DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(VENV)/bin/ninja -DPython_EXECUTABLE=$(CURDIR)/$(VENV)/bin/python \
+	    -DJAX_CONVGRAD_SANITIZE=$(2)
+	$(VENV)/bin/cmake --build $(1)
+	$(VENV)/bin/ctest --test-dir $(1) --output-on-failure --no-tests=error
+endef
+
+lint: $(VENV)/installed-dev  ## layout, lint and types of the sources
+	$(VENV)/bin/ruff check $(PY_STYLED)
+	$(VENV)/bin/ruff format --check $(PY_STYLED)
+	$(VENV)/bin/clang-format --dry-run --Werror $(CXX_STYLED)
+	$(VENV)/bin/mypy jax_convgrad
+
+cuda-compile:  ## compile every CUDA kernel with nvcc; no warnings, no register spills in tiled kernels
+	@if [ -n "$(NVCC)" ]; then $(PYTHON) .ci/cuda_compile.py "$(NVCC)"; \
+	 else echo "cuda-compile: no nvcc on this machine, no CUDA kernel was compiled"; fi
+
+$(VENV)/installed-examples: $(SOURCES) | $(VENV)/bin/python
+	$(VENV)/bin/python -m pip install $(INSTALL_FLAGS) '.[examples]'
+	@touch $@
+
+# The emulator's build needs what the package's build gets from its build requirements.
+$(VENV)/installed-dev: $(SOURCES) | $(VENV)/bin/python
+	$(VENV)/bin/python -m pip install $(INSTALL_FLAGS) '.[test,examples,lint]' cmake ninja 'nanobind>=2.9,<4'
+	@touch $@
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("jax_convgrad needs Python 3.11 or later, " \
+	    "$(PYTHON) is " + sys.version.split()[0] + "; choose another with: make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv $(VENV)
+
+clean:  ## remove everything that make built
+	rm -rf $(VENV) build .pytest_cache .ruff_cache .mypy_cache
+	find jax_convgrad tests examples .ci -name __pycache__ -type d -prune -exec rm -rf {} +

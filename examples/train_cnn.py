@@ -1,0 +1,251 @@
+"""Trains a small convolutional network to read handwritten digits, its gradients from handwritten kernels.
+
+python examples/train_cnn.py                      # the digits that scikit-learn carries, no download
+python examples/train_cnn.py --data ~/mnist       # MNIST's own four files
+python examples/train_cnn.py --gradients lax      # the same run on XLA's convolution, to compare
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from digits import Digits, load_bundled, load_mnist
+from tqdm import tqdm
+
+import jax_convgrad
+
+CLASSES = 10
+CHANNELS = (16, 32)
+
+
+# The layers, twice: on jax_convgrad and on XLA. Nothing else in this file knows the difference.
+
+
+class Layers(NamedTuple):
+    """Activations are [N, height, width, channels], filters [3, 3, in channels, out channels]."""
+
+    conv_relu: Callable[[jax.Array, jax.Array, jax.Array], jax.Array]  # relu(conv(x, w) + b)
+    max_pool: Callable[[jax.Array], jax.Array]  # windows of 2x2, side by side
+
+
+def _lax_conv_relu(x, w, b):
+    y = jax.lax.conv_general_dilated(
+        x, w, window_strides=(1, 1), padding="SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+    return jax.nn.relu(y + b)
+
+
+def _lax_max_pool(x):
+    window = (1, 2, 2, 1)
+    return jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, window, window, "VALID")
+
+
+LAYERS = {
+    "handwritten": Layers(
+        conv_relu=lambda x, w, b: jax_convgrad.conv(x, w, b, padding="SAME", activation="relu"),
+        max_pool=lambda x: jax_convgrad.max_pool(x, (2, 2), strides=(2, 2)),
+    ),
+    "lax": Layers(conv_relu=_lax_conv_relu, max_pool=_lax_max_pool),
+}
+
+
+# The network: conv, relu, pool, conv, relu, pool, linear.
+
+
+def init_params(key: jax.Array, image_shape: tuple[int, int, int]) -> dict[str, jax.Array]:
+    """He initialisation: normal with variance 2 / fan_in, which keeps the signal's size through a relu."""
+
+    def he_normal(key, shape):
+        fan_in = np.prod(shape[:-1])
+        return jax.random.normal(key, shape, jnp.float32) * np.sqrt(2 / fan_in, dtype=np.float32)
+
+    height, width, image_channels = image_shape
+    features = (height // 4) * (width // 4) * CHANNELS[1]  # two pools halve each side, rounding down
+    keys = jax.random.split(key, 3)
+    return {
+        "w1": he_normal(keys[0], (3, 3, image_channels, CHANNELS[0])),
+        "b1": jnp.zeros(CHANNELS[0], jnp.float32),
+        "w2": he_normal(keys[1], (3, 3, CHANNELS[0], CHANNELS[1])),
+        "b2": jnp.zeros(CHANNELS[1], jnp.float32),
+        "w3": he_normal(keys[2], (features, CLASSES)),
+        "b3": jnp.zeros(CLASSES, jnp.float32),
+    }
+
+
+def predict(layers: Layers, params, images):
+    """The logits [N, 10] of images [N, height, width, 1]."""
+    x = layers.max_pool(layers.conv_relu(images, params["w1"], params["b1"]))
+    x = layers.max_pool(layers.conv_relu(x, params["w2"], params["b2"]))
+    return x.reshape(len(x), -1) @ params["w3"] + params["b3"]
+
+
+# Training and testing.
+
+
+def make_train_step(layers: Layers, optimizer: optax.GradientTransformation):
+    """One jitted step: (params, opt_state, images, labels) -> (params, opt_state, loss, accuracy)."""
+
+    def loss_and_accuracy(params, images, labels):
+        logits = predict(layers, params, images)
+        loss = optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+        return loss, (logits.argmax(-1) == labels).mean()
+
+    @jax.jit
+    def train_step(params, opt_state, images, labels):
+        # The gradient of every convolution, bias, relu and pool is taken by the handwritten kernels here.
+        (loss, accuracy), grads = jax.value_and_grad(loss_and_accuracy, has_aux=True)(params, images, labels)
+        updates, opt_state = optimizer.update(grads, opt_state, params)
+        return optax.apply_updates(params, updates), opt_state, loss, accuracy
+
+    return train_step
+
+
+def make_evaluate(layers: Layers, batch_size: int):
+    """A function (params, images, labels) -> (mean loss, accuracy) over any number of images."""
+
+    @jax.jit
+    def totals(params, images, labels):
+        logits = predict(layers, params, images)
+        real = labels >= 0
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, jnp.where(real, labels, 0))
+        return jnp.where(real, losses, 0).sum(), (logits.argmax(-1) == labels).sum()
+
+    def evaluate(params, images, labels):
+        # The last batch is filled up with images labelled -1, which count for nothing, so that one
+        # compiled function serves all batches.
+        fill = -len(images) % batch_size
+        images = np.pad(images, ((0, fill), (0, 0), (0, 0), (0, 0)))
+        padded_labels = np.pad(labels, (0, fill), constant_values=-1)
+        sums = [
+            totals(params, images[at : at + batch_size], padded_labels[at : at + batch_size])
+            for at in range(0, len(images), batch_size)
+        ]
+        loss, correct = np.sum(sums, axis=0)
+        return float(loss) / len(labels), float(correct) / len(labels)
+
+    return evaluate
+
+
+def shuffled_batches(
+    rng: np.random.Generator, images: np.ndarray, labels: np.ndarray, batch_size: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """One epoch in a fresh order. What is left over after the last whole batch waits for another epoch."""
+    order = rng.permutation(len(images))
+    for at in range(0, len(images) - batch_size + 1, batch_size):
+        chosen = order[at : at + batch_size]
+        yield shift_randomly(rng, images[chosen]), labels[chosen]
+
+
+def shift_randomly(rng: np.random.Generator, images: np.ndarray) -> np.ndarray:
+    """Half of the images moved by at most a pixel along each axis, so that a digit keeps looking new."""
+    _, height, width, _ = images.shape
+    padded = np.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    moved = rng.integers(0, 2, size=len(images))
+    tops, lefts = 1 + moved * rng.integers(-1, 2, size=(2, len(images)))
+    return np.stack(
+        [
+            image[top : top + height, left : left + width]
+            for image, top, left in zip(padded, tops, lefts, strict=True)
+        ]
+    )
+
+
+class Epoch(NamedTuple):
+    train_loss: float
+    train_accuracy: float
+    test_loss: float
+    test_accuracy: float
+
+
+def train(digits: Digits, args: argparse.Namespace) -> tuple[list[Epoch], float]:
+    """Trains for args.epochs; returns each epoch's figures and the seconds that a step took on average."""
+    layers = LAYERS[args.gradients]
+    steps_per_epoch = len(digits.train_images) // args.batch_size
+    schedule = optax.cosine_decay_schedule(args.learning_rate, args.epochs * steps_per_epoch)
+    optimizer = optax.adam(schedule)
+    train_step = make_train_step(layers, optimizer)
+    evaluate = make_evaluate(layers, args.batch_size)
+
+    params = init_params(jax.random.key(args.seed), digits.train_images.shape[1:])
+    opt_state = optimizer.init(params)
+    rng = np.random.default_rng(args.seed)
+    history, step_seconds = [], []
+
+    with tqdm(total=args.epochs * steps_per_epoch, unit="step", file=sys.stderr) as progress:
+        for epoch in range(1, args.epochs + 1):
+            figures = []
+            for images, labels in shuffled_batches(
+                rng, digits.train_images, digits.train_labels, args.batch_size
+            ):
+                start = time.perf_counter()
+                params, opt_state, loss, accuracy = train_step(params, opt_state, images, labels)
+                figures.append((float(loss), float(accuracy)))  # float() waits for the step to end
+                step_seconds.append(time.perf_counter() - start)
+                progress.update()
+                progress.set_postfix(loss=f"{figures[-1][0]:.4f}", refresh=False)
+            train_loss, train_accuracy = np.mean(figures, axis=0)
+            test_loss, test_accuracy = evaluate(params, digits.test_images, digits.test_labels)
+            history.append(Epoch(train_loss, train_accuracy, test_loss, test_accuracy))
+            progress.write(
+                f"epoch {epoch:3d}   train: loss {train_loss:.4f}, accuracy {train_accuracy:.4f}"
+                f"   test: loss {test_loss:.4f}, accuracy {test_accuracy:.4f}"
+            )
+    return history, float(np.mean(step_seconds[1:] or step_seconds))  # the first step also compiles
+
+
+def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+
+    def positive(kind):
+        def parse(text):
+            value = kind(text)
+            if not value > 0:
+                raise argparse.ArgumentTypeError(f"{text} is not greater than zero")
+            return value
+
+        return parse
+
+    option = parser.add_argument
+    option("--gradients", choices=LAYERS, default="handwritten", help="whose kernels (default: %(default)s)")
+    option("--data", type=Path, metavar="DIR", help="read MNIST's four idx files, plain or .gz, from DIR")
+    option("--plot", type=Path, metavar="FILE.png", help="draw the loss and accuracy curves into FILE.png")
+    option("--epochs", type=positive(int), default=30, help="default: %(default)s")
+    option("--batch-size", type=positive(int), default=32, help="default: %(default)s")
+    option("--learning-rate", type=positive(float), default=1e-2, help="at the start (default: %(default)s)")
+    option("--seed", type=int, default=0, help="of the filters and the batches (default: %(default)s)")
+    return parser.parse_args(argv)
+
+
+def main() -> None:
+    args = parse_arguments()
+    digits = load_mnist(args.data) if args.data else load_bundled()
+    if args.batch_size > len(digits.train_images):
+        sys.exit(
+            f"--batch-size {args.batch_size} is more than the {len(digits.train_images)} training images"
+        )
+    print(
+        f"{len(digits.train_images)} training and {len(digits.test_images)} test images of "
+        f"{digits.train_images.shape[1]}x{digits.train_images.shape[2]}, "
+        f"{args.gradients} gradients on {jax.devices()[0].platform}"
+    )
+    history, seconds_per_step = train(digits, args)
+    print(f"{seconds_per_step:.5f} seconds per step of {args.batch_size} images")
+    print(f"test accuracy: {history[-1].test_accuracy:.4f}")
+    if args.plot:
+        from curves import plot_history
+
+        plot_history(history, args.plot)
+        print(f"curves drawn into {args.plot}")
+
+
+if __name__ == "__main__":
+    main()
