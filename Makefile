@@ -6,7 +6,8 @@ NVCC   ?= $(or $(shell command -v nvcc),$(wildcard /usr/local/cuda/bin/nvcc))
 
 # For more or fewer tests, or other options: make test PYTEST_FLAGS="-k pooling -x"
 PYTEST_FLAGS    ?= -n auto --maxprocesses 8
-SANITIZED_TESTS ?= tests/test_gradients.py
+# Which tests test-sanitized runs: the gradient suite, or a part of it: make test-sanitized SANITIZED="emulated and tiled"
+SANITIZED       ?= emulated
 EXAMPLE_FLAGS   ?=
 # To leave the CUDA kernels out where nvcc is found: INSTALL_FLAGS="-C cmake.define.JAX_CONVGRAD_CUDA=OFF"
 INSTALL_FLAGS   ?=
@@ -37,7 +38,7 @@ test-sanitized: $(VENV)/installed-dev emulator-sanitized  ## the gradient suite,
 	JAX_CONVGRAD_EMULATOR_SEED=20231 \
 	ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
 	LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libstdc++.so)" \
-	$(VENV)/bin/pytest -k emulated $(PYTEST_FLAGS) $(SANITIZED_TESTS)
+	$(VENV)/bin/pytest -k "$(SANITIZED)" $(PYTEST_FLAGS) tests/test_gradients.py
 
 emulator: $(VENV)/installed-dev  ## build the CUDA kernels for the emulator, and test the emulator itself
 	$(call build_emulator,build/emulator,OFF)
