@@ -3,6 +3,7 @@
 ``gradients.py`` says which kernel is whose derivative; ``docs/derivation.md`` derives them.
 """
 
+from jax_convgrad import batching as _batching
 from jax_convgrad.convolution import conv, conv_general_dilated, conv_transpose
 from jax_convgrad.gradient_functions import conv_bias_grad, conv_filter_grad, conv_input_grad
 from jax_convgrad.pooling import avg_pool, max_pool
@@ -17,3 +18,5 @@ __all__ = [
     "conv_transpose",
     "max_pool",
 ]
+
+_batching.register()

@@ -24,7 +24,7 @@ def float_arrays(**named: ArrayLike) -> list[jax.Array]:
     """
     arrays = {}
     for name, value in named.items():
-        if not (hasattr(value, "dtype") and hasattr(value, "shape")) and not jnp.isscalar(value):
+        if not (hasattr(value, "dtype") and hasattr(value, "shape")):
             raise TypeError(f"{name} must be an array, not {type(value).__name__}")
         arrays[name] = jnp.asarray(value)
         dtype = arrays[name].dtype

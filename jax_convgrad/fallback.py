@@ -15,7 +15,7 @@ from jax_convgrad.geometry import Axis, ConvGeometry, dilated
 
 
 def fprop(
-    x: jax.Array, w: jax.Array, *, geometry: ConvGeometry, dims: Dims, precision: Precision
+    x: jax.Array, w: jax.Array, *, geometry: ConvGeometry, dimensions: Dims, precision: Precision
 ) -> jax.Array:
     """y by lax's convolution."""
     padding = [
@@ -36,7 +36,7 @@ def fprop(
         padding=padding,
         lhs_dilation=[axis.input_dilation for axis in geometry.axes],
         rhs_dilation=[axis.filter_dilation for axis in geometry.axes],
-        dimension_numbers=lax.ConvDimensionNumbers(dims.x, dims.w, dims.y),
+        dimension_numbers=lax.ConvDimensionNumbers(dimensions.x, dimensions.w, dimensions.y),
         feature_group_count=geometry.groups,
         precision=precision,
     )
@@ -48,11 +48,11 @@ def dgrad(
     *,
     shape: tuple[int, ...],
     geometry: ConvGeometry,
-    dims: Dims,
+    dimensions: Dims,
     precision: Precision,
 ) -> jax.Array:
     """dx as the transpose of ``fprop`` in x."""
-    forward = partial(fprop, geometry=geometry, dims=dims, precision=precision)
+    forward = partial(fprop, geometry=geometry, dimensions=dimensions, precision=precision)
     x = jax.ShapeDtypeStruct(shape, dy.dtype)
     return jax.linear_transpose(lambda x: forward(x, w), x)(dy)[0]
 
@@ -63,11 +63,11 @@ def wgrad(
     *,
     shape: tuple[int, ...],
     geometry: ConvGeometry,
-    dims: Dims,
+    dimensions: Dims,
     precision: Precision,
 ) -> jax.Array:
     """dw as the transpose of ``fprop`` in w."""
-    forward = partial(fprop, geometry=geometry, dims=dims, precision=precision)
+    forward = partial(fprop, geometry=geometry, dimensions=dimensions, precision=precision)
     w = jax.ShapeDtypeStruct(shape, x.dtype)
     return jax.linear_transpose(lambda w: forward(x, w), w)(dy)[0]
 

@@ -81,6 +81,17 @@ def dilated(size: int, dilation: int) -> int:
     return 0 if size == 0 else (size - 1) * dilation + 1
 
 
+def padded(span: int, lo: int, hi: int) -> int:
+    """The span of an input with its pads.
+
+    Raises:
+      ValueError: the pads are negative and crop more than there is.
+    """
+    if span + lo + hi < 0:
+        raise ValueError(f"padding must not crop more than the input's {span} positions, but is {(lo, hi)}")
+    return span + lo + hi
+
+
 def output_size(input_span: int, window_span: int, stride: int) -> int:
     """Places of a window within the padded input; 0 where the window is the larger, as in ``jax.lax``."""
     return 0 if input_span < window_span else (input_span - window_span) // stride + 1
@@ -96,12 +107,16 @@ def conv_geometry(
     filter_dilation: Sequence[int],
     groups: int,
 ) -> ConvGeometry:
-    """The geometry of a convolution from its spatial sizes and checked steps, one of each an axis."""
+    """The geometry of a convolution from its spatial sizes and checked steps, one of each an axis.
+
+    Raises:
+      ValueError: negative padding crops more than there is.
+    """
     axes = []
     for i, r, s, (lo, hi), d, f in zip(
         input_shape, filter_shape, stride, padding, input_dilation, filter_dilation, strict=True
     ):
-        o = output_size(dilated(i, d) + lo + hi, dilated(r, f), s)
+        o = output_size(padded(dilated(i, d), lo, hi), dilated(r, f), s)
         axes.append(Axis(i, r, o, s, lo, d, f))
     return ConvGeometry(tuple(axes), groups)
 

@@ -10,7 +10,7 @@ from jax.typing import ArrayLike
 
 from jax_convgrad import gradients
 from jax_convgrad.arguments import float_arrays
-from jax_convgrad.geometry import MAX_AXES, Axis, dilated, output_size, pads, steps
+from jax_convgrad.geometry import MAX_AXES, Axis, output_size, padded, pads, steps
 
 
 def max_pool(
@@ -95,7 +95,7 @@ def _prepare(
     stride = (1,) * rank if strides is None else steps(strides, rank, "strides")
     leading, spatial = x.shape[: -rank - 1], x.shape[-rank - 1 : -1]
     axes = tuple(
-        Axis(size, taps, output_size(dilated(size, 1) + lo + hi, taps, step), step, lo)
+        Axis(size, taps, output_size(padded(size, lo, hi), taps, step), step, lo)
         for size, taps, step, (lo, hi) in zip(
             spatial, window, stride, pads(padding, spatial, window, stride), strict=True
         )

@@ -28,65 +28,83 @@ from jax_convgrad.problem import arranged
 # --------------------------------------------------------------------------------- the three contractions
 
 
-def _y_shape(x: Any, w: Any, geometry: ConvGeometry, dims: Dims) -> tuple[int, ...]:
-    return arranged(dims.y, (x.shape[dims.x[0]], w.shape[dims.w[0]], *geometry.output_shape))
+def _y_shape(x: Any, w: Any, geometry: ConvGeometry, dimensions: Dims) -> tuple[int, ...]:
+    return arranged(
+        dimensions.y, (x.shape[dimensions.x[0]], w.shape[dimensions.w[0]], *geometry.output_shape)
+    )
 
 
-def _x_shape(dy: Any, w: Any, geometry: ConvGeometry, dims: Dims) -> tuple[int, ...]:
-    channels = w.shape[dims.w[1]] * geometry.groups
-    return arranged(dims.x, (dy.shape[dims.y[0]], channels, *geometry.input_shape))
+def _x_shape(dy: Any, w: Any, geometry: ConvGeometry, dimensions: Dims) -> tuple[int, ...]:
+    channels = w.shape[dimensions.w[1]] * geometry.groups
+    return arranged(dimensions.x, (dy.shape[dimensions.y[0]], channels, *geometry.input_shape))
 
 
-def _w_shape(x: Any, dy: Any, geometry: ConvGeometry, dims: Dims) -> tuple[int, ...]:
-    group_in = x.shape[dims.x[1]] // geometry.groups
-    return arranged(dims.w, (dy.shape[dims.y[1]], group_in, *geometry.filter_shape))
+def _w_shape(x: Any, dy: Any, geometry: ConvGeometry, dimensions: Dims) -> tuple[int, ...]:
+    group_in = x.shape[dimensions.x[1]] // geometry.groups
+    return arranged(dimensions.w, (dy.shape[dimensions.y[1]], group_in, *geometry.filter_shape))
 
 
 fprop_p = define_primitive(
     "fprop",
-    lambda x, w, *, geometry, dims, precision: shaped(x, _y_shape(x, w, geometry, dims)),
-    lambda platform, x, w, *, geometry, dims, precision: ffi.fprop(
-        platform, x, w, _y_shape(x, w, geometry, dims), geometry, dims
+    lambda x, w, *, geometry, dimensions, precision: shaped(x, _y_shape(x, w, geometry, dimensions)),
+    lambda platform, x, w, *, geometry, dimensions, precision: ffi.fprop(
+        platform, x, w, _y_shape(x, w, geometry, dimensions), geometry, dimensions
     ),
     fallback.fprop,
 )
 
 dgrad_p = define_primitive(
     "dgrad",
-    lambda dy, w, *, geometry, dims, precision: shaped(dy, _x_shape(dy, w, geometry, dims)),
-    lambda platform, dy, w, *, geometry, dims, precision: ffi.dgrad(
-        platform, dy, w, _x_shape(dy, w, geometry, dims), geometry, dims
+    lambda dy, w, *, geometry, dimensions, precision: shaped(dy, _x_shape(dy, w, geometry, dimensions)),
+    lambda platform, dy, w, *, geometry, dimensions, precision: ffi.dgrad(
+        platform, dy, w, _x_shape(dy, w, geometry, dimensions), geometry, dimensions
     ),
-    lambda dy, w, *, geometry, dims, precision: fallback.dgrad(
-        dy, w, shape=_x_shape(dy, w, geometry, dims), geometry=geometry, dims=dims, precision=precision
+    lambda dy, w, *, geometry, dimensions, precision: fallback.dgrad(
+        dy,
+        w,
+        shape=_x_shape(dy, w, geometry, dimensions),
+        geometry=geometry,
+        dimensions=dimensions,
+        precision=precision,
     ),
 )
 
 wgrad_p = define_primitive(
     "wgrad",
-    lambda x, dy, *, geometry, dims, precision: shaped(x, _w_shape(x, dy, geometry, dims)),
-    lambda platform, x, dy, *, geometry, dims, precision: ffi.wgrad(
-        platform, x, dy, _w_shape(x, dy, geometry, dims), geometry, dims
+    lambda x, dy, *, geometry, dimensions, precision: shaped(x, _w_shape(x, dy, geometry, dimensions)),
+    lambda platform, x, dy, *, geometry, dimensions, precision: ffi.wgrad(
+        platform, x, dy, _w_shape(x, dy, geometry, dimensions), geometry, dimensions
     ),
-    lambda x, dy, *, geometry, dims, precision: fallback.wgrad(
-        x, dy, shape=_w_shape(x, dy, geometry, dims), geometry=geometry, dims=dims, precision=precision
+    lambda x, dy, *, geometry, dimensions, precision: fallback.wgrad(
+        x,
+        dy,
+        shape=_w_shape(x, dy, geometry, dimensions),
+        geometry=geometry,
+        dimensions=dimensions,
+        precision=precision,
     ),
 )
 
 
-def fprop(x: jax.Array, w: jax.Array, geometry: ConvGeometry, dims: Dims, precision: Precision) -> jax.Array:
+def fprop(
+    x: jax.Array, w: jax.Array, geometry: ConvGeometry, dimensions: Dims, precision: Precision
+) -> jax.Array:
     """y[n,o,k] = Σ_{r,c} x[n,i,c] · w[r,c,k]."""
-    return fprop_p.bind(x, w, geometry=geometry, dims=dims, precision=precision)
+    return fprop_p.bind(x, w, geometry=geometry, dimensions=dimensions, precision=precision)
 
 
-def dgrad(dy: jax.Array, w: jax.Array, geometry: ConvGeometry, dims: Dims, precision: Precision) -> jax.Array:
+def dgrad(
+    dy: jax.Array, w: jax.Array, geometry: ConvGeometry, dimensions: Dims, precision: Precision
+) -> jax.Array:
     """dx[n,i,c] = Σ_{r,k} dy[n,o,k] · w[r,c,k]."""
-    return dgrad_p.bind(dy, w, geometry=geometry, dims=dims, precision=precision)
+    return dgrad_p.bind(dy, w, geometry=geometry, dimensions=dimensions, precision=precision)
 
 
-def wgrad(x: jax.Array, dy: jax.Array, geometry: ConvGeometry, dims: Dims, precision: Precision) -> jax.Array:
+def wgrad(
+    x: jax.Array, dy: jax.Array, geometry: ConvGeometry, dimensions: Dims, precision: Precision
+) -> jax.Array:
     """dw[r,c,k] = Σ_{n,o} x[n,i,c] · dy[n,o,k]."""
-    return wgrad_p.bind(x, dy, geometry=geometry, dims=dims, precision=precision)
+    return wgrad_p.bind(x, dy, geometry=geometry, dimensions=dimensions, precision=precision)
 
 
 ad.defbilinear(

@@ -1,0 +1,138 @@
+"""vmap of the primitives: the mapped axis is folded into one that the kernels sum or loop over anyway.
+
+fprop, dgrad and wgrad are one trilinear form Σ x[n,c] · w[c,k] · y[n,k] with one argument left open, so what
+to do depends only on which of x, w and y carry the mapped axis (the result always does):
+
+    x and y      into the batch n
+    w and y      into the output channels k
+    x and w      into the input channels c
+    all three    into the groups
+
+An operand that is not mapped is used as it is, never copied, and per-example gradients (dw for each x and dy)
+are one grouped call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.extend.core import Primitive
+from jax.interpreters import batching
+
+from jax_convgrad import pool_primitives, primitives
+from jax_convgrad.ffi import Dims
+from jax_convgrad.geometry import ConvGeometry
+
+_FOLDED_INTO = {"xy": "batch", "wy": "output channels", "xw": "input channels", "xwy": "groups"}
+
+
+def _place(tensor: str, into: str, dims: Dims, groups: int) -> tuple[int, int]:
+    """The dimension of x, w or y that the mapped axis is folded into, and what stays outside of it there.
+
+    Channels are group-major: an axis folded into the channels of each group goes behind the groups.
+    """
+    x_batch, x_channel = dims.x[:2]
+    y_batch, y_channel = dims.y[:2]
+    w_out, w_in = dims.w[:2]
+    return {
+        ("x", "batch"): (x_batch, 1),
+        ("y", "batch"): (y_batch, 1),
+        ("w", "output channels"): (w_out, groups),
+        ("y", "output channels"): (y_channel, groups),
+        ("x", "input channels"): (x_channel, groups),
+        ("w", "input channels"): (w_in, 1),
+        ("x", "groups"): (x_channel, 1),
+        ("w", "groups"): (w_out, 1),
+        ("y", "groups"): (y_channel, 1),
+    }[tensor, into]
+
+
+def _fold(array: jax.Array, mapped: int, place: int, outside: int) -> jax.Array:
+    """Merges the mapped dimension into dimension ``place`` of the others: [outside, mapped, rest]."""
+    size = array.shape[mapped]
+    array = jnp.moveaxis(array, mapped, 0)
+    before, here, after = array.shape[1 : place + 1], array.shape[place + 1], array.shape[place + 2 :]
+    array = jnp.reshape(array, (size, *before, outside, here // outside, *after))
+    array = jnp.moveaxis(array, 0, place + 1)
+    return jnp.reshape(array, (*before, size * here, *after))
+
+
+def _unfold(array: jax.Array, size: int, place: int, outside: int) -> jax.Array:
+    """The inverse of ``_fold``; the mapped dimension comes first."""
+    before, here, after = array.shape[:place], array.shape[place], array.shape[place + 1 :]
+    array = jnp.reshape(array, (*before, outside, size, here // (outside * size), *after))
+    array = jnp.moveaxis(array, place + 1, 0)
+    return jnp.reshape(array, (size, *before, here // size, *after))
+
+
+def _contraction_rule(primitive: Primitive, operands: str, result: str) -> Callable[..., Any]:
+    """The rule of a primitive that takes two of x, w and y, as named, and gives the third."""
+
+    def rule(
+        args: Sequence[jax.Array],
+        mapped: Sequence[int | None],
+        *,
+        geometry: ConvGeometry,
+        dimensions: Dims,
+        **params: Any,
+    ) -> tuple[jax.Array, int]:
+        carriers = [name for name, at in zip(operands, mapped, strict=True) if at is not None]
+        into = _FOLDED_INTO["".join(name for name in "xwy" if name in carriers or name == result)]
+        size = next(a.shape[at] for a, at in zip(args, mapped, strict=True) if at is not None)
+        folded = [
+            array if at is None else _fold(array, at, *_place(name, into, dimensions, geometry.groups))
+            for name, array, at in zip(operands, args, mapped, strict=True)
+        ]
+        groups = geometry.groups * (size if into == "groups" else 1)
+        out = primitive.bind(
+            *folded, geometry=ConvGeometry(geometry.axes, groups), dimensions=dimensions, **params
+        )
+        return _unfold(out, size, *_place(result, into, dimensions, geometry.groups)), 0
+
+    return rule
+
+
+def _bgrad_rule(
+    args: Sequence[jax.Array], mapped: Sequence[int], *, channel_axis: int
+) -> tuple[jax.Array, int]:
+    (dy,), (at,) = args, mapped
+    db = primitives.bgrad(_fold(dy, at, channel_axis, 1), channel_axis)
+    return _unfold(db, dy.shape[at], 0, 1), 0
+
+
+def _pool_rule(primitive: Primitive) -> Callable[..., Any]:
+    """Pooling treats every image alike: the mapped axis joins the batch."""
+
+    def rule(args: Sequence[jax.Array], mapped: Sequence[int | None], **params: Any) -> Any:
+        size = next(a.shape[at] for a, at in zip(args, mapped, strict=True) if at is not None)
+        folded = [
+            _fold(batching.bdim_at_front(array, at, size), 0, 0, 1)
+            for array, at in zip(args, mapped, strict=True)
+        ]
+        out = primitive.bind(*folded, **params)
+        if primitive.multiple_results:
+            return [_unfold(array, size, 0, 1) for array in out], [0] * len(out)
+        return _unfold(out, size, 0, 1), 0
+
+    return rule
+
+
+def register() -> None:
+    """Gives every primitive its rule."""
+    rules = batching.primitive_batchers
+    rules[primitives.fprop_p] = _contraction_rule(primitives.fprop_p, "xw", "y")
+    rules[primitives.dgrad_p] = _contraction_rule(primitives.dgrad_p, "yw", "x")
+    rules[primitives.wgrad_p] = _contraction_rule(primitives.wgrad_p, "xy", "w")
+    rules[primitives.bgrad_p] = _bgrad_rule
+    for primitive in (
+        pool_primitives.max_pool_p,
+        pool_primitives.max_pool_argmax_p,
+        pool_primitives.max_pool_grad_p,
+        pool_primitives.max_pool_select_p,
+        pool_primitives.avg_pool_p,
+        pool_primitives.avg_pool_grad_p,
+    ):
+        rules[primitive] = _pool_rule(primitive)
