@@ -7,6 +7,7 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from jax_convgrad.arguments import Precision
@@ -94,7 +95,7 @@ def _window(axes: Sequence[Axis], shape: Sequence[int]) -> dict[str, Sequence]:
 
 def max_pool(x: jax.Array, *, axes: Sequence[Axis]) -> jax.Array:
     """y by ``lax.reduce_window``."""
-    return lax.reduce_window(x, jnp.array(-jnp.inf, x.dtype), lax.max, **_window(axes, x.shape))
+    return lax.reduce_window(x, x.dtype.type(-np.inf), lax.max, **_window(axes, x.shape))
 
 
 def max_pool_argmax(x: jax.Array, *, axes: Sequence[Axis]) -> tuple[jax.Array, jax.Array]:
@@ -140,14 +141,14 @@ def max_pool_grad(dy: jax.Array, position: jax.Array, *, shape: tuple[int, ...])
 def avg_pool(x: jax.Array, *, axes: Sequence[Axis], count_include_pad: bool) -> jax.Array:
     """y as a window's sum over its count."""
     window = _window(axes, x.shape)
-    total = lax.reduce_window(x, jnp.array(0, x.dtype), lax.add, **window)
+    total = lax.reduce_window(x, x.dtype.type(0), lax.add, **window)
     ones = jnp.ones((1, *x.shape[1:-1], 1), x.dtype)
     if count_include_pad:
         count = jnp.array(1, x.dtype)
         for axis in axes:
             count = count * axis.taps
     else:
-        count = lax.reduce_window(ones, jnp.array(0, x.dtype), lax.add, **window)
+        count = lax.reduce_window(ones, x.dtype.type(0), lax.add, **window)
     return total / count
 
 

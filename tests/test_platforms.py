@@ -1,0 +1,144 @@
+"""What a platform gets: its own kernels where the package has them, else `jax.lax`, and never silence."""
+
+import dataclasses
+import warnings
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import export
+
+import jax_convgrad as jc
+from jax_convgrad import ffi, lowering
+
+RANDOM = np.random.default_rng(11)
+
+
+def array(*shape):
+    return jnp.asarray(RANDOM.standard_normal(shape), jnp.float32)
+
+
+FUNCTIONS = {
+    "conv": (
+        lambda x, w, b: jc.conv(x, w, b, stride=2, padding="SAME", groups=2, activation="relu"),
+        (array(2, 7, 6, 4), array(3, 3, 2, 6), array(6)),
+    ),
+    "conv_general_dilated": (
+        lambda x, w: jc.conv_general_dilated(x, w, (1, 2), ((2, -1), (0, 3)), (2, 1), (1, 2)),
+        (array(2, 3, 5, 9), array(4, 3, 3, 2)),
+    ),
+    "conv_transpose": (
+        lambda x, w: jc.conv_transpose(x, w, (2,), "SAME", transpose_kernel=True),
+        (array(2, 5, 3), array(4, 6, 3)),
+    ),
+    "max_pool": (lambda x: jc.max_pool(x, (3, 2), (2, 1), "SAME"), (array(2, 7, 6, 3),)),
+    "max_pool_padded": (lambda x: jc.max_pool(x, (2,), (2,), ((3, 4),)), (array(2, 5, 3),)),
+    "avg_pool": (lambda x: jc.avg_pool(x, (3, 2), (2, 1), "SAME"), (array(2, 7, 6, 3),)),
+    "avg_pool_of_input": (
+        lambda x: jc.avg_pool(x, (3,), (2,), "SAME", count_include_pad=False),
+        (array(2, 7, 3),),
+    ),
+}
+
+
+def finite_sum(y):
+    """A scalar that is not linear in y, and takes no harm of the -inf of windows that are all padding."""
+    return jnp.sum(jnp.sin(jnp.where(jnp.isfinite(y), y, 0)))
+
+
+def value_and_derivatives(f):
+    """The value, the gradient, and the gradient of the gradient's norm."""
+    count = f.__code__.co_argcount
+    every = tuple(range(count))
+
+    def g(*args):
+        gradient = jax.grad(lambda *args: finite_sum(f(*args)), every)
+
+        def norm(*args):
+            return sum(jnp.sum(part**2) for part in gradient(*args))
+
+        return f(*args), gradient(*args), jax.grad(norm, every)(*args)
+
+    return g
+
+
+@pytest.fixture
+def fresh_caches():
+    jax.clear_caches()
+    lowering._warn_no_cuda_kernels.cache_clear()
+    yield
+    jax.clear_caches()
+
+
+def our_targets():
+    """What export is told to let pass: it promises nothing for custom calls that it does not know."""
+    names = ffi.backends["cpu"].module.registrations()
+    return [export.DisabledSafetyCheck.custom_call("jax_convgrad_" + name) for name in names]
+
+
+def exported(f, args, platform):
+    f = jax.jit(f)
+    return export.export(f, platforms=[platform], disabled_checks=our_targets())(*args).mlir_module()
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_lax_computes_where_there_are_no_kernels(name, monkeypatch, fresh_caches):
+    f, args = FUNCTIONS[name]
+    g = value_and_derivatives(f)
+    ours = g(*args)
+    monkeypatch.delitem(ffi.backends, "cpu")
+    jax.clear_caches()
+    compiled = jax.jit(g).lower(*args).compile()
+    assert "jax_convgrad_" not in "".join(
+        line for line in compiled.as_text().splitlines() if "custom_call_target" in line
+    )
+    on_lax = compiled(*args)
+    for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(on_lax), strict=True):
+        scale = np.abs(b, where=np.isfinite(b), out=np.zeros(b.shape)).max()
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5 * scale)
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_cuda_gets_its_kernels(name, monkeypatch, fresh_caches):
+    # Lowering needs only what the module says of workspaces, which the CPU's says as well.
+    monkeypatch.setitem(ffi.backends, "cuda", dataclasses.replace(ffi.backends["cpu"], kernel="tiled"))
+    f, args = FUNCTIONS[name]
+    text = exported(value_and_derivatives(f), args, "cuda")
+    assert "@jax_convgrad_" in text
+    assert "stablehlo.convolution" not in text
+    assert "reduce_window" not in text
+    if "pool" not in name:
+        assert 'kernel = "tiled"' in text
+
+
+def test_cuda_without_kernels_warns_once(monkeypatch, fresh_caches):
+    monkeypatch.delitem(ffi.backends, "cuda", raising=False)
+    f, args = FUNCTIONS["conv"]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        text = exported(value_and_derivatives(f), args, "cuda")
+        exported(FUNCTIONS["max_pool"][0], FUNCTIONS["max_pool"][1], "cuda")
+    ours = [warning for warning in caught if "jax_convgrad" in str(warning.message)]
+    assert len(ours) == 1
+    assert "without CUDA kernels" in str(ours[0].message)
+    assert "@jax_convgrad_" not in text
+    assert "stablehlo.convolution" in text
+
+
+def test_tpu_runs_on_lax_without_a_word(fresh_caches):
+    f, args = FUNCTIONS["conv"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        text = exported(value_and_derivatives(f), args, "tpu")
+    assert "@jax_convgrad_" not in text
+    assert "stablehlo.convolution" in text
+
+
+def test_an_exported_step_runs_after_reload():
+    f, args = FUNCTIONS["conv"]
+    g = value_and_derivatives(f)
+    blob = export.export(jax.jit(g), disabled_checks=our_targets())(*args).serialize()
+    again = export.deserialize(bytearray(blob)).call(*args)
+    for a, b in zip(jax.tree.leaves(g(*args)), jax.tree.leaves(again), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)

@@ -1,0 +1,47 @@
+"""Empty arrays: nothing to compute is no error, and a filter's gradient over nothing is zeros."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+import jax_convgrad as jc
+
+# x [N, C, spatial...], w [K, C, spatial...], padding
+SHAPES = {
+    "batch": ((0, 3, 5), (4, 3, 2), "SAME"),
+    "input_channels": ((2, 0, 5), (4, 0, 2), "SAME"),
+    "output_channels": ((2, 3, 5), (0, 3, 2), "SAME"),
+    "space": ((2, 3, 0), (4, 3, 2), "SAME"),
+    "space_but_for_padding": ((2, 3, 0), (4, 3, 2), ((2, 2),)),
+    "output_space": ((2, 3, 2), (4, 3, 5), "VALID"),
+    "no_spatial_dimension": ((2, 3), (4, 3), "VALID"),
+}
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_convolution(backend, name):
+    x_shape, w_shape, padding = SHAPES[name]
+    # No result may be left as it was allocated, so nothing here may be what fresh memory holds.
+    x, w = jnp.full(x_shape, 3.0), jnp.full(w_shape, 5.0)
+    stride = (1,) * (x.ndim - 2)
+    ours, our_vjp = jax.vjp(lambda x, w: jc.conv_general_dilated(x, w, stride, padding), x, w)
+    theirs, their_vjp = jax.vjp(lambda x, w: lax.conv_general_dilated(x, w, stride, padding), x, w)
+    dy = jnp.full(ours.shape, 2.0)
+    for a, b in zip((ours, *our_vjp(dy)), (theirs, *their_vjp(dy)), strict=True):
+        assert a.shape == b.shape
+        np.testing.assert_array_equal(a, b)
+
+
+def test_bias_gradient_of_an_empty_batch(backend):
+    np.testing.assert_array_equal(jc.conv_bias_grad(jnp.ones((0, 4, 3))), jnp.zeros(3))
+
+
+@pytest.mark.parametrize("shape", [(0, 4, 3), (2, 4, 0), (2, 0, 3)])
+@pytest.mark.parametrize("pool", [jc.max_pool, jc.avg_pool])
+def test_pooling(backend, pool, shape):
+    x = jnp.ones(shape)
+    y, vjp = jax.vjp(lambda x: pool(x, (2,), (2,)), x)
+    assert y.shape == (shape[0], shape[1] // 2, shape[2])
+    assert vjp(y)[0].shape == shape
