@@ -4,6 +4,7 @@
 """
 
 from jax_convgrad import batching as _batching
+from jax_convgrad.binding import forward_mode
 from jax_convgrad.convolution import conv, conv_general_dilated, conv_transpose
 from jax_convgrad.gradient_functions import conv_bias_grad, conv_filter_grad, conv_input_grad
 from jax_convgrad.pooling import avg_pool, max_pool
@@ -16,6 +17,7 @@ __all__ = [
     "conv_general_dilated",
     "conv_input_grad",
     "conv_transpose",
+    "forward_mode",
     "max_pool",
 ]
 

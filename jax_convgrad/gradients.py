@@ -1,4 +1,4 @@
-"""Which kernel is whose derivative: the layers, bound with ``jax.custom_vjp``.
+"""Which kernel is whose derivative: the layers, bound with ``jax.custom_vjp`` (binding.py).
 
     y  = fprop(x, w) + b            ∂E/∂x = dgrad(∂E/∂y, w)
                                     ∂E/∂w = wgrad(x, ∂E/∂y)
@@ -16,22 +16,20 @@ mode may be applied any number of times.
 
 from __future__ import annotations
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 from jax import lax
 
 from jax_convgrad import pool_primitives, primitives
 from jax_convgrad.arguments import Precision
+from jax_convgrad.binding import bind
 from jax_convgrad.ffi import Dims
 from jax_convgrad.geometry import Axis, ConvGeometry
 
 # --------------------------------------------------------------------------- y = activation(fprop(x, w) + b)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(3, 4, 5, 6))
-def convolution(
+def _convolution(
     x: jax.Array,
     w: jax.Array,
     b: jax.Array | None,
@@ -49,7 +47,7 @@ def _convolution_fwd(x, w, b, relu, geometry, dims, precision):  # type: ignore[
     if b is not None:
         y = y + lax.broadcast_in_dim(b, y.shape, (dims.y[1],))
     if relu:
-        y = jnp.maximum(y, 0)
+        y = jax.nn.relu(y)
     return y, (x, w, b, y if relu else None)
 
 
@@ -63,13 +61,12 @@ def _convolution_bwd(relu, geometry, dims, precision, kept, dy):  # type: ignore
     return dx, dw, db
 
 
-convolution.defvjp(_convolution_fwd, _convolution_bwd)
+convolution = bind(_convolution, _convolution_fwd, _convolution_bwd, static=(3, 4, 5, 6))
 
 # ------------------------------------------------------------------------------- y = dgrad(x, w), transposed
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
-def transposed_convolution(
+def _transposed_convolution(
     x: jax.Array, w: jax.Array, geometry: ConvGeometry, dims: Dims, precision: Precision
 ) -> jax.Array:
     """y[n,i,c] = Σ_{r,k} x[n,o,k] · w[r,c,k], over the geometry and dims of the convolution undone."""
@@ -87,13 +84,12 @@ def _transposed_bwd(geometry, dims, precision, kept, dy):  # type: ignore[no-unt
     return dx, dw
 
 
-transposed_convolution.defvjp(_transposed_fwd, _transposed_bwd)
+transposed_convolution = bind(_transposed_convolution, _transposed_fwd, _transposed_bwd, static=(2, 3, 4))
 
 # --------------------------------------------------------------------------------------------------- pooling
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(1,))
-def max_pool(x: jax.Array, axes: tuple[Axis, ...]) -> jax.Array:
+def _max_pool(x: jax.Array, axes: tuple[Axis, ...]) -> jax.Array:
     """y[n,o,c] = max_r x[n,i,c]."""
     return pool_primitives.max_pool(x, axes)
 
@@ -106,11 +102,10 @@ def _max_pool_bwd(axes, position, dy):  # type: ignore[no-untyped-def]
     return (pool_primitives.max_pool_grad(dy, position, axes),)
 
 
-max_pool.defvjp(_max_pool_fwd, _max_pool_bwd)
+max_pool = bind(_max_pool, _max_pool_fwd, _max_pool_bwd, static=(1,))
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(1, 2))
-def avg_pool(x: jax.Array, axes: tuple[Axis, ...], count_include_pad: bool) -> jax.Array:
+def _avg_pool(x: jax.Array, axes: tuple[Axis, ...], count_include_pad: bool) -> jax.Array:
     """y[n,o,c] = Σ_r x[n,i,c] / count(o)."""
     return pool_primitives.avg_pool(x, axes, count_include_pad)
 
@@ -123,4 +118,4 @@ def _avg_pool_bwd(axes, count_include_pad, _, dy):  # type: ignore[no-untyped-de
     return (pool_primitives.avg_pool_grad(dy, axes, count_include_pad),)
 
 
-avg_pool.defvjp(_avg_pool_fwd, _avg_pool_bwd)
+avg_pool = bind(_avg_pool, _avg_pool_fwd, _avg_pool_bwd, static=(1, 2))

@@ -1,0 +1,123 @@
+"""Forward mode, alone and mixed with reverse mode up to the third order, against lax's."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+from test_no_lax_inside import foreign
+
+import jax_convgrad as jc
+
+RANDOM = np.random.default_rng(3)
+X = jnp.asarray(RANDOM.standard_normal((1, 4, 3, 2)))
+W = jnp.asarray(RANDOM.standard_normal((2, 2, 2, 2)))
+B = jnp.asarray(RANDOM.standard_normal(2))
+DIMENSIONS = ("NHWC", "HWIO", "NHWC")
+
+
+def _lax_conv(x, w):
+    return lax.conv_general_dilated(x, w, (2, 1), "SAME", dimension_numbers=DIMENSIONS)
+
+
+FUNCTIONS = {
+    "conv": (
+        lambda x, w: jc.conv(x, w, B, stride=(2, 1), padding="SAME", activation="relu"),
+        lambda x, w: jax.nn.relu(_lax_conv(x, w) + B),
+    ),
+    "conv_general_dilated": (
+        lambda x, w: jc.conv_general_dilated(x, w, (2, 1), "SAME", dimension_numbers=DIMENSIONS),
+        _lax_conv,
+    ),
+    "conv_transpose": (
+        lambda x, w: jc.conv_transpose(x, w, (2, 1), "SAME", transpose_kernel=True),
+        lambda x, w: lax.conv_transpose(x, w, (2, 1), "SAME", transpose_kernel=True),
+    ),
+    "max_pool": (
+        lambda x, w: jc.max_pool(x * w[0, 0, 0], (2, 2), (2, 1)),
+        lambda x, w: lax.reduce_window(
+            x * w[0, 0, 0], -jnp.inf, lax.max, (1, 2, 2, 1), (1, 2, 1, 1), "VALID"
+        ),
+    ),
+    "avg_pool": (
+        lambda x, w: jc.avg_pool(x * w[0, 0, 0], (2, 2), (2, 1)),
+        lambda x, w: lax.reduce_window(x * w[0, 0, 0], 0.0, lax.add, (1, 2, 2, 1), (1, 2, 1, 1), "VALID") / 4,
+    ),
+}
+
+
+def scalar(f):
+    return lambda x, w: jnp.sum(jnp.sin(f(x, w)))
+
+
+def directional(f, seed=0):
+    """The derivative of f along fixed directions: one order of forward mode."""
+    random = np.random.default_rng(seed)
+    tangents = [jnp.asarray(random.standard_normal(a.shape)) for a in (X, W)]
+    return lambda x, w: jax.jvp(f, (x, w), tuple(tangents))[1]
+
+
+def gradient_norm(f):
+    return lambda x, w: sum(jnp.sum(part**2) for part in jax.grad(f, (0, 1))(x, w))
+
+
+MODES = {
+    "jvp": lambda f: directional(f),
+    "linearize": lambda f: lambda x, w: jax.linearize(f, x, w)[1](x, w),
+    "jacfwd": lambda f: jax.jacfwd(f, (0, 1)),
+    "hessian": lambda f: jax.hessian(scalar(f), (0, 1)),
+    "forward_over_forward": lambda f: directional(directional(f), 1),
+    "reverse_over_forward": lambda f: jax.grad(directional(scalar(f)), (0, 1)),
+    "reverse_forward_reverse": lambda f: jax.grad(directional(gradient_norm(scalar(f))), (0, 1)),
+    "forward_reverse_forward": lambda f: directional(gradient_norm(directional(scalar(f)))),
+    "forward_forward_reverse": lambda f: directional(directional(gradient_norm(scalar(f))), 1),
+}
+
+
+def assert_same(ours, theirs):
+    for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_derivatives(name, mode):
+    ours, theirs = FUNCTIONS[name]
+    with jc.forward_mode():
+        got = jax.jit(MODES[mode](ours))(X, W)
+    assert_same(got, jax.jit(MODES[mode](theirs))(X, W))
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_hessian_of_the_bound_layer(backend, name):
+    """Forward over reverse needs no context: the binding is gone once reverse mode has been through."""
+    ours, theirs = FUNCTIONS[name]
+    assert_same(
+        jax.jit(jax.hessian(scalar(ours), (0, 1)))(X, W), jax.jit(jax.hessian(scalar(theirs), (0, 1)))(X, W)
+    )
+
+
+def test_linear_transpose_of_a_convolution():
+    f, lax_f = FUNCTIONS["conv_general_dilated"]
+    y = f(X, W)
+    with jc.forward_mode():
+        got = jax.linear_transpose(lambda x: f(x, W), X)(y)
+    assert_same(got, jax.linear_transpose(lambda x: lax_f(x, W), X)(y))
+
+
+def test_jit_knows_the_context():
+    """A function that was traced outside is traced anew inside, where it can be pushed forward."""
+    f = jax.jit(FUNCTIONS["conv"][0])
+    f(X, W)
+    with pytest.raises(TypeError, match="forward-mode"):
+        jax.jvp(f, (X, W), (X, W))
+    with jc.forward_mode():
+        jax.jvp(f, (X, W), (X, W))
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_forward_mode_runs_on_our_kernels(name):
+    with jc.forward_mode():
+        found, targets = foreign(directional(FUNCTIONS[name][0]), (X, W))
+    assert not found
+    assert targets
