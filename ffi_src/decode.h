@@ -29,13 +29,19 @@ ConvProblem decode_conv(const ffi::Dictionary& attributes, ffi::AnyBuffer x, ffi
 // filter_dilation, and count_include_pad.
 PoolProblem decode_pool(const ffi::Dictionary& attributes, ffi::AnyBuffer x, ffi::AnyBuffer y);
 
+// The same for the calls that take positions as well: the batches of both operands divide the result's.
+PoolProblem decode_max_pool_grad(const ffi::Dictionary& attributes, ffi::AnyBuffer dy,
+                                 ffi::AnyBuffer position, ffi::AnyBuffer dx);
+PoolProblem decode_max_pool_select(const ffi::Dictionary& attributes, ffi::AnyBuffer t,
+                                   ffi::AnyBuffer position, ffi::AnyBuffer selected);
+
 // dy of any rank, db of one entry a channel. Attribute: channel_axis.
 BiasProblem decode_bias(const ffi::Dictionary& attributes, ffi::AnyBuffer dy, ffi::AnyBuffer db);
 
 // The attribute "kernel": which kernel serves the call, "auto" for the plan's own choice.
 std::string_view decode_kernel(const ffi::Dictionary& attributes);
 
-// `position` must be int32 and shaped as y.
+// `position` must be int32 and shaped as y, the number of images aside.
 int32_t* checked_position(ffi::AnyBuffer position, ffi::AnyBuffer y);
 
 // `workspace` must hold at least `bytes`.
