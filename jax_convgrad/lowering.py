@@ -13,6 +13,7 @@ from jax.extend.core import Primitive
 from jax.interpreters import mlir
 
 from jax_convgrad import ffi
+from jax_convgrad.geometry import MAX_AXES, Axis, ConvGeometry
 
 
 @functools.cache
@@ -35,10 +36,19 @@ def define_primitive(
     """A primitive ``jax_convgrad_<name>``.
 
     ``abstract`` gives the result's ShapedArray (or a list of them), ``native(platform, *operands, **params)``
-    calls the kernels and ``on_lax(*operands, **params)`` computes the same with ``jax.lax``.
+    calls the kernels and ``on_lax(*operands, **params)`` computes the same with ``jax.lax``, where a platform
+    has no kernels and where there are more spatial axes than they know.
     """
     primitive = Primitive(f"jax_convgrad_{name}")
-    primitive.def_abstract_eval(abstract)
+
+    def abstract_eval(*operands: Any, **params: Any) -> Any:
+        result = abstract(*operands, **params)
+        # As in jax.lax: Python's own numbers, which give way to any dtype, do so after this operation too.
+        if not primitive.multiple_results and all(operand.weak_type for operand in operands):
+            return result.update(weak_type=True)
+        return result
+
+    primitive.def_abstract_eval(abstract_eval)
 
     def run_eagerly(*operands: jax.Array, **params: Any) -> Any:
         return _jitted(primitive, tuple(params.items()))(*operands)
@@ -46,9 +56,9 @@ def define_primitive(
     primitive.def_impl(run_eagerly)
 
     def on_platform(platform: str, *operands: jax.Array, **params: Any) -> Any:
-        if platform in ffi.backends:
+        if platform in ffi.backends and _within_kernels(**params):
             return native(platform, *operands, **params)
-        if platform == "cuda":
+        if platform == "cuda" and platform not in ffi.backends:
             _warn_no_cuda_kernels()
         return on_lax(*operands, **params)
 
@@ -71,3 +81,8 @@ def define_primitive(
 def shaped(array: Any, shape: Sequence[int], dtype: Any = None) -> ShapedArray:
     """A result of the given shape, of ``array``'s dtype where none is given."""
     return ShapedArray(tuple(shape), array.dtype if dtype is None else dtype)
+
+
+def _within_kernels(*, geometry: ConvGeometry | None = None, axes: Sequence[Axis] = (), **_: Any) -> bool:
+    """Whether the kernels know as many spatial axes as a primitive's parameters have."""
+    return len(axes if geometry is None else geometry.axes) <= MAX_AXES

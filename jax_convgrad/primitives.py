@@ -18,7 +18,7 @@ import jax
 from jax import lax
 from jax.interpreters import ad
 
-from jax_convgrad import fallback, ffi
+from jax_convgrad import complex_form, fallback
 from jax_convgrad.arguments import Precision
 from jax_convgrad.ffi import Dims
 from jax_convgrad.geometry import ConvGeometry
@@ -47,7 +47,7 @@ def _w_shape(x: Any, dy: Any, geometry: ConvGeometry, dimensions: Dims) -> tuple
 fprop_p = define_primitive(
     "fprop",
     lambda x, w, *, geometry, dimensions, precision: shaped(x, _y_shape(x, w, geometry, dimensions)),
-    lambda platform, x, w, *, geometry, dimensions, precision: ffi.fprop(
+    lambda platform, x, w, *, geometry, dimensions, precision: complex_form.fprop(
         platform, x, w, _y_shape(x, w, geometry, dimensions), geometry, dimensions
     ),
     fallback.fprop,
@@ -56,7 +56,7 @@ fprop_p = define_primitive(
 dgrad_p = define_primitive(
     "dgrad",
     lambda dy, w, *, geometry, dimensions, precision: shaped(dy, _x_shape(dy, w, geometry, dimensions)),
-    lambda platform, dy, w, *, geometry, dimensions, precision: ffi.dgrad(
+    lambda platform, dy, w, *, geometry, dimensions, precision: complex_form.dgrad(
         platform, dy, w, _x_shape(dy, w, geometry, dimensions), geometry, dimensions
     ),
     lambda dy, w, *, geometry, dimensions, precision: fallback.dgrad(
@@ -72,7 +72,7 @@ dgrad_p = define_primitive(
 wgrad_p = define_primitive(
     "wgrad",
     lambda x, dy, *, geometry, dimensions, precision: shaped(x, _w_shape(x, dy, geometry, dimensions)),
-    lambda platform, x, dy, *, geometry, dimensions, precision: ffi.wgrad(
+    lambda platform, x, dy, *, geometry, dimensions, precision: complex_form.wgrad(
         platform, x, dy, _w_shape(x, dy, geometry, dimensions), geometry, dimensions
     ),
     lambda x, dy, *, geometry, dimensions, precision: fallback.wgrad(
@@ -128,7 +128,7 @@ ad.defbilinear(
 bgrad_p = define_primitive(
     "bgrad",
     lambda dy, *, channel_axis: shaped(dy, (dy.shape[channel_axis],)),
-    ffi.bgrad,
+    complex_form.bgrad,
     fallback.bgrad,
 )
 

@@ -9,7 +9,7 @@ from typing import Any
 from jax import lax
 
 from jax_convgrad.ffi import Dims
-from jax_convgrad.geometry import MAX_AXES, steps
+from jax_convgrad.geometry import steps
 
 
 def dimensions(
@@ -23,7 +23,7 @@ def dimensions(
     """Which dimension plays which part; ``None`` is lax's default (NCHW, OIHW, NCHW) or channels last.
 
     Raises:
-      ValueError: the ranks differ, or there are more than 3 spatial dimensions.
+      ValueError: the ranks differ, or are below 2.
       TypeError, ValueError: ``dimension_numbers`` are malformed or of another rank.
     """
     x_name, w_name = names
@@ -33,11 +33,8 @@ def dimensions(
             f"{x_name} and {w_name} must have the same number of dimensions, but are of shapes {x_shape} "
             f"and {w_shape}"
         )
-    if not 2 <= rank <= 2 + MAX_AXES:
-        raise ValueError(
-            f"{x_name} must have a batch, a channel and at most {MAX_AXES} spatial dimensions, but is of "
-            f"shape {x_shape}"
-        )
+    if rank < 2:
+        raise ValueError(f"{x_name} must have a batch and a channel dimension, but is of shape {x_shape}")
     if dimension_numbers is None and channels_last:
         spatial = tuple(range(1, rank - 1))
         activation = (0, rank - 1, *spatial)
