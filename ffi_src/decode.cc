@@ -167,10 +167,12 @@ PoolProblem decode_windows(const ffi::Dictionary& attributes, ffi::AnyBuffer x, 
   return problem;
 }
 
-void set_batches(PoolProblem& problem, ffi::AnyBuffer operand, ffi::AnyBuffer position,
+void set_batches(PoolProblem& problem, ffi::AnyBuffer operand, ffi::AnyBuffer position, ffi::AnyBuffer y,
                  ffi::AnyBuffer result) {
-  // A position of another rank is refused by checked_position; here it must not be read past its end.
-  if (position.dimensions().size() == 0) fail("position has no batch");
+  if (position.element_type() != ffi::DataType::S32) fail("position must be int32");
+  const Dimensions at = position.dimensions(), shape = y.dimensions();
+  if (at.size() != shape.size() || !std::equal(at.begin() + 1, at.end(), shape.begin() + 1))
+    fail("position is ", text(at), ", y is ", text(shape));
   problem.batch = result.dimensions().front();
   problem.operand_batch = operand.dimensions().front();
   problem.position_batch = position.dimensions().front();
@@ -193,14 +195,14 @@ PoolProblem decode_pool(const ffi::Dictionary& attributes, ffi::AnyBuffer x, ffi
 PoolProblem decode_max_pool_grad(const ffi::Dictionary& attributes, ffi::AnyBuffer dy,
                                  ffi::AnyBuffer position, ffi::AnyBuffer dx) {
   PoolProblem problem = decode_windows(attributes, dx, dy);
-  set_batches(problem, dy, position, dx);
+  set_batches(problem, dy, position, dy, dx);
   return problem;
 }
 
 PoolProblem decode_max_pool_select(const ffi::Dictionary& attributes, ffi::AnyBuffer t,
                                    ffi::AnyBuffer position, ffi::AnyBuffer selected) {
   PoolProblem problem = decode_windows(attributes, t, selected);
-  set_batches(problem, t, position, selected);
+  set_batches(problem, t, position, selected, selected);
   return problem;
 }
 
@@ -227,8 +229,7 @@ std::string_view decode_kernel(const ffi::Dictionary& attributes) {
 
 int32_t* checked_position(ffi::AnyBuffer position, ffi::AnyBuffer y) {
   if (position.element_type() != ffi::DataType::S32) fail("position must be int32");
-  const Dimensions at = position.dimensions(), shape = y.dimensions();
-  if (at.size() != shape.size() || !std::equal(at.begin() + 1, at.end(), shape.begin() + 1))
+  if (!(position.dimensions() == y.dimensions()))
     fail("position is ", text(position.dimensions()), ", y is ", text(y.dimensions()));
   return position.typed_data<int32_t>();
 }

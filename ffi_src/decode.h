@@ -29,7 +29,8 @@ ConvProblem decode_conv(const ffi::Dictionary& attributes, ffi::AnyBuffer x, ffi
 // filter_dilation, and count_include_pad.
 PoolProblem decode_pool(const ffi::Dictionary& attributes, ffi::AnyBuffer x, ffi::AnyBuffer y);
 
-// The same for the calls that take positions as well: the batches of both operands divide the result's.
+// The same for the calls that take positions, int32 and shaped as y too, but for the batch: those of both
+// operands divide the result's.
 PoolProblem decode_max_pool_grad(const ffi::Dictionary& attributes, ffi::AnyBuffer dy,
                                  ffi::AnyBuffer position, ffi::AnyBuffer dx);
 PoolProblem decode_max_pool_select(const ffi::Dictionary& attributes, ffi::AnyBuffer t,
@@ -41,7 +42,7 @@ BiasProblem decode_bias(const ffi::Dictionary& attributes, ffi::AnyBuffer dy, ff
 // The attribute "kernel": which kernel serves the call, "auto" for the plan's own choice.
 std::string_view decode_kernel(const ffi::Dictionary& attributes);
 
-// `position` must be int32 and shaped as y, the number of images aside.
+// `position` must be int32 and shaped as y.
 int32_t* checked_position(ffi::AnyBuffer position, ffi::AnyBuffer y);
 
 // `workspace` must hold at least `bytes`.
