@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.core import ShapedArray
 from jax.extend.core import Primitive
 from jax.interpreters import mlir
@@ -31,13 +32,18 @@ def _warn_no_cuda_kernels() -> None:
 
 
 def define_primitive(
-    name: str, abstract: Callable[..., Any], native: Callable[..., Any], on_lax: Callable[..., Any]
+    name: str,
+    abstract: Callable[..., Any],
+    native: Callable[..., Any],
+    on_lax: Callable[..., Any],
+    sums: bool = False,
 ) -> Primitive:
     """A primitive ``jax_convgrad_<name>``.
 
     ``abstract`` gives the result's ShapedArray (or a list of them), ``native(platform, *operands, **params)``
     calls the kernels and ``on_lax(*operands, **params)`` computes the same with ``jax.lax``, where a platform
-    has no kernels and where there are more spatial axes than they know.
+    has no kernels and where there are more spatial axes than they know. ``sums`` says that a result is a sum
+    over every operand, and so zero where one is empty.
     """
     primitive = Primitive(f"jax_convgrad_{name}")
 
@@ -56,6 +62,11 @@ def define_primitive(
     primitive.def_impl(run_eagerly)
 
     def on_platform(platform: str, *operands: jax.Array, **params: Any) -> Any:
+        results = jax.tree.leaves(abstract(*operands, **params))
+        if all(array.size == 0 for array in results) or (sums and any(array.size == 0 for array in operands)):
+            # No call, and so no layouts: XLA for the CPU divides by zero over copies of some empty arrays.
+            zeros = [jnp.zeros(result.shape, result.dtype) for result in results]
+            return zeros if primitive.multiple_results else zeros[0]
         if platform in ffi.backends and _within_kernels(**params):
             return native(platform, *operands, **params)
         if platform == "cuda" and platform not in ffi.backends:

@@ -51,6 +51,7 @@ fprop_p = define_primitive(
         platform, x, w, _y_shape(x, w, geometry, dimensions), geometry, dimensions
     ),
     fallback.fprop,
+    sums=True,
 )
 
 dgrad_p = define_primitive(
@@ -67,6 +68,7 @@ dgrad_p = define_primitive(
         dimensions=dimensions,
         precision=precision,
     ),
+    sums=True,
 )
 
 wgrad_p = define_primitive(
@@ -83,6 +85,7 @@ wgrad_p = define_primitive(
         dimensions=dimensions,
         precision=precision,
     ),
+    sums=True,
 )
 
 
@@ -130,6 +133,7 @@ bgrad_p = define_primitive(
     lambda dy, *, channel_axis: shaped(dy, (dy.shape[channel_axis],)),
     complex_form.bgrad,
     fallback.bgrad,
+    sums=True,
 )
 
 

@@ -56,7 +56,10 @@ def check_channels(
     names: tuple[str, str, str],
     batch_groups: Any = 1,
 ) -> int:
-    """Checks that groups divide channels and that w takes what a group of x has; gives ``batch_groups``.
+    """Checks that groups divide channels and that w has taps and takes what a group of x has.
+
+    Returns:
+      ``batch_groups``.
 
     Raises:
       TypeError: a number of groups is not an integer.
@@ -94,6 +97,8 @@ def check_channels(
             f"{w_name} must take {channels // groups} input channels ({channels} channels of {x_name} in "
             f"{groups} groups), but is of shape {w_shape} and takes {group_in}"
         )
+    if 0 in (w_shape[d] for d in dims.w[2:]):
+        raise ValueError(f"{w_name} must have at least one tap an axis, as in jax.lax, but is of {w_shape}")
     return batch_groups
 
 

@@ -53,6 +53,7 @@ TABLE = [
     ("general_four_axes", general((1,) * 3), (np.ones((1,) * 6, np.float32),) * 2, ValueError,
      "window_strides"),
     ("general_channels", general(), (X, W[:, :3]), ValueError, "rhs"),
+    ("general_no_taps", general(), (X, W[..., :0]), ValueError, "rhs"),
     ("groups_divide_input", general(feature_group_count=3), (X, W[:, :1]), ValueError, "feature_group_count"),
     ("groups_divide_output", general(feature_group_count=4),
      (X, W[:, :1]), ValueError, "feature_group_count"),
