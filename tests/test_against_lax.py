@@ -53,7 +53,9 @@ def draw(random):
         numbers = None
     else:
         specs = tuple(permuted(random, letters + spatial) for letters in ("NC", "OI", "NC"))
-        numbers = specs if form == 1 else lax.conv_dimension_numbers((1,) * (rank + 2), (1,) * (rank + 2), specs)
+        numbers = (
+            specs if form == 1 else lax.conv_dimension_numbers((1,) * (rank + 2), (1,) * (rank + 2), specs)
+        )
     x = tuple((sizes | inputs)[letter] for letter in specs[0])
     w = tuple((sizes | taps)[letter] for letter in specs[1])
 
