@@ -39,7 +39,8 @@ def conv_transpose(
       rhs: w, [spatial..., in, out], of the same dtype ([spatial..., out, in] with ``transpose_kernel``).
       strides: one a spatial dimension; the output is about that many times as large.
       padding: "SAME" or "VALID" of the convolution that this undoes, or one (low, high) pair a spatial
-        dimension: of the dilated input, or of the convolution undone with ``use_consistent_padding``.
+        dimension: of the dilated input, or of the convolution undone with ``use_consistent_padding``. Another
+        word that ``conv_general_dilated`` takes is one of this convolution itself, and needs strides of 1.
       rhs_dilation: one filter dilation a spatial dimension; None is ones.
       dimension_numbers: None (NHWC, HWIO, NHWC and their likes), or as in ``conv_general_dilated``.
       transpose_kernel: flip the taps and swap the filter's channel axes, as Keras does.
@@ -112,12 +113,13 @@ def _transpose_pads(
         if not use_consistent_padding:
             return pairs
         return tuple((k - 1 - lo, k - 1 - hi) for k, (lo, hi) in zip(spans, pairs, strict=True))
-    kind = padding.upper()
-    if kind not in ("SAME", "VALID"):
-        raise ValueError(f'padding must be "SAME", "VALID" or a sequence of pairs, but is {padding!r}')
+    if padding not in ("SAME", "VALID"):
+        if use_consistent_padding or any(step != 1 for step in strides):
+            raise ValueError(f'padding must be "SAME", "VALID" or a sequence of pairs, but is {padding!r}')
+        return pads(padding, inputs, spans, strides)  # as jax.lax reads it: of the convolution itself
     result = []
     for k, s in zip(spans, strides, strict=True):
-        total = k + s - 2 + (max(k - s, 0) if kind == "VALID" else 0)
-        low = k - 1 if kind == "VALID" or s > k - 1 else -(-total // 2)
+        total = k + s - 2 + (max(k - s, 0) if padding == "VALID" else 0)
+        low = k - 1 if padding == "VALID" or s > k - 1 else -(-total // 2)
         result.append((low, total - low))
     return tuple(result)
