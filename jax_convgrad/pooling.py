@@ -26,6 +26,10 @@ def max_pool(
     too; where windows overlap an input collects from each that chose it. Padding never is the maximum. NaN is
     the largest of all. A window that lies on padding only gives -inf and no gradient.
 
+    The values are ``jax.lax.reduce_window``'s, always; its gradient differs in two cases. In a window with a
+    NaN the gradient here goes to the first NaN, there to some later element. In a window whose maximum is
+    -inf it goes to the first -inf of the input here, there to padding where that comes first, and is lost.
+
     Args:
       inputs: [..., spatial..., C] of f32, f64, bf16 or f16; any number of leading batch dimensions.
       window_shape: window sizes, one a spatial dimension; over more than 3 ``jax.lax`` computes.
