@@ -23,14 +23,19 @@ def _jitted(primitive: Primitive, params: tuple[tuple[str, Any], ...]) -> Callab
 @functools.cache
 def _warn_no_cuda_kernels() -> None:
     warnings.warn(
-        "jax_convgrad was built without CUDA kernels, so on this GPU it computes with jax.lax. "
+        "jax_convgrad was built without CUDA kernels, so for CUDA it computes with jax.lax. "
         "Install it where nvcc is found, with -C cmake.define.JAX_CONVGRAD_CUDA=ON, to have them.",
         stacklevel=2,
     )
 
 
 def define_primitive(
-    name: str, abstract: Callable[..., Any], native: Callable[..., Any], on_lax: Callable[..., Any]
+    name: str,
+    abstract: Callable[..., Any],
+    native: Callable[..., Any],
+    on_lax: Callable[..., Any],
+    *,
+    multiple_results: bool = False,
 ) -> Primitive:
     """A primitive ``jax_convgrad_<name>``.
 
@@ -38,10 +43,13 @@ def define_primitive(
     calls the kernels and ``on_lax(*operands, **params)`` computes the same with ``jax.lax``.
     """
     primitive = Primitive(f"jax_convgrad_{name}")
+    primitive.multiple_results = multiple_results
     primitive.def_abstract_eval(abstract)
 
     def run_eagerly(*operands: jax.Array, **params: Any) -> Any:
-        return _jitted(primitive, tuple(params.items()))(*operands)
+        # Under jax.disable_jit (and jax_debug_nans, which uses it) jit would come straight back to this.
+        with jax.disable_jit(False):
+            return _jitted(primitive, tuple(params.items()))(*operands)
 
     primitive.def_impl(run_eagerly)
 
@@ -52,13 +60,8 @@ def define_primitive(
             _warn_no_cuda_kernels()
         return on_lax(*operands, **params)
 
-    def is_multiple() -> bool:
-        return primitive.multiple_results
-
     def lowering(function: Callable[..., Any]) -> Callable[..., Any]:
-        return lambda *args, **params: mlir.lower_fun(function, multiple_results=is_multiple())(
-            *args, **params
-        )
+        return mlir.lower_fun(function, multiple_results=multiple_results)
 
     for platform in ("cpu", "cuda"):
         mlir.register_lowering(

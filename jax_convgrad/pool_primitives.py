@@ -47,8 +47,8 @@ max_pool_argmax_p = define_primitive(
         axes,
     ),
     fallback.max_pool_argmax,
+    multiple_results=True,
 )
-max_pool_argmax_p.multiple_results = True
 
 max_pool_grad_p = define_primitive(
     "max_pool_grad",
