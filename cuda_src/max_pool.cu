@@ -69,8 +69,9 @@ __global__ void max_pool_select_kernel(PoolProblem p, const Stored* t, const int
     const int64_t image = p.outputs() * p.channels;
     const int64_t n = at / image;
     const int64_t i = position[n % p.position_batch * image + at % image];
-    selected[at] =
-        i == kNone ? narrow<Stored>(0) : t[(n % p.operand_batch * p.inputs() + i) * p.channels + c];
+    // Positions are a buffer's content, which no handler has checked.
+    const bool inside = i >= 0 && i < p.inputs();
+    selected[at] = inside ? t[(n % p.operand_batch * p.inputs() + i) * p.channels + c] : narrow<Stored>(0);
   }
 }
 

@@ -10,6 +10,8 @@ from jax_convgrad.gradient_functions import conv_bias_grad, conv_filter_grad, co
 from jax_convgrad.pooling import avg_pool, max_pool
 from jax_convgrad.transposed import conv_transpose
 
+__version__ = "0.1.0"
+
 __all__ = [
     "avg_pool",
     "conv",

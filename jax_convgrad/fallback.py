@@ -123,19 +123,17 @@ def _volume(x: jax.Array) -> int:
 
 def _repeated(array: jax.Array, images: int) -> jax.Array:
     """As many images as the other operand has; see pool_primitives.py."""
-    return (
-        array
-        if array.shape[0] == images
-        else jnp.tile(array, (images // array.shape[0], *(1,) * (array.ndim - 1)))
-    )
+    if array.shape[0] == images:
+        return array
+    return jnp.tile(array, (images // array.shape[0], *(1,) * (array.ndim - 1)))
 
 
 def max_pool_select(t: jax.Array, position: jax.Array) -> jax.Array:
     """t at the chosen positions, 0 where there is none."""
-    images = max(t.shape[0], position.shape[0])
+    images = t.shape[0] if t.shape[0] == position.shape[0] else max(t.shape[0], position.shape[0])
     t, position = _repeated(t, images), _repeated(position, images)
     flat_t = t.reshape((t.shape[0], _volume(t), t.shape[-1]))
-    flat_at = position.reshape((position.shape[0], -1, position.shape[-1]))
+    flat_at = position.reshape((position.shape[0], _volume(position), position.shape[-1]))
     chosen = jnp.take_along_axis(flat_t, jnp.maximum(flat_at, 0), axis=1, mode="clip")
     return jnp.where(flat_at >= 0, chosen, 0).reshape(position.shape)
 

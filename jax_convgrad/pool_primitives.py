@@ -35,12 +35,16 @@ def _unpooled(y: Any, axes: tuple[Axis, ...]) -> tuple[int, ...]:
 # comes to this, and copies nothing.
 
 
+def _images(a: Any, b: Any) -> int:
+    return a.shape[0] if a.shape[0] == b.shape[0] else max(a.shape[0], b.shape[0])
+
+
 def _scattered(dy: Any, position: Any, axes: tuple[Axis, ...]) -> tuple[int, ...]:
-    return (max(dy.shape[0], position.shape[0]), *_unpooled(dy, axes)[1:])
+    return (_images(dy, position), *_unpooled(dy, axes)[1:])
 
 
 def _selected(t: Any, position: Any, axes: tuple[Axis, ...]) -> tuple[int, ...]:
-    return (max(t.shape[0], position.shape[0]), *_pooled(t, axes)[1:])
+    return (_images(t, position), *_pooled(t, axes)[1:])
 
 
 max_pool_p = define_primitive(
@@ -61,8 +65,8 @@ max_pool_argmax_p = define_primitive(
         axes,
     ),
     fallback.max_pool_argmax,
+    multiple_results=True,
 )
-max_pool_argmax_p.multiple_results = True
 
 max_pool_grad_p = define_primitive(
     "max_pool_grad",

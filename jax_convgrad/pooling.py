@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import jax
@@ -101,21 +102,20 @@ def _prepare(
             f"inputs must have {rank} spatial dimensions for window_shape {tuple(window_shape)} and one of "
             f"channels, but is of shape {x.shape}"
         )
+    leading, spatial = x.shape[: -rank - 1], x.shape[-rank - 1 : -1]
+    if math.prod(spatial) >= 2**31:
+        raise ValueError(f"inputs must have fewer than 2**31 positions, but is of shape {x.shape}")
     window = steps(window_shape, rank, "window_shape")
     stride = (1,) * rank if strides is None else steps(strides, rank, "strides")
     dilation = (1,) * rank if window_dilation is None else steps(window_dilation, rank, "window_dilation")
     spans = [dilated(taps, step) for taps, step in zip(window, dilation, strict=True)]
-    leading, spatial = x.shape[: -rank - 1], x.shape[-rank - 1 : -1]
     axes = tuple(
         Axis(size, taps, output_size(padded(size, lo, hi), span, step), step, lo, 1, apart)
         for size, taps, span, step, apart, (lo, hi) in zip(
             spatial, window, spans, stride, dilation, pads(padding, spatial, spans, stride), strict=True
         )
     )
-    batch = 1
-    for size in leading:
-        batch *= size
-    return jnp.reshape(x, (batch, *x.shape[-rank - 1 :])), axes, leading
+    return jnp.reshape(x, (math.prod(leading), *x.shape[-rank - 1 :])), axes, leading
 
 
 def _restore(y: jax.Array, leading: tuple[int, ...]) -> jax.Array:

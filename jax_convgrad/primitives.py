@@ -142,8 +142,23 @@ def bgrad(dy: jax.Array, channel_axis: int) -> jax.Array:
     return bgrad_p.bind(dy, channel_axis=channel_axis)
 
 
-def _bgrad_transpose(t: jax.Array, dy: Any, *, channel_axis: int) -> list[jax.Array]:
-    return [lax.broadcast_in_dim(t, dy.aval.shape, (channel_axis,))]
+def _spread(b: jax.Array, *, shape: tuple[int, ...], channel_axis: int) -> jax.Array:
+    return lax.broadcast_in_dim(b, shape, (channel_axis,))
 
 
-ad.deflinear2(bgrad_p, _bgrad_transpose)
+# A broadcast, which XLA fuses into what comes next; a primitive of its own so that its transpose is bgrad.
+spread_p = define_primitive(
+    "spread",
+    lambda b, *, shape, channel_axis: shaped(b, shape),
+    lambda platform, b, **params: _spread(b, **params),
+    _spread,
+)
+
+
+def spread(b: jax.Array, shape: tuple[int, ...], channel_axis: int) -> jax.Array:
+    """b[k] at every n and o of a y of the given shape: the transpose of ``bgrad``."""
+    return spread_p.bind(b, shape=shape, channel_axis=channel_axis)
+
+
+ad.deflinear2(bgrad_p, lambda t, dy, *, channel_axis: [spread(t, dy.aval.shape, channel_axis)])
+ad.deflinear2(spread_p, lambda t, b, *, shape, channel_axis: [bgrad(t, channel_axis)])
