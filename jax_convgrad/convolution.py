@@ -35,22 +35,25 @@ def conv_general_dilated(
 
         y[n,o,k] = Σ_{r,c} x[n,i,c] · w[r,c,k]   over all  o·stride + r·rhs_dilation − pad_lo = i·lhs_dilation
 
-    and likewise its gradients of every order in reverse mode (docs/derivation.md). Sums run in f32 for bf16
-    and f16, in the operands' dtype otherwise.
+    and likewise its gradients of every order (docs/derivation.md). Sums run in f32 for bf16 and f16, in the
+    operands' dtype otherwise. ``jax.lax`` computes where there are more than 3 spatial dimensions, and where
+    the dtype is none of those below: integers and bool, which have no gradient, and f8 and its likes.
 
     Args:
-      lhs: x, of rank 2 + 0 to 3 spatial dimensions; f32, f64, bf16 or f16.
+      lhs: x, of rank 2 and more; on the kernels f32, f64, bf16, f16, complex64 or complex128.
       rhs: w, of the same rank and dtype.
       window_strides: one stride a spatial dimension.
-      padding: "SAME", "SAME_LOWER", "VALID" or one (low, high) pair a spatial dimension; negative pads crop.
+      padding: "SAME", "SAME_LOWER", "VALID" or one (low, high) pair a spatial dimension, in any sequence;
+        negative pads crop.
       lhs_dilation: one input dilation a spatial dimension; None is ones.
       rhs_dilation: one filter dilation a spatial dimension; None is ones.
       dimension_numbers: None (NCHW, OIHW, NCHW), three strings, or a ``jax.lax.ConvDimensionNumbers``.
       feature_group_count: groups that channels are split into.
       batch_group_count: groups that the batch is split into, each with its own output channels.
-      precision: as in ``jax.lax``. The kernels compute f32 in full f32 whatever it says; it is passed on
-        where a platform has no kernels and ``jax.lax`` computes.
-      preferred_element_type: a wider dtype to compute in and return.
+      precision: as in ``jax.lax``, in each of its forms. The kernels compute f32 in full f32 whatever it
+        says; it is passed on where ``jax.lax`` computes.
+      preferred_element_type: the dtype to return, of the operands' kind and no narrower. The operands are
+        converted to it first (to f32 for bf16 and f16 of each other), which is a copy.
       out_sharding: must be None.
 
     Returns:
@@ -127,8 +130,8 @@ def conv(
     The sum is rounded to x's dtype before b is added, as in a convolution of ``jax.lax`` followed by ``+ b``.
 
     Args:
-      x: [N, spatial..., C] with 0 to 3 spatial dimensions (or as ``dimension_numbers`` says); f32, f64, bf16
-        or f16.
+      x: [N, spatial..., C] (or as ``dimension_numbers`` says). Of which dtypes and how many spatial
+        dimensions the kernels compute, and what ``jax.lax`` does, says ``conv_general_dilated``.
       w: [spatial..., C / groups, K], of the same dtype.
       b: [K], of the same dtype, or None. Its gradient is a kernel of its own, ``conv_bias_grad``.
       stride: one for all spatial dimensions, or one for each.
@@ -137,7 +140,7 @@ def conv(
       dilation: of the filter; one for all spatial dimensions, or one for each.
       groups: groups that the channels are split into.
       dimension_numbers: None (NHWC, HWIO, NHWC and their likes), or as in ``jax.lax.conv_general_dilated``.
-      activation: None, "relu" (its gradient at 0 is 0), or a function of y.
+      activation: None, "relu" (its gradient at 0 is 0; not for complex x), or a function of y.
       precision: as in ``conv_general_dilated``.
 
     Returns:

@@ -35,7 +35,8 @@ def conv_transpose(
     the strided convolution by the same filter, and runs as that, with no copy of the filter.
 
     Args:
-      lhs: x, channels last unless ``dimension_numbers`` says otherwise; f32, f64, bf16 or f16.
+      lhs: x, channels last unless ``dimension_numbers`` says otherwise; of a dtype as in
+        ``conv_general_dilated``.
       rhs: w, [spatial..., in, out], of the same dtype ([spatial..., out, in] with ``transpose_kernel``).
       strides: one a spatial dimension; the output is about that many times as large.
       padding: "SAME" or "VALID" of the convolution that this undoes, or one (low, high) pair a spatial
@@ -45,7 +46,7 @@ def conv_transpose(
       dimension_numbers: None (NHWC, HWIO, NHWC and their likes), or as in ``conv_general_dilated``.
       transpose_kernel: flip the taps and swap the filter's channel axes, as Keras does.
       precision: as in ``conv_general_dilated``.
-      preferred_element_type: a wider dtype to compute in and return.
+      preferred_element_type: as in ``conv_general_dilated``.
       use_consistent_padding: read pairs as strings are read.
 
     Returns:
