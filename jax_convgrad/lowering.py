@@ -11,8 +11,9 @@ import jax
 from jax.core import ShapedArray
 from jax.extend.core import Primitive
 from jax.interpreters import mlir
+from jax.sharding import PartitionSpec
 
-from jax_convgrad import ffi
+from jax_convgrad import ffi, sharding
 
 
 @functools.cache
@@ -30,12 +31,17 @@ def _warn_no_cuda_kernels() -> None:
 
 
 def define_primitive(
-    name: str, abstract: Callable[..., Any], native: Callable[..., Any], on_lax: Callable[..., Any]
+    name: str,
+    abstract: Callable[..., Any],
+    native: Callable[..., Any],
+    on_lax: Callable[..., Any],
+    factors: Callable[..., sharding.Factors],
 ) -> Primitive:
     """A primitive ``jax_convgrad_<name>``.
 
     ``abstract`` gives the result's ShapedArray (or a list of them), ``native(platform, *operands, **params)``
     calls the kernels and ``on_lax(*operands, **params)`` computes the same with ``jax.lax``.
+    ``factors(*operands, **params)`` says how the kernels may be split over devices.
     """
     primitive = Primitive(f"jax_convgrad_{name}")
     primitive.def_abstract_eval(abstract)
@@ -45,29 +51,32 @@ def define_primitive(
 
     primitive.def_impl(run_eagerly)
 
-    def on_platform(platform: str, *operands: jax.Array, **params: Any) -> Any:
-        if platform in ffi.backends:
-            return native(platform, *operands, **params)
-        if platform == "cuda":
-            _warn_no_cuda_kernels()
-        return on_lax(*operands, **params)
+    def on_platform(platform: str, splits: bool, *operands: jax.Array, **params: Any) -> Any:
+        if platform not in ffi.backends:
+            if platform == "cuda":
+                _warn_no_cuda_kernels()
+            return on_lax(*operands, **params)
+        kernel = functools.partial(native, platform)
+        if not splits:
+            return kernel(*operands, **params)
+        results = sharding.partitioned(kernel, factors(*operands, **params), params)(*operands)
+        return results if primitive.multiple_results else results[0]
 
-    def is_multiple() -> bool:
-        return primitive.multiple_results
+    def lower(function: Callable[..., Any], ctx: Any, *operands: Any, **params: Any) -> Any:
+        return mlir.lower_fun(function, multiple_results=primitive.multiple_results)(ctx, *operands, **params)
 
-    def lowering(function: Callable[..., Any]) -> Callable[..., Any]:
-        return lambda *args, **params: mlir.lower_fun(function, multiple_results=is_multiple())(
-            *args, **params
-        )
+    def lower_for(platform: str, ctx: Any, *operands: Any, **params: Any) -> Any:
+        function = functools.partial(on_platform, platform, sharding.is_splittable(ctx))
+        return lower(function, ctx, *operands, **params)
 
     for platform in ("cpu", "cuda"):
-        mlir.register_lowering(
-            primitive, lowering(functools.partial(on_platform, platform)), platform=platform
-        )
-    mlir.register_lowering(primitive, lowering(on_lax))
+        mlir.register_lowering(primitive, functools.partial(lower_for, platform), platform=platform)
+    mlir.register_lowering(primitive, functools.partial(lower, on_lax))
+    sharding.requires_devices(primitive)
     return primitive
 
 
 def shaped(array: Any, shape: Sequence[int], dtype: Any = None) -> ShapedArray:
-    """A result of the given shape, of ``array``'s dtype where none is given."""
-    return ShapedArray(tuple(shape), array.dtype if dtype is None else dtype)
+    """A result of the given shape, of ``array``'s dtype where none is given, and varying as ``array`` does."""
+    unsplit = array.sharding.update(spec=PartitionSpec(*(None for _ in shape)))
+    return array.update(shape=tuple(shape), dtype=dtype, weak_type=False, sharding=unsplit)

@@ -19,6 +19,7 @@ from jax.interpreters import ad
 from jax_convgrad import fallback, ffi
 from jax_convgrad.geometry import Axis
 from jax_convgrad.lowering import define_primitive, shaped
+from jax_convgrad.sharding import Factors
 
 
 def _pooled(x: Any, axes: tuple[Axis, ...]) -> tuple[int, ...]:
@@ -29,11 +30,23 @@ def _unpooled(y: Any, axes: tuple[Axis, ...]) -> tuple[int, ...]:
     return (y.shape[0], *(axis.input for axis in axes), y.shape[-1])
 
 
+def _factors(operands: int, results: int) -> Callable[..., Factors]:
+    """Pooling treats every image and channel alike: both may be split, and nothing is summed."""
+
+    def factors(*arrays: Any, **_: Any) -> Factors:
+        labels = ("n", *(None,) * (arrays[0].ndim - 2), "c")
+        sizes = {"n": arrays[0].shape[0], "c": arrays[0].shape[-1]}
+        return Factors((labels,) * operands, (labels,) * results, sizes)
+
+    return factors
+
+
 max_pool_p = define_primitive(
     "max_pool",
     lambda x, *, axes: shaped(x, _pooled(x, axes)),
     lambda platform, x, *, axes: ffi.pool(platform, "max_pool", [x], [(_pooled(x, axes), x.dtype)], axes)[0],
     fallback.max_pool,
+    _factors(1, 1),
 )
 
 max_pool_argmax_p = define_primitive(
@@ -47,6 +60,7 @@ max_pool_argmax_p = define_primitive(
         axes,
     ),
     fallback.max_pool_argmax,
+    _factors(1, 2),
 )
 max_pool_argmax_p.multiple_results = True
 
@@ -57,6 +71,7 @@ max_pool_grad_p = define_primitive(
         platform, "max_pool_grad", [dy, position], [(_unpooled(dy, axes), dy.dtype)], axes
     )[0],
     lambda dy, position, *, axes: fallback.max_pool_grad(dy, position, shape=_unpooled(dy, axes)),
+    _factors(2, 1),
 )
 
 max_pool_select_p = define_primitive(
@@ -66,6 +81,7 @@ max_pool_select_p = define_primitive(
         platform, "max_pool_select", [t, position], [(_pooled(t, axes), t.dtype)], axes
     )[0],
     lambda t, position, *, axes: fallback.max_pool_select(t, position),
+    _factors(2, 1),
 )
 
 avg_pool_p = define_primitive(
@@ -75,6 +91,7 @@ avg_pool_p = define_primitive(
         platform, "avg_pool", [x], [(_pooled(x, axes), x.dtype)], axes, count_include_pad
     )[0],
     fallback.avg_pool,
+    _factors(1, 1),
 )
 
 avg_pool_grad_p = define_primitive(
@@ -86,6 +103,7 @@ avg_pool_grad_p = define_primitive(
     lambda dy, *, axes, count_include_pad: fallback.avg_pool_grad(
         dy, shape=_unpooled(dy, axes), axes=axes, count_include_pad=count_include_pad
     ),
+    _factors(1, 1),
 )
 
 

@@ -12,6 +12,7 @@ which gives derivatives of every order. On a platform without kernels each is lo
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -24,8 +25,42 @@ from jax_convgrad.ffi import Dims
 from jax_convgrad.geometry import ConvGeometry
 from jax_convgrad.lowering import define_primitive, shaped
 from jax_convgrad.problem import arranged
+from jax_convgrad.sharding import Factors
 
 # --------------------------------------------------------------------------------- the three contractions
+
+
+def _labels(operands: str, result: str) -> Callable[..., Factors]:
+    """How a contraction that takes two of x, w and y, as named, and gives the third may be split."""
+
+    def factors(a: Any, b: Any, *, geometry: ConvGeometry, dimensions: Dims, **_: Any) -> Factors:
+        # Of grouped channels only w's own are not split with the groups.
+        c, k, own = ("c", "k", "c") if geometry.groups == 1 else ("g", "g", None)
+        rank = len(dimensions.x)
+        labels = {
+            name: arranged(spec, (*outer, *(None,) * (rank - 2)))
+            for name, spec, outer in (
+                ("x", dimensions.x, ("n", c)),
+                ("w", dimensions.w, (k, own)),
+                ("y", dimensions.y, ("n", k)),
+            )
+        }
+        sizes = {
+            label: array.shape[d]
+            for name, array in zip(operands, (a, b), strict=True)
+            for d, label in enumerate(labels[name])
+            if label is not None
+        }
+        if geometry.groups > 1:
+            sizes["g"] = geometry.groups
+        return Factors(tuple(labels[name] for name in operands), (labels[result],), sizes, _local_groups)
+
+    return factors
+
+
+def _local_groups(params: dict[str, Any], ways: Mapping[str, int]) -> dict[str, Any]:
+    geometry = params["geometry"]
+    return {**params, "geometry": ConvGeometry(geometry.axes, geometry.groups // ways.get("g", 1))}
 
 
 def _y_shape(x: Any, w: Any, geometry: ConvGeometry, dimensions: Dims) -> tuple[int, ...]:
@@ -51,6 +86,7 @@ fprop_p = define_primitive(
         platform, x, w, _y_shape(x, w, geometry, dimensions), geometry, dimensions
     ),
     fallback.fprop,
+    _labels("xw", "y"),
 )
 
 dgrad_p = define_primitive(
@@ -67,6 +103,7 @@ dgrad_p = define_primitive(
         dimensions=dimensions,
         precision=precision,
     ),
+    _labels("yw", "x"),
 )
 
 wgrad_p = define_primitive(
@@ -83,6 +120,7 @@ wgrad_p = define_primitive(
         dimensions=dimensions,
         precision=precision,
     ),
+    _labels("xy", "w"),
 )
 
 
@@ -130,6 +168,11 @@ bgrad_p = define_primitive(
     lambda dy, *, channel_axis: shaped(dy, (dy.shape[channel_axis],)),
     ffi.bgrad,
     fallback.bgrad,
+    lambda dy, *, channel_axis: Factors(
+        (tuple("k" if d == channel_axis else f"n{d}" for d in range(dy.ndim)),),
+        (("k",),),
+        {"k" if d == channel_axis else f"n{d}": size for d, size in enumerate(dy.shape)},
+    ),
 )
 
 
