@@ -7,12 +7,15 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import NamedSharding, PartitionSpec
 from jax.typing import ArrayLike, DTypeLike
 
 from jax_convgrad import gradients
 from jax_convgrad.arguments import accumulation_dtype, canonical_precision, float_arrays
+from jax_convgrad.axis_types import with_axis_types
 from jax_convgrad.ffi import Dims
 from jax_convgrad.geometry import ConvGeometry, conv_geometry, dilated, pads, steps
+from jax_convgrad.primitives import y_spec
 from jax_convgrad.problem import check_bias, check_channels, dimensions, per_axis, symmetric_pads
 
 
@@ -28,7 +31,7 @@ def conv_general_dilated(
     batch_group_count: int = 1,
     precision: Any = None,
     preferred_element_type: DTypeLike | None = None,
-    out_sharding: None = None,
+    out_sharding: NamedSharding | PartitionSpec | None = None,
 ) -> jax.Array:
     """``jax.lax.conv_general_dilated``, argument for argument, on this package's kernels.
 
@@ -50,7 +53,7 @@ def conv_general_dilated(
       precision: as in ``jax.lax``. The kernels compute f32 in full f32 whatever it says; it is passed on
         where a platform has no kernels and ``jax.lax`` computes.
       preferred_element_type: a wider dtype to compute in and return.
-      out_sharding: must be None.
+      out_sharding: how y is split over explicit mesh axes; None is the batch as x's and the channels as w's.
 
     Returns:
       y, of the operands' dtype or of ``preferred_element_type``. Where the window is larger than the padded
@@ -60,8 +63,6 @@ def conv_general_dilated(
       TypeError: dtypes that differ or are not supported, or an argument of the wrong kind.
       ValueError: an argument whose length, size or value does not fit.
     """
-    if out_sharding is not None:
-        raise ValueError(f"out_sharding must be None, no other is supported yet, but is {out_sharding}")
     x, w = float_arrays(lhs=lhs, rhs=rhs)
     dims = dimensions(x.shape, w.shape, dimension_numbers, ("lhs", "rhs"))
     axes = x.ndim - 2
@@ -85,11 +86,17 @@ def conv_general_dilated(
         x.shape, w.shape, dims, stride, padding, input_dilation, filter_dilation, feature_group_count
     )
     dtype = accumulation_dtype(preferred_element_type, x.dtype)
-    x, w = x.astype(dtype), w.astype(dtype)
-    if batch_groups > 1:
+    precision = canonical_precision(precision)
+
+    def convolution(x: jax.Array, w: jax.Array) -> jax.Array:
+        x, w = x.astype(dtype), w.astype(dtype)
+        if batch_groups == 1:
+            return gradients.convolution(x, w, None, False, geometry, dims, precision)
         x = _batch_groups_to_features(x, dims, batch_groups)
-        geometry = ConvGeometry(geometry.axes, batch_groups)
-    return gradients.convolution(x, w, None, False, geometry, dims, canonical_precision(precision))
+        grouped = ConvGeometry(geometry.axes, batch_groups)
+        return gradients.convolution(x, w, None, False, grouped, dims, precision)
+
+    return with_axis_types(convolution, (x, w), lambda specs: y_spec(specs[0], specs[1], dims), out_sharding)
 
 
 def conv(

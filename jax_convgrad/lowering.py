@@ -77,6 +77,6 @@ def define_primitive(
 
 
 def shaped(array: Any, shape: Sequence[int], dtype: Any = None) -> ShapedArray:
-    """A result of the given shape, of ``array``'s dtype where none is given, and varying as ``array`` does."""
+    """A result of the given shape that varies as ``array`` does, of its dtype where none is given."""
     unsplit = array.sharding.update(spec=PartitionSpec(*(None for _ in shape)))
     return array.update(shape=tuple(shape), dtype=dtype, weak_type=False, sharding=unsplit)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +11,7 @@ from jax.typing import ArrayLike
 
 from jax_convgrad import gradients
 from jax_convgrad.arguments import float_arrays
+from jax_convgrad.axis_types import with_axis_types
 from jax_convgrad.geometry import MAX_AXES, Axis, output_size, padded, pads, steps
 
 
@@ -38,8 +40,8 @@ def max_pool(
       TypeError: the dtype is not one of the four, or an argument is of the wrong kind.
       ValueError: an argument's length or value does not fit.
     """
-    x, axes, leading = _prepare(inputs, window_shape, strides, padding)
-    return _restore(gradients.max_pool(x, axes), leading)
+    x, axes = _prepare(inputs, window_shape, strides, padding)
+    return _over_leading(lambda x: gradients.max_pool(x, axes), x, len(axes))
 
 
 def avg_pool(
@@ -68,8 +70,8 @@ def avg_pool(
       TypeError: the dtype is not one of the four, or an argument is of the wrong kind.
       ValueError: an argument's length or value does not fit.
     """
-    x, axes, leading = _prepare(inputs, window_shape, strides, padding)
-    return _restore(gradients.avg_pool(x, axes, bool(count_include_pad)), leading)
+    x, axes = _prepare(inputs, window_shape, strides, padding)
+    return _over_leading(lambda x: gradients.avg_pool(x, axes, bool(count_include_pad)), x, len(axes))
 
 
 def _prepare(
@@ -77,8 +79,8 @@ def _prepare(
     window_shape: Sequence[int],
     strides: Sequence[int] | None,
     padding: str | Sequence[tuple[int, int]],
-) -> tuple[jax.Array, tuple[Axis, ...], tuple[int, ...]]:
-    """x as [N, spatial..., C], the relation along each axis, and the batch dimensions that N stands for."""
+) -> tuple[jax.Array, tuple[Axis, ...]]:
+    """x, and the relation along each of its spatial axes."""
     (x,) = float_arrays(inputs=inputs)
     try:
         rank = len(window_shape)
@@ -93,18 +95,24 @@ def _prepare(
         )
     window = steps(window_shape, rank, "window_shape")
     stride = (1,) * rank if strides is None else steps(strides, rank, "strides")
-    leading, spatial = x.shape[: -rank - 1], x.shape[-rank - 1 : -1]
+    spatial = x.shape[-rank - 1 : -1]
     axes = tuple(
         Axis(size, taps, output_size(padded(size, lo, hi), taps, step), step, lo)
         for size, taps, step, (lo, hi) in zip(
             spatial, window, stride, pads(padding, spatial, window, stride), strict=True
         )
     )
-    batch = 1
-    for size in leading:
-        batch *= size
-    return jnp.reshape(x, (batch, *x.shape[-rank - 1 :])), axes, leading
+    return x, axes
 
 
-def _restore(y: jax.Array, leading: tuple[int, ...]) -> jax.Array:
-    return jnp.reshape(y, (*leading, *y.shape[1:]))
+def _over_leading(pool: Callable[[jax.Array], jax.Array], x: jax.Array, rank: int) -> jax.Array:
+    """``pool`` of x as [N, spatial..., C], where N stands for all of its leading dimensions."""
+    leading = x.shape[: -rank - 1]
+
+    def run(x: jax.Array) -> jax.Array:
+        y = pool(jnp.reshape(x, (math.prod(leading), *x.shape[-rank - 1 :])))
+        return jnp.reshape(y, (*leading, *y.shape[1:]))
+
+    return with_axis_types(
+        run, (x,), lambda specs: (*specs[0][: len(leading)], *(None,) * rank, specs[0][-1])
+    )

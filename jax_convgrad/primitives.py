@@ -21,6 +21,7 @@ from jax.interpreters import ad
 
 from jax_convgrad import fallback, ffi
 from jax_convgrad.arguments import Precision
+from jax_convgrad.axis_types import Spec
 from jax_convgrad.ffi import Dims
 from jax_convgrad.geometry import ConvGeometry
 from jax_convgrad.lowering import define_primitive, shaped
@@ -30,20 +31,23 @@ from jax_convgrad.sharding import Factors
 # --------------------------------------------------------------------------------- the three contractions
 
 
-def _labels(operands: str, result: str) -> Callable[..., Factors]:
+def _at(spec: tuple[int, ...], first: Any, second: Any) -> tuple[Any, ...]:
+    """What is said of each dimension, in their order, when nothing is said of the spatial ones."""
+    parts: list[Any] = [None] * len(spec)
+    parts[spec[0]], parts[spec[1]] = first, second
+    return tuple(parts)
+
+
+def _factors(operands: str, result: str) -> Callable[..., Factors]:
     """How a contraction that takes two of x, w and y, as named, and gives the third may be split."""
 
     def factors(a: Any, b: Any, *, geometry: ConvGeometry, dimensions: Dims, **_: Any) -> Factors:
-        # Of grouped channels only w's own are not split with the groups.
+        # With groups the channels of x and y are split between those, and a group's own channels in w are not.
         c, k, own = ("c", "k", "c") if geometry.groups == 1 else ("g", "g", None)
-        rank = len(dimensions.x)
         labels = {
-            name: arranged(spec, (*outer, *(None,) * (rank - 2)))
-            for name, spec, outer in (
-                ("x", dimensions.x, ("n", c)),
-                ("w", dimensions.w, (k, own)),
-                ("y", dimensions.y, ("n", k)),
-            )
+            "x": _at(dimensions.x, "n", c),
+            "w": _at(dimensions.w, k, own),
+            "y": _at(dimensions.y, "n", k),
         }
         sizes = {
             label: array.shape[d]
@@ -79,6 +83,27 @@ def _w_shape(x: Any, dy: Any, geometry: ConvGeometry, dimensions: Dims) -> tuple
     return arranged(dimensions.w, (dy.shape[dimensions.y[1]], group_in, *geometry.filter_shape))
 
 
+# How a result is split over explicit mesh axes, by how its operands are. It does not have the axes of what is
+# summed over; spatial positions are gathered, and channels of groups go by the filter's.
+
+
+def y_spec(x: Spec, w: Spec, dimensions: Dims) -> Spec:
+    """The result's of ``fprop``."""
+    return _at(dimensions.y, x[dimensions.x[0]], w[dimensions.w[0]])
+
+
+def x_spec(dy: Spec, w: Spec, geometry: ConvGeometry, dimensions: Dims) -> Spec:
+    """The result's of ``dgrad``."""
+    channels = w[dimensions.w[1]] if geometry.groups == 1 else None
+    return _at(dimensions.x, dy[dimensions.y[0]], channels)
+
+
+def w_spec(x: Spec, dy: Spec, geometry: ConvGeometry, dimensions: Dims) -> Spec:
+    """The result's of ``wgrad``."""
+    channels = x[dimensions.x[1]] if geometry.groups == 1 else None
+    return _at(dimensions.w, dy[dimensions.y[1]], channels)
+
+
 fprop_p = define_primitive(
     "fprop",
     lambda x, w, *, geometry, dimensions, precision: shaped(x, _y_shape(x, w, geometry, dimensions)),
@@ -86,7 +111,7 @@ fprop_p = define_primitive(
         platform, x, w, _y_shape(x, w, geometry, dimensions), geometry, dimensions
     ),
     fallback.fprop,
-    _labels("xw", "y"),
+    _factors("xw", "y"),
 )
 
 dgrad_p = define_primitive(
@@ -103,7 +128,7 @@ dgrad_p = define_primitive(
         dimensions=dimensions,
         precision=precision,
     ),
-    _labels("yw", "x"),
+    _factors("yw", "x"),
 )
 
 wgrad_p = define_primitive(
@@ -120,7 +145,7 @@ wgrad_p = define_primitive(
         dimensions=dimensions,
         precision=precision,
     ),
-    _labels("xy", "w"),
+    _factors("xy", "w"),
 )
 
 

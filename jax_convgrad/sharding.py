@@ -4,10 +4,10 @@ Every dimension of x, w and y is one letter of the sums, or a spatial position:
 
     y[n,o,k] = Σ_{r,c} x[n,i,c] · w[r,c,k]        x: n c    w: c k    y: n k
 
-A letter that is split the same way in all arrays that have it leaves each device a smaller problem of the same
-kind. Where it is a letter that is summed over (c in fprop, k in dgrad, n in wgrad) each device has a partial
-sum, and one all-reduce adds them. With groups the letter g stands for the channels of x, w and y together,
-split between groups only. Spatial positions are not split: XLA gathers them first.
+A letter that is split the same way in all arrays that have it leaves each device a smaller problem of the
+same kind. Where it is a letter that is summed over (c in fprop, k in dgrad, n in wgrad) each device has a
+partial sum, and one all-reduce adds them. With groups the letter g stands for the channels of x, w and y
+together, split between groups only. Spatial positions are not split: XLA gathers them first.
 """
 
 from __future__ import annotations
@@ -23,7 +23,18 @@ from jax import lax
 from jax._src import dispatch
 from jax.experimental.custom_partitioning import custom_partitioning
 from jax.extend.core import Primitive
-from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding
+from jax.sharding import (
+    AbstractMesh,
+    AxisType,
+    Mesh,
+    NamedSharding,
+    PartitionSpec,
+    Sharding,
+    get_abstract_mesh,
+    use_abstract_mesh,
+)
+
+_NO_MESH = AbstractMesh((), ())
 
 Labels = tuple[str | None, ...]
 """One array's dimensions: the letter each is, or None for one that is never split."""
@@ -67,11 +78,18 @@ def requires_devices(primitive: Primitive) -> None:
 
 
 def is_splittable(ctx: Any) -> bool:
-    """Whether the computation that is being lowered may be partitioned by a callback.
+    """Whether the computation that is being lowered may be partitioned by a callback; else XLA gathers.
 
-    An exported one may not, since what is called back is not there where it is loaded: XLA then gathers.
+    An exported one may not, since what is called back is not there where it is loaded. Nor can JAX describe
+    to a callback what is split over some axes by hand, in shard_map, and over the others by XLA; and the
+    older partitioner, GSPMD, reads no Shardy rule.
     """
-    return not ctx.module_context.lowering_parameters.for_export
+    by_hand = {kind is AxisType.Manual for kind in get_abstract_mesh().axis_types}
+    return (
+        getattr(jax.config, "jax_use_shardy_partitioner", True)
+        and not ctx.module_context.lowering_parameters.for_export
+        and by_hand != {True, False}
+    )
 
 
 def partitioned(
@@ -91,8 +109,10 @@ def partitioned(
         reduced = tuple(name for label in factors.summed for name in axes.get(label, ()))
 
         def part(*shards: jax.Array) -> tuple[jax.Array, ...]:
-            sums = _as_tuple(native(*shards, **local))
-            return tuple(lax.psum(array, reduced) for array in sums) if reduced else sums
+            # A context's mesh, which is about the whole arrays, would else get into the sum's own types.
+            with use_abstract_mesh(_NO_MESH):
+                sums = _as_tuple(native(*shards, **local))
+                return tuple(lax.psum(array, reduced) for array in sums) if reduced else sums
 
         def shardings(of: Sequence[Labels]) -> tuple[NamedSharding, ...]:
             specs = [
@@ -105,7 +125,7 @@ def partitioned(
     def rule(mesh: Mesh, operands: Sequence[Any], results: Sequence[Any]) -> tuple[str, dict[str, Any]]:
         return _shardy_rule(factors, [*operands, *results])
 
-    # Shardings are taken as XLA has them: they may split a part of a mesh axis, which no PartitionSpec can say.
+    # Shardings are taken as XLA has them: a part of a mesh axis may be split over, as no PartitionSpec can say.
     whole.def_partition(partition, sharding_rule=rule, decode_shardings=False)
     return whole
 
@@ -114,11 +134,11 @@ def _as_tuple(results: Any) -> tuple[jax.Array, ...]:
     return tuple(results) if isinstance(results, Sequence) else (results,)
 
 
-# ----------------------------------------------------------------------------------------- what Shardy is told
+# ------------------------------------------------------------------------------------------ what XLA is told
 
 
 def _shardy_rule(factors: Factors, types: Sequence[Any]) -> tuple[str, dict[str, Any]]:
-    """The rule in Shardy's notation, "n s0 s1 c, s2 s3 c k -> n s4 s5 k", and which letters are special.
+    """Shardy's rule, such as "n s0 s1 c, s2 s3 c k -> n s4 s5 k", and which of its letters are special.
 
     Channels of different numbers in the same groups are products (g s6) and (g s7), of which g alone may be
     split.
@@ -131,6 +151,8 @@ def _shardy_rule(factors: Factors, types: Sequence[Any]) -> tuple[str, dict[str,
         if label == "g"
     }
     products = len(channels) > 1
+    # Where g does not take all of a mesh axis, JAX before 0.9.2 fails on a result split over a part of it.
+    gathered = products and jax.__version_info__ < (0, 9, 2)
     whole: list[str] = []
     sizes: dict[str, int] = {}
 
@@ -139,11 +161,13 @@ def _shardy_rule(factors: Factors, types: Sequence[Any]) -> tuple[str, dict[str,
         return whole[-1]
 
     def term(label: str | None, size: int) -> str:
+        if label is None or (label == "g" and gathered):
+            return unsplit()
         if label == "g" and products:
             inner = unsplit()
             sizes["g"], sizes[inner] = factors.sizes["g"], size // factors.sizes["g"]
             return f"(g {inner})"
-        return label or unsplit()
+        return label
 
     terms = [
         " ".join(term(label, size) for label, size in zip(labels, t.shape, strict=True))
@@ -158,7 +182,7 @@ def _shardy_rule(factors: Factors, types: Sequence[Any]) -> tuple[str, dict[str,
     }
 
 
-# ------------------------------------------------------------------------------- what XLA has decided, and we do
+# --------------------------------------------------------------------------- what it decided, and what we do
 
 
 def _prime_factors(size: int) -> list[int]:
@@ -198,7 +222,7 @@ def _split_of(sharding: Sharding | None, rank: int, atoms: Mesh) -> tuple[tuple[
         # How far a part moves along d when one atom's coordinate goes from 0 to 1.
         strides = {}
         for axis, name in enumerate(atoms.axis_names):
-            step = starts[origin[:axis] + (1,) + origin[axis + 1 :]][d] - starts[origin][d]
+            step = starts[(*origin[:axis], 1, *origin[axis + 1 :])][d] - starts[origin][d]
             if step:
                 strides[name] = step
                 along = [1] * len(origin)
@@ -217,7 +241,7 @@ def _split_of(sharding: Sharding | None, rank: int, atoms: Mesh) -> tuple[tuple[
 def _agree(factors: Factors, atoms: Mesh, arrays: Sequence[Any]) -> dict[str, tuple[str, ...]]:
     """One split for each letter; ``arrays`` are the results, then the operands.
 
-    What is not divisible is not split that far, since the filling of a last, smaller part would be summed too.
+    What does not divide is not split that far, as the filling of a last, smaller part would be summed too.
     """
     axes: dict[str, tuple[str, ...]] = {}
     taken: set[str] = set()
