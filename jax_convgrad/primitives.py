@@ -42,7 +42,7 @@ def _factors(operands: str, result: str) -> Callable[..., Factors]:
     """How a contraction that takes two of x, w and y, as named, and gives the third may be split."""
 
     def factors(a: Any, b: Any, *, geometry: ConvGeometry, dimensions: Dims, **_: Any) -> Factors:
-        # With groups the channels of x and y are split between those, and a group's own channels in w are not.
+        # With groups it is those that are split, in x, w and y alike, and not the channels of one.
         c, k, own = ("c", "k", "c") if geometry.groups == 1 else ("g", "g", None)
         labels = {
             "x": _at(dimensions.x, "n", c),

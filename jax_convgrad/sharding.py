@@ -125,7 +125,7 @@ def partitioned(
     def rule(mesh: Mesh, operands: Sequence[Any], results: Sequence[Any]) -> tuple[str, dict[str, Any]]:
         return _shardy_rule(factors, [*operands, *results])
 
-    # Shardings are taken as XLA has them: a part of a mesh axis may be split over, as no PartitionSpec can say.
+    # Shardings come undecoded, as XLA may split over a part of a mesh axis, for which JAX has no name.
     whole.def_partition(partition, sharding_rule=rule, decode_shardings=False)
     return whole
 
