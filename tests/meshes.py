@@ -5,7 +5,7 @@ from collections import Counter
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, NamedSharding
+from jax.sharding import AbstractMesh, AxisType, NamedSharding, use_abstract_mesh
 from jax.sharding import PartitionSpec as P
 
 MESHES = {"8": ((8,), ("a",)), "4x2": ((4, 2), ("a", "b"))}
@@ -20,6 +20,12 @@ def make(name, axis_type=AxisType.Auto):
 
 def place(mesh, arrays, specs):
     return [jax.device_put(a, NamedSharding(mesh, P(*s))) for a, s in zip(arrays, specs, strict=True)]
+
+
+def unsharded(f, *arrays):
+    """f(*arrays) on one device, whatever mesh the context has."""
+    with use_abstract_mesh(AbstractMesh((), ())):
+        return jax.jit(f)(*arrays)
 
 
 def collectives(compiled):
