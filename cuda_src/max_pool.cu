@@ -67,7 +67,9 @@ __global__ void max_pool_select_kernel(PoolProblem p, const Stored* t, const int
     const int64_t c = at % p.channels;
     const int64_t n = at / p.channels / p.outputs();
     const int64_t i = position[at];
-    selected[at] = i == kNone ? narrow<Stored>(0) : t[(n * p.inputs() + i) * p.channels + c];
+    // Positions are a buffer's content, which no handler has checked.
+    const bool inside = i >= 0 && i < p.inputs();
+    selected[at] = inside ? t[(n * p.inputs() + i) * p.channels + c] : narrow<Stored>(0);
   }
 }
 

@@ -154,13 +154,15 @@ PoolProblem decode_pool(const ffi::Dictionary& attributes, ffi::AnyBuffer x, ffi
   problem.batch = in.front();
   problem.channels = in.back();
   problem.count_include_pad = count_include_pad;
-  int64_t positions = 1;
+  int64_t positions = 1, taps = 1;
   for (size_t a = 0; a < axes; ++a) {
     problem.axis[kAxes - axes + a] =
         Axis{in[1 + a], window[a], out[1 + a], stride[a], pad_lo[a], 1, filter_dilation[a]};
     // Sizes are below 2^31, so one product past the bound is still far from 64 bits.
     positions *= in[1 + a];
+    taps *= window[a];
     if (positions > kMaxSize) fail("x ", text(in), " has 2^31 positions or more");
+    if (taps > kMaxSize) fail("window ", text(window), " has 2^31 taps or more");
   }
   return problem;
 }
@@ -170,6 +172,7 @@ BiasProblem decode_bias(const ffi::Dictionary& attributes, ffi::AnyBuffer dy, ff
   const int64_t rank = static_cast<int64_t>(dy.dimensions().size());
   if (channel_axis < 0 || channel_axis >= rank)
     fail("channel_axis is ", channel_axis, ", dy has ", rank, " dimensions");
+  check_sizes(dy);
   if (db.element_type() != dy.element_type()) fail("dy and db must have one dtype");
   BiasProblem problem;
   problem.dtype = decode_dtype(dy);
@@ -194,6 +197,8 @@ int32_t* checked_position(ffi::AnyBuffer position, ffi::AnyBuffer y) {
 }
 
 void* checked_workspace(ffi::AnyBuffer workspace, int64_t bytes) {
+  // Bytes, and nothing that XLA packs several of into one.
+  if (workspace.element_type() != ffi::DataType::U8) fail("the workspace must be uint8");
   const int64_t given = static_cast<int64_t>(workspace.size_bytes());
   if (given < bytes) fail("the workspace has ", given, " bytes, the kernel needs ", bytes);
   return workspace.untyped_data();

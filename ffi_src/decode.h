@@ -13,7 +13,7 @@ namespace convgrad {
 
 namespace ffi = xla::ffi;
 
-// Becomes an INVALID_ARGUMENT status at the handler's edge (ffi_src/guard.h).
+// Becomes an INVALID_ARGUMENT status at the handler's edge.
 struct InvalidArgument : std::invalid_argument {
   using std::invalid_argument::invalid_argument;
 };

@@ -39,9 +39,8 @@ Work plan_wgrad(const Call& call) {
   call.expect(2, 2);
   check_kernel(call);
   const ffi::AnyBuffer x = call.operand(0), dy = call.operand(1), dw = call.result(0);
-  const ConvProblem problem = decode_conv(call.attributes, x, dw, dy);
-  checked_workspace(call.result(1), wgrad_workspace_bytes(problem));
-  return wgrad(problem, x.untyped_data(), dy.untyped_data(), dw.untyped_data());
+  return wgrad(decode_conv(call.attributes, x, dw, dy), x.untyped_data(), dy.untyped_data(),
+               dw.untyped_data());
 }
 
 Work plan_bgrad(const Call& call) {

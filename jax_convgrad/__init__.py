@@ -9,6 +9,8 @@ from jax_convgrad.convolution import conv, conv_general_dilated, conv_transpose
 from jax_convgrad.gradient_functions import conv_bias_grad, conv_filter_grad, conv_input_grad
 from jax_convgrad.pooling import avg_pool, max_pool
 
+__version__ = "0.1.0"
+
 __all__ = [
     "avg_pool",
     "conv",

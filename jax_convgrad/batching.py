@@ -103,6 +103,14 @@ def _bgrad_rule(
     return _unfold(db, dy.shape[at], 0, 1), 0
 
 
+def _spread_rule(
+    args: Sequence[jax.Array], mapped: Sequence[int], *, shape: tuple[int, ...], channel_axis: int
+) -> tuple[jax.Array, int]:
+    (b,), (at,) = args, mapped
+    rows = jnp.moveaxis(b, at, 0)
+    return jax.lax.broadcast_in_dim(rows, (rows.shape[0], *shape), (0, channel_axis + 1)), 0
+
+
 def _pool_rule(primitive: Primitive) -> Callable[..., Any]:
     """Pooling treats every image alike: the mapped axis joins the batch."""
 
@@ -127,6 +135,7 @@ def register() -> None:
     rules[primitives.dgrad_p] = _contraction_rule(primitives.dgrad_p, "yw", "x")
     rules[primitives.wgrad_p] = _contraction_rule(primitives.wgrad_p, "xy", "w")
     rules[primitives.bgrad_p] = _bgrad_rule
+    rules[primitives.spread_p] = _spread_rule
     for primitive in (
         pool_primitives.max_pool_p,
         pool_primitives.max_pool_argmax_p,

@@ -114,6 +114,8 @@ def conv(
 ) -> jax.Array:
     """A convolution layer: activation(Σ_{r,c} x[n,i,c] · w[r,c,k] + b[k]), channels last by default.
 
+    The sum is rounded to x's dtype before b is added, as in a convolution of ``jax.lax`` followed by ``+ b``.
+
     Args:
       x: [N, spatial..., C] with 0 to 3 spatial dimensions (or as ``dimension_numbers`` says); f32, f64, bf16
         or f16.
@@ -142,9 +144,9 @@ def conv(
     if b is not None:
         _, b = float_arrays(x=x, b=b)
         check_bias(b.shape, w.shape[dims.w[0]])
-    if activation is not None and activation != "relu" and not callable(activation):
+    relu = isinstance(activation, str) and activation == "relu"
+    if not (activation is None or relu or callable(activation)):
         raise ValueError(f'activation must be None, "relu" or a function, not {activation!r}')
-    relu = activation == "relu"
     y = gradients.convolution(x, w, b, relu, geometry, dims, canonical_precision(precision))
     return activation(y) if callable(activation) else y
 

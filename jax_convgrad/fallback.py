@@ -127,7 +127,7 @@ def _volume(x: jax.Array) -> int:
 def max_pool_select(t: jax.Array, position: jax.Array) -> jax.Array:
     """t at the chosen positions, 0 where there is none."""
     flat_t = t.reshape((t.shape[0], _volume(t), t.shape[-1]))
-    flat_at = position.reshape((position.shape[0], -1, position.shape[-1]))
+    flat_at = position.reshape((position.shape[0], _volume(position), position.shape[-1]))
     chosen = jnp.take_along_axis(flat_t, jnp.maximum(flat_at, 0), axis=1, mode="clip")
     return jnp.where(flat_at >= 0, chosen, 0).reshape(position.shape)
 

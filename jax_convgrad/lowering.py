@@ -24,7 +24,7 @@ def _jitted(primitive: Primitive, params: tuple[tuple[str, Any], ...]) -> Callab
 @functools.cache
 def _warn_no_cuda_kernels() -> None:
     warnings.warn(
-        "jax_convgrad was built without CUDA kernels, so on this GPU it computes with jax.lax. "
+        "jax_convgrad was built without CUDA kernels, so for CUDA it computes with jax.lax. "
         "Install it where nvcc is found, with -C cmake.define.JAX_CONVGRAD_CUDA=ON, to have them.",
         stacklevel=2,
     )
@@ -35,19 +35,25 @@ def define_primitive(
     abstract: Callable[..., Any],
     native: Callable[..., Any],
     on_lax: Callable[..., Any],
-    factors: Callable[..., sharding.Factors],
+    *,
+    factors: Callable[..., sharding.Factors] | None = None,
+    multiple_results: bool = False,
 ) -> Primitive:
     """A primitive ``jax_convgrad_<name>``.
 
     ``abstract`` gives the result's ShapedArray (or a list of them), ``native(platform, *operands, **params)``
     calls the kernels and ``on_lax(*operands, **params)`` computes the same with ``jax.lax``.
-    ``factors(*operands, **params)`` says how the kernels may be split over devices.
+    ``factors(*operands, **params)`` says how the kernels may be split over devices; XLA knows by itself where
+    no kernel is called.
     """
     primitive = Primitive(f"jax_convgrad_{name}")
+    primitive.multiple_results = multiple_results
     primitive.def_abstract_eval(abstract)
 
     def run_eagerly(*operands: jax.Array, **params: Any) -> Any:
-        return _jitted(primitive, tuple(params.items()))(*operands)
+        # Under jax.disable_jit (and jax_debug_nans, which uses it) jit would come straight back to this.
+        with jax.disable_jit(False):
+            return _jitted(primitive, tuple(params.items()))(*operands)
 
     primitive.def_impl(run_eagerly)
 
@@ -57,13 +63,13 @@ def define_primitive(
                 _warn_no_cuda_kernels()
             return on_lax(*operands, **params)
         kernel = functools.partial(native, platform)
-        if not splits:
+        if factors is None or not splits:
             return kernel(*operands, **params)
         results = sharding.partitioned(kernel, factors(*operands, **params), params)(*operands)
-        return results if primitive.multiple_results else results[0]
+        return results if multiple_results else results[0]
 
     def lower(function: Callable[..., Any], ctx: Any, *operands: Any, **params: Any) -> Any:
-        return mlir.lower_fun(function, multiple_results=primitive.multiple_results)(ctx, *operands, **params)
+        return mlir.lower_fun(function, multiple_results=multiple_results)(ctx, *operands, **params)
 
     def lower_for(platform: str, ctx: Any, *operands: Any, **params: Any) -> Any:
         function = functools.partial(on_platform, platform, sharding.is_splittable(ctx))

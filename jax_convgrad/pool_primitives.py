@@ -46,7 +46,7 @@ max_pool_p = define_primitive(
     lambda x, *, axes: shaped(x, _pooled(x, axes)),
     lambda platform, x, *, axes: ffi.pool(platform, "max_pool", [x], [(_pooled(x, axes), x.dtype)], axes)[0],
     fallback.max_pool,
-    _factors(1, 1),
+    factors=_factors(1, 1),
 )
 
 max_pool_argmax_p = define_primitive(
@@ -60,9 +60,9 @@ max_pool_argmax_p = define_primitive(
         axes,
     ),
     fallback.max_pool_argmax,
-    _factors(1, 2),
+    factors=_factors(1, 2),
+    multiple_results=True,
 )
-max_pool_argmax_p.multiple_results = True
 
 max_pool_grad_p = define_primitive(
     "max_pool_grad",
@@ -71,7 +71,7 @@ max_pool_grad_p = define_primitive(
         platform, "max_pool_grad", [dy, position], [(_unpooled(dy, axes), dy.dtype)], axes
     )[0],
     lambda dy, position, *, axes: fallback.max_pool_grad(dy, position, shape=_unpooled(dy, axes)),
-    _factors(2, 1),
+    factors=_factors(2, 1),
 )
 
 max_pool_select_p = define_primitive(
@@ -81,7 +81,7 @@ max_pool_select_p = define_primitive(
         platform, "max_pool_select", [t, position], [(_pooled(t, axes), t.dtype)], axes
     )[0],
     lambda t, position, *, axes: fallback.max_pool_select(t, position),
-    _factors(2, 1),
+    factors=_factors(2, 1),
 )
 
 avg_pool_p = define_primitive(
@@ -91,7 +91,7 @@ avg_pool_p = define_primitive(
         platform, "avg_pool", [x], [(_pooled(x, axes), x.dtype)], axes, count_include_pad
     )[0],
     fallback.avg_pool,
-    _factors(1, 1),
+    factors=_factors(1, 1),
 )
 
 avg_pool_grad_p = define_primitive(
@@ -103,7 +103,7 @@ avg_pool_grad_p = define_primitive(
     lambda dy, *, axes, count_include_pad: fallback.avg_pool_grad(
         dy, shape=_unpooled(dy, axes), axes=axes, count_include_pad=count_include_pad
     ),
-    _factors(1, 1),
+    factors=_factors(1, 1),
 )
 
 

@@ -93,9 +93,11 @@ def _prepare(
             f"inputs must have {rank} spatial dimensions for window_shape {tuple(window_shape)} and one of "
             f"channels, but is of shape {x.shape}"
         )
+    spatial = x.shape[-rank - 1 : -1]
+    if math.prod(spatial) >= 2**31:
+        raise ValueError(f"inputs must have fewer than 2**31 positions, but is of shape {x.shape}")
     window = steps(window_shape, rank, "window_shape")
     stride = (1,) * rank if strides is None else steps(strides, rank, "strides")
-    spatial = x.shape[-rank - 1 : -1]
     axes = tuple(
         Axis(size, taps, output_size(padded(size, lo, hi), taps, step), step, lo)
         for size, taps, step, (lo, hi) in zip(

@@ -111,7 +111,7 @@ fprop_p = define_primitive(
         platform, x, w, _y_shape(x, w, geometry, dimensions), geometry, dimensions
     ),
     fallback.fprop,
-    _factors("xw", "y"),
+    factors=_factors("xw", "y"),
 )
 
 dgrad_p = define_primitive(
@@ -128,7 +128,7 @@ dgrad_p = define_primitive(
         dimensions=dimensions,
         precision=precision,
     ),
-    _factors("yw", "x"),
+    factors=_factors("yw", "x"),
 )
 
 wgrad_p = define_primitive(
@@ -145,7 +145,7 @@ wgrad_p = define_primitive(
         dimensions=dimensions,
         precision=precision,
     ),
-    _factors("xy", "w"),
+    factors=_factors("xy", "w"),
 )
 
 
@@ -193,7 +193,7 @@ bgrad_p = define_primitive(
     lambda dy, *, channel_axis: shaped(dy, (dy.shape[channel_axis],)),
     ffi.bgrad,
     fallback.bgrad,
-    lambda dy, *, channel_axis: Factors(
+    factors=lambda dy, *, channel_axis: Factors(
         (tuple("k" if d == channel_axis else f"n{d}" for d in range(dy.ndim)),),
         (("k",),),
         {"k" if d == channel_axis else f"n{d}": size for d, size in enumerate(dy.shape)},
@@ -206,8 +206,23 @@ def bgrad(dy: jax.Array, channel_axis: int) -> jax.Array:
     return bgrad_p.bind(dy, channel_axis=channel_axis)
 
 
-def _bgrad_transpose(t: jax.Array, dy: Any, *, channel_axis: int) -> list[jax.Array]:
-    return [lax.broadcast_in_dim(t, dy.aval.shape, (channel_axis,))]
+def _spread(b: jax.Array, *, shape: tuple[int, ...], channel_axis: int) -> jax.Array:
+    return lax.broadcast_in_dim(b, shape, (channel_axis,))
 
 
-ad.deflinear2(bgrad_p, _bgrad_transpose)
+# A broadcast, which XLA fuses into what comes next; a primitive of its own so that its transpose is bgrad.
+spread_p = define_primitive(
+    "spread",
+    lambda b, *, shape, channel_axis: shaped(b, shape),
+    lambda platform, b, **params: _spread(b, **params),
+    _spread,
+)
+
+
+def spread(b: jax.Array, shape: tuple[int, ...], channel_axis: int) -> jax.Array:
+    """b[k] at every n and o of a y of the given shape: the transpose of ``bgrad``."""
+    return spread_p.bind(b, shape=shape, channel_axis=channel_axis)
+
+
+ad.deflinear2(bgrad_p, lambda t, dy, *, channel_axis: [spread(t, dy.aval.shape, channel_axis)])
+ad.deflinear2(spread_p, lambda t, b, *, shape, channel_axis: [bgrad(t, channel_axis)])

@@ -113,7 +113,8 @@ def per_axis(value: Any, axes: int, name: str) -> tuple[int, ...]:
     try:
         value = (operator.index(value),) * axes
     except TypeError:
-        pass
+        if not hasattr(value, "__iter__"):
+            raise TypeError(f"{name} must be an integer or a sequence of {axes}, not {value!r}") from None
     return steps(value, axes, name)
 
 
