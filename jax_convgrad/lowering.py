@@ -8,12 +8,14 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.core import ShapedArray
 from jax.extend.core import Primitive
 from jax.interpreters import mlir
 from jax.sharding import PartitionSpec
 
 from jax_convgrad import ffi, sharding
+from jax_convgrad.geometry import MAX_AXES, Axis, ConvGeometry
 
 
 @functools.cache
@@ -38,17 +40,27 @@ def define_primitive(
     *,
     factors: Callable[..., sharding.Factors] | None = None,
     multiple_results: bool = False,
+    sums: bool = False,
 ) -> Primitive:
     """A primitive ``jax_convgrad_<name>``.
 
     ``abstract`` gives the result's ShapedArray (or a list of them), ``native(platform, *operands, **params)``
-    calls the kernels and ``on_lax(*operands, **params)`` computes the same with ``jax.lax``.
-    ``factors(*operands, **params)`` says how the kernels may be split over devices; XLA knows by itself where
-    no kernel is called.
+    calls the kernels and ``on_lax(*operands, **params)`` computes the same with ``jax.lax``, where a platform
+    has no kernels and where there are more spatial axes than they know. ``sums`` says that a result is a sum
+    over every operand, and so zero where one is empty.
+    ``factors(*operands, **params)`` says how the kernels may be split over devices.
     """
     primitive = Primitive(f"jax_convgrad_{name}")
     primitive.multiple_results = multiple_results
-    primitive.def_abstract_eval(abstract)
+
+    def abstract_eval(*operands: Any, **params: Any) -> Any:
+        result = abstract(*operands, **params)
+        # As in jax.lax: Python's own numbers, which give way to any dtype, do so after this operation too.
+        if not multiple_results and all(operand.weak_type for operand in operands):
+            return result.update(weak_type=True)
+        return result
+
+    primitive.def_abstract_eval(abstract_eval)
 
     def run_eagerly(*operands: jax.Array, **params: Any) -> Any:
         # Under jax.disable_jit (and jax_debug_nans, which uses it) jit would come straight back to this.
@@ -58,15 +70,20 @@ def define_primitive(
     primitive.def_impl(run_eagerly)
 
     def on_platform(platform: str, splits: bool, *operands: jax.Array, **params: Any) -> Any:
-        if platform not in ffi.backends:
-            if platform == "cuda":
-                _warn_no_cuda_kernels()
-            return on_lax(*operands, **params)
-        kernel = functools.partial(native, platform)
-        if factors is None or not splits:
-            return kernel(*operands, **params)
-        results = sharding.partitioned(kernel, factors(*operands, **params), params)(*operands)
-        return results if multiple_results else results[0]
+        results = jax.tree.leaves(abstract(*map(jax.typeof, operands), **params))
+        if all(array.size == 0 for array in results) or (sums and any(array.size == 0 for array in operands)):
+            # No call, and so no layouts: XLA for the CPU divides by zero over copies of some empty arrays.
+            zeros = [jnp.zeros(result.shape, result.dtype) for result in results]
+            return zeros if multiple_results else zeros[0]
+        if platform in ffi.backends and _within_kernels(**params):
+            kernel = functools.partial(native, platform)
+            if factors is None or not splits:
+                return kernel(*operands, **params)
+            parts = sharding.partitioned(kernel, factors(*operands, **params), params)(*operands)
+            return parts if multiple_results else parts[0]
+        if platform == "cuda" and platform not in ffi.backends:
+            _warn_no_cuda_kernels()
+        return on_lax(*operands, **params)
 
     def lower(function: Callable[..., Any], ctx: Any, *operands: Any, **params: Any) -> Any:
         return mlir.lower_fun(function, multiple_results=multiple_results)(ctx, *operands, **params)
@@ -86,3 +103,8 @@ def shaped(array: Any, shape: Sequence[int], dtype: Any = None) -> ShapedArray:
     """A result of the given shape that varies as ``array`` does, of its dtype where none is given."""
     unsplit = array.sharding.update(spec=PartitionSpec(*(None for _ in shape)))
     return array.update(shape=tuple(shape), dtype=dtype, weak_type=False, sharding=unsplit)
+
+
+def _within_kernels(*, geometry: ConvGeometry | None = None, axes: Sequence[Axis] = (), **_: Any) -> bool:
+    """Whether the kernels know as many spatial axes as a primitive's parameters have."""
+    return len(axes if geometry is None else geometry.axes) <= MAX_AXES

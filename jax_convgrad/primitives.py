@@ -19,7 +19,7 @@ import jax
 from jax import lax
 from jax.interpreters import ad
 
-from jax_convgrad import fallback, ffi
+from jax_convgrad import complex_form, fallback
 from jax_convgrad.arguments import Precision
 from jax_convgrad.axis_types import Spec
 from jax_convgrad.ffi import Dims
@@ -107,17 +107,18 @@ def w_spec(x: Spec, dy: Spec, geometry: ConvGeometry, dimensions: Dims) -> Spec:
 fprop_p = define_primitive(
     "fprop",
     lambda x, w, *, geometry, dimensions, precision: shaped(x, _y_shape(x, w, geometry, dimensions)),
-    lambda platform, x, w, *, geometry, dimensions, precision: ffi.fprop(
+    lambda platform, x, w, *, geometry, dimensions, precision: complex_form.fprop(
         platform, x, w, _y_shape(x, w, geometry, dimensions), geometry, dimensions
     ),
     fallback.fprop,
+    sums=True,
     factors=_factors("xw", "y"),
 )
 
 dgrad_p = define_primitive(
     "dgrad",
     lambda dy, w, *, geometry, dimensions, precision: shaped(dy, _x_shape(dy, w, geometry, dimensions)),
-    lambda platform, dy, w, *, geometry, dimensions, precision: ffi.dgrad(
+    lambda platform, dy, w, *, geometry, dimensions, precision: complex_form.dgrad(
         platform, dy, w, _x_shape(dy, w, geometry, dimensions), geometry, dimensions
     ),
     lambda dy, w, *, geometry, dimensions, precision: fallback.dgrad(
@@ -128,13 +129,14 @@ dgrad_p = define_primitive(
         dimensions=dimensions,
         precision=precision,
     ),
+    sums=True,
     factors=_factors("yw", "x"),
 )
 
 wgrad_p = define_primitive(
     "wgrad",
     lambda x, dy, *, geometry, dimensions, precision: shaped(x, _w_shape(x, dy, geometry, dimensions)),
-    lambda platform, x, dy, *, geometry, dimensions, precision: ffi.wgrad(
+    lambda platform, x, dy, *, geometry, dimensions, precision: complex_form.wgrad(
         platform, x, dy, _w_shape(x, dy, geometry, dimensions), geometry, dimensions
     ),
     lambda x, dy, *, geometry, dimensions, precision: fallback.wgrad(
@@ -145,6 +147,7 @@ wgrad_p = define_primitive(
         dimensions=dimensions,
         precision=precision,
     ),
+    sums=True,
     factors=_factors("xy", "w"),
 )
 
@@ -191,8 +194,9 @@ ad.defbilinear(
 bgrad_p = define_primitive(
     "bgrad",
     lambda dy, *, channel_axis: shaped(dy, (dy.shape[channel_axis],)),
-    ffi.bgrad,
+    complex_form.bgrad,
     fallback.bgrad,
+    sums=True,
     factors=lambda dy, *, channel_axis: Factors(
         (tuple("k" if d == channel_axis else f"n{d}" for d in range(dy.ndim)),),
         (("k",),),

@@ -194,11 +194,17 @@ def other_rows():
         yield f"{target}: int32", (target, [(X, I32)], [(POOLED, I32)], POOL)
     yield "argmax: int64 position", changed("max_pool_argmax", results={1: (POOLED, np.dtype("int64"))})
     yield "argmax: position's shape", changed("max_pool_argmax", results={1: ((2, 3, 1, 4), I32)})
+    yield "argmax: position's batch", changed("max_pool_argmax", results={1: ((1, 3, 2, 4), I32)})
     yield "argmax without position", ("max_pool_argmax", [(X, F32)], [(POOLED, F32)], POOL)
     for target in ("max_pool_grad", "max_pool_select"):
         yield f"{target}: float position", changed(target, operands={1: (POOLED, F32)})
         yield f"{target}: position's shape", changed(target, operands={1: ((2, 2, 3, 4), I32)})
+        yield f"{target}: position's rank", changed(target, operands={1: ((2, 6, 4), I32)})
+        yield f"{target}: position a scalar", changed(target, operands={1: ((), I32)})
+        yield f"{target}: position's batch", changed(target, operands={1: ((3, 3, 2, 4), I32)})
+        yield f"{target}: no positions", changed(target, operands={1: ((0, 3, 2, 4), I32)})
     yield "max_pool_grad: dx's channels", changed("max_pool_grad", results={0: ((2, 5, 6, 3), F32)})
+    yield "max_pool_grad: dy's batch", changed("max_pool_grad", operands={0: ((3, 3, 2, 4), F32)})
     yield "max_pool_select: t's batch", changed("max_pool_select", operands={0: ((3, 5, 6, 4), F32)})
 
 
