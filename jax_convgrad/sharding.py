@@ -20,7 +20,6 @@ from typing import Any
 import jax
 import numpy as np
 from jax import lax
-from jax._src import dispatch
 from jax.experimental.custom_partitioning import custom_partitioning
 from jax.extend.core import Primitive
 from jax.sharding import (
@@ -33,6 +32,15 @@ from jax.sharding import (
     get_abstract_mesh,
     use_abstract_mesh,
 )
+
+try:
+    # What JAX tells the devices of before anything is lowered, as custom_partitioning needs them. It has no
+    # public name; in a JAX without it XLA gathers what it could split.
+    from jax._src import dispatch
+
+    _told_devices: set[Primitive] | None = dispatch.prim_requires_devices_during_lowering
+except (ImportError, AttributeError):
+    _told_devices = None
 
 _NO_MESH = AbstractMesh((), ())
 
@@ -69,12 +77,9 @@ class Factors:
 
 
 def requires_devices(primitive: Primitive) -> None:
-    """Has JAX tell the primitive's lowering which devices it is for, as custom_partitioning needs.
-
-    JAX has no public name for this. It does it for custom_partitioning's own primitive, but looks for that
-    before anything is lowered, when ours still stands in its place.
-    """
-    dispatch.prim_requires_devices_during_lowering.add(primitive)
+    """Has JAX tell the primitive's lowering which devices it is for."""
+    if _told_devices is not None:
+        _told_devices.add(primitive)
 
 
 def is_splittable(ctx: Any) -> bool:
@@ -84,10 +89,12 @@ def is_splittable(ctx: Any) -> bool:
     to a callback what is split over some axes by hand, in shard_map, and over the others by XLA; and the
     older partitioner, GSPMD, reads no Shardy rule.
     """
+    lowering = getattr(ctx.module_context, "lowering_parameters", None)
     by_hand = {kind is AxisType.Manual for kind in get_abstract_mesh().axis_types}
     return (
-        getattr(jax.config, "jax_use_shardy_partitioner", True)
-        and not ctx.module_context.lowering_parameters.for_export
+        _told_devices is not None
+        and getattr(jax.config, "jax_use_shardy_partitioner", True)
+        and not getattr(lowering, "for_export", True)
         and by_hand != {True, False}
     )
 

@@ -16,7 +16,7 @@ from jax.sharding import PartitionSpec as P
 from reference import Axis
 
 import jax_convgrad as jc
-from jax_convgrad import ffi
+from jax_convgrad import ffi, sharding
 
 NHWC = ("NHWC", "HWIO", "NHWC")
 
@@ -261,6 +261,54 @@ def test_depthwise_filter_gradient_where_lax_is_wrong():
     times = float(np.median(np.asarray(of_lax) / exact))
     if (0, 9, 1) <= jax.__version_info__ <= (0, 12, 0):
         assert times == pytest.approx(2, rel=1e-10)  # where this fails, lax is mended, and the README is old
+
+
+def test_complex_layer():
+    random = np.random.default_rng(2)
+    x, w = (random.standard_normal((*shape, 2)) @ [1, 1j] for shape in ((8, 5, 6, 8), (3, 3, 8, 8)))
+
+    def f(x, w):
+        y, vjp = jax.vjp(lambda x, w: jc.conv(x, w, padding="SAME"), x, w)
+        return y, *vjp(jnp.sin(y))
+
+    split = (("a", None, None, "b"), (None, None, "b"))
+    program, results = compiled(f, (x, w), meshes.make("4x2"), split)
+    meshes.assert_equal_to_rounding(results, jax.jit(f)(x, w))
+    assert set(meshes.collectives(program)) == {"all-reduce"}
+
+
+def test_four_spatial_dimensions_are_split_by_lax():
+    random = np.random.default_rng(2)
+    x, w = random.standard_normal((8, 3, 3, 3, 3, 2)), random.standard_normal((2, 2, 2, 2, 2, 4))
+    f = jax.value_and_grad(lambda x, w: jnp.sum(jnp.sin(jc.conv(x, w))), (0, 1))
+    _, results = compiled(f, (x, w), meshes.make("8"), (("a",), ()))
+    meshes.assert_equal_to_rounding(results, jax.jit(f)(x, w))
+
+
+def test_max_pool_of_many_cotangents():
+    """vmap over the cotangent alone: the positions have fewer images than what is scattered to them."""
+    x = LAYERS["dense"].arrays()[0]
+    dy = np.random.default_rng(4).standard_normal((3, 16, 3, 4, 16))
+
+    def f(x, dy):
+        _, vjp = jax.vjp(lambda x: jc.max_pool(x, (2, 2), (2, 2)), x)
+        return jax.vmap(lambda dy: vjp(dy)[0])(dy)
+
+    _, results = compiled(f, (x, dy), meshes.make("8"), (("a",), (None, "a")), **gathered(meshes.make("8")))
+    meshes.assert_equal_to_rounding(results, jax.jit(f)(x, dy))
+
+
+def test_numbers_stay_right_where_nothing_can_be_split(monkeypatch):
+    """In a JAX that does not tell devices: XLA gathers."""
+    monkeypatch.setattr(sharding, "_told_devices", None)
+    layer = Layer(16, 24)
+
+    def f(x, w, b):
+        return layer.with_gradients(x, w, b)
+
+    program, results = compiled(f, layer.arrays(), meshes.make("8"), (("a",), (), ()))
+    meshes.assert_equal_to_rounding(results, layer.unsharded())
+    assert "all-gather" in meshes.collectives(program)
 
 
 def test_an_exported_program_runs_split():
