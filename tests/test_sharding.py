@@ -325,6 +325,14 @@ def test_an_exported_program_runs_split():
     meshes.assert_equal_to_rounding(again(*layer.arrays()), layer.unsharded())
 
 
+def test_two_meshes_in_one_program_are_refused():
+    x, w, b = LAYERS["dense"].arrays()
+    (x,) = meshes.place(meshes.make("8"), (x,), (("a",),))
+    (w,) = meshes.place(meshes.make("4x2"), (w,), ((),))
+    with pytest.raises(ValueError, match="mesh should be the same across the entire program"):
+        jax.jit(LAYERS["dense"])(x, w, b)
+
+
 def test_export_for_an_abstract_mesh_is_refused():
     layer = LAYERS["dense"]
     mesh = AbstractMesh((4, 2), ("a", "b"), axis_types=(AxisType.Auto,) * 2)
