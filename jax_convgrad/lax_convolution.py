@@ -1,4 +1,4 @@
-"""One of ``jax.lax``'s own convolutions, as it stands in a traced program, run on this package's primitives."""
+"""One of ``jax.lax``'s own convolutions, as it stands in a traced program, on this package's primitives."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from jax_convgrad.geometry import MAX_AXES, MAX_STEP
 from jax_convgrad.recognition import Contraction, Move, recognise
 
 _MAX_SIZE = 2**31 - 1
-_CONTRACTIONS = {
+_CONTRACTIONS: dict[str, Callable[..., jax.Array]] = {
     "fprop": primitives.fprop,
     "dgrad": primitives.dgrad,
     "wgrad": primitives.wgrad,
@@ -49,7 +49,10 @@ def _taken(lhs: Any, rhs: Any, out: Any, params: dict[str, Any]) -> bool:
     """Whether the kernels have the dtype, the rank and room for the numbers."""
     wider = out.dtype == lhs.dtype or out.dtype.itemsize > lhs.dtype.itemsize
     dtypes = lhs.dtype == rhs.dtype and wider and {lhs.dtype.name, out.dtype.name} <= set(DTYPES)
-    if not dtypes or lhs.ndim > 2 + MAX_AXES or params["out_sharding"] is not None:
+    if not dtypes or lhs.ndim > 2 + MAX_AXES:
+        return False
+    # Explicit sharding is part of the result's type, and lax has its own rule for it.
+    if any(part is not None for aval in (lhs, rhs, out) for part in aval.sharding.spec):
         return False
     sizes = (*lhs.shape, *rhs.shape, *out.shape)
     steps = (*params["window_strides"], *params["lhs_dilation"], *params["rhs_dilation"])
@@ -96,12 +99,15 @@ def _moved(array: jax.Array, move: Move | None, groups: int) -> jax.Array:
 
 
 def before_reversals(
-    value: Value, step: Callable[[Value], tuple[Value, Sequence[int]] | None], sizes: Sequence[int], spec: Sequence[int]
+    value: Value,
+    step: Callable[[Value], tuple[Value, Sequence[int]] | None],
+    sizes: Sequence[int],
+    spec: Sequence[int],
 ) -> tuple[Value, bool]:
     """What ``value`` was before any reversals, and whether they add up to one of all spatial dimensions.
 
-    ``step(value)`` gives the array that ``value`` is a reversal of and the dimensions reversed, or None. Where
-    the reversals add up to neither all nor none, ``value`` itself is given.
+    ``step(value)`` gives the array that ``value`` is a reversal of and the dimensions reversed, or None.
+    Where the reversals add up to neither all nor none, ``value`` itself is given.
     """
     start, turned = value, frozenset[int]()
     while (reversal := step(value)) is not None:

@@ -4,9 +4,10 @@
 
     out[b,o,q] = Σ lhs[b,i,f] · rhs[r,f,q]   over   o·stride + r·rhs_dilation − pad_lo = i·lhs_dilation
 
-It is the trilinear form of docs/derivation.md, in which each of the three indices is shared by two arrays. One
-of them is the batch n. The array without it is the filter w, the other two are x and y, and that decides the
-contraction. ``lax`` writes all of a layer's derivatives as convolutions, with the indices in other places:
+It is the trilinear form of docs/derivation.md, in which each of the three indices is shared by two arrays.
+One of them is the batch n. The array without it is the filter w, the other two are x and y, and that
+decides the contraction. ``lax`` writes all of a layer's derivatives as convolutions, with the indices in
+other places:
 
     written by lax as                      n    filter   contraction
     y  = conv(x, w)                        b    rhs      fprop
@@ -14,24 +15,24 @@ contraction. ``lax`` writes all of a layer's derivatives as convolutions, with t
     dw = conv(x, dy)                       f    out      wgrad
     dx = conv(t, rev dy),  t for dw        q    lhs      dgrad      (dw differentiated once more)
 
-So far as the relation goes, any of these reads any convolution. They differ in what is summed where and in which
-order of dimensions suits the kernels, and here the batch tells itself: it comes first in the arrays that have
-it. "b before f in lhs", "f before q in rhs" and "b before q in out" put the three in an order, and its least
-is n. Where the three contradict each other (they go round in a circle), sizes decide: a convolution whose
-filter has more positions than its result is a wgrad.
+So far as the relation goes, any of these reads any convolution. They differ in what is summed where and in
+which order of dimensions suits the kernels, and here the batch tells itself: it comes first in the two
+arrays that have it, in every order of dimensions that libraries use. A reversed rhs says that n is b or q,
+one that is not that it is b or f. Where the orders point to neither, sizes decide: the filter has fewer
+positions than an image.
 
 The relation is solved for the new roles. n = f swaps o and r:
 
     r·rhs_dilation + o·stride − pad_lo = i·lhs_dilation
 
-n = b with a filter that was reversed, so that r stands for R−1−r, swaps o and i: ``Axis.transpose``. n = q with a
-reversed rhs makes i the tap and r the output:
+n = b with a filter that was reversed, so that r stands for R−1−r, swaps o and i: ``Axis.transpose``. n = q
+with a reversed rhs makes i the tap and r the output:
 
     r·rhs_dilation + i·lhs_dilation − ((R−1)·rhs_dilation − pad_lo) = o·stride
 
-Feature groups split f and q, batch groups b and q, as the outer factor of these dimensions; rhs has q's groups and
-one group of f. The kernels split x's, y's and w's outer channels alike and take one group of w's inner channels.
-Where the two differ, the groups are moved between two dimensions of an array.
+Feature groups split f and q, batch groups b and q, as the outer factor of these dimensions; rhs has q's
+groups and one group of f. The kernels split x's, y's and w's outer channels alike and take one group of w's
+inner channels. Where the two differ, the groups are moved between two dimensions of an array.
 """
 
 from __future__ import annotations
@@ -112,9 +113,7 @@ def recognise(
         return Contraction(
             "wgrad",
             ConvGeometry(tuple(_swap_output_and_tap(axis) for axis in axes), groups),
-            Dims(
-                (lhs_f, lhs_b, *lhs_spec[2:]), (out_q, out_b, *out_spec[2:]), (rhs_f, rhs_q, *rhs_spec[2:])
-            ),
+            Dims((lhs_f, lhs_b, *lhs_spec[2:]), (out_q, out_b, *out_spec[2:]), (rhs_f, rhs_q, *rhs_spec[2:])),
             lhs_move=Move(lhs_f, lhs_b) if feature_group_count > 1 else None,
         )
 
@@ -154,12 +153,13 @@ def _batch_index(
     """Which of lhs's batch b, the contracted feature f and rhs's output feature q is the layer's batch."""
     if b_before_f and b_before_q:
         return "b"
+    if rhs_reversed:
+        if not b_before_q and not f_before_q:
+            return "q"
+        return "q" if prod(axis.input for axis in axes) < prod(axis.taps for axis in axes) else "b"
     if not b_before_f and f_before_q:
         return "f"
-    if not b_before_q and not f_before_q:
-        return "q"
-    wide_filter = prod(axis.taps for axis in axes) > prod(axis.output for axis in axes)
-    return "f" if wide_filter and not rhs_reversed else "b"
+    return "f" if prod(axis.output for axis in axes) < prod(axis.taps for axis in axes) else "b"
 
 
 def _swap_output_and_tap(axis: Axis) -> Axis:
@@ -176,7 +176,7 @@ def _swap_output_and_tap(axis: Axis) -> Axis:
 
 
 def _tap_from_input(axis: Axis) -> Axis:
-    """r·f + i·d − ((R−1)·f − p) = o·s: r counted from the other end, i in the tap's part, o in the input's."""
+    """r·f + i·d − ((R−1)·f − p) = o·s: r from the other end, i in the tap's part, o in the input's."""
     return Axis(
         input=axis.output,
         taps=axis.input,

@@ -1,9 +1,9 @@
 """``replace_convolutions``: a function with every convolution inside it on this package's kernels.
 
-The function is traced, and in its jaxpr and all jaxprs within it each equation of ``lax``'s convolution gives way to
-the primitive that computes the same (recognition.py). These have derivatives of their own, so what is
-differentiated, mapped or compiled afterwards stays on the kernels. A custom derivative is Python code that may
-run long after this, so it is wrapped.
+The function is traced, and in its jaxpr and all jaxprs within it each equation of ``lax``'s convolution
+gives way to the primitive that computes the same (recognition.py). These have derivatives of their own, so
+what is differentiated, mapped or compiled afterwards stays on the kernels. A custom derivative is Python
+code that may run long after this, so it is wrapped.
 """
 
 from __future__ import annotations
@@ -32,13 +32,14 @@ def replace_convolutions(f: Callable[P, R]) -> Callable[P, R]:
         loss = replace_convolutions(loss)
         grads = jax.jit(jax.grad(loss))(params, images, labels)
 
-    It may be a loss, a whole training step, or any other function, and be differentiated (in forward mode too),
-    vmapped and jitted. It reaches into ``jit``, ``scan``, ``while_loop``, ``cond``, ``checkpoint``,
-    ``custom_vjp`` and ``custom_jvp``. Everything else in ``f`` stays as it is, and so does a convolution that
-    these kernels have not: of another dtype, of more than 3 spatial dimensions, with ``out_sharding``.
+    It may be a loss, a whole training step, or any other function, and be differentiated (in forward mode
+    too), vmapped and jitted. It reaches into ``jit``, ``scan``, ``while_loop``, ``cond``, ``checkpoint``,
+    ``custom_vjp`` and ``custom_jvp``. Everything else in ``f`` stays as it is, and so does a convolution
+    that these kernels have not: of another dtype, of more than 3 spatial dimensions, with ``out_sharding``.
 
-    ``f`` is traced at each call, as ``jax.jit`` traces it once: arrays in its arguments become tracers, and what else
-    there is (numbers, strings, functions) is passed as it is. Inside ``jax.jit`` that happens once.
+    ``f`` is traced at each call, as ``jax.jit`` traces it once: arrays in its arguments become tracers, and
+    what else there is (numbers, strings, functions) is passed as it is. Inside ``jax.jit`` that happens
+    once.
     """
 
     @wraps(f)
