@@ -150,10 +150,12 @@ def test_the_contraction_computes_what_lax_does(case):
         (input_gradient(case), (dy, w)),
         (filter_gradient(case), (x, dy)),
     ):
-        jaxpr = jax.make_jaxpr(f)(*args).jaxpr
-        ours = jax.jit(evaluate_on_ours(jaxpr))(*args)
-        theirs = jax.jit(f)(*args)
-        np.testing.assert_allclose(ours, theirs, rtol=1e-11, atol=1e-11)
+        assert_computes(f, args)
+
+
+def assert_computes(f, args):
+    ours = jax.jit(evaluate_on_ours(jax.make_jaxpr(f)(*args).jaxpr))(*args)
+    np.testing.assert_allclose(ours, jax.jit(f)(*args), rtol=1e-11, atol=1e-11)
 
 
 def evaluate_on_ours(jaxpr):
@@ -188,17 +190,22 @@ def test_derivatives_of_the_derivatives(name):
     case = BY_NAME[name]
     geometry, dims = geometry_of(case)
     dw = filter_gradient(case)
-    of_x = recognised(
-        lambda dy, t: jax.linear_transpose(lambda x: dw(x, dy), spec(case.x))(t)[0], case.y, case.w
-    )
-    of_dy = recognised(
-        lambda x, t: jax.linear_transpose(lambda dy: dw(x, dy), spec(case.y))(t)[0], case.x, case.w
-    )
-    assert (of_x.name, of_dy.name) == ("dgrad", "fprop")
-    assert of_x.operands == ("rhs", "lhs")  # dy, t
-    assert of_dy.operands == ("lhs", "rhs")
-    assert of_x.geometry == of_dy.geometry == geometry
-    assert of_x.dimensions == of_dy.dimensions == dims
+
+    def of_x(dy, t):
+        return jax.linear_transpose(lambda x: dw(x, dy), spec(case.x))(t)[0]
+
+    def of_dy(x, t):
+        return jax.linear_transpose(lambda dy: dw(x, dy), spec(case.y))(t)[0]
+
+    dx, ddy = recognised(of_x, case.y, case.w), recognised(of_dy, case.x, case.w)
+    assert (dx.name, ddy.name) == ("dgrad", "fprop")
+    assert dx.operands == ("rhs", "lhs")  # dy, t
+    assert ddy.operands == ("lhs", "rhs")
+    assert dx.geometry == ddy.geometry == geometry
+    assert dx.dimensions == ddy.dimensions == dims
+    x, t, dy = case.arrays(np.float64)
+    assert_computes(of_x, (dy, t))
+    assert_computes(of_dy, (x, t))
 
 
 def test_an_old_order_is_told_by_its_sizes():
