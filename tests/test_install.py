@@ -176,10 +176,14 @@ def test_polymorphic_shapes_stay_with_lax(installed):
 
 
 def exported_text(platforms):
+    return exported(platforms).mlir_module()
+
+
+def exported(platforms):
     names = ffi.backends["cpu"].module.registrations()
     checks = [export.DisabledSafetyCheck.custom_call("jax_convgrad_" + name) for name in names]
     gradient = jax.jit(jax.grad(scalar(layer), (0, 1)))
-    return export.export(gradient, platforms=platforms, disabled_checks=checks)(X, W).mlir_module()
+    return export.export(gradient, platforms=platforms, disabled_checks=checks)(X, W)
 
 
 def test_each_platform_gets_its_own(installed, monkeypatch):
@@ -195,6 +199,14 @@ def test_each_platform_gets_its_own(installed, monkeypatch):
     either = exported_text(["cpu", "tpu"])
     assert "@jax_convgrad_" in either
     assert "stablehlo.convolution" in either
+
+
+def test_an_export_for_several_platforms_runs_here():
+    f = jax.jit(jax.grad(scalar(layer), (0, 1)))
+    jc.uninstall()
+    theirs = f(X, W)
+    jc.install()
+    assert_same(exported(["cpu", "tpu"]).call(X, W), theirs)
 
 
 def test_a_platform_without_kernels_keeps_lax(installed, monkeypatch):
