@@ -6,8 +6,9 @@ NVCC   ?= $(or $(shell command -v nvcc),$(wildcard /usr/local/cuda/bin/nvcc))
 
 # For more or fewer tests, or other options: make test PYTEST_FLAGS="-k pooling -x"
 PYTEST_FLAGS    ?= -n auto --maxprocesses 8
-# Which tests test-sanitized runs: the gradient suite, or a part of it: make test-sanitized SANITIZED="emulated and tiled"
+# Which of the tests below test-sanitized runs, in pytest's -k: make test-sanitized SANITIZED="emulated and tiled"
 SANITIZED       ?= emulated
+SANITIZED_TESTS := tests/test_gradients.py tests/test_pooling.py tests/test_handlers.py tests/test_zero_sizes.py
 EXAMPLE_FLAGS   ?=
 # To leave the CUDA kernels out where nvcc is found: INSTALL_FLAGS="-C cmake.define.JAX_CONVGRAD_CUDA=OFF"
 INSTALL_FLAGS   ?=
@@ -35,14 +36,14 @@ test: $(VENV)/installed-dev emulator  ## run every test: CPU kernels, and CUDA k
 # loaded, and the python executable has none. A report goes to a file, since pytest keeps stderr to itself and
 # does not survive the abort that follows.
 SANITIZER_REPORT := build/emulator-sanitized/report
-test-sanitized: $(VENV)/installed-dev emulator-sanitized  ## the gradient suite, emulated under AddressSanitizer and UBSan
+test-sanitized: $(VENV)/installed-dev emulator-sanitized  ## gradients, pooling, handlers, emulated under AddressSanitizer and UBSan
 	@rm -f $(SANITIZER_REPORT).*
 	JAX_CONVGRAD_EMULATOR_DIR=$(CURDIR)/build/emulator-sanitized \
 	JAX_CONVGRAD_EMULATOR_SEED=20231 \
 	ASAN_OPTIONS=detect_leaks=0:log_path=$(CURDIR)/$(SANITIZER_REPORT) \
 	UBSAN_OPTIONS=print_stacktrace=1:log_path=$(CURDIR)/$(SANITIZER_REPORT) \
 	LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libstdc++.so)" \
-	$(VENV)/bin/pytest -k "$(SANITIZED)" $(PYTEST_FLAGS) tests/test_gradients.py \
+	$(VENV)/bin/pytest -k "$(SANITIZED)" $(PYTEST_FLAGS) $(SANITIZED_TESTS) \
 	|| { cat $(SANITIZER_REPORT).* 2>/dev/null; exit 1; }
 
 emulator: $(VENV)/installed-dev  ## build the CUDA kernels for the emulator, and test the emulator itself

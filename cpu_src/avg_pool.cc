@@ -1,7 +1,6 @@
 // y[n,o,c] = (sum over r of x[n,i,c]) / count(o);  dx[n,i,c] = sum over r of dy[n,o,c] / count(o).
-#include <vector>
-
 #include "cpu_src/kernels.h"
+#include "cpu_src/long_sums.h"
 #include "cpu_src/window.h"
 #include "ffi_src/dispatch.h"
 
@@ -27,16 +26,18 @@ Work avg_pool(const PoolProblem& p, const void* x_data, void* y_data) {
     return Work{p.batch * rows,
                 [=](int64_t task) {
                   const T* x_image = x + task / rows * p.inputs() * C;
-                  std::vector<Sum<T>> sum(C);
+                  LongSums<T> sums(C);
                   for (int64_t o2 = 0; o2 < p.axis[2].output; ++o2) {
                     const int64_t o = task % rows * p.axis[2].output + o2;
-                    sum.assign(C, Sum<T>{0});
+                    sums.clear();
                     for_each_input(p, output_position(p, o), [&](int64_t i) {
+                      Sum<T>* sum = sums.next();
                       for (int64_t c = 0; c < C; ++c) sum[c] += widen(x_image[i * C + c]);
                     });
                     const Sum<T> divisor = static_cast<Sum<T>>(count(p, o));
+                    const Sum<T>* total = sums.totals();
                     T* y_at = y + (task * p.axis[2].output + o2) * C;
-                    for (int64_t c = 0; c < C; ++c) y_at[c] = narrow<T>(sum[c] / divisor);
+                    for (int64_t c = 0; c < C; ++c) y_at[c] = narrow<T>(total[c] / divisor);
                   }
                 },
                 {}};
@@ -52,16 +53,18 @@ Work avg_pool_grad(const PoolProblem& p, const void* dy_data, void* dx_data) {
     return Work{p.batch * rows,
                 [=](int64_t task) {
                   const T* dy_image = dy + task / rows * p.outputs() * C;
-                  std::vector<Sum<T>> sum(C);
+                  LongSums<T> sums(C);
                   for (int64_t i2 = 0; i2 < p.axis[2].input; ++i2) {
-                    sum.assign(C, Sum<T>{0});
+                    sums.clear();
                     const int64_t i = task % rows * p.axis[2].input + i2;
                     for_each_output(p, input_position(p, i), [&](int64_t o) {
                       const Sum<T> divisor = static_cast<Sum<T>>(count(p, o));
+                      Sum<T>* sum = sums.next();
                       for (int64_t c = 0; c < C; ++c) sum[c] += widen(dy_image[o * C + c]) / divisor;
                     });
+                    const Sum<T>* total = sums.totals();
                     T* dx_at = dx + (task * p.axis[2].input + i2) * C;
-                    for (int64_t c = 0; c < C; ++c) dx_at[c] = narrow<T>(sum[c]);
+                    for (int64_t c = 0; c < C; ++c) dx_at[c] = narrow<T>(total[c]);
                   }
                 },
                 {}};

@@ -3,9 +3,9 @@
 // A task sums its own rows of dy into a row of partial sums; when all are done the rows of partial sums
 // are added in order. Which rows are whose is a function of the problem alone.
 #include <algorithm>
-#include <vector>
 
 #include "cpu_src/kernels.h"
+#include "cpu_src/long_sums.h"
 #include "ffi_src/dispatch.h"
 
 namespace convgrad::cpu {
@@ -19,17 +19,13 @@ Work bgrad(const BiasProblem& p, const void* dy_data, void* db_data, void* works
     const int64_t tasks = bgrad_tasks(p), rows_per_task = bgrad_rows_per_task(p), K = p.channels;
     return Work{tasks,
                 [=](int64_t task) {
-                  Sum<T>* total = partial + task * K;
-                  std::fill(total, total + K, Sum<T>{0});
-                  std::vector<Sum<T>> run(K);
+                  LongSums<T> sums(K);
                   const int64_t last = std::min(p.rows, (task + 1) * rows_per_task);
-                  for (int64_t first = task * rows_per_task; first < last; first += kSumRun) {
-                    std::fill(run.begin(), run.end(), Sum<T>{0});
-                    for (int64_t row = first; row < std::min(last, first + kSumRun); ++row) {
-                      for (int64_t k = 0; k < K; ++k) run[k] += widen(dy[row * K + k]);
-                    }
-                    for (int64_t k = 0; k < K; ++k) total[k] += run[k];
+                  for (int64_t row = task * rows_per_task; row < last; ++row) {
+                    Sum<T>* sum = sums.next();
+                    for (int64_t k = 0; k < K; ++k) sum[k] += widen(dy[row * K + k]);
                   }
+                  std::copy_n(sums.totals(), K, partial + task * K);
                 },
                 [=] {
                   for (int64_t k = 0; k < K; ++k) {

@@ -2,19 +2,21 @@
 //
 // A task is one row of inputs along the innermost axis. Along k both dy[n,o,:] and w[r,c,:] are
 // contiguous, so each pair (r, c) is one dot product.
-#include <vector>
+#include <algorithm>
 
 #include "cpu_src/kernels.h"
+#include "cpu_src/long_sums.h"
 #include "ffi_src/dispatch.h"
 
 namespace convgrad::cpu {
 namespace {
 
+constexpr int64_t kLanes = 16;
+
 // A dot product in 16 interleaved sums, added in a fixed order at the end: the compiler may keep them in
 // vector registers, which it may not do with one running sum.
 template <typename T>
 Sum<T> dot(const T* a, const T* b, int64_t count) {
-  constexpr int64_t kLanes = 16;
   Sum<T> lanes[kLanes] = {};
   int64_t at = 0;
   for (; at + kLanes <= count; at += kLanes) {
@@ -27,10 +29,10 @@ Sum<T> dot(const T* a, const T* b, int64_t count) {
   return lanes[0];
 }
 
-// The sums of one position and group: sum[c] += dot(dy[n,o,:], w[r,c,:]) over every tap.
+// The sums of one position and group: sum[c] += dot(dy[n,o,:], w[r,c,:]) for every tap, long rows in pieces.
 template <typename T>
 void add_products(const ConvProblem& p, const T* dy_image, const T* w, int64_t i0, int64_t i1, int64_t i2,
-                  int64_t group, Sum<T>* sum) {
+                  int64_t group, LongSums<T>& sums) {
   const int64_t K = p.out_channels, group_in = p.group_in(), group_out = p.group_out();
   const Axis &a0 = p.axis[0], &a1 = p.axis[1], &a2 = p.axis[2];
   for (int64_t r0 = 0; r0 < a0.taps; ++r0) {
@@ -44,7 +46,11 @@ void add_products(const ConvProblem& p, const T* dy_image, const T* w, int64_t i
         if (o2 == kNone) continue;
         const T* dy_at = dy_image + ((o0 * a1.output + o1) * a2.output + o2) * K + group * group_out;
         const T* w_at = w + ((r0 * a1.taps + r1) * a2.taps + r2) * group_in * K + group * group_out;
-        for (int64_t c = 0; c < group_in; ++c) sum[c] += dot(dy_at, w_at + c * K, group_out);
+        for (int64_t k = 0; k < group_out; k += kLanes * kSumRun) {
+          const int64_t count = std::min(group_out - k, kLanes * kSumRun);
+          Sum<T>* sum = sums.next();
+          for (int64_t c = 0; c < group_in; ++c) sum[c] += dot(dy_at + k, w_at + c * K + k, count);
+        }
       }
     }
   }
@@ -65,13 +71,14 @@ Work dgrad(const ConvProblem& p, const void* dy_data, const void* w_data, void* 
                                 i1 = task % p.axis[1].input;
                   const T* dy_image = dy + n * p.outputs() * p.out_channels;
                   T* dx_row = dx + task * p.axis[2].input * p.in_channels;
-                  std::vector<Sum<T>> sum(p.group_in());
+                  LongSums<T> sums(p.group_in());
                   for (int64_t i2 = 0; i2 < p.axis[2].input; ++i2) {
                     for (int64_t g = 0; g < p.groups; ++g) {
-                      std::fill(sum.begin(), sum.end(), Sum<T>{0});
-                      add_products(p, dy_image, w, i0, i1, i2, g, sum.data());
+                      sums.clear();
+                      add_products(p, dy_image, w, i0, i1, i2, g, sums);
+                      const Sum<T>* dx_sums = sums.totals();
                       T* dx_at = dx_row + i2 * p.in_channels + g * p.group_in();
-                      for (int64_t c = 0; c < p.group_in(); ++c) dx_at[c] = narrow<T>(sum[c]);
+                      for (int64_t c = 0; c < p.group_in(); ++c) dx_at[c] = narrow<T>(dx_sums[c]);
                     }
                   }
                 },

@@ -2,18 +2,17 @@
 //
 // A task is one row of outputs along the innermost axis. The sums of one output position, over all its
 // channels k, run in a small buffer that the contiguous rows w[r,c,:] are added into.
-#include <vector>
-
 #include "cpu_src/kernels.h"
+#include "cpu_src/long_sums.h"
 #include "ffi_src/dispatch.h"
 
 namespace convgrad::cpu {
 namespace {
 
-// The sums of one position and group: sum[k] += x[n,i,c] * w[r,c,k] over every tap and channel.
+// The sums of one position and group: sum[k] += x[n,i,c] * w[r,c,k] for every tap and channel.
 template <typename T>
 void add_products(const ConvProblem& p, const T* x_image, const T* w, int64_t o0, int64_t o1, int64_t o2,
-                  int64_t group, Sum<T>* sum) {
+                  int64_t group, LongSums<T>& sums) {
   const int64_t C = p.in_channels, K = p.out_channels, group_in = p.group_in(), group_out = p.group_out();
   const Axis &a0 = p.axis[0], &a1 = p.axis[1], &a2 = p.axis[2];
   for (int64_t r0 = 0; r0 < a0.taps; ++r0) {
@@ -30,6 +29,7 @@ void add_products(const ConvProblem& p, const T* x_image, const T* w, int64_t o0
         for (int64_t c = 0; c < group_in; ++c) {
           const Sum<T> x_c = widen(x_at[c]);
           const T* w_c = w_at + c * K;
+          Sum<T>* sum = sums.next();
           for (int64_t k = 0; k < group_out; ++k) sum[k] += x_c * widen(w_c[k]);
         }
       }
@@ -52,13 +52,14 @@ Work fprop(const ConvProblem& p, const void* x_data, const void* w_data, void* y
                                 o1 = task % p.axis[1].output;
                   const T* x_image = x + n * p.inputs() * p.in_channels;
                   T* y_row = y + task * p.axis[2].output * p.out_channels;
-                  std::vector<Sum<T>> sum(p.group_out());
+                  LongSums<T> sums(p.group_out());
                   for (int64_t o2 = 0; o2 < p.axis[2].output; ++o2) {
                     for (int64_t g = 0; g < p.groups; ++g) {
-                      std::fill(sum.begin(), sum.end(), Sum<T>{0});
-                      add_products(p, x_image, w, o0, o1, o2, g, sum.data());
+                      sums.clear();
+                      add_products(p, x_image, w, o0, o1, o2, g, sums);
+                      const Sum<T>* y_sums = sums.totals();
                       T* y_at = y_row + o2 * p.out_channels + g * p.group_out();
-                      for (int64_t k = 0; k < p.group_out(); ++k) y_at[k] = narrow<T>(sum[k]);
+                      for (int64_t k = 0; k < p.group_out(); ++k) y_at[k] = narrow<T>(y_sums[k]);
                     }
                   }
                 },

@@ -64,15 +64,17 @@ Work max_pool_grad(const PoolProblem& p, const void* dy_data, const int32_t* pos
     const int64_t rows = p.axis[0].input * p.axis[1].input, C = p.channels;
     return Work{p.batch * rows,
                 [=](int64_t task) {
-                  const int64_t image = task / rows * p.outputs() * C;
+                  const int64_t n = task / rows, image = p.outputs() * C;
+                  const T* dy_image = dy + n % p.operand_batch * image;
+                  const int32_t* position_image = position + n % p.position_batch * image;
                   std::vector<Sum<T>> sum(C);
                   for (int64_t i2 = 0; i2 < p.axis[2].input; ++i2) {
                     const int64_t i = task % rows * p.axis[2].input + i2;
                     sum.assign(C, Sum<T>{0});
                     for_each_output(p, input_position(p, i), [&](int64_t o) {
-                      const int64_t at = image + o * C;
+                      const int64_t at = o * C;
                       for (int64_t c = 0; c < C; ++c) {
-                        if (position[at + c] == i) sum[c] += widen(dy[at + c]);
+                        if (position_image[at + c] == i) sum[c] += widen(dy_image[at + c]);
                       }
                     });
                     T* dx_at = dx + (task * p.axis[2].input + i2) * C;
@@ -91,12 +93,13 @@ Work max_pool_select(const PoolProblem& p, const void* t_data, const int32_t* po
     const int64_t rows = p.axis[0].output * p.axis[1].output, C = p.channels;
     return Work{p.batch * rows,
                 [=](int64_t task) {
-                  const T* t_image = t + task / rows * p.inputs() * C;
-                  const int64_t first = task * p.axis[2].output * C;
-                  for (int64_t at = first; at < first + p.axis[2].output * C; ++at) {
+                  const int64_t n = task / rows, row = p.axis[2].output * C;
+                  const T* t_image = t + n % p.operand_batch * p.inputs() * C;
+                  const int32_t* i = position + (n % p.position_batch * rows + task % rows) * row;
+                  for (int64_t at = 0; at < row; ++at) {
                     // Positions are a buffer's content, which no handler has checked.
-                    const bool inside = position[at] >= 0 && position[at] < p.inputs();
-                    selected[at] = inside ? t_image[position[at] * C + at % C] : narrow<T>(0);
+                    const bool inside = i[at] >= 0 && i[at] < p.inputs();
+                    selected[task * row + at] = inside ? t_image[i[at] * C + at % C] : narrow<T>(0);
                   }
                 },
                 {}};

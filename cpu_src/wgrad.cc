@@ -1,11 +1,11 @@
 // dw[r,c,k] = sum over n, o of x[n,i,c] * dy[n,o,k],  with i tied to o and r.
 //
 // A task is one tap r, one group and a few channels c: a tile of sums over c and k that every position
-// adds an outer product to. Sums run in two levels: short runs first, then the runs (kSumRun says why).
+// adds an outer product to.
 #include <algorithm>
-#include <vector>
 
 #include "cpu_src/kernels.h"
+#include "cpu_src/long_sums.h"
 #include "ffi_src/dispatch.h"
 
 namespace convgrad::cpu {
@@ -16,41 +16,10 @@ struct Tile {
   int64_t r0, r1, r2, group, c_first, c_count;
 };
 
+// sum[c,k] += x[n,i,c] * dy[n,o,k] for every position.
 template <typename T>
-class TileSum {
- public:
-  TileSum(int64_t c_count, int64_t k_count)
-      : c_count_(c_count), k_count_(k_count), run_(c_count * k_count), total_(c_count * k_count) {}
-
-  // run[c,k] += x[c] * dy[k]
-  void add(const T* x, const T* dy) {
-    if (length_ == kSumRun) close_run();
-    for (int64_t c = 0; c < c_count_; ++c) {
-      const Sum<T> x_c = widen(x[c]);
-      Sum<T>* run_c = run_.data() + c * k_count_;
-      for (int64_t k = 0; k < k_count_; ++k) run_c[k] += x_c * widen(dy[k]);
-    }
-    ++length_;
-  }
-
-  const Sum<T>* result() {
-    close_run();
-    return total_.data();
-  }
-
- private:
-  void close_run() {
-    for (size_t at = 0; at < run_.size(); ++at) total_[at] += run_[at];
-    std::fill(run_.begin(), run_.end(), Sum<T>{0});
-    length_ = 0;
-  }
-
-  int64_t c_count_, k_count_, length_ = 0;
-  std::vector<Sum<T>> run_, total_;
-};
-
-template <typename T>
-void sum_tile(const ConvProblem& p, const Tile& tile, const T* x, const T* dy, TileSum<T>& sum) {
+void sum_tile(const ConvProblem& p, const Tile& tile, const T* x, const T* dy, LongSums<T>& sums) {
+  const int64_t K = p.group_out();
   const Axis &a0 = p.axis[0], &a1 = p.axis[1], &a2 = p.axis[2];
   for (int64_t n = 0; n < p.batch; ++n) {
     for (int64_t o0 = 0; o0 < a0.output; ++o0) {
@@ -64,8 +33,13 @@ void sum_tile(const ConvProblem& p, const Tile& tile, const T* x, const T* dy, T
         for (int64_t o2 = 0; o2 < a2.output; ++o2) {
           const int64_t i2 = a2.input_at(o2, tile.r2);
           if (i2 == kNone) continue;
-          sum.add(x + (x_row + i2) * p.in_channels + tile.group * p.group_in() + tile.c_first,
-                  dy + (dy_row + o2) * p.out_channels + tile.group * p.group_out());
+          const T* x_at = x + (x_row + i2) * p.in_channels + tile.group * p.group_in() + tile.c_first;
+          const T* dy_at = dy + (dy_row + o2) * p.out_channels + tile.group * K;
+          Sum<T>* sum = sums.next();
+          for (int64_t c = 0; c < tile.c_count; ++c) {
+            const Sum<T> x_c = widen(x_at[c]);
+            for (int64_t k = 0; k < K; ++k) sum[c * K + k] += x_c * widen(dy_at[k]);
+          }
         }
       }
     }
@@ -92,9 +66,9 @@ Work wgrad(const ConvProblem& p, const void* x_data, const void* dy_data, void* 
                                   task / c_tiles % p.groups,
                                   c_first,
                                   std::min(c_step, p.group_in() - c_first)};
-                  TileSum<T> sum(tile.c_count, p.group_out());
-                  sum_tile(p, tile, x, dy, sum);
-                  const Sum<T>* total = sum.result();
+                  LongSums<T> sums(tile.c_count * p.group_out());
+                  sum_tile(p, tile, x, dy, sums);
+                  const Sum<T>* total = sums.totals();
                   for (int64_t c = 0; c < tile.c_count; ++c) {
                     T* dw_at =
                         dw + (r * p.group_in() + c_first + c) * p.out_channels + tile.group * p.group_out();

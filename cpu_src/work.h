@@ -10,7 +10,7 @@ namespace convgrad::cpu {
 // sum has one order and the same bits come out however many threads there are.
 struct Work {
   int64_t tasks = 0;
-  std::function<void(int64_t task)> run;  // called once a task, from any thread, must not throw
+  std::function<void(int64_t task)> run;  // called once a task, from any thread
   std::function<void()> finish;           // called once, after every task; may be empty
 };
 

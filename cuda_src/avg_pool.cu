@@ -8,6 +8,7 @@
 #include "cuda_src/kernels.h"
 #include "cuda_src/launch.cuh"
 #include "cuda_src/place.cuh"
+#include "ffi_src/long_sum.h"
 
 namespace convgrad::cuda {
 namespace {
@@ -34,10 +35,10 @@ __global__ void avg_pool_kernel(PoolProblem p, const Stored* x, Stored* y) {
   for (int64_t at = first_element(); at < count; at += element_step()) {
     const int64_t c = at % p.channels;
     const Place o = output_place(p.axis, at / p.channels);
-    Value sum = 0;
+    LongSum<Value> sum;
     for_each_input(p.axis, o.at,
-                   [&](int64_t, int64_t i) { sum += widen(x[(o.n * p.inputs() + i) * p.channels + c]); });
-    y[at] = narrow<Stored>(sum / count_at<Value>(p, o.at[0], o.at[1], o.at[2]));
+                   [&](int64_t, int64_t i) { sum.add(widen(x[(o.n * p.inputs() + i) * p.channels + c])); });
+    y[at] = narrow<Stored>(sum.value() / count_at<Value>(p, o.at[0], o.at[1], o.at[2]));
   }
 }
 
@@ -48,13 +49,13 @@ __global__ void avg_pool_grad_kernel(PoolProblem p, const Stored* dy, Stored* dx
   for (int64_t at = first_element(); at < count; at += element_step()) {
     const int64_t c = at % p.channels;
     const Place i = input_place(p.axis, at / p.channels);
-    Value dx_nic = 0;
+    LongSum<Value> dx_nic;
     for_each_output(p.axis, i.at, [&](int64_t, int64_t flat_o) {
       const Place o = output_place(p.axis, flat_o);
       const Value dy_noc = widen(dy[(i.n * p.outputs() + flat_o) * p.channels + c]);
-      dx_nic += dy_noc / count_at<Value>(p, o.at[0], o.at[1], o.at[2]);
+      dx_nic.add(dy_noc / count_at<Value>(p, o.at[0], o.at[1], o.at[2]));
     });
-    dx[at] = narrow<Stored>(dx_nic);
+    dx[at] = narrow<Stored>(dx_nic.value());
   }
 }
 

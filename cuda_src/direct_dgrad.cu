@@ -5,6 +5,7 @@
 #include "cuda_src/dtype.cuh"
 #include "cuda_src/launch.cuh"
 #include "cuda_src/place.cuh"
+#include "ffi_src/long_sum.h"
 
 namespace convgrad::cuda {
 namespace {
@@ -18,16 +19,13 @@ __global__ void direct_dgrad_kernel(ConvProblem p, const Stored* dy, const Store
     const Place i = input_place(p.axis, at / p.in_channels);
     const int64_t group = channel / C, c = channel % C;
     const int64_t first_k = group * p.group_out();
-    Sum<Stored> dx_nic = 0;
+    LongSum<Sum<Stored>> dx_nic;
     for_each_output(p.axis, i.at, [&](int64_t r, int64_t o) {
       const Stored* dy_no = dy + (i.n * p.outputs() + o) * K + first_k;
       const Stored* w_rc = w + (r * C + c) * K + first_k;
-      Sum<Stored> tap =
-          0;  // a sum a tap, then over taps: the error grows with each length, not their product
-      for (int64_t k = 0; k < p.group_out(); ++k) tap += widen(dy_no[k]) * widen(w_rc[k]);
-      dx_nic += tap;
+      for (int64_t k = 0; k < p.group_out(); ++k) dx_nic.add(widen(dy_no[k]) * widen(w_rc[k]));
     });
-    dx[at] = narrow<Stored>(dx_nic);
+    dx[at] = narrow<Stored>(dx_nic.value());
   }
 }
 

@@ -5,6 +5,7 @@
 #include "cuda_src/dtype.cuh"
 #include "cuda_src/launch.cuh"
 #include "cuda_src/place.cuh"
+#include "ffi_src/long_sum.h"
 
 namespace convgrad::cuda {
 namespace {
@@ -17,16 +18,13 @@ __global__ void direct_fprop_kernel(ConvProblem p, const Stored* x, const Stored
     const int64_t k = at % K;
     const Place o = output_place(p.axis, at / K);
     const int64_t group = k / p.group_out();
-    Sum<Stored> y_nok = 0;
+    LongSum<Sum<Stored>> y_nok;
     for_each_input(p.axis, o.at, [&](int64_t r, int64_t i) {
       const Stored* x_ni = x + (o.n * p.inputs() + i) * p.in_channels + group * C;
       const Stored* w_r = w + r * C * K;
-      Sum<Stored> tap =
-          0;  // a sum a tap, then over taps: the error grows with each length, not their product
-      for (int64_t c = 0; c < C; ++c) tap += widen(x_ni[c]) * widen(w_r[c * K + k]);
-      y_nok += tap;
+      for (int64_t c = 0; c < C; ++c) y_nok.add(widen(x_ni[c]) * widen(w_r[c * K + k]));
     });
-    y[at] = narrow<Stored>(y_nok);
+    y[at] = narrow<Stored>(y_nok.value());
   }
 }
 

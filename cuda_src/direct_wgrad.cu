@@ -1,11 +1,9 @@
 // dw[r,c,k] = sum over n, o of x[n,i,c] * dy[n,o,k], one thread a filter element, word for word.
-//
-// The sum is long (a batch of images), so it is taken in three levels, row, image and batch: the rounding
-// error then grows with each level's length and not with their product.
 #include "cuda_src/conv_kernels.h"
 #include "cuda_src/dtype.cuh"
 #include "cuda_src/launch.cuh"
 #include "cuda_src/place.cuh"
+#include "ffi_src/long_sum.h"
 
 namespace convgrad::cuda {
 namespace {
@@ -19,9 +17,8 @@ __global__ void direct_wgrad_kernel(ConvProblem p, const Stored* x, const Stored
     const int64_t k = at % K, c = at / K % C;
     const Place r = tap_place(p.axis, at / K / C);
     const int64_t channel = k / p.group_out() * C + c;
-    Sum<Stored> dw_rck = 0;
+    LongSum<Sum<Stored>> dw_rck;
     for (int64_t n = 0; n < p.batch; ++n) {
-      Sum<Stored> image = 0;
       for (int64_t o0 = 0; o0 < axis0.output; ++o0) {
         const int64_t i0 = axis0.input_at(o0, r.at[0]);
         if (i0 == kNone) continue;
@@ -30,18 +27,15 @@ __global__ void direct_wgrad_kernel(ConvProblem p, const Stored* x, const Stored
           if (i1 == kNone) continue;
           const Stored* x_row = x + ((n * axis0.input + i0) * axis1.input + i1) * axis2.input * p.in_channels;
           const Stored* dy_row = dy + ((n * axis0.output + o0) * axis1.output + o1) * axis2.output * K;
-          Sum<Stored> row = 0;
           for (int64_t o2 = 0; o2 < axis2.output; ++o2) {
             const int64_t i2 = axis2.input_at(o2, r.at[2]);
             if (i2 == kNone) continue;
-            row += widen(x_row[i2 * p.in_channels + channel]) * widen(dy_row[o2 * K + k]);
+            dw_rck.add(widen(x_row[i2 * p.in_channels + channel]) * widen(dy_row[o2 * K + k]));
           }
-          image += row;
         }
       }
-      dw_rck += image;
     }
-    dw[at] = narrow<Stored>(dw_rck);
+    dw[at] = narrow<Stored>(dw_rck.value());
   }
 }
 

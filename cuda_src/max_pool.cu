@@ -52,8 +52,9 @@ __global__ void max_pool_grad_kernel(PoolProblem p, const Stored* dy, const int3
     const Place i = input_place(p.axis, at / p.channels);
     Sum<Stored> dx_nic = 0;
     for_each_output(p.axis, i.at, [&](int64_t, int64_t o) {
-      const int64_t noc = (i.n * p.outputs() + o) * p.channels + c;
-      if (position[noc] == flat_i) dx_nic += widen(dy[noc]);
+      const auto oc_of = [&](int64_t n) { return (n * p.outputs() + o) * p.channels + c; };
+      if (position[oc_of(i.n % p.position_batch)] == flat_i)
+        dx_nic += widen(dy[oc_of(i.n % p.operand_batch)]);
     });
     dx[at] = narrow<Stored>(dx_nic);
   }
@@ -65,9 +66,12 @@ __global__ void max_pool_select_kernel(PoolProblem p, const Stored* t, const int
   const int64_t count = p.batch * p.outputs() * p.channels;
   for (int64_t at = first_element(); at < count; at += element_step()) {
     const int64_t c = at % p.channels;
-    const int64_t n = at / p.channels / p.outputs();
-    const int64_t i = position[at];
-    selected[at] = i == kNone ? narrow<Stored>(0) : t[(n * p.inputs() + i) * p.channels + c];
+    const int64_t image = p.outputs() * p.channels;
+    const int64_t n = at / image;
+    const int64_t i = position[n % p.position_batch * image + at % image];
+    // Positions are a buffer's content, which no handler has checked.
+    const bool inside = i >= 0 && i < p.inputs();
+    selected[at] = inside ? t[(n % p.operand_batch * p.inputs() + i) * p.channels + c] : narrow<Stored>(0);
   }
 }
 

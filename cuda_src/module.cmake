@@ -2,11 +2,11 @@
 set(architectures ${CMAKE_CUDA_ARCHITECTURES})
 enable_language(CUDA)
 if(NOT architectures)
-  # One binary for each generation from Ampere on that this nvcc knows, and PTX of the last for what comes after.
+  # One binary for each generation from Turing on that this nvcc knows, and PTX that the driver can compile
+  # for any other from Ampere on.
+  set(architectures 75-real 80 86-real 89-real 90a-real)
   if(CMAKE_CUDA_COMPILER_VERSION VERSION_GREATER_EQUAL 12.8)
-    set(architectures 80-real 86-real 89-real 90a-real 100-real 120)
-  else()
-    set(architectures 80-real 86-real 89-real 90a-real 90-virtual)
+    list(APPEND architectures 100-real 120-real)
   endif()
 endif()
 find_package(CUDAToolkit REQUIRED)

@@ -8,12 +8,8 @@ namespace convgrad::cuda {
 // Where the block's shared memory begins, aligned to 128 bytes. Its contents are undefined until written.
 template <typename T>
 __device__ __forceinline__ T* shared_memory() {
-#if defined(__CUDACC__)
   extern __shared__ __align__(128) unsigned char shared_bytes[];
   return reinterpret_cast<T*>(shared_bytes);
-#else
-  return static_cast<T*>(cuda_emulator::dynamic_shared_memory());
-#endif
 }
 
 }  // namespace convgrad::cuda

@@ -214,6 +214,11 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
 
         return parse
 
+    def not_negative(text):
+        if int(text) < 0:
+            raise argparse.ArgumentTypeError(f"{text} is negative")
+        return int(text)
+
     option = parser.add_argument
     option("--gradients", choices=LAYERS, default="handwritten", help="whose kernels (default: %(default)s)")
     option("--data", type=Path, metavar="DIR", help="read MNIST's four idx files, plain or .gz, from DIR")
@@ -221,8 +226,15 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     option("--epochs", type=positive(int), default=30, help="default: %(default)s")
     option("--batch-size", type=positive(int), default=32, help="default: %(default)s")
     option("--learning-rate", type=positive(float), default=1e-2, help="at the start (default: %(default)s)")
-    option("--seed", type=int, default=0, help="of the filters and the batches (default: %(default)s)")
-    return parser.parse_args(argv)
+    option(
+        "--seed", type=not_negative, default=0, help="of the filters and the batches (default: %(default)s)"
+    )
+    args = parser.parse_args(argv)
+    if args.data and not args.data.is_dir():
+        parser.error(f"--data: there is no folder {args.data}")
+    if args.plot and not args.plot.absolute().parent.is_dir():
+        parser.error(f"--plot: there is no folder {args.plot.absolute().parent}")
+    return args
 
 
 def main() -> None:

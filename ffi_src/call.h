@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <string>
 
 #include "ffi_src/decode.h"
@@ -25,6 +26,11 @@ class Call {
 
   ffi::AnyBuffer operand(size_t index) const { return *operands_.get<ffi::AnyBuffer>(index); }
   ffi::AnyBuffer result(size_t index) const { return **results_.get<ffi::AnyBuffer>(index); }
+
+  // Pooling's positions, whose dtype and shape the decoding of the same call checks.
+  const int32_t* positions(size_t index) const {
+    return static_cast<const int32_t*>(operand(index).untyped_data());
+  }
 
  private:
   ffi::RemainingArgs operands_;

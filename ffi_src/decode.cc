@@ -1,5 +1,6 @@
 #include "ffi_src/decode.h"
 
+#include <algorithm>
 #include <sstream>
 #include <string>
 
@@ -133,12 +134,14 @@ ConvProblem decode_conv(const ffi::Dictionary& attributes, ffi::AnyBuffer x, ffi
   return problem;
 }
 
-PoolProblem decode_pool(const ffi::Dictionary& attributes, ffi::AnyBuffer x, ffi::AnyBuffer y) {
+namespace {
+
+// What pooling's calls have in common: everything but the batch.
+PoolProblem decode_windows(const ffi::Dictionary& attributes, ffi::AnyBuffer x, ffi::AnyBuffer y) {
   const Dimensions in = x.dimensions(), out = y.dimensions();
   if (in.size() < 2 || in.size() > 2 + kAxes || out.size() != in.size())
     fail("x ", text(in), " and y ", text(out), " must have one rank, 2 to 5");
-  if (in.front() != out.front() || in.back() != out.back())
-    fail("x ", text(in), " and y ", text(out), " must agree in batch and channels");
+  if (in.back() != out.back()) fail("x ", text(in), " and y ", text(out), " must agree in channels");
   if (y.element_type() != x.element_type()) fail("x and y must have one dtype");
   check_sizes(x);
   check_sizes(y);
@@ -151,17 +154,57 @@ PoolProblem decode_pool(const ffi::Dictionary& attributes, ffi::AnyBuffer x, ffi
   const auto pad_lo = decode_per_axis(attributes, "pad_lo", axes, -kMaxPad, kMaxPad);
   const auto filter_dilation = decode_per_axis(attributes, "filter_dilation", axes, 1, kMaxStep);
   const auto count_include_pad = decode_attribute<bool>(attributes, "count_include_pad", "a bool");
-  problem.batch = in.front();
   problem.channels = in.back();
   problem.count_include_pad = count_include_pad;
-  int64_t positions = 1;
+  int64_t positions = 1, taps = 1;
   for (size_t a = 0; a < axes; ++a) {
     problem.axis[kAxes - axes + a] =
         Axis{in[1 + a], window[a], out[1 + a], stride[a], pad_lo[a], 1, filter_dilation[a]};
     // Sizes are below 2^31, so one product past the bound is still far from 64 bits.
     positions *= in[1 + a];
+    taps *= window[a];
     if (positions > kMaxSize) fail("x ", text(in), " has 2^31 positions or more");
+    if (taps > kMaxSize) fail("window ", text(window), " has 2^31 taps or more");
   }
+  return problem;
+}
+
+void set_batches(PoolProblem& problem, ffi::AnyBuffer operand, ffi::AnyBuffer position, ffi::AnyBuffer y,
+                 ffi::AnyBuffer result) {
+  if (position.element_type() != ffi::DataType::S32) fail("position must be int32");
+  const Dimensions at = position.dimensions(), shape = y.dimensions();
+  if (at.size() != shape.size() || !std::equal(at.begin() + 1, at.end(), shape.begin() + 1))
+    fail("position is ", text(at), ", y is ", text(shape));
+  problem.batch = result.dimensions().front();
+  problem.operand_batch = operand.dimensions().front();
+  problem.position_batch = position.dimensions().front();
+  for (const int64_t images : {problem.operand_batch, problem.position_batch}) {
+    if (images != problem.batch && (images == 0 || problem.batch % images != 0))
+      fail("an operand's batch of ", images, " does not divide the result's of ", problem.batch);
+  }
+}
+
+}  // namespace
+
+PoolProblem decode_pool(const ffi::Dictionary& attributes, ffi::AnyBuffer x, ffi::AnyBuffer y) {
+  PoolProblem problem = decode_windows(attributes, x, y);
+  if (x.dimensions().front() != y.dimensions().front())
+    fail("x ", text(x.dimensions()), " and y ", text(y.dimensions()), " must agree in batch");
+  problem.batch = problem.operand_batch = problem.position_batch = x.dimensions().front();
+  return problem;
+}
+
+PoolProblem decode_max_pool_grad(const ffi::Dictionary& attributes, ffi::AnyBuffer dy,
+                                 ffi::AnyBuffer position, ffi::AnyBuffer dx) {
+  PoolProblem problem = decode_windows(attributes, dx, dy);
+  set_batches(problem, dy, position, dy, dx);
+  return problem;
+}
+
+PoolProblem decode_max_pool_select(const ffi::Dictionary& attributes, ffi::AnyBuffer t,
+                                   ffi::AnyBuffer position, ffi::AnyBuffer selected) {
+  PoolProblem problem = decode_windows(attributes, t, selected);
+  set_batches(problem, t, position, selected, selected);
   return problem;
 }
 
@@ -170,6 +213,7 @@ BiasProblem decode_bias(const ffi::Dictionary& attributes, ffi::AnyBuffer dy, ff
   const int64_t rank = static_cast<int64_t>(dy.dimensions().size());
   if (channel_axis < 0 || channel_axis >= rank)
     fail("channel_axis is ", channel_axis, ", dy has ", rank, " dimensions");
+  check_sizes(dy);
   if (db.element_type() != dy.element_type()) fail("dy and db must have one dtype");
   BiasProblem problem;
   problem.dtype = decode_dtype(dy);
@@ -194,6 +238,8 @@ int32_t* checked_position(ffi::AnyBuffer position, ffi::AnyBuffer y) {
 }
 
 void* checked_workspace(ffi::AnyBuffer workspace, int64_t bytes) {
+  // Bytes, and nothing that XLA packs several of into one.
+  if (workspace.element_type() != ffi::DataType::U8) fail("the workspace must be uint8");
   const int64_t given = static_cast<int64_t>(workspace.size_bytes());
   if (given < bytes) fail("the workspace has ", given, " bytes, the kernel needs ", bytes);
   return workspace.untyped_data();

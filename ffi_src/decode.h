@@ -13,7 +13,7 @@ namespace convgrad {
 
 namespace ffi = xla::ffi;
 
-// Becomes an INVALID_ARGUMENT status at the handler's edge (ffi_src/guard.h).
+// Becomes an INVALID_ARGUMENT status at the handler's edge.
 struct InvalidArgument : std::invalid_argument {
   using std::invalid_argument::invalid_argument;
 };
@@ -28,6 +28,13 @@ ConvProblem decode_conv(const ffi::Dictionary& attributes, ffi::AnyBuffer x, ffi
 // x and y are [N, spatial..., C]. Attributes: window (taps per axis), stride, pad_lo,
 // filter_dilation, and count_include_pad.
 PoolProblem decode_pool(const ffi::Dictionary& attributes, ffi::AnyBuffer x, ffi::AnyBuffer y);
+
+// The same for the calls that take positions, int32 and shaped as y too, but for the batch: those of both
+// operands divide the result's.
+PoolProblem decode_max_pool_grad(const ffi::Dictionary& attributes, ffi::AnyBuffer dy,
+                                 ffi::AnyBuffer position, ffi::AnyBuffer dx);
+PoolProblem decode_max_pool_select(const ffi::Dictionary& attributes, ffi::AnyBuffer t,
+                                   ffi::AnyBuffer position, ffi::AnyBuffer selected);
 
 // dy of any rank, db of one entry a channel. Attribute: channel_axis.
 BiasProblem decode_bias(const ffi::Dictionary& attributes, ffi::AnyBuffer dy, ffi::AnyBuffer db);

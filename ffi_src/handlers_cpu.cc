@@ -39,9 +39,8 @@ Work plan_wgrad(const Call& call) {
   call.expect(2, 2);
   check_kernel(call);
   const ffi::AnyBuffer x = call.operand(0), dy = call.operand(1), dw = call.result(0);
-  const ConvProblem problem = decode_conv(call.attributes, x, dw, dy);
-  checked_workspace(call.result(1), wgrad_workspace_bytes(problem));
-  return wgrad(problem, x.untyped_data(), dy.untyped_data(), dw.untyped_data());
+  return wgrad(decode_conv(call.attributes, x, dw, dy), x.untyped_data(), dy.untyped_data(),
+               dw.untyped_data());
 }
 
 Work plan_bgrad(const Call& call) {
@@ -68,15 +67,15 @@ Work plan_max_pool_argmax(const Call& call) {
 Work plan_max_pool_grad(const Call& call) {
   call.expect(2, 1);
   const ffi::AnyBuffer dy = call.operand(0), dx = call.result(0);
-  return max_pool_grad(decode_pool(call.attributes, dx, dy), dy.untyped_data(),
-                       checked_position(call.operand(1), dy), dx.untyped_data());
+  return max_pool_grad(decode_max_pool_grad(call.attributes, dy, call.operand(1), dx), dy.untyped_data(),
+                       call.positions(1), dx.untyped_data());
 }
 
 Work plan_max_pool_select(const Call& call) {
   call.expect(2, 1);
   const ffi::AnyBuffer t = call.operand(0), selected = call.result(0);
-  return max_pool_select(decode_pool(call.attributes, t, selected), t.untyped_data(),
-                         checked_position(call.operand(1), selected), selected.untyped_data());
+  return max_pool_select(decode_max_pool_select(call.attributes, t, call.operand(1), selected),
+                         t.untyped_data(), call.positions(1), selected.untyped_data());
 }
 
 Work plan_avg_pool(const Call& call) {

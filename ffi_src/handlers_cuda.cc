@@ -60,15 +60,15 @@ cudaError_t launch_max_pool_argmax(const Call& call, cudaStream_t stream) {
 cudaError_t launch_max_pool_grad(const Call& call, cudaStream_t stream) {
   call.expect(2, 1);
   const ffi::AnyBuffer dy = call.operand(0), dx = call.result(0);
-  return max_pool_grad(decode_pool(call.attributes, dx, dy), dy.untyped_data(),
-                       checked_position(call.operand(1), dy), dx.untyped_data(), stream);
+  return max_pool_grad(decode_max_pool_grad(call.attributes, dy, call.operand(1), dx), dy.untyped_data(),
+                       call.positions(1), dx.untyped_data(), stream);
 }
 
 cudaError_t launch_max_pool_select(const Call& call, cudaStream_t stream) {
   call.expect(2, 1);
   const ffi::AnyBuffer t = call.operand(0), selected = call.result(0);
-  return max_pool_select(decode_pool(call.attributes, t, selected), t.untyped_data(),
-                         checked_position(call.operand(1), selected), selected.untyped_data(), stream);
+  return max_pool_select(decode_max_pool_select(call.attributes, t, call.operand(1), selected),
+                         t.untyped_data(), call.positions(1), selected.untyped_data(), stream);
 }
 
 cudaError_t launch_avg_pool(const Call& call, cudaStream_t stream) {

@@ -94,10 +94,16 @@ struct ConvProblem {
 //
 // "First" is row-major order over the window. A position is the flat index over the spatial axes,
 // (i0 * I1 + i1) * I2 + i2, as int32; -1 where the whole window lies on padding.
+//
+// Of max_pool_grad's and max_pool_select's two operands one may have fewer images than the result, whose
+// batch they divide: image n of the result then reads that operand's image n modulo their number. So one
+// choice of positions serves many dy at once, and none is copied.
 // count(o) is the number of taps, or only of those on the input where count_include_pad is false.
 struct PoolProblem {
   DType dtype = DType::kF32;
   int64_t batch = 1;
+  int64_t operand_batch = 1;   // images of dy in max_pool_grad, of t in max_pool_select
+  int64_t position_batch = 1;  // images of position there
   int64_t channels = 1;
   bool count_include_pad = true;
   Axis axis[kAxes];

@@ -1,7 +1,8 @@
-"""Checks of arrays that every public function shares."""
+"""Checks of arrays, precisions and dtypes that every public function shares."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -9,67 +10,87 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike, DTypeLike
 
-Precision = lax.Precision | tuple[lax.Precision, lax.Precision] | None
+Precision = (
+    lax.Precision | lax.DotAlgorithm | lax.DotAlgorithmPreset | tuple[lax.Precision, lax.Precision] | None
+)
 """What ``jax.lax`` calls a precision, in the one hashable form that primitives carry."""
 
-DTYPES = ("float32", "float64", "bfloat16", "float16")
+REAL = ("float32", "float64", "bfloat16", "float16")
 """What the kernels compute with."""
 
+NUMBERS = (*REAL, "complex64", "complex128")
+"""What runs on the kernels: a complex array is a real one of twice the channels (complex_form.py)."""
 
-def float_arrays(**named: ArrayLike) -> list[jax.Array]:
-    """The arguments as JAX arrays of one of the kernels' dtypes, the same for all.
+
+def arrays(dtypes: Sequence[str] | None = None, **named: ArrayLike) -> list[jax.Array]:
+    """The arguments as JAX arrays of one dtype: of any where ``dtypes`` is None, else of one of these.
 
     Raises:
       TypeError: one is no array of such a dtype, or they differ in dtype.
     """
-    arrays = {}
+    given = {}
     for name, value in named.items():
         if not (hasattr(value, "dtype") and hasattr(value, "shape")):
             raise TypeError(f"{name} must be an array, not {type(value).__name__}")
-        arrays[name] = jnp.asarray(value)
-        dtype = arrays[name].dtype
-        if dtype.name not in DTYPES:
-            raise TypeError(f"{name} must be of dtype {', '.join(DTYPES[:-1])} or {DTYPES[-1]}, not {dtype}")
-    (first_name, first), *others = arrays.items()
+        given[name] = jnp.asarray(value)
+        dtype = given[name].dtype
+        if dtypes is not None and dtype.name not in dtypes:
+            raise TypeError(f"{name} must be of dtype {', '.join(dtypes[:-1])} or {dtypes[-1]}, not {dtype}")
+    (first_name, first), *others = given.items()
     for name, array in others:
         if array.dtype != first.dtype:
             raise TypeError(
                 f"{first_name} and {name} must have the same dtype, not {first.dtype} and {array.dtype}"
             )
-    return list(arrays.values())
+    return list(given.values())
+
+
+def on_kernels(array: jax.Array) -> bool:
+    """Whether the kernels know arrays of this dtype; of others (integers, bool, float8) ``jax.lax`` does."""
+    return array.dtype.name in NUMBERS
 
 
 def canonical_precision(precision: Any) -> Precision:
-    """A ``jax.lax`` precision (None, a name, a ``Precision``, or a pair of these) in its canonical form.
+    """A ``jax.lax`` precision in its canonical form; each way to write one that ``jax.lax`` takes.
 
     Raises:
-      ValueError: it is none of these.
+      ValueError: it is none.
     """
-    message = (
-        f"precision must be None, a jax.lax.Precision or its name, or a pair of these, not {precision!r}"
-    )
+    if precision is None or isinstance(precision, lax.Precision | lax.DotAlgorithm | lax.DotAlgorithmPreset):
+        return precision
     try:
-        if precision is None:
-            return None
-        if isinstance(precision, str | lax.Precision):
-            return lax.Precision(precision)
-        of_x, of_w = precision
-        return lax.Precision(of_x), lax.Precision(of_w)
-    except (TypeError, ValueError):
-        raise ValueError(message) from None
+        if isinstance(precision, str):
+            presets = lax.DotAlgorithmPreset.__members__
+            return presets[precision] if precision in presets else lax.Precision(precision)
+        if isinstance(precision, list | tuple):
+            of_x, of_w = precision
+            if any(all(isinstance(one, kind) for one in precision) for kind in (str, lax.Precision)):
+                return lax.Precision(of_x), lax.Precision(of_w)
+    except ValueError:
+        pass
+    raise ValueError(
+        "precision must be None, a jax.lax.Precision or its name, a pair of these, a jax.lax.DotAlgorithm, "
+        f"or a jax.lax.DotAlgorithmPreset or its name, not {precision!r}"
+    )
 
 
-def accumulation_dtype(preferred_element_type: DTypeLike | None, given: jnp.dtype) -> jnp.dtype:
+def result_dtype(preferred_element_type: DTypeLike | None, given: jnp.dtype) -> jnp.dtype:
     """The dtype of a result for which ``jax.lax``'s ``preferred_element_type`` is asked.
 
     Raises:
-      TypeError: it is not one of the kernels' dtypes, or narrower than the operands'.
+      TypeError: it is of another kind than the operands' dtype, or narrower.
     """
     if preferred_element_type is None:
         return given
     dtype = jax.dtypes.canonicalize_dtype(preferred_element_type)
-    if dtype.name not in DTYPES or dtype.itemsize < given.itemsize:
+    kind = jnp.complexfloating if jnp.issubdtype(given, jnp.complexfloating) else jnp.floating
+    if not jnp.issubdtype(dtype, kind) or dtype.itemsize < given.itemsize:
         raise TypeError(
-            f"preferred_element_type must be a floating dtype at least as wide as {given}, not {dtype}"
+            f"preferred_element_type must be a {kind.__name__} dtype at least as wide as {given}, not {dtype}"
         )
     return dtype
+
+
+def converted(array: jax.Array, dtype: jnp.dtype) -> jax.Array:
+    """The array in a dtype; as it is, weakly typed or not, where that is its own."""
+    return array if array.dtype == dtype else array.astype(dtype)

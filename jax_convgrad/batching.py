@@ -9,7 +9,7 @@ to do depends only on which of x, w and y carry the mapped axis (the result alwa
     all three    into the groups
 
 An operand that is not mapped is used as it is, never copied, and per-example gradients (dw for each x and dy)
-are one grouped call.
+are one grouped call. Pooling treats every image alike, so there the mapped axis joins the batch.
 """
 
 from __future__ import annotations
@@ -68,6 +68,25 @@ def _unfold(array: jax.Array, size: int, place: int, outside: int) -> jax.Array:
     return jnp.reshape(array, (size, *before, here // size, *after))
 
 
+def _mapped_size(args: Sequence[jax.Array], mapped: Sequence[int | None]) -> int:
+    return next(array.shape[at] for array, at in zip(args, mapped, strict=True) if at is not None)
+
+
+def _nothing(
+    primitive: Primitive, args: Sequence[jax.Array], mapped: Sequence[int | None], params: dict[str, Any]
+) -> tuple[Any, Any]:
+    """The result of mapping over an axis of size 0, which no group or channel can take in."""
+    one = [
+        jax.ShapeDtypeStruct(
+            array.shape if at is None else (*array.shape[:at], *array.shape[at + 1 :]), array.dtype
+        )
+        for array, at in zip(args, mapped, strict=True)
+    ]
+    out = jax.eval_shape(lambda *args: primitive.bind(*args, **params), *one)
+    empty = jax.tree.map(lambda result: jnp.zeros((0, *result.shape), result.dtype), out)
+    return empty, jax.tree.map(lambda _: 0, out)
+
+
 def _contraction_rule(primitive: Primitive, operands: str, result: str) -> Callable[..., Any]:
     """The rule of a primitive that takes two of x, w and y, as named, and gives the third."""
 
@@ -79,9 +98,12 @@ def _contraction_rule(primitive: Primitive, operands: str, result: str) -> Calla
         dimensions: Dims,
         **params: Any,
     ) -> tuple[jax.Array, int]:
+        size = _mapped_size(args, mapped)
+        if size == 0:
+            params |= {"geometry": geometry, "dimensions": dimensions}
+            return _nothing(primitive, args, mapped, params)
         carriers = [name for name, at in zip(operands, mapped, strict=True) if at is not None]
         into = _FOLDED_INTO["".join(name for name in "xwy" if name in carriers or name == result)]
-        size = next(a.shape[at] for a, at in zip(args, mapped, strict=True) if at is not None)
         folded = [
             array if at is None else _fold(array, at, *_place(name, into, dimensions, geometry.groups))
             for name, array, at in zip(operands, args, mapped, strict=True)
@@ -99,23 +121,61 @@ def _bgrad_rule(
     args: Sequence[jax.Array], mapped: Sequence[int], *, channel_axis: int
 ) -> tuple[jax.Array, int]:
     (dy,), (at,) = args, mapped
+    if dy.shape[at] == 0:
+        return _nothing(primitives.bgrad_p, args, mapped, {"channel_axis": channel_axis})
     db = primitives.bgrad(_fold(dy, at, channel_axis, 1), channel_axis)
     return _unfold(db, dy.shape[at], 0, 1), 0
 
 
+def _spread_rule(
+    args: Sequence[jax.Array], mapped: Sequence[int], *, shape: tuple[int, ...], channel_axis: int
+) -> tuple[jax.Array, int]:
+    (b,), (at,) = args, mapped
+    rows = jnp.moveaxis(b, at, 0)
+    return jax.lax.broadcast_in_dim(rows, (rows.shape[0], *shape), (0, channel_axis + 1)), 0
+
+
 def _pool_rule(primitive: Primitive) -> Callable[..., Any]:
-    """Pooling treats every image alike: the mapped axis joins the batch."""
+    """Of a primitive with one operand."""
+
+    def rule(args: Sequence[jax.Array], mapped: Sequence[int], **params: Any) -> Any:
+        (x,), (at,) = args, mapped
+        if x.shape[at] == 0:
+            return _nothing(primitive, args, mapped, params)
+        out = primitive.bind(_fold(x, at, 0, 1), **params)
+        if primitive.multiple_results:
+            return [_unfold(array, x.shape[at], 0, 1) for array in out], [0] * len(out)
+        return _unfold(out, x.shape[at], 0, 1), 0
+
+    return rule
+
+
+def _position_rule(primitive: Primitive) -> Callable[..., Any]:
+    """Of a primitive that reads one operand at the positions in the other, image by image.
+
+    The kernels read an operand that has fewer images again and again, so one that is not mapped stays as it
+    is. But an operand that is mapped here, and has fewer images already because the other alone was mapped
+    elsewhere, is repeated first: its turns would not be the result's.
+    """
 
     def rule(args: Sequence[jax.Array], mapped: Sequence[int | None], **params: Any) -> Any:
-        size = next(a.shape[at] for a, at in zip(args, mapped, strict=True) if at is not None)
-        folded = [
-            _fold(batching.bdim_at_front(array, at, size), 0, 0, 1)
+        size = _mapped_size(args, mapped)
+        if size == 0:
+            return _nothing(primitive, args, mapped, params)
+        fronted = [
+            array if at is None else jnp.moveaxis(array, at, 0)
             for array, at in zip(args, mapped, strict=True)
         ]
-        out = primitive.bind(*folded, **params)
-        if primitive.multiple_results:
-            return [_unfold(array, size, 0, 1) for array in out], [0] * len(out)
-        return _unfold(out, size, 0, 1), 0
+        images = [array.shape[0 if at is None else 1] for array, at in zip(fronted, mapped, strict=True)]
+        folded = []
+        for array, at, count in zip(fronted, mapped, images, strict=True):
+            if at is not None:
+                times = max(images) // count if count else 1
+                if times > 1:
+                    array = jnp.tile(array, (1, times, *(1,) * (array.ndim - 2)))
+                array = jnp.reshape(array, (size * array.shape[1], *array.shape[2:]))
+            folded.append(array)
+        return _unfold(primitive.bind(*folded, **params), size, 0, 1), 0
 
     return rule
 
@@ -127,12 +187,13 @@ def register() -> None:
     rules[primitives.dgrad_p] = _contraction_rule(primitives.dgrad_p, "yw", "x")
     rules[primitives.wgrad_p] = _contraction_rule(primitives.wgrad_p, "xy", "w")
     rules[primitives.bgrad_p] = _bgrad_rule
+    rules[primitives.spread_p] = _spread_rule
     for primitive in (
         pool_primitives.max_pool_p,
         pool_primitives.max_pool_argmax_p,
-        pool_primitives.max_pool_grad_p,
-        pool_primitives.max_pool_select_p,
         pool_primitives.avg_pool_p,
         pool_primitives.avg_pool_grad_p,
     ):
         rules[primitive] = _pool_rule(primitive)
+    for primitive in (pool_primitives.max_pool_grad_p, pool_primitives.max_pool_select_p):
+        rules[primitive] = _position_rule(primitive)

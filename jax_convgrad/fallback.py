@@ -15,20 +15,20 @@ from jax_convgrad.ffi import Dims
 from jax_convgrad.geometry import Axis, ConvGeometry, dilated
 
 
+def _high_pad(axis: Axis, span: int) -> int:
+    """The high pad of an input's span that gives the axis its number of outputs."""
+    window = dilated(axis.taps, axis.filter_dilation)
+    # One position less than a window has no output; pads must not crop more than there is.
+    needed = (axis.output - 1) * axis.stride + window if axis.output else max(window - 1, 0)
+    return needed - span - axis.pad_lo
+
+
 def fprop(
     x: jax.Array, w: jax.Array, *, geometry: ConvGeometry, dimensions: Dims, precision: Precision
 ) -> jax.Array:
     """y by lax's convolution."""
     padding = [
-        # The high pad that gives the axis its number of outputs.
-        (
-            axis.pad_lo,
-            (axis.output - 1) * axis.stride
-            + dilated(axis.taps, axis.filter_dilation)
-            - dilated(axis.input, axis.input_dilation)
-            - axis.pad_lo,
-        )
-        for axis in geometry.axes
+        (axis.pad_lo, _high_pad(axis, dilated(axis.input, axis.input_dilation))) for axis in geometry.axes
     ]
     return lax.conv_general_dilated(
         x,
@@ -80,10 +80,7 @@ def bgrad(dy: jax.Array, *, channel_axis: int) -> jax.Array:
 
 def _window(axes: Sequence[Axis], shape: Sequence[int]) -> dict[str, Sequence]:
     """The arguments of ``lax.reduce_window`` over [N, spatial..., C] of the given shape."""
-    high = [
-        (axis.output - 1) * axis.stride + dilated(axis.taps, axis.filter_dilation) - axis.input - axis.pad_lo
-        for axis in axes
-    ]
+    high = [_high_pad(axis, axis.input) for axis in axes]
     return {
         "window_dimensions": (1, *(axis.taps for axis in axes), 1),
         "window_strides": (1, *(axis.stride for axis in axes), 1),
@@ -124,10 +121,19 @@ def _volume(x: jax.Array) -> int:
     return volume
 
 
+def _repeated(array: jax.Array, images: int) -> jax.Array:
+    """As many images as the other operand has; see pool_primitives.py."""
+    if array.shape[0] == images:
+        return array
+    return jnp.tile(array, (images // array.shape[0], *(1,) * (array.ndim - 1)))
+
+
 def max_pool_select(t: jax.Array, position: jax.Array) -> jax.Array:
     """t at the chosen positions, 0 where there is none."""
+    images = t.shape[0] if t.shape[0] == position.shape[0] else max(t.shape[0], position.shape[0])
+    t, position = _repeated(t, images), _repeated(position, images)
     flat_t = t.reshape((t.shape[0], _volume(t), t.shape[-1]))
-    flat_at = position.reshape((position.shape[0], -1, position.shape[-1]))
+    flat_at = position.reshape((position.shape[0], _volume(position), position.shape[-1]))
     chosen = jnp.take_along_axis(flat_t, jnp.maximum(flat_at, 0), axis=1, mode="clip")
     return jnp.where(flat_at >= 0, chosen, 0).reshape(position.shape)
 
@@ -135,7 +141,7 @@ def max_pool_select(t: jax.Array, position: jax.Array) -> jax.Array:
 def max_pool_grad(dy: jax.Array, position: jax.Array, *, shape: tuple[int, ...]) -> jax.Array:
     """dx: each dy added at its chosen position."""
     t = jax.ShapeDtypeStruct(shape, dy.dtype)
-    return jax.linear_transpose(lambda t: max_pool_select(t, position), t)(dy)[0]
+    return jax.linear_transpose(lambda t: max_pool_select(t, position), t)(_repeated(dy, shape[0]))[0]
 
 
 def avg_pool(x: jax.Array, *, axes: Sequence[Axis], count_include_pad: bool) -> jax.Array:

@@ -8,6 +8,7 @@ from the start where it can, instead of transposing it here.
 from __future__ import annotations
 
 import importlib
+import pathlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import ModuleType
@@ -73,7 +74,15 @@ def _register_modules() -> None:
         # An older FFI would not refuse these handlers but take the whole backend down with them.
         lowest = ".".join(map(str, _LOWEST_JAXLIB))
         raise ImportError(f"jax_convgrad needs jaxlib >= {lowest}, but jaxlib is {jaxlib.__version__}")
-    backends["cpu"] = Backend(importlib.import_module("jax_convgrad._cpu"))
+    try:
+        backends["cpu"] = Backend(importlib.import_module("jax_convgrad._cpu"))
+    except ModuleNotFoundError as error:
+        if error.name != "jax_convgrad._cpu":
+            raise
+        raise ImportError(
+            f"{pathlib.Path(__file__).parent} is jax_convgrad's source folder, in which nothing is built. "
+            "Install the package (pip install .) and run Python elsewhere, or with the option -P."
+        ) from None
     register(backends["cpu"], "cpu")
     cuda = _cuda_module()
     if cuda is not None:
@@ -122,6 +131,16 @@ def _result(shape: Sequence[int], dtype: DTypeLike) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(tuple(shape), dtype)
 
 
+def _require_known(*shapes: tuple[int, ...]) -> None:
+    """Workspace is sized when a program is lowered, so sizes must be numbers by then."""
+    for shape in shapes:
+        if not all(isinstance(size, int) for size in shape):
+            raise ValueError(
+                f"jax_convgrad's filter and bias gradients need known sizes, but a shape is {shape}: export "
+                "them with numbers in place of symbols"
+            )
+
+
 def fprop(
     platform: str, x: jax.Array, w: jax.Array, shape: tuple[int, ...], geometry: ConvGeometry, dims: Dims
 ) -> jax.Array:
@@ -159,6 +178,7 @@ def wgrad(
         (a.input, a.taps, a.output, a.stride, a.pad_lo, a.input_dilation, a.filter_dilation)
         for a in geometry.axes
     ]
+    _require_known(x.shape, dy.shape)
     workspace = backend.module.wgrad_workspace_bytes(
         kernel=backend.kernel,
         dtype=x.dtype.name,
@@ -181,6 +201,7 @@ def bgrad(platform: str, dy: jax.Array, channel_axis: int) -> jax.Array:
     """db, one entry a channel."""
     backend = backends[platform]
     channels = dy.shape[channel_axis]
+    _require_known(dy.shape)
     rows = int(np.prod([size for axis, size in enumerate(dy.shape) if axis != channel_axis], dtype=np.int64))
     workspace = backend.module.bgrad_workspace_bytes(dtype=dy.dtype.name, rows=rows, channels=channels)
     others = tuple(axis for axis in range(dy.ndim) if axis != channel_axis)

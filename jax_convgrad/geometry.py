@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 MAX_AXES = 3
-"""Spatial axes that the kernels handle."""
+"""Spatial axes that the kernels handle; with more, ``jax.lax`` computes."""
 
 MAX_STEP = 2**30 - 1
 """Largest stride or dilation: keeps every position of the relation inside 64 bits."""

@@ -13,7 +13,7 @@ import jax
 from jax.typing import ArrayLike
 
 from jax_convgrad import primitives
-from jax_convgrad.arguments import canonical_precision, float_arrays
+from jax_convgrad.arguments import NUMBERS, arrays, canonical_precision
 from jax_convgrad.convolution import layer_geometry
 from jax_convgrad.problem import check_shape, dimensions, shape_argument
 
@@ -34,7 +34,7 @@ def conv_input_grad(
     """∂E/∂X:  dx[n,i,c] = Σ_{r,k} dy[n,o,k] · w[r,c,k].
 
     Args:
-      dy: ∂E/∂Y, of y's shape, [N, output spatial..., K] by default; f32, f64, bf16 or f16.
+      dy: ∂E/∂Y, of y's shape, [N, output spatial..., K] by default; real or complex.
       w: the filter, [spatial..., C / groups, K] by default, of the same dtype.
       input_shape: the whole shape of x.
       stride: the layer's, as are all arguments below; see ``conv``.
@@ -52,9 +52,9 @@ def conv_input_grad(
       TypeError: dtypes that differ or are not supported, or an argument of the wrong kind.
       ValueError: an argument whose length, size or value does not fit, dy's shape among them.
     """
-    dy, w = float_arrays(dy=dy, w=w)
+    dy, w = arrays(NUMBERS, dy=dy, w=w)
     x_shape = shape_argument(input_shape, "input_shape")
-    geometry, dims = layer_geometry(
+    geometry, dims, _ = layer_geometry(
         x_shape,
         w.shape,
         ("input_shape", "w"),
@@ -85,7 +85,7 @@ def conv_filter_grad(
     """∂E/∂W:  dw[r,c,k] = Σ_{n,o} x[n,i,c] · dy[n,o,k].
 
     Args:
-      x: the layer's input, [N, spatial..., C] by default; f32, f64, bf16 or f16.
+      x: the layer's input, [N, spatial..., C] by default; real or complex.
       dy: ∂E/∂Y, of y's shape, [N, output spatial..., K] by default, of the same dtype.
       filter_shape: the whole shape of w.
       stride: the layer's, as are all arguments below; see ``conv``.
@@ -103,9 +103,9 @@ def conv_filter_grad(
       TypeError: dtypes that differ or are not supported, or an argument of the wrong kind.
       ValueError: an argument whose length, size or value does not fit, dy's shape among them.
     """
-    x, dy = float_arrays(x=x, dy=dy)
+    x, dy = arrays(NUMBERS, x=x, dy=dy)
     w_shape = shape_argument(filter_shape, "filter_shape")
-    geometry, dims = layer_geometry(
+    geometry, dims, _ = layer_geometry(
         x.shape,
         w_shape,
         ("x", "filter_shape"),
@@ -124,7 +124,7 @@ def conv_bias_grad(dy: ArrayLike, *, dimension_numbers: Any = None) -> jax.Array
     """∂E/∂b:  db[k] = Σ_{n,o} dy[n,o,k].
 
     Args:
-      dy: ∂E/∂Y, [N, output spatial..., K] by default; f32, f64, bf16 or f16.
+      dy: ∂E/∂Y, [N, output spatial..., K] by default; real or complex.
       dimension_numbers: see ``conv``; y's part says which dimension the channels are.
 
     Returns:
@@ -134,6 +134,6 @@ def conv_bias_grad(dy: ArrayLike, *, dimension_numbers: Any = None) -> jax.Array
       TypeError: the dtype is not supported, or ``dimension_numbers`` are malformed.
       ValueError: ``dimension_numbers`` are of another rank than dy, or dy has no channels.
     """
-    (dy,) = float_arrays(dy=dy)
+    (dy,) = arrays(NUMBERS, dy=dy)
     dims = dimensions(dy.shape, dy.shape, dimension_numbers, ("dy", "dy"), channels_last=True)
     return primitives.bgrad(dy, dims.y[1])

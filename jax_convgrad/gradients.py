@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
 from jax_convgrad import pool_primitives, primitives
 from jax_convgrad.arguments import Precision
@@ -45,7 +44,7 @@ def _convolution(
 def _convolution_fwd(x, w, b, relu, geometry, dims, precision):  # type: ignore[no-untyped-def]
     y = primitives.fprop(x, w, geometry, dims, precision)
     if b is not None:
-        y = y + lax.broadcast_in_dim(b, y.shape, (dims.y[1],))
+        y = y + primitives.spread(b, y.shape, dims.y[1])
     if relu:
         y = jax.nn.relu(y)
     return y, (x, w, b, y if relu else None)

@@ -35,7 +35,7 @@ def install() -> None:
 
     That holds for those of Flax, Haiku, Equinox, Keras and all else that calls ``jax.lax``, on CPU and CUDA,
     and for all that JAX makes of them: gradients of any order, forward mode, vmap. Convolutions that these
-    kernels have not stay ``jax.lax``'s: other dtypes, more than 3 spatial dimensions, explicit sharding.
+    kernels have not stay ``jax.lax``'s: integers, more than 3 spatial dimensions, explicit sharding.
 
     It clears JAX's caches (``jax.clear_caches``), so that functions compiled before are compiled anew. What
     was compiled ahead of time (``jax.jit(f).lower(...).compile()``) stays as it is. Twice is as good as once.

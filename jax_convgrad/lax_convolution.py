@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jax_convgrad import primitives
-from jax_convgrad.arguments import DTYPES
+from jax_convgrad.arguments import NUMBERS, converted
 from jax_convgrad.geometry import MAX_AXES, MAX_STEP
 from jax_convgrad.recognition import Contraction, Move, recognise
 
@@ -47,9 +47,10 @@ def contraction_of(
 
 def _taken(lhs: Any, rhs: Any, out: Any, params: dict[str, Any]) -> bool:
     """Whether the kernels have the dtype, the rank and room for the numbers."""
-    wider = out.dtype == lhs.dtype or out.dtype.itemsize > lhs.dtype.itemsize
-    dtypes = lhs.dtype == rhs.dtype and wider and {lhs.dtype.name, out.dtype.name} <= set(DTYPES)
-    if not dtypes or lhs.ndim > 2 + MAX_AXES:
+    if lhs.dtype != rhs.dtype or not {lhs.dtype.name, out.dtype.name} <= set(NUMBERS):
+        return False
+    # A preferred dtype that holds what the operands hold; float16 and bfloat16 do not hold each other.
+    if jnp.promote_types(lhs.dtype, out.dtype) != out.dtype or lhs.ndim > 2 + MAX_AXES:
         return False
     # Explicit sharding is part of the result's type, and lax has its own rule for it.
     if any(part is not None for aval in (lhs, rhs, out) for part in aval.sharding.spec):
@@ -71,8 +72,8 @@ def runner(
     def run(lhs: jax.Array, rhs: jax.Array) -> jax.Array:
         groups = contraction.geometry.groups
         arrays = {
-            "lhs": _moved(lhs.astype(dtype), contraction.lhs_move, groups),
-            "rhs": _moved(rhs.astype(dtype), contraction.rhs_move, groups),
+            "lhs": _moved(converted(lhs, dtype), contraction.lhs_move, groups),
+            "rhs": _moved(converted(rhs, dtype), contraction.rhs_move, groups),
         }
         out = _CONTRACTIONS[contraction.name](
             *(arrays[name] for name in contraction.operands),

@@ -8,11 +8,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.core import ShapedArray
 from jax.extend.core import Primitive
 from jax.interpreters import mlir
 
 from jax_convgrad import ffi
+from jax_convgrad.geometry import MAX_AXES, Axis, ConvGeometry
 
 
 @functools.cache
@@ -23,42 +25,61 @@ def _jitted(primitive: Primitive, params: tuple[tuple[str, Any], ...]) -> Callab
 @functools.cache
 def _warn_no_cuda_kernels() -> None:
     warnings.warn(
-        "jax_convgrad was built without CUDA kernels, so on this GPU it computes with jax.lax. "
+        "jax_convgrad was built without CUDA kernels, so for CUDA it computes with jax.lax. "
         "Install it where nvcc is found, with -C cmake.define.JAX_CONVGRAD_CUDA=ON, to have them.",
         stacklevel=2,
     )
 
 
 def define_primitive(
-    name: str, abstract: Callable[..., Any], native: Callable[..., Any], on_lax: Callable[..., Any]
+    name: str,
+    abstract: Callable[..., Any],
+    native: Callable[..., Any],
+    on_lax: Callable[..., Any],
+    *,
+    multiple_results: bool = False,
+    sums: bool = False,
 ) -> Primitive:
     """A primitive ``jax_convgrad_<name>``.
 
     ``abstract`` gives the result's ShapedArray (or a list of them), ``native(platform, *operands, **params)``
-    calls the kernels and ``on_lax(*operands, **params)`` computes the same with ``jax.lax``.
+    calls the kernels and ``on_lax(*operands, **params)`` computes the same with ``jax.lax``, where a platform
+    has no kernels and where there are more spatial axes than they know. ``sums`` says that a result is a sum
+    over every operand, and so zero where one is empty.
     """
     primitive = Primitive(f"jax_convgrad_{name}")
-    primitive.def_abstract_eval(abstract)
+    primitive.multiple_results = multiple_results
+
+    def abstract_eval(*operands: Any, **params: Any) -> Any:
+        result = abstract(*operands, **params)
+        # As in jax.lax: Python's own numbers, which give way to any dtype, do so after this operation too.
+        if not multiple_results and all(operand.weak_type for operand in operands):
+            return result.update(weak_type=True)
+        return result
+
+    primitive.def_abstract_eval(abstract_eval)
 
     def run_eagerly(*operands: jax.Array, **params: Any) -> Any:
-        return _jitted(primitive, tuple(params.items()))(*operands)
+        # Under jax.disable_jit (and jax_debug_nans, which uses it) jit would come straight back to this.
+        with jax.disable_jit(False):
+            return _jitted(primitive, tuple(params.items()))(*operands)
 
     primitive.def_impl(run_eagerly)
 
     def on_platform(platform: str, *operands: jax.Array, **params: Any) -> Any:
-        if platform in ffi.backends:
+        results = jax.tree.leaves(abstract(*operands, **params))
+        if all(array.size == 0 for array in results) or (sums and any(array.size == 0 for array in operands)):
+            # No call, and so no layouts: XLA for the CPU divides by zero over copies of some empty arrays.
+            zeros = [jnp.zeros(result.shape, result.dtype) for result in results]
+            return zeros if multiple_results else zeros[0]
+        if platform in ffi.backends and _within_kernels(**params):
             return native(platform, *operands, **params)
-        if platform == "cuda":
+        if platform == "cuda" and platform not in ffi.backends:
             _warn_no_cuda_kernels()
         return on_lax(*operands, **params)
 
-    def is_multiple() -> bool:
-        return primitive.multiple_results
-
     def lowering(function: Callable[..., Any]) -> Callable[..., Any]:
-        return lambda *args, **params: mlir.lower_fun(function, multiple_results=is_multiple())(
-            *args, **params
-        )
+        return mlir.lower_fun(function, multiple_results=multiple_results)
 
     for platform in ("cpu", "cuda"):
         mlir.register_lowering(
@@ -71,3 +92,8 @@ def define_primitive(
 def shaped(array: Any, shape: Sequence[int], dtype: Any = None) -> ShapedArray:
     """A result of the given shape, of ``array``'s dtype where none is given."""
     return ShapedArray(tuple(shape), array.dtype if dtype is None else dtype)
+
+
+def _within_kernels(*, geometry: ConvGeometry | None = None, axes: Sequence[Axis] = (), **_: Any) -> bool:
+    """Whether the kernels know as many spatial axes as a primitive's parameters have."""
+    return len(axes if geometry is None else geometry.axes) <= MAX_AXES

@@ -11,12 +11,13 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.core import ShapedArray
 from jax.extend.core import Primitive
 from jax.interpreters import ad
 
-from jax_convgrad import fallback, ffi
+from jax_convgrad import complex_form, fallback, ffi
 from jax_convgrad.geometry import Axis
 from jax_convgrad.lowering import define_primitive, shaped
 
@@ -27,6 +28,23 @@ def _pooled(x: Any, axes: tuple[Axis, ...]) -> tuple[int, ...]:
 
 def _unpooled(y: Any, axes: tuple[Axis, ...]) -> tuple[int, ...]:
     return (y.shape[0], *(axis.input for axis in axes), y.shape[-1])
+
+
+# The two that take positions: one operand may have fewer images than the other, whose number they divide;
+# image n of the result then reads that operand's image n modulo their number. vmap of one operand alone
+# comes to this, and copies nothing.
+
+
+def _images(a: Any, b: Any) -> int:
+    return a.shape[0] if a.shape[0] == b.shape[0] else max(a.shape[0], b.shape[0])
+
+
+def _scattered(dy: Any, position: Any, axes: tuple[Axis, ...]) -> tuple[int, ...]:
+    return (_images(dy, position), *_unpooled(dy, axes)[1:])
+
+
+def _selected(t: Any, position: Any, axes: tuple[Axis, ...]) -> tuple[int, ...]:
+    return (_images(t, position), *_pooled(t, axes)[1:])
 
 
 max_pool_p = define_primitive(
@@ -47,23 +65,23 @@ max_pool_argmax_p = define_primitive(
         axes,
     ),
     fallback.max_pool_argmax,
+    multiple_results=True,
 )
-max_pool_argmax_p.multiple_results = True
 
 max_pool_grad_p = define_primitive(
     "max_pool_grad",
-    lambda dy, position, *, axes: shaped(dy, _unpooled(dy, axes)),
+    lambda dy, position, *, axes: shaped(dy, _scattered(dy, position, axes)),
     lambda platform, dy, position, *, axes: ffi.pool(
-        platform, "max_pool_grad", [dy, position], [(_unpooled(dy, axes), dy.dtype)], axes
+        platform, "max_pool_grad", [dy, position], [(_scattered(dy, position, axes), dy.dtype)], axes
     )[0],
-    lambda dy, position, *, axes: fallback.max_pool_grad(dy, position, shape=_unpooled(dy, axes)),
+    lambda dy, position, *, axes: fallback.max_pool_grad(dy, position, shape=_scattered(dy, position, axes)),
 )
 
 max_pool_select_p = define_primitive(
     "max_pool_select",
-    lambda t, position, *, axes: shaped(t, _pooled(t, axes)),
+    lambda t, position, *, axes: shaped(t, _selected(t, position, axes)),
     lambda platform, t, position, *, axes: ffi.pool(
-        platform, "max_pool_select", [t, position], [(_pooled(t, axes), t.dtype)], axes
+        platform, "max_pool_select", [t, position], [(_selected(t, position, axes), t.dtype)], axes
     )[0],
     lambda t, position, *, axes: fallback.max_pool_select(t, position),
 )
@@ -71,18 +89,18 @@ max_pool_select_p = define_primitive(
 avg_pool_p = define_primitive(
     "avg_pool",
     lambda x, *, axes, count_include_pad: shaped(x, _pooled(x, axes)),
-    lambda platform, x, *, axes, count_include_pad: ffi.pool(
-        platform, "avg_pool", [x], [(_pooled(x, axes), x.dtype)], axes, count_include_pad
-    )[0],
+    lambda platform, x, *, axes, count_include_pad: complex_form.avg_pool(
+        platform, "avg_pool", x, _pooled(x, axes), axes, count_include_pad
+    ),
     fallback.avg_pool,
 )
 
 avg_pool_grad_p = define_primitive(
     "avg_pool_grad",
     lambda dy, *, axes, count_include_pad: shaped(dy, _unpooled(dy, axes)),
-    lambda platform, dy, *, axes, count_include_pad: ffi.pool(
-        platform, "avg_pool_grad", [dy], [(_unpooled(dy, axes), dy.dtype)], axes, count_include_pad
-    )[0],
+    lambda platform, dy, *, axes, count_include_pad: complex_form.avg_pool(
+        platform, "avg_pool_grad", dy, _unpooled(dy, axes), axes, count_include_pad
+    ),
     lambda dy, *, axes, count_include_pad: fallback.avg_pool_grad(
         dy, shape=_unpooled(dy, axes), axes=axes, count_include_pad=count_include_pad
     ),
@@ -145,7 +163,11 @@ def _linear_in_first(primitive: Primitive, transpose: Callable[..., jax.Array]) 
     ad.defjvp(primitive, lambda t, first, position, **params: primitive.bind(t, position, **params), None)
 
     def rule(t: jax.Array, first: Any, position: jax.Array, **params: Any) -> list[Any]:
-        return [transpose(t, position, **params), None]
+        result = transpose(t, position, **params)
+        images = first.aval.shape[0]
+        if images != result.shape[0]:  # first was read again for each run of as many images
+            result = jnp.sum(jnp.reshape(result, (result.shape[0] // images, *first.aval.shape)), axis=0)
+        return [result, None]
 
     ad.primitive_transposes[primitive] = rule
 

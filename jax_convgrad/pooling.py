@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import jax
@@ -9,8 +10,8 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jax_convgrad import gradients
-from jax_convgrad.arguments import float_arrays
-from jax_convgrad.geometry import MAX_AXES, Axis, output_size, padded, pads, steps
+from jax_convgrad.arguments import NUMBERS, REAL, arrays
+from jax_convgrad.geometry import Axis, dilated, output_size, padded, pads, steps
 
 
 def max_pool(
@@ -18,6 +19,7 @@ def max_pool(
     window_shape: Sequence[int],
     strides: Sequence[int] | None = None,
     padding: str | Sequence[tuple[int, int]] = "VALID",
+    window_dilation: Sequence[int] | None = None,
 ) -> jax.Array:
     """The maximum of each window: y[n,o,c] = max_r x[n,i,c].
 
@@ -25,11 +27,16 @@ def max_pool(
     too; where windows overlap an input collects from each that chose it. Padding never is the maximum. NaN is
     the largest of all. A window that lies on padding only gives -inf and no gradient.
 
+    The values are ``jax.lax.reduce_window``'s, always; its gradient differs in two cases. In a window with a
+    NaN the gradient here goes to the first NaN, there to some later element. In a window whose maximum is
+    -inf it goes to the first -inf of the input here, there to padding where that comes first, and is lost.
+
     Args:
       inputs: [..., spatial..., C] of f32, f64, bf16 or f16; any number of leading batch dimensions.
-      window_shape: 1 to 3 window sizes, one a spatial dimension.
+      window_shape: window sizes, one a spatial dimension; over more than 3 ``jax.lax`` computes.
       strides: steps between windows; ones where None, as in flax.
       padding: "SAME", "SAME_LOWER", "VALID" or one (low, high) pair a spatial dimension.
+      window_dilation: steps between a window's neighbours; ones where None.
 
     Returns:
       [..., output spatial..., C] of the inputs' dtype.
@@ -38,7 +45,7 @@ def max_pool(
       TypeError: the dtype is not one of the four, or an argument is of the wrong kind.
       ValueError: an argument's length or value does not fit.
     """
-    x, axes, leading = _prepare(inputs, window_shape, strides, padding)
+    x, axes, leading = _prepare(REAL, inputs, window_shape, strides, padding, window_dilation)
     return _restore(gradients.max_pool(x, axes), leading)
 
 
@@ -48,62 +55,67 @@ def avg_pool(
     strides: Sequence[int] | None = None,
     padding: str | Sequence[tuple[int, int]] = "VALID",
     count_include_pad: bool = True,
+    window_dilation: Sequence[int] | None = None,
 ) -> jax.Array:
     """The mean of each window: y[n,o,c] = Σ_r x[n,i,c] / count(o).
 
     The sum runs in f32 for bf16 and f16. Its gradient is dx[n,i,c] = Σ_r dy[n,o,c] / count(o).
 
     Args:
-      inputs: [..., spatial..., C] of f32, f64, bf16 or f16; any number of leading batch dimensions.
-      window_shape: 1 to 3 window sizes, one a spatial dimension.
+      inputs: [..., spatial..., C] of f32, f64, bf16, f16 or complex; any number of leading batch dimensions.
+      window_shape: window sizes, one a spatial dimension; over more than 3 ``jax.lax`` computes.
       strides: steps between windows; ones where None, as in flax.
       padding: "SAME", "SAME_LOWER", "VALID" or one (low, high) pair a spatial dimension.
       count_include_pad: whether count(o) is the whole window or only its part on the input. A window that
         lies on padding only then gives NaN, as 0/0 does in flax.
+      window_dilation: steps between a window's neighbours; ones where None.
 
     Returns:
       [..., output spatial..., C] of the inputs' dtype.
 
     Raises:
-      TypeError: the dtype is not one of the four, or an argument is of the wrong kind.
+      TypeError: the dtype is not one of these, or an argument is of the wrong kind.
       ValueError: an argument's length or value does not fit.
     """
-    x, axes, leading = _prepare(inputs, window_shape, strides, padding)
+    x, axes, leading = _prepare(NUMBERS, inputs, window_shape, strides, padding, window_dilation)
     return _restore(gradients.avg_pool(x, axes, bool(count_include_pad)), leading)
 
 
 def _prepare(
+    dtypes: Sequence[str],
     inputs: ArrayLike,
     window_shape: Sequence[int],
     strides: Sequence[int] | None,
     padding: str | Sequence[tuple[int, int]],
+    window_dilation: Sequence[int] | None,
 ) -> tuple[jax.Array, tuple[Axis, ...], tuple[int, ...]]:
     """x as [N, spatial..., C], the relation along each axis, and the batch dimensions that N stands for."""
-    (x,) = float_arrays(inputs=inputs)
+    (x,) = arrays(dtypes, inputs=inputs)
     try:
         rank = len(window_shape)
     except TypeError:
         raise TypeError(f"window_shape must be a sequence of integers, not {window_shape!r}") from None
-    if not 1 <= rank <= MAX_AXES:
-        raise ValueError(f"window_shape must have 1 to {MAX_AXES} entries, but is {window_shape}")
+    if rank < 1:
+        raise ValueError(f"window_shape must have an entry, but is {window_shape}")
     if x.ndim < rank + 1:
         raise ValueError(
             f"inputs must have {rank} spatial dimensions for window_shape {tuple(window_shape)} and one of "
             f"channels, but is of shape {x.shape}"
         )
+    leading, spatial = x.shape[: -rank - 1], x.shape[-rank - 1 : -1]
+    if math.prod(spatial) >= 2**31:
+        raise ValueError(f"inputs must have fewer than 2**31 positions, but is of shape {x.shape}")
     window = steps(window_shape, rank, "window_shape")
     stride = (1,) * rank if strides is None else steps(strides, rank, "strides")
-    leading, spatial = x.shape[: -rank - 1], x.shape[-rank - 1 : -1]
+    dilation = (1,) * rank if window_dilation is None else steps(window_dilation, rank, "window_dilation")
+    spans = [dilated(taps, step) for taps, step in zip(window, dilation, strict=True)]
     axes = tuple(
-        Axis(size, taps, output_size(padded(size, lo, hi), taps, step), step, lo)
-        for size, taps, step, (lo, hi) in zip(
-            spatial, window, stride, pads(padding, spatial, window, stride), strict=True
+        Axis(size, taps, output_size(padded(size, lo, hi), span, step), step, lo, 1, apart)
+        for size, taps, span, step, apart, (lo, hi) in zip(
+            spatial, window, spans, stride, dilation, pads(padding, spatial, spans, stride), strict=True
         )
     )
-    batch = 1
-    for size in leading:
-        batch *= size
-    return jnp.reshape(x, (batch, *x.shape[-rank - 1 :])), axes, leading
+    return jnp.reshape(x, (math.prod(leading), *x.shape[-rank - 1 :])), axes, leading
 
 
 def _restore(y: jax.Array, leading: tuple[int, ...]) -> jax.Array:

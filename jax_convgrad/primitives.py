@@ -18,7 +18,7 @@ import jax
 from jax import lax
 from jax.interpreters import ad
 
-from jax_convgrad import fallback, ffi
+from jax_convgrad import complex_form, fallback
 from jax_convgrad.arguments import Precision
 from jax_convgrad.ffi import Dims
 from jax_convgrad.geometry import ConvGeometry
@@ -47,16 +47,17 @@ def _w_shape(x: Any, dy: Any, geometry: ConvGeometry, dimensions: Dims) -> tuple
 fprop_p = define_primitive(
     "fprop",
     lambda x, w, *, geometry, dimensions, precision: shaped(x, _y_shape(x, w, geometry, dimensions)),
-    lambda platform, x, w, *, geometry, dimensions, precision: ffi.fprop(
+    lambda platform, x, w, *, geometry, dimensions, precision: complex_form.fprop(
         platform, x, w, _y_shape(x, w, geometry, dimensions), geometry, dimensions
     ),
     fallback.fprop,
+    sums=True,
 )
 
 dgrad_p = define_primitive(
     "dgrad",
     lambda dy, w, *, geometry, dimensions, precision: shaped(dy, _x_shape(dy, w, geometry, dimensions)),
-    lambda platform, dy, w, *, geometry, dimensions, precision: ffi.dgrad(
+    lambda platform, dy, w, *, geometry, dimensions, precision: complex_form.dgrad(
         platform, dy, w, _x_shape(dy, w, geometry, dimensions), geometry, dimensions
     ),
     lambda dy, w, *, geometry, dimensions, precision: fallback.dgrad(
@@ -67,12 +68,13 @@ dgrad_p = define_primitive(
         dimensions=dimensions,
         precision=precision,
     ),
+    sums=True,
 )
 
 wgrad_p = define_primitive(
     "wgrad",
     lambda x, dy, *, geometry, dimensions, precision: shaped(x, _w_shape(x, dy, geometry, dimensions)),
-    lambda platform, x, dy, *, geometry, dimensions, precision: ffi.wgrad(
+    lambda platform, x, dy, *, geometry, dimensions, precision: complex_form.wgrad(
         platform, x, dy, _w_shape(x, dy, geometry, dimensions), geometry, dimensions
     ),
     lambda x, dy, *, geometry, dimensions, precision: fallback.wgrad(
@@ -83,6 +85,7 @@ wgrad_p = define_primitive(
         dimensions=dimensions,
         precision=precision,
     ),
+    sums=True,
 )
 
 
@@ -128,8 +131,9 @@ ad.defbilinear(
 bgrad_p = define_primitive(
     "bgrad",
     lambda dy, *, channel_axis: shaped(dy, (dy.shape[channel_axis],)),
-    ffi.bgrad,
+    complex_form.bgrad,
     fallback.bgrad,
+    sums=True,
 )
 
 
@@ -138,8 +142,23 @@ def bgrad(dy: jax.Array, channel_axis: int) -> jax.Array:
     return bgrad_p.bind(dy, channel_axis=channel_axis)
 
 
-def _bgrad_transpose(t: jax.Array, dy: Any, *, channel_axis: int) -> list[jax.Array]:
-    return [lax.broadcast_in_dim(t, dy.aval.shape, (channel_axis,))]
+def _spread(b: jax.Array, *, shape: tuple[int, ...], channel_axis: int) -> jax.Array:
+    return lax.broadcast_in_dim(b, shape, (channel_axis,))
 
 
-ad.deflinear2(bgrad_p, _bgrad_transpose)
+# A broadcast, which XLA fuses into what comes next; a primitive of its own so that its transpose is bgrad.
+spread_p = define_primitive(
+    "spread",
+    lambda b, *, shape, channel_axis: shaped(b, shape),
+    lambda platform, b, **params: _spread(b, **params),
+    _spread,
+)
+
+
+def spread(b: jax.Array, shape: tuple[int, ...], channel_axis: int) -> jax.Array:
+    """b[k] at every n and o of a y of the given shape: the transpose of ``bgrad``."""
+    return spread_p.bind(b, shape=shape, channel_axis=channel_axis)
+
+
+ad.deflinear2(bgrad_p, lambda t, dy, *, channel_axis: [spread(t, dy.aval.shape, channel_axis)])
+ad.deflinear2(spread_p, lambda t, b, *, shape, channel_axis: [bgrad(t, channel_axis)])

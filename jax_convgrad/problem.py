@@ -9,7 +9,7 @@ from typing import Any
 from jax import lax
 
 from jax_convgrad.ffi import Dims
-from jax_convgrad.geometry import MAX_AXES, steps
+from jax_convgrad.geometry import steps
 
 
 def dimensions(
@@ -23,7 +23,7 @@ def dimensions(
     """Which dimension plays which part; ``None`` is lax's default (NCHW, OIHW, NCHW) or channels last.
 
     Raises:
-      ValueError: the ranks differ, or there are more than 3 spatial dimensions.
+      ValueError: the ranks differ, or are below 2.
       TypeError, ValueError: ``dimension_numbers`` are malformed or of another rank.
     """
     x_name, w_name = names
@@ -33,11 +33,8 @@ def dimensions(
             f"{x_name} and {w_name} must have the same number of dimensions, but are of shapes {x_shape} "
             f"and {w_shape}"
         )
-    if not 2 <= rank <= 2 + MAX_AXES:
-        raise ValueError(
-            f"{x_name} must have a batch, a channel and at most {MAX_AXES} spatial dimensions, but is of "
-            f"shape {x_shape}"
-        )
+    if rank < 2:
+        raise ValueError(f"{x_name} must have a batch and a channel dimension, but is of shape {x_shape}")
     if dimension_numbers is None and channels_last:
         spatial = tuple(range(1, rank - 1))
         activation = (0, rank - 1, *spatial)
@@ -59,7 +56,10 @@ def check_channels(
     names: tuple[str, str, str],
     batch_groups: Any = 1,
 ) -> int:
-    """Checks that groups divide channels and that w takes what a group of x has; gives ``batch_groups``.
+    """Checks that groups divide channels and that w has taps and takes what a group of x has.
+
+    Returns:
+      ``batch_groups``.
 
     Raises:
       TypeError: a number of groups is not an integer.
@@ -97,6 +97,8 @@ def check_channels(
             f"{w_name} must take {channels // groups} input channels ({channels} channels of {x_name} in "
             f"{groups} groups), but is of shape {w_shape} and takes {group_in}"
         )
+    if 0 in (w_shape[d] for d in dims.w[2:]):
+        raise ValueError(f"{w_name} must have at least one tap an axis, as in jax.lax, but is of {w_shape}")
     return batch_groups
 
 
@@ -113,7 +115,8 @@ def per_axis(value: Any, axes: int, name: str) -> tuple[int, ...]:
     try:
         value = (operator.index(value),) * axes
     except TypeError:
-        pass
+        if not hasattr(value, "__iter__"):
+            raise TypeError(f"{name} must be an integer or a sequence of {axes}, not {value!r}") from None
     return steps(value, axes, name)
 
 

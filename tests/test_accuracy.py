@@ -40,6 +40,39 @@ def test_error_is_lax_error(backend, name, dtype):
         assert error <= allowed, f"{what}: {error} where lax has {lax_error}"
 
 
+# Sums of many terms: x [N, C, spatial...], w [K, C, taps...]
+LONG = {
+    "channels": ((1, 20000, 2), (2, 20000, 1)),
+    "taps": ((1, 1, 4000), (2, 1, 3999)),
+    "channels_and_taps": ((1, 700, 31), (1, 700, 30)),
+    "batch": ((10000, 1, 3), (2, 1, 2)),
+}
+
+
+@pytest.mark.parametrize("name", LONG)
+def test_long_sums(backend, name):
+    """Positive numbers, whose sum gathers every rounding on the way: one running sum loses three digits."""
+    random = np.random.default_rng(0)
+    x, w = (random.random(shape, dtype=np.float32) for shape in LONG[name])
+
+    def derivatives(conv, x, w):
+        y, vjp = jax.vjp(lambda x, w: conv(x, w, (1,), "VALID", precision="highest"), x, w)
+        return (y, *vjp(np.ones(y.shape, x.dtype)))
+
+    ours = derivatives(jc.conv_general_dilated, x, w)
+    theirs = derivatives(lax.conv_general_dilated, x, w)
+    exact = derivatives(lax.conv_general_dilated, x.astype(np.float64), w.astype(np.float64))
+    for what, a, b, c in zip(("y", "dx", "dw"), ours, theirs, exact, strict=True):
+        error, lax_error = (np.max(np.abs(np.asarray(r, np.float64) / c - 1)) for r in (a, b))
+        assert error <= FACTOR * lax_error + 2 * stored_eps("float32"), f"{what}: {error}, lax {lax_error}"
+
+
+def test_a_long_mean(backend):
+    x = np.random.default_rng(0).random((1, 300, 200, 1), dtype=np.float32)
+    error = abs(float(jc.avg_pool(x, (300, 200)).item()) / x.astype(np.float64).mean() - 1)
+    assert error < 8 * stored_eps("float32")
+
+
 @pytest.mark.parametrize("dtype, length", [("bfloat16", 1024), ("float16", 4096)])
 def test_sums_run_in_f32(backend, dtype, length):
     """Ones in bf16 or f16 stop adding up at 256 or 2048; an f32 sum goes on."""

@@ -52,6 +52,58 @@ def test_consistent_padding(backend, padding):
     check((1, 5, 4, 3), (3, 3, 3, 2), {"strides": (2, 3), "padding": padding, "use_consistent_padding": True})
 
 
+PADDINGS = [
+    "SAME",
+    "VALID",
+    "same_lower",
+    "valid",
+    ((0, 0),),
+    ((2, 1),),
+    ((-1, 3),),
+    [[1, 0]],
+    np.array([[0, 2]]),
+]
+
+
+@pytest.mark.parametrize("stride", [1, 2, 3, 4])
+@pytest.mark.parametrize("taps", [1, 2, 3, 4, 5])
+def test_every_kernel_stride_and_padding(taps, stride):
+    """lax's shapes and numbers, odd ones too, and its refusals; every form of padding, read both ways."""
+    random = np.random.default_rng(12)
+    x, w = random.standard_normal((1, 3, 1)), random.standard_normal((taps, 1, 1))
+    ways = [
+        {"padding": padding, "rhs_dilation": (dilation,), "use_consistent_padding": consistent}
+        for padding in PADDINGS
+        for dilation in (1, 2)
+        for consistent in (False, True)
+    ]
+
+    def results(conv_transpose):
+        made = {}
+        for n, way in enumerate(ways):
+            for flipped in (False, True):
+                try:
+                    y = conv_transpose(x, w, (stride,), transpose_kernel=flipped, **way)
+                except Exception as error:
+                    if conv_transpose is jc.conv_transpose:
+                        assert isinstance(error, ValueError) and "padding" in str(error), (way, error)
+                else:
+                    made[n, flipped] = y
+        return made
+
+    # One program for all, as compiling is what takes the time.
+    ours, theirs = (jax.jit(lambda f=f: results(f))() for f in (jc.conv_transpose, lax.conv_transpose))
+    assert len(ours) >= 40
+    for key in ours.keys() | theirs.keys():
+        way = ways[key[0]]
+        if way["use_consistent_padding"] and not isinstance(way["padding"], str | tuple):
+            assert key in ours and key not in theirs  # lax takes no other sequence there
+            continue
+        assert key in ours and key in theirs, (way, key in ours, key in theirs)
+        assert ours[key].shape == theirs[key].shape, ways[key[0]]
+        np.testing.assert_allclose(ours[key], theirs[key], rtol=0, atol=1e-13, err_msg=str(ways[key[0]]))
+
+
 def check(x_shape, w_shape, arguments):
     random = np.random.default_rng(11)
     x, w = random.standard_normal(x_shape), random.standard_normal(w_shape)

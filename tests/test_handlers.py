@@ -112,6 +112,9 @@ def changed(target, *, operands=(), results=(), attributes=(), drop=()):
 
 
 def conv_rows():
+    # XLA packs two of these into a byte.
+    yield "workspace of int4", changed("bgrad", results={1: ((WORKSPACE,), jnp.int4)})
+    yield "workspace of float32", changed("bgrad", results={1: ((WORKSPACE,), F32)})
     wrong_attributes = {
         "stride": [int64(2), int64(2, 3, 1), int64(), int64(0, 1), int64(1, -1), int64(1, 2**62)],
         "pad_lo": [int64(1), int64(0, 0, 0), int64(2**62, 0), int64(-(2**63), 0)],
@@ -168,8 +171,11 @@ def other_rows():
     yield "bgrad of int32", changed("bgrad", operands={0: ((ROWS, 6), I32)}, results={0: ((6,), I32)})
     yield "small workspace", changed("bgrad", results={1: ((1,), U8)})
     yield "no workspace", changed("bgrad", results={1: ((0,), U8)})
+    # XLA packs two of these into a byte.
+    yield "workspace of int4", changed("bgrad", results={1: ((WORKSPACE,), jnp.int4)})
+    yield "workspace of float32", changed("bgrad", results={1: ((WORKSPACE,), F32)})
     wrong_attributes = {
-        "window": [int64(3), int64(3, 2, 1), int64(0, 2), int64(3, -1), int64(2**40, 1)],
+        "window": [int64(3), int64(3, 2, 1), int64(0, 2), int64(3, -1), int64(2**40, 1), int64(2**20, 2**20)],
         "stride": [int64(2), int64(0, 3), int64(2, -3)],
         "pad_lo": [int64(), int64(1, 2**62)],
         "filter_dilation": [int64(1), int64(1, 0)],
@@ -188,11 +194,17 @@ def other_rows():
         yield f"{target}: int32", (target, [(X, I32)], [(POOLED, I32)], POOL)
     yield "argmax: int64 position", changed("max_pool_argmax", results={1: (POOLED, np.dtype("int64"))})
     yield "argmax: position's shape", changed("max_pool_argmax", results={1: ((2, 3, 1, 4), I32)})
+    yield "argmax: position's batch", changed("max_pool_argmax", results={1: ((1, 3, 2, 4), I32)})
     yield "argmax without position", ("max_pool_argmax", [(X, F32)], [(POOLED, F32)], POOL)
     for target in ("max_pool_grad", "max_pool_select"):
         yield f"{target}: float position", changed(target, operands={1: (POOLED, F32)})
         yield f"{target}: position's shape", changed(target, operands={1: ((2, 2, 3, 4), I32)})
+        yield f"{target}: position's rank", changed(target, operands={1: ((2, 6, 4), I32)})
+        yield f"{target}: position a scalar", changed(target, operands={1: ((), I32)})
+        yield f"{target}: position's batch", changed(target, operands={1: ((3, 3, 2, 4), I32)})
+        yield f"{target}: no positions", changed(target, operands={1: ((0, 3, 2, 4), I32)})
     yield "max_pool_grad: dx's channels", changed("max_pool_grad", results={0: ((2, 5, 6, 3), F32)})
+    yield "max_pool_grad: dy's batch", changed("max_pool_grad", operands={0: ((3, 3, 2, 4), F32)})
     yield "max_pool_select: t's batch", changed("max_pool_select", operands={0: ((3, 5, 6, 4), F32)})
 
 
@@ -202,6 +214,18 @@ def other_rows():
 def test_refused(backend, row):
     with pytest.raises(jax.errors.JaxRuntimeError, match="INVALID_ARGUMENT"):
         call(*row)
+
+
+def test_positions_out_of_range_select_nothing(backend):
+    """Positions are a buffer's content, not its shape: they are looked at where they are used."""
+    t, position = operand(X, F32), np.resize(np.array([3, 30, -7, 2**31 - 1, -(2**31), 29], np.int32), POOLED)
+    made = jax.ffi.ffi_call(
+        ffi.backends["cpu"].prefix + "max_pool_select", jax.ShapeDtypeStruct(POOLED, F32)
+    )(t, position, **POOL)
+    inside = (position >= 0) & (position < 30)
+    at = np.where(inside, position, 0).reshape(2, 6, 4)
+    expected = np.take_along_axis(t.reshape(2, 30, 4), at, axis=1).reshape(POOLED) * inside
+    np.testing.assert_array_equal(made, expected)
 
 
 def test_small_wgrad_workspace_is_refused(backend):

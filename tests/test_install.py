@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conv_cases import CASES, FEW
+from conv_cases import BY_NAME, CASES, FEW
 from jax import export, lax
 from jax.interpreters import mlir
 from test_no_lax_inside import FOREIGN_HLO, FOREIGN_STABLEHLO, primitives
@@ -65,6 +65,54 @@ def test_a_layer_and_its_gradients(backend, case):
         scale = np.abs(exact[part]).max()
         np.testing.assert_allclose(a, exact[part], rtol=1e-5, atol=2e-6 * scale)
         np.testing.assert_allclose(b, exact[part], rtol=1e-5, atol=2e-6 * scale)
+
+
+@pytest.mark.parametrize("dtype", [np.complex64, np.complex128, np.float16, jnp.bfloat16])
+@pytest.mark.parametrize("name", ["2d_stride2_same", "2d_groups", "2d_batch_groups"])
+def test_other_dtypes(name, dtype):
+    case = BY_NAME[name]
+    real = case.arrays(np.float64)
+    args = [jnp.asarray(a) for a in real]
+    if jnp.issubdtype(dtype, jnp.complexfloating):
+        args = [a + 1j * jnp.roll(a, 1) for a in args]
+    ours, theirs, _ = both(value_and_gradients(case), [a.astype(dtype) for a in args])
+    eps = float(jnp.finfo(dtype).eps)
+    for a, b in zip(ours, theirs, strict=True):
+        assert a.dtype == b.dtype
+        scale = np.abs(b.astype(np.complex128)).max()
+        error = np.abs(a.astype(np.complex128) - b.astype(np.complex128))
+        assert error.max() <= 20 * eps * scale
+
+
+@pytest.mark.parametrize(
+    ("x", "w"),
+    [
+        ((0, 5, 4, 3), (3, 2, 3, 3)),
+        ((2, 5, 4, 0), (3, 2, 0, 3)),
+        ((2, 5, 4, 3), (3, 2, 3, 0)),
+        ((2, 1, 1, 3), (4, 4, 3, 3)),
+    ],
+    ids=["no_images", "no_input_channels", "no_output_channels", "no_outputs"],
+)
+def test_empty_arrays(x, w):
+    """Values are zero or empty, and no kernel may be called for some: only numbers are compared."""
+
+    def f(x, w):
+        y, pull = jax.vjp(
+            lambda x, w: lax.conv_general_dilated(
+                x, w, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
+            ),
+            x,
+            w,
+        )
+        return (y, *pull(jnp.ones_like(y)))
+
+    jc.uninstall()
+    theirs = jax.jit(f)(jnp.ones(x), jnp.ones(w))
+    jc.install()
+    ours = jax.jit(f)(jnp.ones(x), jnp.ones(w))
+    for a, b in zip(ours, theirs, strict=True):
+        np.testing.assert_array_equal(a, b, strict=True)
 
 
 @pytest.mark.parametrize("case", [c for c in CASES if has_outputs(c)], ids=lambda case: case.name)

@@ -1,6 +1,7 @@
 """Nothing of lax's or XLA's own convolution or pooling is left, in a value or in a gradient of any order."""
 
 import re
+from collections import Counter
 
 import jax
 import jax.numpy as jnp
@@ -102,6 +103,21 @@ def test_only_our_kernels(backend, name, of):
     found, targets = foreign(of(f), args)
     assert not found
     assert targets, "no kernel of ours is called either"
+
+
+def test_every_order_of_the_bias_gradient_is_ours():
+    """b is added by a broadcast whose transpose is bgrad, and not by one whose transpose is lax's sum."""
+    f = lambda b: jnp.sum(jnp.sin(jc.conv(X, W, b, padding="SAME")))  # noqa: E731
+    of = {
+        "first": jax.grad(f),
+        "second": jax.grad(lambda b: jnp.sum(jax.grad(f)(b) ** 2)),
+    }
+    for order, g in of.items():
+        counts = Counter(primitives(jax.make_jaxpr(g)(B).jaxpr))
+        assert counts["jax_convgrad_bgrad"] >= 1, order
+    with jc.forward_mode():
+        counts = Counter(primitives(jax.make_jaxpr(jax.grad(f))(B).jaxpr))
+    assert counts["jax_convgrad_bgrad"] == 1
 
 
 def test_lax_would_be_found():

@@ -59,7 +59,8 @@ def numbers(shape, dtype, seed):
 
 def canonical(x, window):
     """[batch..., spatial..., C] as [N, spatial..., C]."""
-    return x.reshape(-1, *x.shape[-len(window) - 1 :])
+    lead = x.ndim - len(window) - 1
+    return x.reshape(int(np.prod(x.shape[:lead])), *x.shape[lead:])
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -227,3 +228,113 @@ def test_empty(backend, shape):
         assert y.shape == by_lax(x, init, op, (2, 2), (1, 1), "VALID").shape
         assert y.size == 0
         np.testing.assert_array_equal(vjp(jnp.ones_like(y))[0], np.zeros(shape))
+
+
+# name: inputs, window, strides, padding, window_dilation
+DILATED = {
+    "halves": ((2, 9, 8, 3), (2, 3), (2, 1), "VALID", (2, 3)),
+    "same": ((1, 7, 9, 3), (3, 2), (2, 2), "SAME", (2, 1)),
+    "same_lower": ((1, 7, 8, 2), (2, 2), (1, 3), "SAME_LOWER", (3, 2)),
+    "pairs": ((2, 5, 6, 3), (3, 2), (2, 2), ((1, 2), (3, 1)), (2, 4)),
+    "crops": ((2, 9, 3), (3,), (1,), ((-1, -2),), (2,)),
+    "past_input": ((2, 4, 3), (3,), (1,), "VALID", (2,)),
+    "3d": ((1, 4, 5, 4, 2), (2, 2, 2), None, "SAME", (2, 1, 3)),
+    "no_batch": ((6, 7, 3), (2, 2), None, "VALID", (3, 2)),
+}
+
+
+@pytest.mark.parametrize("pool", ["max", "avg", "avg_without_pad"])
+@pytest.mark.parametrize("name", DILATED)
+def test_window_dilation(backend, name, pool):
+    shape, window, strides, padding, dilation = DILATED[name]
+    x = numbers(shape, "float64", 10)
+    lead = len(shape) - len(window) - 1
+
+    def reduce(x, init, op):
+        pads = padding
+        if not isinstance(padding, str):
+            pads = ((0, 0),) * lead + tuple(padding) + ((0, 0),)
+        ones = (1,) * lead
+        steps = (*ones, *(strides or (1,) * len(window)), 1)
+        return lax.reduce_window(
+            x, init, op, (*ones, *window, 1), steps, pads, window_dilation=(*ones, *dilation, 1)
+        )
+
+    def ours(x):
+        if pool == "max":
+            return jc.max_pool(x, window, strides, padding, window_dilation=dilation)
+        return jc.avg_pool(x, window, strides, padding, pool == "avg", dilation)
+
+    def theirs(x):
+        if pool == "max":
+            return reduce(x, -jnp.inf, lax.max)
+        count = np.prod(window) if pool == "avg" else reduce(jnp.ones_like(x), 0.0, lax.add)
+        return reduce(x, 0.0, lax.add) / count
+
+    y, vjp = jax.vjp(jax.jit(ours), x)
+    dy = numbers(y.shape, "float64", 11)
+    np.testing.assert_allclose(y, theirs(x), rtol=1e-12, atol=1e-12)
+    # lax has no gradient of a dilated maximum.
+    columns = zip(
+        x.shape[-len(window) - 1 : -1],
+        window,
+        strides or (1,) * len(window),
+        reference.padding_pairs(padding, x.shape[lead:-1], window, strides or (1,) * len(window), dilation),
+        dilation,
+        strict=True,
+    )
+    axes = [reference.Axis(i, r, s, lo, hi, 1, apart) for i, r, s, (lo, hi), apart in columns]
+    if pool == "max":
+        position = reference.max_pool(canonical(x, window), axes)[1]
+        exact = reference.max_pool_grad(canonical(dy, window), position, axes)
+    else:
+        exact = reference.avg_pool_grad(canonical(dy, window), axes, pool == "avg")
+    np.testing.assert_allclose(canonical(vjp(dy)[0], window), exact, rtol=1e-12, atol=1e-12)
+    with jc.forward_mode():
+        tangent = jax.jvp(ours, (x,), (np.cos(x),))[1]
+    np.testing.assert_allclose(np.sum(tangent * dy), np.sum(vjp(dy)[0] * np.cos(x)), rtol=1e-10, atol=1e-12)
+
+
+def test_forms_of_the_arguments():
+    """Lists, arrays and generators mean what tuples mean."""
+    x = numbers((2, 5, 6, 3), "float32", 12)
+    for pool in (jc.max_pool, jc.avg_pool):
+        expected = pool(x, (3, 2), (2, 1), ((1, 0), (0, 1)))
+        for window, strides, padding in (
+            ([3, 2], [2, 1], [[1, 0], [0, 1]]),
+            (np.array([3, 2]), np.array([2, 1]), np.array([[1, 0], [0, 1]])),
+            ((np.int32(3), 2), (np.int64(2), True), (pair for pair in [(1, 0), (0, 1)])),
+        ):
+            np.testing.assert_array_equal(pool(x, window, strides, padding), expected)
+        np.testing.assert_array_equal(pool(x, (2, 2), None, "same"), pool(x, (2, 2), (1, 1), "SAME"))
+        np.testing.assert_array_equal(
+            pool(x, (2, 2), window_dilation=[1, 1]), pool(x, (2, 2), window_dilation=None)
+        )
+
+
+def test_where_the_gradient_goes_otherwise_than_in_lax(backend):
+    """The two cases that max_pool's docstring names; what lax does is here so that a change there is seen."""
+    x = np.array([1, np.nan, 2, np.nan, 3], np.float32).reshape(1, 5, 1)
+    minus = np.full((1, 2, 1), -np.inf, np.float32)
+    for array, window, padding, ours, theirs in (
+        (x, (5,), ((0, 0),), [0, 1, 0, 0, 0], [0, 0, 0, 0, 1]),
+        (minus, (2,), ((1, 0),), [2, 0], [1, 0]),
+    ):
+        for pool, expected in ((jc.max_pool, ours), (lax_max_pool, theirs)):
+            y, vjp = jax.vjp(lambda x, f=pool, w=window, p=padding: f(x, w, (1,), p), array)
+            np.testing.assert_array_equal(vjp(jnp.ones_like(y))[0].ravel(), expected)
+
+
+def test_complex_average(backend):
+    x = numbers((2, 5, 6, 3), "float64", 13) + 1j * numbers((2, 5, 6, 3), "float64", 14)
+    arguments = ((3, 2), (2, 1), "SAME")
+    for include in (True, False):
+        y, vjp = jax.vjp(lambda x, i=include: jc.avg_pool(x, *arguments, i), x)
+        parts = jc.avg_pool(x.real, *arguments, include) + 1j * jc.avg_pool(x.imag, *arguments, include)
+        np.testing.assert_array_equal(y, parts)
+        dy = y[::-1]
+        pull = jax.vjp(lambda x, i=include: jc.avg_pool(x, *arguments, i), x.real)[1]
+        np.testing.assert_array_equal(vjp(dy)[0], pull(dy.real)[0] + 1j * pull(dy.imag)[0])
+        lax_y = by_lax(x, 0j, lax.add, *arguments)
+        if include:
+            np.testing.assert_allclose(y, lax_y / 6, rtol=1e-13, atol=1e-14)

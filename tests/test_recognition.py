@@ -7,7 +7,6 @@ import pytest
 from conv_cases import BY_NAME, CASES, ConvCase
 from jax import lax
 
-from jax_convgrad.convolution import layer_geometry
 from jax_convgrad.ffi import Dims
 from jax_convgrad.geometry import Axis, ConvGeometry
 from jax_convgrad.lax_convolution import before_reversals, contraction_of, runner
@@ -91,21 +90,11 @@ def spec(shape):
 def geometry_of(case):
     """The layer's own geometry and dimensions, from its arguments."""
     numbers = lax.conv_dimension_numbers(case.x, case.w, case.specs)
-    x = list(case.x)
-    x[numbers.lhs_spec[0]] //= case.batch_groups
-    x[numbers.lhs_spec[1]] *= case.batch_groups
-    geometry, dims = layer_geometry(
-        tuple(x),
-        case.w,
-        ("x", "w"),
-        case.stride,
-        case.padding,
-        case.input_dilation,
-        case.filter_dilation,
-        case.groups * case.batch_groups,
-        case.specs,
+    axes = tuple(
+        Axis(a.input, a.taps, a.output, a.stride, a.pad_lo, a.input_dilation, a.filter_dilation)
+        for a in case.axes
     )
-    return geometry, dims
+    return ConvGeometry(axes, case.groups * case.batch_groups), Dims(*numbers)
 
 
 def has_outputs(case):

@@ -1,0 +1,55 @@
+// Many long sums side by side (ffi_src/long_sum.h says how and why), each getting its next term in one go, so
+// that the loop over them is a loop over contiguous memory.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <vector>
+
+#include "ffi_src/long_sum.h"
+#include "ffi_src/number.h"
+
+namespace convgrad::cpu {
+
+template <typename T>
+class LongSums {
+ public:
+  explicit LongSums(int64_t count) : run_(count), runs_(count), total_(count) {}
+
+  void clear() {
+    std::fill(run_.begin(), run_.end(), Sum<T>{0});
+    if (length_ >= kSumRun) {
+      std::fill(runs_.begin(), runs_.end(), Sum<T>{0});
+      std::fill(total_.begin(), total_.end(), Sum<T>{0});
+    }
+    length_ = 0;
+  }
+
+  // Where the next term of each sum is to be added.
+  Sum<T>* next() {
+    if (length_ != 0 && length_ % kSumRun == 0) {
+      move(run_, runs_);
+      if (length_ % (kSumRun * kSumRun) == 0) move(runs_, total_);
+    }
+    ++length_;
+    return run_.data();
+  }
+
+  const Sum<T>* totals() {
+    if (length_ <= kSumRun) return run_.data();
+    move(run_, runs_);
+    move(runs_, total_);
+    return total_.data();
+  }
+
+ private:
+  static void move(std::vector<Sum<T>>& from, std::vector<Sum<T>>& to) {
+    for (size_t at = 0; at < from.size(); ++at) to[at] += from[at];
+    std::fill(from.begin(), from.end(), Sum<T>{0});
+  }
+
+  std::vector<Sum<T>> run_, runs_, total_;
+  int64_t length_ = 0;
+};
+
+}  // namespace convgrad::cpu
