@@ -35,7 +35,7 @@ def install() -> None:
 
     That holds for those of Flax, Haiku, Equinox, Keras and all else that calls ``jax.lax``, on CPU and CUDA,
     and for all that JAX makes of them: gradients of any order, forward mode, vmap. Convolutions that these
-    kernels have not stay ``jax.lax``'s: integers, more than 3 spatial dimensions, explicit sharding.
+    kernels have not stay ``jax.lax``'s: integers, more than 3 spatial dimensions.
 
     It clears JAX's caches (``jax.clear_caches``), so that functions compiled before are compiled anew. What
     was compiled ahead of time (``jax.jit(f).lower(...).compile()``) stays as it is. Twice is as good as once.
@@ -60,6 +60,7 @@ def install() -> None:
         mlir.register_lowering(_by_platform_p, partial(_on_kernels, platform, rule), platform=platform)
     # An uncacheable rule is called in place, where it can see what its operands come from.
     mlir.register_lowering(_convolution_p, _lower, cacheable=False)
+    _requires_devices().add(_convolution_p)
     jax.clear_caches()
 
 
@@ -73,6 +74,7 @@ def uninstall() -> None:
         table[_convolution_p] = entry
     _original.clear()
     _make_cacheable()
+    _requires_devices().discard(_convolution_p)
     jax.clear_caches()
 
 
@@ -98,6 +100,15 @@ def _make_cacheable() -> None:
     _uncacheable_primitives.discard(_convolution_p)
 
 
+def _requires_devices() -> set[Any]:
+    """Primitives whose lowering is told for which devices it is, to split a kernel over them."""
+    try:
+        from jax._src.dispatch import prim_requires_devices_during_lowering
+    except ImportError:
+        return set()
+    return prim_requires_devices_during_lowering
+
+
 # ------------------------------------------------------------------------------------------------- the rules
 
 
@@ -121,6 +132,8 @@ def _lower(ctx: Any, lhs: Any, rhs: Any, **params: Any) -> Sequence[Any]:
 
 def _reversal(value: Any) -> tuple[Any, Sequence[int]] | None:
     """The operand and the dimensions of the reversal that ``value`` is the result of."""
+    while getattr(value.owner, "name", None) == "sdy.sharding_constraint":  # follows each op on explicit axes
+        value = value.owner.operation.operands[0]
     if getattr(value.owner, "name", None) != "stablehlo.reverse":
         return None
     operation = value.owner.operation
@@ -156,7 +169,7 @@ def _on_kernels(
 ) -> Sequence[Any]:
     if contraction is None or platform not in ffi.backends:
         return _as_lax(rule, ctx, lhs, rhs, before, out=out, contraction=contraction, **params)
-    run = runner(contraction, params, out.dtype)
+    run = runner(contraction, params, out)
     lhs_aval, _, before_aval = ctx.avals_in
     ctx = ctx.replace(avals_in=[lhs_aval, before_aval])
     return mlir.lower_fun(run, multiple_results=False)(ctx, lhs, before)

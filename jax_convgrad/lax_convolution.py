@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import AxisType, auto_axes
 
 from jax_convgrad import primitives
 from jax_convgrad.arguments import NUMBERS, converted
@@ -52,9 +53,6 @@ def _taken(lhs: Any, rhs: Any, out: Any, params: dict[str, Any]) -> bool:
     # A preferred dtype that holds what the operands hold; float16 and bfloat16 do not hold each other.
     if jnp.promote_types(lhs.dtype, out.dtype) != out.dtype or lhs.ndim > 2 + MAX_AXES:
         return False
-    # Explicit sharding is part of the result's type, and lax has its own rule for it.
-    if any(part is not None for aval in (lhs, rhs, out) for part in aval.sharding.spec):
-        return False
     sizes = (*lhs.shape, *rhs.shape, *out.shape)
     steps = (*params["window_strides"], *params["lhs_dilation"], *params["rhs_dilation"])
     pads = [abs(end) for pair in params["padding"] for end in pair]
@@ -65,25 +63,32 @@ def _taken(lhs: Any, rhs: Any, out: Any, params: dict[str, Any]) -> bool:
 
 
 def runner(
-    contraction: Contraction, params: dict[str, Any], dtype: Any
+    contraction: Contraction, params: dict[str, Any], out: Any
 ) -> Callable[[jax.Array, jax.Array], jax.Array]:
-    """The convolution as a function of lhs and rhs (before its reversal where the contraction says so)."""
+    """The convolution as a function of lhs and rhs (before its reversal where the contraction says so).
+
+    Its result is of ``out``'s dtype, and split over explicit mesh axes as ``out`` is.
+    """
 
     def run(lhs: jax.Array, rhs: jax.Array) -> jax.Array:
         groups = contraction.geometry.groups
         arrays = {
-            "lhs": _moved(converted(lhs, dtype), contraction.lhs_move, groups),
-            "rhs": _moved(converted(rhs, dtype), contraction.rhs_move, groups),
+            "lhs": _moved(converted(lhs, out.dtype), contraction.lhs_move, groups),
+            "rhs": _moved(converted(rhs, out.dtype), contraction.rhs_move, groups),
         }
-        out = _CONTRACTIONS[contraction.name](
+        result = _CONTRACTIONS[contraction.name](
             *(arrays[name] for name in contraction.operands),
             contraction.geometry,
             contraction.dimensions,
             params["precision"],
         )
-        return _moved(out, contraction.out_move, groups)
+        return _moved(result, contraction.out_move, groups)
 
-    return run
+    mesh = out.sharding.mesh
+    explicit = tuple(
+        name for name, kind in zip(mesh.axis_names, mesh.axis_types, strict=True) if kind is AxisType.Explicit
+    )
+    return auto_axes(run, axes=explicit, out_sharding=out.sharding) if explicit else run
 
 
 def _moved(array: jax.Array, move: Move | None, groups: int) -> jax.Array:

@@ -35,7 +35,7 @@ def replace_convolutions(f: Callable[P, R]) -> Callable[P, R]:
     It may be a loss, a whole training step, or any other function, and be differentiated (in forward mode
     too), vmapped and jitted. It reaches into ``jit``, ``scan``, ``while_loop``, ``cond``, ``checkpoint``,
     ``custom_vjp`` and ``custom_jvp``. Everything else in ``f`` stays as it is, and so does a convolution
-    that these kernels have not: of integers, of more than 3 spatial dimensions, with explicit sharding.
+    that these kernels have not: of integers, of more than 3 spatial dimensions.
 
     ``f`` is traced at each call, as ``jax.jit`` traces it once: arrays in its arguments become tracers, and
     what else there is (numbers, strings, functions) is passed as it is. Inside ``jax.jit`` that happens
@@ -149,7 +149,8 @@ def _convolution(equation: Any, reversals: dict[Any, Any]) -> Sequence[Any]:
         return [equation]
     if contraction.unreversed or not is_reversed:
         rhs = start
-    traced = jax.make_jaxpr(runner(contraction, equation.params, out.aval.dtype))(lhs.aval, rhs.aval)
+    with equation.ctx.manager:
+        traced = jax.make_jaxpr(runner(contraction, equation.params, out.aval))(lhs.aval, rhs.aval)
     inner = traced.jaxpr
     rename = dict(zip((*inner.invars, *inner.outvars), (lhs, rhs, out), strict=True))
 
@@ -161,7 +162,6 @@ def _convolution(equation: Any, reversals: dict[Any, Any]) -> Sequence[Any]:
             invars=renamed(inner_equation.invars),
             outvars=renamed(inner_equation.outvars),
             source_info=equation.source_info,
-            ctx=equation.ctx,
         )
         for inner_equation in inner.eqns
     ]

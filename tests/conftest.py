@@ -15,6 +15,10 @@ os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 # float64 results are compared to float64's own rounding, and JAX makes float32 of them without this.
 jax.config.update("jax_enable_x64", True)
 
+# For meshes of 8 devices; all else runs on the first. Where XLA_FLAGS has a number, that is the number.
+if "--xla_force_host_platform_device_count" not in os.environ["XLA_FLAGS"]:
+    jax.config.update("jax_num_cpu_devices", 8)
+
 ROOT = Path(__file__).resolve().parent.parent
 BACKENDS = ("cpu", "emulated_cuda-direct", "emulated_cuda-tiled")
 

@@ -165,7 +165,7 @@ def evaluate_on_ours(jaxpr):
             contraction = contraction_of(lhs.aval, rhs.aval, out.aval, eqn.params, rhs in before)
             if contraction.unreversed:
                 operands[1] = before[rhs]
-            values[out] = runner(contraction, eqn.params, out.aval.dtype)(*operands)
+            values[out] = runner(contraction, eqn.params, out.aval)(*operands)
         return values[jaxpr.outvars[0]]
 
     return evaluate
