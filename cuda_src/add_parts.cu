@@ -1,7 +1,7 @@
 // result[e] = sum over part of partials[part,e]: the second half of every split sum, in the parts' order.
 #include "cuda_src/conv_kernels.h"
-#include "cuda_src/dtype.cuh"
 #include "cuda_src/launch.cuh"
+#include "ffi_src/dispatch.h"
 
 namespace convgrad::cuda {
 namespace {
@@ -19,8 +19,8 @@ __global__ void add_parts_kernel(const Sum<Stored>* partials, Stored* result, in
 
 cudaError_t add_parts(DType dtype, const void* partials, void* result, int64_t parts, int64_t count,
                       cudaStream_t stream) {
-  return with_stored(dtype, [&](auto tag) {
-    using Stored = typename decltype(tag)::Stored;
+  return dispatch(dtype, [&](auto tag) {
+    using Stored = typename decltype(tag)::type;
     return launch_elements(add_parts_kernel<Stored>, count, stream, static_cast<const Sum<Stored>*>(partials),
                            static_cast<Stored*>(result), parts, count);
   });

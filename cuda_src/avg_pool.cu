@@ -4,10 +4,10 @@
 //     dx[n,i,c] =  sum over r of dy[n,o,c] / count(o)
 //
 // count(o) is a product over axes, because a tap is on the input where it is so along every axis.
-#include "cuda_src/dtype.cuh"
 #include "cuda_src/kernels.h"
 #include "cuda_src/launch.cuh"
 #include "cuda_src/place.cuh"
+#include "ffi_src/dispatch.h"
 #include "ffi_src/long_sum.h"
 
 namespace convgrad::cuda {
@@ -63,8 +63,8 @@ __global__ void avg_pool_grad_kernel(PoolProblem p, const Stored* dy, Stored* dx
 
 cudaError_t avg_pool(const PoolProblem& p, const void* x, void* y, cudaStream_t stream) {
   const int64_t count = p.batch * p.outputs() * p.channels;
-  return with_stored(p.dtype, [&](auto tag) {
-    using Stored = typename decltype(tag)::Stored;
+  return dispatch(p.dtype, [&](auto tag) {
+    using Stored = typename decltype(tag)::type;
     return launch_elements(avg_pool_kernel<Stored>, count, stream, p, static_cast<const Stored*>(x),
                            static_cast<Stored*>(y));
   });
@@ -72,8 +72,8 @@ cudaError_t avg_pool(const PoolProblem& p, const void* x, void* y, cudaStream_t 
 
 cudaError_t avg_pool_grad(const PoolProblem& p, const void* dy, void* dx, cudaStream_t stream) {
   const int64_t count = p.batch * p.inputs() * p.channels;
-  return with_stored(p.dtype, [&](auto tag) {
-    using Stored = typename decltype(tag)::Stored;
+  return dispatch(p.dtype, [&](auto tag) {
+    using Stored = typename decltype(tag)::type;
     return launch_elements(avg_pool_grad_kernel<Stored>, count, stream, p, static_cast<const Stored*>(dy),
                            static_cast<Stored*>(dx));
   });

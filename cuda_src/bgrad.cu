@@ -1,10 +1,10 @@
 // db[c] = sum over rows of dy[row,c], in two sums: a thread adds one channel over one part of the rows, then
 // the parts are added in order. Neighbouring threads have neighbouring channels, so a warp reads whole rows.
 #include "cuda_src/conv_kernels.h"
-#include "cuda_src/dtype.cuh"
 #include "cuda_src/kernels.h"
 #include "cuda_src/launch.cuh"
 #include "cuda_src/split.h"
+#include "ffi_src/dispatch.h"
 
 namespace convgrad::cuda {
 namespace {
@@ -29,8 +29,8 @@ cudaError_t bgrad(const BiasProblem& p, const void* dy, void* db, void* workspac
   const Split split = bgrad_split(p);
   const int64_t count = split.parts * p.channels;
   const bool one_part = split.parts == 1;
-  const cudaError_t error = with_stored(p.dtype, [&](auto tag) {
-    using Stored = typename decltype(tag)::Stored;
+  const cudaError_t error = dispatch(p.dtype, [&](auto tag) {
+    using Stored = typename decltype(tag)::type;
     const auto* rows = static_cast<const Stored*>(dy);
     if (one_part)
       return launch_elements(bgrad_kernel<Stored, Stored>, count, stream, p, split, rows,

@@ -2,9 +2,9 @@
 //
 // Each input position gathers from the outputs that it was a part of, so nothing is ever added to twice.
 #include "cuda_src/conv_kernels.h"
-#include "cuda_src/dtype.cuh"
 #include "cuda_src/launch.cuh"
 #include "cuda_src/place.cuh"
+#include "ffi_src/dispatch.h"
 #include "ffi_src/long_sum.h"
 
 namespace convgrad::cuda {
@@ -33,8 +33,8 @@ __global__ void direct_dgrad_kernel(ConvProblem p, const Stored* dy, const Store
 
 cudaError_t direct_dgrad(const ConvProblem& p, const void* dy, const void* w, void* dx, cudaStream_t stream) {
   const int64_t count = p.batch * p.inputs() * p.in_channels;
-  return with_stored(p.dtype, [&](auto tag) {
-    using Stored = typename decltype(tag)::Stored;
+  return dispatch(p.dtype, [&](auto tag) {
+    using Stored = typename decltype(tag)::type;
     return launch_elements(direct_dgrad_kernel<Stored>, count, stream, p, static_cast<const Stored*>(dy),
                            static_cast<const Stored*>(w), static_cast<Stored*>(dx));
   });

@@ -2,9 +2,9 @@
 //
 // It serves every problem, and the other fprop kernels are held against it.
 #include "cuda_src/conv_kernels.h"
-#include "cuda_src/dtype.cuh"
 #include "cuda_src/launch.cuh"
 #include "cuda_src/place.cuh"
+#include "ffi_src/dispatch.h"
 #include "ffi_src/long_sum.h"
 
 namespace convgrad::cuda {
@@ -32,8 +32,8 @@ __global__ void direct_fprop_kernel(ConvProblem p, const Stored* x, const Stored
 
 cudaError_t direct_fprop(const ConvProblem& p, const void* x, const void* w, void* y, cudaStream_t stream) {
   const int64_t count = p.batch * p.outputs() * p.out_channels;
-  return with_stored(p.dtype, [&](auto tag) {
-    using Stored = typename decltype(tag)::Stored;
+  return dispatch(p.dtype, [&](auto tag) {
+    using Stored = typename decltype(tag)::type;
     return launch_elements(direct_fprop_kernel<Stored>, count, stream, p, static_cast<const Stored*>(x),
                            static_cast<const Stored*>(w), static_cast<Stored*>(y));
   });

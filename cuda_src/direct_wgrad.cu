@@ -1,8 +1,8 @@
 // dw[r,c,k] = sum over n, o of x[n,i,c] * dy[n,o,k], one thread a filter element, word for word.
 #include "cuda_src/conv_kernels.h"
-#include "cuda_src/dtype.cuh"
 #include "cuda_src/launch.cuh"
 #include "cuda_src/place.cuh"
+#include "ffi_src/dispatch.h"
 #include "ffi_src/long_sum.h"
 
 namespace convgrad::cuda {
@@ -43,8 +43,8 @@ __global__ void direct_wgrad_kernel(ConvProblem p, const Stored* x, const Stored
 
 cudaError_t direct_wgrad(const ConvProblem& p, const void* x, const void* dy, void* dw, cudaStream_t stream) {
   const int64_t count = p.taps() * p.group_in() * p.out_channels;
-  return with_stored(p.dtype, [&](auto tag) {
-    using Stored = typename decltype(tag)::Stored;
+  return dispatch(p.dtype, [&](auto tag) {
+    using Stored = typename decltype(tag)::type;
     return launch_elements(direct_wgrad_kernel<Stored>, count, stream, p, static_cast<const Stored*>(x),
                            static_cast<const Stored*>(dy), static_cast<Stored*>(dw));
   });

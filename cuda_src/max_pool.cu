@@ -8,10 +8,10 @@
 // write one element, so overlapping windows need no atomics.
 #include <cmath>
 
-#include "cuda_src/dtype.cuh"
 #include "cuda_src/kernels.h"
 #include "cuda_src/launch.cuh"
 #include "cuda_src/place.cuh"
+#include "ffi_src/dispatch.h"
 
 namespace convgrad::cuda {
 namespace {
@@ -79,8 +79,8 @@ __global__ void max_pool_select_kernel(PoolProblem p, const Stored* t, const int
 
 cudaError_t max_pool(const PoolProblem& p, const void* x, void* y, int32_t* position, cudaStream_t stream) {
   const int64_t count = p.batch * p.outputs() * p.channels;
-  return with_stored(p.dtype, [&](auto tag) {
-    using Stored = typename decltype(tag)::Stored;
+  return dispatch(p.dtype, [&](auto tag) {
+    using Stored = typename decltype(tag)::type;
     return launch_elements(max_pool_kernel<Stored>, count, stream, p, static_cast<const Stored*>(x),
                            static_cast<Stored*>(y), position);
   });
@@ -89,8 +89,8 @@ cudaError_t max_pool(const PoolProblem& p, const void* x, void* y, int32_t* posi
 cudaError_t max_pool_grad(const PoolProblem& p, const void* dy, const int32_t* position, void* dx,
                           cudaStream_t stream) {
   const int64_t count = p.batch * p.inputs() * p.channels;
-  return with_stored(p.dtype, [&](auto tag) {
-    using Stored = typename decltype(tag)::Stored;
+  return dispatch(p.dtype, [&](auto tag) {
+    using Stored = typename decltype(tag)::type;
     return launch_elements(max_pool_grad_kernel<Stored>, count, stream, p, static_cast<const Stored*>(dy),
                            position, static_cast<Stored*>(dx));
   });
@@ -99,8 +99,8 @@ cudaError_t max_pool_grad(const PoolProblem& p, const void* dy, const int32_t* p
 cudaError_t max_pool_select(const PoolProblem& p, const void* t, const int32_t* position, void* selected,
                             cudaStream_t stream) {
   const int64_t count = p.batch * p.outputs() * p.channels;
-  return with_stored(p.dtype, [&](auto tag) {
-    using Stored = typename decltype(tag)::Stored;
+  return dispatch(p.dtype, [&](auto tag) {
+    using Stored = typename decltype(tag)::type;
     return launch_elements(max_pool_select_kernel<Stored>, count, stream, p, static_cast<const Stored*>(t),
                            position, static_cast<Stored*>(selected));
   });

@@ -9,10 +9,10 @@
 //
 // so the kernel is written in fprop's letters and takes what tells the two apart as `Filter`.
 #include "cuda_src/conv_kernels.h"
-#include "cuda_src/dtype.cuh"
 #include "cuda_src/launch.cuh"
 #include "cuda_src/shared_memory.cuh"
 #include "cuda_src/tile.cuh"
+#include "ffi_src/dispatch.h"
 
 namespace convgrad::cuda {
 namespace {
@@ -103,8 +103,8 @@ cudaError_t tiled_activation(const ConvProblem& p, const void* x, const void* w,
                              cudaStream_t stream) {
   const int64_t blocks =
       tiles_over(p.batch * p.outputs(), kTileRows) * tiles_over(p.group_out(), kTileColumns) * p.groups;
-  return with_stored(p.dtype, [&](auto tag) {
-    using Stored = typename decltype(tag)::Stored;
+  return dispatch(p.dtype, [&](auto tag) {
+    using Stored = typename decltype(tag)::type;
     const size_t shared_bytes =
         kTileRows * sizeof(WindowStart) + 2 * kTileElements<Sum<Stored>> * sizeof(Sum<Stored>);
     return launch_blocks(tiled_activation_kernel<Stored, Filter>, blocks, kTileThreads, shared_bytes, stream,

@@ -5,11 +5,11 @@
 // A filter has few elements and a batch has many positions, so the depth is split into parts, each a block's
 // own; the parts' sums go to the workspace and are added in order.
 #include "cuda_src/conv_kernels.h"
-#include "cuda_src/dtype.cuh"
 #include "cuda_src/launch.cuh"
 #include "cuda_src/shared_memory.cuh"
 #include "cuda_src/split.h"
 #include "cuda_src/tile.cuh"
+#include "ffi_src/dispatch.h"
 
 namespace convgrad::cuda {
 namespace {
@@ -86,8 +86,8 @@ cudaError_t tiled_wgrad(const ConvProblem& p, const void* x, const void* dy, voi
   const int64_t rows = p.taps() * p.group_in();
   const int64_t blocks =
       tiles_over(rows, kTileRows) * tiles_over(p.group_out(), kTileColumns) * p.groups * split.parts;
-  const cudaError_t error = with_stored(p.dtype, [&](auto tag) {
-    using Stored = typename decltype(tag)::Stored;
+  const cudaError_t error = dispatch(p.dtype, [&](auto tag) {
+    using Stored = typename decltype(tag)::type;
     const size_t shared_bytes =
         kTileDepth * sizeof(WindowStart) + 2 * kTileElements<Sum<Stored>> * sizeof(Sum<Stored>);
     return launch_blocks(tiled_filter_kernel<Stored>, blocks, kTileThreads, shared_bytes, stream, p, split,

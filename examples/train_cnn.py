@@ -200,19 +200,22 @@ def train(digits: Digits, args: argparse.Namespace) -> tuple[list[Epoch], float]
     return history, float(np.mean(step_seconds[1:] or step_seconds))  # the first step also compiles
 
 
+def positive(kind: type) -> Callable[[str], int | float]:
+    """An argument's type: a number of this kind that is greater than zero."""
+
+    def parse(text):
+        value = kind(text)
+        if not value > 0:
+            raise argparse.ArgumentTypeError(f"{text} is not greater than zero")
+        return value
+
+    return parse
+
+
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-
-    def positive(kind):
-        def parse(text):
-            value = kind(text)
-            if not value > 0:
-                raise argparse.ArgumentTypeError(f"{text} is not greater than zero")
-            return value
-
-        return parse
 
     def not_negative(text):
         if int(text) < 0:

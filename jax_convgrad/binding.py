@@ -9,9 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import wraps
+from inspect import signature
 from typing import Any
 
 import jax
+
+from jax_convgrad.axis_types import Spec, with_axis_types
 
 # Part of what jit caches by, so that a function traced outside is traced again inside.
 _forward_mode = jax.make_user_context(False)
@@ -32,14 +35,32 @@ def forward_mode() -> AbstractContextManager[None]:
 
 
 def bind(
-    layer: Callable[..., Any], fwd: Callable[..., Any], bwd: Callable[..., Any], static: tuple[int, ...]
+    layer: Callable[..., Any],
+    fwd: Callable[..., Any],
+    bwd: Callable[..., Any],
+    arrays: int,
+    result_spec: Callable[..., Spec],
 ) -> Callable[..., Any]:
-    """``layer`` with ``jax.custom_vjp``; ``static`` are the places of the arguments that are no arrays."""
-    with_vjp = jax.custom_vjp(layer, nondiff_argnums=static)
+    """``layer`` with ``jax.custom_vjp``.
+
+    The first ``arrays`` of its arguments are arrays or None, the others are static.
+    ``result_spec(specs, *static)`` says over which explicit mesh axes the result is split when the arrays are
+    split as ``specs`` say.
+    """
+    count = len(signature(layer).parameters)
+    with_vjp = jax.custom_vjp(layer, nondiff_argnums=tuple(range(arrays, count)))
     with_vjp.defvjp(fwd, bwd)
 
     @wraps(layer)
     def bound(*args: Any) -> Any:
-        return layer(*args) if _forward_mode.value else with_vjp(*args)
+        operands, static = args[:arrays], args[arrays:]
+
+        def run(*given: jax.Array) -> jax.Array:
+            rest = iter(given)
+            filled = (None if operand is None else next(rest) for operand in operands)
+            return (layer if _forward_mode.value else with_vjp)(*filled, *static)
+
+        given = [operand for operand in operands if operand is not None]
+        return with_axis_types(run, given, lambda specs: result_spec(specs, *static))
 
     return bound

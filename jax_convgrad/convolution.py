@@ -8,12 +8,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.sharding import NamedSharding, PartitionSpec
 from jax.typing import ArrayLike, DTypeLike
 
 from jax_convgrad import gradients
 from jax_convgrad.arguments import arrays, canonical_precision, converted, on_kernels, result_dtype
+from jax_convgrad.axis_types import with_axis_types
 from jax_convgrad.ffi import Dims
 from jax_convgrad.geometry import ConvGeometry, conv_geometry, dilated, pads, steps
+from jax_convgrad.primitives import y_spec
 from jax_convgrad.problem import check_bias, check_channels, dimensions, per_axis, symmetric_pads
 
 
@@ -29,7 +32,7 @@ def conv_general_dilated(
     batch_group_count: int = 1,
     precision: Any = None,
     preferred_element_type: DTypeLike | None = None,
-    out_sharding: None = None,
+    out_sharding: NamedSharding | PartitionSpec | None = None,
 ) -> jax.Array:
     """``jax.lax.conv_general_dilated``, argument for argument, on this package's kernels.
 
@@ -54,7 +57,7 @@ def conv_general_dilated(
         says; it is passed on where ``jax.lax`` computes.
       preferred_element_type: the dtype to return, of the operands' kind and no narrower. The operands are
         converted to it first (to f32 for bf16 and f16 of each other), which is a copy.
-      out_sharding: must be None.
+      out_sharding: how y is split over explicit mesh axes; None is the batch as x's and the channels as w's.
 
     Returns:
       y, of the operands' dtype or of ``preferred_element_type``. Where the window is larger than the padded
@@ -64,8 +67,6 @@ def conv_general_dilated(
       TypeError: dtypes that differ or are not supported, or an argument of the wrong kind.
       ValueError: an argument whose length, size or value does not fit.
     """
-    if out_sharding is not None:
-        raise ValueError(f"out_sharding must be None, no other is supported yet, but is {out_sharding}")
     x, w = arrays(lhs=lhs, rhs=rhs)
     dims = dimensions(x.shape, w.shape, dimension_numbers, ("lhs", "rhs"))
     axes = x.ndim - 2
@@ -102,14 +103,20 @@ def conv_general_dilated(
             batch_groups,
             precision,
             preferred_element_type,
+            out_sharding,
         )
     dtype = result_dtype(preferred_element_type, x.dtype)
-    x, w = widened(dtype, x, w)
     if batch_groups > 1:
-        x = _batch_groups_to_features(x, dims, batch_groups)
         geometry = ConvGeometry(geometry.axes, batch_groups)
-    y = gradients.convolution(x, w, None, False, geometry, dims, precision)
-    return converted(y, dtype)
+
+    def convolution(x: jax.Array, w: jax.Array) -> jax.Array:
+        x, w = widened(dtype, x, w)
+        if batch_groups > 1:
+            x = _batch_groups_to_features(x, dims, batch_groups)
+        y = gradients.convolution(x, w, None, False, geometry, dims, precision)
+        return converted(y, dtype)
+
+    return with_axis_types(convolution, (x, w), lambda specs: y_spec(specs[0], specs[1], dims), out_sharding)
 
 
 def conv(

@@ -14,6 +14,7 @@ from jax.typing import ArrayLike
 
 from jax_convgrad import primitives
 from jax_convgrad.arguments import NUMBERS, arrays, canonical_precision
+from jax_convgrad.axis_types import with_axis_types
 from jax_convgrad.convolution import layer_geometry
 from jax_convgrad.problem import check_shape, dimensions, shape_argument
 
@@ -66,7 +67,12 @@ def conv_input_grad(
         dimension_numbers,
     )
     check_shape("dy", dy.shape, dims.y, (x_shape[dims.x[0]], w.shape[dims.w[0]], *geometry.output_shape))
-    return primitives.dgrad(dy, w, geometry, dims, canonical_precision(precision))
+    precision = canonical_precision(precision)
+    return with_axis_types(
+        lambda dy, w: primitives.dgrad(dy, w, geometry, dims, precision),
+        (dy, w),
+        lambda specs: primitives.x_spec(specs[0], specs[1], geometry, dims),
+    )
 
 
 def conv_filter_grad(
@@ -117,7 +123,12 @@ def conv_filter_grad(
         dimension_numbers,
     )
     check_shape("dy", dy.shape, dims.y, (x.shape[dims.x[0]], w_shape[dims.w[0]], *geometry.output_shape))
-    return primitives.wgrad(x, dy, geometry, dims, canonical_precision(precision))
+    precision = canonical_precision(precision)
+    return with_axis_types(
+        lambda x, dy: primitives.wgrad(x, dy, geometry, dims, precision),
+        (x, dy),
+        lambda specs: primitives.w_spec(specs[0], specs[1], geometry, dims),
+    )
 
 
 def conv_bias_grad(dy: ArrayLike, *, dimension_numbers: Any = None) -> jax.Array:
@@ -136,4 +147,7 @@ def conv_bias_grad(dy: ArrayLike, *, dimension_numbers: Any = None) -> jax.Array
     """
     (dy,) = arrays(NUMBERS, dy=dy)
     dims = dimensions(dy.shape, dy.shape, dimension_numbers, ("dy", "dy"), channels_last=True)
-    return primitives.bgrad(dy, dims.y[1])
+    channel = dims.y[1]
+    return with_axis_types(
+        lambda dy: primitives.bgrad(dy, channel), (dy,), lambda specs: (specs[0][channel],)
+    )

@@ -60,7 +60,11 @@ def _convolution_bwd(relu, geometry, dims, precision, kept, dy):  # type: ignore
     return dx, dw, db
 
 
-convolution = bind(_convolution, _convolution_fwd, _convolution_bwd, static=(3, 4, 5, 6))
+def _convolution_spec(specs, relu, geometry, dims, precision):  # type: ignore[no-untyped-def]
+    return primitives.y_spec(specs[0], specs[1], dims)
+
+
+convolution = bind(_convolution, _convolution_fwd, _convolution_bwd, 3, _convolution_spec)
 
 # ------------------------------------------------------------------------------- y = dgrad(x, w), transposed
 
@@ -83,9 +87,17 @@ def _transposed_bwd(geometry, dims, precision, kept, dy):  # type: ignore[no-unt
     return dx, dw
 
 
-transposed_convolution = bind(_transposed_convolution, _transposed_fwd, _transposed_bwd, static=(2, 3, 4))
+def _transposed_spec(specs, geometry, dims, precision):  # type: ignore[no-untyped-def]
+    return primitives.x_spec(*specs, geometry, dims)
+
+
+transposed_convolution = bind(_transposed_convolution, _transposed_fwd, _transposed_bwd, 2, _transposed_spec)
 
 # --------------------------------------------------------------------------------------------------- pooling
+
+
+def _pool_spec(specs, axes, *_):  # type: ignore[no-untyped-def]
+    return (specs[0][0], *(None for _ in axes), specs[0][-1])
 
 
 def _max_pool(x: jax.Array, axes: tuple[Axis, ...]) -> jax.Array:
@@ -101,7 +113,7 @@ def _max_pool_bwd(axes, position, dy):  # type: ignore[no-untyped-def]
     return (pool_primitives.max_pool_grad(dy, position, axes),)
 
 
-max_pool = bind(_max_pool, _max_pool_fwd, _max_pool_bwd, static=(1,))
+max_pool = bind(_max_pool, _max_pool_fwd, _max_pool_bwd, 1, _pool_spec)
 
 
 def _avg_pool(x: jax.Array, axes: tuple[Axis, ...], count_include_pad: bool) -> jax.Array:
@@ -117,4 +129,4 @@ def _avg_pool_bwd(axes, count_include_pad, _, dy):  # type: ignore[no-untyped-de
     return (pool_primitives.avg_pool_grad(dy, axes, count_include_pad),)
 
 
-avg_pool = bind(_avg_pool, _avg_pool_fwd, _avg_pool_bwd, static=(1, 2))
+avg_pool = bind(_avg_pool, _avg_pool_fwd, _avg_pool_bwd, 1, _pool_spec)

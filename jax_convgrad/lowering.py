@@ -12,8 +12,9 @@ import jax.numpy as jnp
 from jax.core import ShapedArray
 from jax.extend.core import Primitive
 from jax.interpreters import mlir
+from jax.sharding import PartitionSpec
 
-from jax_convgrad import ffi
+from jax_convgrad import ffi, sharding
 from jax_convgrad.geometry import MAX_AXES, Axis, ConvGeometry
 
 
@@ -37,6 +38,7 @@ def define_primitive(
     native: Callable[..., Any],
     on_lax: Callable[..., Any],
     *,
+    factors: Callable[..., sharding.Factors] | None = None,
     multiple_results: bool = False,
     sums: bool = False,
 ) -> Primitive:
@@ -46,6 +48,7 @@ def define_primitive(
     calls the kernels and ``on_lax(*operands, **params)`` computes the same with ``jax.lax``, where a platform
     has no kernels and where there are more spatial axes than they know. ``sums`` says that a result is a sum
     over every operand, and so zero where one is empty.
+    ``factors(*operands, **params)`` says how the kernels may be split over devices.
     """
     primitive = Primitive(f"jax_convgrad_{name}")
     primitive.multiple_results = multiple_results
@@ -66,32 +69,40 @@ def define_primitive(
 
     primitive.def_impl(run_eagerly)
 
-    def on_platform(platform: str, *operands: jax.Array, **params: Any) -> Any:
-        results = jax.tree.leaves(abstract(*operands, **params))
+    def on_platform(platform: str, splits: bool, *operands: jax.Array, **params: Any) -> Any:
+        results = jax.tree.leaves(abstract(*map(jax.typeof, operands), **params))
         if all(array.size == 0 for array in results) or (sums and any(array.size == 0 for array in operands)):
             # No call, and so no layouts: XLA for the CPU divides by zero over copies of some empty arrays.
             zeros = [jnp.zeros(result.shape, result.dtype) for result in results]
             return zeros if multiple_results else zeros[0]
         if platform in ffi.backends and _within_kernels(**params):
-            return native(platform, *operands, **params)
+            kernel = functools.partial(native, platform)
+            if factors is None or not splits:
+                return kernel(*operands, **params)
+            parts = sharding.partitioned(kernel, factors(*operands, **params), params)(*operands)
+            return parts if multiple_results else parts[0]
         if platform == "cuda" and platform not in ffi.backends:
             _warn_no_cuda_kernels()
         return on_lax(*operands, **params)
 
-    def lowering(function: Callable[..., Any]) -> Callable[..., Any]:
-        return mlir.lower_fun(function, multiple_results=multiple_results)
+    def lower(function: Callable[..., Any], ctx: Any, *operands: Any, **params: Any) -> Any:
+        return mlir.lower_fun(function, multiple_results=multiple_results)(ctx, *operands, **params)
+
+    def lower_for(platform: str, ctx: Any, *operands: Any, **params: Any) -> Any:
+        function = functools.partial(on_platform, platform, sharding.is_splittable(ctx))
+        return lower(function, ctx, *operands, **params)
 
     for platform in ("cpu", "cuda"):
-        mlir.register_lowering(
-            primitive, lowering(functools.partial(on_platform, platform)), platform=platform
-        )
-    mlir.register_lowering(primitive, lowering(on_lax))
+        mlir.register_lowering(primitive, functools.partial(lower_for, platform), platform=platform)
+    mlir.register_lowering(primitive, functools.partial(lower, on_lax))
+    sharding.requires_devices(primitive)
     return primitive
 
 
 def shaped(array: Any, shape: Sequence[int], dtype: Any = None) -> ShapedArray:
-    """A result of the given shape, of ``array``'s dtype where none is given."""
-    return ShapedArray(tuple(shape), array.dtype if dtype is None else dtype)
+    """A result of the given shape that varies as ``array`` does, of its dtype where none is given."""
+    unsplit = array.sharding.update(spec=PartitionSpec(*(None for _ in shape)))
+    return array.update(shape=tuple(shape), dtype=dtype, weak_type=False, sharding=unsplit)
 
 
 def _within_kernels(*, geometry: ConvGeometry | None = None, axes: Sequence[Axis] = (), **_: Any) -> bool:

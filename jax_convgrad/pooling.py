@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +11,7 @@ from jax.typing import ArrayLike
 
 from jax_convgrad import gradients
 from jax_convgrad.arguments import NUMBERS, REAL, arrays
+from jax_convgrad.axis_types import with_axis_types
 from jax_convgrad.geometry import Axis, dilated, output_size, padded, pads, steps
 
 
@@ -45,8 +46,8 @@ def max_pool(
       TypeError: the dtype is not one of the four, or an argument is of the wrong kind.
       ValueError: an argument's length or value does not fit.
     """
-    x, axes, leading = _prepare(REAL, inputs, window_shape, strides, padding, window_dilation)
-    return _restore(gradients.max_pool(x, axes), leading)
+    x, axes = _prepare(REAL, inputs, window_shape, strides, padding, window_dilation)
+    return _over_leading(lambda x: gradients.max_pool(x, axes), x, len(axes))
 
 
 def avg_pool(
@@ -77,8 +78,8 @@ def avg_pool(
       TypeError: the dtype is not one of these, or an argument is of the wrong kind.
       ValueError: an argument's length or value does not fit.
     """
-    x, axes, leading = _prepare(NUMBERS, inputs, window_shape, strides, padding, window_dilation)
-    return _restore(gradients.avg_pool(x, axes, bool(count_include_pad)), leading)
+    x, axes = _prepare(NUMBERS, inputs, window_shape, strides, padding, window_dilation)
+    return _over_leading(lambda x: gradients.avg_pool(x, axes, bool(count_include_pad)), x, len(axes))
 
 
 def _prepare(
@@ -88,8 +89,8 @@ def _prepare(
     strides: Sequence[int] | None,
     padding: str | Sequence[tuple[int, int]],
     window_dilation: Sequence[int] | None,
-) -> tuple[jax.Array, tuple[Axis, ...], tuple[int, ...]]:
-    """x as [N, spatial..., C], the relation along each axis, and the batch dimensions that N stands for."""
+) -> tuple[jax.Array, tuple[Axis, ...]]:
+    """x, and the relation along each of its spatial axes."""
     (x,) = arrays(dtypes, inputs=inputs)
     try:
         rank = len(window_shape)
@@ -102,7 +103,7 @@ def _prepare(
             f"inputs must have {rank} spatial dimensions for window_shape {tuple(window_shape)} and one of "
             f"channels, but is of shape {x.shape}"
         )
-    leading, spatial = x.shape[: -rank - 1], x.shape[-rank - 1 : -1]
+    spatial = x.shape[-rank - 1 : -1]
     if math.prod(spatial) >= 2**31:
         raise ValueError(f"inputs must have fewer than 2**31 positions, but is of shape {x.shape}")
     window = steps(window_shape, rank, "window_shape")
@@ -115,8 +116,17 @@ def _prepare(
             spatial, window, spans, stride, dilation, pads(padding, spatial, spans, stride), strict=True
         )
     )
-    return jnp.reshape(x, (math.prod(leading), *x.shape[-rank - 1 :])), axes, leading
+    return x, axes
 
 
-def _restore(y: jax.Array, leading: tuple[int, ...]) -> jax.Array:
-    return jnp.reshape(y, (*leading, *y.shape[1:]))
+def _over_leading(pool: Callable[[jax.Array], jax.Array], x: jax.Array, rank: int) -> jax.Array:
+    """``pool`` of x as [N, spatial..., C], where N stands for all of its leading dimensions."""
+    leading = x.shape[: -rank - 1]
+
+    def run(x: jax.Array) -> jax.Array:
+        y = pool(jnp.reshape(x, (math.prod(leading), *x.shape[-rank - 1 :])))
+        return jnp.reshape(y, (*leading, *y.shape[1:]))
+
+    return with_axis_types(
+        run, (x,), lambda specs: (*specs[0][: len(leading)], *(None,) * rank, specs[0][-1])
+    )

@@ -12,6 +12,7 @@ which gives derivatives of every order. On a platform without kernels each is lo
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -20,12 +21,50 @@ from jax.interpreters import ad
 
 from jax_convgrad import complex_form, fallback
 from jax_convgrad.arguments import Precision
+from jax_convgrad.axis_types import Spec
 from jax_convgrad.ffi import Dims
 from jax_convgrad.geometry import ConvGeometry
 from jax_convgrad.lowering import define_primitive, shaped
 from jax_convgrad.problem import arranged
+from jax_convgrad.sharding import Factors
 
 # --------------------------------------------------------------------------------- the three contractions
+
+
+def _at(spec: tuple[int, ...], first: Any, second: Any) -> tuple[Any, ...]:
+    """What is said of each dimension, in their order, when nothing is said of the spatial ones."""
+    parts: list[Any] = [None] * len(spec)
+    parts[spec[0]], parts[spec[1]] = first, second
+    return tuple(parts)
+
+
+def _factors(operands: str, result: str) -> Callable[..., Factors]:
+    """How a contraction that takes two of x, w and y, as named, and gives the third may be split."""
+
+    def factors(a: Any, b: Any, *, geometry: ConvGeometry, dimensions: Dims, **_: Any) -> Factors:
+        # With groups it is those that are split, in x, w and y alike, and not the channels of one.
+        c, k, own = ("c", "k", "c") if geometry.groups == 1 else ("g", "g", None)
+        labels = {
+            "x": _at(dimensions.x, "n", c),
+            "w": _at(dimensions.w, k, own),
+            "y": _at(dimensions.y, "n", k),
+        }
+        sizes = {
+            label: array.shape[d]
+            for name, array in zip(operands, (a, b), strict=True)
+            for d, label in enumerate(labels[name])
+            if label is not None
+        }
+        if geometry.groups > 1:
+            sizes["g"] = geometry.groups
+        return Factors(tuple(labels[name] for name in operands), (labels[result],), sizes, _local_groups)
+
+    return factors
+
+
+def _local_groups(params: dict[str, Any], ways: Mapping[str, int]) -> dict[str, Any]:
+    geometry = params["geometry"]
+    return {**params, "geometry": ConvGeometry(geometry.axes, geometry.groups // ways.get("g", 1))}
 
 
 def _y_shape(x: Any, w: Any, geometry: ConvGeometry, dimensions: Dims) -> tuple[int, ...]:
@@ -44,6 +83,27 @@ def _w_shape(x: Any, dy: Any, geometry: ConvGeometry, dimensions: Dims) -> tuple
     return arranged(dimensions.w, (dy.shape[dimensions.y[1]], group_in, *geometry.filter_shape))
 
 
+# How a result is split over explicit mesh axes, by how its operands are. It does not have the axes of what is
+# summed over; spatial positions are gathered, and channels of groups go by the filter's.
+
+
+def y_spec(x: Spec, w: Spec, dimensions: Dims) -> Spec:
+    """The result's of ``fprop``."""
+    return _at(dimensions.y, x[dimensions.x[0]], w[dimensions.w[0]])
+
+
+def x_spec(dy: Spec, w: Spec, geometry: ConvGeometry, dimensions: Dims) -> Spec:
+    """The result's of ``dgrad``."""
+    channels = w[dimensions.w[1]] if geometry.groups == 1 else None
+    return _at(dimensions.x, dy[dimensions.y[0]], channels)
+
+
+def w_spec(x: Spec, dy: Spec, geometry: ConvGeometry, dimensions: Dims) -> Spec:
+    """The result's of ``wgrad``."""
+    channels = x[dimensions.x[1]] if geometry.groups == 1 else None
+    return _at(dimensions.w, dy[dimensions.y[1]], channels)
+
+
 fprop_p = define_primitive(
     "fprop",
     lambda x, w, *, geometry, dimensions, precision: shaped(x, _y_shape(x, w, geometry, dimensions)),
@@ -52,6 +112,7 @@ fprop_p = define_primitive(
     ),
     fallback.fprop,
     sums=True,
+    factors=_factors("xw", "y"),
 )
 
 dgrad_p = define_primitive(
@@ -69,6 +130,7 @@ dgrad_p = define_primitive(
         precision=precision,
     ),
     sums=True,
+    factors=_factors("yw", "x"),
 )
 
 wgrad_p = define_primitive(
@@ -86,6 +148,7 @@ wgrad_p = define_primitive(
         precision=precision,
     ),
     sums=True,
+    factors=_factors("xy", "w"),
 )
 
 
@@ -134,6 +197,11 @@ bgrad_p = define_primitive(
     complex_form.bgrad,
     fallback.bgrad,
     sums=True,
+    factors=lambda dy, *, channel_axis: Factors(
+        (tuple("k" if d == channel_axis else f"n{d}" for d in range(dy.ndim)),),
+        (("k",),),
+        {"k" if d == channel_axis else f"n{d}": size for d, size in enumerate(dy.shape)},
+    ),
 )
 
 

@@ -3,6 +3,7 @@
 from functools import cache
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import reference
 from jax import lax
@@ -28,6 +29,15 @@ def lax_conv(case, dtype):
 
     # lax's float64 answers are asked for after backends were switched too: a copy outlives the caches.
     return {name: np.asarray(a) for name, a in zip(("y", "dx", "dw"), run(x, w, dy), strict=True)}
+
+
+def lax_conv_widened(x, w, *arguments, preferred_element_type=None, **rest):
+    """lax.conv_general_dilated with the conversions written out, which old versions cannot differentiate."""
+    if preferred_element_type is None:
+        return lax.conv_general_dilated(x, w, *arguments, **rest)
+    wide = jnp.promote_types(x.dtype, preferred_element_type)
+    y = lax.conv_general_dilated(x.astype(wide), w.astype(wide), *arguments, **rest)
+    return y.astype(preferred_element_type)
 
 
 def pool_window(inputs, window, strides, padding):

@@ -11,8 +11,9 @@ THREADS = (1, 2, 3)
 
 
 def digests(backend, threads):
-    # XLA sizes its pools by either of these, whatever the machine has.
+    # XLA sizes its pools by either of these, whatever the machine has, but not below the number of devices.
     env = dict(os.environ, NPROC=str(threads), PJRT_NPROC=str(threads), JAX_PLATFORMS="cpu")
+    env["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=1"
     env["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
     done = subprocess.run(
         [sys.executable, HERE / "determinism_digests.py", backend],

@@ -1,0 +1,87 @@
+"""Mesh axes that JAX keeps in an array's type: manual ones, inside ``shard_map``, and explicit ones.
+
+The primitives want their operands to vary over the same manual axes, and know nothing of explicit axes.
+Both are seen to here, outside of ``custom_vjp``, so that JAX differentiates what is done: a filter that was
+made to vary has its gradients summed over the devices, and one that was resharded gets its gradient back so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+from jax import lax
+from jax.sharding import AxisType, NamedSharding, PartitionSpec, auto_axes, get_abstract_mesh, reshard
+
+Spec = Sequence[Any]
+"""What a PartitionSpec says of each dimension."""
+
+
+def _varying(array: jax.Array) -> frozenset[Any]:
+    """The manual axes over which the array may differ; JAX renamed the field after 0.9."""
+    aval = jax.typeof(array)
+    return aval.vma if hasattr(aval, "vma") else aval.manual_axis_type.varying
+
+
+def varying_alike(*arrays: jax.Array) -> tuple[jax.Array, ...]:
+    """The arrays, each made to vary over every manual axis that one of them varies over."""
+    every = frozenset().union(*map(_varying, arrays))
+    result = []
+    for array in arrays:
+        missing = sorted(every - _varying(array), key=str)
+        result.append(lax.pcast(array, tuple(missing), to="varying") if missing else array)
+    return tuple(result)
+
+
+def _explicit_mesh(arrays: Sequence[jax.Array]) -> Any:
+    """The mesh of arrays that have explicit axes in their types, or None."""
+    for mesh in (get_abstract_mesh(), *(jax.typeof(array).sharding.mesh for array in arrays)):
+        if AxisType.Explicit in mesh.axis_types:
+            return mesh
+    return None
+
+
+def with_axis_types(
+    f: Callable[..., jax.Array],
+    arrays: Sequence[jax.Array],
+    result_spec: Callable[[Sequence[Any]], Spec],
+    out_sharding: NamedSharding | PartitionSpec | None = None,
+) -> jax.Array:
+    """``f(*arrays)``, whatever mesh axes are in the arrays' types.
+
+    ``result_spec`` gives from the arrays' specs over explicit axes that of the result, where ``out_sharding``
+    does not say it.
+    """
+    arrays = varying_alike(*arrays)
+    mesh = _explicit_mesh(arrays)
+    if mesh is None:
+        result = f(*arrays)
+        return result if out_sharding is None else reshard(result, out_sharding)
+    # In a context with a mesh an array of one device counts as replicated, and gets its gradient as that.
+    replicated = NamedSharding(mesh, PartitionSpec())
+    arrays = tuple(a if not jax.typeof(a).sharding.mesh.empty else reshard(a, replicated) for a in arrays)
+    if out_sharding is None:
+        specs = [jax.typeof(array).sharding.spec for array in arrays]
+        out_sharding = NamedSharding(mesh, PartitionSpec(*_once(result_spec(specs))))
+    axes = tuple(
+        name for name, kind in zip(mesh.axis_names, mesh.axis_types, strict=True) if kind is AxisType.Explicit
+    )
+    return auto_axes(f, axes=axes, out_sharding=out_sharding)(*arrays)
+
+
+def _names(entry: Any) -> tuple[Any, ...]:
+    if entry is None:
+        return ()
+    return entry if isinstance(entry, tuple) else (entry,)
+
+
+def _once(spec: Spec) -> list[Any]:
+    """The spec without axes that an earlier dimension has already."""
+    taken: set[Any] = set()
+    result = []
+    for entry in spec:
+        names = tuple(name for name in _names(entry) if name not in taken)
+        taken.update(names)
+        result.append(names or None)
+    return result

@@ -1,0 +1,269 @@
+"""Which dimensions of a kernel's operands may be split over devices, and what must be summed then.
+
+Every dimension of x, w and y is one letter of the sums, or a spatial position:
+
+    y[n,o,k] = Σ_{r,c} x[n,i,c] · w[r,c,k]        x: n c    w: c k    y: n k
+
+A letter that is split the same way in all arrays that have it leaves each device a smaller problem of the
+same kind. Where it is a letter that is summed over (c in fprop, k in dgrad, n in wgrad) each device has a
+partial sum, and one all-reduce adds them. With groups the letter g stands for the channels of x, w and y
+together, split between groups only. Spatial positions are not split: XLA gathers them first.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+from jax import lax
+from jax.experimental.custom_partitioning import custom_partitioning
+from jax.extend.core import Primitive
+from jax.sharding import (
+    AbstractMesh,
+    AxisType,
+    Mesh,
+    NamedSharding,
+    PartitionSpec,
+    Sharding,
+    get_abstract_mesh,
+    use_abstract_mesh,
+)
+
+try:
+    # What JAX tells the devices of before anything is lowered, as custom_partitioning needs them. It has no
+    # public name; in a JAX without it XLA gathers what it could split.
+    from jax._src import dispatch
+
+    _told_devices: set[Primitive] | None = dispatch.prim_requires_devices_during_lowering
+except (ImportError, AttributeError):
+    _told_devices = None
+
+_NO_MESH = AbstractMesh((), ())
+
+Labels = tuple[str | None, ...]
+"""One array's dimensions: the letter each is, or None for one that is never split."""
+
+
+@dataclass(frozen=True)
+class Factors:
+    """How a kernel may be split.
+
+    ``sizes`` says of each letter into how many parts at most: the size of its dimensions, or for g the
+    number of groups. ``localize(params, ways)`` gives the parameters of one device's part, where letters are
+    split into so many ways.
+    """
+
+    operands: tuple[Labels, ...]
+    results: tuple[Labels, ...]
+    sizes: Mapping[str, int]
+    localize: Callable[[dict[str, Any], Mapping[str, int]], dict[str, Any]] = lambda params, ways: params
+
+    @property
+    def summed(self) -> tuple[str, ...]:
+        """Letters of operands that no result has."""
+        kept = {label for labels in self.results for label in labels}
+        return tuple(
+            dict.fromkeys(
+                label
+                for labels in self.operands
+                for label in labels
+                if label is not None and label not in kept
+            )
+        )
+
+
+def requires_devices(primitive: Primitive) -> None:
+    """Has JAX tell the primitive's lowering which devices it is for."""
+    if _told_devices is not None:
+        _told_devices.add(primitive)
+
+
+def is_splittable(ctx: Any) -> bool:
+    """Whether the computation that is being lowered may be partitioned by a callback; else XLA gathers.
+
+    An exported one may not, since what is called back is not there where it is loaded. Nor can JAX describe
+    to a callback what is split over some axes by hand, in shard_map, and over the others by XLA; and the
+    older partitioner, GSPMD, reads no Shardy rule.
+    """
+    lowering = getattr(ctx.module_context, "lowering_parameters", None)
+    by_hand = {kind is AxisType.Manual for kind in get_abstract_mesh().axis_types}
+    return (
+        _told_devices is not None
+        and getattr(jax.config, "jax_use_shardy_partitioner", True)
+        and not getattr(lowering, "for_export", True)
+        and by_hand != {True, False}
+    )
+
+
+def partitioned(
+    native: Callable[..., Any], factors: Factors, params: dict[str, Any]
+) -> Callable[..., tuple[jax.Array, ...]]:
+    """``native(*operands, **params)`` as a tuple of results, which XLA may split as ``factors`` say."""
+
+    @custom_partitioning
+    def whole(*operands: jax.Array) -> tuple[jax.Array, ...]:
+        return _as_tuple(native(*operands, **params))
+
+    def partition(mesh: Mesh, operands: Sequence[Any], results: Sequence[Any]) -> Any:
+        atoms = _atoms(mesh, [*results, *operands])
+        axes = _agree(factors, atoms, [*results, *operands])
+        ways = {label: math.prod(atoms.shape[name] for name in names) for label, names in axes.items()}
+        local = factors.localize(params, ways)
+        reduced = tuple(name for label in factors.summed for name in axes.get(label, ()))
+
+        def part(*shards: jax.Array) -> tuple[jax.Array, ...]:
+            # A context's mesh, which is about the whole arrays, would else get into the sum's own types.
+            with use_abstract_mesh(_NO_MESH):
+                sums = _as_tuple(native(*shards, **local))
+                return tuple(lax.psum(array, reduced) for array in sums) if reduced else sums
+
+        def shardings(of: Sequence[Labels]) -> tuple[NamedSharding, ...]:
+            specs = [
+                PartitionSpec(*(axes.get(label) if label else None for label in labels)) for labels in of
+            ]
+            return tuple(NamedSharding(atoms, spec) for spec in specs)
+
+        return atoms, part, shardings(factors.results), shardings(factors.operands)
+
+    def rule(mesh: Mesh, operands: Sequence[Any], results: Sequence[Any]) -> tuple[str, dict[str, Any]]:
+        return _shardy_rule(factors, [*operands, *results])
+
+    # Shardings come undecoded, as XLA may split over a part of a mesh axis, for which JAX has no name.
+    whole.def_partition(partition, sharding_rule=rule, decode_shardings=False)
+    return whole
+
+
+def _as_tuple(results: Any) -> tuple[jax.Array, ...]:
+    return tuple(results) if isinstance(results, Sequence) else (results,)
+
+
+# ------------------------------------------------------------------------------------------ what XLA is told
+
+
+def _shardy_rule(factors: Factors, types: Sequence[Any]) -> tuple[str, dict[str, Any]]:
+    """Shardy's rule, such as "n s0 s1 c, s2 s3 c k -> n s4 s5 k", and which of its letters are special.
+
+    Channels of different numbers in the same groups are products (g s6) and (g s7), of which g alone may be
+    split.
+    """
+    arrays = (*factors.operands, *factors.results)
+    channels = {
+        t.shape[d]
+        for labels, t in zip(arrays, types, strict=True)
+        for d, label in enumerate(labels)
+        if label == "g"
+    }
+    products = len(channels) > 1
+    # Where g does not take all of a mesh axis, JAX before 0.9.2 fails on a result split over a part of it.
+    gathered = products and jax.__version_info__ < (0, 9, 2)
+    whole: list[str] = []
+    sizes: dict[str, int] = {}
+
+    def unsplit() -> str:
+        whole.append(f"s{len(whole)}")
+        return whole[-1]
+
+    def term(label: str | None, size: int) -> str:
+        if label is None or (label == "g" and gathered):
+            return unsplit()
+        if label == "g" and products:
+            inner = unsplit()
+            sizes["g"], sizes[inner] = factors.sizes["g"], size // factors.sizes["g"]
+            return f"(g {inner})"
+        return label
+
+    terms = [
+        " ".join(term(label, size) for label, size in zip(labels, t.shape, strict=True))
+        for labels, t in zip(arrays, types, strict=True)
+    ]
+    split = len(factors.operands)
+    text = ", ".join(terms[:split]) + " -> " + ", ".join(terms[split:])
+    return text, {
+        "reduction_factors": factors.summed,
+        "need_replication_factors": tuple(whole),
+        **sizes,
+    }
+
+
+# --------------------------------------------------------------------------- what it decided, and what we do
+
+
+def _prime_factors(size: int) -> list[int]:
+    factors, divisor = [], 2
+    while size > 1:
+        while size % divisor == 0:
+            factors.append(divisor)
+            size //= divisor
+        divisor += 1
+    return factors
+
+
+def _atoms(mesh: Mesh, arrays: Sequence[Any]) -> Mesh:
+    """The mesh with each axis taken apart into axes of prime size, so that any part of one has a name."""
+    if mesh.empty:
+        devices = np.array(list(arrays[0].sharding.devices_indices_map(arrays[0].shape)))
+    else:
+        devices = mesh.devices
+    sizes = [prime for size in devices.shape for prime in _prime_factors(size)]
+    return Mesh(devices.reshape(sizes), tuple(f"atom{j}" for j in range(len(sizes))))
+
+
+def _split_of(sharding: Sharding | None, rank: int, atoms: Mesh) -> tuple[tuple[str, ...], ...]:
+    """The atoms that each dimension is split over, the outermost first; none where they cannot tell it."""
+    unsplit = ((),) * rank
+    if sharding is None or sharding.is_fully_replicated:
+        return unsplit
+    count = atoms.size
+    # A shape that every split divides. Entry [..., d] is where a device's part begins along dimension d.
+    indices = sharding.devices_indices_map((count,) * rank)
+    starts = np.array([[part.start or 0 for part in indices[device]] for device in atoms.devices.flat])
+    starts = starts.reshape(*atoms.devices.shape, rank)
+    origin = (0,) * len(atoms.axis_names)
+    result = []
+    expected = np.zeros_like(starts)
+    for d in range(rank):
+        # How far a part moves along d when one atom's coordinate goes from 0 to 1.
+        strides = {}
+        for axis, name in enumerate(atoms.axis_names):
+            step = starts[(*origin[:axis], 1, *origin[axis + 1 :])][d] - starts[origin][d]
+            if step:
+                strides[name] = step
+                along = [1] * len(origin)
+                along[axis] = -1
+                expected[..., d] += step * np.arange(atoms.shape[name]).reshape(along)
+        names = tuple(sorted(strides, key=lambda name: -strides[name]))
+        part = count
+        for name in names:
+            part //= atoms.shape[name]
+            if strides[name] != part:
+                return unsplit
+        result.append(names)
+    return tuple(result) if np.array_equal(starts, expected) else unsplit
+
+
+def _agree(factors: Factors, atoms: Mesh, arrays: Sequence[Any]) -> dict[str, tuple[str, ...]]:
+    """One split for each letter; ``arrays`` are the results, then the operands.
+
+    What does not divide is not split that far, as the filling of a last, smaller part would be summed too.
+    """
+    axes: dict[str, tuple[str, ...]] = {}
+    taken: set[str] = set()
+    for labels, array in zip((*factors.results, *factors.operands), arrays, strict=True):
+        for label, names in zip(labels, _split_of(array.sharding, len(labels), atoms), strict=True):
+            if label is None or label in axes:
+                continue
+            used: tuple[str, ...] = ()
+            ways = 1
+            for name in names:
+                ways *= atoms.shape[name]
+                if name in taken or factors.sizes[label] % ways:
+                    break
+                used += (name,)
+            if used:
+                axes[label] = used
+                taken.update(used)
+    return axes
