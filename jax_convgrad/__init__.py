@@ -7,7 +7,9 @@ from jax_convgrad import batching as _batching
 from jax_convgrad.binding import forward_mode
 from jax_convgrad.convolution import conv, conv_general_dilated
 from jax_convgrad.gradient_functions import conv_bias_grad, conv_filter_grad, conv_input_grad
+from jax_convgrad.installation import install, uninstall
 from jax_convgrad.pooling import avg_pool, max_pool
+from jax_convgrad.replacement import replace_convolutions
 from jax_convgrad.transposed import conv_transpose
 
 __version__ = "0.1.0"
@@ -21,7 +23,10 @@ __all__ = [
     "conv_input_grad",
     "conv_transpose",
     "forward_mode",
+    "install",
     "max_pool",
+    "replace_convolutions",
+    "uninstall",
 ]
 
 _batching.register()

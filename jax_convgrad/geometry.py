@@ -17,7 +17,7 @@ from typing import Any
 MAX_AXES = 3
 """Spatial axes that the kernels handle; with more, ``jax.lax`` computes."""
 
-_MAX_STEP = 2**30 - 1
+MAX_STEP = 2**30 - 1
 """Largest stride or dilation: keeps every position of the relation inside 64 bits."""
 
 
@@ -136,7 +136,7 @@ def steps(value: Any, axes: int, name: str) -> tuple[int, ...]:
         raise ValueError(
             f"{name} must have one entry for each of the {axes} spatial dimensions, but is {result}"
         )
-    if not all(1 <= entry <= _MAX_STEP for entry in result):
+    if not all(1 <= entry <= MAX_STEP for entry in result):
         raise ValueError(f"{name} must be positive (and below 2**30), but is {result}")
     return result
 
@@ -181,6 +181,6 @@ def pads(
         raise TypeError(message) from None
     if len(entries) != axes or any(len(pair) != 2 for pair in entries):
         raise ValueError(message)
-    if any(abs(end) > _MAX_STEP for pair in entries for end in pair):
+    if any(abs(end) > MAX_STEP for pair in entries for end in pair):
         raise ValueError(f"{name} must be below 2**30, but is {padding!r}")
     return tuple((low, high) for low, high in entries)

@@ -1,0 +1,175 @@
+"""``install()``: the lowering of ``lax``'s own convolution is this package's kernels, for the whole process.
+
+What is traced stays ``lax``'s: its primitive with its derivatives and its vmap, forward mode included. Only
+where a program is lowered for a platform that has kernels, each convolution becomes the contraction that it
+is (recognition.py). All private names of JAX that this needs are here.
+
+The rule for ``lax``'s primitive sees whether a filter is the reversal of another, and hands on to a
+primitive of this module, which JAX lowers for each platform by itself: on this package's kernels, or by the
+rule that ``lax`` had there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import jax
+from jax import lax
+from jax.core import ShapedArray
+from jax.extend.core import Primitive
+from jax.interpreters import mlir
+
+from jax_convgrad import ffi
+from jax_convgrad.lax_convolution import before_reversals, contraction_of, runner
+from jax_convgrad.recognition import Contraction
+
+_convolution_p = lax.conv_general_dilated_p
+_original: dict[str | None, Any] = {}
+"""Platform, or None for all others, to the entry that lax has there, while this package's is installed."""
+
+
+def install() -> None:
+    """Runs every ``jax.lax`` convolution of this process on these kernels, without any change to its code.
+
+    That holds for those of Flax, Haiku, Equinox, Keras and all else that calls ``jax.lax``, on CPU and CUDA,
+    and for all that JAX makes of them: gradients of any order, forward mode, vmap. Convolutions that these
+    kernels have not stay ``jax.lax``'s: integers, more than 3 spatial dimensions.
+
+    It clears JAX's caches (``jax.clear_caches``), so that functions compiled before are compiled anew. What
+    was compiled ahead of time (``jax.jit(f).lower(...).compile()``) stays as it is. Twice is as good as once.
+
+    Raises:
+      RuntimeError: this version of JAX keeps its lowering rules elsewhere.
+    """
+    if _original:
+        return
+    on_platforms, elsewhere = _rules()
+    entries: dict[str | None, Any] = {
+        platform: table[_convolution_p] for platform, table in on_platforms.items() if _convolution_p in table
+    }
+    entries[None] = elsewhere[_convolution_p]
+    for platform, entry in entries.items():
+        _original[platform] = entry
+        mlir.register_lowering(_by_platform_p, partial(_as_lax, entry.rule), platform=platform)
+        if platform is not None:
+            del on_platforms[platform][_convolution_p]
+    for platform in ("cpu", "cuda"):
+        rule = entries.get(platform, entries[None]).rule
+        mlir.register_lowering(_by_platform_p, partial(_on_kernels, platform, rule), platform=platform)
+    # An uncacheable rule is called in place, where it can see what its operands come from.
+    mlir.register_lowering(_convolution_p, _lower, cacheable=False)
+    _requires_devices().add(_convolution_p)
+    jax.clear_caches()
+
+
+def uninstall() -> None:
+    """Undoes ``install()``: convolutions are ``jax.lax``'s own again. Clears JAX's caches too."""
+    if not _original:
+        return
+    on_platforms, elsewhere = _rules()
+    for platform, entry in _original.items():
+        table = elsewhere if platform is None else on_platforms[platform]
+        table[_convolution_p] = entry
+    _original.clear()
+    _make_cacheable()
+    _requires_devices().discard(_convolution_p)
+    jax.clear_caches()
+
+
+def _rules() -> tuple[Mapping[str, dict[Any, Any]], dict[Any, Any]]:
+    """JAX's lowering rules, by platform and for all others: primitive to an entry with its ``rule``."""
+    try:
+        rules = mlir._platform_specific_lowerings, mlir._lowerings
+        rules[1][_convolution_p].rule  # noqa: B018
+    except (AttributeError, KeyError):
+        raise RuntimeError(
+            f"jax_convgrad.install() does not know its way about jax {jax.__version__}; "
+            "replace_convolutions does without"
+        ) from None
+    return rules
+
+
+def _make_cacheable() -> None:
+    """Takes back ``cacheable=False``, which changes how a rule is called and not what it gives."""
+    try:
+        from jax._src.interpreters.mlir import _uncacheable_primitives
+    except ImportError:
+        return
+    _uncacheable_primitives.discard(_convolution_p)
+
+
+def _requires_devices() -> set[Any]:
+    """Primitives whose lowering is told for which devices it is, to split a kernel over them."""
+    try:
+        from jax._src.dispatch import prim_requires_devices_during_lowering
+    except ImportError:
+        return set()
+    return prim_requires_devices_during_lowering
+
+
+# ------------------------------------------------------------------------------------------------- the rules
+
+
+def _lower(ctx: Any, lhs: Any, rhs: Any, **params: Any) -> Sequence[Any]:
+    """The rule of ``lax``'s convolution: what it is, whatever the platform."""
+    lhs_aval, rhs_aval = ctx.avals_in
+    (out_aval,) = ctx.avals_out
+    before, is_reversed = before_reversals(
+        rhs, _reversal, rhs_aval.shape, params["dimension_numbers"].rhs_spec
+    )
+    contraction = contraction_of(lhs_aval, rhs_aval, out_aval, params, is_reversed)
+    if contraction is None or (is_reversed and not contraction.unreversed):
+        before = rhs
+
+    def by_platform(lhs: jax.Array, rhs: jax.Array, before: jax.Array) -> jax.Array:
+        return _by_platform_p.bind(lhs, rhs, before, out=out_aval, contraction=contraction, **params)
+
+    ctx = ctx.replace(avals_in=[lhs_aval, rhs_aval, rhs_aval])
+    return mlir.lower_fun(by_platform, multiple_results=False)(ctx, lhs, rhs, before)
+
+
+def _reversal(value: Any) -> tuple[Any, Sequence[int]] | None:
+    """The operand and the dimensions of the reversal that ``value`` is the result of."""
+    while getattr(value.owner, "name", None) == "sdy.sharding_constraint":  # follows each op on explicit axes
+        value = value.owner.operation.operands[0]
+    if getattr(value.owner, "name", None) != "stablehlo.reverse":
+        return None
+    operation = value.owner.operation
+    return operation.operands[0], list(operation.attributes["dimensions"])
+
+
+_by_platform_p = Primitive("jax_convgrad_by_platform")
+"""A convolution of lhs and rhs for ``lax``, of lhs and rhs before its reversal for the contraction."""
+
+
+@_by_platform_p.def_abstract_eval
+def _by_platform_aval(lhs: Any, rhs: Any, before: Any, *, out: ShapedArray, **_: Any) -> ShapedArray:
+    return out
+
+
+def _as_lax(
+    rule: Any, ctx: Any, lhs: Any, rhs: Any, before: Any, *, out: Any, contraction: Any, **params: Any
+) -> Sequence[Any]:
+    return rule(ctx.replace(avals_in=list(ctx.avals_in)[:2]), lhs, rhs, **params)
+
+
+def _on_kernels(
+    platform: str,
+    rule: Any,
+    ctx: Any,
+    lhs: Any,
+    rhs: Any,
+    before: Any,
+    *,
+    out: ShapedArray,
+    contraction: Contraction | None,
+    **params: Any,
+) -> Sequence[Any]:
+    if contraction is None or platform not in ffi.backends:
+        return _as_lax(rule, ctx, lhs, rhs, before, out=out, contraction=contraction, **params)
+    run = runner(contraction, params, out)
+    lhs_aval, _, before_aval = ctx.avals_in
+    ctx = ctx.replace(avals_in=[lhs_aval, before_aval])
+    return mlir.lower_fun(run, multiple_results=False)(ctx, lhs, before)

@@ -1,0 +1,127 @@
+"""One of ``jax.lax``'s own convolutions, as it stands in a traced program, on this package's primitives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import AxisType, auto_axes
+
+from jax_convgrad import primitives
+from jax_convgrad.arguments import NUMBERS, converted
+from jax_convgrad.geometry import MAX_AXES, MAX_STEP
+from jax_convgrad.recognition import Contraction, Move, recognise
+
+_MAX_SIZE = 2**31 - 1
+_CONTRACTIONS: dict[str, Callable[..., jax.Array]] = {
+    "fprop": primitives.fprop,
+    "dgrad": primitives.dgrad,
+    "wgrad": primitives.wgrad,
+}
+_GEOMETRIC = (
+    "window_strides",
+    "padding",
+    "lhs_dilation",
+    "rhs_dilation",
+    "dimension_numbers",
+    "feature_group_count",
+    "batch_group_count",
+)
+
+Value = TypeVar("Value")
+
+
+def contraction_of(
+    lhs: Any, rhs: Any, out: Any, params: dict[str, Any], rhs_reversed: bool
+) -> Contraction | None:
+    """The contraction to run this convolution by, or None where ``jax.lax`` has to run it.
+
+    ``lhs``, ``rhs`` and ``out`` are abstract values, ``params`` those of ``lax.conv_general_dilated_p``.
+    """
+    if not _taken(lhs, rhs, out, params):
+        return None
+    geometric = {name: params[name] for name in _GEOMETRIC}
+    return recognise(lhs.shape, rhs.shape, out.shape, **geometric, rhs_reversed=rhs_reversed)
+
+
+def _taken(lhs: Any, rhs: Any, out: Any, params: dict[str, Any]) -> bool:
+    """Whether the kernels have the dtype, the rank and room for the numbers."""
+    if lhs.dtype != rhs.dtype or not {lhs.dtype.name, out.dtype.name} <= set(NUMBERS):
+        return False
+    # A preferred dtype that holds what the operands hold; float16 and bfloat16 do not hold each other.
+    if jnp.promote_types(lhs.dtype, out.dtype) != out.dtype or lhs.ndim > 2 + MAX_AXES:
+        return False
+    sizes = (*lhs.shape, *rhs.shape, *out.shape)
+    steps = (*params["window_strides"], *params["lhs_dilation"], *params["rhs_dilation"])
+    pads = [abs(end) for pair in params["padding"] for end in pair]
+    # Under shape polymorphism a size may be an expression.
+    if not all(isinstance(number, int) for number in (*sizes, *steps, *pads)):
+        return False
+    return max((*sizes, *pads), default=0) <= _MAX_SIZE and max(steps, default=1) <= MAX_STEP
+
+
+def runner(
+    contraction: Contraction, params: dict[str, Any], out: Any
+) -> Callable[[jax.Array, jax.Array], jax.Array]:
+    """The convolution as a function of lhs and rhs (before its reversal where the contraction says so).
+
+    Its result is of ``out``'s dtype, and split over explicit mesh axes as ``out`` is.
+    """
+
+    def run(lhs: jax.Array, rhs: jax.Array) -> jax.Array:
+        groups = contraction.geometry.groups
+        arrays = {
+            "lhs": _moved(converted(lhs, out.dtype), contraction.lhs_move, groups),
+            "rhs": _moved(converted(rhs, out.dtype), contraction.rhs_move, groups),
+        }
+        result = _CONTRACTIONS[contraction.name](
+            *(arrays[name] for name in contraction.operands),
+            contraction.geometry,
+            contraction.dimensions,
+            params["precision"],
+        )
+        return _moved(result, contraction.out_move, groups)
+
+    mesh = out.sharding.mesh
+    explicit = tuple(
+        name for name, kind in zip(mesh.axis_names, mesh.axis_types, strict=True) if kind is AxisType.Explicit
+    )
+    return auto_axes(run, axes=explicit, out_sharding=out.sharding) if explicit else run
+
+
+def _moved(array: jax.Array, move: Move | None, groups: int) -> jax.Array:
+    if move is None:
+        return array
+    source, target = move
+    split = jnp.reshape(
+        array, (*array.shape[:source], groups, array.shape[source] // groups, *array.shape[source + 1 :])
+    )
+    # The groups in front of the target, which keeps its place among the dimensions that remain.
+    ahead = jnp.moveaxis(split, source, target)
+    before, after = ahead.shape[:target], ahead.shape[target + 2 :]
+    return jnp.reshape(ahead, (*before, groups * ahead.shape[target + 1], *after))
+
+
+def before_reversals(
+    value: Value,
+    step: Callable[[Value], tuple[Value, Sequence[int]] | None],
+    sizes: Sequence[int],
+    spec: Sequence[int],
+) -> tuple[Value, bool]:
+    """What ``value`` was before any reversals, and whether they add up to one of all spatial dimensions.
+
+    ``step(value)`` gives the array that ``value`` is a reversal of and the dimensions reversed, or None.
+    Where the reversals add up to neither all nor none, ``value`` itself is given.
+    """
+    start, turned = value, frozenset[int]()
+    while (reversal := step(value)) is not None:
+        value, dimensions = reversal
+        turned ^= frozenset(dimensions)
+    spatial = frozenset(spec[2:])
+    if not turned:
+        return value, False
+    if turned <= spatial and all(sizes[d] == 1 for d in spatial - turned):
+        return value, True
+    return start, False
