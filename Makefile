@@ -1,7 +1,11 @@
 # Every target sets up what it needs in .venv, from nothing but Python >= 3.11, a C++17 compiler and make.
 
 PYTHON ?= python3
-VENV   := .venv
+VENV   ?= .venv
+# Where the emulator is built, for the Python of VENV.
+EMULATOR ?= build/emulator
+# The newest jax wants a newer Python than the lowest that is supported.
+PYTHON_NEWEST ?= $(or $(shell python3.12 -c 'import sys; print(sys.executable)' 2>/dev/null),$(lastword $(sort $(wildcard $(HOME)/.pyenv/versions/3.12*/bin/python))))
 NVCC   ?= $(or $(shell command -v nvcc),$(wildcard /usr/local/cuda/bin/nvcc))
 
 # For more or fewer tests, or other options: make test PYTEST_FLAGS="-k pooling -x"
@@ -21,7 +25,7 @@ CXX_STYLED := $(shell find cpu_src cuda_src ffi_src tests/cuda_emulator -type f 
 PY_STYLED  := jax_convgrad tests examples .ci
 
 .DEFAULT_GOAL := help
-.PHONY: help train test test-sanitized emulator emulator-sanitized lint cuda-compile clean
+.PHONY: help train test test-newest test-sanitized emulator emulator-sanitized lint cuda-compile clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,7 +34,11 @@ train: $(VENV)/installed-examples  ## train a small network on handwritten digit
 	$(VENV)/bin/python examples/train_cnn.py $(EXAMPLE_FLAGS)
 
 test: $(VENV)/installed-dev emulator  ## run every test: CPU kernels, and CUDA kernels in the emulator
-	$(VENV)/bin/pytest $(PYTEST_FLAGS) tests
+	JAX_CONVGRAD_EMULATOR_DIR=$(CURDIR)/$(EMULATOR) $(VENV)/bin/pytest $(PYTEST_FLAGS) tests
+
+test-newest:  ## the same on Python 3.12 and the newest jax, in a virtual environment of its own
+	@[ -n "$(PYTHON_NEWEST)" ] || { echo "test-newest: no Python 3.12; name one: make test-newest PYTHON_NEWEST=..."; exit 1; }
+	$(MAKE) test VENV=.venv-newest EMULATOR=build/emulator-newest PYTHON="$(PYTHON_NEWEST)"
 
 # libstdc++ comes along because AddressSanitizer looks up the functions that throw exceptions when it is
 # loaded, and the python executable has none. A report goes to a file, since pytest keeps stderr to itself and
@@ -47,7 +55,7 @@ test-sanitized: $(VENV)/installed-dev emulator-sanitized  ## gradients, pooling,
 	|| { cat $(SANITIZER_REPORT).* 2>/dev/null; exit 1; }
 
 emulator: $(VENV)/installed-dev  ## build the CUDA kernels for the emulator, and test the emulator itself
-	$(call build_emulator,build/emulator,OFF)
+	$(call build_emulator,$(EMULATOR),OFF)
 
 emulator-sanitized: $(VENV)/installed-dev  ## the same with AddressSanitizer and UBSan
 	$(call build_emulator,build/emulator-sanitized,ON)
@@ -86,5 +94,5 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 clean:  ## remove everything that make built
-	rm -rf $(VENV) build .pytest_cache .ruff_cache .mypy_cache
+	rm -rf .venv .venv-newest build .pytest_cache .ruff_cache .mypy_cache
 	find jax_convgrad tests examples .ci -name __pycache__ -type d -prune -exec rm -rf {} +
