@@ -58,7 +58,16 @@ def bind(
         def run(*given: jax.Array) -> jax.Array:
             rest = iter(given)
             filled = (None if operand is None else next(rest) for operand in operands)
-            return (layer if _forward_mode.value else with_vjp)(*filled, *static)
+            if _forward_mode.value:
+                return layer(*filled, *static)
+            try:
+                return with_vjp(*filled, *static)
+            except TypeError as error:
+                if "forward-mode" in str(error):
+                    error.add_note(
+                        "jax_convgrad's layers have forward mode inside jax_convgrad.forward_mode()."
+                    )
+                raise
 
         given = [operand for operand in operands if operand is not None]
         return with_axis_types(run, given, lambda specs: result_spec(specs, *static))

@@ -35,7 +35,9 @@ def replace_convolutions(f: Callable[P, R]) -> Callable[P, R]:
     It may be a loss, a whole training step, or any other function, and be differentiated (in forward mode
     too), vmapped and jitted. It reaches into ``jit``, ``scan``, ``while_loop``, ``cond``, ``checkpoint``,
     ``custom_vjp`` and ``custom_jvp``. Everything else in ``f`` stays as it is, and so does a convolution
-    that these kernels have not: of integers, of more than 3 spatial dimensions.
+    that these kernels have not (of integers, of more than 3 spatial dimensions), or that only comes up
+    later: in the rule of a ``jax.custom_batching.custom_vmap`` that is mapped from outside, and in a
+    ``custom_vjp`` with ``optimize_remat`` under ``checkpoint``.
 
     ``f`` is traced at each call, as ``jax.jit`` traces it once: arrays in its arguments become tracers, and
     what else there is (numbers, strings, functions) is passed as it is. Inside ``jax.jit`` that happens

@@ -148,7 +148,7 @@ def _shardy_rule(factors: Factors, types: Sequence[Any]) -> tuple[str, dict[str,
     """Shardy's rule, such as "n s0 s1 c, s2 s3 c k -> n s4 s5 k", and which of its letters are special.
 
     Channels of different numbers in the same groups are products (g s6) and (g s7), of which g alone may be
-    split.
+    split; where there is one channel a group, they are g itself, as Shardy has no factors of size 1.
     """
     arrays = (*factors.operands, *factors.results)
     channels = {
@@ -170,18 +170,22 @@ def _shardy_rule(factors: Factors, types: Sequence[Any]) -> tuple[str, dict[str,
     def term(label: str | None, size: int) -> str:
         if label is None or (label == "g" and gathered):
             return unsplit()
-        if label == "g" and products:
+        if label == "g" and products and size != factors.sizes["g"]:
             inner = unsplit()
-            sizes["g"], sizes[inner] = factors.sizes["g"], size // factors.sizes["g"]
+            sizes[inner] = size // factors.sizes["g"]
             return f"(g {inner})"
         return label
 
     terms = [
-        " ".join(term(label, size) for label, size in zip(labels, t.shape, strict=True))
+        [term(label, size) for label, size in zip(labels, t.shape, strict=True)]
         for labels, t in zip(arrays, types, strict=True)
     ]
+    # Where g is a dimension by itself, its size is read there and may not be said again.
+    if sizes and not any("g" in dimensions for dimensions in terms):
+        sizes["g"] = factors.sizes["g"]
+    written = [" ".join(dimensions) for dimensions in terms]
     split = len(factors.operands)
-    text = ", ".join(terms[:split]) + " -> " + ", ".join(terms[split:])
+    text = ", ".join(written[:split]) + " -> " + ", ".join(written[split:])
     return text, {
         "reduction_factors": factors.summed,
         "need_replication_factors": tuple(whole),

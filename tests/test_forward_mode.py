@@ -111,6 +111,9 @@ def test_jit_knows_the_context():
     f(X, W)
     with pytest.raises(TypeError, match="forward-mode"):
         jax.jvp(f, (X, W), (X, W))
+    with pytest.raises(TypeError, match="forward-mode") as error:
+        jax.jvp(FUNCTIONS["conv"][0], (X, W), (X, W))
+    assert any("jax_convgrad.forward_mode()" in note for note in error.value.__notes__)
     with jc.forward_mode():
         jax.jvp(f, (X, W), (X, W))
 

@@ -53,6 +53,8 @@ LAYERS = {
     "depthwise": Layer(16, 16, 16),
     "groups": Layer(16, 16, 8),
     "groups_widening": Layer(16, 32, 8),
+    "depthwise_widening": Layer(16, 32, 16),
+    "groups_narrowing": Layer(32, 16, 16),
 }
 
 
@@ -120,9 +122,9 @@ def test_split_layer(layer, layout, mesh, reductions):
 
 @pytest.mark.parametrize("name", LAYERS)
 def test_results_stay_split(name):
-    if name == "groups_widening" and jax.__version_info__ < (0, 9, 2):
-        pytest.skip("the kernels' channels are gathered there, as the README says")
     layer = LAYERS[name]
+    if layer.groups > 1 and layer.channels != layer.features and jax.__version_info__ < (0, 9, 2):
+        pytest.skip("the kernels' channels are gathered there, as the README says")
     mesh = meshes.make("4x2")
     split = specs("batch_and_out_channels", layer.groups > 1, mesh.axis_names)
     _, (y, dx, dw, db) = compiled(layer.with_gradients, layer.arrays(), mesh, split)
@@ -206,8 +208,8 @@ def test_second_order():
     assert set(meshes.collectives(program)) == {"all-reduce"}
 
 
-def test_per_example_gradients_stay_where_the_examples_are():
-    layer = LAYERS["dense"]
+@pytest.mark.parametrize("layer", [LAYERS["dense"], Layer(1, 24), Layer(16, 1)], ids=str)
+def test_per_example_gradients_stay_where_the_examples_are(layer):
     x, w, b = layer.arrays()
     f = jax.vmap(lambda x, w, b: layer.with_gradients(x[None], w, b), in_axes=(0, None, None))
     program, results = compiled(f, (x, w, b), meshes.make("8"), (("a",), (), ()))
