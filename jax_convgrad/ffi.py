@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import pathlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import ModuleType
@@ -69,7 +70,8 @@ def _cuda_module() -> ModuleType | None:
 
 
 def _register_modules() -> None:
-    version = tuple(int(part) for part in jaxlib.__version__.split(".")[:3])
+    # Release candidates too: the third number of "0.11.0rc1" is 0.
+    version = tuple(int(part) for part in re.findall(r"\d+", jaxlib.__version__)[:3])
     if version < _LOWEST_JAXLIB:
         # An older FFI would not refuse these handlers but take the whole backend down with them.
         lowest = ".".join(map(str, _LOWEST_JAXLIB))

@@ -25,6 +25,9 @@ from jax_convgrad.binding import bind
 from jax_convgrad.ffi import Dims
 from jax_convgrad.geometry import Axis, ConvGeometry
 
+# The rules below take what their layers take, whose types are said there, in custom_vjp's order; to say them
+# again would hide the formulas.
+
 # --------------------------------------------------------------------------- y = activation(fprop(x, w) + b)
 
 

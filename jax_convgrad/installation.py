@@ -82,7 +82,7 @@ def _rules() -> tuple[Mapping[str, dict[Any, Any]], dict[Any, Any]]:
     """JAX's lowering rules, by platform and for all others: primitive to an entry with its ``rule``."""
     try:
         rules = mlir._platform_specific_lowerings, mlir._lowerings
-        rules[1][_convolution_p].rule  # noqa: B018
+        rules[1][_convolution_p].rule  # noqa: B018  # looked at only to see that it is there
     except (AttributeError, KeyError):
         raise RuntimeError(
             f"jax_convgrad.install() does not know its way about jax {jax.__version__}; "

@@ -107,6 +107,8 @@ def _prepare(
     if math.prod(spatial) >= 2**31:
         raise ValueError(f"inputs must have fewer than 2**31 positions, but is of shape {x.shape}")
     window = steps(window_shape, rank, "window_shape")
+    if math.prod(window) >= 2**31:
+        raise ValueError(f"window_shape must have fewer than 2**31 taps, but is {window}")
     stride = (1,) * rank if strides is None else steps(strides, rank, "strides")
     dilation = (1,) * rank if window_dilation is None else steps(window_dilation, rank, "window_dilation")
     spans = [dilated(taps, step) for taps, step in zip(window, dilation, strict=True)]

@@ -164,6 +164,7 @@ TABLE = [
     ("max_pool_window_empty", max_pool(()), (XL,), ValueError, "window_shape"),
     ("max_pool_window_zero", max_pool((0, 2)), (XL,), ValueError, "window_shape"),
     ("max_pool_window_number", max_pool(2), (XL,), TypeError, "window_shape"),
+    ("max_pool_window_huge", max_pool((2**16, 2**16)), (XL,), ValueError, "window_shape"),
     ("max_pool_strides_short", max_pool((2, 2), (2,)), (XL,), ValueError, "strides"),
     ("max_pool_strides_zero", max_pool((2, 2), (2, 0)), (XL,), ValueError, "strides"),
     ("max_pool_padding_word", max_pool((2, 2), padding="FULL"), (XL,), ValueError, "padding"),
