@@ -14,26 +14,35 @@ PYTEST_FLAGS    ?= -n auto --maxprocesses 8
 SANITIZED       ?= emulated
 SANITIZED_TESTS := tests/test_gradients.py tests/test_pooling.py tests/test_handlers.py tests/test_zero_sizes.py
 EXAMPLE_FLAGS   ?=
+# make benchmark BENCHMARK_FLAGS="--peers lax,torch --out results"; benchmarks/README.md has more
+BENCHMARK_FLAGS ?=
 # To leave the CUDA kernels out where nvcc is found: INSTALL_FLAGS="-C cmake.define.JAX_CONVGRAD_CUDA=OFF"
 INSTALL_FLAGS   ?=
 
 # What ends up in the installed package: a change in any of these installs it anew.
 SOURCES := pyproject.toml CMakeLists.txt \
            $(shell find jax_convgrad cpu_src cuda_src ffi_src -type f -not -path '*/__pycache__/*' -not -name '*.so')
-CXX_STYLED := $(shell find cpu_src cuda_src ffi_src tests/cuda_emulator -type f \
+CXX_STYLED := $(shell find cpu_src cuda_src ffi_src benchmarks tests/cuda_emulator tests/cpu_kernels -type f \
                 \( -name '*.h' -o -name '*.cc' -o -name '*.cuh' -o -name '*.cu' \))
-PY_STYLED  := jax_convgrad tests examples .ci
+PY_STYLED  := jax_convgrad tests examples benchmarks .ci
 
 .DEFAULT_GOAL := help
-.PHONY: help train test test-newest test-sanitized emulator emulator-sanitized lint cuda-compile clean
+.PHONY: help train test test-newest test-aarch64 test-sanitized emulator emulator-sanitized kernels kernels-sanitized \
+        lint cuda-compile benchmark instructions clean
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 train: $(VENV)/installed-examples  ## train a small network on handwritten digits (EXAMPLE_FLAGS="--help" for options)
 	$(VENV)/bin/python examples/train_cnn.py $(EXAMPLE_FLAGS)
 
-test: $(VENV)/installed-dev emulator  ## run every test: CPU kernels, and CUDA kernels in the emulator
+benchmark: $(VENV)/installed-examples  ## time every layer and op, against jax.lax (BENCHMARK_FLAGS="--help" for options)
+	$(VENV)/bin/python benchmarks/run.py $(BENCHMARK_FLAGS)
+
+instructions: $(VENV)/installed-dev  ## count the hot CPU kernels' instructions; fails where they have become more
+	$(VENV)/bin/python benchmarks/instructions.py
+
+test: $(VENV)/installed-dev emulator kernels  ## run every test: CPU kernels, and CUDA kernels in the emulator
 	JAX_CONVGRAD_EMULATOR_DIR=$(CURDIR)/$(EMULATOR) $(VENV)/bin/pytest $(PYTEST_FLAGS) tests
 
 test-newest:  ## the same on Python 3.12 and the newest jax, in a virtual environment of its own
@@ -44,7 +53,7 @@ test-newest:  ## the same on Python 3.12 and the newest jax, in a virtual enviro
 # loaded, and the python executable has none. A report goes to a file, since pytest keeps stderr to itself and
 # does not survive the abort that follows.
 SANITIZER_REPORT := build/emulator-sanitized/report
-test-sanitized: $(VENV)/installed-dev emulator-sanitized  ## gradients, pooling, handlers, emulated under AddressSanitizer and UBSan
+test-sanitized: $(VENV)/installed-dev emulator-sanitized kernels-sanitized  ## emulated kernels and the CPU's under AddressSanitizer and UBSan
 	@rm -f $(SANITIZER_REPORT).*
 	JAX_CONVGRAD_EMULATOR_DIR=$(CURDIR)/build/emulator-sanitized \
 	JAX_CONVGRAD_EMULATOR_SEED=20231 \
@@ -55,18 +64,36 @@ test-sanitized: $(VENV)/installed-dev emulator-sanitized  ## gradients, pooling,
 	|| { cat $(SANITIZER_REPORT).* 2>/dev/null; exit 1; }
 
 emulator: $(VENV)/installed-dev  ## build the CUDA kernels for the emulator, and test the emulator itself
-	$(call build_emulator,$(EMULATOR),OFF)
+	$(call build_and_test,tests/cuda_emulator,$(EMULATOR),$(PYTHON_OF_VENV) -DJAX_CONVGRAD_SANITIZE=OFF)
 
 emulator-sanitized: $(VENV)/installed-dev  ## the same with AddressSanitizer and UBSan
-	$(call build_emulator,build/emulator-sanitized,ON)
+	$(call build_and_test,tests/cuda_emulator,build/emulator-sanitized,$(PYTHON_OF_VENV) -DJAX_CONVGRAD_SANITIZE=ON)
 
-# cmake and ninja are the venv's own (see installed-dev).
-define build_emulator
-	$(VENV)/bin/cmake -S tests/cuda_emulator -B $(1) -G Ninja \
-	    -DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(VENV)/bin/ninja -DPython_EXECUTABLE=$(CURDIR)/$(VENV)/bin/python \
-	    -DJAX_CONVGRAD_SANITIZE=$(2)
-	$(VENV)/bin/cmake --build $(1)
-	$(VENV)/bin/ctest --test-dir $(1) --output-on-failure --no-tests=error
+kernels: $(VENV)/installed-dev  ## every CPU kernel on every instruction set of this machine, without Python
+	$(call build_and_test,tests/cpu_kernels,build/kernels)
+
+kernels-sanitized: $(VENV)/installed-dev  ## the same with AddressSanitizer and UBSan
+	$(call build_and_test,tests/cpu_kernels,build/kernels-sanitized,-DJAX_CONVGRAD_SANITIZE=ON)
+
+AARCH64_CXX  ?= aarch64-linux-gnu-g++
+AARCH64_QEMU ?= $(firstword $(shell command -v qemu-aarch64 || command -v qemu-aarch64-static))
+# Where the cross-compiler's libraries are.
+AARCH64_ROOT ?= /usr/aarch64-linux-gnu
+test-aarch64: $(VENV)/installed-dev  ## the same compiled for aarch64, in an emulator
+	@missing="$(if $(shell command -v $(AARCH64_CXX)),,g++-aarch64-linux-gnu) $(if $(AARCH64_QEMU),,qemu-user)"; \
+	 [ "$$missing" = " " ] || { echo "test-aarch64: these Debian packages are missing: $$missing"; exit 1; }
+	$(call build_and_test,tests/cpu_kernels,build/kernels-aarch64,-DCMAKE_SYSTEM_NAME=Linux \
+	    -DCMAKE_SYSTEM_PROCESSOR=aarch64 -DCMAKE_CXX_COMPILER=$(AARCH64_CXX) \
+	    "-DCMAKE_CROSSCOMPILING_EMULATOR=$(AARCH64_QEMU);-L;$(AARCH64_ROOT)")
+
+PYTHON_OF_VENV = -DPython_EXECUTABLE=$(CURDIR)/$(VENV)/bin/python
+
+# Of a folder with a CMakeLists.txt, into a folder, with further options. cmake and ninja are the venv's own
+# (see installed-dev).
+define build_and_test
+	$(VENV)/bin/cmake -S $(1) -B $(2) -G Ninja -DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(VENV)/bin/ninja $(3)
+	$(VENV)/bin/cmake --build $(2)
+	$(VENV)/bin/ctest --test-dir $(2) --output-on-failure --no-tests=error
 endef
 
 lint: $(VENV)/installed-dev  ## layout, lint and types of the sources

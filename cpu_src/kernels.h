@@ -10,18 +10,51 @@
 
 namespace convgrad::cpu {
 
-Work fprop(const ConvProblem&, const void* x, const void* w, void* y);
-Work dgrad(const ConvProblem&, const void* dy, const void* w, void* dx);
-Work wgrad(const ConvProblem&, const void* x, const void* dy, void* dw);
-// `workspace` holds bgrad_workspace_bytes() bytes of partial sums.
-Work bgrad(const BiasProblem&, const void* dy, void* db, void* workspace);
+// The convolution's three ops, by the kernel that the plan chooses among those below. `workspace` holds
+// conv_workspace_bytes() bytes.
+Work fprop(const ConvProblem&, Choice, const void* x, const void* w, void* y, void* workspace);
+Work dgrad(const ConvProblem&, Choice, const void* dy, const void* w, void* dx, void* workspace);
+Work wgrad(const ConvProblem&, Choice, const void* x, const void* dy, void* dw, void* workspace);
 
-// `position` may be null where only y is wanted.
-Work max_pool(const PoolProblem&, const void* x, void* y, int32_t* position);
-Work max_pool_grad(const PoolProblem&, const void* dy, const int32_t* position, void* dx);
-// t[n,i,c] at the positions that max_pool chose: the transpose of max_pool_grad.
+// "direct": the formulas as they stand, and the reference for the others.
+Work direct_fprop(const ConvProblem&, const void* x, const void* w, void* y);
+Work direct_dgrad(const ConvProblem&, const void* dy, const void* w, void* dx);
+Work direct_wgrad(const ConvProblem&, const void* x, const void* dy, void* dw);
+
+// "tiled": tiles of sums in registers, fed by all channels of a group.
+Work tiled_fprop(const ConvProblem&, Isa, const void* x, const void* w, void* y, void* workspace);
+Work tiled_dgrad(const ConvProblem&, Isa, const void* dy, const void* w, void* dx, void* workspace);
+// "dot": the same with the lanes of a vector along the channels that are summed over.
+Work dot_fprop(const ConvProblem&, Isa, const void* x, const void* w, void* y, void* workspace);
+Work dot_dgrad(const ConvProblem&, Isa, const void* dy, const void* w, void* dx);
+
+Work tiled_wgrad(const ConvProblem&, Isa, const void* x, const void* dy, void* dw, void* workspace);
+
+// "grouped": small groups side by side in the lanes of a vector.
+Work grouped_fprop(const ConvProblem&, Isa, const void* x, const void* w, void* y, void* workspace);
+Work grouped_dgrad(const ConvProblem&, Isa, const void* dy, const void* w, void* dx, void* workspace);
+Work grouped_wgrad(const ConvProblem&, Isa, const void* x, const void* dy, void* dw, void* workspace);
+
+// The bias gradient and pooling, "direct" or else vector by vector. `workspace` holds bgrad_workspace_bytes()
+// bytes of partial sums; `position` may be null where only y is wanted.
+Work bgrad(const BiasProblem&, Choice, const void* dy, void* db, void* workspace);
+Work max_pool(const PoolProblem&, Choice, const void* x, void* y, int32_t* position);
+Work max_pool_grad(const PoolProblem&, Choice, const void* dy, const int32_t* position, void* dx);
+// t[n,i,c] at the positions that max_pool chose: the transpose of max_pool_grad. One kernel for every choice.
 Work max_pool_select(const PoolProblem&, const void* t, const int32_t* position, void* selected);
-Work avg_pool(const PoolProblem&, const void* x, void* y);
-Work avg_pool_grad(const PoolProblem&, const void* dy, void* dx);
+Work avg_pool(const PoolProblem&, Choice, const void* x, void* y);
+Work avg_pool_grad(const PoolProblem&, Choice, const void* dy, void* dx);
+
+Work direct_bgrad(const BiasProblem&, const void* dy, void* db, void* workspace);
+Work direct_max_pool(const PoolProblem&, const void* x, void* y, int32_t* position);
+Work direct_max_pool_grad(const PoolProblem&, const void* dy, const int32_t* position, void* dx);
+Work direct_avg_pool(const PoolProblem&, const void* x, void* y);
+Work direct_avg_pool_grad(const PoolProblem&, const void* dy, void* dx);
+
+Work vector_bgrad(const BiasProblem&, Isa, const void* dy, void* db, void* workspace);
+Work vector_max_pool(const PoolProblem&, Isa, const void* x, void* y, int32_t* position);
+Work vector_max_pool_grad(const PoolProblem&, Isa, const void* dy, const int32_t* position, void* dx);
+Work vector_avg_pool(const PoolProblem&, Isa, const void* x, void* y);
+Work vector_avg_pool_grad(const PoolProblem&, Isa, const void* dy, void* dx);
 
 }  // namespace convgrad::cpu

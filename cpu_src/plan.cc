@@ -1,17 +1,115 @@
 #include "cpu_src/plan.h"
 
 #include <algorithm>
+#include <stdexcept>
+
+#include "cpu_src/activation_plan.h"
+#include "cpu_src/filter_plan.h"
+#include "cpu_src/grouped_plan.h"
 
 namespace convgrad::cpu {
 namespace {
 
 int64_t divide_up(int64_t count, int64_t size) { return (count + size - 1) / size; }
 
+// Of the widest vectors.
+int64_t lanes_of(DType dtype) { return dtype == DType::kF64 ? 8 : 16; }
+
+bool has_few_results(Op op, const ConvProblem& problem) {
+  const int64_t sources = op == Op::kFprop ? problem.group_in() : problem.group_out();
+  const int64_t results = op == Op::kFprop ? problem.group_out() : problem.group_in();
+  return results <= lanes_of(problem.dtype) / 4 && sources >= lanes_of(problem.dtype);
+}
+
+// Groups larger than half a vector fill one by themselves, and tiles feed it without a copy of the sources.
+bool takes_grouped(Op op, const ConvProblem& problem) {
+  if (!grouped_serves(problem) || 2 * problem.group_out() > lanes_of(problem.dtype) ||
+      2 * problem.group_in() > lanes_of(problem.dtype))
+    return false;
+  return op == Op::kWgrad || !has_few_results(op, problem);
+}
+
 }  // namespace
 
+Choice choice_named(std::string_view name) {
+  const size_t dot = name.find('.');
+  const std::string_view kernel = name.substr(0, dot);
+  const Isa isa = isa_named(dot == std::string_view::npos ? std::string_view() : name.substr(dot + 1));
+  if (kernel == "auto") return {Kernel::kAuto, isa};
+  std::string known = "\"auto\"";
+  for (const Kernel each : kKernels) {
+    if (kernel == kernel_name(each)) return {each, isa};
+    known += std::string(", \"") + kernel_name(each) + "\"";
+  }
+  throw std::invalid_argument("jax_convgrad: kernel is \"" + std::string(kernel) + "\", the CPU has " +
+                              known);
+}
+
+const char* kernel_name(Kernel kernel) {
+  switch (kernel) {
+    case Kernel::kDirect:
+      return "direct";
+    case Kernel::kTiled:
+      return "tiled";
+    case Kernel::kDot:
+      return "dot";
+    case Kernel::kGrouped:
+      return "grouped";
+    case Kernel::kAuto:
+      break;
+  }
+  return "auto";
+}
+
+Plan plan(Op op, const ConvProblem& problem, Choice choice) {
+  if (choice.kernel != Kernel::kAuto) {
+    if (op == Op::kWgrad && choice.kernel == Kernel::kDot)
+      throw std::invalid_argument("jax_convgrad: the kernel \"dot\" serves fprop and dgrad, not wgrad");
+    if (choice.kernel == Kernel::kGrouped && !grouped_serves(problem))
+      throw std::invalid_argument(
+          "jax_convgrad: the kernel \"grouped\" serves several groups of at most 16 channels (8 in float64), "
+          "in and out, and taps whose rows of the input fit into a core's cache");
+    return {choice.kernel, "asked for"};
+  }
+  if (takes_grouped(op, problem))
+    return {Kernel::kGrouped, "several groups side by side in a vector's lanes"};
+  if (op == Op::kWgrad) return {Kernel::kTiled, "an outer product of channels at every position"};
+  if (has_few_results(op, problem))
+    return {Kernel::kDot, "few channels in the result and many that are summed over"};
+  // Each position repays a little of the copying; a filter beyond the caches costs more.
+  const int64_t positions = problem.batch * problem.inputs();
+  const int64_t filter_bytes =
+      problem.taps() * problem.group_in() * problem.out_channels * bytes_of(problem.dtype);
+  const int64_t few = filter_bytes > (4 << 20) ? 512 : 128;
+  if (op == Op::kDgrad && positions < few && problem.group_out() >= 4 * lanes_of(problem.dtype))
+    return {Kernel::kDot, "too few positions to repay a transposed copy of the filter"};
+  return {Kernel::kTiled, "pixels times channels in registers"};
+}
+
+int64_t conv_workspace_bytes(Op op, const ConvProblem& problem, Choice choice) {
+  const auto filter_bytes = [&](LanesAre lanes_are) {
+    return op == Op::kFprop ? packed_filter_bytes(problem, false, lanes_are)
+                            : packed_filter_bytes(problem.transpose(), true, lanes_are);
+  };
+  const Kernel kernel = plan(op, problem, choice).kernel;
+  if (op == Op::kWgrad) {
+    if (kernel == Kernel::kGrouped) return grouped_wgrad_bytes(problem);
+    return kernel == Kernel::kTiled ? partial_filter_bytes(problem) : 0;
+  }
+  if (kernel == Kernel::kGrouped)
+    return op == Op::kFprop ? grouped_filter_bytes(problem, false)
+                            : grouped_filter_bytes(problem.transpose(), true);
+  if (kernel == Kernel::kDirect) return 0;
+  // The batch may not be known yet. Where the choice depends on it, "dot" needs no workspace.
+  const bool dot = choice.kernel == Kernel::kAuto ? has_few_results(op, problem) : kernel == Kernel::kDot;
+  return filter_bytes(dot ? LanesAre::kSources : LanesAre::kResults);
+}
+
 int64_t bgrad_rows_per_task(const BiasProblem& problem) {
-  // At least 256, which is work for a task, and at most 64 tasks, so that partial sums stay small beside dy.
-  return std::max<int64_t>(divide_up(problem.rows, 64), 256);
+  // At least 2^16 numbers, which take some 20 microseconds, and at most 64 tasks, so that partial sums stay
+  // small beside dy.
+  const int64_t least = divide_up(1 << 16, std::max<int64_t>(problem.channels, 1));
+  return divide_up(std::max<int64_t>(divide_up(problem.rows, 64), least), 64) * 64;
 }
 
 int64_t bgrad_tasks(const BiasProblem& problem) {

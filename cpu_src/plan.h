@@ -1,18 +1,48 @@
-// How a problem is split into tasks and partial sums: pure functions of the problem.
+// Which kernel serves a problem, and how sums are split into partial ones: pure functions of the problem.
 #pragma once
 
 #include <cstdint>
+#include <string>
+#include <string_view>
 
+#include "cpu_src/isa.h"
 #include "ffi_src/problem.h"
 
 namespace convgrad::cpu {
+
+enum class Kernel { kAuto, kDirect, kTiled, kDot, kGrouped };
+inline constexpr Kernel kKernels[] = {Kernel::kDirect, Kernel::kTiled, Kernel::kDot, Kernel::kGrouped};
+const char* kernel_name(Kernel);
+enum class Op { kFprop, kDgrad, kWgrad };
+
+// What a call asks for: a kernel, and the instruction set that its microkernels run on.
+struct Choice {
+  Kernel kernel = Kernel::kAuto;
+  Isa isa = Isa::kPlain;
+};
+
+// "auto" or a kernel's name, and where another than the machine's widest is wanted the instruction set
+// behind it, as in "tiled.avx2". Throws std::invalid_argument.
+Choice choice_named(std::string_view name);
+
+// The kernel that serves a call, and why in words.
+struct Plan {
+  Kernel kernel;
+  std::string reason;
+};
+// Throws std::invalid_argument where the kernel asked for does not serve the op or the problem.
+Plan plan(Op, const ConvProblem&, Choice);
+
+// The same on every instruction set. Of fprop and dgrad the filter's alone, as the batch may be a symbol when
+// a program is traced.
+int64_t conv_workspace_bytes(Op, const ConvProblem&, Choice);
 
 // Rows of dy that one bgrad task sums, and how many such tasks there are.
 int64_t bgrad_rows_per_task(const BiasProblem&);
 int64_t bgrad_tasks(const BiasProblem&);
 int64_t bgrad_workspace_bytes(const BiasProblem&);
 
-// Input channels of one filter tap that one wgrad task sums over all positions.
+// Input channels of one filter tap that one task of the direct wgrad sums over all positions.
 int64_t wgrad_channels_per_task(const ConvProblem&);
 
 }  // namespace convgrad::cpu

@@ -1,17 +1,22 @@
-// A kernel launch on the CPU: independent tasks, and what remains when all of them are done.
+// A kernel launch on the CPU: one or more phases, each a number of independent tasks.
 #pragma once
 
 #include <cstdint>
 #include <functional>
+#include <vector>
 
 namespace convgrad::cpu {
 
-// The split into tasks is a function of the problem alone, never of the thread count, so that every
-// sum has one order and the same bits come out however many threads there are.
-struct Work {
+struct Phase {
   int64_t tasks = 0;
   std::function<void(int64_t task)> run;  // called once a task, from any thread
-  std::function<void()> finish;           // called once, after every task; may be empty
+};
+
+// A phase begins when every task of the one before has ended. The split into tasks is a function of the
+// problem alone, never of the thread count, so that every sum has one order and the same bits come out
+// however many threads there are.
+struct Work {
+  std::vector<Phase> phases;
 };
 
 }  // namespace convgrad::cpu

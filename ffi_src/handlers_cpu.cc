@@ -2,6 +2,7 @@
 #include "ffi_src/handlers_cpu.h"
 
 #include <exception>
+#include <stdexcept>
 #include <string>
 #include <utility>
 
@@ -12,67 +13,71 @@
 namespace convgrad::cpu {
 namespace {
 
-// There is one kernel an op so far: "auto", and its name, are all that can be asked for.
-void check_kernel(const Call& call) {
-  const std::string_view kernel = decode_kernel(call.attributes);
-  if (kernel != "auto" && kernel != "direct")
-    throw InvalidArgument("jax_convgrad: kernel is \"" + std::string(kernel) +
-                          "\", the CPU has \"auto\" and \"direct\"");
+Choice choice_of(const Call& call) { return choice_named(decode_kernel(call.attributes)); }
+
+void* conv_workspace(const Call& call, Op op, const ConvProblem& problem, Choice choice) {
+  return checked_workspace(call.result(1), conv_workspace_bytes(op, problem, choice));
 }
 
 Work plan_fprop(const Call& call) {
-  call.expect(2, 1);
-  check_kernel(call);
+  call.expect(2, 2);
+  const Choice choice = choice_of(call);
   const ffi::AnyBuffer x = call.operand(0), w = call.operand(1), y = call.result(0);
-  return fprop(decode_conv(call.attributes, x, w, y), x.untyped_data(), w.untyped_data(), y.untyped_data());
+  const ConvProblem problem = decode_conv(call.attributes, x, w, y);
+  return fprop(problem, choice, x.untyped_data(), w.untyped_data(), y.untyped_data(),
+               conv_workspace(call, Op::kFprop, problem, choice));
 }
 
 Work plan_dgrad(const Call& call) {
-  call.expect(2, 1);
-  check_kernel(call);
+  call.expect(2, 2);
+  const Choice choice = choice_of(call);
   const ffi::AnyBuffer dy = call.operand(0), w = call.operand(1), dx = call.result(0);
-  return dgrad(decode_conv(call.attributes, dx, w, dy), dy.untyped_data(), w.untyped_data(),
-               dx.untyped_data());
+  const ConvProblem problem = decode_conv(call.attributes, dx, w, dy);
+  return dgrad(problem, choice, dy.untyped_data(), w.untyped_data(), dx.untyped_data(),
+               conv_workspace(call, Op::kDgrad, problem, choice));
 }
 
 Work plan_wgrad(const Call& call) {
   call.expect(2, 2);
-  check_kernel(call);
+  const Choice choice = choice_of(call);
   const ffi::AnyBuffer x = call.operand(0), dy = call.operand(1), dw = call.result(0);
-  return wgrad(decode_conv(call.attributes, x, dw, dy), x.untyped_data(), dy.untyped_data(),
-               dw.untyped_data());
+  const ConvProblem problem = decode_conv(call.attributes, x, dw, dy);
+  return wgrad(problem, choice, x.untyped_data(), dy.untyped_data(), dw.untyped_data(),
+               conv_workspace(call, Op::kWgrad, problem, choice));
 }
 
 Work plan_bgrad(const Call& call) {
   call.expect(1, 2);
   const ffi::AnyBuffer dy = call.operand(0), db = call.result(0);
   const BiasProblem problem = decode_bias(call.attributes, dy, db);
-  return bgrad(problem, dy.untyped_data(), db.untyped_data(),
+  return bgrad(problem, choice_of(call), dy.untyped_data(), db.untyped_data(),
                checked_workspace(call.result(1), bgrad_workspace_bytes(problem)));
 }
 
 Work plan_max_pool(const Call& call) {
   call.expect(1, 1);
   const ffi::AnyBuffer x = call.operand(0), y = call.result(0);
-  return max_pool(decode_pool(call.attributes, x, y), x.untyped_data(), y.untyped_data(), nullptr);
+  return max_pool(decode_pool(call.attributes, x, y), choice_of(call), x.untyped_data(), y.untyped_data(),
+                  nullptr);
 }
 
 Work plan_max_pool_argmax(const Call& call) {
   call.expect(1, 2);
   const ffi::AnyBuffer x = call.operand(0), y = call.result(0);
-  return max_pool(decode_pool(call.attributes, x, y), x.untyped_data(), y.untyped_data(),
+  return max_pool(decode_pool(call.attributes, x, y), choice_of(call), x.untyped_data(), y.untyped_data(),
                   checked_position(call.result(1), y));
 }
 
 Work plan_max_pool_grad(const Call& call) {
   call.expect(2, 1);
   const ffi::AnyBuffer dy = call.operand(0), dx = call.result(0);
-  return max_pool_grad(decode_max_pool_grad(call.attributes, dy, call.operand(1), dx), dy.untyped_data(),
-                       call.positions(1), dx.untyped_data());
+  return max_pool_grad(decode_max_pool_grad(call.attributes, dy, call.operand(1), dx), choice_of(call),
+                       dy.untyped_data(), call.positions(1), dx.untyped_data());
 }
 
 Work plan_max_pool_select(const Call& call) {
   call.expect(2, 1);
+  choice_of(call);  // refuses unknown names
   const ffi::AnyBuffer t = call.operand(0), selected = call.result(0);
   return max_pool_select(decode_max_pool_select(call.attributes, t, call.operand(1), selected),
                          t.untyped_data(), call.positions(1), selected.untyped_data());
@@ -81,13 +86,14 @@ Work plan_max_pool_select(const Call& call) {
 Work plan_avg_pool(const Call& call) {
   call.expect(1, 1);
   const ffi::AnyBuffer x = call.operand(0), y = call.result(0);
-  return avg_pool(decode_pool(call.attributes, x, y), x.untyped_data(), y.untyped_data());
+  return avg_pool(decode_pool(call.attributes, x, y), choice_of(call), x.untyped_data(), y.untyped_data());
 }
 
 Work plan_avg_pool_grad(const Call& call) {
   call.expect(1, 1);
   const ffi::AnyBuffer dy = call.operand(0), dx = call.result(0);
-  return avg_pool_grad(decode_pool(call.attributes, dx, dy), dy.untyped_data(), dx.untyped_data());
+  return avg_pool_grad(decode_pool(call.attributes, dx, dy), choice_of(call), dy.untyped_data(),
+                       dx.untyped_data());
 }
 
 ffi::Future failed(ffi::Error error) {
@@ -109,7 +115,7 @@ XLA_FFI_Error* handler(XLA_FFI_CallFrame* frame) {
                                   ffi::RemainingArgs operands, ffi::RemainingRets results) -> ffi::Future {
                              try {
                                return launch(pool, kPlan(Call(attributes, operands, results)));
-                             } catch (const InvalidArgument& error) {
+                             } catch (const std::invalid_argument& error) {
                                return failed(ffi::Error::InvalidArgument(error.what()));
                              } catch (const std::exception& error) {
                                return failed(ffi::Error::Internal(error.what()));

@@ -7,34 +7,47 @@
 #include <memory>
 #include <mutex>
 #include <string>
+#include <thread>
 #include <utility>
+#include <vector>
 
 #include "cpu_src/work.h"
 #include "xla/ffi/api/ffi.h"
 
 namespace convgrad::cpu {
 
-// Every worker takes tasks until none is left; whoever completes the last task runs `finish` and makes
-// the future available. The calling thread is one of the workers, so the work gets done even if the pool
-// is busy, and helpers that come too late find nothing to do. Waiting here for helpers instead would
+// Every worker takes tasks of the open phase until none is left; whoever completes the last task of the last
+// phase makes the future available. The calling thread is one of the workers, so the work gets done even if
+// the pool is busy, and helpers that come too late find nothing to do. Waiting here for helpers to come would
 // deadlock: the pool's threads may all be inside handlers that wait.
 //
+// Between phases a worker that finds no task does wait, but only for tasks that others have taken: they are
+// running, and wait for nobody. What is left of them is less than a task's time, so it spins.
+//
 // A task may throw (memory may run out). The others still run to their end before the error is told, since
-// XLA frees the buffers once it knows.
+// XLA frees the buffers once it knows; later phases are passed over.
 class Launch {
  public:
-  explicit Launch(Work work) : work_(std::move(work)), open_(work_.tasks) {}
+  explicit Launch(Work work) : work_(std::move(work)), progress_(work_.phases.size()) {
+    for (size_t phase = 0; phase < progress_.size(); ++phase)
+      progress_[phase].open = work_.phases[phase].tasks;
+  }
 
   void take_tasks() {
-    for (int64_t task = next_++; task < work_.tasks; task = next_++) {
-      guarded([&] { work_.run(task); });
-      if (--open_ == 0) complete();
+    for (size_t phase = 0; phase < progress_.size(); ++phase) {
+      const Phase& work = work_.phases[phase];
+      Progress& progress = progress_[phase];
+      for (int64_t task = progress.next++; task < work.tasks; task = progress.next++) {
+        if (!failed_) guarded([&] { work.run(task); });
+        if (--progress.open == 0 && phase + 1 == progress_.size()) complete();
+      }
+      if (phase + 1 == progress_.size()) return;
+      while (progress.open.load() > 0) std::this_thread::yield();
     }
   }
 
   // The last step; called by itself where there are no tasks.
   void complete() {
-    if (!failed_ && work_.finish) guarded(work_.finish);
     if (failed_) {
       promise_.SetError(xla::ffi::Error::Internal("jax_convgrad: " + message_));
     } else {
@@ -62,9 +75,13 @@ class Launch {
     failed_ = true;
   }
 
+  struct Progress {
+    std::atomic<int64_t> next{0};  // to be taken
+    std::atomic<int64_t> open{0};  // not yet completed
+  };
+
   const Work work_;
-  std::atomic<int64_t> next_{0};
-  std::atomic<int64_t> open_;
+  std::vector<Progress> progress_;
   std::atomic<bool> failed_{false};
   std::mutex mutex_;
   std::string message_;
@@ -72,7 +89,10 @@ class Launch {
 };
 
 inline xla::ffi::Future launch(xla::ffi::ThreadPool pool, Work work) {
-  const int64_t tasks = work.tasks;
+  // The last phase completes the call, so it must have a task to do that; empty results have none.
+  while (!work.phases.empty() && work.phases.back().tasks == 0) work.phases.pop_back();
+  int64_t tasks = 0;
+  for (const Phase& phase : work.phases) tasks = std::max(tasks, phase.tasks);
   auto shared = std::make_shared<Launch>(std::move(work));
   xla::ffi::Future future = shared->future();
   if (tasks == 0) shared->complete();

@@ -47,10 +47,11 @@ inline ConvProblem conv_problem(const std::string& dtype, int64_t batch, int64_t
   return problem;
 }
 
-// `wgrad_bytes(problem, kernel name)` and `bgrad_bytes(problem)` come from the backend's plan.
-template <typename WgradBytes, typename BgradBytes>
+// `conv_bytes(op, problem, kernel name)`, where op is "fprop", "dgrad" or "wgrad", and `bgrad_bytes(problem)`
+// come from the backend's plan.
+template <typename ConvBytes, typename BgradBytes>
 void define_module(nb::module_& module, const std::map<std::string, XLA_FFI_Handler*>& handlers,
-                   WgradBytes wgrad_bytes, BgradBytes bgrad_bytes) {
+                   ConvBytes conv_bytes, BgradBytes bgrad_bytes) {
   module.def(
       "registrations",
       [handlers] {
@@ -61,13 +62,15 @@ void define_module(nb::module_& module, const std::map<std::string, XLA_FFI_Hand
       },
       "Op name -> capsule of its FFI handler.");
   module.def(
-      "wgrad_workspace_bytes",
-      [wgrad_bytes](const std::string& kernel, const std::string& dtype, int64_t batch, int64_t in_channels,
-                    int64_t out_channels, int64_t groups, const std::vector<AxisNumbers>& axes) {
-        return wgrad_bytes(conv_problem(dtype, batch, in_channels, out_channels, groups, axes), kernel);
+      "conv_workspace_bytes",
+      [conv_bytes](const std::string& op, const std::string& kernel, const std::string& dtype, int64_t batch,
+                   int64_t in_channels, int64_t out_channels, int64_t groups,
+                   const std::vector<AxisNumbers>& axes) {
+        return conv_bytes(op, conv_problem(dtype, batch, in_channels, out_channels, groups, axes), kernel);
       },
-      nb::arg("kernel"), nb::arg("dtype"), nb::arg("batch"), nb::arg("in_channels"), nb::arg("out_channels"),
-      nb::arg("groups"), nb::arg("axes"), "Bytes of the workspace result of a wgrad call.");
+      nb::arg("op"), nb::arg("kernel"), nb::arg("dtype"), nb::arg("batch"), nb::arg("in_channels"),
+      nb::arg("out_channels"), nb::arg("groups"), nb::arg("axes"),
+      "Bytes of the workspace result of a convolution's call.");
   module.def(
       "bgrad_workspace_bytes",
       [bgrad_bytes](const std::string& dtype, int64_t rows, int64_t channels) {

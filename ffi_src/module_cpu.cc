@@ -1,13 +1,63 @@
 // The nanobind module jax_convgrad._cpu.
-#include "cpu_src/plan.h"
+#include "cpu_src/machine.h"
+#include "cpu_src/plan_facts.h"
 #include "ffi_src/handlers_cpu.h"
 #include "ffi_src/module.h"
+
+namespace {
+
+convgrad::cpu::Op op_named(const std::string& name) {
+  using convgrad::cpu::Op;
+  if (name == "fprop") return Op::kFprop;
+  if (name == "dgrad") return Op::kDgrad;
+  if (name == "wgrad") return Op::kWgrad;
+  throw std::invalid_argument("op must not be " + name);
+}
+
+convgrad::nb::dict dict_of(const convgrad::cpu::Facts& facts) {
+  convgrad::nb::dict dict;
+  for (const auto& [name, fact] : facts)
+    std::visit([&dict, &name = name](const auto& value) { dict[name.c_str()] = value; }, fact);
+  return dict;
+}
+
+// Of a convolution's op, or of the gradient of a bias that is added to its result.
+convgrad::cpu::Facts facts_of(const std::string& op, const convgrad::ConvProblem& problem,
+                              const std::string& kernel) {
+  const convgrad::cpu::Choice choice = convgrad::cpu::choice_named(kernel);
+  if (op != "bgrad") return convgrad::cpu::plan_facts(op_named(op), problem, choice);
+  return convgrad::cpu::plan_facts(
+      convgrad::BiasProblem{problem.dtype, problem.batch * problem.outputs(), problem.out_channels}, choice);
+}
+
+}  // namespace
 
 NB_MODULE(_cpu, module) {
   using namespace convgrad;
   define_module(
       module, cpu::handlers(),
-      // No two of wgrad's tasks add to one sum, so there are no partial sums to keep.
-      [](const ConvProblem&, const std::string&) { return int64_t{0}; },
+      [](const std::string& op, const ConvProblem& problem, const std::string& kernel) {
+        return cpu::conv_workspace_bytes(op_named(op), problem, cpu::choice_named(kernel));
+      },
       [](const BiasProblem& problem) { return cpu::bgrad_workspace_bytes(problem); });
+  module.def(
+      "plan",
+      [](const std::string& op, const std::string& kernel, const std::string& dtype, int64_t batch,
+         int64_t in_channels, int64_t out_channels, int64_t groups, const std::vector<AxisNumbers>& axes) {
+        return dict_of(
+            facts_of(op, conv_problem(dtype, batch, in_channels, out_channels, groups, axes), kernel));
+      },
+      nb::arg("op"), nb::arg("kernel"), nb::arg("dtype"), nb::arg("batch"), nb::arg("in_channels"),
+      nb::arg("out_channels"), nb::arg("groups"), nb::arg("axes"),
+      "Which kernel serves a layer's fprop, dgrad, wgrad or bgrad, and how: facts by name.");
+  module.def("peak_flops", cpu::peak_flops, nb::arg("seconds"), nb::call_guard<nb::gil_scoped_release>(),
+             "Floating-point operations a second of the calling thread's multiply-adds in registers, f32.");
+  module.def(
+      "instruction_sets",
+      [] {
+        std::vector<std::string> names;
+        for (const cpu::Isa isa : cpu::supported_isas()) names.push_back(cpu::isa_name(isa));
+        return names;
+      },
+      "The instruction sets that there are kernels for and this machine has, the widest last.");
 }

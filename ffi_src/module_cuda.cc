@@ -7,8 +7,8 @@ NB_MODULE(CONVGRAD_MODULE, module) {
   using namespace convgrad;
   define_module(
       module, cuda::handlers(),
-      [](const ConvProblem& problem, const std::string& kernel) {
-        return cuda::wgrad_workspace_bytes(problem, cuda::kernel_named(kernel));
+      [](const std::string& op, const ConvProblem& problem, const std::string& kernel) {
+        return op != "wgrad" ? 0 : cuda::wgrad_workspace_bytes(problem, cuda::kernel_named(kernel));
       },
       [](const BiasProblem& problem) { return cuda::bgrad_workspace_bytes(problem); });
 }

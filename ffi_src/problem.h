@@ -19,7 +19,9 @@
 #if defined(__CUDACC__)
 #define CONVGRAD_HD __host__ __device__
 #else
-#define CONVGRAD_HD
+// Always inlined, for files that are compiled once for each instruction set: a function with a symbol of its
+// own would be kept from one of them, for all.
+#define CONVGRAD_HD __attribute__((always_inline))
 #endif
 
 namespace convgrad {

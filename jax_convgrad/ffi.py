@@ -143,18 +143,48 @@ def _require_known(*shapes: tuple[int, ...]) -> None:
             )
 
 
+def _workspace(
+    backend: Backend,
+    op: str,
+    x: tuple[int, ...],
+    y: tuple[int, ...],
+    dtype: np.dtype,
+    geometry: ConvGeometry,
+    dims: Dims,
+) -> jax.ShapeDtypeStruct:
+    """A second result for the kernel to work in, so that XLA owns and counts it. x and y are shapes."""
+    axes = [
+        (a.input, a.taps, a.output, a.stride, a.pad_lo, a.input_dilation, a.filter_dilation)
+        for a in geometry.axes
+    ]
+    size = backend.module.conv_workspace_bytes(
+        op=op,
+        kernel=backend.kernel,
+        dtype=dtype.name,
+        batch=x[dims.x[0]],
+        in_channels=x[dims.x[1]],
+        out_channels=y[dims.y[1]],
+        groups=geometry.groups,
+        axes=axes,
+    )
+    return _result((size,), np.uint8)
+
+
 def fprop(
     platform: str, x: jax.Array, w: jax.Array, shape: tuple[int, ...], geometry: ConvGeometry, dims: Dims
 ) -> jax.Array:
     """y of the given shape."""
     backend = backends[platform]
+    # The workspace is the filter's alone, so that the batch may be a symbol in an exported program.
+    one = tuple(1 if d == dims.x[0] else size for d, size in enumerate(x.shape))
+    _require_known(one, w.shape)
     call = jax.ffi.ffi_call(
         backend.prefix + "fprop",
-        _result(shape, x.dtype),
+        (_result(shape, x.dtype), _workspace(backend, "fprop", one, shape, x.dtype, geometry, dims)),
         input_layouts=[_activation_layout(dims.x), _filter_layout(dims.w)],
-        output_layouts=_activation_layout(dims.y),
+        output_layouts=[_activation_layout(dims.y), (0,)],
     )
-    return call(x, w, **_conv_attributes(backend, geometry, dims))
+    return call(x, w, **_conv_attributes(backend, geometry, dims))[0]
 
 
 def dgrad(
@@ -162,37 +192,26 @@ def dgrad(
 ) -> jax.Array:
     """dx of the given shape."""
     backend = backends[platform]
+    one = tuple(1 if d == dims.x[0] else size for d, size in enumerate(shape))
+    _require_known(one, w.shape)
     call = jax.ffi.ffi_call(
         backend.prefix + "dgrad",
-        _result(shape, dy.dtype),
+        (_result(shape, dy.dtype), _workspace(backend, "dgrad", one, dy.shape, dy.dtype, geometry, dims)),
         input_layouts=[_activation_layout(dims.y), _filter_layout(dims.w)],
-        output_layouts=_activation_layout(dims.x),
+        output_layouts=[_activation_layout(dims.x), (0,)],
     )
-    return call(dy, w, **_conv_attributes(backend, geometry, dims))
+    return call(dy, w, **_conv_attributes(backend, geometry, dims))[0]
 
 
 def wgrad(
     platform: str, x: jax.Array, dy: jax.Array, shape: tuple[int, ...], geometry: ConvGeometry, dims: Dims
 ) -> jax.Array:
-    """dw of the given shape. The workspace is a second result, so that XLA owns and counts it."""
+    """dw of the given shape."""
     backend = backends[platform]
-    axes = [
-        (a.input, a.taps, a.output, a.stride, a.pad_lo, a.input_dilation, a.filter_dilation)
-        for a in geometry.axes
-    ]
     _require_known(x.shape, dy.shape)
-    workspace = backend.module.wgrad_workspace_bytes(
-        kernel=backend.kernel,
-        dtype=x.dtype.name,
-        batch=x.shape[dims.x[0]],
-        in_channels=x.shape[dims.x[1]],
-        out_channels=dy.shape[dims.y[1]],
-        groups=geometry.groups,
-        axes=axes,
-    )
     call = jax.ffi.ffi_call(
         backend.prefix + "wgrad",
-        (_result(shape, x.dtype), _result((workspace,), np.uint8)),
+        (_result(shape, x.dtype), _workspace(backend, "wgrad", x.shape, dy.shape, x.dtype, geometry, dims)),
         input_layouts=[_activation_layout(dims.x), _activation_layout(dims.y)],
         output_layouts=[_filter_layout(dims.w), (0,)],
     )
@@ -213,7 +232,7 @@ def bgrad(platform: str, dy: jax.Array, channel_axis: int) -> jax.Array:
         input_layouts=[(*others, channel_axis)],
         output_layouts=[(0,), (0,)],
     )
-    return call(dy, channel_axis=np.int64(channel_axis))[0]
+    return call(dy, channel_axis=np.int64(channel_axis), kernel=backend.kernel)[0]
 
 
 def pool(
@@ -232,4 +251,5 @@ def pool(
         window=_int64([axis.taps for axis in axes]),
         count_include_pad=count_include_pad,
         **_steps(axes),
+        kernel=backend.kernel,
     )

@@ -28,21 +28,23 @@ CONV = {
     "y_spec": int64(0, 3, 1, 2),
     "kernel": "auto",
 }
+BIAS = {"channel_axis": np.int64(1), "kernel": "auto"}
 POOL = {
     "window": int64(3, 2),
     "stride": int64(2, 3),
     "pad_lo": int64(1, 0),
     "filter_dilation": int64(1, 1),
     "count_include_pad": True,
+    "kernel": "auto",
 }
 POOLED = (2, 3, 2, 4)
 
 # target: operands, results, attributes, all of which fit
 CALLS = {
-    "fprop": ([(X, F32), (W, F32)], [(Y, F32)], CONV),
-    "dgrad": ([(Y, F32), (W, F32)], [(X, F32)], CONV),
+    "fprop": ([(X, F32), (W, F32)], [(Y, F32), ((WORKSPACE,), U8)], CONV),
+    "dgrad": ([(Y, F32), (W, F32)], [(X, F32), ((WORKSPACE,), U8)], CONV),
     "wgrad": ([(X, F32), (Y, F32)], [(W, F32), ((WORKSPACE,), U8)], CONV),
-    "bgrad": ([((ROWS, 6), F32)], [((6,), F32), ((WORKSPACE,), U8)], {"channel_axis": np.int64(1)}),
+    "bgrad": ([((ROWS, 6), F32)], [((6,), F32), ((WORKSPACE,), U8)], BIAS),
     "max_pool": ([(X, F32)], [(POOLED, F32)], POOL),
     "max_pool_argmax": ([(X, F32)], [(POOLED, F32), (POOLED, I32)], POOL),
     "max_pool_grad": ([(POOLED, F32), (POOLED, I32)], [(X, F32)], POOL),
@@ -232,8 +234,15 @@ def test_small_wgrad_workspace_is_refused(backend):
     """One byte less than the plan asks for, where it asks for any."""
     chosen = ffi.backends["cpu"]
     axes = [(64, 1, 64, 1, 0, 1, 1), (64, 1, 64, 1, 0, 1, 1)]
-    needed = chosen.module.wgrad_workspace_bytes(
-        kernel=chosen.kernel, dtype="float32", batch=1, in_channels=1, out_channels=1, groups=1, axes=axes
+    needed = chosen.module.conv_workspace_bytes(
+        op="wgrad",
+        kernel=chosen.kernel,
+        dtype="float32",
+        batch=1,
+        in_channels=1,
+        out_channels=1,
+        groups=1,
+        axes=axes,
     )
     x = ((1, 64, 64, 1), F32)
     attributes = CONV | {"stride": int64(1, 1), "pad_lo": int64(0, 0), "groups": np.int64(1)}

@@ -48,7 +48,7 @@ void sum_tile(const ConvProblem& p, const Tile& tile, const T* x, const T* dy, L
 
 }  // namespace
 
-Work wgrad(const ConvProblem& p, const void* x_data, const void* dy_data, void* dw_data) {
+Work direct_wgrad(const ConvProblem& p, const void* x_data, const void* dy_data, void* dw_data) {
   return dispatch(p.dtype, [&](auto stored) {
     using T = typename decltype(stored)::type;
     const T* x = static_cast<const T*>(x_data);
@@ -56,27 +56,25 @@ Work wgrad(const ConvProblem& p, const void* x_data, const void* dy_data, void* 
     T* dw = static_cast<T*>(dw_data);
     const int64_t c_step = wgrad_channels_per_task(p);
     const int64_t c_tiles = (p.group_in() + c_step - 1) / c_step;
-    return Work{p.taps() * p.groups * c_tiles,
-                [=](int64_t task) {
-                  const int64_t r = task / (p.groups * c_tiles);
-                  const int64_t c_first = task % c_tiles * c_step;
-                  const Tile tile{r / (p.axis[1].taps * p.axis[2].taps),
-                                  r / p.axis[2].taps % p.axis[1].taps,
-                                  r % p.axis[2].taps,
-                                  task / c_tiles % p.groups,
-                                  c_first,
-                                  std::min(c_step, p.group_in() - c_first)};
-                  LongSums<T> sums(tile.c_count * p.group_out());
-                  sum_tile(p, tile, x, dy, sums);
-                  const Sum<T>* total = sums.totals();
-                  for (int64_t c = 0; c < tile.c_count; ++c) {
-                    T* dw_at =
-                        dw + (r * p.group_in() + c_first + c) * p.out_channels + tile.group * p.group_out();
-                    for (int64_t k = 0; k < p.group_out(); ++k)
-                      dw_at[k] = narrow<T>(total[c * p.group_out() + k]);
-                  }
-                },
-                {}};
+    return Work{{{p.taps() * p.groups * c_tiles, [=](int64_t task) {
+                    const int64_t r = task / (p.groups * c_tiles);
+                    const int64_t c_first = task % c_tiles * c_step;
+                    const Tile tile{r / (p.axis[1].taps * p.axis[2].taps),
+                                    r / p.axis[2].taps % p.axis[1].taps,
+                                    r % p.axis[2].taps,
+                                    task / c_tiles % p.groups,
+                                    c_first,
+                                    std::min(c_step, p.group_in() - c_first)};
+                    LongSums<T> sums(tile.c_count * p.group_out());
+                    sum_tile(p, tile, x, dy, sums);
+                    const Sum<T>* total = sums.totals();
+                    for (int64_t c = 0; c < tile.c_count; ++c) {
+                      T* dw_at =
+                          dw + (r * p.group_in() + c_first + c) * p.out_channels + tile.group * p.group_out();
+                      for (int64_t k = 0; k < p.group_out(); ++k)
+                        dw_at[k] = narrow<T>(total[c * p.group_out() + k]);
+                    }
+                  }}}};
   });
 }
 

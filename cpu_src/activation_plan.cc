@@ -1,0 +1,268 @@
+#include "cpu_src/activation_plan.h"
+
+#include <algorithm>
+#include <limits>
+
+#include "cpu_src/microkernels/activation_tile.h"
+#include "cpu_src/microkernels/dot_tile.h"
+
+namespace convgrad::cpu {
+namespace {
+
+int64_t divide_up(int64_t count, int64_t size) { return (count + size - 1) / size; }
+
+// Lanes of the widest vectors: what is rounded up to them suits every instruction set.
+int64_t widest_lanes(DType dtype) { return dtype == DType::kF64 ? 8 : 16; }
+
+// Whether the filter could be read where it is: summed as it is stored, channels in whole vectors, taps in
+// order.
+bool fits_in_place(const ConvProblem& p, bool transposed) {
+  if (transposed || (p.dtype != DType::kF32 && p.dtype != DType::kF64)) return false;
+  if (p.group_out() % widest_lanes(p.dtype) != 0) return false;
+  return std::all_of(std::begin(p.axis), std::end(p.axis),
+                     [](const Axis& axis) { return axis.input_dilation == 1 || axis.taps == 1; });
+}
+
+// Where it should not: rows of a panel that lie far apart meet in few of the cache's sets, which a small
+// filter does not mind, nor one that few positions read.
+constexpr int64_t kCachedFilter = 512 << 10, kFewPositions = 512;
+
+int64_t filter_bytes(const ConvProblem& p) {
+  return p.taps() * p.group_in() * p.out_channels * bytes_of(p.dtype);
+}
+
+const int* most_pixels(Isa isa, LanesAre lanes_are) {
+  if (lanes_are == LanesAre::kSources) return CONVGRAD_FOR_ISA(isa, dot_tiles<float>()).most_pixels;
+  return CONVGRAD_FOR_ISA(isa, activation_tiles<float>()).most_pixels;
+}
+
+int result_lanes(DType dtype, Isa isa, LanesAre lanes_are) {
+  if (lanes_are == LanesAre::kSources) return 1;
+  return dtype == DType::kF64 ? CONVGRAD_FOR_ISA(isa, activation_tiles<double>()).lanes
+                              : CONVGRAD_FOR_ISA(isa, activation_tiles<float>()).lanes;
+}
+
+// Time of a tile for one term of its sums, in cycles of a machine that does two multiply-adds and two loads
+// in one, and has each sum wait four cycles for the one before.
+double tile_cycles(double pixels, int vectors) {
+  const double loads = (pixels + vectors) / 2;
+  return std::max({pixels * vectors / 2, loads, 4.0}) + loads / 16;
+}
+
+// Of one pixel, where `count` of them lie along a tile's axis.
+double pixel_cycles(int64_t count, int vectors, int64_t most) {
+  const double pixels = static_cast<double>(count) / divide_up(std::max<int64_t>(count, 1), most);
+  return tile_cycles(pixels, vectors) / std::max(pixels, 1.0);
+}
+
+}  // namespace
+
+TilePlace Box::place(int64_t tile) const {
+  const int64_t in_box = tile - first_tile, piece = in_box % tiles_along;
+  int64_t line = in_box / tiles_along;
+  // As even as can be: the first (extent % tiles_along) tiles have one pixel more.
+  const int64_t least = extent[along] / tiles_along, longer = extent[along] % tiles_along;
+  const int64_t first = piece * least + std::min(piece, longer);
+  TilePlace place{source + first * source_step[along], result + first * result_step[along],
+                  least + (piece < longer)};
+  for (const int axis : {2, 1, 0, 3}) {
+    if (axis == along) continue;
+    const int64_t at = line % extent[axis];
+    line /= extent[axis];
+    place.source += at * source_step[axis];
+    place.result += at * result_step[axis];
+  }
+  return place;
+}
+
+ActivationPlan::ActivationPlan(const ConvProblem& problem, bool transposed, LanesAre lanes_are, Isa isa)
+    : isa(isa),
+      transposed(transposed),
+      lanes_are(lanes_are),
+      problem(merge_trivial_axes(problem)),
+      lanes(result_lanes(problem.dtype, isa, lanes_are)),
+      packed(packed_filter_bytes(problem, transposed, lanes_are) > 0 &&
+             !(lanes_are == LanesAre::kResults && fits_in_place(problem, transposed) &&
+               problem.batch * problem.outputs() < kFewPositions)) {
+  for (int axis = 0; axis < kAxes; ++axis) {
+    regions_[axis] = regions(this->problem.axis[axis]);
+    tap_order[axis] = packed_taps(this->problem.axis[axis]);
+  }
+  choose_vectors();
+  panels = divide_up(this->problem.group_out(), panel_width());
+  split();
+}
+
+void ActivationPlan::choose_vectors() {
+  // By the largest box, where most of the time goes.
+  int64_t largest[kAxes + 1] = {0, 0, 0, problem.batch};
+  for (int axis = 0; axis < kAxes; ++axis) {
+    for (const Region& region : regions_[axis]) largest[axis] = std::max(largest[axis], region.count);
+  }
+  const int64_t needed = divide_up(problem.group_out(), lanes);
+  double best = std::numeric_limits<double>::infinity();
+  vectors = 1;
+  for (int candidate = 1; candidate <= kMaxTileVectors; ++candidate) {
+    double cycles = 0;
+    for (int64_t left = needed; left > 0; left -= candidate) {
+      const int width = static_cast<int>(std::min<int64_t>(left, candidate));
+      double pixel = std::numeric_limits<double>::infinity();
+      for (const int64_t count : largest)
+        pixel = std::min(pixel, pixel_cycles(count, width, most_pixels(isa, lanes_are)[width]));
+      cycles += pixel;
+    }
+    if (cycles < best) best = cycles, vectors = candidate;
+  }
+}
+
+int64_t ActivationPlan::filter_tap(int64_t packed_tap) const {
+  const Axis* axis = problem.axis;
+  const int64_t place[kAxes] = {packed_tap / (axis[1].taps * axis[2].taps),
+                                packed_tap / axis[2].taps % axis[1].taps, packed_tap % axis[2].taps};
+  int64_t tap = 0;
+  for (int at = 0; at < kAxes; ++at) {
+    const int64_t r = tap_order[at][place[at]];
+    tap = tap * axis[at].taps + (transposed ? axis[at].taps - 1 - r : r);
+  }
+  return tap;
+}
+
+int64_t ActivationPlan::packed_channels() const {
+  return divide_up(problem.group_out(), widest_lanes(problem.dtype)) * widest_lanes(problem.dtype);
+}
+
+PanelRows ActivationPlan::panel_rows(int64_t group, int64_t first_channel, int panel_vectors) const {
+  if (!packed) return {group * problem.group_out() + first_channel, problem.out_channels};
+  return {filter_rows() * (group * packed_channels() + first_channel),
+          static_cast<int64_t>(panel_vectors) * lanes};
+}
+
+Box ActivationPlan::box(int64_t index) const {
+  const ConvProblem& p = problem;
+  Box box;
+  int64_t at[kAxes];
+  for (int axis = kAxes; axis-- > 0;) {
+    const int64_t count = static_cast<int64_t>(regions_[axis].size());
+    at[axis] = index % count;
+    index /= count;
+  }
+  int64_t source_size = p.in_channels, result_size = p.out_channels;  // of one position
+  box.source = box.result = 0;
+  for (int axis = kAxes; axis-- > 0;) {
+    const Region& region = regions_[axis][at[axis]];
+    box.region[axis] = &region;
+    box.extent[axis] = region.count;
+    box.source_step[axis] = region.source_step * source_size;
+    box.result_step[axis] = region.result_step * result_size;
+    box.source += region.source_first * source_size;
+    box.result += region.result_first * result_size;
+    source_size *= p.axis[axis].input;
+    result_size *= p.axis[axis].output;
+  }
+  box.extent[3] = p.batch / images_;
+  box.source_step[3] = source_size;
+  box.result_step[3] = result_size;
+  // Along the innermost axis neighbours share sources in the cache: another one has to be clearly better.
+  const int64_t most = most_pixels(isa, lanes_are)[vectors];
+  box.along = 2;
+  for (const int axis : {1, 0, 3}) {
+    if (pixel_cycles(box.extent[axis], vectors, most) <
+        0.9 * pixel_cycles(box.extent[box.along], vectors, most))
+      box.along = axis;
+  }
+  box.tiles_along = divide_up(box.extent[box.along], most);
+  box.tiles = box.tiles_along;
+  for (int axis = 0; axis <= kAxes; ++axis) {
+    if (axis != box.along) box.tiles *= box.extent[axis];
+  }
+  return box;
+}
+
+Box ActivationPlan::box_of(int64_t tile) const {
+  const int64_t an_image = first_tiles_.back(), image = tile / an_image;
+  const auto after = std::upper_bound(first_tiles_.begin(), first_tiles_.end(), tile % an_image);
+  const int64_t index = after - first_tiles_.begin() - 1;
+  Box found = box(index);
+  found.first_tile = image * an_image + first_tiles_[index];
+  if (images_ > 1) {
+    found.source += image * found.source_step[3];
+    found.result += image * found.result_step[3];
+  }
+  return found;
+}
+
+int64_t ActivationPlan::boxes() const {
+  int64_t boxes = 1;
+  for (const auto& axis_regions : regions_) boxes *= static_cast<int64_t>(axis_regions.size());
+  return boxes;
+}
+
+int64_t ActivationPlan::tile_pixels() const {
+  int64_t largest = 0, pixels = 0;
+  for (int64_t index = 0; index < boxes(); ++index) {
+    const Box box = this->box(index);
+    const int64_t results = box.extent[0] * box.extent[1] * box.extent[2];
+    if (results <= largest) continue;
+    largest = results;
+    pixels = divide_up(box.extent[box.along], box.tiles_along);
+  }
+  return pixels;
+}
+
+void ActivationPlan::split() {
+  constexpr int64_t kTasks = 64, kTaskTerms = 1 << 20, kLargeImage = 256 << 10;
+  const int64_t image_bytes =
+      (problem.inputs() * problem.in_channels + problem.outputs() * problem.out_channels) *
+      bytes_of(problem.dtype);
+  if (image_bytes >= kLargeImage) images_ = std::max<int64_t>(problem.batch, 1);
+  const int64_t boxes = this->boxes();
+  // Costs of the boxes so far, in terms of their sums; tiles without any write zeros all the same.
+  std::vector<int64_t> cost_before(1, 0);
+  first_tiles_.assign(1, 0);
+  for (int64_t index = 0; index < boxes; ++index) {
+    const Box box = this->box(index);
+    const int64_t terms =
+        box.region[0]->taps * box.region[1]->taps * box.region[2]->taps * problem.group_in();
+    first_tiles_.push_back(first_tiles_.back() + box.tiles);
+    cost_before.push_back(cost_before.back() + box.tiles * std::max<int64_t>(terms, 4) *
+                                                   divide_up(box.extent[box.along], box.tiles_along));
+  }
+  const int64_t tiles = images_ * first_tiles_.back(), an_image = cost_before.back(),
+                cost = images_ * an_image;
+  const int64_t wanted = std::clamp<int64_t>(cost * problem.out_channels / kTaskTerms, 1, kTasks);
+  // A filter larger than a core's cache is taken a panel at a time.
+  const int64_t all_panels = panels * problem.groups;
+  const int64_t tile_parts = std::clamp<int64_t>(
+      filter_bytes(problem) > kCachedFilter ? wanted / all_panels : wanted, 1, std::max<int64_t>(tiles, 1));
+  panel_parts_ = std::clamp<int64_t>(divide_up(wanted, tile_parts), 1, std::max<int64_t>(all_panels, 1));
+  tile_bounds_.assign(1, 0);
+  for (int64_t part = 1; part < tile_parts; ++part) {
+    const int64_t bound = cost / tile_parts * part, in_image = bound % an_image;
+    const int64_t index =
+        std::upper_bound(cost_before.begin(), cost_before.end(), in_image) - cost_before.begin() - 1;
+    const int64_t box_tiles = first_tiles_[index + 1] - first_tiles_[index];
+    const int64_t each = (cost_before[index + 1] - cost_before[index]) / box_tiles;
+    tile_bounds_.push_back(bound / an_image * first_tiles_.back() + first_tiles_[index] +
+                           (in_image - cost_before[index]) / each);
+  }
+  tile_bounds_.push_back(tiles);
+}
+
+ActivationTask ActivationPlan::task(int64_t index) const {
+  const int64_t tile_part = index / panel_parts_, panel_part = index % panel_parts_;
+  const int64_t all_panels = panels * problem.groups;
+  return {tile_bounds_[tile_part], tile_bounds_[tile_part + 1], all_panels * panel_part / panel_parts_,
+          all_panels * (panel_part + 1) / panel_parts_};
+}
+
+int64_t packed_filter_bytes(const ConvProblem& problem, bool transposed, LanesAre lanes_are) {
+  const int64_t rows = problem.taps() * problem.in_channels;
+  // The transposed filter's rows run along its sources as they are; the other has to be transposed.
+  if (lanes_are == LanesAre::kSources)
+    return transposed ? 0 : rows * problem.group_out() * bytes_of(problem.dtype);
+  if (fits_in_place(problem, transposed) && filter_bytes(problem) <= kCachedFilter) return 0;
+  const int64_t lanes = widest_lanes(problem.dtype), sum_bytes = problem.dtype == DType::kF64 ? 8 : 4;
+  return rows * divide_up(problem.group_out(), lanes) * lanes * sum_bytes;
+}
+
+}  // namespace convgrad::cpu

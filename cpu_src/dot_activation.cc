@@ -1,0 +1,125 @@
+// y[n,o,k] = sum over r, c of x[n,i,c] * w[r,c,k] with the lanes of a vector along c; dgrad is the same over
+// the transposed problem, along k.
+//
+// For results of few channels, which would leave most lanes of the other form (tiled_activation.cc) empty;
+// and for dgrad over few positions, since w[r,c,:] is read as it lies while the other form needs a transposed
+// copy. Boxes and tiles are those of the other form, a panel a few single channels.
+#include <algorithm>
+#include <memory>
+#include <vector>
+
+#include "cpu_src/activation_plan.h"
+#include "cpu_src/kernels.h"
+#include "cpu_src/microkernels/dot_tile.h"
+#include "cpu_src/terms.h"
+#include "ffi_src/dispatch.h"
+
+namespace convgrad::cpu {
+namespace {
+
+// Terms that are added up before they join the rest; each lane gets its share of them.
+constexpr int64_t kRun = 4096;
+
+// Where the filter of one result channel lies: element (tap, source) at first(group, channel) + tap_at(tap) +
+// source.
+struct DotFilter {
+  const ActivationPlan& plan;
+  int64_t sources, results, channel_step;
+
+  explicit DotFilter(const ActivationPlan& plan)
+      : plan(plan),
+        sources(plan.problem.group_in()),
+        results(plan.problem.group_out()),
+        // dgrad reads w[r,c,k], whose rows hold all groups' k; fprop a copy in the order [group, k, r, c].
+        channel_step(plan.transposed ? plan.problem.in_channels : plan.filter_rows()) {}
+
+  int64_t first(int64_t group, int64_t channel) const {
+    return plan.transposed ? channel * channel_step + group * sources
+                           : (group * results + channel) * channel_step;
+  }
+  int64_t tap_at(int64_t packed_tap) const {
+    return plan.transposed ? plan.filter_tap(packed_tap) * results * channel_step : packed_tap * sources;
+  }
+};
+
+template <typename T>
+void pack(const ActivationPlan& plan, int64_t task, const T* filter, T* packed) {
+  // A task is a group and a tap.
+  const ConvProblem& p = plan.problem;
+  const int64_t sources = p.group_in(), results = p.group_out();
+  const int64_t group = task / p.taps(), packed_tap = task % p.taps();
+  const DotFilter place(plan);
+  const T* from = filter + plan.filter_tap(packed_tap) * sources * p.out_channels + group * results;
+  for (int64_t k = 0; k < results; ++k) {
+    T* to = packed + place.first(group, k) + place.tap_at(packed_tap);
+    for (int64_t c = 0; c < sources; ++c) to[c] = from[c * p.out_channels + k];
+  }
+}
+
+template <typename T>
+void run_task(const ActivationPlan& plan, int64_t task, const T* source, const T* filter, T* result) {
+  using S = Sum<T>;
+  const ConvProblem& p = plan.problem;
+  const ActivationTask range = plan.task(task);
+  const DotTiles<T>& tiles = CONVGRAD_FOR_ISA(plan.isa, dot_tiles<T>());
+  const DotFilter place(plan);
+  S sums[kMaxDotPixels * kMaxDotChannels];
+  Terms terms;
+  for (int64_t at = range.first_tile; at < range.last_tile;) {
+    const Box box = plan.box_of(at);
+    const int64_t last = std::min(range.last_tile, box.first_tile + box.tiles);
+    const bool joined = plan.packed && p.groups == 1 && box.region[2]->tap_source_step == 1;
+    list_terms(plan, box, joined, kRun, terms, [&](int64_t tap) { return place.tap_at(tap); }, 1);
+    const int64_t source_step = box.source_step[box.along], result_step = box.result_step[box.along];
+    for (int64_t panel = range.first_panel; panel < range.last_panel; ++panel) {
+      const int64_t group = panel / plan.panels, first = panel % plan.panels * plan.panel_width();
+      const int64_t channels = std::min(plan.panel_width(), p.group_out() - first);
+      for (int64_t tile = at; tile < last; ++tile) {
+        const TilePlace tile_place = box.place(tile);
+        for (size_t run = 0; run + 1 < terms.runs.size(); ++run) {
+          tiles.tile[channels][tile_place.pixels](
+              source + tile_place.source + group * p.group_in(), filter + place.first(group, first),
+              terms.segments.data() + terms.runs[run], terms.runs[run + 1] - terms.runs[run], source_step,
+              place.channel_step, sums, run > 0);
+        }
+        T* to = result + tile_place.result + group * p.group_out() + first;
+        for (int64_t m = 0; m < tile_place.pixels; ++m) {
+          for (int64_t k = 0; k < channels; ++k) to[m * result_step + k] = narrow<T>(sums[m * channels + k]);
+        }
+      }
+    }
+    at = last;
+  }
+}
+
+Work dot_activation(const ConvProblem& problem, bool transposed, Isa isa, const void* source_data,
+                    const void* filter_data, void* result_data, void* workspace) {
+  return dispatch(problem.dtype, [&](auto stored) {
+    using T = typename decltype(stored)::type;
+    const auto plan = std::make_shared<const ActivationPlan>(problem, transposed, LanesAre::kSources, isa);
+    const T* source = static_cast<const T*>(source_data);
+    const T* filter = static_cast<const T*>(filter_data);
+    T* result = static_cast<T*>(result_data);
+    T* packed = static_cast<T*>(workspace);
+    Work work;
+    if (plan->packed)
+      work.phases.push_back({plan->problem.groups * plan->problem.taps(),
+                             [=](int64_t task) { pack(*plan, task, filter, packed); }});
+    work.phases.push_back({plan->tasks(), [=](int64_t task) {
+                             run_task<T>(*plan, task, source, plan->packed ? packed : filter, result);
+                           }});
+    return work;
+  });
+}
+
+}  // namespace
+
+Work dot_fprop(const ConvProblem& problem, Isa isa, const void* x, const void* w, void* y, void* workspace) {
+  return dot_activation(problem, false, isa, x, w, y, workspace);
+}
+
+Work dot_dgrad(const ConvProblem& problem, Isa isa, const void* dy, const void* w, void* dx) {
+  return dot_activation(problem.transpose(), true, isa, dy, w, dx, nullptr);
+}
+
+}  // namespace convgrad::cpu

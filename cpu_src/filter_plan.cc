@@ -1,0 +1,165 @@
+#include "cpu_src/filter_plan.h"
+
+#include <algorithm>
+#include <limits>
+#include <numeric>
+
+#include "cpu_src/microkernels/filter_tile.h"
+#include "cpu_src/regions.h"
+
+namespace convgrad::cpu {
+namespace {
+
+// Positions that are added up before they join the rest: few enough for a panel of dy to stay in the
+// first-level cache, and for an accurate sum.
+constexpr int64_t kRun = 256;
+// Tasks at most, and units of one at least: every part of the units reads all of x again, so these are few.
+constexpr int64_t kPositionParts = 64, kUnitParts = 16, kPartUnits = 12, kTaskTerms = 1 << 20;
+
+int64_t divide_up(int64_t count, int64_t size) { return (count + size - 1) / size; }
+
+// Blocks of whole lines where these are short, pieces of lines where they are long.
+int64_t pieces(const ConvProblem& p) { return std::max<int64_t>((p.axis[2].output + kRun / 2) / kRun, 1); }
+int64_t lines_of_block(const ConvProblem& p) {
+  return pieces(p) > 1 ? 1 : std::max<int64_t>(kRun / std::max<int64_t>(p.axis[2].output, 1), 1);
+}
+int64_t blocks_of(const ConvProblem& p) {
+  const int64_t lines = p.batch * p.axis[0].output * p.axis[1].output;
+  return divide_up(lines, lines_of_block(p)) * pieces(p);
+}
+
+int64_t wanted_tasks(const ConvProblem& p, int64_t most) {
+  const int64_t terms = p.batch * p.outputs() * p.taps() * p.group_in() * p.out_channels;
+  return std::clamp<int64_t>(terms / kTaskTerms, 1, most);
+}
+
+int64_t filter_size(const ConvProblem& p) { return p.taps() * p.group_in() * p.out_channels; }
+int64_t sum_bytes(const ConvProblem& p) { return p.dtype == DType::kF64 ? 8 : 4; }
+
+// As many as the tasks, but partial sums stay within the filter's own size or a twentieth of the activations.
+int64_t position_parts_of(const ConvProblem& p) {
+  const int64_t bytes = bytes_of(p.dtype);
+  const int64_t activations = p.batch * (p.inputs() * p.in_channels + p.outputs() * p.out_channels) * bytes;
+  const int64_t allowed = std::max(filter_size(p) * bytes, activations / 20);
+  const int64_t parts = allowed / std::max<int64_t>(filter_size(p) * sum_bytes(p), 1);
+  return std::max<int64_t>(std::min({wanted_tasks(p, kPositionParts), blocks_of(p), parts}), 1);
+}
+
+bool joins_taps(const ConvProblem& p) {
+  const Axis& axis = p.axis[2];
+  return p.group_in() < 8 && axis.taps > 1 && axis.filter_dilation == 1 && axis.input_dilation == 1;
+}
+
+// Cycles of a tile for one position, on a machine of two multiply-adds and two loads a cycle.
+double tile_cycles(double channels, int vectors) {
+  const double loads = (channels + vectors) / 2;
+  return std::max({channels * vectors / 2, loads, 1.0}) + loads / 16;
+}
+
+}  // namespace
+
+TapRange tap_range(const Axis& axis, int64_t tap) {
+  const int64_t common = std::gcd(axis.stride, axis.input_dilation);
+  const int64_t output_step = axis.input_dilation / common, input_step = axis.stride / common;
+  for (int64_t o = 0; o < std::min(output_step, axis.output); ++o) {
+    const int64_t at = o * axis.stride + tap * axis.filter_dilation - axis.pad_lo;
+    if (at % axis.input_dilation != 0) continue;
+    const int64_t input = at / axis.input_dilation;
+    const int64_t first = input < 0 ? divide_up(-input, input_step) : 0;
+    const int64_t outputs = divide_up(axis.output - o, output_step);
+    const int64_t inputs = input < axis.input ? divide_up(axis.input - input, input_step) : 0;
+    return {o + output_step * first, output_step, input + input_step * first, input_step,
+            std::max<int64_t>(std::min(outputs, inputs) - first, 0)};
+  }
+  return {0, output_step, 0, input_step, 0};
+}
+
+FilterPlan::FilterPlan(const ConvProblem& original, Isa isa)
+    : isa(isa), problem(merge_trivial_axes(original)), joined(joins_taps(problem)) {
+  const bool f64 = problem.dtype == DType::kF64;
+  lanes = f64 ? CONVGRAD_FOR_ISA(isa, filter_tiles<double>()).lanes
+              : CONVGRAD_FOR_ISA(isa, filter_tiles<float>()).lanes;
+  const int* most = CONVGRAD_FOR_ISA(isa, filter_tiles<float>()).most_channels;
+  rows = problem.group_in() * (joined ? problem.axis[2].taps : 1);
+  const int64_t needed = divide_up(problem.group_out(), lanes);
+  double best = std::numeric_limits<double>::infinity();
+  vectors = 1;
+  for (int candidate = 1; candidate <= kMaxFilterVectors; ++candidate) {
+    // A run's panel of dy has to stay in the first-level cache.
+    constexpr int64_t kCached = 36 << 10;
+    if (candidate > 1 && candidate * lanes * kRun * sum_bytes(problem) > kCached) break;
+    // The last panel's tiles are as long as the others'.
+    const int64_t split = divide_up(rows, most[candidate]);
+    double cycles = 0;
+    for (int64_t left = needed; left > 0; left -= candidate) {
+      const int width = static_cast<int>(std::min<int64_t>(left, candidate));
+      cycles += static_cast<double>(split) *
+                tile_cycles(static_cast<double>(rows) / static_cast<double>(split), width);
+    }
+    if (cycles < best) best = cycles, vectors = candidate;
+  }
+  panels = divide_up(problem.group_out(), panel_width());
+  tiles = divide_up(rows, most[vectors]);
+  for (int axis = 0; axis < 2; ++axis) {
+    const Axis& a = problem.axis[axis];
+    for (int64_t tap = 0; tap < a.taps; ++tap) {
+      for (int64_t o = 0; o < a.output; ++o) input_at[axis].push_back(a.input_at(o, tap));
+    }
+  }
+  position_parts = position_parts_of(problem);
+  unit_parts = std::clamp<int64_t>(divide_up(wanted_tasks(problem, kUnitParts), position_parts), 1,
+                                   std::max<int64_t>(units() / kPartUnits, 1));
+}
+
+int64_t FilterPlan::panel_channels(int64_t panel) const {
+  return std::min(panel_width(), problem.group_out() - panel * panel_width());
+}
+
+int FilterPlan::panel_vectors(int64_t panel) const {
+  return static_cast<int>(divide_up(panel_channels(panel), lanes));
+}
+
+int64_t FilterPlan::units() const {
+  return problem.groups * panels * problem.axis[0].taps * problem.axis[1].taps * taps2() * tiles;
+}
+
+FilterUnit FilterPlan::unit(int64_t index) const {
+  // The panel outermost: its part of dy is what all the other units share.
+  FilterUnit unit;
+  const int64_t tile = index % tiles;
+  index /= tiles;
+  unit.tap2 = index % taps2();
+  index /= taps2();
+  unit.tap1 = index % problem.axis[1].taps;
+  index /= problem.axis[1].taps;
+  unit.tap0 = index % problem.axis[0].taps;
+  index /= problem.axis[0].taps;
+  unit.panel = index % panels;
+  unit.group = index / panels;
+  unit.first_row = rows * tile / tiles;
+  unit.rows = rows * (tile + 1) / tiles - unit.first_row;
+  return unit;
+}
+
+int64_t FilterPlan::blocks() const { return blocks_of(problem); }
+
+PositionBlock FilterPlan::block(int64_t index) const {
+  const int64_t in_line = pieces(problem), piece = index % in_line, outputs = problem.axis[2].output;
+  const int64_t first = index / in_line * lines_of_block(problem);
+  return {first, std::min(first + lines_of_block(problem), lines()), outputs * piece / in_line,
+          outputs * (piece + 1) / in_line};
+}
+
+FilterTask FilterPlan::task(int64_t index) const {
+  const int64_t part = index / unit_parts, units_part = index % unit_parts;
+  return {blocks() * part / position_parts, blocks() * (part + 1) / position_parts,
+          units() * units_part / unit_parts, units() * (units_part + 1) / unit_parts};
+}
+
+int64_t partial_filter_bytes(const ConvProblem& problem) {
+  const ConvProblem merged = merge_trivial_axes(problem);
+  const int64_t parts = position_parts_of(merged);
+  return parts == 1 ? 0 : parts * filter_size(merged) * sum_bytes(merged);
+}
+
+}  // namespace convgrad::cpu

@@ -1,0 +1,70 @@
+// How wgrad's positions and sums are split: a pure function of the problem and the instruction set.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "cpu_src/isa.h"
+#include "ffi_src/problem.h"
+
+namespace convgrad::cpu {
+
+// The positions that one tap ties along an axis: outputs output_first + output_step * j and inputs
+// input_first + input_step * j, j in [0, count).
+struct TapRange {
+  int64_t output_first, output_step, input_first, input_step, count;
+};
+TapRange tap_range(const Axis& axis, int64_t tap);
+
+// A tile of the filter's sums: channels [first_row, first_row + rows) of one tap, `vectors` vectors of output
+// channels from first_channel on. With joined taps a "tap" has one number along axis 2, and its rows are that
+// axis' taps and channels together.
+struct FilterUnit {
+  int64_t group, panel, tap0, tap1, tap2, first_row, rows;
+};
+
+// Positions come in blocks, `lines` of rows along axis 2 (a line is one n, o0, o1), outputs [first, last) of
+// each.
+struct PositionBlock {
+  int64_t first_line, last_line, first, last;
+};
+
+// Parts [0, position_parts) of the blocks times parts [0, unit_parts) of the units are the tasks.
+struct FilterTask {
+  int64_t first_block, last_block, first_unit, last_unit;
+};
+
+class FilterPlan {
+ public:
+  FilterPlan(const ConvProblem& problem, Isa isa);
+
+  const Isa isa;
+  const ConvProblem problem;  // trivial axes merged
+  // Few channels: neighbouring taps are taken together, over rows of x with the padding filled in.
+  const bool joined;
+  int lanes, vectors;
+  int64_t panels;          // of one group
+  int64_t rows;            // of one tap's sums
+  int64_t tiles;           // that these are split into
+  int64_t position_parts;  // sums of which are kept apart, and added in the end
+  int64_t unit_parts;
+  // Of axes 0 and 1: the input tied to tap and output, or kNone, at tap * outputs + output.
+  std::vector<int64_t> input_at[2];
+
+  int64_t panel_width() const { return static_cast<int64_t>(vectors) * lanes; }
+  int64_t panel_channels(int64_t panel) const;
+  int panel_vectors(int64_t panel) const;
+  int64_t taps2() const { return joined ? 1 : problem.axis[2].taps; }
+  int64_t lines() const { return problem.batch * problem.axis[0].output * problem.axis[1].output; }
+  int64_t units() const;
+  FilterUnit unit(int64_t index) const;
+  int64_t blocks() const;
+  PositionBlock block(int64_t index) const;
+  int64_t tasks() const { return position_parts * unit_parts; }
+  FilterTask task(int64_t index) const;
+};
+
+// Bytes of the partial sums; does not depend on the instruction set.
+int64_t partial_filter_bytes(const ConvProblem& problem);
+
+}  // namespace convgrad::cpu

@@ -1,0 +1,116 @@
+// How a convolution with small groups is split into panels, strips and tasks: a pure function of the problem
+// and the instruction set.
+//
+// The lanes of a vector are neighbouring result channels, of several groups, and each lane has sources of its
+// own group: source channel c of lane l's group for every c (microkernels/spread.h). Source rows are spread
+// so into a few buffered rows with zeros for padding, once for all the taps that meet them; results (or, for
+// wgrad, dy) run along the rows of the innermost axis.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "cpu_src/isa.h"
+#include "cpu_src/regions.h"
+#include "ffi_src/problem.h"
+
+namespace convgrad::cpu {
+
+// Where a buffered source row has what, in elements. Positions first + residue + residues * i, i < columns:
+// those of one residue are neighbours.
+struct RowLayout {
+  int64_t first = 0, residues = 1, columns = 0;
+  int64_t column_step = 0, residue_step = 0, copy_step = 0, vector_step = 0;
+
+  int64_t positions() const { return residues * columns; }
+  int64_t offset(int64_t position, int64_t copy) const {
+    const int64_t at = position - first;
+    return at / residues * column_step + at % residues * residue_step + copy * copy_step;
+  }
+};
+
+// Results [first, last) of each row.
+struct Strip {
+  int64_t first, last;
+};
+
+// From what a row reads and writes to what is read and written next, in elements: the next row, or where
+// there is one row alone, the next strip.
+struct Ahead {
+  bool by_rows;
+  int64_t source, result;
+  // How many source rows the next one meets that this one does not.
+  int64_t rows(const Region& taps) const { return by_rows ? taps.source_step : 1; }
+};
+
+// Results result_first + result_step * j, j in [first, last), of one phase in a strip.
+struct StripPhase {
+  const Region* phase;
+  int64_t first, last;
+};
+
+// Result row o0, o1 of an image: the tap rows that it meets, and the source rows they lead to.
+struct ResultRow {
+  int64_t image, index;  // image and (n * outputs of axis 0 + o0) * outputs of axis 1 + o1
+  Region tap0, tap1;
+};
+
+class GroupedPlan {
+ public:
+  // For dgrad the problem is the transposed one. A task of wgrad sums over one of `parts` of the rows.
+  GroupedPlan(const ConvProblem& problem, bool transposed, Isa isa);
+
+  const Isa isa;
+  const bool transposed;
+  const ConvProblem problem;  // trivial axes merged, and the innermost one not of one position if any is not
+  const int lanes;
+  std::vector<Region> phases[kAxes];
+  std::vector<int64_t> tap_order[kAxes];  // packed_taps() of each axis
+  int64_t vectors;                        // of result channels, the last one maybe in part
+  int64_t panel_vectors, panels;          // vectors whose rows are buffered together
+  int64_t strips;                         // parts of a row
+  int64_t rows;                           // of all images
+  int64_t ring;                           // source rows of one plane that a result row can meet
+  bool reads_ahead;                       // whether the activations lie beyond the second-level cache
+
+  int64_t copies() const { return problem.group_in(); }
+  int64_t terms() const { return problem.taps() * problem.group_in(); }
+  int64_t buffered_rows() const { return ring * most_taps(0); }
+  int64_t most_taps(int axis) const;  // of a phase
+
+  Strip strip(int64_t index) const;
+  Ahead ahead(const Strip& strip, int64_t rows) const;
+  std::vector<StripPhase> phases_of(const Strip& strip) const;
+  ResultRow result_row(int64_t index) const;
+  // For fprop and dgrad: the results of a phase meet neighbouring columns, copy by copy.
+  RowLayout layout_by_phase(const Strip& strip) const;
+  // For wgrad: positions as they come, the copies of each together.
+  RowLayout layout_by_position(const Strip& strip) const;
+
+  // The tap as the filter has it, flat, from its place in packed order.
+  int64_t filter_tap(int64_t packed_tap) const;
+
+ private:
+  void choose_panels();
+};
+
+// Whether small-group kernels serve a problem: more than one group, none larger than the widest vectors, and
+// taps not so many or far apart that the buffered rows would leave a core's cache. Depends on filter and
+// steps alone.
+bool grouped_serves(const ConvProblem& problem);
+
+// Tasks that the problem is worth: a million multiply-adds each, 64 at most.
+int64_t grouped_tasks(const ConvProblem& problem);
+
+// Whether fprop or dgrad can read the filter where it is, on any instruction set.
+bool grouped_reads_in_place(const ConvProblem& problem, bool transposed);
+
+// Bytes of the packed filter (0 where it is read in place): a function of the filter alone.
+int64_t grouped_filter_bytes(const ConvProblem& problem, bool transposed);
+
+// Partial sums of wgrad over that many parts of the positions, kept in a workspace where there is more than
+// one.
+int64_t grouped_wgrad_parts(const ConvProblem& problem);
+int64_t grouped_wgrad_bytes(const ConvProblem& problem);
+
+}  // namespace convgrad::cpu

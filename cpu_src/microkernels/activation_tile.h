@@ -1,0 +1,38 @@
+// The inner loop of fprop and dgrad: a tile of result[m,k] = sum of source[m,c] * w[c,k] in registers.
+#pragma once
+
+#include <cstdint>
+
+#include "cpu_src/isa.h"
+
+namespace convgrad::cpu {
+
+// A run of terms: `length` consecutive sources of every pixel meet `length` rows of the filter. Offsets are
+// in elements, from the tile's first source and the panel's first filter row.
+struct Segment {
+  int64_t source, filter, length;
+};
+
+// What becomes of a tile's sums: they are stored, or added to what is there, or stored past the caches, for
+// results that are larger than these (on vectors that are aligned as they are long).
+enum class Into { kSet, kAdd, kStream };
+
+// `pixels` results, each of NV vectors of channels, `lanes` each. Pixel m's sources begin at
+// source + m * source_step, its results at result + m * result_step; filter rows are filter_step apart.
+template <typename S>
+using ActivationTile = void (*)(const S* source, const S* filter, const Segment* segments, int64_t count,
+                                int64_t source_step, int64_t filter_step, S* result, int64_t result_step,
+                                Into into);
+
+inline constexpr int kMaxTileVectors = 4, kMaxTilePixels = 28;
+
+template <typename S>
+struct ActivationTiles {
+  int lanes;
+  int most_pixels[kMaxTileVectors + 1];                             // by vectors
+  ActivationTile<S> tile[kMaxTileVectors + 1][kMaxTilePixels + 1];  // by vectors and pixels
+};
+
+CONVGRAD_PER_ISA(template <typename S> const ActivationTiles<S>& activation_tiles())
+
+}  // namespace convgrad::cpu

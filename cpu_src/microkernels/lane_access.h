@@ -1,0 +1,282 @@
+// How pooling's vectors are read and written: whole ones, the first lanes of one, or lanes picked from
+// several pixels.
+#pragma once
+
+#include "cpu_src/microkernels/pool_run.h"
+#include "cpu_src/microkernels/simd.h"
+
+#define CONVGRAD_LAMBDA __attribute__((always_inline))
+
+namespace convgrad::cpu::CONVGRAD_ISA {
+
+// Integers as wide as a lane, in which comparisons answer and positions are kept.
+template <typename S>
+struct IntOf {
+  using type = int32_t;
+};
+template <>
+struct IntOf<double> {
+  using type = int64_t;
+};
+template <typename S>
+using Int = typename IntOf<S>::type;
+template <typename S>
+using Ints = Vec<Int<S>>;
+
+template <typename S>
+CONVGRAD_INLINE Vec<S> select(Ints<S> mask, Vec<S> a, Vec<S> b) {
+  return mask ? a : b;
+}
+template <typename S>
+CONVGRAD_INLINE Vec<S> keep(Ints<S> mask, Vec<S> v) {
+  return (Vec<S>)((Ints<S>)v & mask);
+}
+
+// Loads before it is masked: a load under a mask waits for the mask, and for stores that it might overlap.
+template <typename V>
+CONVGRAD_INLINE V in_register(V v) {
+#if defined(__AVX512F__)
+  __asm__("" : "+v"(v));
+#endif
+  return v;
+}
+
+template <typename S>
+CONVGRAD_INLINE bool any_nan(Vec<S> v) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(S) == 4)
+    return _mm512_cmp_ps_mask((__m512)v, (__m512)v, _CMP_UNORD_Q) != 0;
+  else
+    return _mm512_cmp_pd_mask((__m512d)v, (__m512d)v, _CMP_UNORD_Q) != 0;
+#else
+  const Ints<S> nan = v != v;
+  typedef int64_t Words __attribute__((vector_size(kVectorBytes)));
+  int64_t any = 0;
+  for (int word = 0; word < kVectorBytes / 8; ++word) any |= ((Words)nan)[word];
+  return any != 0;
+#endif
+}
+
+// As many int32 as S has lanes.
+template <typename S>
+CONVGRAD_INLINE Ints<S> load_ints(const int32_t* from) {
+  typedef int32_t Narrow __attribute__((vector_size(kLanes<S> * 4)));
+  Narrow v;
+  __builtin_memcpy(&v, from, sizeof v);
+  return __builtin_convertvector(v, Ints<S>);
+}
+
+template <typename S>
+CONVGRAD_INLINE void store_ints(int32_t* to, Ints<S> v) {
+  typedef int32_t Narrow __attribute__((vector_size(kLanes<S> * 4)));
+  const Narrow narrow = __builtin_convertvector(v, Narrow);
+  __builtin_memcpy(to, &narrow, sizeof narrow);
+}
+
+template <typename S>
+CONVGRAD_INLINE Ints<S> load_first_ints(const int32_t* from, int64_t count) {
+  if constexpr (sizeof(S) == 4) {
+    return load_first<int32_t>(from, count);
+  } else {
+    Ints<S> v{};
+    for (int64_t lane = 0; lane < count; ++lane) v[lane] = from[lane];
+    return v;
+  }
+}
+
+template <typename S>
+CONVGRAD_INLINE void store_first_ints(int32_t* to, Ints<S> v, int64_t count) {
+  if constexpr (sizeof(S) == 4) {
+    store_first<int32_t>(to, v, count);
+  } else {
+    for (int64_t lane = 0; lane < count; ++lane) to[lane] = static_cast<int32_t>(v[lane]);
+  }
+}
+
+// The first `count` numbers stored in 16 bits.
+template <typename T>
+CONVGRAD_INLINE Vec<float> load_first_narrow(const T* from, int64_t count) {
+  T lanes[kLanes<float>];
+#if defined(__AVX512F__)
+  const auto mask = static_cast<__mmask16>((1u << count) - 1u);
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(lanes), _mm256_maskz_loadu_epi16(mask, from));
+#else
+  for (int64_t lane = 0; lane < kLanes<float>; ++lane) lanes[lane] = lane < count ? from[lane] : T{0};
+#endif
+  const T* const copy = lanes;
+  return load(copy);
+}
+
+template <typename T>
+CONVGRAD_INLINE void store_first_narrow(T* to, Vec<float> v, int64_t count) {
+  T lanes[kLanes<float>];
+  T* const copy = lanes;
+  store(copy, v);
+#if defined(__AVX512F__)
+  const auto mask = static_cast<__mmask16>((1u << count) - 1u);
+  _mm256_mask_storeu_epi16(to, mask, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(lanes)));
+#else
+  for (int64_t lane = 0; lane < count; ++lane) to[lane] = lanes[lane];
+#endif
+}
+
+template <typename T>
+CONVGRAD_INLINE Vec<Sum<T>> load_some(const T* from, int64_t count) {
+  if constexpr (sizeof(T) == 2)
+    return load_first_narrow(from, count);
+  else
+    return load_first(from, count);
+}
+
+template <typename T>
+CONVGRAD_INLINE void store_some(T* to, Vec<Sum<T>> v, int64_t count) {
+  if constexpr (sizeof(T) == 2)
+    store_first_narrow(to, v, count);
+  else
+    store_first(to, v, count);
+}
+
+template <typename T>
+struct WholeVector {
+  using S = Sum<T>;
+  CONVGRAD_INLINE Vec<S> read(const T* from) const { return load(from); }
+  CONVGRAD_INLINE Ints<S> read_positions(const int32_t* from) const { return load_ints<S>(from); }
+  CONVGRAD_INLINE void write(T* to, Vec<S> v) const { store(to, v); }
+  CONVGRAD_INLINE void write_positions(int32_t* to, Ints<S> v) const { store_ints<S>(to, v); }
+  CONVGRAD_INLINE Ints<S> positions() const { return Ints<S>{}; }
+  CONVGRAD_INLINE Vec<S> meeting(bool, Vec<S> v) const { return v; }
+};
+
+template <typename T>
+struct FirstLanes {
+  using S = Sum<T>;
+  int64_t count;
+  CONVGRAD_INLINE Vec<S> read(const T* from) const { return load_some(from, count); }
+  CONVGRAD_INLINE Ints<S> read_positions(const int32_t* from) const {
+    return load_first_ints<S>(from, count);
+  }
+  CONVGRAD_INLINE void write(T* to, Vec<S> v) const { store_some(to, v, count); }
+  CONVGRAD_INLINE void write_positions(int32_t* to, Ints<S> v) const { store_first_ints<S>(to, v, count); }
+  CONVGRAD_INLINE Ints<S> positions() const { return Ints<S>{}; }
+  CONVGRAD_INLINE Vec<S> meeting(bool, Vec<S> v) const { return v; }
+};
+
+// Picked from the span by a permutation; a span of more than one vector ends where its second load ends.
+template <typename T, bool kTwoLoads>
+struct PickedLanes {
+  using S = Sum<T>;
+  static constexpr int lanes = kLanes<S>;
+
+  CONVGRAD_INLINE explicit PickedLanes(const PoolRun& run) : PickedLanes(run, *run.lanes) {}
+  CONVGRAD_INLINE PickedLanes(const PoolRun& run, const LaneMap& map)
+      : used(map.used),
+        span(map.span),
+        last(static_cast<const T*>(run.source_end) - lanes),
+        last_position(run.position_end - lanes),
+        pick(load_ints<S>(map.pick)),
+        position(load_ints<S>(map.position)),
+        last_tap(load_ints<S>(map.last_tap)) {
+    // An element of the second vector is counted from the first load's end.
+    if constexpr (kTwoLoads) pick = pick < Int<S>{lanes} ? pick : pick + Int<S>(2 * lanes - span);
+  }
+
+  CONVGRAD_INLINE Vec<S> read(const T* from) const {
+    if constexpr (kTwoLoads) return __builtin_shuffle(load(from), load(from + span - lanes), pick);
+    return __builtin_shuffle(__builtin_expect(from <= last, 1) ? load(from) : load_some(from, span), pick);
+  }
+  CONVGRAD_INLINE Ints<S> read_positions(const int32_t* from) const {
+    if constexpr (kTwoLoads)
+      return __builtin_shuffle(load_ints<S>(from), load_ints<S>(from + span - lanes), pick);
+    return __builtin_shuffle(
+        __builtin_expect(from <= last_position, 1) ? load_ints<S>(from) : load_first_ints<S>(from, span),
+        pick);
+  }
+  CONVGRAD_INLINE void write(T* to, Vec<S> v) const {
+    if (used == lanes)
+      store(to, v);
+    else
+      store_some(to, v, used);
+  }
+  CONVGRAD_INLINE void write_positions(int32_t* to, Ints<S> v) const {
+    if (used == lanes)
+      store_ints<S>(to, v);
+    else
+      store_first_ints<S>(to, v, used);
+  }
+  CONVGRAD_INLINE Ints<S> positions() const { return position; }
+  // v where the lane meets this tap of the innermost axis, else zero.
+  CONVGRAD_INLINE Vec<S> meeting(bool last_of_axis, Vec<S> v) const {
+    return last_of_axis ? keep<S>(last_tap, v) : v;
+  }
+
+  int64_t used, span;
+  const T* last;  // the last places where a whole vector can be read
+  const int32_t* last_position;
+  Ints<S> pick, position, last_tap;
+};
+
+// Where `kCount` vectors begin in source and result, and which unit of the run is theirs, each a step from
+// the one before: a few at once, so that walking over the taps costs them little.
+template <int kCount>
+struct Places {
+  static constexpr int count = kCount;
+  int64_t first_source, first_result, first_unit, source_step, result_step, unit_step;
+  CONVGRAD_INLINE int64_t source(int v) const { return first_source + v * source_step; }
+  CONVGRAD_INLINE int64_t result(int v) const { return first_result + v * result_step; }
+  CONVGRAD_INLINE int64_t unit(int v) const { return first_unit + v * unit_step; }
+};
+
+// Calls step(at) for at = 0, size, 2 * size, ...; a last one that would reach past `count` begins earlier,
+// and computes some results again. At least one fits.
+template <typename Step>
+CONVGRAD_INLINE void in_steps(int64_t count, int64_t size, const Step& step) {
+  int64_t at = 0;
+  for (; at + size < count; at += size) step(at);
+  step(count - size);
+}
+
+// Calls body(access, places) for every vector of the run's results.
+template <typename T, typename Body>
+CONVGRAD_INLINE void for_each_vector(const PoolRun& run, const Body& body) {
+  constexpr int64_t lanes = kLanes<Sum<T>>;
+  constexpr int kBlock = 4;
+  const auto along_units = [&](const auto access, int64_t units, int64_t channel) CONVGRAD_LAMBDA {
+    const auto place = [&](auto places, int64_t unit) CONVGRAD_LAMBDA {
+      places.first_source = unit * run.source_step + channel;
+      places.first_result = unit * run.result_step + channel;
+      places.first_unit = unit;
+      places.source_step = units * run.source_step;
+      places.result_step = units * run.result_step;
+      places.unit_step = units;
+      body(access, places);
+    };
+    if (run.count >= kBlock * units)
+      in_steps(run.count, kBlock * units,
+               [&](int64_t unit) CONVGRAD_LAMBDA { place(Places<kBlock>{}, unit); });
+    else
+      in_steps(run.count, units, [&](int64_t unit) CONVGRAD_LAMBDA { place(Places<1>{}, unit); });
+  };
+  if (run.lanes != nullptr) {
+    if (run.lanes->span > lanes)
+      along_units(PickedLanes<T, true>(run), run.lanes->units, 0);
+    else
+      along_units(PickedLanes<T, false>(run), run.lanes->units, 0);
+  } else if (run.channels % (kBlock * lanes) == 0 || run.channels > 4 * kBlock * lanes) {
+    for (int64_t unit = 0; unit < run.count; ++unit) {
+      in_steps(run.channels, kBlock * lanes, [&](int64_t c) CONVGRAD_LAMBDA {
+        const Places<kBlock> places{
+            unit * run.source_step + c, unit * run.result_step + c, unit, lanes, lanes, 0};
+        body(WholeVector<T>{}, places);
+      });
+    }
+  } else if (run.channels >= lanes) {
+    in_steps(run.channels, lanes, [&](int64_t c) CONVGRAD_LAMBDA { along_units(WholeVector<T>{}, 1, c); });
+  } else {
+    for (int64_t unit = 0; unit < run.count; ++unit) {
+      const Places<1> place{unit * run.source_step, unit * run.result_step, unit, 0, 0, 0};
+      body(FirstLanes<T>{run.channels}, place);
+    }
+  }
+}
+
+}  // namespace convgrad::cpu::CONVGRAD_ISA

@@ -1,0 +1,20 @@
+// Sums over rows, for the bias gradient.
+#pragma once
+
+#include <cstdint>
+
+#include "cpu_src/isa.h"
+#include "ffi_src/number.h"
+
+namespace convgrad::cpu {
+
+inline constexpr int64_t kSummedRows = 8;    // at most, by one call
+inline constexpr int64_t kSummedWidth = 16;  // a row's length is a multiple of it, for any instruction set
+
+// sum[at] += the sum over `count` rows, which lie `width` apart, of rows[at], at < width.
+template <typename T>
+using AddRowSum = void (*)(const T* rows, int64_t count, int64_t width, Sum<T>* sum);
+
+CONVGRAD_PER_ISA(template <typename T> AddRowSum<T> add_row_sum())
+
+}  // namespace convgrad::cpu

@@ -1,0 +1,61 @@
+#include "cpu_src/microkernels/rows.h"
+
+#include "cpu_src/microkernels/simd.h"
+
+namespace convgrad::cpu::CONVGRAD_ISA {
+namespace {
+
+template <typename T>
+void widen_rows(const T* from, int64_t from_step, Sum<T>* to, int64_t to_step, int64_t rows, int64_t length) {
+  constexpr int lanes = kLanes<Sum<T>>;
+  for (int64_t row = 0; row < rows; ++row, from += from_step, to += to_step) {
+    int64_t at = 0;
+    for (; at + lanes <= length; at += lanes) store(to + at, load(from + at));
+    for (; at < length; ++at) to[at] = widen(from[at]);
+  }
+}
+
+template <typename T>
+void narrow_rows(const Sum<T>* from, int64_t from_step, T* to, int64_t to_step, int64_t rows,
+                 int64_t length) {
+  constexpr int lanes = kLanes<Sum<T>>;
+  for (int64_t row = 0; row < rows; ++row, from += from_step, to += to_step) {
+    int64_t at = 0;
+    for (; at + lanes <= length; at += lanes) store(to + at, load(from + at));
+    for (; at < length; ++at) to[at] = narrow<T>(from[at]);
+  }
+}
+
+template <typename S>
+void add_rows(const S* from, int64_t from_step, S* to, int64_t to_step, int64_t rows, int64_t length) {
+  constexpr int lanes = kLanes<S>;
+  for (int64_t row = 0; row < rows; ++row, from += from_step, to += to_step) {
+    int64_t at = 0;
+    for (; at + lanes <= length; at += lanes) store(to + at, load(to + at) + load(from + at));
+    for (; at < length; ++at) to[at] += from[at];
+  }
+}
+
+template <typename T>
+constexpr RowConversions<T> kConversions = {widen_rows<T>, narrow_rows<T>, add_rows<Sum<T>>};
+
+}  // namespace
+
+template <>
+const RowConversions<float>& row_conversions<float>() {
+  return kConversions<float>;
+}
+template <>
+const RowConversions<double>& row_conversions<double>() {
+  return kConversions<double>;
+}
+template <>
+const RowConversions<BFloat16>& row_conversions<BFloat16>() {
+  return kConversions<BFloat16>;
+}
+template <>
+const RowConversions<Float16>& row_conversions<Float16>() {
+  return kConversions<Float16>;
+}
+
+}  // namespace convgrad::cpu::CONVGRAD_ISA

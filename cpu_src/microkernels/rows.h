@@ -1,0 +1,23 @@
+// Rows of numbers between how they are stored and how they are summed.
+#pragma once
+
+#include <cstdint>
+
+#include "cpu_src/isa.h"
+#include "ffi_src/number.h"
+
+namespace convgrad::cpu {
+
+// `rows` rows of `length` numbers, `from_step` and `to_step` elements apart.
+template <typename T>
+struct RowConversions {
+  void (*widen)(const T* from, int64_t from_step, Sum<T>* to, int64_t to_step, int64_t rows, int64_t length);
+  void (*narrow)(const Sum<T>* from, int64_t from_step, T* to, int64_t to_step, int64_t rows, int64_t length);
+  // to[row] += from[row]
+  void (*add)(const Sum<T>* from, int64_t from_step, Sum<T>* to, int64_t to_step, int64_t rows,
+              int64_t length);
+};
+
+CONVGRAD_PER_ISA(template <typename T> const RowConversions<T>& row_conversions())
+
+}  // namespace convgrad::cpu

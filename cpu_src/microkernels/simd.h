@@ -1,0 +1,170 @@
+// Vectors of the instruction set that this file is being compiled for, by the compiler's vector extensions.
+//
+// For files of this folder only. What they call must be inlined or in their own namespace (CONVGRAD_ISA):
+// an inline function with a symbol of its own exists once in the program, in whichever of its compilations
+// the linker happens to keep.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "ffi_src/number.h"
+
+#if defined(__AVX2__)
+#include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
+#endif
+
+#define CONVGRAD_INLINE inline __attribute__((always_inline))
+#define CONVGRAD_UNROLL _Pragma("GCC unroll 64")
+
+namespace convgrad::cpu::CONVGRAD_ISA {
+
+#if defined(__AVX512F__)
+inline constexpr int kVectorBytes = 64, kVectorRegisters = 32;
+#elif defined(__AVX2__)
+inline constexpr int kVectorBytes = 32, kVectorRegisters = 16;
+#elif defined(__aarch64__)
+inline constexpr int kVectorBytes = 16, kVectorRegisters = 32;
+#else
+inline constexpr int kVectorBytes = 16, kVectorRegisters = 16;
+#endif
+
+// S is float or double, the types that sums run in.
+template <typename S>
+inline constexpr int kLanes = kVectorBytes / static_cast<int>(sizeof(S));
+
+template <typename S>
+struct VecOf {
+  typedef S type __attribute__((vector_size(kVectorBytes)));
+};
+template <typename S>
+using Vec = typename VecOf<S>::type;
+
+template <typename S>
+CONVGRAD_INLINE Vec<S> load(const S* from) {
+  Vec<S> v;
+  __builtin_memcpy(&v, from, sizeof v);
+  return v;
+}
+
+template <typename S>
+CONVGRAD_INLINE void store(S* to, Vec<S> v) {
+  __builtin_memcpy(to, &v, sizeof v);
+}
+
+// To aligned memory and past the caches, where there is an instruction for it; end_stream() orders such
+// stores before all later ones.
+template <typename S>
+CONVGRAD_INLINE void stream(S* to, Vec<S> v) {
+#if defined(__AVX512F__)
+  _mm512_stream_si512(reinterpret_cast<__m512i*>(to), (__m512i)v);
+#elif defined(__AVX2__)
+  _mm256_stream_si256(reinterpret_cast<__m256i*>(to), (__m256i)v);
+#else
+  store(to, v);
+#endif
+}
+
+CONVGRAD_INLINE void end_stream() {
+#if defined(__AVX2__)
+  _mm_sfence();
+#endif
+}
+
+// The same value in every lane: s - 0 is s for every s, which s + 0 is not.
+template <typename S>
+CONVGRAD_INLINE Vec<S> splat(S s) {
+  return s - Vec<S>{};
+}
+
+// The first `count` lanes, 0 <= count <= kLanes; the others are zero, and not touched in memory.
+template <typename S>
+CONVGRAD_INLINE Vec<S> load_first(const S* from, int64_t count) {
+#if defined(__AVX512F__)
+  const unsigned mask = (1u << count) - 1u;
+  if constexpr (sizeof(S) == 4)
+    return (Vec<S>)_mm512_maskz_loadu_ps(static_cast<__mmask16>(mask), from);
+  else
+    return (Vec<S>)_mm512_maskz_loadu_pd(static_cast<__mmask8>(mask), from);
+#else
+  Vec<S> v{};
+  for (int64_t lane = 0; lane < count; ++lane) v[lane] = from[lane];
+  return v;
+#endif
+}
+
+template <typename S>
+CONVGRAD_INLINE void store_first(S* to, Vec<S> v, int64_t count) {
+#if defined(__AVX512F__)
+  const unsigned mask = (1u << count) - 1u;
+  if constexpr (sizeof(S) == 4)
+    _mm512_mask_storeu_ps(to, static_cast<__mmask16>(mask), (__m512)v);
+  else
+    _mm512_mask_storeu_pd(to, static_cast<__mmask8>(mask), (__m512d)v);
+#else
+  for (int64_t lane = 0; lane < count; ++lane) to[lane] = v[lane];
+#endif
+}
+
+// From and to what is stored, as widen() and narrow() (ffi_src/number.h) do it, a vector at a time.
+
+CONVGRAD_INLINE Vec<float> load(const BFloat16* from) {
+  typedef uint16_t Bits __attribute__((vector_size(kVectorBytes / 2)));
+  typedef uint32_t Wide __attribute__((vector_size(kVectorBytes)));
+  Bits bits;
+  __builtin_memcpy(&bits, from, sizeof bits);
+  return (Vec<float>)(__builtin_convertvector(bits, Wide) << 16);
+}
+
+CONVGRAD_INLINE void store(BFloat16* to, Vec<float> v) {
+  typedef uint16_t Bits __attribute__((vector_size(kVectorBytes / 2)));
+  typedef uint32_t Wide __attribute__((vector_size(kVectorBytes)));
+  const Wide bits = (Wide)v;
+  const Wide rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
+  const Wide quiet = (bits >> 16) | 0x40u;  // a NaN, which rounding could make infinite
+  const Wide is_nan = (Wide)((bits & 0x7fffffffu) > 0x7f800000u);
+  const Bits narrow = __builtin_convertvector((quiet & is_nan) | (rounded & ~is_nan), Bits);
+  __builtin_memcpy(to, &narrow, sizeof narrow);
+}
+
+#if !defined(__F16C__) && !defined(__AVX512F__) && !defined(__aarch64__)
+// Number by number, where there is no instruction for it. Calls, since so much code in every place that reads
+// or writes an f16 would take minutes to compile.
+[[maybe_unused]] static __attribute__((noinline)) Vec<float> widen_lanes(const Float16* from) {
+  Vec<float> v{};
+  for (int lane = 0; lane < kLanes<float>; ++lane) v[lane] = widen(from[lane]);
+  return v;
+}
+
+[[maybe_unused]] static __attribute__((noinline)) void narrow_lanes(Float16* to, Vec<float> v) {
+  for (int lane = 0; lane < kLanes<float>; ++lane) to[lane] = narrow<Float16>(v[lane]);
+}
+#endif
+
+CONVGRAD_INLINE Vec<float> load(const Float16* from) {
+#if defined(__AVX512F__)
+  return (Vec<float>)_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)));
+#elif defined(__F16C__)
+  return (Vec<float>)_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
+#elif defined(__aarch64__)
+  return (Vec<float>)vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(reinterpret_cast<const uint16_t*>(from))));
+#else
+  return widen_lanes(from);
+#endif
+}
+
+CONVGRAD_INLINE void store(Float16* to, Vec<float> v) {
+#if defined(__AVX512F__)
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), _mm512_cvtps_ph((__m512)v, _MM_FROUND_TO_NEAREST_INT));
+#elif defined(__F16C__)
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(to), _mm256_cvtps_ph((__m256)v, _MM_FROUND_TO_NEAREST_INT));
+#elif defined(__aarch64__)
+  vst1_u16(reinterpret_cast<uint16_t*>(to), vreinterpret_u16_f16(vcvt_f16_f32((float32x4_t)v)));
+#else
+  narrow_lanes(to, v);
+#endif
+}
+
+}  // namespace convgrad::cpu::CONVGRAD_ISA

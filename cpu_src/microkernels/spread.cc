@@ -1,0 +1,96 @@
+#include "cpu_src/microkernels/spread.h"
+
+#include "cpu_src/microkernels/simd.h"
+
+namespace convgrad::cpu::CONVGRAD_ISA {
+namespace {
+
+template <typename S>
+struct IndexVecOf {
+  typedef LaneIndex<S> type __attribute__((vector_size(kVectorBytes)));
+};
+template <typename S>
+using IndexVec = typename IndexVecOf<S>::type;
+
+template <typename S>
+CONVGRAD_INLINE IndexVec<S> load_index(const LaneIndex<S>* from) {
+  IndexVec<S> v;
+  __builtin_memcpy(&v, from, sizeof v);
+  return v;
+}
+
+template <typename T>
+CONVGRAD_INLINE Vec<Sum<T>> load_some(const T* from, int64_t count) {
+  if (count >= kLanes<Sum<T>>) return load(from);
+  if constexpr (std::is_same_v<T, Sum<T>>) {
+    return load_first(from, count);
+  } else {
+    T some[kLanes<Sum<T>>] = {};
+    for (int64_t lane = 0; lane < count; ++lane) some[lane] = from[lane];
+    return load(static_cast<const T*>(some));
+  }
+}
+
+// Copies of one pixel whose channels come from several vectors: each gives the lanes whose source lies in it.
+template <typename T, typename S>
+CONVGRAD_INLINE void gather(const T* from, const LaneSources<S>& sources, S* to, int64_t copy_step) {
+  constexpr int lanes = kLanes<S>;
+  for (int64_t c = 0; c < sources.copies; ++c) {
+    const LaneIndex<S>* lane = sources.lane + c * lanes;
+    const IndexVec<S> index = load_index<S>(lane);
+    IndexVec<S> all = {};
+    for (int64_t piece = lane[0] / lanes; piece <= lane[lanes - 1] / lanes; ++piece) {
+      const Vec<S> part = load_some(from + piece * lanes, sources.count - piece * lanes);
+      const IndexVec<S> here = (index & -lanes) == static_cast<LaneIndex<S>>(piece * lanes);
+      all |= (IndexVec<S>)__builtin_shuffle(part, index) & here;  // takes its indices modulo the lanes
+    }
+    store(to + c * copy_step, (Vec<S>)all);
+  }
+}
+
+template <typename T>
+void spread_pixels(const T* from, int64_t from_step, int64_t pixels, const LaneSources<Sum<T>>* sources,
+                   int64_t vectors, Sum<T>* to, int64_t to_step, int64_t vector_step, int64_t copy_step) {
+  using S = Sum<T>;
+  constexpr int lanes = kLanes<S>;
+  int64_t whole = 0;
+  while (whole < vectors && sources[whole].in_order && sources[whole].count == lanes) ++whole;
+  for (int64_t pixel = 0; pixel < pixels; ++pixel, from += from_step, to += to_step) {
+    for (int64_t v = 0; v < whole; ++v) store(to + v * vector_step, load(from + sources->first + v * lanes));
+    for (int64_t v = whole; v < vectors; ++v) {
+      const LaneSources<S>& some = sources[v];
+      const T* x = from + some.first;
+      S* spread = to + v * vector_step;
+      if (some.in_order) {
+        store(spread, load_some(x, some.count));
+      } else if (some.count <= lanes) {
+        const Vec<S> all = load_some(x, some.count);
+        for (int64_t c = 0; c < some.copies; ++c)
+          store(spread + c * copy_step, __builtin_shuffle(all, load_index<S>(some.lane + c * lanes)));
+      } else {
+        gather(x, some, spread, copy_step);
+      }
+    }
+  }
+}
+
+}  // namespace
+
+template <>
+Spread<float> spread<float>() {
+  return spread_pixels<float>;
+}
+template <>
+Spread<double> spread<double>() {
+  return spread_pixels<double>;
+}
+template <>
+Spread<BFloat16> spread<BFloat16>() {
+  return spread_pixels<BFloat16>;
+}
+template <>
+Spread<Float16> spread<Float16>() {
+  return spread_pixels<Float16>;
+}
+
+}  // namespace convgrad::cpu::CONVGRAD_ISA

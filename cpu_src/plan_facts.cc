@@ -1,0 +1,106 @@
+#include "cpu_src/plan_facts.h"
+
+#include <algorithm>
+
+#include "cpu_src/activation_plan.h"
+#include "cpu_src/filter_plan.h"
+#include "cpu_src/grouped_plan.h"
+#include "cpu_src/kernels.h"
+#include "cpu_src/microkernels/grouped_tile.h"
+
+namespace convgrad::cpu {
+namespace {
+
+// Of the work that a call would be: no task of it is run.
+std::vector<int64_t> tasks_of(const Work& work) {
+  std::vector<int64_t> tasks;
+  for (const Phase& phase : work.phases) tasks.push_back(phase.tasks);
+  return tasks;
+}
+
+Work work_of(Op op, const ConvProblem& problem, Choice choice) {
+  if (op == Op::kFprop) return fprop(problem, choice, nullptr, nullptr, nullptr, nullptr);
+  if (op == Op::kDgrad) return dgrad(problem, choice, nullptr, nullptr, nullptr, nullptr);
+  return wgrad(problem, choice, nullptr, nullptr, nullptr, nullptr);
+}
+
+void add_activation_facts(const ActivationPlan& plan, Facts& facts) {
+  facts.emplace_back("tile_pixels", plan.tile_pixels());
+  facts.emplace_back("tile_channels", std::min(plan.panel_width(), plan.problem.group_out()));
+  facts.emplace_back("lanes_along", plan.lanes_are == LanesAre::kSources ? "sources" : "results");
+  facts.emplace_back("panels", plan.panels * plan.problem.groups);
+  facts.emplace_back("packed", plan.packed);
+  facts.emplace_back("boxes", plan.boxes());
+}
+
+void add_filter_facts(const FilterPlan& plan, Facts& facts) {
+  facts.emplace_back("tile_rows", (plan.rows + plan.tiles - 1) / plan.tiles);
+  facts.emplace_back("tile_channels", std::min(plan.panel_width(), plan.problem.group_out()));
+  facts.emplace_back("joined", plan.joined);
+  facts.emplace_back("panels", plan.panels * plan.problem.groups);
+  facts.emplace_back("partial_sums", plan.position_parts);
+}
+
+// fprop's and dgrad's tiles: pixels of the longest piece of a row, of one vector of channels.
+void add_grouped_tile(const GroupedPlan& plan, Facts& facts) {
+  int64_t longest = 0;
+  for (int64_t strip = 0; strip < plan.strips; ++strip) {
+    for (const StripPhase& phase : plan.phases_of(plan.strip(strip)))
+      longest = std::max(longest, phase.last - phase.first);
+  }
+  const int64_t most = CONVGRAD_FOR_ISA(plan.isa, grouped_tiles<float>()).most_pixels;
+  facts.emplace_back("tile_pixels", std::min(longest, most));
+  facts.emplace_back("tile_channels", std::min<int64_t>(plan.lanes, plan.problem.out_channels));
+}
+
+void add_grouped_facts(const GroupedPlan& plan, Facts& facts) {
+  facts.emplace_back("panels", plan.panels);
+  facts.emplace_back("strips", plan.strips);
+  facts.emplace_back("buffered_rows", plan.buffered_rows());
+}
+
+}  // namespace
+
+Facts plan_facts(Op op, const ConvProblem& problem, Choice choice) {
+  const Plan chosen = plan(op, problem, choice);
+  Facts facts = {{"kernel", kernel_name(chosen.kernel)}, {"reason", chosen.reason}};
+  if (chosen.kernel != Kernel::kDirect) facts.emplace_back("instruction_set", isa_name(choice.isa));
+  if (chosen.kernel == Kernel::kTiled || chosen.kernel == Kernel::kDot) {
+    const LanesAre lanes_are = chosen.kernel == Kernel::kDot ? LanesAre::kSources : LanesAre::kResults;
+    if (op == Op::kWgrad) {
+      add_filter_facts(FilterPlan(problem, choice.isa), facts);
+    } else if (op == Op::kDgrad) {
+      add_activation_facts(ActivationPlan(problem.transpose(), true, lanes_are, choice.isa), facts);
+    } else {
+      add_activation_facts(ActivationPlan(problem, false, lanes_are, choice.isa), facts);
+    }
+  }
+  if (chosen.kernel == Kernel::kGrouped) {
+    const bool transposed = op == Op::kDgrad;
+    const ConvProblem seen = transposed ? problem.transpose() : problem;
+    const GroupedPlan grouped(seen, transposed, choice.isa);
+    if (op != Op::kWgrad) add_grouped_tile(grouped, facts);
+    add_grouped_facts(grouped, facts);
+    if (op == Op::kWgrad) {
+      facts.emplace_back("partial_sums", grouped_wgrad_parts(seen));
+    } else {
+      facts.emplace_back("packed", !grouped_reads_in_place(seen, transposed));
+    }
+  }
+  facts.emplace_back("tasks", tasks_of(work_of(op, problem, choice)));
+  facts.emplace_back("workspace_bytes", conv_workspace_bytes(op, problem, choice));
+  return facts;
+}
+
+Facts plan_facts(const BiasProblem& problem, Choice choice) {
+  const bool direct = choice.kernel == Kernel::kDirect;
+  Facts facts = {{"kernel", direct ? "direct" : "vector"},
+                 {"reason", direct ? "asked for" : "rows of dy in whole vectors"}};
+  if (!direct) facts.emplace_back("instruction_set", isa_name(choice.isa));
+  facts.emplace_back("partial_sums", bgrad_tasks(problem));
+  facts.emplace_back("tasks", tasks_of(bgrad(problem, choice, nullptr, nullptr, nullptr)));
+  facts.emplace_back("workspace_bytes", bgrad_workspace_bytes(problem));
+  return facts;
+}
+
+}  // namespace convgrad::cpu

@@ -1,0 +1,43 @@
+// The bias gradient and pooling by the kernel that a call asks for: the formulas as they stand, or vectors.
+// An empty result needs no kernel, and none has to bear a size of zero there.
+#include "cpu_src/kernels.h"
+
+namespace convgrad::cpu {
+namespace {
+
+bool has_inputs(const PoolProblem& p) { return p.batch * p.inputs() * p.channels > 0; }
+bool has_outputs(const PoolProblem& p) { return p.batch * p.outputs() * p.channels > 0; }
+
+}  // namespace
+
+Work bgrad(const BiasProblem& problem, Choice choice, const void* dy, void* db, void* workspace) {
+  if (choice.kernel == Kernel::kDirect) return direct_bgrad(problem, dy, db, workspace);
+  return vector_bgrad(problem, choice.isa, dy, db, workspace);
+}
+
+Work max_pool(const PoolProblem& problem, Choice choice, const void* x, void* y, int32_t* position) {
+  if (!has_outputs(problem)) return {};
+  if (choice.kernel == Kernel::kDirect) return direct_max_pool(problem, x, y, position);
+  return vector_max_pool(problem, choice.isa, x, y, position);
+}
+
+Work max_pool_grad(const PoolProblem& problem, Choice choice, const void* dy, const int32_t* position,
+                   void* dx) {
+  if (!has_inputs(problem)) return {};
+  if (choice.kernel == Kernel::kDirect) return direct_max_pool_grad(problem, dy, position, dx);
+  return vector_max_pool_grad(problem, choice.isa, dy, position, dx);
+}
+
+Work avg_pool(const PoolProblem& problem, Choice choice, const void* x, void* y) {
+  if (!has_outputs(problem)) return {};
+  if (choice.kernel == Kernel::kDirect) return direct_avg_pool(problem, x, y);
+  return vector_avg_pool(problem, choice.isa, x, y);
+}
+
+Work avg_pool_grad(const PoolProblem& problem, Choice choice, const void* dy, void* dx) {
+  if (!has_inputs(problem)) return {};
+  if (choice.kernel == Kernel::kDirect) return direct_avg_pool_grad(problem, dy, dx);
+  return vector_avg_pool_grad(problem, choice.isa, dy, dx);
+}
+
+}  // namespace convgrad::cpu

@@ -1,0 +1,60 @@
+// The terms of one box' sums, in the order in which they are added.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <vector>
+
+#include "cpu_src/activation_plan.h"
+#include "cpu_src/microkernels/activation_tile.h"
+
+namespace convgrad::cpu {
+
+// In runs: segments [runs[j], runs[j + 1]) are added up before they join the rest.
+struct Terms {
+  std::vector<Segment> segments;
+  std::vector<int64_t> runs;
+  int64_t longest = 0;  // terms of the longest run
+};
+
+// A run has at most `most` terms. `filter_of` says where a tap, as a packed position, begins in the filter,
+// and filter_step is the step from one source channel to the next there. Where `joined`, neighbouring taps of
+// axis 2 lie next to each other in source and filter both, and become one segment.
+template <typename FilterOf>
+void list_terms(const ActivationPlan& plan, const Box& box, bool joined, int64_t most, Terms& terms,
+                const FilterOf& filter_of, int64_t filter_step) {
+  const ConvProblem& p = plan.problem;
+  const Region &r0 = *box.region[0], &r1 = *box.region[1], &r2 = *box.region[2];
+  const int64_t C = p.in_channels, row = p.axis[2].input * C, plane = p.axis[1].input * row;
+  const int64_t pieces = joined ? 1 : r2.taps, length = joined ? r2.taps * C : p.group_in();
+  terms.segments.clear();
+  terms.runs.assign(1, 0);
+  terms.longest = 0;
+  int64_t in_run = 0;
+  const auto end_run = [&] {
+    terms.longest = std::max(terms.longest, in_run);
+    terms.runs.push_back(static_cast<int64_t>(terms.segments.size()));
+    in_run = 0;
+  };
+  for (int64_t t0 = 0; t0 < r0.taps; ++t0) {
+    for (int64_t t1 = 0; t1 < r1.taps; ++t1) {
+      for (int64_t t2 = 0; t2 < pieces; ++t2) {
+        const int64_t tap =
+            ((r0.tap_first + t0) * p.axis[1].taps + r1.tap_first + t1) * p.axis[2].taps + r2.tap_first + t2;
+        const int64_t filter = filter_of(tap);
+        const int64_t source =
+            t0 * r0.tap_source_step * plane + t1 * r1.tap_source_step * row + t2 * r2.tap_source_step * C;
+        for (int64_t c = 0; c < length;) {
+          const int64_t part = std::min(length - c, most);
+          if (in_run + part > most) end_run();
+          terms.segments.push_back({source + c, filter + c * filter_step, part});
+          in_run += part;
+          c += part;
+        }
+      }
+    }
+  }
+  if (in_run > 0 || terms.runs.size() == 1) end_run();
+}
+
+}  // namespace convgrad::cpu

@@ -1,0 +1,180 @@
+// y[n,o,k] = sum over r, c of x[n,i,c] * w[r,c,k], tile by tile in registers; dgrad is the same over the
+// transposed problem.
+//
+// Results are taken in boxes, the products of one region an axis (regions.h): within a box every result meets
+// the same taps, so a tile of it needs no border and no test, and its pixels, which lie along one axis of the
+// box (or the batch), are a fixed step apart in source and result. Sums longer than a run are kept in the
+// result between runs, or beside it where it is stored narrower or part of a vector.
+#include <algorithm>
+#include <memory>
+#include <vector>
+
+#include "cpu_src/activation_plan.h"
+#include "cpu_src/kernels.h"
+#include "cpu_src/microkernels/activation_tile.h"
+#include "cpu_src/microkernels/rows.h"
+#include "cpu_src/packed_filter.h"
+#include "cpu_src/read_ahead.h"
+#include "cpu_src/terms.h"
+#include "ffi_src/dispatch.h"
+
+namespace convgrad::cpu {
+namespace {
+
+constexpr int64_t kRun = 512;  // terms that are added up one by one
+
+// One thread's hand: the space that a tile needs beside the registers.
+template <typename T>
+class TileRunner {
+ public:
+  using S = Sum<T>;
+
+  explicit TileRunner(const ActivationPlan& plan)
+      : plan_(plan),
+        tiles_(CONVGRAD_FOR_ISA(plan.isa, activation_tiles<S>())),
+        rows_(CONVGRAD_FOR_ISA(plan.isa, row_conversions<T>())),
+        result_bytes_(plan.problem.batch * plan.problem.outputs() * plan.problem.out_channels *
+                      static_cast<int64_t>(sizeof(T))),
+        sums_(kMaxTilePixels * kMaxTileVectors * tiles_.lanes) {}
+
+  // The tile's pixels from `source` and `result` on, channels of one panel.
+  void run(const Terms& terms, const Box& box, const T* source, const S* filter, int64_t filter_step,
+           T* result, int64_t pixels, int vectors, int64_t channels) {
+    const ActivationTile<S> tile = tiles_.tile[vectors][pixels];
+    const int64_t width = vectors * tiles_.lanes, result_step = box.result_step[box.along];
+    const bool in_place = std::is_same_v<T, S> && channels == width;
+    S* sums = sums_.data();
+    int64_t sums_step = width;
+    if constexpr (std::is_same_v<T, S>) {
+      if (in_place) sums = result, sums_step = result_step;
+    }
+    for (size_t run = 0; run + 1 < terms.runs.size(); ++run) {
+      const Segment* segments = terms.segments.data() + terms.runs[run];
+      const int64_t count = terms.runs[run + 1] - terms.runs[run];
+      const S* from;
+      int64_t source_step = box.source_step[box.along];
+      if constexpr (std::is_same_v<T, S>) {
+        from = source;
+      } else {
+        segments = widen(terms, segments, count, source, source_step, pixels);
+        from = widened_.data();
+        source_step = terms.longest;
+      }
+      tile(from, filter, segments, count, source_step, filter_step, sums, sums_step,
+           run > 0                                           ? Into::kAdd
+           : in_place && streams(result, result_step, terms) ? Into::kStream
+                                                             : Into::kSet);
+    }
+    if (!in_place) rows_.narrow(sums, sums_step, result, result_step, pixels, channels);
+  }
+
+ private:
+  // Results of a single run that are larger than the caches would only push out of them what is read again.
+  bool streams(const T* result, int64_t result_step, const Terms& terms) const {
+    constexpr int64_t kBeyondCache = 24 << 20;
+    const int64_t vector = tiles_.lanes * static_cast<int64_t>(sizeof(S));
+    return terms.runs.size() == 2 && result_bytes_ > kBeyondCache &&
+           reinterpret_cast<uintptr_t>(result) % vector == 0 &&
+           result_step * static_cast<int64_t>(sizeof(T)) % vector == 0;
+  }
+
+  // The run's sources, as they are summed; its segments move along.
+  const Segment* widen(const Terms& terms, const Segment* segments, int64_t count, const T* source,
+                       int64_t source_step, int64_t pixels) {
+    widened_.resize(kMaxTilePixels * terms.longest);
+    moved_.assign(segments, segments + count);
+    int64_t at = 0;
+    for (Segment& segment : moved_) {
+      rows_.widen(source + segment.source, source_step, widened_.data() + at, terms.longest, pixels,
+                  segment.length);
+      segment.source = at;
+      at += segment.length;
+    }
+    return moved_.data();
+  }
+
+  const ActivationPlan& plan_;
+  const ActivationTiles<S>& tiles_;
+  const RowConversions<T>& rows_;
+  const int64_t result_bytes_;
+  std::vector<S> sums_, widened_;
+  std::vector<Segment> moved_;
+};
+
+template <typename T>
+void run_task(const ActivationPlan& plan, int64_t task, const T* source, const Sum<T>* filter, T* result) {
+  const ConvProblem& p = plan.problem;
+  const ActivationTask range = plan.task(task);
+  TileRunner<T> runner(plan);
+  Terms terms;
+  for (int64_t at = range.first_tile; at < range.last_tile;) {
+    const Box box = plan.box_of(at);
+    const int64_t last = std::min(range.last_tile, box.first_tile + box.tiles);
+    // Sources that no tile before has read, and more of them than stay in a cache: the next tile's are asked
+    // for.
+    constexpr int64_t kBeyondCache = 16 << 20;
+    const bool reads_once =
+        p.taps() == 1 && box.region[0]->taps * box.region[1]->taps * box.region[2]->taps == 1 &&
+        p.batch * p.inputs() * p.in_channels * static_cast<int64_t>(sizeof(T)) > kBeyondCache;
+    for (int64_t panel = range.first_panel; panel < range.last_panel; ++panel) {
+      const int64_t group = panel / plan.panels, in_group = panel % plan.panels * plan.panel_width();
+      const int64_t channels = std::min(plan.panel_width(), p.group_out() - in_group);
+      const int vectors = static_cast<int>((channels + plan.lanes - 1) / plan.lanes);
+      const PanelRows rows = plan.panel_rows(group, in_group, vectors);
+      const bool joined = p.groups == 1 && box.region[2]->tap_source_step == 1;
+      list_terms(
+          plan, box, joined, kRun, terms, [&](int64_t tap) { return tap * p.group_in() * rows.step; },
+          rows.step);
+      for (int64_t tile = at; tile < last; ++tile) {
+        const TilePlace place = box.place(tile);
+        if (reads_once && panel == range.first_panel && tile + 1 < last) {
+          const TilePlace next = box.place(tile + 1);
+          prefetch_pixels<false>(source + next.source, box.source_step[box.along] * sizeof(T),
+                                 p.in_channels * sizeof(T), 0, next.pixels);
+        }
+        runner.run(terms, box, source + place.source + group * p.group_in(), filter + rows.first, rows.step,
+                   result + place.result + group * p.group_out() + in_group, place.pixels, vectors, channels);
+      }
+    }
+    at = last;
+  }
+}
+
+Work tiled_activation(const ConvProblem& problem, bool transposed, Isa isa, const void* source_data,
+                      const void* filter_data, void* result_data, void* workspace) {
+  return dispatch(problem.dtype, [&](auto stored) {
+    using T = typename decltype(stored)::type;
+    using S = Sum<T>;
+    const auto plan = std::make_shared<const ActivationPlan>(problem, transposed, LanesAre::kResults, isa);
+    const T* source = static_cast<const T*>(source_data);
+    const T* filter = static_cast<const T*>(filter_data);
+    T* result = static_cast<T*>(result_data);
+    S* packed = static_cast<S*>(workspace);
+    Work work;
+    if (plan->packed)
+      work.phases.push_back(
+          {packing_tasks(*plan), [=](int64_t task) { pack_filter(*plan, task, filter, packed); }});
+    work.phases.push_back({plan->tasks(), [=](int64_t task) {
+                             const S* read = packed;
+                             if constexpr (std::is_same_v<T, S>) {
+                               if (!plan->packed) read = filter;
+                             }
+                             run_task<T>(*plan, task, source, read, result);
+                           }});
+    return work;
+  });
+}
+
+}  // namespace
+
+Work tiled_fprop(const ConvProblem& problem, Isa isa, const void* x, const void* w, void* y,
+                 void* workspace) {
+  return tiled_activation(problem, false, isa, x, w, y, workspace);
+}
+
+Work tiled_dgrad(const ConvProblem& problem, Isa isa, const void* dy, const void* w, void* dx,
+                 void* workspace) {
+  return tiled_activation(problem.transpose(), true, isa, dy, w, dx, workspace);
+}
+
+}  // namespace convgrad::cpu

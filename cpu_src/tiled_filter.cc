@@ -1,0 +1,244 @@
+// dw[r,c,k] = sum over n, o of x[n,i,c] * dy[n,o,k], tile by tile in registers.
+//
+// A task takes some of the filter's tiles (units) through some blocks of positions. Of each block a panel of
+// dy is copied to where its rows are close together (and widened, and filled up to whole vectors); every unit
+// of the panel then runs over it, reading x where it is. Each tap has its own range of positions, so no
+// padding is multiplied. A block's sums are added to the task's own sums, and these are written when the last
+// block is done: into dw, or, where the positions are split as well, into partial sums that a second phase
+// adds up in order.
+#include <algorithm>
+#include <memory>
+#include <vector>
+
+#include "cpu_src/filter_plan.h"
+#include "cpu_src/kernels.h"
+#include "cpu_src/microkernels/filter_tile.h"
+#include "cpu_src/microkernels/rows.h"
+#include "cpu_src/staged_rows.h"
+#include "ffi_src/dispatch.h"
+
+namespace convgrad::cpu {
+namespace {
+
+// Where a line's row of y begins in the batch: n and positions along axes 0 and 1.
+struct Line {
+  int64_t n, o0, o1;
+};
+
+template <typename T>
+class FilterTaskRunner {
+ public:
+  using S = Sum<T>;
+
+  FilterTaskRunner(const FilterPlan& plan, const T* x, const T* dy)
+      : plan_(plan),
+        p_(plan.problem),
+        tiles_(CONVGRAD_FOR_ISA(plan.isa, filter_tiles<S>())),
+        rows_(CONVGRAD_FOR_ISA(plan.isa, row_conversions<T>())),
+        x_(x),
+        dy_(dy),
+        staged_x_(p_) {}
+
+  // Sums of units [first_unit, last_unit), a tile after the other, each as if its channels filled the panel.
+  const std::vector<S>& run(const FilterTask& task) {
+    sums_.assign((task.last_unit - task.first_unit) * tile_size(), S{0});
+    for (int64_t block = task.first_block; block < task.last_block; ++block) {
+      take(plan_.block(block));
+      for (int64_t at = task.first_unit; at < task.last_unit; ++at)
+        add_unit(plan_.unit(at), sums_.data() + (at - task.first_unit) * tile_size());
+    }
+    return sums_;
+  }
+
+  int64_t tile_size() const { return ((plan_.rows + plan_.tiles - 1) / plan_.tiles) * plan_.panel_width(); }
+
+ private:
+  static constexpr bool kAsStored = std::is_same_v<T, S>;
+
+  Line line_at(int64_t line) const {
+    const int64_t o1 = line % p_.axis[1].output, rest = line / p_.axis[1].output;
+    return {rest / p_.axis[0].output, rest % p_.axis[0].output, o1};
+  }
+
+  void take(const PositionBlock& block) {
+    block_ = block;
+    lines_.clear();
+    for (int64_t line = block.first_line; line < block.last_line; ++line) lines_.push_back(line_at(line));
+    group_ = panel_ = tap_ = kNone;
+  }
+
+  void add_unit(const FilterUnit& unit, S* sums) {
+    if (unit.group != group_ || unit.panel != panel_) take_panel(unit);
+    const int64_t tap = (unit.tap0 * p_.axis[1].taps + unit.tap1) * plan_.taps2() + unit.tap2;
+    if (tap != tap_) list_positions(unit, tap);
+    if (positions_.empty()) return;
+    const int vectors = plan_.panel_vectors(unit.panel);
+    tiles_.tile[vectors][unit.rows](x_rows() + unit.first_row, panel_dy_, positions_.data(),
+                                    static_cast<int64_t>(positions_.size()), count_, x_step_, dy_step_, sums);
+  }
+
+  // The block's dy, channels of one panel; and x where it cannot be read as it is.
+  void take_panel(const FilterUnit& unit) {
+    if (unit.group != group_ && stages_x()) stage_x(unit.group);
+    group_ = unit.group;
+    panel_ = unit.panel;
+    tap_ = kNone;
+    const int64_t width = plan_.panel_vectors(unit.panel) * plan_.lanes,
+                  channels = plan_.panel_channels(unit.panel);
+    const int64_t K = p_.out_channels, count = block_.last - block_.first, line_in_dy = p_.axis[2].output * K;
+    const T* from = dy_ + block_.first_line * line_in_dy + block_.first * K + unit.group * p_.group_out() +
+                    unit.panel * plan_.panel_width();
+    if constexpr (kAsStored) {
+      // Where few tiles share it the copy would not pay.
+      constexpr int64_t kFew = 8;
+      const int64_t sharing = p_.axis[0].taps * p_.axis[1].taps * plan_.taps2() * plan_.tiles;
+      if (channels == width && sharing < kFew) {
+        panel_dy_ = from;
+        dy_position_ = K;
+        dy_line_ = line_in_dy;
+        return;
+      }
+    }
+    dy_position_ = width;
+    dy_line_ = count * width;
+    staged_dy_.resize(lines_.size() * dy_line_);
+    if (channels != width) std::fill(staged_dy_.begin(), staged_dy_.end(), S{0});
+    for (size_t line = 0; line < lines_.size(); ++line)
+      rows_.widen(from + line * line_in_dy, K, staged_dy_.data() + line * dy_line_, width, count, channels);
+    panel_dy_ = staged_dy_.data();
+  }
+
+  bool stages_x() const { return !kAsStored || plan_.joined; }
+
+  void stage_x(int64_t group) {
+    staged_x_.clear(block_.first, block_.last);
+    for (const Line& line : lines_) {
+      for (int64_t tap0 = 0; tap0 < p_.axis[0].taps; ++tap0) {
+        for (int64_t tap1 = 0; tap1 < p_.axis[1].taps; ++tap1) {
+          const int64_t row = input_row(line, tap0, tap1);
+          if (row != kNone) staged_x_.want(row);
+        }
+      }
+    }
+    staged_x_.fill(x_ + group * p_.group_in(), rows_);
+  }
+
+  // The row of x, of all in the batch, that two taps tie to a line, or kNone.
+  int64_t input_row(const Line& line, int64_t tap0, int64_t tap1) const {
+    const int64_t i0 = plan_.input_at[0][tap0 * p_.axis[0].output + line.o0];
+    const int64_t i1 = plan_.input_at[1][tap1 * p_.axis[1].output + line.o1];
+    if (i0 == kNone || i1 == kNone) return kNone;
+    return (line.n * p_.axis[0].input + i0) * p_.axis[1].input + i1;
+  }
+
+  // The block's positions that the unit's tap ties, where x and dy now are.
+  void list_positions(const FilterUnit& unit, int64_t tap) {
+    tap_ = tap;
+    positions_.clear();
+    // Joined taps meet every output, over x with its padding.
+    const TapRange r2 = plan_.joined
+                            ? TapRange{0, 1, -p_.axis[2].pad_lo, p_.axis[2].stride, p_.axis[2].output}
+                            : tap_range(p_.axis[2], unit.tap2);
+    const auto index_from = [&](int64_t o) {
+      return std::clamp<int64_t>((o - r2.output_first + r2.output_step - 1) / r2.output_step, 0, r2.count);
+    };
+    const int64_t first = index_from(block_.first);
+    count_ = index_from(block_.last) - first;
+    const int64_t position = stages_x() ? p_.group_in() : p_.in_channels;
+    x_step_ = r2.input_step * position;
+    dy_step_ = r2.output_step * dy_position_;
+    if (count_ == 0) return;
+    const int64_t input = r2.input_first + r2.input_step * first;
+    const int64_t dy = (r2.output_first + r2.output_step * first - block_.first) * dy_position_;
+    for (size_t line = 0; line < lines_.size(); ++line) {
+      const int64_t row = input_row(lines_[line], unit.tap0, unit.tap1);
+      if (row == kNone) continue;
+      const int64_t x = stages_x() ? staged_x_.place(row) + (input - staged_x_.first()) * position
+                                   : (row * p_.axis[2].input + input) * position + group_ * p_.group_in();
+      positions_.push_back({x, static_cast<int64_t>(line) * dy_line_ + dy});
+    }
+  }
+
+  const S* x_rows() const {
+    if constexpr (kAsStored) {
+      if (!stages_x()) return x_;
+    }
+    return staged_x_.data();
+  }
+
+  const FilterPlan& plan_;
+  const ConvProblem& p_;
+  const FilterTiles<S>& tiles_;
+  const RowConversions<T>& rows_;
+  const T *x_, *dy_;
+  std::vector<S> sums_, staged_dy_;
+  StagedRows<T> staged_x_;
+
+  // What the units of a block share, as far as it is prepared.
+  PositionBlock block_{};
+  std::vector<Line> lines_;
+  int64_t group_ = kNone, panel_ = kNone, tap_ = kNone;
+  const S* panel_dy_ = nullptr;
+  int64_t dy_position_ = 0, dy_line_ = 0;  // elements from one position, or line, to the next
+  std::vector<PositionRow> positions_;
+  int64_t count_ = 0, x_step_ = 0, dy_step_ = 0;
+};
+
+// The task's sums to where they belong: in rows of `channels` numbers, K apart.
+template <typename T>
+void write(const FilterPlan& plan, const FilterTask& task, const Sum<T>* sums, int64_t tile_size, T* to,
+           const RowConversions<T>& rows) {
+  const ConvProblem& p = plan.problem;
+  for (int64_t at = task.first_unit; at < task.last_unit; ++at, sums += tile_size) {
+    const FilterUnit unit = plan.unit(at);
+    const int64_t tap = (unit.tap0 * p.axis[1].taps + unit.tap1) * plan.taps2() + unit.tap2;
+    T* to_unit = to + (tap * plan.rows + unit.first_row) * p.out_channels + unit.group * p.group_out() +
+                 unit.panel * plan.panel_width();
+    rows.narrow(sums, plan.panel_vectors(unit.panel) * plan.lanes, to_unit, p.out_channels, unit.rows,
+                plan.panel_channels(unit.panel));
+  }
+}
+
+}  // namespace
+
+Work tiled_wgrad(const ConvProblem& problem, Isa isa, const void* x_data, const void* dy_data, void* dw_data,
+                 void* workspace) {
+  return dispatch(problem.dtype, [&](auto stored) {
+    using T = typename decltype(stored)::type;
+    using S = Sum<T>;
+    const auto plan = std::make_shared<const FilterPlan>(problem, isa);
+    const T* x = static_cast<const T*>(x_data);
+    const T* dy = static_cast<const T*>(dy_data);
+    T* dw = static_cast<T*>(dw_data);
+    S* partial = static_cast<S*>(workspace);
+    const int64_t size = problem.taps() * problem.group_in() * problem.out_channels,
+                  parts = plan->position_parts;
+    Work work;
+    work.phases.push_back({plan->tasks(), [=](int64_t index) {
+                             const FilterTask task = plan->task(index);
+                             FilterTaskRunner<T> runner(*plan, x, dy);
+                             const S* sums = runner.run(task).data();
+                             if (parts == 1) {
+                               write<T>(*plan, task, sums, runner.tile_size(), dw,
+                                        CONVGRAD_FOR_ISA(plan->isa, row_conversions<T>()));
+                             } else {
+                               write<S>(*plan, task, sums, runner.tile_size(),
+                                        partial + index / plan->unit_parts * size,
+                                        CONVGRAD_FOR_ISA(plan->isa, row_conversions<S>()));
+                             }
+                           }});
+    if (parts > 1) {
+      constexpr int64_t kPiece = 4096;
+      work.phases.push_back({(size + kPiece - 1) / kPiece, [=](int64_t piece) {
+                               const auto& rows = CONVGRAD_FOR_ISA(plan->isa, row_conversions<T>());
+                               const int64_t first = piece * kPiece, count = std::min(kPiece, size - first);
+                               for (int64_t part = 1; part < parts; ++part)
+                                 rows.add(partial + part * size + first, 0, partial + first, 0, 1, count);
+                               rows.narrow(partial + first, 0, dw + first, 0, 1, count);
+                             }});
+    }
+    return work;
+  });
+}
+
+}  // namespace convgrad::cpu

@@ -1,0 +1,36 @@
+// What the program does: each function tries its kernels on every problem whose name contains `filter`.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "cpu_src/plan.h"
+#include "cpu_src/work.h"
+#include "tests/cpu_kernels/report.h"
+
+namespace convgrad::test {
+
+void check_convolutions(Report&, const std::string& filter);
+void check_bgrad(Report&, const std::string& filter);
+void check_pooling(Report&, const std::string& filter);
+
+// The kernels of pooling and bgrad.
+struct NamedChoice {
+  std::string name;
+  cpu::Choice choice;
+};
+inline std::vector<NamedChoice> direct_and_vector() {
+  std::vector<NamedChoice> choices = {{"direct.plain", {cpu::Kernel::kDirect, cpu::Isa::kPlain}}};
+  for (const cpu::Isa isa : cpu::supported_isas())
+    choices.push_back({std::string("vector.") + cpu::isa_name(isa), {cpu::Kernel::kAuto, isa}});
+  return choices;
+}
+
+// Tasks of a phase may come in any order: the last first, if wanted.
+inline void run(const cpu::Work& work, bool backwards) {
+  for (const cpu::Phase& phase : work.phases) {
+    for (int64_t task = 0; task < phase.tasks; ++task) phase.run(backwards ? phase.tasks - 1 - task : task);
+  }
+}
+
+}  // namespace convgrad::test

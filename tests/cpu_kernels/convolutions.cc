@@ -1,0 +1,120 @@
+// fprop, dgrad and wgrad: every kernel on every instruction set, against the direct kernels in float64.
+#include <stdexcept>
+
+#include "cpu_src/kernels.h"
+#include "ffi_src/dispatch.h"
+#include "tests/cpu_kernels/checks.h"
+#include "tests/cpu_kernels/problems.h"
+
+namespace convgrad::test {
+namespace {
+
+using cpu::Choice;
+using cpu::Isa;
+using cpu::Kernel;
+using cpu::Op;
+
+struct NamedOp {
+  Op op;
+  const char* name;
+};
+constexpr NamedOp kOps[] = {{Op::kFprop, "fprop"}, {Op::kDgrad, "dgrad"}, {Op::kWgrad, "wgrad"}};
+
+// An op's two operands and its result: numbers of each.
+struct Sizes {
+  int64_t a, b, result;
+  int64_t length;  // products in one sum
+};
+Sizes sizes(Op op, const ConvProblem& p) {
+  const int64_t x = p.batch * p.inputs() * p.in_channels, y = p.batch * p.outputs() * p.out_channels,
+                w = p.taps() * p.group_in() * p.out_channels;
+  if (op == Op::kFprop) return {x, w, y, p.taps() * p.group_in()};
+  if (op == Op::kDgrad) return {y, w, x, p.taps() * p.group_out()};
+  return {x, y, w, p.batch * p.outputs()};
+}
+
+cpu::Work work(Op op, const ConvProblem& p, Choice choice, const void* a, const void* b, void* result,
+               void* workspace) {
+  if (op == Op::kFprop) return cpu::fprop(p, choice, a, b, result, workspace);
+  if (op == Op::kDgrad) return cpu::dgrad(p, choice, a, b, result, workspace);
+  return cpu::wgrad(p, choice, a, b, result, workspace);
+}
+
+std::vector<double> direct_sums(Op op, ConvProblem p, const std::vector<double>& a,
+                                const std::vector<double>& b) {
+  p.dtype = DType::kF64;
+  std::vector<double> result(sizes(op, p).result);
+  run(work(op, p, {Kernel::kDirect, Isa::kPlain}, a.data(), b.data(), result.data(), nullptr), false);
+  return result;
+}
+
+std::vector<double> absolute(std::vector<double> values) {
+  for (double& value : values) value = std::abs(value);
+  return values;
+}
+
+bool serves(Op op, const ConvProblem& p, Choice choice) {
+  try {
+    cpu::plan(op, p, choice);
+    return true;
+  } catch (const std::invalid_argument&) {
+    return false;
+  }
+}
+
+template <typename T>
+void check_op(Report& report, const std::string& problem_name, ConvProblem p, NamedOp op) {
+  p.dtype = kDType<T>;
+  const Sizes count = sizes(op.op, p);
+  const Guarded<T> a(count.a, 1), b(count.b, 2);
+  const std::vector<double> exact_a = a.doubles(), exact_b = b.doubles();
+  const Expected expected{direct_sums(op.op, p, exact_a, exact_b),
+                          direct_sums(op.op, p, absolute(exact_a), absolute(exact_b)), count.length};
+  for (const Isa isa : cpu::supported_isas()) {
+    for (const Kernel kernel : cpu::kKernels) {
+      if (kernel == Kernel::kDirect && isa != Isa::kPlain) continue;  // it has one form only
+      const Choice choice{kernel, isa};
+      if (!serves(op.op, p, choice)) continue;
+      const std::string name = std::string(cpu::kernel_name(kernel)) + "." + cpu::isa_name(isa);
+      const std::string what =
+          std::string(op.name) + " of \"" + problem_name + "\", " + dtype_name(p.dtype) + ", " + name;
+      // Once in order and once from the last task to the first, over other memory: the same bits.
+      Guarded<T> result(count.result), again(count.result);
+      for (Guarded<T>* to : {&result, &again}) {
+        Guarded<unsigned char> workspace(cpu::conv_workspace_bytes(op.op, p, choice));
+        run(work(op.op, p, choice, a.data(), b.data(), to->data(), workspace.data()), to == &again);
+        report.expect_intact(what, *to);
+        report.expect_intact(what + ", workspace", workspace);
+      }
+      report.expect_close(what, result, expected);
+      if (!(result == again)) report.fail(what, "other bits where tasks come in another order");
+      report.tried(std::string(op.name) + " " + name);
+    }
+  }
+}
+
+}  // namespace
+
+void check_convolutions(Report& report, const std::string& filter) {
+  for (const auto& [name, problem] : conv_problems()) {
+    if (name.find(filter) == std::string::npos) continue;
+    for (const NamedOp op : kOps) {
+      for (const DType dtype : {DType::kF32, DType::kF64, DType::kBF16, DType::kF16}) {
+        dispatch(dtype, [&, name = name, problem = problem](auto stored) {
+          check_op<typename decltype(stored)::type>(report, name, problem, op);
+        });
+      }
+    }
+  }
+  // A kernel that serves nothing is not tested.
+  if (!filter.empty()) return;
+  for (const Isa isa : cpu::supported_isas()) {
+    for (const Kernel kernel : cpu::kKernels) {
+      if (kernel == Kernel::kDirect && isa != Isa::kPlain) continue;
+      const std::string name = std::string(cpu::kernel_name(kernel)) + "." + cpu::isa_name(isa);
+      if (report.tries("fprop " + name) == 0) report.fail(name, "serves fprop of no problem");
+    }
+  }
+}
+
+}  // namespace convgrad::test

@@ -1,0 +1,101 @@
+#include "tests/cpu_kernels/problems.h"
+
+#include <algorithm>
+
+namespace convgrad::test {
+namespace {
+
+ConvProblem conv(int64_t batch, int64_t in_channels, int64_t out_channels, int64_t groups,
+                 std::vector<Axis> axes) {
+  ConvProblem problem;
+  problem.batch = batch;
+  problem.in_channels = in_channels;
+  problem.out_channels = out_channels;
+  problem.groups = groups;
+  std::copy(axes.begin(), axes.end(), problem.axis + kAxes - axes.size());
+  return problem;
+}
+
+}  // namespace
+
+Axis axis(int64_t input, int64_t taps, Steps steps) {
+  const auto dilated = [](int64_t size, int64_t dilation) {
+    return size == 0 ? 0 : (size - 1) * dilation + 1;
+  };
+  const int64_t span = dilated(input, steps.input_dilation) + steps.pad_lo + steps.pad_hi;
+  const int64_t window = dilated(taps, steps.filter_dilation);
+  const int64_t output = span < window ? 0 : (span - window) / steps.stride + 1;
+  return {input, taps, output, steps.stride, steps.pad_lo, steps.input_dilation, steps.filter_dilation};
+}
+
+std::vector<NamedProblem> conv_problems() {
+  std::vector<NamedProblem> problems = {
+      {"1d", conv(2, 3, 5, 1, {axis(19, 3, {1, 1, 1})})},
+      {"1d stride 3", conv(2, 8, 16, 1, {axis(23, 4, {3, 1, 2})})},
+      {"1d dilated", conv(1, 16, 12, 1, {axis(30, 5, {1, 8, 0, 1, 2})})},
+      {"1d both dilations", conv(2, 3, 17, 1, {axis(7, 4, {2, 3, 2, 3, 2})})},
+      {"1d long", conv(1, 2, 3, 1, {axis(700, 5, {1, 2, 2})})},
+      {"1x1", conv(3, 33, 18, 1, {axis(5, 1), axis(6, 1)})},
+      {"1x1 stride 2", conv(2, 20, 7, 1, {axis(5, 1, {2}), axis(6, 1, {2})})},
+      {"2d", conv(2, 16, 32, 1, {axis(7, 3, {1, 1, 1}), axis(9, 3, {1, 1, 1})})},
+      {"2d stride 2", conv(2, 5, 24, 1, {axis(9, 3, {2, 0, 1}), axis(8, 3, {2, 1, 1})})},
+      {"2d stride past the filter", conv(1, 4, 6, 1, {axis(11, 2, {3}), axis(10, 1, {4})})},
+      {"2d asymmetric padding", conv(1, 6, 9, 1, {axis(5, 3, {1, 0, 2}), axis(6, 2, {1, 3, 1})})},
+      {"2d padding past the filter", conv(1, 3, 4, 1, {axis(3, 2, {2, 4, 5}), axis(4, 3, {2, 3, 6})})},
+      {"2d cropped", conv(1, 5, 4, 1, {axis(8, 3, {1, -1, 0}), axis(9, 3, {1, 1, -2})})},
+      {"2d filter past the input", conv(2, 4, 5, 1, {axis(3, 5, {1, 2, 2}), axis(2, 4, {1, 2, 2})})},
+      {"2d one output", conv(3, 7, 6, 1, {axis(4, 4), axis(5, 5)})},
+      {"2d both dilations", conv(1, 5, 7, 1, {axis(5, 3, {2, 3, 2, 3, 2}), axis(4, 2, {3, 1, 4, 2, 3})})},
+      {"2d transposed", conv(2, 18, 10, 1, {axis(4, 4, {1, 2, 2, 2}), axis(5, 4, {1, 2, 2, 2})})},
+      {"2d three channels in", conv(1, 3, 40, 1, {axis(12, 7, {2, 3, 3}), axis(13, 7, {2, 3, 3})})},
+      {"2d three channels out", conv(1, 50, 3, 1, {axis(6, 3, {1, 1, 1}), axis(7, 3, {1, 1, 1})})},
+      {"2d one channel", conv(2, 1, 1, 1, {axis(6, 3, {1, 1, 1}), axis(40, 3, {1, 1, 1})})},
+      {"2d groups", conv(2, 12, 18, 3, {axis(5, 3, {1, 1, 1}), axis(7, 3, {1, 1, 1})})},
+      {"2d many groups", conv(1, 64, 64, 16, {axis(5, 3, {1, 1, 1}), axis(7, 3, {1, 1, 1})})},
+      {"2d groups stride", conv(1, 16, 8, 4, {axis(8, 3, {2, 1, 1}), axis(9, 3, {2, 1, 1})})},
+      {"2d groups dilated", conv(2, 10, 15, 5, {axis(9, 3, {1, 2, 2, 1, 2}), axis(6, 2, {1, 3, 0, 2, 3})})},
+      {"2d wide groups", conv(1, 66, 100, 2, {axis(3, 2), axis(6, 2)})},
+      {"depthwise", conv(2, 37, 37, 37, {axis(7, 3, {1, 1, 1}), axis(9, 3, {1, 1, 1})})},
+      {"depthwise stride", conv(1, 32, 32, 32, {axis(8, 3, {2, 0, 1}), axis(11, 5, {3, 2, 2})})},
+      {"depthwise 7x7", conv(1, 19, 19, 19, {axis(9, 7, {1, 3, 3}), axis(10, 7, {1, 3, 3})})},
+      {"depthwise twice", conv(1, 9, 18, 9, {axis(6, 3), axis(7, 3)})},
+      {"depthwise 1d dilated", conv(2, 20, 20, 20, {axis(33, 5, {1, 4, 4, 1, 2})})},
+      {"depthwise transposed", conv(1, 6, 6, 6, {axis(4, 4, {1, 2, 2, 2}), axis(5, 4, {1, 2, 2, 2})})},
+      {"3d", conv(1, 7, 11, 1, {axis(4, 3, {1, 1, 1}), axis(5, 2), axis(6, 3, {1, 1, 1})})},
+      {"3d all",
+       conv(2, 4, 6, 2,
+            {axis(3, 2, {2, 1, 2, 1, 2}), axis(4, 3, {1, 2, 0, 2, 1}), axis(4, 2, {2, 3, 3, 3, 2})})},
+      {"3d depthwise", conv(1, 17, 17, 17, {axis(4, 3, {1, 1, 1}), axis(5, 3, {2, 1, 1}), axis(6, 3)})},
+      // More than one task, panel, run of terms and partial sum.
+      {"tasks", conv(4, 40, 72, 1, {axis(13, 3, {1, 1, 1}), axis(14, 3, {1, 1, 1})})},
+      {"tasks of 1x1", conv(2, 600, 130, 1, {axis(6, 1), axis(7, 1)})},
+      {"tasks stride 2", conv(6, 16, 96, 1, {axis(20, 3, {2, 1, 1}), axis(22, 3, {2, 1, 1})})},
+      {"tasks over rows", conv(8, 3, 8, 1, {axis(60, 3, {1, 1, 1}), axis(64, 3, {1, 1, 1})})},
+      {"tasks depthwise", conv(6, 48, 48, 48, {axis(40, 3, {1, 1, 1}), axis(42, 3, {1, 1, 1})})},
+      {"tasks groups", conv(3, 64, 64, 8, {axis(24, 3, {1, 1, 1}), axis(25, 3, {1, 1, 1})})},
+      {"long sums", conv(1, 4700, 2, 1, {axis(2, 1), axis(3, 2, {1, 1, 0})})},
+      // Nothing to read, to write, or to sum over.
+      {"no batch", conv(0, 8, 8, 1, {axis(5, 3), axis(5, 3)})},
+      {"no input", conv(2, 4, 5, 1, {axis(0, 3, {1, 2, 3}), axis(4, 3)})},
+      {"no output", conv(2, 4, 5, 1, {axis(2, 3), axis(4, 3)})},
+      {"no input channels", conv(2, 0, 5, 1, {axis(4, 3), axis(4, 3)})},
+      {"no output channels", conv(2, 5, 0, 1, {axis(4, 3), axis(4, 3)})},
+      {"no space", conv(3, 20, 9, 1, {})},
+  };
+  // Tails of channels: around the lanes and panels of every instruction set.
+  for (const int64_t channels : {1, 2, 4, 7, 8, 15, 16, 17, 31, 33, 48, 63, 65, 129}) {
+    problems.push_back({"channels in " + std::to_string(channels),
+                        conv(1, channels, 20, 1, {axis(3, 2), axis(9, 3, {1, 1, 1})})});
+    problems.push_back({"channels out " + std::to_string(channels),
+                        conv(1, 20, channels, 1, {axis(3, 2), axis(9, 3, {1, 1, 1})})});
+    problems.push_back({"depthwise channels " + std::to_string(channels),
+                        conv(1, channels, channels, channels, {axis(3, 2), axis(9, 3, {1, 1, 1})})});
+  }
+  // Tails of pixels: rows as long as every tile, and one more than the longest.
+  for (int64_t pixels = 1; pixels <= 30; ++pixels) {
+    problems.push_back({"pixels " + std::to_string(pixels), conv(1, 4, 16, 1, {axis(pixels, 3, {1, 1, 1})})});
+  }
+  return problems;
+}
+
+}  // namespace convgrad::test

@@ -1,0 +1,23 @@
+// The convolutions that kernels are tried on.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "ffi_src/problem.h"
+
+namespace convgrad::test {
+
+struct NamedProblem {
+  std::string name;
+  ConvProblem problem;  // of any dtype
+};
+std::vector<NamedProblem> conv_problems();
+
+struct Steps {
+  int64_t stride = 1, pad_lo = 0, pad_hi = 0, input_dilation = 1, filter_dilation = 1;
+};
+// The outputs are those that fit.
+Axis axis(int64_t input, int64_t taps, Steps = {});
+
+}  // namespace convgrad::test

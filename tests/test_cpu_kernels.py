@@ -1,0 +1,162 @@
+"""Every CPU kernel by name, on every instruction set of this machine, over every problem that it serves."""
+
+import functools
+
+import conv_cases
+import jax
+import numpy as np
+import pytest
+from conv_cases import NDHWC, NHWC, NWC, ConvCase
+from lax_answers import exact_conv
+from tolerance import assert_within, sum_bound
+
+from jax_convgrad import ffi
+from jax_convgrad.geometry import Axis, ConvGeometry
+from jax_convgrad.problem import dimensions
+
+CPU = ffi.backends["cpu"]
+ISAS = CPU.module.instruction_sets()
+DTYPES = ("float32", "float64", "bfloat16", "float16")
+
+# Groups of every size beside a vector's lanes, channel counts with tails, and every step that an axis has.
+GROUPS = (
+    ConvCase("lanes_3_3", (2, 6, 19, 21), (3, 3, 3, 21), 1, "SAME", groups=7, order=NHWC),
+    ConvCase("lanes_5_5", (1, 5, 33, 35), (2, 3, 5, 35), 1, ((1, 0), (1, 1)), groups=7, order=NHWC),
+    ConvCase("lanes_7_7", (2, 9, 8, 21), (3, 3, 7, 21), 2, "SAME", groups=3, order=NHWC),
+    ConvCase("lanes_4_4", (1, 6, 7, 48), (3, 3, 4, 48), 1, "SAME", groups=12, order=NHWC),
+    ConvCase("lanes_2_2", (1, 7, 5, 34), (3, 3, 2, 34), (1, 2), "SAME", 1, (2, 1), groups=17, order=NHWC),
+    ConvCase("lanes_8_8", (1, 4, 5, 24), (3, 1, 8, 24), 1, "SAME", groups=3, order=NHWC),
+    ConvCase("lanes_1_2", (2, 5, 6, 19), (3, 3, 1, 38), 1, "SAME", groups=19, order=NHWC),
+    ConvCase("lanes_1_3", (1, 8, 9, 11), (3, 3, 1, 33), 2, "SAME", groups=11, order=NHWC),
+    ConvCase("lanes_2_1", (1, 6, 7, 38), (3, 3, 2, 19), 1, "SAME", groups=19, order=NHWC),
+    ConvCase("lanes_3_1", (2, 7, 6, 33), (3, 2, 3, 11), (2, 1), "VALID", groups=11, order=NHWC),
+    ConvCase("lanes_4_6", (1, 5, 5, 12), (3, 3, 4, 18), 1, "SAME", groups=3, order=NHWC),
+    ConvCase("depthwise_whole", (2, 9, 31, 32), (3, 3, 1, 32), 1, "SAME", groups=32, order=NHWC),
+    ConvCase("depthwise_7x7", (2, 7, 7, 48), (7, 7, 1, 48), 1, "SAME", groups=48, order=NHWC),
+    ConvCase("depthwise_s2", (1, 13, 12, 33), (3, 3, 1, 33), 2, "SAME", groups=33, order=NHWC),
+    ConvCase("depthwise_s3_d2", (1, 19, 17, 16), (3, 3, 1, 16), 3, "SAME", 1, 2, groups=16, order=NHWC),
+    ConvCase("depthwise_up", (1, 5, 6, 20), (4, 4, 1, 20), 1, ((2, 2), (2, 2)), 2, groups=20, order=NHWC),
+    ConvCase("depthwise_all_steps", (2, 6, 5, 17), (3, 4, 1, 17), (3, 2), ((2, 3), (4, 1)), (2, 3), (2, 1),
+             groups=17, order=NHWC),
+    ConvCase("depthwise_cropped", (1, 9, 40, 18), (3, 3, 1, 18), 1, ((-1, 2), (-3, -4)), groups=18,
+             order=NHWC),
+    ConvCase("depthwise_far_padding", (1, 3, 4, 16), (3, 3, 1, 16), 2, ((5, 4), (7, 6)), groups=16,
+             order=NHWC),
+    ConvCase("depthwise_1x1", (2, 3, 5, 37), (1, 1, 1, 37), groups=37, order=NHWC),
+    ConvCase("depthwise_1d", (2, 150, 20), (5, 1, 20), 1, "SAME", groups=20, order=NWC),
+    ConvCase("depthwise_1d_dilated", (1, 90, 16), (3, 1, 16), 1, ((16, 0),), 1, 8, groups=16, order=NWC),
+    ConvCase("groups_1d_long", (1, 40, 12), (150, 4, 12), 1, ((75, 74),), groups=3, order=NWC),
+    ConvCase("groups_column", (2, 40, 1, 12), (3, 1, 3, 12), 1, "SAME", groups=4, order=NHWC),
+    ConvCase("groups_3d", (1, 4, 5, 6, 6), (3, 2, 3, 3, 6), (1, 2, 1), "SAME", groups=2, order=NDHWC),
+    ConvCase("depthwise_3d", (1, 3, 4, 9, 19), (2, 3, 3, 1, 19), 1, "SAME", groups=19, order=NDHWC),
+)  # fmt: skip
+
+# As conv_cases.py has it, a batch group is a feature group of another order, which Python makes of it.
+CASES = tuple(case for case in conv_cases.CASES if case.batch_groups == 1) + GROUPS
+
+
+def is_grouped(case):
+    """What "grouped" says that it serves, for f32."""
+    _, w_order, _ = case.to_canonical
+    group_in, features = (case.w[d] for d in w_order[-2:])
+    return case.groups > 1 and max(group_in, features // case.groups) <= 8
+
+
+def kernels(case):
+    families = ("tiled", "dot", "grouped") if is_grouped(case) else ("tiled", "dot")
+    return ["direct", *(f"{family}.{isa}" for family in families for isa in ISAS)]
+
+
+@pytest.fixture
+def platforms():
+    """Names under which ffi.py finds the CPU's kernels, one each."""
+    added = {}
+
+    def platform(kernel):
+        if kernel not in added:
+            added[kernel] = f"cpu {kernel}"
+            ffi.backends[added[kernel]] = ffi.Backend(CPU.module, CPU.prefix, kernel)
+        return added[kernel]
+
+    yield platform
+    for name in added.values():
+        del ffi.backends[name]
+
+
+def geometry_of(case):
+    axes = (
+        Axis(a.input, a.taps, a.output, a.stride, a.pad_lo, a.input_dilation, a.filter_dilation)
+        for a in case.axes
+    )
+    return ConvGeometry(tuple(axes), case.groups)
+
+
+def run_all(case, names, arrays, platforms):
+    """y, dx and dw by every kernel in every dtype, in one program: compiling is what takes the time."""
+    geometry = geometry_of(case)
+    dims = dimensions(case.x, case.w, case.order, ("x", "w"))
+
+    @jax.jit
+    def run(arrays):
+        results = {}
+        for dtype, (x, w, dy) in arrays.items():
+            for name in names:
+                on = platforms(name)
+                results[dtype, name] = {
+                    "y": ffi.fprop(on, x, w, case.y, geometry, dims),
+                    "dx": ffi.dgrad(on, dy, w, case.x, geometry, dims),
+                }
+                if not name.startswith("dot"):
+                    results[dtype, name]["dw"] = ffi.wgrad(on, x, dy, case.w, geometry, dims)
+        return results
+
+    return run(arrays)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_kernel(case, platforms):
+    arrays = {dtype: case.arrays(dtype) for dtype in DTYPES}
+    for (dtype, name), results in run_all(case, kernels(case), arrays, platforms).items():
+        exact, magnitude = exact_conv(case, dtype)
+        for what, actual in results.items():
+            assert actual.dtype == dtype
+            bound = sum_bound(dtype, case.sum_lengths[what], magnitude[what], exact[what])
+            assert_within(actual, exact[what], bound, f"{what} by {name} in {dtype}")
+
+
+def test_grouped_refuses(platforms):
+    """One group, and a group larger than a vector, which it says."""
+    for name in ("2d_channels_last", "2d_past_tile_groups"):
+        case = conv_cases.BY_NAME[name]
+        with pytest.raises(ValueError, match='"grouped" serves'):
+            run_all(case, ["grouped"], {"float32": case.arrays("float32")}, platforms)
+
+
+def test_dot_refuses_wgrad(platforms):
+    case = conv_cases.BY_NAME["1d"]
+    x, _, dy = case.arrays("float32")
+    dims = dimensions(case.x, case.w, case.order, ("x", "w"))
+    with pytest.raises(ValueError, match='"dot" serves fprop and dgrad'):
+        ffi.wgrad(platforms("dot"), x, dy, case.w, geometry_of(case), dims)
+
+
+@functools.cache
+def past_the_cache():
+    """A problem whose tasks split every sum, with integers in it, so that each of them is exact in f32."""
+    case = ConvCase("past_the_cache", (4, 100, 60, 48), (3, 3, 2, 48), 1, "SAME", groups=24, order=NHWC)
+    random = np.random.default_rng(0)
+    x, w, dy = (random.integers(-2, 3, shape).astype(np.float32) for shape in (case.x, case.w, case.y))
+    return case, (x, w, dy), case.reference(x, w, dy)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_grouped_in_parts(platforms, isa):
+    case, arrays, exact = past_the_cache()
+    name = f"grouped.{isa}"
+    axes = [(a.input, a.taps, a.output, a.stride, a.pad_lo, 1, 1) for a in case.axes]
+    sizes = {"batch": 4, "in_channels": 48, "out_channels": 48, "groups": 24, "axes": axes}
+    workspace = CPU.module.conv_workspace_bytes(op="wgrad", kernel=name, dtype="float32", **sizes)
+    assert workspace >= 2 * arrays[1].nbytes, "positions are to be split among tasks"
+    assert workspace <= 0.05 * (arrays[0].nbytes + arrays[2].nbytes)
+    for what, actual in run_all(case, [name], {"float32": arrays}, platforms)["float32", name].items():
+        np.testing.assert_array_equal(actual, exact[what], err_msg=what)

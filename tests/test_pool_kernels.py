@@ -1,0 +1,190 @@
+"""Pooling's and the bias gradient's vector kernels on every instruction set, held against the direct ones."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import reference
+from tolerance import assert_within, sum_bound
+
+from jax_convgrad import ffi
+from jax_convgrad.geometry import Axis
+
+KERNELS = [f"auto.{isa}" for isa in ffi.backends["cpu"].module.instruction_sets()]
+DTYPES = ["float32", "float64", "bfloat16", "float16"]
+
+
+def axes_of(*columns):
+    """(input, taps, stride, pad_lo, pad_hi, filter_dilation) of each axis, for the reference."""
+    return [reference.Axis(i, r, s, lo, hi, 1, d) for i, r, s, lo, hi, d in columns]
+
+
+# Channels below, at and above a vector's lanes, alone or several pixels a vector; rows long enough for a few
+# vectors and for a rest.
+CHANNELS = {
+    "float32": [1, 3, 7, 16, 17, 272],
+    "float64": [1, 72],
+    "bfloat16": [2, 31],
+    "float16": [8, 33],
+}
+WINDOWS = {
+    "2x2s2": axes_of((6, 2, 2, 0, 0, 1), (41, 2, 2, 0, 0, 1)),
+    "3x3s1 padded": axes_of((5, 3, 1, 1, 1, 1), (39, 3, 1, 1, 1, 1)),
+    "3x3s2 padded": axes_of((7, 3, 2, 0, 1, 1), (40, 3, 2, 1, 2, 1)),
+    "gaps": axes_of((7, 2, 3, 1, 0, 1), (40, 2, 5, 2, 0, 1)),
+    "3x2s3 cropped": axes_of((9, 3, 3, -1, 0, 1), (44, 2, 3, -2, -3, 1)),
+    "dilated": axes_of((6, 2, 1, 1, 1, 3), (38, 3, 2, 2, 3, 2)),
+    "empty windows": axes_of((4, 2, 2, 5, 4, 1), (23, 3, 1, 5, 4, 1)),
+    "one wide": axes_of((1, 1, 1, 0, 0, 1), (60, 37, 1, 18, 18, 1)),
+    "long sums": axes_of((14, 13, 1, 0, 0, 1), (26, 12, 2, 1, 2, 1)),
+    "3d": axes_of((3, 2, 1, 0, 1, 1), (4, 3, 2, 1, 1, 1), (19, 2, 2, 1, 0, 1)),
+}
+
+
+def call(target, kernel, operands, results, axes, include=True):
+    backend = ffi.backends["cpu"]
+    int64 = {
+        "window": [a.taps for a in axes],
+        "stride": [a.stride for a in axes],
+        "pad_lo": [a.pad_lo for a in axes],
+        "filter_dilation": [a.filter_dilation for a in axes],
+    }
+    made = jax.ffi.ffi_call(backend.prefix + target, [jax.ShapeDtypeStruct(*r) for r in results])(
+        *operands,
+        **{name: np.array(values, np.int64) for name, values in int64.items()},
+        count_include_pad=include,
+        kernel=kernel,
+    )
+    return [np.asarray(result) for result in made]
+
+
+def shapes(axes, channels, images=2):
+    return (images, *(a.input for a in axes), channels), (images, *(a.output for a in axes), channels)
+
+
+def numbers(shape, dtype, seed):
+    return np.random.default_rng(seed).standard_normal(shape).astype(dtype)
+
+
+def bits(array):
+    return array.view(f"u{array.dtype.itemsize}")
+
+
+def with_rarities(x):
+    """Ties, both zeros, infinities and NaN in the second of two images."""
+    x[1] = np.round(x[1] * 2)
+    rare = x[1].reshape(-1)
+    rare[::7] = -np.inf
+    rare[3::29] = np.inf
+    rare[5::11] = np.where(rare[5::11] < 0, -0.0, 0.0)
+    rare[2::13] = np.nan
+    return x
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("window", WINDOWS)
+def test_max_pool_is_direct(window, dtype):
+    """The same bits as the direct kernel, whose values the other tests hold against the reference."""
+    axes = WINDOWS[window]
+    for channels in CHANNELS[dtype]:
+        inputs, outputs = shapes(axes, channels)
+        x, dy = with_rarities(numbers(inputs, dtype, channels)), numbers(outputs, dtype, channels + 1)
+        results = [(outputs, dy.dtype), (outputs, np.int32)]
+        y, position = call("max_pool_argmax", "direct", [x], results, axes)
+        (dx,) = call("max_pool_grad", "direct", [dy, position], [(inputs, dy.dtype)], axes)
+        for kernel in KERNELS:
+            where = f"{kernel} {channels}"
+            ours = call("max_pool_argmax", kernel, [x], results, axes)
+            np.testing.assert_array_equal(bits(ours[0]), bits(y), where)
+            np.testing.assert_array_equal(ours[1], position, where)
+            ours = call("max_pool", kernel, [x], results[:1], axes)[0]
+            np.testing.assert_array_equal(bits(ours), bits(y), where)
+            ours = call("max_pool_grad", kernel, [dy, position], [(inputs, dy.dtype)], axes)[0]
+            np.testing.assert_array_equal(bits(ours), bits(dx), where)
+
+
+@pytest.mark.parametrize("channels", [1, 3, 8, 20])
+def test_positions_of_other_windows(channels):
+    """A position that the window does not hold gets nothing, whatever the buffer says."""
+    for name in ("3x3s2 padded", "gaps", "2x2s2"):
+        axes = WINDOWS[name]
+        inputs, outputs = shapes(axes, channels)
+        dy = numbers(outputs, "float32", 1)
+        x, results = numbers(inputs, "float32", 3), [(outputs, np.float32), (outputs, np.int32)]
+        position = call("max_pool_argmax", "direct", [x], results, axes)[1]
+        position = position + np.random.default_rng(2).integers(-2, 3, outputs, np.int32)
+        (dx,) = call("max_pool_grad", "direct", [dy, position], [(inputs, np.float32)], axes)
+        assert 0.2 < np.count_nonzero(dx) / dy.size < 0.95
+        for kernel in KERNELS:
+            ours = call("max_pool_grad", kernel, [dy, position], [(inputs, np.float32)], axes)[0]
+            np.testing.assert_array_equal(ours, dx, f"{kernel} {name}")
+
+
+@pytest.mark.parametrize("images, positions", [(6, 2), (2, 6)])
+def test_fewer_images(images, positions):
+    axes = WINDOWS["3x3s2 padded"]
+    for channels in (3, 16):
+        inputs, outputs = shapes(axes, channels, 6)
+        x = numbers((positions, *inputs[1:]), "float32", 3)
+        results = [((positions, *outputs[1:]), dtype) for dtype in (np.float32, np.int32)]
+        position = call("max_pool_argmax", "direct", [x], results, axes)[1]
+        dy = numbers((images, *outputs[1:]), "float32", 4)
+        whole = [np.tile(a, (6 // len(a), 1, 1, 1)) for a in (dy, position)]
+        (dx,) = call("max_pool_grad", "direct", whole, [(inputs, np.float32)], axes)
+        for kernel in ["direct", *KERNELS]:
+            ours = call("max_pool_grad", kernel, [dy, position], [(inputs, np.float32)], axes)[0]
+            np.testing.assert_array_equal(ours, dx, kernel)
+
+
+@pytest.mark.parametrize("include", [True, False], ids=["include_pad", "exclude_pad"])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("window", WINDOWS)
+def test_avg_pool(window, dtype, include):
+    axes = WINDOWS[window]
+    taps = np.prod([a.taps for a in axes])
+    for channels in CHANNELS[dtype][::2]:
+        inputs, outputs = shapes(axes, channels)
+        x, dy = numbers(inputs, dtype, 5), numbers(outputs, dtype, 6)
+        for target, operand, shape in (("avg_pool", x, outputs), ("avg_pool_grad", dy, inputs)):
+            f = getattr(reference, target)
+            with np.errstate(invalid="ignore"):
+                exact, magnitude = f(operand, axes, include), f(np.abs(operand), axes, include)
+            bound = sum_bound(dtype, taps + 1, magnitude, exact)
+            for kernel in ["direct", *KERNELS]:
+                ours = call(target, kernel, [operand], [(shape, operand.dtype)], axes, include)[0]
+                assert_within(ours, exact, bound, f"{target} {kernel} {channels}")
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("channels", [1, 3, 17, 64, 2048])
+def test_bgrad(channels, dtype):
+    backend = ffi.backends["cpu"]
+    for rows in (1, 63, 150000 // channels):
+        dy = numbers((rows, channels), dtype, rows)
+        exact = dy.astype(np.float64).sum(0)
+        bound = sum_bound(dtype, rows, np.abs(dy.astype(np.float64)).sum(0), exact)
+        size = backend.module.bgrad_workspace_bytes(dtype=dtype, rows=rows, channels=channels)
+        results = [jax.ShapeDtypeStruct((channels,), dy.dtype), jax.ShapeDtypeStruct((size,), np.uint8)]
+        for kernel in ["direct", *KERNELS]:
+            made = jax.ffi.ffi_call(backend.prefix + "bgrad", results)(
+                dy, channel_axis=np.int64(1), kernel=kernel
+            )
+            assert_within(made[0], exact, bound, f"{kernel} {rows}")
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_long_bias_sum(kernel):
+    """Positive numbers, whose sum gathers every rounding on the way: one running sum loses three digits."""
+    backend = ffi.backends["cpu"]
+    dy = np.random.default_rng(0).random((300000, 3), np.float32)
+    size = backend.module.bgrad_workspace_bytes(dtype="float32", rows=len(dy), channels=3)
+    results = [jax.ShapeDtypeStruct((3,), jnp.float32), jax.ShapeDtypeStruct((size,), np.uint8)]
+    db = jax.ffi.ffi_call(backend.prefix + "bgrad", results)(dy, channel_axis=np.int64(1), kernel=kernel)[0]
+    np.testing.assert_allclose(db, dy.astype(np.float64).sum(0), rtol=4 * np.finfo(np.float32).eps)
+
+
+def test_an_unknown_kernel_is_refused():
+    x = jnp.ones((1, 4, 4, 1), jnp.float32)
+    axes = (Axis(4, 2, 2), Axis(4, 2, 2))
+    with pytest.raises(jax.errors.JaxRuntimeError, match="INVALID_ARGUMENT"):
+        call("max_pool", "fastest", [x], [((1, 2, 2, 1), np.float32)], axes)
