@@ -1,0 +1,22 @@
+"""``python -m jax_convgrad COMMAND``: what the package can tell by itself."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from jax_convgrad import plan_command
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the command and returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m jax_convgrad", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for module in (plan_command,):
+        module.add_command(commands)
+    parsed = parser.parse_args(arguments)
+    return parsed.run(parsed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

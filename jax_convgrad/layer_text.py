@@ -1,0 +1,192 @@
+"""A convolution layer as one line of text, ``8x56x56x64, 3x3, 64, stride 2``, and as shapes.
+
+The line is x's shape with the channels last, the filter's taps and the output channels, then any of:
+
+    stride 2          or 2x1, one for each spatial dimension
+    pad 1             or 1x2; 0:1 is low:high; "pad same" and "pad valid" are the words of ``conv``
+    dilation 2        of the filter
+    groups 32
+    transposed        the layer that undoes the strided convolution: stride makes the output larger,
+                      and pad is the padding of the convolution undone
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from jax_convgrad.geometry import ConvGeometry, conv_geometry, dilated, pads
+
+_FORM = '"8x56x56x64, 3x3, 64", then stride, pad, dilation, groups, transposed'
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer's shapes and steps, one entry an axis; ``pad`` is (low, high)."""
+
+    batch: int
+    input: tuple[int, ...]
+    in_channels: int
+    taps: tuple[int, ...]
+    out_channels: int
+    stride: tuple[int, ...]
+    pad: tuple[tuple[int, int], ...]
+    dilation: tuple[int, ...]
+    groups: int = 1
+    transposed: bool = False
+
+    @property
+    def padding(self) -> tuple[tuple[int, int], ...]:
+        """Of the convolution itself; a transposed one has what is left of the filter's reach: (r−1)·d − p."""
+        if not self.transposed:
+            return self.pad
+        reach = [dilated(r, d) - 1 for r, d in zip(self.taps, self.dilation, strict=True)]
+        return tuple((e - lo, e - hi) for e, (lo, hi) in zip(reach, self.pad, strict=True))
+
+    @property
+    def geometry(self) -> ConvGeometry:
+        """The relation along each axis. A transposed layer's input is dilated by the stride."""
+        ones = (1,) * len(self.taps)
+        return conv_geometry(
+            self.input,
+            self.taps,
+            stride=ones if self.transposed else self.stride,
+            padding=self.padding,
+            input_dilation=self.stride if self.transposed else ones,
+            filter_dilation=self.dilation,
+            groups=self.groups,
+        )
+
+    @property
+    def x_shape(self) -> tuple[int, ...]:
+        """[N, spatial..., C]."""
+        return (self.batch, *self.input, self.in_channels)
+
+    @property
+    def w_shape(self) -> tuple[int, ...]:
+        """[taps..., C / groups, K]."""
+        return (*self.taps, self.in_channels // self.groups, self.out_channels)
+
+    @property
+    def y_shape(self) -> tuple[int, ...]:
+        """[N, output positions..., K]."""
+        return (self.batch, *self.geometry.output_shape, self.out_channels)
+
+    def __str__(self) -> str:
+        parts = [_by(self.x_shape), _by(self.taps), str(self.out_channels)]
+        if any(s != 1 for s in self.stride):
+            parts.append(f"stride {_one_or_each(self.stride)}")
+        if any(pair != (0, 0) for pair in self.pad):
+            pairs = [str(lo) if lo == hi else f"{lo}:{hi}" for lo, hi in self.pad]
+            parts.append(f"pad {_one_or_each(pairs)}")
+        if any(d != 1 for d in self.dilation):
+            parts.append(f"dilation {_one_or_each(self.dilation)}")
+        if self.groups != 1:
+            parts.append(f"groups {self.groups}")
+        if self.transposed:
+            parts.append("transposed")
+        return ", ".join(parts)
+
+
+def parse_layer(text: str) -> Layer:
+    """The layer that a line says.
+
+    Raises:
+      ValueError: with the part of the line that is wrong, and what it should be.
+    """
+    parts = [part.strip() for part in text.split(",")]
+    if len(parts) < 3:
+        raise ValueError(f"layer {text!r} should have an input, a filter and output channels: {_FORM}")
+    batch, *spatial, channels = sizes(parts[0], "the input", at_least=3)
+    if len(spatial) > 3:
+        raise ValueError(f"the input {parts[0]!r} should have 1 to 3 spatial dimensions, not {len(spatial)}")
+    axes = len(spatial)
+    taps = sizes(parts[1], "the filter")
+    if len(taps) != axes:
+        raise ValueError(
+            f"the filter {parts[1]!r} should have {axes} sizes, one for each spatial dimension of the input"
+        )
+    (out_channels,) = sizes(parts[2], "the output channels", exactly=1)
+    options = _options(parts[3:])
+
+    stride = _each(options.get("stride", "1"), axes, "stride")
+    dilation = _each(options.get("dilation", "1"), axes, "dilation")
+    (groups,) = sizes(options.get("groups", "1"), "groups", exactly=1)
+    for name, count in (("input", channels), ("output", out_channels)):
+        if count % groups:
+            raise ValueError(f"groups {groups} should divide the {count} {name} channels")
+    transposed = "transposed" in options
+    spans = [dilated(r, d) for r, d in zip(taps, dilation, strict=True)]
+    pad = _pads(options.get("pad", "0"), spatial, spans, stride, transposed)
+    layer = Layer(
+        batch, tuple(spatial), channels, taps, out_channels, stride, pad, dilation, groups, transposed
+    )
+    if 0 in layer.geometry.output_shape:
+        raise ValueError(f"layer {text!r} has no output: the filter is larger than the padded input")
+    return layer
+
+
+def sizes(text: str, name: str, *, at_least: int = 1, exactly: int | None = None) -> tuple[int, ...]:
+    """Positive numbers with an x between them.
+
+    Raises:
+      ValueError: it is something else, or not as many; the message calls it ``name``.
+    """
+    entries = text.strip().lower().split("x")
+    if not all(entry.strip().isascii() and entry.strip().isdigit() and int(entry) > 0 for entry in entries):
+        raise ValueError(f"{name} {text!r} should be positive numbers with an x between them")
+    numbers = tuple(map(int, entries))
+    if len(numbers) < at_least or (exactly is not None and len(numbers) != exactly):
+        wanted = f"at least {at_least} numbers" if exactly is None else f"{exactly} number"
+        raise ValueError(f"{name} {text!r} should be {wanted}")
+    return numbers
+
+
+def _options(parts: list[str]) -> dict[str, str]:
+    options: dict[str, str] = {}
+    for part in parts:
+        name, _, value = part.partition(" ")
+        name, value = name.lower(), value.strip()
+        if name not in ("stride", "pad", "dilation", "groups", "transposed"):
+            raise ValueError(f"{part!r} is not known; a layer is {_FORM}")
+        if name in options:
+            raise ValueError(f"{name} is given twice")
+        if (name == "transposed") != (value == ""):
+            raise ValueError(f"{part!r} should be {'without a value' if value else 'a name and a value'}")
+        options[name] = value
+    return options
+
+
+def _each(text: str, axes: int, name: str) -> tuple[int, ...]:
+    numbers = sizes(text, name)
+    if len(numbers) not in (1, axes):
+        raise ValueError(f"{name} {text!r} should be one number, or {axes}: one for each spatial dimension")
+    return numbers * axes if len(numbers) == 1 else numbers
+
+
+def _pads(
+    text: str, inputs: list[int], spans: list[int], stride: tuple[int, ...], transposed: bool
+) -> tuple[tuple[int, int], ...]:
+    if text.lower() in ("same", "valid"):
+        if transposed and text.lower() == "same":
+            raise ValueError("pad of a transposed layer should be numbers, not 'same'")
+        return pads(text, inputs, spans, stride)
+    pairs = []
+    for entry in text.split("x"):
+        match = re.fullmatch(r"\s*(\d+)(?::(\d+))?\s*", entry, re.ASCII)
+        if not match:
+            raise ValueError(f"pad {text!r} should be numbers or low:high, with an x between, same or valid")
+        low, high = match.groups()
+        pairs.append((int(low), int(high or low)))
+    if len(pairs) not in (1, len(inputs)):
+        raise ValueError(f"pad {text!r} should be one, or {len(inputs)}: one for each spatial dimension")
+    return tuple(pairs * len(inputs) if len(pairs) == 1 else pairs)
+
+
+def _by(numbers: tuple[int, ...]) -> str:
+    return "x".join(map(str, numbers))
+
+
+def _one_or_each(entries: tuple[int, ...] | list[str]) -> str:
+    """One entry where all are the same."""
+    return "x".join(map(str, entries[:1] if len(set(entries)) == 1 else entries))

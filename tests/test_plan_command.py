@@ -1,0 +1,163 @@
+"""``python -m jax_convgrad plan``: its kernels, workspace and errors, and the promise on workspace."""
+
+import json
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from jax_convgrad import __main__ as command_line
+from jax_convgrad import ffi
+from jax_convgrad.layer_text import parse_layer
+from jax_convgrad.plan_command import DTYPES, OPS, layer_plan
+
+SHAPES = Path(__file__).parent.parent / "benchmarks" / "shapes.toml"
+BUILT_IN = {entry["name"]: entry["layer"] for entry in tomllib.loads(SHAPES.read_text())["conv"]}
+CONVOLUTIONS = OPS[:3]
+
+
+def kernels(text, **options):
+    ops = layer_plan(parse_layer(text), **options)["ops"]
+    return {op: ops[op].get("kernel") for op in CONVOLUTIONS}
+
+
+@pytest.mark.parametrize(
+    "text, expected",
+    [
+        ("8x56x56x64, 3x3, 64, pad 1", {"fprop": "tiled", "dgrad": "tiled", "wgrad": "tiled"}),
+        ("8x56x56x256, 1x1, 64", {"fprop": "tiled", "dgrad": "tiled", "wgrad": "tiled"}),
+        (
+            "8x56x56x96, 7x7, 96, pad 3, groups 96",
+            {"fprop": "grouped", "dgrad": "grouped", "wgrad": "grouped"},
+        ),
+        (
+            "8x56x56x128, 3x3, 128, pad 1, groups 32",
+            {"fprop": "grouped", "dgrad": "grouped", "wgrad": "grouped"},
+        ),
+        ("8x56x56x128, 3x3, 128, pad 1, groups 2", {"fprop": "tiled", "dgrad": "tiled", "wgrad": "tiled"}),
+        # dx has three channels, which would leave most lanes empty.
+        ("8x224x224x3, 7x7, 64, stride 2, pad 3", {"fprop": "tiled", "dgrad": "dot", "wgrad": "tiled"}),
+        # So few positions don't repay a transposed filter.
+        ("1x7x7x512, 3x3, 512, pad 1", {"fprop": "tiled", "dgrad": "dot", "wgrad": "tiled"}),
+    ],
+)
+def test_which_kernel(text, expected):
+    assert kernels(text) == expected
+
+
+def test_where_the_filter_is_read():
+    ops = layer_plan(parse_layer("8x56x56x64, 3x3, 64, pad 1"))["ops"]
+    assert not ops["fprop"]["packed"] and ops["fprop"]["workspace_bytes"] == 0
+    assert ops["dgrad"]["packed"] and ops["dgrad"]["workspace_bytes"] == 3 * 3 * 64 * 64 * 4
+    assert len(ops["fprop"]["tasks"]) == 1 and len(ops["dgrad"]["tasks"]) == 2  # packing comes first
+
+
+@pytest.mark.parametrize("isa", ffi.backends["cpu"].module.instruction_sets())
+def test_a_kernel_and_instruction_set_asked_for(isa):
+    layer = parse_layer("8x56x56x64, 3x3, 64, pad 1")
+    ops = layer_plan(layer, kernel=f"tiled.{isa}")["ops"]
+    for op in CONVOLUTIONS:
+        assert (ops[op]["kernel"], ops[op]["instruction_set"]) == ("tiled", isa)
+        assert ops[op]["reason"] == "asked for"
+    direct = layer_plan(layer, kernel="direct")["ops"]
+    assert {direct[op]["kernel"] for op in CONVOLUTIONS} == {"direct"}
+
+
+def test_an_op_that_the_kernel_does_not_serve():
+    ops = layer_plan(parse_layer("8x56x56x64, 3x3, 64, pad 1"), kernel="dot")["ops"]
+    assert ops["dgrad"]["kernel"] == "dot"
+    assert list(ops["wgrad"]) == ["not_served"] and "wgrad" in ops["wgrad"]["not_served"]
+
+
+def test_a_kernel_that_serves_none(capsys):
+    with pytest.raises(SystemExit) as exit:
+        command_line.main(["plan", "8x56x56x64, 3x3, 64", "--kernel", "grouped"])
+    assert exit.value.code == 2
+    assert "several groups" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("kernel", ["auto", "direct", "tiled"])
+@pytest.mark.parametrize("name", ["resnet50.conv1", "mobilenet.dw.14", "unet.up", "audio.1d", "video.3d"])
+def test_workspace_is_what_the_call_asks_for(name, kernel, dtype):
+    layer = parse_layer(BUILT_IN[name])
+    module = ffi.backends["cpu"].module
+    ops = layer_plan(layer, dtype, kernel)["ops"]
+    axes = layer.geometry.axes
+    for op in CONVOLUTIONS:
+        assert ops[op]["workspace_bytes"] == module.conv_workspace_bytes(
+            op=op,
+            kernel=kernel,
+            dtype=dtype,
+            batch=layer.batch,
+            in_channels=layer.in_channels,
+            out_channels=layer.out_channels,
+            groups=layer.groups,
+            axes=[
+                (a.input, a.taps, a.output, a.stride, a.pad_lo, a.input_dilation, a.filter_dilation)
+                for a in axes
+            ],
+        )
+    rows = layer.batch * layer.y_shape[1]
+    for size in layer.y_shape[2:-1]:
+        rows *= size
+    assert ops["bgrad"]["workspace_bytes"] == module.bgrad_workspace_bytes(
+        dtype=dtype, rows=rows, channels=layer.out_channels
+    )
+
+
+@pytest.mark.parametrize("batch", [1, 8, None])
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_workspace_stays_small(name, batch):
+    """Never above the larger of the filter and one tile a thread, or 5 % of the activations."""
+    _, _, rest = BUILT_IN[name].partition("x")
+    layer = parse_layer(f"{batch}x{rest}" if batch else BUILT_IN[name])
+    plan = layer_plan(layer)
+    # A tile is what the registers hold, at most 32 of 64 bytes, and a channel's part of a vector is a vector.
+    tile = 32 * 64
+    allowed = max(plan["filter_bytes"], tile, 0.05 * plan["activations_bytes"])
+    for op, facts in plan["ops"].items():
+        assert facts["workspace_bytes"] <= allowed, op
+
+
+def test_the_table_and_its_json(capsys):
+    text = "8x56x56x64, 3x3, 64, pad 1"
+    assert command_line.main(["plan", text]) == 0
+    table = capsys.readouterr().out
+    for part in (text, *OPS, "tiled", "pixels x", "packed", "read in place", "of the activations"):
+        assert part in table
+    assert command_line.main(["plan", text, "--dtype", "bfloat16", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == layer_plan(parse_layer(text), "bfloat16")
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["8x56x56x64, 3, 64"], "the filter '3' should have 2 sizes"),
+        (["8x56x56x64, 3x3, 64, padding 1"], "'padding 1' is not known"),
+        (["8x56x56x64, 3x3, 64", "--kernel", "winograd"], '"winograd"'),
+        (["8x56x56x64, 3x3, 64", "--kernel", "tiled.sse9"], '"sse9"'),
+        (["8x56x56x64, 3x3, 64", "--dtype", "int8"], "int8"),
+    ],
+)
+def test_what_is_malformed(arguments, message, capsys):
+    with pytest.raises(SystemExit) as exit:
+        command_line.main(["plan", *arguments])
+    assert exit.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_without_cpu_kernels(monkeypatch, capsys):
+    monkeypatch.delitem(ffi.backends, "cpu")
+    with pytest.raises(SystemExit) as exit:
+        command_line.main(["plan", "8x56x56x64, 3x3, 64"])
+    assert exit.value.code == 1
+    assert "no CPU kernels" in capsys.readouterr().err
+
+
+def test_as_a_module():
+    command = [sys.executable, "-m", "jax_convgrad", "plan", "1x9x4, 3, 8"]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "1x9x4, 3, 8" in result.stdout
