@@ -1,0 +1,177 @@
+"""Counts the instructions of hot kernels for each multiply-add, and fails where they have become more.
+
+python benchmarks/instructions.py            # compare with benchmarks/instructions.toml
+python benchmarks/instructions.py --update   # write what is counted there
+
+Unlike times, counts are the same on a busy machine. `perf stat` counts where the kernel lets it, otherwise
+valgrind's callgrind, which knows AVX2 but not AVX-512: so AVX2 is what both count on x86-64.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+
+from problems import Bias, Conv, Pool, Problem
+
+ROOT = Path(__file__).parent.parent
+COUNTS = Path(__file__).with_suffix(".toml")
+MARGIN = 1.1  # for another compiler's choices
+ISA = "avx2" if platform.machine() in ("x86_64", "AMD64") else "plain"
+_WHOLE_AXIS = (1, 1, 1, 1, 0, 1, 1)
+
+Counter = Callable[[list[str]], int]
+
+
+def perf(command: list[str]) -> int:
+    """Instructions of a process in user space.
+
+    Raises:
+      RuntimeError: there is no perf, or the system does not let it count.
+    """
+    if shutil.which("perf") is None:
+        raise RuntimeError("perf is not installed")
+    ran = subprocess.run(
+        ["perf", "stat", "-x", ",", "-e", "instructions:u", "--", *command], capture_output=True, text=True
+    )
+    for line in ran.stderr.splitlines():
+        count, *rest = line.split(",")
+        if ran.returncode == 0 and "instructions" in ",".join(rest) and count.isdigit():
+            return int(count)
+    raise RuntimeError(f"perf stat cannot count here: {ran.stderr.strip()}")
+
+
+def callgrind(command: list[str]) -> int:
+    """Instructions of a process, executed one by one.
+
+    Raises:
+      RuntimeError: there is no valgrind, or it met an instruction that it does not know.
+    """
+    if shutil.which("valgrind") is None:
+        raise RuntimeError("valgrind is not installed")
+    with tempfile.TemporaryDirectory() as folder:
+        out = f"--callgrind-out-file={folder}/out"
+        ran = subprocess.run(["valgrind", "--tool=callgrind", out, *command], capture_output=True, text=True)
+    counted = re.search(r"Collected : (\d+)", ran.stderr)
+    if ran.returncode or counted is None:
+        raise RuntimeError(f"valgrind failed: {ran.stderr.strip()[-1000:]}")
+    return int(counted[1])
+
+
+def working_counter(program: list[str]) -> Counter:
+    """perf where it counts, else callgrind.
+
+    Raises:
+      RuntimeError: neither works; with both reasons.
+    """
+    reasons = []
+    for counter in (perf, callgrind):
+        try:
+            counter(program)
+            return counter
+        except RuntimeError as reason:
+            reasons.append(str(reason))
+    raise RuntimeError("; ".join(reasons))
+
+
+def build(folder: Path) -> Path:
+    """The native program, built in ``folder``."""
+    cmake = shutil.which("cmake", path=str(Path(sys.executable).parent)) or "cmake"
+    configure = ["-S", ROOT, "-B", folder, "-DJAX_CONVGRAD_CUDA=OFF", f"-DPython_EXECUTABLE={sys.executable}"]
+    subprocess.run([cmake, *configure], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(
+        [cmake, "--build", folder, "--target", "run_kernel", "-j", str(os.cpu_count())], check=True
+    )
+    return folder / "run_kernel"
+
+
+def arguments(problem: Problem, op: str, runs: int) -> list[str]:
+    """The program's arguments for one of the problem's native ops."""
+    if isinstance(problem, Bias):
+        batch, *spatial, channels = problem.dy_shape
+        axes = [(size, 1, size, *_WHOLE_AXIS[3:]) for size in spatial]
+        numbers = [batch, channels, channels, channels]
+    else:
+        layer = problem.layer
+        axes = [
+            (a.input, a.taps, a.output, a.stride, a.pad_lo, a.input_dilation, a.filter_dilation)
+            for a in layer.geometry.axes
+        ]
+        numbers = [layer.batch, layer.in_channels, layer.out_channels, layer.groups]
+    axes = [_WHOLE_AXIS] * (3 - len(axes)) + axes
+    return [op, ISA, str(runs), *(str(number) for number in [*numbers, *(n for axis in axes for n in axis)])]
+
+
+def multiply_adds(problem: Problem, op: str) -> int:
+    """Products of a convolution; taps of a pooling, elements of a bias' gradient."""
+    return problem.flops("fprop") // (2 if isinstance(problem, Conv) else 1)
+
+
+def read_entry(entry: dict) -> tuple[Problem, str]:
+    """The problem and the native op of one line of the file."""
+    op = entry["op"]
+    kind = Bias if op == "bgrad" else Pool if "pool" in op else Conv
+    return kind.parse(entry["layer"], entry["layer"]), op
+
+
+def count(program: Path, counter: Counter, problem: Problem, op: str) -> float:
+    """Instructions a multiply-add of one run."""
+    one, three = (counter([str(program), *arguments(problem, op, runs)]) for runs in (1, 3))
+    return (three - one) / 2 / multiply_adds(problem, op)
+
+
+def write(entries: list[dict]) -> None:
+    """The file, with one line an entry."""
+    head = [line for line in COUNTS.read_text().splitlines() if line.startswith("#")]
+    lines = [
+        "  { "
+        + ", ".join(
+            f'{key} = "{value}"' if isinstance(value, str) else f"{key} = {value}"
+            for key, value in entry.items()
+        )
+        + " },"
+        for entry in entries
+    ]
+    COUNTS.write_text("\n".join([*head, "", "counts = [", *lines, "]", ""]))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--build", type=Path, default=ROOT / "build" / "instructions", help="a folder")
+    parser.add_argument("--update", action="store_true", help="write the counts instead of comparing them")
+    args = parser.parse_args()
+    program = build(args.build)
+    entries = tomllib.loads(COUNTS.read_text())["counts"]
+    try:
+        counter = working_counter([str(program), *arguments(*read_entry(entries[0]), 0)])
+    except RuntimeError as error:
+        sys.exit(f"no instructions can be counted: {error}")
+    failures = 0
+    for entry in entries:
+        problem, op = read_entry(entry)
+        counted = count(program, counter, problem, op)
+        allowed = entry.get(ISA)
+        verdict = "" if allowed is None or counted <= allowed * MARGIN else "  MORE"
+        print(f"{op:14} {problem.text:50} {counted:8.3f}  ({allowed} {ISA}){verdict}", flush=True)
+        failures += bool(verdict)
+        if args.update:
+            entry[ISA] = round(counted, 3)
+    if args.update:
+        write(entries)
+    elif failures:
+        sys.exit(f"{failures} kernels take more than {MARGIN} times the instructions they took")
+
+
+if __name__ == "__main__":
+    main()
