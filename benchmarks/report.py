@@ -2,7 +2,8 @@
 
 python benchmarks/report.py results.json -o docs/performance.md
 
-Nothing on the page is written by hand; the pictures next to the JSON file are linked from it.
+The pictures next to the JSON file are linked from the page. Where a notes.md lies there as well, which explains
+the numbers, the page ends with it; nothing else on the page is written by hand.
 """
 
 from __future__ import annotations
@@ -165,8 +166,8 @@ def terminal(results: dict) -> str:
     return "\n\n".join([machine_table(results), *(f"{title}\n\n{text}" for title, text in sections(results))])
 
 
-def page(results: dict, pictures: Sequence[str] = ()) -> str:
-    """The Markdown page; ``pictures`` are links, named as PICTURES are."""
+def page(results: dict, pictures: Sequence[str] = (), notes: str = "") -> str:
+    """The Markdown page; ``pictures`` are links, named as PICTURES are; ``notes`` are Markdown too."""
     settings = results["settings"]
     parts = [
         "# Performance",
@@ -180,6 +181,8 @@ def page(results: dict, pictures: Sequence[str] = ()) -> str:
     ]
     parts += [f"![{PICTURES[Path(link).name]}]({link})" for link in pictures]
     parts += [f"## {title}\n\n{text}" for title, text in sections(results)]
+    if notes:
+        parts.append(notes.strip())
     return "\n\n".join(parts) + "\n"
 
 
@@ -191,7 +194,9 @@ def main() -> None:
     results = json.loads(args.results.read_text())
     beside = [args.results.parent / name for name in PICTURES if (args.results.parent / name).exists()]
     origin = args.output.parent if args.output else Path()
-    text = page(results, [Path(os.path.relpath(picture, origin)).as_posix() for picture in beside])
+    links = [Path(os.path.relpath(picture, origin)).as_posix() for picture in beside]
+    notes = args.results.parent / "notes.md"
+    text = page(results, links, notes.read_text() if notes.exists() else "")
     if args.output:
         args.output.write_text(text)
     else:

@@ -78,6 +78,7 @@ def test_a_busy_machine_is_told():
 def test_page_of_made_up_results(tmp_path):
     (tmp_path / "results.json").write_text(json.dumps(made_up_results()))
     (tmp_path / "ratios.png").touch()
+    (tmp_path / "notes.md").write_text("## Why\n\nBecause.\n")
     page = tmp_path / "docs" / "page.md"
     page.parent.mkdir()
     subprocess.run(
@@ -93,6 +94,7 @@ def test_page_of_made_up_results(tmp_path):
     ):
         assert said in text
     assert "roofline.png" not in text
+    assert text.endswith("## Why\n\nBecause.\n")
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line[:1] == "|"]
     # 1e9 FLOPs and 1e8 bytes in 10 ms: half of 200 GFLOP/s and a quarter of 40 GB/s.
     assert ["b", "fprop", "10", "20 %", "4.00", "100.0", "50 %", "10.0", "25 %"] in rows
