@@ -171,8 +171,8 @@ def main() -> None:
         write(entries)
     elif failures:
         sys.exit(
-            f"{failures} kernels take more than {MARGIN} times the instructions they took, or have no count to "
-            "compare with"
+            f"{failures} kernels take more than {MARGIN} times the instructions they took, or have no count "
+            "to compare with"
         )
 
 

@@ -119,7 +119,7 @@ def test_workspace_is_what_the_call_asks_for(name, kernel, dtype, monkeypatch):
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", BUILT_IN)
 def test_workspace_stays_small(name, dtype, batch):
-    """Never above the larger of the filter, as sums take it, and one tile a thread, or 5 % of the activations."""
+    """Never above the larger of the filter, as sums take it, and a tile, or 5 % of the activations."""
     _, _, rest = BUILT_IN[name].partition("x")
     layer = parse_layer(f"{batch}x{rest}" if batch else BUILT_IN[name])
     plan = layer_plan(layer, dtype)
