@@ -34,6 +34,8 @@ def read_layers(path: Path) -> list[Problem]:
                 "source",
             }:
                 raise ValueError(f"{where} should have name, layer and perhaps source")
+            if not all(isinstance(value, str) for value in entry.values()):
+                raise ValueError(f"{where} should have text for each value")
             try:
                 problems.append(KINDS[kind].parse(entry["name"], entry["layer"], entry.get("source", "")))
             except ValueError as error:

@@ -2,8 +2,8 @@
 
 python benchmarks/report.py results.json -o docs/performance.md
 
-The pictures next to the JSON file are linked from the page. Where a notes.md lies there as well, which explains
-the numbers, the page ends with it; nothing else on the page is written by hand.
+The pictures next to the JSON file are linked from the page. Where a notes.md lies there as well, which
+explains the numbers, the page ends with it; nothing else on the page is written by hand.
 """
 
 from __future__ import annotations

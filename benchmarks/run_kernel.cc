@@ -80,12 +80,12 @@ class Kernel {
     if (op == "fprop") return cpu::fprop(problem_, choice_, x, w, y, workspace);
     if (op == "dgrad") return cpu::dgrad(problem_, choice_, y, w, x, workspace);
     if (op == "wgrad") return cpu::wgrad(problem_, choice_, x, y, w, workspace);
-    if (op == "bgrad") return cpu::bgrad(bias(), y, w, workspace);
+    if (op == "bgrad") return cpu::bgrad(bias(), choice_, y, w, workspace);
     const PoolProblem pool = pool_of(problem_);
-    if (op == "max_pool") return cpu::max_pool(pool, x, y, position_.data());
-    if (op == "max_pool_grad") return cpu::max_pool_grad(pool, y, position_.data(), x);
-    if (op == "avg_pool") return cpu::avg_pool(pool, x, y);
-    if (op == "avg_pool_grad") return cpu::avg_pool_grad(pool, y, x);
+    if (op == "max_pool") return cpu::max_pool(pool, choice_, x, y, position_.data());
+    if (op == "max_pool_grad") return cpu::max_pool_grad(pool, choice_, y, position_.data(), x);
+    if (op == "avg_pool") return cpu::avg_pool(pool, choice_, x, y);
+    if (op == "avg_pool_grad") return cpu::avg_pool_grad(pool, choice_, y, x);
     throw std::invalid_argument("no op is called " + op);
   }
 

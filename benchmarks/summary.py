@@ -73,10 +73,11 @@ def means(results: dict) -> list[tuple[str, dict[str, float]]]:
     """Geometric means of each peer's ratios over each op, over each kind of layer, and over all."""
     entries = results["layers"]
     rows = []
-    for kind in ("conv", "pool", "bias"):
+    for kind in dict.fromkeys(entry["kind"] for entry in entries):
         of_kind = [entry for entry in entries if entry["kind"] == kind]
         for op in dict.fromkeys(entry["op"] for entry in of_kind):
             rows.append((f"{kind} {op}", [entry for entry in of_kind if entry["op"] == op]))
+        rows.append((f"all of {kind}", of_kind))
     rows.append(("all", entries))
     return [
         (

@@ -100,12 +100,6 @@ FilterPlan::FilterPlan(const ConvProblem& original, Isa isa)
   }
   panels = divide_up(problem.group_out(), panel_width());
   tiles = divide_up(rows, most[vectors]);
-  for (int axis = 0; axis < 2; ++axis) {
-    const Axis& a = problem.axis[axis];
-    for (int64_t tap = 0; tap < a.taps; ++tap) {
-      for (int64_t o = 0; o < a.output; ++o) input_at[axis].push_back(a.input_at(o, tap));
-    }
-  }
   position_parts = position_parts_of(problem);
   unit_parts = std::clamp<int64_t>(divide_up(wanted_tasks(problem, kUnitParts), position_parts), 1,
                                    std::max<int64_t>(units() / kPartUnits, 1));

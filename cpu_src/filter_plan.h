@@ -2,7 +2,6 @@
 #pragma once
 
 #include <cstdint>
-#include <vector>
 
 #include "cpu_src/isa.h"
 #include "ffi_src/problem.h"
@@ -48,8 +47,6 @@ class FilterPlan {
   int64_t tiles;           // that these are split into
   int64_t position_parts;  // sums of which are kept apart, and added in the end
   int64_t unit_parts;
-  // Of axes 0 and 1: the input tied to tap and output, or kNone, at tap * outputs + output.
-  std::vector<int64_t> input_at[2];
 
   int64_t panel_width() const { return static_cast<int64_t>(vectors) * lanes; }
   int64_t panel_channels(int64_t panel) const;

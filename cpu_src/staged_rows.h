@@ -34,20 +34,21 @@ class StagedRows {
     std::sort(rows_.begin(), rows_.end());
     rows_.erase(std::unique(rows_.begin(), rows_.end()), rows_.end());
     const int64_t inputs = p_.axis[2].input, channels = p_.group_in(), length = length_ / channels;
-    const int64_t lo = std::clamp<int64_t>(first_, 0, inputs),
-                  hi = std::clamp<int64_t>(first_ + length, lo, inputs);
+    // The part of a staged row that lies on the input; there may be none.
+    const int64_t lo = std::clamp<int64_t>(-first_, 0, length),
+                  hi = std::clamp<int64_t>(inputs - first_, lo, length);
     staged_.resize(rows_.size() * length_);
     for (size_t at = 0; at < rows_.size(); ++at) {
-      Sum<T>* to = staged_.data() + at * length_;
-      const T* from = x + (rows_[at] * inputs + lo) * p_.in_channels;
-      std::fill_n(to, (lo - first_) * channels, Sum<T>{0});
-      Sum<T>* on_input = to + (lo - first_) * channels;
+      Sum<T>* const row = staged_.data() + at * length_;
+      std::fill(row, row + lo * channels, Sum<T>{0});
+      std::fill(row + hi * channels, row + length_, Sum<T>{0});
+      if (lo == hi) continue;
+      const T* from = x + (rows_[at] * inputs + first_ + lo) * p_.in_channels;
       if (p_.groups == 1) {
-        conversions.widen(from, 0, on_input, 0, 1, (hi - lo) * channels);
+        conversions.widen(from, 0, row + lo * channels, 0, 1, (hi - lo) * channels);
       } else {
-        conversions.widen(from, p_.in_channels, on_input, channels, hi - lo, channels);
+        conversions.widen(from, p_.in_channels, row + lo * channels, channels, hi - lo, channels);
       }
-      std::fill(to + (hi - first_) * channels, to + length_, Sum<T>{0});
     }
   }
 

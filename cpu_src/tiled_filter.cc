@@ -125,8 +125,7 @@ class FilterTaskRunner {
 
   // The row of x, of all in the batch, that two taps tie to a line, or kNone.
   int64_t input_row(const Line& line, int64_t tap0, int64_t tap1) const {
-    const int64_t i0 = plan_.input_at[0][tap0 * p_.axis[0].output + line.o0];
-    const int64_t i1 = plan_.input_at[1][tap1 * p_.axis[1].output + line.o1];
+    const int64_t i0 = p_.axis[0].input_at(line.o0, tap0), i1 = p_.axis[1].input_at(line.o1, tap1);
     if (i0 == kNone || i1 == kNone) return kNone;
     return (line.n * p_.axis[0].input + i0) * p_.axis[1].input + i1;
   }

@@ -15,6 +15,7 @@ ConvKernel kernel_of(const Call& call) { return kernel_named(decode_kernel(call.
 
 cudaError_t launch_fprop(const Call& call, cudaStream_t stream) {
   call.expect(2, 2);
+  checked_workspace(call.result(1), 0);  // none is needed
   const ffi::AnyBuffer x = call.operand(0), w = call.operand(1), y = call.result(0);
   return fprop(decode_conv(call.attributes, x, w, y), kernel_of(call), x.untyped_data(), w.untyped_data(),
                y.untyped_data(), stream);
@@ -22,6 +23,7 @@ cudaError_t launch_fprop(const Call& call, cudaStream_t stream) {
 
 cudaError_t launch_dgrad(const Call& call, cudaStream_t stream) {
   call.expect(2, 2);
+  checked_workspace(call.result(1), 0);
   const ffi::AnyBuffer dy = call.operand(0), w = call.operand(1), dx = call.result(0);
   return dgrad(decode_conv(call.attributes, dx, w, dy), kernel_of(call), dy.untyped_data(), w.untyped_data(),
                dx.untyped_data(), stream);

@@ -46,7 +46,9 @@ struct Axis {
   // The input position tied to output o and tap r, or kNone (padding, or between dilated inputs).
   CONVGRAD_HD int64_t input_at(int64_t o, int64_t r) const {
     const int64_t at = o * stride + r * filter_dilation - pad_lo;
-    if (at < 0 || at % input_dilation != 0) return kNone;
+    if (at < 0) return kNone;
+    if (input_dilation == 1) return at < input ? at : kNone;  // spares most problems the divisions
+    if (at % input_dilation != 0) return kNone;
     const int64_t i = at / input_dilation;
     return i < input ? i : kNone;
   }
@@ -54,7 +56,9 @@ struct Axis {
   // The output position tied to input i and tap r, or kNone (between strides, or past the ends).
   CONVGRAD_HD int64_t output_at(int64_t i, int64_t r) const {
     const int64_t at = i * input_dilation + pad_lo - r * filter_dilation;
-    if (at < 0 || at % stride != 0) return kNone;
+    if (at < 0) return kNone;
+    if (stride == 1) return at < output ? at : kNone;
+    if (at % stride != 0) return kNone;
     const int64_t o = at / stride;
     return o < output ? o : kNone;
   }

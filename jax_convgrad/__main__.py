@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 
 from jax_convgrad import plan_command
@@ -15,7 +16,13 @@ def main(arguments: list[str] | None = None) -> int:
     for module in (plan_command,):
         module.add_command(commands)
     parsed = parser.parse_args(arguments)
-    return parsed.run(parsed)
+    try:
+        code = parsed.run(parsed)
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever reads, like head, has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return code
 
 
 if __name__ == "__main__":

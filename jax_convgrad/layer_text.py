@@ -3,7 +3,7 @@
 The line is x's shape with the channels last, the filter's taps and the output channels, then any of:
 
     stride 2          or 2x1, one for each spatial dimension
-    pad 1             or 1x2; 0:1 is low:high; "pad same" and "pad valid" are the words of ``conv``
+    pad 1             or 1x2; 0:1 is low:high, -1 crops; "pad same" and "pad valid" are the words of ``conv``
     dilation 2        of the filter
     groups 32
     transposed        the layer that undoes the strided convolution: stride makes the output larger,
@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 from jax_convgrad.geometry import ConvGeometry, conv_geometry, dilated, pads
 
+_MOST = 2**30 - 1  # of any number, which keeps the arithmetic of the kernels within 64 bits
 _FORM = '"8x56x56x64, 3x3, 64", then stride, pad, dilation, groups, transposed'
 
 
@@ -136,6 +137,8 @@ def sizes(text: str, name: str, *, at_least: int = 1, exactly: int | None = None
     if not all(entry.strip().isascii() and entry.strip().isdigit() and int(entry) > 0 for entry in entries):
         raise ValueError(f"{name} {text!r} should be positive numbers with an x between them")
     numbers = tuple(map(int, entries))
+    if max(numbers) > _MOST:
+        raise ValueError(f"{name} {text!r} should be numbers below 2^30")
     if len(numbers) < at_least or (exactly is not None and len(numbers) != exactly):
         wanted = f"at least {at_least} numbers" if exactly is None else f"{exactly} number"
         raise ValueError(f"{name} {text!r} should be {wanted}")
@@ -173,11 +176,13 @@ def _pads(
         return pads(text, inputs, spans, stride)
     pairs = []
     for entry in text.split("x"):
-        match = re.fullmatch(r"\s*(\d+)(?::(\d+))?\s*", entry, re.ASCII)
+        match = re.fullmatch(r"\s*(-?\d+)(?::(-?\d+))?\s*", entry, re.ASCII)
         if not match:
             raise ValueError(f"pad {text!r} should be numbers or low:high, with an x between, same or valid")
-        low, high = match.groups()
-        pairs.append((int(low), int(high or low)))
+        low, high = int(match[1]), int(match[2] or match[1])
+        if max(abs(low), abs(high)) > _MOST:
+            raise ValueError(f"pad {text!r} should be numbers below 2^30")
+        pairs.append((low, high))
     if len(pairs) not in (1, len(inputs)):
         raise ValueError(f"pad {text!r} should be one, or {len(inputs)}: one for each spatial dimension")
     return tuple(pairs * len(inputs) if len(pairs) == 1 else pairs)

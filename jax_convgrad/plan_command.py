@@ -127,6 +127,8 @@ def _because(facts: dict[str, Any]) -> Iterator[str]:
         yield facts["not_served"]
     else:
         yield f"{facts['kernel']}, {facts['reason']}"
+        if facts.get("packed") is False and facts["workspace_bytes"]:
+            yield "the workspace is for a larger batch, whose kernel packs the filter"
 
 
 def _tile(facts: dict[str, Any]) -> str:
@@ -153,7 +155,8 @@ def _workspace(facts: dict[str, Any]) -> str:
 
 def _share(of: str) -> Any:
     def share(facts: dict[str, Any]) -> str:
-        return f"{100 * facts[f'workspace_share_of_{of}']:.3g} %" if facts["workspace_bytes"] else ""
+        percent = 100 * facts[f"workspace_share_of_{of}"]
+        return f"{percent:.{0 if percent >= 100 else 1}f} %" if facts["workspace_bytes"] else ""
 
     return share
 
@@ -182,6 +185,6 @@ _ROWS = {
 
 def _bytes(count: int) -> str:
     for unit, size in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
-        if count >= size:
-            return f"{count / size:.3g} {unit}"
+        if round(count / size, 1) >= 1:
+            return f"{count / size:.{1 if count < 100 * size else 0}f} {unit}"
     return f"{count} B"

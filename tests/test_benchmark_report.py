@@ -58,8 +58,8 @@ def made_up_results():
 def test_summary_of_made_up_results():
     results = made_up_results()
     assert summary.peers(results) == ["lax"]
-    (by_op, all_of_them) = summary.means(results)
-    assert by_op[0] == "conv fprop" and all_of_them[0] == "all"
+    by_op, of_kind, all_of_them = summary.means(results)
+    assert [row[0] for row in (by_op, of_kind, all_of_them)] == ["conv fprop", "all of conv", "all"]
     assert all_of_them[1]["lax"] == pytest.approx(2**3.5)
     assert [entry["name"] for _, entry in summary.worst(results["layers"], "lax")] == list("abcde")
     assert summary.flatness(results) == [("batch", "fprop", pytest.approx(1.2))]

@@ -37,6 +37,7 @@ def test_words_of_padding():
     [
         "8x56x48x64, 3x5, 32, stride 2x1, pad 1x0:2, dilation 2, groups 4",
         "8x16x64, 3, 64",
+        "8x16x64, 3, 64, pad 1:-2",
         "8x4x16x16x64, 3x1x3, 64, pad 1x0x1, dilation 1x1x2",
         "8x64x64x128, 2x2, 64, stride 2, transposed",
     ],
@@ -61,7 +62,7 @@ def test_reads_back(text):
         ("8x56x56x64, 3x3, 64, stride 2x2x2", "stride '2x2x2' should be one number, or 2"),
         ("8x56x56x64, 3x3, 64, stride 0", "stride '0'"),
         ("8x56x56x64, 3x3, 64, stride 2, stride 2", "stride is given twice"),
-        ("8x56x56x64, 3x3, 64, pad -1", "pad '-1' should be numbers or low:high"),
+        ("8x56x56x64, 3x3, 64, pad 1.5", "pad '1.5' should be numbers or low:high"),
         ("8x56x56x64, 3x3, 64, pad 1x1x1", "pad '1x1x1' should be one, or 2"),
         ("8x56x56x64, 3x3, 64, dilation two", "dilation 'two'"),
         ("8x56x56x64, 3x3, 64, groups 3", "groups 3 should divide the 64 input channels"),
