@@ -42,6 +42,7 @@ Block::Block(dim3 shape, size_t shared_bytes, Body body, const void* context)
       shared_bytes_(shared_bytes),
       index_(threads_),
       thread_(threads_),
+      async_copies_(threads_),
       order_(threads_),
       waiting_((threads_ + kWarpThreads - 1) / kWarpThreads),
       live_(waiting_.size()),
@@ -87,6 +88,7 @@ void Block::run_threads(void* block) {
   Block& self = *static_cast<Block*>(block);
   for (;;) {
     self.body_(self.context_);
+    self.check_async_copies_ended();
     Fiber* fiber = self.exit_running_thread();
     const unsigned next = self.next_turn_ < self.threads_ ? self.order_[self.next_turn_] : self.running_;
     if (self.thread_[next].state != State::kReady || self.thread_[next].fiber) {
@@ -102,6 +104,14 @@ void Block::run_threads(void* block) {
 void Block::become(unsigned thread) {
   running_ = thread;
   threadIdx = index_[thread];
+}
+
+void Block::check_async_copies_ended() {
+  AsyncCopies& copies = async_copies_[running_];
+  if (copies.count() != 0)
+    fail(where(running_) + " has ended without waiting for " + std::to_string(copies.count()) +
+         " of its cp.async");
+  copies.forget();  // empty groups
 }
 
 Fiber* Block::exit_running_thread() {
