@@ -8,7 +8,11 @@ namespace cuda_emulator {
 void cp_async(void* shared, const void* global, size_t bytes, bool valid) {
   check_shared_address("cp.async", shared, bytes);
   check_global_address("cp.async", global, bytes);
-  Block::current()->async_copies().issue(shared, valid ? global : nullptr, bytes);
+  const void* from = valid ? global : nullptr;
+  Block& block = *Block::current();
+  block.async_copies().issue(shared, from, bytes);
+  block.count_access(Access::kCpAsyncRead, from, bytes);
+  block.count_access(Access::kCpAsyncWrite, shared, bytes);
 }
 
 void cp_async_commit() { Block::current()->async_copies().commit(); }

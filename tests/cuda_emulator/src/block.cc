@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "cuda_emulator/builtin_variables.h"
+#include "launch_counters.h"
 
 __thread uint3 threadIdx{};
 __thread uint3 blockIdx{};
@@ -51,6 +52,7 @@ Block::Block(dim3 shape, size_t shared_bytes, Body body, const void* context)
     index_[t] = {t % shape.x, t / shape.x % shape.y, t / shape.x / shape.y};
     order_[t] = static_cast<uint16_t>(t);
   }
+  if (launch_counters) access_log_ = std::make_unique<AccessLog>(waiting_.size());
 }
 
 Block::~Block() {
@@ -78,6 +80,7 @@ bool Block::run(Random& random) {
     }
     if (!any_turn && !complete_any_without_exited()) give_up(stalled());
   }
+  if (access_log_) access_log_->end_all(*launch_counters);
   current_block = outer;
   return !failed_;
 }
@@ -170,7 +173,11 @@ bool Block::complete(const Meeting& meeting, unsigned member) {
   }
   for (unsigned t = first; t < end; ++t)
     if (seats_[t - first].taken) thread_[t].state = State::kReady;
-  for (unsigned w = first_warp; w < end_warp; ++w) waiting_[w] &= ~meeting.lanes;
+  for (unsigned w = first_warp; w < end_warp; ++w) {
+    waiting_[w] &= ~meeting.lanes;
+    const bool all = (live_[w] & ~meeting.lanes) == 0;
+    if (access_log_ && all) access_log_->end_instructions(w, *launch_counters);
+  }
   return true;
 }
 

@@ -2,9 +2,11 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
 
+#include "access_log.h"
 #include "async_copies.h"
 #include "cuda_emulator/meeting.h"
 #include "cuda_emulator/vector_types.h"
@@ -36,6 +38,9 @@ class Block {
   void* shared_memory() { return shared_; }
   size_t shared_bytes() const { return shared_bytes_; }
   AsyncCopies& async_copies() { return async_copies_[running_]; }
+  void count_access(Access access, const void* address, size_t bytes) {
+    if (access_log_) access_log_->add(access, running_, address, bytes);
+  }
 
   static Block* current();
 
@@ -69,6 +74,7 @@ class Block {
   std::vector<uint3> index_;  // threadIdx by rank
   std::vector<Thread> thread_;
   std::vector<AsyncCopies> async_copies_;  // by thread
+  std::unique_ptr<AccessLog> access_log_;  // null while counting is off
   std::vector<uint16_t> order_;
   // Bit l of word w stands for lane l of warp w.
   std::vector<uint32_t> waiting_, live_;

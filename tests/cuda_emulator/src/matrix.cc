@@ -4,10 +4,12 @@
 #include <cstring>
 #include <string>
 
+#include "access_log.h"
 #include "address.h"
 #include "cuda_emulator/math.h"
 #include "cuda_emulator/meeting.h"
 #include "ffi_src/number.h"
+#include "launch_counters.h"
 
 namespace cuda_emulator {
 namespace {
@@ -24,9 +26,22 @@ bool whole_warp(Party& warp) {
   return true;
 }
 
+// A matrix is 128 bytes: its rows go to the banks together.
+void count_ldmatrix(const Party& warp, unsigned matrices) {
+  SharedTraffic& traffic = launch_counters->ldmatrix;
+  ++traffic.instructions;
+  traffic.bytes += kRowBytes * kRows * matrices;
+  for (unsigned j = 0; j < matrices; ++j) {
+    SharedPhase phase;
+    for (unsigned i = 0; i < kRows; ++i) phase.add(warp.in<const void*>(kRows * j + i), kRowBytes);
+    phase.count(traffic);
+  }
+}
+
 template <int kMatrices, bool kTransposed>
 void load_matrices(Party& warp) {
   if (!whole_warp(warp)) return;
+  if (launch_counters) count_ldmatrix(warp, kMatrices);
   for (unsigned j = 0; j < kMatrices; ++j) {
     uint16_t matrix[kRows][kRows];
     for (unsigned i = 0; i < kRows; ++i)
@@ -42,18 +57,21 @@ void load_matrices(Party& warp) {
 
 // The element types: how many a register holds, and what they are worth.
 struct BF16 {
+  static constexpr uint64_t Counters::* kCounter = &Counters::mma_bf16;
   static constexpr int kInRegister = 2;
   static float element(uint32_t bits, int i) {
     return convgrad::widen(convgrad::BFloat16{static_cast<uint16_t>(bits >> 16 * i)});
   }
 };
 struct F16 {
+  static constexpr uint64_t Counters::* kCounter = &Counters::mma_f16;
   static constexpr int kInRegister = 2;
   static float element(uint32_t bits, int i) {
     return convgrad::widen(convgrad::Float16{static_cast<uint16_t>(bits >> 16 * i)});
   }
 };
 struct TF32 {
+  static constexpr uint64_t Counters::* kCounter = &Counters::mma_tf32;
   static constexpr int kInRegister = 1;
   static float element(uint32_t bits, int) { return bits_as<float>(bits & ~0x1fffu); }
 };
@@ -68,6 +86,7 @@ template <typename Element>
 void multiply_add(Party& warp) {
   if (!whole_warp(warp)) return;
   constexpr int kEach = Element::kInRegister, kHalf = 4 * kEach, kDepth = 2 * kHalf;
+  if (launch_counters) launch_counters->*Element::kCounter += 16 * 8 * kDepth;
   float a[16][kDepth], b[kDepth][8], d[16][8];
   for (unsigned lane = 0; lane < kLanes; ++lane) {
     const int g = static_cast<int>(lane) / 4, t = static_cast<int>(lane) % 4;
@@ -95,6 +114,7 @@ struct DoubleOperands {
 
 void multiply_add_f64(Party& warp) {
   if (!whole_warp(warp)) return;
+  if (launch_counters) launch_counters->mma_f64 += 8 * 8 * 4;
   double a[8][4], b[4][8];
   for (unsigned lane = 0; lane < kLanes; ++lane) {
     const DoubleOperands& in = warp.in<DoubleOperands>(lane);
