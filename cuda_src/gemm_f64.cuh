@@ -1,5 +1,5 @@
-// y[row,column] += sum over depth of a[row,depth] * b[column,depth] in f64 by mma.sync: 8 rows by 8 columns an
-// instruction, 4 deep; a thread holds one number of each operand and two of the result.
+// y[row,column] += sum over depth of a[row,depth] * b[column,depth] in f64 by mma.sync: 8 rows by 8 columns
+// an instruction, 4 deep; a thread holds one number of each operand and two of the result.
 #pragma once
 
 #include "cuda_src/gemm_math.cuh"
@@ -19,9 +19,11 @@ class GemmSum<Math::kF64, Tile, kAlongA, kAlongB> {
     for (int depth = 0; depth < kSliceDepth<double>; depth += 4) {
       double a_value[kM], b_value[kN];
 #pragma unroll
-      for (int m = 0; m < kM; ++m) a_value[m] = a[TileA::element(row + 8 * m, depth + in_group())];
+      for (int m = 0; m < kM; ++m)
+        a_value[m] = load_shared(a + TileA::element(row + 8 * m, depth + in_group()));
 #pragma unroll
-      for (int n = 0; n < kN; ++n) b_value[n] = b[TileB::element(column + 8 * n, depth + in_group())];
+      for (int n = 0; n < kN; ++n)
+        b_value[n] = load_shared(b + TileB::element(column + 8 * n, depth + in_group()));
 #pragma unroll
       for (int m = 0; m < kM; ++m)
 #pragma unroll
@@ -32,7 +34,8 @@ class GemmSum<Math::kF64, Tile, kAlongA, kAlongB> {
   template <typename Rows>
   __device__ void store(const Rows& rows) const {
 #pragma unroll
-    for (int m = 0; m < kM; ++m) rows.store(Tile::first_row() + 8 * m + group(), Tile::first_column(), sum_[m]);
+    for (int m = 0; m < kM; ++m)
+      rows.store(Tile::first_row() + 8 * m + group(), Tile::first_column(), sum_[m]);
   }
 
  private:

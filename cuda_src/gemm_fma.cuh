@@ -64,8 +64,8 @@ class GemmSum<Math::kF32, Tile, kAlongA, kAlongB> {
     if constexpr (kAlong == Along::kDepth) {
 #pragma unroll
       for (int j = 0; j < kCount; ++j) {
-        const float4 four =
-            *reinterpret_cast<const float4*>(tile + Operand::element(place<kAlong>(thread, j), depth));
+        const float4 four = load_shared(
+            reinterpret_cast<const float4*>(tile + Operand::element(place<kAlong>(thread, j), depth)));
         values[j][0] = four.x, values[j][1] = four.y, values[j][2] = four.z, values[j][3] = four.w;
       }
     } else {
@@ -73,8 +73,8 @@ class GemmSum<Math::kF32, Tile, kAlongA, kAlongB> {
       for (int q = 0; q < 4; ++q)
 #pragma unroll
         for (int j = 0; j < kCount; j += 4) {
-          const float4 four =
-              *reinterpret_cast<const float4*>(tile + Operand::element(place<kAlong>(thread, j), depth + q));
+          const float4 four = load_shared(
+              reinterpret_cast<const float4*>(tile + Operand::element(place<kAlong>(thread, j), depth + q)));
           values[j][q] = four.x, values[j + 1][q] = four.y, values[j + 2][q] = four.z,
           values[j + 3][q] = four.w;
         }

@@ -1,9 +1,9 @@
 // y[row,column] += sum over depth of a[row,depth] * b[column,depth] by mma.sync: 16 rows by 8 columns an
 // instruction, 16 deep in bf16 and f16, 8 deep in TF32.
 //
-// ldmatrix hands each thread the words of 8 lines of 16 bytes as mma wants them, two numbers of 16 bits or one
-// of 32 to a word, whichever way 16-bit lines run; 32-bit numbers whose lines run across the depth are read
-// one by one.
+// ldmatrix hands each thread the words of 8 lines of 16 bytes as mma wants them, two numbers of 16 bits or
+// one of 32 to a word, whichever way 16-bit lines run; 32-bit numbers whose lines run across the depth are
+// read one by one.
 #pragma once
 
 #include "cuda_src/gemm_math.cuh"
@@ -74,12 +74,13 @@ class MmaSum {
     if constexpr (kAlongA == Along::kDepth) {
       ldmatrix_x4(words, a + TileA::chunk(row + matrix % 2 * 8 + line, depth / kChunk<Stored> + matrix / 2));
     } else if constexpr (kWord == 2) {
-      ldmatrix_x4_trans(
-          words, a + TileA::chunk(depth + matrix / 2 * 8 + line, row / kChunk<Stored> + matrix % 2));
+      ldmatrix_x4_trans(words,
+                        a + TileA::chunk(depth + matrix / 2 * 8 + line, row / kChunk<Stored> + matrix % 2));
     } else {
 #pragma unroll
       for (int word = 0; word < 4; ++word)
-        words[word] = bits_at(a, TileA::element(row + word % 2 * 8 + group(), depth + word / 2 * 4 + in_group()));
+        words[word] =
+            bits_at(a, TileA::element(row + word % 2 * 8 + group(), depth + word / 2 * 4 + in_group()));
     }
     round(words);
   }
@@ -106,7 +107,7 @@ class MmaSum {
   }
 
   __device__ static uint32_t bits_at(const Stored* tile, int element) {
-    return *reinterpret_cast<const uint32_t*>(tile + element);
+    return load_shared(reinterpret_cast<const uint32_t*>(tile + element));
   }
 
   // The tensor cores would cut the lower bits of f32 off, which pulls every product towards zero.

@@ -24,10 +24,10 @@ inline constexpr int kSliceDepth = 64 / sizeof(Stored);  // how deep a slice is
 
 template <typename Stored, int kRows, Along kAlong>
 struct OperandTile {
+  static constexpr bool kAlongDepth = kAlong == Along::kDepth;
   static constexpr int kDepth = kSliceDepth<Stored>;
-  static constexpr int kLines = kAlong == Along::kDepth ? kRows : kDepth;
-  static constexpr int kLineChunks = (kAlong == Along::kDepth ? kDepth : kRows) / kChunk<Stored>;
-  static constexpr int kChunks = kLines * kLineChunks;
+  static constexpr int kLineChunks = (kAlongDepth ? kDepth : kRows) / kChunk<Stored>;
+  static constexpr int kChunks = (kAlongDepth ? kRows : kDepth) * kLineChunks;
   static constexpr int kElements = kRows * kDepth;
 
   // Element offset of a chunk.
@@ -35,7 +35,7 @@ struct OperandTile {
     return (line * kLineChunks + (chunk ^ swizzle(line))) * kChunk<Stored>;
   }
   __device__ static int element(int row, int depth) {
-    const int line = kAlong == Along::kDepth ? row : depth, at = kAlong == Along::kDepth ? depth : row;
+    const int line = kAlongDepth ? row : depth, at = kAlongDepth ? depth : row;
     return chunk(line, at / kChunk<Stored>) + at % kChunk<Stored>;
   }
 
@@ -43,7 +43,7 @@ struct OperandTile {
   __device__ static int swizzle(int line) {
     // Lines of 64 bytes: two fill all banks, so every other line moves on; by 2 chunks first, as the reads of
     // f64 take two chunks of a line at once.
-    if (kAlong == Along::kDepth) return (line & 2) | ((line >> 2) & 1);
+    if (kAlongDepth) return (line & 2) | ((line >> 2) & 1);
     // ldmatrix reads one chunk of eight lines; the wider types two chunks of four.
     return sizeof(Stored) == 2 ? line & 7 : (line & 3) * 2;
   }

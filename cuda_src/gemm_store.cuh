@@ -8,6 +8,7 @@
 #include <cstdint>
 
 #include "cuda_src/gemm_operand.cuh"
+#include "cuda_src/vector_access.cuh"
 #include "ffi_src/number.h"
 
 namespace convgrad::cuda {
@@ -50,7 +51,8 @@ struct GemmStore {
         transpose_in_quad(words);
         const int64_t k = first_column + column + 8 * (n + in_quad);
         if (at != kNone && k < columns)
-          *reinterpret_cast<uint4*>(result + at + k) = make_uint4(words[0], words[1], words[2], words[3]);
+          store_global(reinterpret_cast<uint4*>(result + at + k),
+                       make_uint4(words[0], words[1], words[2], words[3]));
       }
     } else {
 #pragma unroll
@@ -79,14 +81,14 @@ struct GemmStore {
     return narrow<Stored>(first).bits | static_cast<uint32_t>(narrow<Stored>(second).bits) << 16;
   }
   __device__ static void store_pair(float* to, float first, float second) {
-    *reinterpret_cast<float2*>(to) = make_float2(first, second);
+    store_global(reinterpret_cast<float2*>(to), make_float2(first, second));
   }
   __device__ static void store_pair(double* to, double first, double second) {
-    *reinterpret_cast<double2*>(to) = make_double2(first, second);
+    store_global(reinterpret_cast<double2*>(to), make_double2(first, second));
   }
   template <typename Half, typename Value>
   __device__ static void store_pair(Half* to, Value first, Value second) {
-    *reinterpret_cast<uint32_t*>(to) = pair(first, second);
+    store_global(reinterpret_cast<uint32_t*>(to), pair(first, second));
   }
 };
 

@@ -24,6 +24,13 @@ cudaError_t launch_blocks(void (*kernel)(Params...), int64_t blocks, int threads
   config.blockDim = dim3(static_cast<unsigned>(threads));
   config.dynamicSmemBytes = shared_bytes;
   config.stream = stream;
+  // What a launch may have without asking for more. The attribute is the function's, on the current device.
+  constexpr size_t kUnasked = 48 << 10;
+  if (shared_bytes > kUnasked) {
+    const cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                                   static_cast<int>(shared_bytes));
+    if (error != cudaSuccess) return error;
+  }
   return cudaLaunchKernelEx(&config, kernel, std::forward<Args>(args)...);
 }
 

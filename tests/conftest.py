@@ -20,7 +20,7 @@ if "--xla_force_host_platform_device_count" not in os.environ["XLA_FLAGS"]:
     jax.config.update("jax_num_cpu_devices", 8)
 
 ROOT = Path(__file__).resolve().parent.parent
-BACKENDS = ("cpu", "emulated_cuda-direct", "emulated_cuda-tiled")
+BACKENDS = ("cpu", "emulated_cuda-direct", "emulated_cuda-tiled", "emulated_cuda-gemm")
 
 
 def _emulated_module():
@@ -41,7 +41,7 @@ def _backend(name):
 
     if name == "cpu":
         return ffi.backends["cpu"]
-    # Both kernels are one module: one prefix, whose targets are registered once.
+    # All kernels are one module: one prefix, whose targets are registered once.
     if name == "emulated_cuda-direct":
         emulated = ffi.Backend(_emulated_module(), "jax_convgrad_emulated_", "direct")
         ffi.register(emulated, "cpu")
@@ -64,6 +64,8 @@ def install(name):
 
     backend = _backend(name)
     jax.clear_caches()  # compiled programs hold the targets of the backend they were lowered for
+    # Tests compare with f32's own rounding, which TF32 does not keep; test_gemm.py is where it is asked for.
+    jax.config.update("jax_default_matmul_precision", "highest" if name == "emulated_cuda-gemm" else None)
     ffi.backends["cpu"] = backend
     _installed = name
 
