@@ -111,4 +111,4 @@ def test_cost(backend, op, math):
     stores = counted["store_global"]
     assert stores["sectors"] * 32 <= 1.15 * stores["bytes"]
     if tensor_cores:
-        assert counted[tensor_cores] <= 1.15 * DENSE.multiply_adds
+        assert 1 <= counted[tensor_cores] / DENSE.multiply_adds <= 1.15
