@@ -2,7 +2,10 @@
 #include "cuda_src/plan.h"
 
 #include <algorithm>
+#include <stdexcept>
+#include <string>
 
+#include "cuda_src/grouped_plan.h"
 #include "cuda_src/split.h"
 #include "cuda_src/tile_shape.h"
 
@@ -44,12 +47,20 @@ double tiled_waste(const ConvProblem& p, ConvOp op) {
   return waste;
 }
 
+// Groups of more channels are matrix products with something to gain from tiles.
+bool takes_grouped(const ConvProblem& p) {
+  return grouped_serves(p) && p.group_in() <= 8 && p.group_out() <= 8;
+}
+
 int64_t bytes_of_sum(DType dtype) { return dtype == DType::kF64 ? 8 : 4; }
 
 }  // namespace
 
 ConvKernel choose_kernel(const ConvProblem& p, ConvOp op, ConvKernel requested) {
+  if (requested == ConvKernel::kGrouped && !grouped_serves(p))
+    throw std::invalid_argument(std::string("jax_convgrad: the kernel \"grouped\" serves ") + kGroupedServes);
   if (requested != ConvKernel::kAuto) return requested;
+  if (takes_grouped(p)) return ConvKernel::kGrouped;
   // A tiled multiply-add costs about an eighth of a direct one, which reads both its factors from memory.
   // In wgrad a direct thread goes over the whole batch alone, and there are only as many as filter elements;
   // the tiled kernel splits that sum, so it may waste more.
@@ -79,8 +90,9 @@ Split bgrad_split(const BiasProblem& p) {
 }
 
 int64_t wgrad_workspace_bytes(const ConvProblem& p, ConvKernel requested) {
-  if (choose_kernel(p, ConvOp::kWgrad, requested) != ConvKernel::kTiled) return 0;
-  const int64_t parts = wgrad_split(p).parts;
+  const ConvKernel kernel = choose_kernel(p, ConvOp::kWgrad, requested);
+  if (kernel == ConvKernel::kDirect) return 0;
+  const int64_t parts = kernel == ConvKernel::kGrouped ? grouped_filter_split(p).parts : wgrad_split(p).parts;
   return parts == 1 ? 0 : parts * p.taps() * p.group_in() * p.out_channels * bytes_of_sum(p.dtype);
 }
 

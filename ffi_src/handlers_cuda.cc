@@ -2,6 +2,7 @@
 #include "ffi_src/handlers_cuda.h"
 
 #include <exception>
+#include <stdexcept>
 #include <string>
 
 #include "cuda_src/kernels.h"
@@ -108,7 +109,7 @@ XLA_FFI_Error* handler(XLA_FFI_CallFrame* frame) {
                                    if (error == cudaSuccess) return ffi::Error::Success();
                                    return ffi::Error::Internal(std::string("jax_convgrad: CUDA: ") +
                                                                cudaGetErrorString(error));
-                                 } catch (const InvalidArgument& error) {
+                                 } catch (const std::invalid_argument& error) {
                                    return ffi::Error::InvalidArgument(error.what());
                                  } catch (const std::exception& error) {
                                    return ffi::Error::Internal(error.what());
@@ -125,8 +126,9 @@ ConvKernel kernel_named(std::string_view name) {
   if (name == "auto") return ConvKernel::kAuto;
   if (name == "direct") return ConvKernel::kDirect;
   if (name == "tiled") return ConvKernel::kTiled;
+  if (name == "grouped") return ConvKernel::kGrouped;
   throw InvalidArgument("jax_convgrad: kernel is \"" + std::string(name) +
-                        "\", CUDA has \"auto\", \"direct\" and \"tiled\"");
+                        "\", CUDA has \"auto\", \"direct\", \"tiled\" and \"grouped\"");
 }
 
 std::map<std::string, XLA_FFI_Handler*> handlers() {
