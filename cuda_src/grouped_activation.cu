@@ -105,11 +105,12 @@ __device__ FilterWalk filter_walk(const GroupedProblem& p, bool transposed, int 
 }
 
 // Any steps and taps. The run is one of a single phase, whose results all meet the same taps. kGroup is that
-// of GroupedLanes.
-template <typename Stored, int kLanes, int kGroup, bool kTransposed>
+// of GroupedLanes. kAlongSources says along what the filter's vectors lie in memory where groups have several
+// channels: along k in fprop, along c in dgrad seen as fprop.
+template <typename Stored, int kLanes, int kGroup, bool kAlongSources>
 __global__ void __launch_bounds__(kGroupedThreads, kLanes == 8 ? 1 : 2)
-    grouped_run_kernel(GroupedProblem p, const Stored* __restrict__ x, const Stored* __restrict__ w,
-                       Stored* __restrict__ y) {
+    grouped_run_kernel(GroupedProblem p, bool transposed, const Stored* __restrict__ x,
+                       const Stored* __restrict__ w, Stored* __restrict__ y) {
   using Value = Sum<Stored>;
   constexpr int kRun = kRunOf<Stored, kLanes>;
   static_assert(kGroup == 1 || kGroup == kLanes || (kGroup == 0 && kLanes == 1));
@@ -120,7 +121,7 @@ __global__ void __launch_bounds__(kGroupedThreads, kLanes == 8 ? 1 : 2)
   const int phase = static_cast<int>(mine.run % axis.phases);
   const int first = static_cast<int>(mine.run / axis.phases) * kRun;
   const FirstTap first2 = first_tap(axis, phase);
-  const FilterWalk walk = filter_walk(p, kTransposed, mine.k);
+  const FilterWalk walk = filter_walk(p, transposed, mine.k);
   const int64_t C = p.in_channels, K = p.out_channels;
   const int channel = kGroup == 0 ? mine.k / p.group_out * p.group_in : mine.k;
 
@@ -149,18 +150,17 @@ __global__ void __launch_bounds__(kGroupedThreads, kLanes == 8 ? 1 : 2)
         Value x_i[kRun][kLanes];
 #pragma unroll
         for (int m = 0; m < kRun; ++m) source(m, x_i[m], 0);
-        // The filter's vectors as they lie in memory: along k of one c or, transposed, along c of one k.
 #pragma unroll
         for (int v = 0; v < kGroup; ++v) {
           Value w_v[kLanes];
-          load_lanes(w_r + v * (kTransposed ? walk.result : walk.source), w_v);
+          load_lanes(w_r + v * (kAlongSources ? walk.result : walk.source), w_v);
 #pragma unroll
           for (int m = 0; m < kRun; ++m) {
 #pragma unroll
             for (int l = 0; l < kLanes; ++l) {
               if constexpr (kGroup == 1)
                 y_o[m][l] += x_i[m][l] * w_v[l];
-              else if constexpr (kTransposed)
+              else if constexpr (kAlongSources)
                 y_o[m][v] += x_i[m][l] * w_v[l];
               else
                 y_o[m][l] += x_i[m][v] * w_v[l];
@@ -202,23 +202,26 @@ struct Launch {
     GroupedProblem p = grouped_problem(problem);
     const GroupedBlock block =
         grouped_activation_block(p, {kLanes, kGroup}, problem.dtype, kRunOf<Stored, kLanes>, false);
-    return launch_blocks(transposed ? grouped_run_kernel<Stored, kLanes, kGroup, true>
-                                    : grouped_run_kernel<Stored, kLanes, kGroup, false>,
-                         block.blocks, dim3(block.x, block.y, block.z), 0, stream, p, x, w, y);
+    constexpr bool kSeveral = kGroup > 1;
+    return launch_blocks(kSeveral && transposed ? grouped_run_kernel<Stored, kLanes, kGroup, kSeveral>
+                                                : grouped_run_kernel<Stored, kLanes, kGroup, false>,
+                         block.blocks, dim3(block.x, block.y, block.z), 0, stream, p, transposed, x, w, y);
   }
 
   // Depthwise in vectors: the windows that are compiled, or any.
   cudaError_t depthwise() const {
     const GroupedProblem p = grouped_problem(problem);
     if (is_windowed(p, 3, 1, 1)) return window<3, 1, 1>();
-    if (is_windowed(p, 5, 1, 1)) return window<5, 1, 1>();
-    if (is_windowed(p, 7, 1, 1)) return window<7, 1, 1>();
     if (is_windowed(p, 3, 2, 1)) return window<3, 2, 1>();
-    if (is_windowed(p, 5, 2, 1)) return window<5, 2, 1>();
-    if (is_windowed(p, 7, 2, 1)) return window<7, 2, 1>();
     if (is_windowed(p, 3, 1, 2)) return window<3, 1, 2>();
-    if (is_windowed(p, 5, 1, 2)) return window<5, 1, 2>();
-    if (is_windowed(p, 7, 1, 2)) return window<7, 1, 2>();
+    if constexpr (sizeof(Stored) < 8) {  // more of f64 would be code that hardly anybody runs
+      if (is_windowed(p, 5, 1, 1)) return window<5, 1, 1>();
+      if (is_windowed(p, 5, 2, 1)) return window<5, 2, 1>();
+      if (is_windowed(p, 5, 1, 2)) return window<5, 1, 2>();
+      if (is_windowed(p, 7, 1, 1)) return window<7, 1, 1>();
+      if (is_windowed(p, 7, 2, 1)) return window<7, 2, 1>();
+      if (is_windowed(p, 7, 1, 2)) return window<7, 1, 2>();
+    }
     return run<kVectorLanes<Stored>, 1>();
   }
 };

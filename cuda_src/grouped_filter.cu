@@ -94,7 +94,7 @@ __global__ void __launch_bounds__(kGroupedThreads, kTaps* kRows < 7 ? 2 : 1)
       Value dy_o[kRun][kLanes];
 #pragma unroll
       for (int m = 0; m < kRun; ++m) load_lanes_if(o + m < axis.output, dy_row + (o + m) * K, dy_o[m]);
-      // Past this, nothing of x is tied to the run.
+      // Past this, nothing of x is tied to the row.
       const int last = (axis.output - 1) * kStride - axis.pad_lo + kTaps;
       const int end = last < axis.input ? last : axis.input;
 #pragma unroll
@@ -245,11 +245,13 @@ struct Launch {
   cudaError_t depthwise() const {
     const GroupedProblem p = grouped_problem(problem);
     if (is_windowed(p, 3, 1, 1)) return window<3, 1, 3>();
-    if (is_windowed(p, 5, 1, 1)) return window<5, 1, 1>();
-    if (is_windowed(p, 7, 1, 1)) return window<7, 1, 1>();
     if (is_windowed(p, 3, 2, 1)) return window<3, 2, 1>();
-    if (is_windowed(p, 5, 2, 1)) return window<5, 2, 1>();
-    if (is_windowed(p, 7, 2, 1)) return window<7, 2, 1>();
+    if constexpr (sizeof(Stored) < 8) {  // more of f64 would be code that hardly anybody runs
+      if (is_windowed(p, 5, 1, 1)) return window<5, 1, 1>();
+      if (is_windowed(p, 5, 2, 1)) return window<5, 2, 1>();
+      if (is_windowed(p, 7, 1, 1)) return window<7, 1, 1>();
+      if (is_windowed(p, 7, 2, 1)) return window<7, 2, 1>();
+    }
     return run<kVectorLanes<Stored>, 1, 4>();
   }
 };

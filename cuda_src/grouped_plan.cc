@@ -64,9 +64,10 @@ ConvProblem with_rows(const ConvProblem& problem) {
 }  // namespace
 
 bool grouped_serves(const ConvProblem& p) {
-  constexpr int64_t kChannels = 16, kPositions = int64_t{1} << 30;
+  constexpr int64_t kChannels = 16;
   if (p.groups < 2 || p.group_in() > kChannels || p.group_out() > kChannels) return false;
-  if (p.batch * p.inputs() >= kPositions || p.batch * p.outputs() >= kPositions) return false;
+  if (p.batch * p.inputs() >= kMost || p.batch * p.outputs() >= kMost) return false;
+  if (p.in_channels >= kMost || p.out_channels >= kMost || p.taps() * kChannels >= kMost) return false;
   return std::all_of(p.axis, p.axis + kAxes,
                      [](const Axis& axis) { return fits(axis) && fits(axis.transpose()); });
 }

@@ -46,10 +46,11 @@ struct GroupedBlock {
   int64_t blocks;
 };
 
-// Several groups of at most 16 channels on either side, and fewer than 2^30 positions.
+// Several groups of at most 16 channels on either side, and numbers of positions, taps and channels, each by
+// itself, that leave room in 32 bits; elements are counted in 64.
 bool grouped_serves(const ConvProblem&);
 inline constexpr const char* kGroupedServes =
-    "several groups of at most 16 channels, in and out, and fewer than 2^30 positions";
+    "several groups of at most 16 channels, in and out, fewer than 2^29 positions and 2^25 taps";
 
 GroupedLanes grouped_lanes(const ConvProblem&);
 GroupedProblem grouped_problem(const ConvProblem&);
