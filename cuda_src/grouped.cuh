@@ -31,11 +31,11 @@ __device__ inline void load_lanes(const Stored* from, Sum<Stored> (&to)[kLanes])
   for (int l = 0; l < kLanes; ++l) to[l] = widen(stored.lane[l]);
 }
 
-// Zeros where there is nothing to load.
+// from[at] and the lanes behind it, or zeros where nothing is there.
 template <int kLanes, typename Stored>
-__device__ inline void load_lanes_if(bool there, const Stored* from, Sum<Stored> (&to)[kLanes]) {
+__device__ inline void load_lanes_if(bool there, const Stored* from, int64_t at, Sum<Stored> (&to)[kLanes]) {
   Lanes<Stored, kLanes> stored = {};
-  if (there) stored = *reinterpret_cast<const Lanes<Stored, kLanes>*>(from);
+  if (there) stored = *reinterpret_cast<const Lanes<Stored, kLanes>*>(from + at);
 #pragma unroll
   for (int l = 0; l < kLanes; ++l) to[l] = widen(stored.lane[l]);
 }

@@ -68,7 +68,7 @@ __global__ void __launch_bounds__(kGroupedThreads)
 #pragma unroll
     for (int j = 0; j < kWindow; ++j) {
       Value x_i[kLanes];
-      load_lanes_if(is_inside(i + j, axis.input), x_row + (i + j) * K, x_i);
+      load_lanes_if(is_inside(i + j, axis.input), x_row, (i + j) * K, x_i);
 #pragma unroll
       for (int m = 0; m < kRun; ++m) {
         const int r = j * kInputDilation - m * kStride;
@@ -133,7 +133,7 @@ __global__ void __launch_bounds__(kGroupedThreads, kLanes == 8 ? 1 : 2)
       const Stored* w_r = w + walk.first + (row_of_taps * axis.taps + r) * walk.tap;
       const auto source = [&](int m, Value(&x_i)[kLanes], int c) {
         const int at = i + m * axis.source_step;
-        load_lanes_if(is_inside(at, axis.input), x_row + at * C + c, x_i);
+        load_lanes_if(is_inside(at, axis.input), x_row, at * C + c, x_i);
       };
       if constexpr (kGroup == 0) {
 #pragma unroll 1

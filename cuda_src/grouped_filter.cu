@@ -93,7 +93,7 @@ __global__ void __launch_bounds__(kGroupedThreads, kTaps* kRows < 7 ? 2 : 1)
       const Stored* dy_row = dy + static_cast<int64_t>(row) * axis.output * K + mine.k;
       Value dy_o[kRun][kLanes];
 #pragma unroll
-      for (int m = 0; m < kRun; ++m) load_lanes_if(o + m < axis.output, dy_row + (o + m) * K, dy_o[m]);
+      for (int m = 0; m < kRun; ++m) load_lanes_if(o + m < axis.output, dy_row, (o + m) * K, dy_o[m]);
       // Past this, nothing of x is tied to the row.
       const int last = (axis.output - 1) * kStride - axis.pad_lo + kTaps;
       const int end = last < axis.input ? last : axis.input;
@@ -108,7 +108,7 @@ __global__ void __launch_bounds__(kGroupedThreads, kTaps* kRows < 7 ? 2 : 1)
 #pragma unroll
         for (int j = 0; j < kWindow; ++j) {
           Value x_i[kLanes];
-          load_lanes_if(i + j >= 0 && i + j < end, x_row + (i + j) * K, x_i);
+          load_lanes_if(i + j >= 0 && i + j < end, x_row, (i + j) * K, x_i);
 #pragma unroll
           for (int m = 0; m < kRun; ++m) {
             const int r = j - m * kStride;
@@ -183,7 +183,7 @@ __global__ void __launch_bounds__(kGroupedThreads, 2)
           const bool tied = axis.input_dilation == 1 || i % axis.input_dilation == 0;
           if (axis.input_dilation != 1) i /= axis.input_dilation;
           Value x_i[kLanes];
-          load_lanes_if(tied && x_row[t] != nullptr && is_inside(i, axis.input), x_row[t] + i * C, x_i);
+          load_lanes_if(tied && x_row[t] != nullptr && is_inside(i, axis.input), x_row[t], i * C, x_i);
 #pragma unroll
           for (int c = 0; c < kSources; ++c)
 #pragma unroll
