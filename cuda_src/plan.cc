@@ -3,8 +3,10 @@
 
 #include <algorithm>
 #include <stdexcept>
+#include <string>
 
 #include "cuda_src/gemm_choice.h"
+#include "cuda_src/grouped_plan.h"
 #include "cuda_src/split.h"
 #include "cuda_src/tile_shape.h"
 
@@ -46,6 +48,11 @@ double tiled_waste(const ConvProblem& p, ConvOp op) {
   return waste;
 }
 
+// Groups of more channels are matrix products with something to gain from tiles.
+bool takes_grouped(const ConvProblem& p) {
+  return grouped_serves(p) && p.group_in() <= 8 && p.group_out() <= 8;
+}
+
 int64_t bytes_of_sum(DType dtype) { return dtype == DType::kF64 ? 8 : 4; }
 
 }  // namespace
@@ -58,7 +65,10 @@ ConvKernel choose_kernel(const ConvProblem& p, ConvOp op, ConvKernel requested, 
         "jax_convgrad: the kernel \"gemm\" serves devices of compute capability 8.0 and up, and positions "
         "and "
         "steps below 2^29");
+  if (requested == ConvKernel::kGrouped && !grouped_serves(p))
+    throw std::invalid_argument(std::string("jax_convgrad: the kernel \"grouped\" serves ") + kGroupedServes);
   if (requested != ConvKernel::kAuto) return requested;
+  if (takes_grouped(p)) return ConvKernel::kGrouped;
   if (gemm) return ConvKernel::kGemm;
   // A tiled multiply-add costs about an eighth of a direct one, which reads both its factors from memory.
   // In wgrad a direct thread goes over the whole batch alone, and there are only as many as filter elements;
@@ -107,15 +117,16 @@ Split bgrad_split(const BiasProblem& p) {
 }
 
 int64_t wgrad_workspace_bytes(const ConvProblem& p, ConvKernel requested) {
-  const auto tiled = [&] { return wgrad_split(p).parts; };
-  const auto gemm = [&] { return gemm_wgrad_split(p).parts; };
-  int64_t parts = 1;
-  if (requested == ConvKernel::kTiled) parts = tiled();
-  if (requested == ConvKernel::kGemm) parts = gemm();
-  if (requested == ConvKernel::kAuto) {
-    const bool old_tiled = choose_kernel(p, ConvOp::kWgrad, requested, 0) == ConvKernel::kTiled;
-    parts = std::max(gemm(), old_tiled ? tiled() : 1);
-  }
+  // A call without a device to ask may meet any: enough for whichever kernel it then takes.
+  const auto parts_of = [&](ConvKernel kernel) -> int64_t {
+    if (kernel == ConvKernel::kGrouped) return grouped_filter_split(p).parts;
+    if (kernel == ConvKernel::kGemm) return gemm_wgrad_split(p).parts;
+    return kernel == ConvKernel::kTiled ? wgrad_split(p).parts : 1;
+  };
+  constexpr int kOldest = 7, kNewest = 9;
+  const int64_t parts = std::max(
+      parts_of(choose_kernel(p, ConvOp::kWgrad, requested, kNewest)),
+      requested == ConvKernel::kGemm ? 1 : parts_of(choose_kernel(p, ConvOp::kWgrad, requested, kOldest)));
   return parts == 1 ? 0 : parts * p.taps() * p.group_in() * p.out_channels * bytes_of_sum(p.dtype);
 }
 

@@ -2,6 +2,7 @@
 #include "ffi_src/handlers_cuda.h"
 
 #include <exception>
+#include <stdexcept>
 #include <string>
 
 #include "cuda_src/kernels.h"
@@ -128,9 +129,10 @@ ConvKernel kernel_named(std::string_view name) {
   if (name == "auto") return ConvKernel::kAuto;
   if (name == "direct") return ConvKernel::kDirect;
   if (name == "tiled") return ConvKernel::kTiled;
+  if (name == "grouped") return ConvKernel::kGrouped;
   if (name == "gemm") return ConvKernel::kGemm;
   throw InvalidArgument("jax_convgrad: kernel is \"" + std::string(name) +
-                        "\", CUDA has \"auto\", \"direct\", \"tiled\" and \"gemm\"");
+                        "\", CUDA has \"auto\", \"direct\", \"tiled\", \"grouped\" and \"gemm\"");
 }
 
 std::map<std::string, XLA_FFI_Handler*> handlers() {

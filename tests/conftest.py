@@ -6,6 +6,7 @@ import sys
 from functools import cache
 from pathlib import Path
 
+import conv_cases
 import jax
 import pytest
 
@@ -20,7 +21,27 @@ if "--xla_force_host_platform_device_count" not in os.environ["XLA_FLAGS"]:
     jax.config.update("jax_num_cpu_devices", 8)
 
 ROOT = Path(__file__).resolve().parent.parent
-BACKENDS = ("cpu", "emulated_cuda-direct", "emulated_cuda-tiled", "emulated_cuda-gemm")
+BACKENDS = ("cpu", "emulated_cuda-direct", "emulated_cuda-tiled", "emulated_cuda-grouped", "emulated_cuda-gemm")
+
+
+def _is_served(item):
+    """Whether the backend serves the test's problem: "grouped" takes small groups alone."""
+    parameters = item.callspec.params if hasattr(item, "callspec") else {}
+    if parameters.get("backend") != "emulated_cuda-grouped":
+        return True
+    case = parameters.get("case") or conv_cases.BY_NAME.get(parameters.get("name"))
+    return item.get_closest_marker("small_groups") is not None or (case and case.has_small_groups)
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", 'small_groups: the test\'s problems are ones that "grouped" serves')
+
+
+def pytest_collection_modifyitems(config, items):
+    not_served = [item for item in items if not _is_served(item)]
+    if not_served:
+        config.hook.pytest_deselected(items=not_served)
+        items[:] = [item for item in items if _is_served(item)]
 
 
 def _emulated_module():

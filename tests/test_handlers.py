@@ -91,6 +91,7 @@ def exact(target, operands):
     return getattr(reference, target)(*arrays, *([pool] if target != "bgrad" else []))
 
 
+@pytest.mark.small_groups
 @pytest.mark.parametrize("target", CALLS)
 def test_the_calls_below_do_fit(backend, target):
     """So that what is refused below is what a row changes."""
