@@ -123,10 +123,11 @@ int64_t wgrad_workspace_bytes(const ConvProblem& p, ConvKernel requested) {
     if (kernel == ConvKernel::kGemm) return gemm_wgrad_split(p).parts;
     return kernel == ConvKernel::kTiled ? wgrad_split(p).parts : 1;
   };
-  constexpr int kOldest = 7, kNewest = 9;
-  const int64_t parts = std::max(
-      parts_of(choose_kernel(p, ConvOp::kWgrad, requested, kNewest)),
-      requested == ConvKernel::kGemm ? 1 : parts_of(choose_kernel(p, ConvOp::kWgrad, requested, kOldest)));
+  const int64_t parts =
+      std::max(parts_of(choose_kernel(p, ConvOp::kWgrad, requested, kNewestCapability)),
+               requested == ConvKernel::kGemm
+                   ? 1
+                   : parts_of(choose_kernel(p, ConvOp::kWgrad, requested, kOldestCapability)));
   return parts == 1 ? 0 : parts * p.taps() * p.group_in() * p.out_channels * bytes_of_sum(p.dtype);
 }
 

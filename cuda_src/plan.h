@@ -18,6 +18,10 @@ struct Request {
   bool tf32 = false;
 };
 
+// The first numbers of the compute capabilities that the plan tells apart: of a device from before
+// asynchronous copies, and with all that a kernel here uses.
+inline constexpr int kOldestCapability = 7, kNewestCapability = 9;
+
 // What kAuto stands for on a device of this compute capability's first number. Throws std::invalid_argument
 // where another request does not serve the problem or the device.
 ConvKernel choose_kernel(const ConvProblem&, ConvOp, ConvKernel requested, int capability);

@@ -21,7 +21,13 @@ if "--xla_force_host_platform_device_count" not in os.environ["XLA_FLAGS"]:
     jax.config.update("jax_num_cpu_devices", 8)
 
 ROOT = Path(__file__).resolve().parent.parent
-BACKENDS = ("cpu", "emulated_cuda-direct", "emulated_cuda-tiled", "emulated_cuda-grouped", "emulated_cuda-gemm")
+BACKENDS = (
+    "cpu",
+    "emulated_cuda-direct",
+    "emulated_cuda-tiled",
+    "emulated_cuda-grouped",
+    "emulated_cuda-gemm",
+)
 
 
 def _is_served(item):
