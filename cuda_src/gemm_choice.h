@@ -32,13 +32,13 @@ bool is_chunked(const ConvProblem& p, const Arrays*... arrays) {
 template <Math kMath>
 using MathTag = std::integral_constant<Math, kMath>;
 
-// use(math, tile, wide), each an object whose type says it. f64 has the small tile alone, since its sums take
-// twice the registers; so have problems whose channels come in odd numbers.
+// use(math, tile, wide), each an object whose type says it. Full f32 and f64 have the small tile alone, since
+// their sums take twice the registers; so have problems whose channels come in odd numbers.
 template <typename Large, typename Small, typename Use>
 auto dispatch_gemm(GemmChoice choice, Use use) {
   const auto with = [&](auto math) {
     if (!choice.wide) return use(math, Small{}, std::false_type{});
-    if constexpr (math.value != Math::kF64) {
+    if constexpr (math.value != Math::kF32 && math.value != Math::kF64) {
       if (choice.large) return use(math, Large{}, std::true_type{});
     }
     return use(math, Small{}, std::true_type{});

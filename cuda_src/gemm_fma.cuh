@@ -25,17 +25,19 @@ class GemmSum<Math::kF32, Tile, kAlongA, kAlongB> {
 #pragma unroll
         for (int m = 0; m < kM; ++m)
 #pragma unroll
-          for (int n = 0; n < kN; ++n) sum_[m][n] += row[m][q] * column[n][q];
+          for (int n = 0; n < kN; ++n) run_[m][n] += row[m][q] * column[n][q];
     }
+    if (++slices_ % kRun == 0) end_run();
   }
 
   template <typename Rows>
-  __device__ void store(const Rows& rows) const {
+  __device__ void store(const Rows& rows) {
+    end_run();
 #pragma unroll
     for (int m = 0; m < kM; ++m)
 #pragma unroll
       for (int n = 0; n < kN; ++n)
-        rows.store_one(place<kAlongA>(row_thread(), m), place<kAlongB>(column_thread(), n), sum_[m][n]);
+        rows.store_one(place<kAlongA>(row_thread(), m), place<kAlongB>(column_thread(), n), total_[m][n]);
   }
 
  private:
@@ -81,7 +83,22 @@ class GemmSum<Math::kF32, Tile, kAlongA, kAlongB> {
     }
   }
 
-  float sum_[kM][kN] = {};
+  // A run is 1024 terms. Runs are summed apart and then added up, so that the rounding error of a long sum
+  // grows with the run's length and the number of runs, not with their product.
+  static constexpr int kRun = 1024 / kSliceDepth<float>;
+
+  __device__ void end_run() {
+#pragma unroll
+    for (int m = 0; m < kM; ++m)
+#pragma unroll
+      for (int n = 0; n < kN; ++n) {
+        total_[m][n] += run_[m][n];
+        run_[m][n] = 0;
+      }
+  }
+
+  float total_[kM][kN] = {}, run_[kM][kN] = {};
+  int slices_ = 0;
 };
 
 }  // namespace convgrad::cuda
