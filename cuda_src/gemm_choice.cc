@@ -2,6 +2,8 @@
 
 #include <limits>
 
+#include "cuda_src/tile_shape.h"
+
 namespace convgrad::cuda {
 
 bool gemm_serves(const ConvProblem& p) {

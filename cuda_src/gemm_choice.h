@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <type_traits>
 
-#include "cuda_src/gemm_math.cuh"
+#include "cuda_src/gemm_arithmetic.h"
 #include "ffi_src/problem.h"
 
 namespace convgrad::cuda {

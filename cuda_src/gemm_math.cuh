@@ -1,14 +1,11 @@
-// The arithmetics of the staged kernels, and the block tile that a product is cut into.
+// The types of the staged kernels' arithmetics, and the block tile that a product is cut into.
 #pragma once
 
+#include "cuda_src/gemm_arithmetic.h"
 #include "cuda_src/gemm_operand.cuh"
 #include "ffi_src/number.h"
 
 namespace convgrad::cuda {
-
-// How products are multiplied and added: on tensor cores in the type that is stored, on tensor cores as TF32
-// (f32 with 10 bits of mantissa), or by fused multiply-adds in full f32.
-enum class Math { kBF16, kF16, kTF32, kF32, kF64 };
 
 template <Math kMath>
 struct MathTypes {
