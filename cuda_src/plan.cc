@@ -70,23 +70,10 @@ Split wgrad_split(const ConvProblem& p) {
   return {parts, length};
 }
 
-Split bgrad_split(const BiasProblem& p) {
-  // About as many parts as terms in a part: that is where the two sums together are shortest and their
-  // rounding error least. 64 rows need no split.
-  int64_t length = 64;
-  while (length < p.rows / length) length *= 2;
-  return {std::max<int64_t>(tiles_over(p.rows, length), 1), length};
-}
-
 int64_t wgrad_workspace_bytes(const ConvProblem& p, ConvKernel requested) {
   if (choose_kernel(p, ConvOp::kWgrad, requested) != ConvKernel::kTiled) return 0;
   const int64_t parts = wgrad_split(p).parts;
   return parts == 1 ? 0 : parts * p.taps() * p.group_in() * p.out_channels * bytes_of_sum(p.dtype);
-}
-
-int64_t bgrad_workspace_bytes(const BiasProblem& p) {
-  const int64_t parts = bgrad_split(p).parts;
-  return parts == 1 ? 0 : parts * p.channels * bytes_of_sum(p.dtype);
 }
 
 }  // namespace convgrad::cuda

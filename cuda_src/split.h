@@ -14,6 +14,5 @@ struct Split {
 };
 
 Split wgrad_split(const ConvProblem&);
-Split bgrad_split(const BiasProblem&);
 
 }  // namespace convgrad::cuda
