@@ -14,7 +14,7 @@ namespace convgrad::cuda {
 namespace {
 
 template <typename Stored, int kLanes, int kTaps>
-__global__ void __launch_bounds__(kPoolThreads)
+__global__ void __launch_bounds__(kPoolThreads, 2)
     vector_avg_pool_kernel(PoolRows rows, PoolSource<TiedInputs> source, int32_t all_taps, const Stored* x,
                            Stored* y) {
   using Value = Sum<Stored>;

@@ -49,7 +49,7 @@ __device__ __forceinline__ Lanes<Value, kLanes> divided(const Lanes<Stored, kLan
 }
 
 template <typename Stored, int kLanes>
-__global__ void __launch_bounds__(kPoolThreads)
+__global__ void __launch_bounds__(kPoolThreads, 2)
     vector_avg_pool_grad_kernel(PoolRows rows, PoolSource<TiedOutputs> source, Counts counts,
                                 const Stored* dy, Stored* dx) {
   using Value = Sum<Stored>;
@@ -67,7 +67,7 @@ __global__ void __launch_bounds__(kPoolThreads)
 }
 
 template <typename Stored, int kLanes, typename Cell>
-__global__ void __launch_bounds__(kPoolThreads)
+__global__ void __launch_bounds__(kPoolThreads, 2)
     cell_avg_pool_grad_kernel(PoolRows rows, PoolCells<Cell> cells, PoolSource<TiedOutputs> source,
                               Counts counts, const Stored* dy, Stored* dx) {
   using Value = Sum<Stored>;

@@ -23,7 +23,7 @@ __device__ __forceinline__ bool replaces(Value v, Value best) {
 }
 
 template <typename Stored, int kLanes, int kTaps>
-__global__ void __launch_bounds__(kPoolThreads)
+__global__ void __launch_bounds__(kPoolThreads, 2)
     vector_max_pool_kernel(PoolRows rows, PoolSource<TiedInputs> source, const Stored* x, Stored* y,
                            int32_t* position) {
   RowPlace o;
@@ -53,7 +53,7 @@ __global__ void __launch_bounds__(kPoolThreads)
 
 // Positions and results go by vectors, and each t is read where its position says.
 template <typename Stored, int kLanes>
-__global__ void __launch_bounds__(kPoolThreads)
+__global__ void __launch_bounds__(kPoolThreads, 2)
     vector_max_pool_select_kernel(PoolRows rows, Divisor t_images, Divisor position_images, int32_t inputs,
                                   int32_t channels, const Stored* t, const int32_t* position,
                                   Stored* selected) {

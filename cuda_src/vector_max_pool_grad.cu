@@ -53,7 +53,7 @@ struct ChosenImage {
 };
 
 template <typename Stored, int kLanes>
-__global__ void __launch_bounds__(kPoolThreads)
+__global__ void __launch_bounds__(kPoolThreads, 2)
     vector_max_pool_grad_kernel(PoolRows rows, PoolSource<TiedOutputs> source, OperandImages images,
                                 int32_t size1, int32_t size2, const Stored* dy, const int32_t* position,
                                 Stored* dx) {
@@ -70,7 +70,7 @@ __global__ void __launch_bounds__(kPoolThreads)
 }
 
 template <typename Stored, int kLanes, typename Cell>
-__global__ void __launch_bounds__(kPoolThreads)
+__global__ void __launch_bounds__(kPoolThreads, 2)
     cell_max_pool_grad_kernel(PoolRows rows, PoolCells<Cell> cells, PoolSource<TiedOutputs> source,
                               OperandImages images, const Stored* dy, const int32_t* position, Stored* dx) {
   RowPlace place;
