@@ -83,7 +83,8 @@ __global__ void __launch_bounds__(kPoolThreads, 2)
   const Run run0 = source.tied[0](place.at0);
   for (int32_t k0 = 0; k0 < run0.count; ++k0) {
     const int32_t o0 = run0.first + k0 * source.tied[0].step();
-#pragma unroll
+    // The loads of one row of windows are under way together; more would not fit the registers.
+#pragma unroll 1
     for (int w1 = 0; w1 < Cell::kWindows; ++w1) {
       const int32_t o1 = cell.o1 - w1;
       Chosen<Stored, kLanes> at_o[Cell::kWindows];
