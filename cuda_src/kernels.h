@@ -14,10 +14,10 @@
 
 namespace convgrad::cuda {
 
-cudaError_t fprop(const ConvProblem&, ConvKernel, const void* x, const void* w, void* y, cudaStream_t);
-cudaError_t dgrad(const ConvProblem&, ConvKernel, const void* dy, const void* w, void* dx, cudaStream_t);
+cudaError_t fprop(const ConvProblem&, Request, const void* x, const void* w, void* y, cudaStream_t);
+cudaError_t dgrad(const ConvProblem&, Request, const void* dy, const void* w, void* dx, cudaStream_t);
 // `workspace` holds wgrad_workspace_bytes() bytes of partial sums; bgrad's likewise.
-cudaError_t wgrad(const ConvProblem&, ConvKernel, const void* x, const void* dy, void* dw, void* workspace,
+cudaError_t wgrad(const ConvProblem&, Request, const void* x, const void* dy, void* dw, void* workspace,
                   cudaStream_t);
 cudaError_t bgrad(const BiasProblem&, const void* dy, void* db, void* workspace, cudaStream_t);
 

@@ -6,6 +6,7 @@ import sys
 from functools import cache
 from pathlib import Path
 
+import conv_cases
 import jax
 import pytest
 
@@ -20,7 +21,33 @@ if "--xla_force_host_platform_device_count" not in os.environ["XLA_FLAGS"]:
     jax.config.update("jax_num_cpu_devices", 8)
 
 ROOT = Path(__file__).resolve().parent.parent
-BACKENDS = ("cpu", "emulated_cuda-direct", "emulated_cuda-tiled")
+BACKENDS = (
+    "cpu",
+    "emulated_cuda-direct",
+    "emulated_cuda-tiled",
+    "emulated_cuda-grouped",
+    "emulated_cuda-gemm",
+)
+
+
+def _is_served(item):
+    """Whether the backend serves the test's problem: "grouped" takes small groups alone."""
+    parameters = item.callspec.params if hasattr(item, "callspec") else {}
+    if parameters.get("backend") != "emulated_cuda-grouped":
+        return True
+    case = parameters.get("case") or conv_cases.BY_NAME.get(parameters.get("name"))
+    return item.get_closest_marker("small_groups") is not None or (case and case.has_small_groups)
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", 'small_groups: the test\'s problems are ones that "grouped" serves')
+
+
+def pytest_collection_modifyitems(config, items):
+    not_served = [item for item in items if not _is_served(item)]
+    if not_served:
+        config.hook.pytest_deselected(items=not_served)
+        items[:] = [item for item in items if _is_served(item)]
 
 
 def _emulated_module():
@@ -41,7 +68,7 @@ def _backend(name):
 
     if name == "cpu":
         return ffi.backends["cpu"]
-    # Both kernels are one module: one prefix, whose targets are registered once.
+    # All kernels are one module: one prefix, whose targets are registered once.
     if name == "emulated_cuda-direct":
         emulated = ffi.Backend(_emulated_module(), "jax_convgrad_emulated_", "direct")
         ffi.register(emulated, "cpu")
@@ -64,6 +91,8 @@ def install(name):
 
     backend = _backend(name)
     jax.clear_caches()  # compiled programs hold the targets of the backend they were lowered for
+    # Tests compare with f32's own rounding, which TF32 does not keep; test_gemm.py is where it is asked for.
+    jax.config.update("jax_default_matmul_precision", "highest" if name == "emulated_cuda-gemm" else None)
     ffi.backends["cpu"] = backend
     _installed = name
 

@@ -36,11 +36,12 @@ def fake_nvcc(folder, report, status):
     return str(nvcc)
 
 
-def test_a_spill_is_a_failure_in_a_tiled_kernel_only(tmp_path):
+def test_a_spill_is_a_failure_in_a_kernel_of_registers_only(tmp_path):
     nvcc = fake_nvcc(tmp_path, REPORT, 0)
-    lines, well = cuda_compile.compile_one(nvcc, Path("tiled_filter.cu"), "sm_80")
-    assert not well
-    assert "_Z5tightPf spills 2208 bytes" in lines
+    for name in ("tiled_filter.cu", "grouped_activation.cu"):
+        lines, well = cuda_compile.compile_one(nvcc, Path(name), "sm_80")
+        assert not well
+        assert "_Z5tightPf spills 2208 bytes" in lines
     assert cuda_compile.compile_one(nvcc, Path("direct_wgrad.cu"), "sm_80")[1]
 
 

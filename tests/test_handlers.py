@@ -27,6 +27,7 @@ CONV = {
     "w_spec": int64(3, 2, 0, 1),
     "y_spec": int64(0, 3, 1, 2),
     "kernel": "auto",
+    "tf32": False,
 }
 BIAS = {"channel_axis": np.int64(1), "kernel": "auto"}
 POOL = {
@@ -90,6 +91,7 @@ def exact(target, operands):
     return getattr(reference, target)(*arrays, *([pool] if target != "bgrad" else []))
 
 
+@pytest.mark.small_groups
 @pytest.mark.parametrize("target", CALLS)
 def test_the_calls_below_do_fit(backend, target):
     """So that what is refused below is what a row changes."""
@@ -122,6 +124,7 @@ def conv_rows():
         "pad_lo": [int64(1), int64(0, 0, 0), int64(2**62, 0), int64(-(2**63), 0)],
         "input_dilation": [int64(1), int64(0, 1), int64(1, -2), int64(2**31, 1)],
         "filter_dilation": [int64(1), int64(0, 1), int64(1, -2), int64(1, 2**40)],
+        "tf32": ["yes", np.int64(1)],
         "groups": [np.int64(0), np.int64(-2), np.int64(3), np.int64(1), np.int64(4), "two"],
         "x_spec": [
             int64(0, 3, 1),
