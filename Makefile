@@ -103,7 +103,7 @@ lint: $(VENV)/installed-dev  ## layout, lint and types of the sources
 	$(VENV)/bin/clang-format --dry-run --Werror $(CXX_STYLED)
 	$(VENV)/bin/mypy jax_convgrad
 
-cuda-compile:  ## compile every CUDA kernel with nvcc; no warnings, no register spills in tiled and grouped kernels
+cuda-compile:  ## compile every CUDA kernel with nvcc; no warnings, no register spills in the fast kernels
 	@if [ -n "$(NVCC)" ]; then $(PYTHON) .ci/cuda_compile.py "$(NVCC)"; \
 	 else echo "cuda-compile: no nvcc on this machine, no CUDA kernel was compiled"; fi
 

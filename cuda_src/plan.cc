@@ -108,14 +108,6 @@ Split gemm_wgrad_split(const ConvProblem& p) {
   return {parts, tiles_over(tiles_over(product.depth, parts), kSlice) * kSlice};
 }
 
-Split bgrad_split(const BiasProblem& p) {
-  // About as many parts as terms in a part: that is where the two sums together are shortest and their
-  // rounding error least. 64 rows need no split.
-  int64_t length = 64;
-  while (length < p.rows / length) length *= 2;
-  return {std::max<int64_t>(tiles_over(p.rows, length), 1), length};
-}
-
 int64_t wgrad_workspace_bytes(const ConvProblem& p, ConvKernel requested) {
   // A call without a device to ask may meet any: enough for whichever kernel it then takes.
   const auto parts_of = [&](ConvKernel kernel) -> int64_t {
@@ -129,11 +121,6 @@ int64_t wgrad_workspace_bytes(const ConvProblem& p, ConvKernel requested) {
                    ? 1
                    : parts_of(choose_kernel(p, ConvOp::kWgrad, requested, kOldestCapability)));
   return parts == 1 ? 0 : parts * p.taps() * p.group_in() * p.out_channels * bytes_of_sum(p.dtype);
-}
-
-int64_t bgrad_workspace_bytes(const BiasProblem& p) {
-  const int64_t parts = bgrad_split(p).parts;
-  return parts == 1 ? 0 : parts * p.channels * bytes_of_sum(p.dtype);
 }
 
 }  // namespace convgrad::cuda

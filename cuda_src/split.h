@@ -15,6 +15,5 @@ struct Split {
 
 Split wgrad_split(const ConvProblem&);       // of the tiled kernel
 Split gemm_wgrad_split(const ConvProblem&);  // of the staged one
-Split bgrad_split(const BiasProblem&);
 
 }  // namespace convgrad::cuda
