@@ -1,9 +1,10 @@
-"""CUDA's kernel "grouped" in the emulator: every size of group and step, what it refuses, its split sums."""
+"""CUDA's kernel "grouped": every size of group and step, what it refuses, its split sums."""
 
 import conv_cases
 import jax
 import numpy as np
 import pytest
+from conftest import PLATFORM, cuda_backend
 from conv_cases import NHWC, ConvCase
 from lax_answers import exact_conv
 from tolerance import assert_within, sum_bound
@@ -12,7 +13,7 @@ import jax_convgrad as jc
 from jax_convgrad import ffi
 
 DTYPES = ("float32", "float64", "bfloat16", "float16")
-only_grouped = pytest.mark.parametrize("backend", ["emulated_cuda-grouped"], indirect=True)
+only_grouped = pytest.mark.parametrize("backend", [cuda_backend("grouped")], indirect=True)
 pytestmark = pytest.mark.small_groups
 
 
@@ -52,7 +53,7 @@ def test_groups(backend, case, dtype):
 @only_grouped
 def test_what_it_serves(backend):
     """The suite's rule for which problems run on it is its own, and what it refuses is told while tracing."""
-    module = ffi.backends["cpu"].module
+    module = ffi.backends[PLATFORM].module
     alone = [case for case in conv_cases.CASES if case.batch_groups == 1]  # the others are asked for in parts
     assert {case.has_small_groups for case in alone} == {True, False}
     for case in alone:
@@ -68,7 +69,7 @@ def test_what_it_serves(backend):
 @only_grouped
 def test_a_call_that_it_does_not_serve(backend):
     """As a handler's error too, where no trace came first."""
-    chosen = ffi.backends["cpu"]
+    chosen = ffi.backends[PLATFORM]
     one = np.int64(1)
     spec = np.arange(3, dtype=np.int64)
     attributes = {name: np.ones(1, np.int64) for name in ("stride", "input_dilation", "filter_dilation")}
@@ -93,7 +94,7 @@ IN_PARTS = (
 def test_split_sums(backend, case):
     random = np.random.default_rng(0)
     arrays = [random.integers(-2, 3, shape).astype(np.float32) for shape in (case.x, case.w, case.y)]
-    workspace = ffi.backends["cpu"].module.conv_workspace_bytes(
+    workspace = ffi.backends[PLATFORM].module.conv_workspace_bytes(
         op="wgrad", kernel="grouped", dtype="float32", **sizes(case)
     )
     x, w, dy = arrays
@@ -107,7 +108,7 @@ def test_split_sums(backend, case):
 @only_grouped
 def test_auto_takes_it(backend):
     """Of several groups of few channels "auto" asks for the workspace that only "grouped" does."""
-    module = ffi.backends["cpu"].module
+    module = ffi.backends[PLATFORM].module
     asked = {"op": "wgrad", "dtype": "float32", **sizes(IN_PARTS[0])}
     by_kernel = {
         kernel: module.conv_workspace_bytes(kernel=kernel, **asked)

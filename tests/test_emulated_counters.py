@@ -10,6 +10,7 @@ import jax_convgrad
 KERNELS = ["emulated_cuda-direct", "emulated_cuda-tiled"]
 
 
+@pytest.mark.emulator
 @pytest.mark.parametrize("backend", KERNELS, indirect=True)
 def test_a_launch_is_counted_and_only_while_counting(backend):
     x, w = jnp.ones((1, 6, 6, 2)), jnp.ones((3, 3, 2, 4))

@@ -5,6 +5,7 @@ import functools
 import jax
 import numpy as np
 import pytest
+from conftest import cuda_backend
 from conv_cases import NDHWC, NHWC, NWC
 from conv_cases import ConvCase as C
 from emulated_counters import counting
@@ -13,7 +14,7 @@ from tolerance import assert_within, sum_bound
 
 import jax_convgrad as jc
 
-GEMM = pytest.mark.parametrize("backend", ["emulated_cuda-gemm"], indirect=True)
+GEMM = pytest.mark.parametrize("backend", [cuda_backend("gemm")], indirect=True)
 
 # Channels in whole chunks of every dtype (8), unless said otherwise; slices, tiles and phases with tails.
 CASES = [
@@ -93,6 +94,7 @@ MATHS = {  # the counter of its multiply-adds, if on tensor cores
 
 
 @GEMM
+@pytest.mark.emulator
 @pytest.mark.parametrize("math", MATHS)
 @pytest.mark.parametrize("op", OPS)
 def test_cost(backend, op, math):
