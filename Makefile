@@ -12,7 +12,8 @@ NVCC   ?= $(or $(shell command -v nvcc),$(wildcard /usr/local/cuda/bin/nvcc))
 PYTEST_FLAGS    ?= -n auto --maxprocesses 8
 # Which of the tests below test-sanitized runs, in pytest's -k: make test-sanitized SANITIZED="emulated and tiled"
 SANITIZED       ?= emulated
-SANITIZED_TESTS := tests/test_gradients.py tests/test_pooling.py tests/test_handlers.py tests/test_zero_sizes.py
+SANITIZED_TESTS := tests/test_gradients.py tests/test_pooling.py tests/test_handlers.py tests/test_zero_sizes.py \
+                   tests/test_cuda_grouped.py
 EXAMPLE_FLAGS   ?=
 # make benchmark BENCHMARK_FLAGS="--peers lax,torch --out results"; benchmarks/README.md has more
 BENCHMARK_FLAGS ?=
@@ -102,7 +103,7 @@ lint: $(VENV)/installed-dev  ## layout, lint and types of the sources
 	$(VENV)/bin/clang-format --dry-run --Werror $(CXX_STYLED)
 	$(VENV)/bin/mypy jax_convgrad
 
-cuda-compile:  ## compile every CUDA kernel with nvcc; no warnings, no register spills in tiled kernels
+cuda-compile:  ## compile every CUDA kernel with nvcc; no warnings, no register spills in the fast kernels
 	@if [ -n "$(NVCC)" ]; then $(PYTHON) .ci/cuda_compile.py "$(NVCC)"; \
 	 else echo "cuda-compile: no nvcc on this machine, no CUDA kernel was compiled"; fi
 

@@ -1,9 +1,10 @@
-"""Compiles every kernel in cuda_src with nvcc and judges ptxas's report.
+"""Compiles every kernel in cuda_src, and the checks of its PTX, with nvcc and judges ptxas's report.
 
 Usage: python .ci/cuda_compile.py NVCC
 
-Fails on any warning, and on a register spill in a tiled kernel: there the sums live in registers, and a
-spilled one costs a memory access for each product.
+Fails on any warning, and on a register spill in a tiled, grouped or gemm kernel, where the sums live in
+registers and a spilled one costs a memory access for each product, or in a vector kernel, which is to run as
+fast as memory.
 """
 
 import os
@@ -16,7 +17,10 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
 ARCHITECTURES = ("sm_80", "sm_90a")
-SPILL_FREE = "tiled_"  # how the names of the files begin whose kernels may not spill
+# The package also holds code for an architecture that lacks some of these instructions.
+PTX_ARCHITECTURES = ("sm_75", *ARCHITECTURES)
+# How the names of the files begin whose kernels may not spill.
+SPILL_FREE = ("tiled_", "grouped_", "gemm_", "vector_")
 
 
 class Kernel(NamedTuple):
@@ -61,13 +65,15 @@ def compile_one(nvcc: str, source: Path, architecture: str) -> tuple[str, bool]:
 def main() -> None:
     """Compile all, print a line each, exit with 1 if anything is wrong."""
     nvcc = sys.argv[1]
-    jobs = [
-        (nvcc, source, architecture)
-        for source in sorted((ROOT / "cuda_src").glob("*.cu"))
-        for architecture in ARCHITECTURES
-    ]
-    if not jobs:
-        sys.exit("cuda_compile: no .cu file in cuda_src")
+    jobs = []
+    for pattern, architectures in (
+        ("cuda_src/*.cu", ARCHITECTURES),
+        ("tests/cuda_emulator/selftest/ptx_*.cu", PTX_ARCHITECTURES),
+    ):
+        sources = sorted(ROOT.glob(pattern))
+        if not sources:
+            sys.exit(f"cuda_compile: no file is {pattern}")
+        jobs += [(nvcc, source, architecture) for source in sources for architecture in architectures]
     good = True
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for lines, well in pool.map(lambda job: compile_one(*job), jobs):

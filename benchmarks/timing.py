@@ -12,32 +12,41 @@ _SHORTEST_SAMPLE = 2e-4  # seconds: the clock and the loop are nothing against i
 _FEWEST_SAMPLES, _MOST_SAMPLES = 5, 200
 
 
-def measure(functions: Mapping[str, Callable[[], object]], budget: float) -> dict[str, dict[str, float]]:
-    """Seconds a call of each function, which must return only when its work is done.
+def _return(result: object) -> object:
+    return result
+
+
+def measure(
+    functions: Mapping[str, Callable[[], object]],
+    budget: float,
+    *,
+    shortest: float = _SHORTEST_SAMPLE,
+    wait: Callable[[object], object] = _return,
+) -> dict[str, dict[str, float]]:
+    """Seconds a call of each function, which returns only when its work is done, or else ``wait`` does.
 
     Each is called in turn until it has used ``budget`` seconds and been sampled often enough. A turn begins
     with a call that does not count, so that every library is measured after itself and not after its peer.
 
+    Args:
+      functions: what to measure, by name.
+      budget: seconds of samples of each.
+      shortest: seconds a sample should last. On a device calls are queued one behind the other, and the wait
+        for the last one, as the queueing itself, is then nothing against it.
+      wait: takes what the last call of a sample gave, and returns when that is computed.
+
     Returns:
       For each the median, the quartiles and the number of samples.
     """
-    calls = {}
-    for name, function in functions.items():
-        function()
-        start = time.perf_counter()
-        function()
-        calls[name] = max(1, math.ceil(_SHORTEST_SAMPLE / (time.perf_counter() - start)))
+    calls = {name: _calls_a_sample(function, shortest, wait) for name, function in functions.items()}
     samples: dict[str, list[float]] = {name: [] for name in functions}
     spent = dict.fromkeys(functions, 0.0)
     open_names = list(functions)
     while open_names:
         for name in open_names:
             function, count = functions[name], calls[name]
-            function()  # finds the caches as another function left them
-            start = time.perf_counter()
-            for _ in range(count):
-                function()
-            elapsed = time.perf_counter() - start
+            wait(function())  # finds the caches as another function left them
+            elapsed = _timed(function, count, wait)
             samples[name].append(elapsed / count)
             spent[name] += elapsed
         open_names = [
@@ -47,6 +56,24 @@ def measure(functions: Mapping[str, Callable[[], object]], budget: float) -> dic
             or (spent[name] < budget and len(samples[name]) < _MOST_SAMPLES)
         ]
     return {name: spread(times) for name, times in samples.items()}
+
+
+def _calls_a_sample(function: Callable[[], object], shortest: float, wait: Callable[[object], object]) -> int:
+    wait(function())
+    count, elapsed = 1, _timed(function, 1, wait)
+    while elapsed < shortest / 2:  # a call by itself takes longer than one of many in a queue
+        count = math.ceil(count * min(shortest / elapsed, 100))
+        elapsed = _timed(function, count, wait)
+    return count
+
+
+def _timed(function: Callable[[], object], count: int, wait: Callable[[object], object]) -> float:
+    result = None
+    start = time.perf_counter()
+    for _ in range(count):
+        result = function()
+    wait(result)
+    return time.perf_counter() - start
 
 
 def spread(times: list[float]) -> dict[str, float]:

@@ -30,7 +30,11 @@ class Call:
 
 
 def calls(
-    problem: Problem, op: str, operands: dict[str, np.ndarray], dtype: torch.dtype | None = None
+    problem: Problem,
+    op: str,
+    operands: dict[str, np.ndarray],
+    dtype: torch.dtype | None = None,
+    device: str = "cpu",
 ) -> dict[str, Call]:
     """The op by memory format; one-dimensional layers have only "contiguous".
 
@@ -39,15 +43,16 @@ def calls(
       op: one of its ops.
       operands: x, w and dy in the benchmark's order.
       dtype: what to convert them to, if anything.
+      device: where to put them.
 
     Raises:
       UnsupportedError: uneven padding.
     """
-    tensors = {name: torch.from_numpy(array).to(dtype) for name, array in operands.items()}
+    tensors = {name: torch.from_numpy(array).to(device, dtype) for name, array in operands.items()}
     if isinstance(problem, Bias):
         # The sum over rows of a channels-last array, whatever one calls its dimensions.
         rows = tensors["dy"].reshape(-1, problem.dy_shape[-1])
-        return {"channels_last": Call(lambda: rows.sum(0), lambda db: db.numpy())}
+        return {"channels_last": Call(lambda: rows.sum(0), lambda db: db.cpu().numpy())}
     axes = len(problem.layer.taps)
     if any(low != high for low, high in problem.layer.pad):
         raise UnsupportedError("PyTorch pads evenly")
@@ -63,7 +68,7 @@ def _channels_first(tensor: torch.Tensor, memory: torch.memory_format) -> torch.
 
 
 def _channels_last_array(tensor: torch.Tensor) -> np.ndarray:
-    return tensor.movedim(1, -1).numpy()
+    return tensor.movedim(1, -1).cpu().numpy()
 
 
 def _conv_call(problem: Conv, op: str, tensors: dict[str, torch.Tensor], memory) -> Call:
@@ -84,8 +89,8 @@ def _conv_call(problem: Conv, op: str, tensors: dict[str, torch.Tensor], memory)
 
     def w_array(dw: torch.Tensor) -> np.ndarray:
         if layer.transposed:
-            return dw.flip(spatial).movedim((0, 1), (-2, -1)).numpy()
-        return dw.movedim((0, 1), (-1, -2)).numpy()
+            return dw.flip(spatial).movedim((0, 1), (-2, -1)).cpu().numpy()
+        return dw.movedim((0, 1), (-1, -2)).cpu().numpy()
 
     if op == "fprop":
         if layer.transposed:

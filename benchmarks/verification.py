@@ -26,7 +26,17 @@ class VerificationError(Exception):
     """A library's result is wrong."""
 
 
-def verify(problem: Problem, op: str, operands: Operands, result: object, exact: bool, what: str) -> None:
+def verify(
+    problem: Problem,
+    op: str,
+    operands: Operands,
+    result: object,
+    exact: bool,
+    what: str,
+    *,
+    operands_eps: float = 0.0,
+    most_products: int = _MOST_PRODUCTS,
+) -> None:
     """Checks sampled elements of the result of an op.
 
     Args:
@@ -36,6 +46,8 @@ def verify(problem: Problem, op: str, operands: Operands, result: object, exact:
       result: one array, or (y, dx) of "fprop+dgrad".
       exact: the operands are small integers, so that sums of products must be right to the last bit.
       what: who computed it, for the message.
+      operands_eps: how far a product may be off since its factors were rounded first, relative to it.
+      most_products: over all samples; a few elements are summed however long their sums.
 
     Raises:
       VerificationError: an element is further off than rounding can be, or the shape is another.
@@ -47,14 +59,14 @@ def verify(problem: Problem, op: str, operands: Operands, result: object, exact:
         name = f"{what}, {part} of {problem.name} ({problem.text})"
         if array.shape != shape:
             raise VerificationError(f"{name}: the shape is {array.shape}, but should be {shape}")
-        at = sample(shape, _samples_of(problem, part))
+        at = sample(shape, _samples_of(problem, part, most_products))
         sums, sums_of_abs, length = reference(problem, part, operands, at)
         got = array[tuple(at.T)]
         if exact and not (isinstance(problem, Pool) and problem.reduction == "avg"):
             bound = np.zeros(len(at))
             sums = sums.astype(array.dtype)  # integers past 2^8 or 2^11 are rounded once to a 16-bit type
         else:
-            bound = rounding_bound(array.dtype, sums, sums_of_abs, length)
+            bound = rounding_bound(array.dtype, sums, sums_of_abs, length) + operands_eps * sums_of_abs
         error = np.abs(got.astype(np.float64) - sums.astype(np.float64))
         if not (error <= bound).all():  # NaN is not
             worst = int(np.argmax(np.where(np.isnan(error), np.inf, error - bound)))
@@ -111,7 +123,7 @@ def reference(
     return terms.sum(1), np.abs(terms).sum(1), terms.shape[1]
 
 
-def _samples_of(problem: Problem, op: str) -> int:
+def _samples_of(problem: Problem, op: str, most_products: int) -> int:
     """As many as the products of one element allow."""
     shapes = problem.shapes()
     if op == "bgrad":
@@ -123,7 +135,8 @@ def _samples_of(problem: Problem, op: str) -> int:
     else:
         channels = shapes["w"][-2] if op == "fprop" else shapes["w"][-1] // problem.geometry.groups
         terms = int(np.prod(problem.layer.taps)) * channels
-    return int(np.clip(_MOST_PRODUCTS // terms, 16, _SAMPLES))
+    fewest = 16 if most_products >= _MOST_PRODUCTS else 4
+    return int(np.clip(most_products // terms, fewest, _SAMPLES))
 
 
 def _taps(axes) -> np.ndarray:

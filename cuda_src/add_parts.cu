@@ -1,17 +1,44 @@
 // result[e] = sum over part of partials[part,e]: the second half of every split sum, in the parts' order.
+//
+// Of many parts a thread adds up a stretch for its element, and the first thread adds the stretches in order:
+// one thread that went through hundreds of parts by itself would wait for memory as often.
 #include "cuda_src/conv_kernels.h"
 #include "cuda_src/launch.cuh"
+#include "cuda_src/shared_memory.cuh"
 #include "ffi_src/dispatch.h"
 
 namespace convgrad::cuda {
 namespace {
 
-template <typename Stored>
+// Threads for each element of a block of kElementThreads.
+constexpr int kManyStretches = 32;
+
+template <typename Stored, int kStretches>
 __global__ void add_parts_kernel(const Sum<Stored>* partials, Stored* result, int64_t parts, int64_t count) {
-  for (int64_t e = first_element(); e < count; e += element_step()) {
-    Sum<Stored> sum = 0;
-    for (int64_t part = 0; part < parts; ++part) sum += partials[part * count + e];
-    result[e] = narrow<Stored>(sum);
+  using Value = Sum<Stored>;
+  constexpr int kElements = kElementThreads / kStretches;
+  const int element = static_cast<int>(threadIdx.x) % kElements;
+  const int stretch = static_cast<int>(threadIdx.x) / kElements;
+  const int64_t length = (parts + kStretches - 1) / kStretches;
+  const int64_t begin = stretch * length, end = begin + length < parts ? begin + length : parts;
+  Value* sums = kStretches == 1 ? nullptr : shared_memory<Value>();  // [stretch][element]
+  // Each turn is one of the whole block, as its threads meet.
+  for (int64_t first = static_cast<int64_t>(blockIdx.x) * kElements; first < count;
+       first += static_cast<int64_t>(gridDim.x) * kElements) {
+    const int64_t e = first + element;
+    Value sum = 0;
+    if (e < count) {
+#pragma unroll 4
+      for (int64_t part = begin; part < end; ++part) sum += partials[part * count + e];
+    }
+    if constexpr (kStretches > 1) {
+      sums[threadIdx.x] = sum;
+      __syncthreads();
+      sum = 0;
+      for (int s = 0; s < kStretches && stretch == 0; ++s) sum += sums[s * kElements + element];
+      __syncthreads();
+    }
+    if (stretch == 0 && e < count) result[e] = narrow<Stored>(sum);
   }
 }
 
@@ -21,8 +48,13 @@ cudaError_t add_parts(DType dtype, const void* partials, void* result, int64_t p
                       cudaStream_t stream) {
   return dispatch(dtype, [&](auto tag) {
     using Stored = typename decltype(tag)::type;
-    return launch_elements(add_parts_kernel<Stored>, count, stream, static_cast<const Sum<Stored>*>(partials),
-                           static_cast<Stored*>(result), parts, count);
+    const bool many = parts >= kManyStretches;
+    const int64_t elements = many ? kElementThreads / kManyStretches : kElementThreads;
+    const int64_t blocks = std::min(count / elements + (count % elements != 0), kElementBlocks);
+    return launch_blocks(many ? add_parts_kernel<Stored, kManyStretches> : add_parts_kernel<Stored, 1>,
+                         blocks, kElementThreads, many ? kElementThreads * sizeof(Sum<Stored>) : 0, stream,
+                         static_cast<const Sum<Stored>*>(partials), static_cast<Stored*>(result), parts,
+                         count);
   });
 }
 

@@ -16,6 +16,17 @@ cudaError_t tiled_dgrad(const ConvProblem&, const void* dy, const void* w, void*
 cudaError_t tiled_wgrad(const ConvProblem&, const void* x, const void* dy, void* dw, void* workspace,
                         cudaStream_t);
 
+cudaError_t gemm_fprop(const ConvProblem&, bool tf32, const void* x, const void* w, void* y, cudaStream_t);
+cudaError_t gemm_dgrad(const ConvProblem&, bool tf32, const void* dy, const void* w, void* dx, cudaStream_t);
+cudaError_t gemm_wgrad(const ConvProblem&, bool tf32, const void* x, const void* dy, void* dw,
+                       void* workspace, cudaStream_t);
+
+// Where grouped_serves() the problem.
+cudaError_t grouped_fprop(const ConvProblem&, const void* x, const void* w, void* y, cudaStream_t);
+cudaError_t grouped_dgrad(const ConvProblem&, const void* dy, const void* w, void* dx, cudaStream_t);
+cudaError_t grouped_wgrad(const ConvProblem&, const void* x, const void* dy, void* dw, void* workspace,
+                          cudaStream_t);
+
 // result[e] = sum over part of partials[part,e], e < count, in order; partials are of the type that sums over
 // dtype run in.
 cudaError_t add_parts(DType, const void* partials, void* result, int64_t parts, int64_t count, cudaStream_t);

@@ -3,26 +3,59 @@
 #include "cuda_src/kernels.h"
 
 namespace convgrad::cuda {
+namespace {
 
-cudaError_t fprop(const ConvProblem& p, ConvKernel requested, const void* x, const void* w, void* y,
-                  cudaStream_t stream) {
-  if (choose_kernel(p, ConvOp::kFprop, requested) == ConvKernel::kTiled)
-    return tiled_fprop(p, x, w, y, stream);
-  return direct_fprop(p, x, w, y, stream);
+// The first number of the current device's compute capability, 0 where it cannot be told.
+int capability() {
+  int device = 0, major = 0;
+  if (cudaGetDevice(&device) != cudaSuccess ||
+      cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device) != cudaSuccess)
+    return 0;
+  return major;
 }
 
-cudaError_t dgrad(const ConvProblem& p, ConvKernel requested, const void* dy, const void* w, void* dx,
+}  // namespace
+
+cudaError_t fprop(const ConvProblem& p, Request request, const void* x, const void* w, void* y,
                   cudaStream_t stream) {
-  if (choose_kernel(p, ConvOp::kDgrad, requested) == ConvKernel::kTiled)
-    return tiled_dgrad(p, dy, w, dx, stream);
-  return direct_dgrad(p, dy, w, dx, stream);
+  switch (choose_kernel(p, ConvOp::kFprop, request.kernel, capability())) {
+    case ConvKernel::kGemm:
+      return gemm_fprop(p, request.tf32, x, w, y, stream);
+    case ConvKernel::kGrouped:
+      return grouped_fprop(p, x, w, y, stream);
+    case ConvKernel::kTiled:
+      return tiled_fprop(p, x, w, y, stream);
+    default:
+      return direct_fprop(p, x, w, y, stream);
+  }
 }
 
-cudaError_t wgrad(const ConvProblem& p, ConvKernel requested, const void* x, const void* dy, void* dw,
+cudaError_t dgrad(const ConvProblem& p, Request request, const void* dy, const void* w, void* dx,
+                  cudaStream_t stream) {
+  switch (choose_kernel(p, ConvOp::kDgrad, request.kernel, capability())) {
+    case ConvKernel::kGemm:
+      return gemm_dgrad(p, request.tf32, dy, w, dx, stream);
+    case ConvKernel::kGrouped:
+      return grouped_dgrad(p, dy, w, dx, stream);
+    case ConvKernel::kTiled:
+      return tiled_dgrad(p, dy, w, dx, stream);
+    default:
+      return direct_dgrad(p, dy, w, dx, stream);
+  }
+}
+
+cudaError_t wgrad(const ConvProblem& p, Request request, const void* x, const void* dy, void* dw,
                   void* workspace, cudaStream_t stream) {
-  if (choose_kernel(p, ConvOp::kWgrad, requested) == ConvKernel::kTiled)
-    return tiled_wgrad(p, x, dy, dw, workspace, stream);
-  return direct_wgrad(p, x, dy, dw, stream);
+  switch (choose_kernel(p, ConvOp::kWgrad, request.kernel, capability())) {
+    case ConvKernel::kGemm:
+      return gemm_wgrad(p, request.tf32, x, dy, dw, workspace, stream);
+    case ConvKernel::kGrouped:
+      return grouped_wgrad(p, x, dy, dw, workspace, stream);
+    case ConvKernel::kTiled:
+      return tiled_wgrad(p, x, dy, dw, workspace, stream);
+    default:
+      return direct_wgrad(p, x, dy, dw, stream);
+  }
 }
 
 }  // namespace convgrad::cuda

@@ -10,25 +10,26 @@
 #include <cstdint>
 
 #include "cuda_src/plan.h"
+#include "cuda_src/pool_plan.h"
 #include "ffi_src/problem.h"
 
 namespace convgrad::cuda {
 
-cudaError_t fprop(const ConvProblem&, ConvKernel, const void* x, const void* w, void* y, cudaStream_t);
-cudaError_t dgrad(const ConvProblem&, ConvKernel, const void* dy, const void* w, void* dx, cudaStream_t);
+cudaError_t fprop(const ConvProblem&, Request, const void* x, const void* w, void* y, cudaStream_t);
+cudaError_t dgrad(const ConvProblem&, Request, const void* dy, const void* w, void* dx, cudaStream_t);
 // `workspace` holds wgrad_workspace_bytes() bytes of partial sums; bgrad's likewise.
-cudaError_t wgrad(const ConvProblem&, ConvKernel, const void* x, const void* dy, void* dw, void* workspace,
+cudaError_t wgrad(const ConvProblem&, Request, const void* x, const void* dy, void* dw, void* workspace,
                   cudaStream_t);
-cudaError_t bgrad(const BiasProblem&, const void* dy, void* db, void* workspace, cudaStream_t);
+cudaError_t bgrad(const BiasProblem&, PoolKernel, const void* dy, void* db, void* workspace, cudaStream_t);
 
 // `position` is int32 and may be null where only y is wanted.
-cudaError_t max_pool(const PoolProblem&, const void* x, void* y, int32_t* position, cudaStream_t);
-cudaError_t max_pool_grad(const PoolProblem&, const void* dy, const int32_t* position, void* dx,
+cudaError_t max_pool(const PoolProblem&, PoolKernel, const void* x, void* y, int32_t* position, cudaStream_t);
+cudaError_t max_pool_grad(const PoolProblem&, PoolKernel, const void* dy, const int32_t* position, void* dx,
                           cudaStream_t);
 // t[n,i,c] at the positions that max_pool chose: the transpose of max_pool_grad, and max pooling's jvp.
-cudaError_t max_pool_select(const PoolProblem&, const void* t, const int32_t* position, void* selected,
-                            cudaStream_t);
-cudaError_t avg_pool(const PoolProblem&, const void* x, void* y, cudaStream_t);
-cudaError_t avg_pool_grad(const PoolProblem&, const void* dy, void* dx, cudaStream_t);
+cudaError_t max_pool_select(const PoolProblem&, PoolKernel, const void* t, const int32_t* position,
+                            void* selected, cudaStream_t);
+cudaError_t avg_pool(const PoolProblem&, PoolKernel, const void* x, void* y, cudaStream_t);
+cudaError_t avg_pool_grad(const PoolProblem&, PoolKernel, const void* dy, void* dx, cudaStream_t);
 
 }  // namespace convgrad::cuda

@@ -15,15 +15,22 @@ inline constexpr int kElementThreads = 256;
 inline constexpr int64_t kElementBlocks = 1 << 16;
 
 template <typename... Params, typename... Args>
-cudaError_t launch_blocks(void (*kernel)(Params...), int64_t blocks, int threads, size_t shared_bytes,
+cudaError_t launch_blocks(void (*kernel)(Params...), int64_t blocks, dim3 threads, size_t shared_bytes,
                           cudaStream_t stream, Args&&... args) {
   if (blocks <= 0) return cudaSuccess;
   if (blocks > std::numeric_limits<int32_t>::max()) return cudaErrorInvalidConfiguration;
   cudaLaunchConfig_t config = {};
   config.gridDim = dim3(static_cast<unsigned>(blocks));
-  config.blockDim = dim3(static_cast<unsigned>(threads));
+  config.blockDim = threads;
   config.dynamicSmemBytes = shared_bytes;
   config.stream = stream;
+  // What a launch may have without asking for more. The attribute is the function's, on the current device.
+  constexpr size_t kUnasked = 48 << 10;
+  if (shared_bytes > kUnasked) {
+    const cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                                   static_cast<int>(shared_bytes));
+    if (error != cudaSuccess) return error;
+  }
   return cudaLaunchKernelEx(&config, kernel, std::forward<Args>(args)...);
 }
 

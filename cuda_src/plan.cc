@@ -2,7 +2,11 @@
 #include "cuda_src/plan.h"
 
 #include <algorithm>
+#include <stdexcept>
+#include <string>
 
+#include "cuda_src/gemm_choice.h"
+#include "cuda_src/grouped_plan.h"
 #include "cuda_src/split.h"
 #include "cuda_src/tile_shape.h"
 
@@ -44,12 +48,28 @@ double tiled_waste(const ConvProblem& p, ConvOp op) {
   return waste;
 }
 
+// Groups of more channels are matrix products with something to gain from tiles.
+bool takes_grouped(const ConvProblem& p) {
+  return grouped_serves(p) && p.group_in() <= 8 && p.group_out() <= 8;
+}
+
 int64_t bytes_of_sum(DType dtype) { return dtype == DType::kF64 ? 8 : 4; }
 
 }  // namespace
 
-ConvKernel choose_kernel(const ConvProblem& p, ConvOp op, ConvKernel requested) {
+ConvKernel choose_kernel(const ConvProblem& p, ConvOp op, ConvKernel requested, int capability) {
+  // Asynchronous copies, and tensor cores for every dtype.
+  const bool gemm = capability >= 8 && gemm_serves(p) && gemm_serves(p.transpose());
+  if (requested == ConvKernel::kGemm && !gemm)
+    throw std::invalid_argument(
+        "jax_convgrad: the kernel \"gemm\" serves devices of compute capability 8.0 and up, and positions "
+        "and "
+        "steps below 2^29");
+  if (requested == ConvKernel::kGrouped && !grouped_serves(p))
+    throw std::invalid_argument(std::string("jax_convgrad: the kernel \"grouped\" serves ") + kGroupedServes);
   if (requested != ConvKernel::kAuto) return requested;
+  if (takes_grouped(p)) return ConvKernel::kGrouped;
+  if (gemm) return ConvKernel::kGemm;
   // A tiled multiply-add costs about an eighth of a direct one, which reads both its factors from memory.
   // In wgrad a direct thread goes over the whole batch alone, and there are only as many as filter elements;
   // the tiled kernel splits that sum, so it may waste more.
@@ -70,23 +90,37 @@ Split wgrad_split(const ConvProblem& p) {
   return {parts, length};
 }
 
-Split bgrad_split(const BiasProblem& p) {
-  // About as many parts as terms in a part: that is where the two sums together are shortest and their
-  // rounding error least. 64 rows need no split.
-  int64_t length = 64;
-  while (length < p.rows / length) length *= 2;
-  return {std::max<int64_t>(tiles_over(p.rows, length), 1), length};
+Split gemm_wgrad_split(const ConvProblem& p) {
+  // Sums of some thousand terms, whose rounding errors stay small, but no fewer parts than give a large
+  // device a few blocks for each of its multiprocessors. Partials stay below a twentieth of the activations,
+  // or the filter's own size.
+  constexpr int64_t kTerms = 4096, kBlocks = 512, kShortest = 256;
+  const Product product = product_of(p, ConvOp::kWgrad);
+  const int64_t tiles = tiles_over(product.rows, 64) * tiles_over(product.columns, 64) * p.groups;
+  const int64_t partial_bytes = p.taps() * p.group_in() * p.out_channels * bytes_of_sum(p.dtype);
+  const int64_t activations =
+      p.batch * (p.inputs() * p.in_channels + p.outputs() * p.out_channels) * bytes_of(p.dtype);
+  const int64_t wanted = std::max(tiles_over(product.depth, kTerms), kBlocks / std::max<int64_t>(tiles, 1));
+  const int64_t most =
+      std::min(product.depth / kShortest, activations / 20 / std::max<int64_t>(partial_bytes, 1));
+  const int64_t parts = std::max<int64_t>(std::min(wanted, most), 1);
+  constexpr int64_t kSlice = 32;  // of every dtype a whole number of slices
+  return {parts, tiles_over(tiles_over(product.depth, parts), kSlice) * kSlice};
 }
 
 int64_t wgrad_workspace_bytes(const ConvProblem& p, ConvKernel requested) {
-  if (choose_kernel(p, ConvOp::kWgrad, requested) != ConvKernel::kTiled) return 0;
-  const int64_t parts = wgrad_split(p).parts;
+  // A call without a device to ask may meet any: enough for whichever kernel it then takes.
+  const auto parts_of = [&](ConvKernel kernel) -> int64_t {
+    if (kernel == ConvKernel::kGrouped) return grouped_filter_split(p).parts;
+    if (kernel == ConvKernel::kGemm) return gemm_wgrad_split(p).parts;
+    return kernel == ConvKernel::kTiled ? wgrad_split(p).parts : 1;
+  };
+  const int64_t parts =
+      std::max(parts_of(choose_kernel(p, ConvOp::kWgrad, requested, kNewestCapability)),
+               requested == ConvKernel::kGemm
+                   ? 1
+                   : parts_of(choose_kernel(p, ConvOp::kWgrad, requested, kOldestCapability)));
   return parts == 1 ? 0 : parts * p.taps() * p.group_in() * p.out_channels * bytes_of_sum(p.dtype);
-}
-
-int64_t bgrad_workspace_bytes(const BiasProblem& p) {
-  const int64_t parts = bgrad_split(p).parts;
-  return parts == 1 ? 0 : parts * p.channels * bytes_of_sum(p.dtype);
 }
 
 }  // namespace convgrad::cuda

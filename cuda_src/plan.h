@@ -7,14 +7,26 @@
 
 namespace convgrad::cuda {
 
-// Named by the FFI attribute "kernel": "auto", "direct", "tiled".
-enum class ConvKernel : int8_t { kAuto, kDirect, kTiled };
+// Named by the FFI attribute "kernel": "auto", "direct", "tiled", "grouped", "gemm".
+enum class ConvKernel : int8_t { kAuto, kDirect, kTiled, kGrouped, kGemm };
 
 enum class ConvOp : int8_t { kFprop, kDgrad, kWgrad };
 
-// What kAuto stands for; any other request is returned as it is.
-ConvKernel choose_kernel(const ConvProblem&, ConvOp, ConvKernel requested);
+// What a call asks for: a kernel, and whether f32 may be multiplied as TF32 where the kernel can.
+struct Request {
+  ConvKernel kernel = ConvKernel::kAuto;
+  bool tf32 = false;
+};
 
+// The first numbers of the compute capabilities that the plan tells apart: of a device from before
+// asynchronous copies, and with all that a kernel here uses.
+inline constexpr int kOldestCapability = 7, kNewestCapability = 9;
+
+// What kAuto stands for on a device of this compute capability's first number. Throws std::invalid_argument
+// where another request does not serve the problem or the device.
+ConvKernel choose_kernel(const ConvProblem&, ConvOp, ConvKernel requested, int capability);
+
+// Enough for whichever kernel kAuto stands for, on any device.
 int64_t wgrad_workspace_bytes(const ConvProblem&, ConvKernel requested);
 int64_t bgrad_workspace_bytes(const BiasProblem&);
 

@@ -13,7 +13,7 @@ struct Split {
   int64_t length;  // terms a part; the last part may have fewer, or none
 };
 
-Split wgrad_split(const ConvProblem&);
-Split bgrad_split(const BiasProblem&);
+Split wgrad_split(const ConvProblem&);       // of the tiled kernel
+Split gemm_wgrad_split(const ConvProblem&);  // of the staged one
 
 }  // namespace convgrad::cuda

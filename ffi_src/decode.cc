@@ -230,6 +230,10 @@ std::string_view decode_kernel(const ffi::Dictionary& attributes) {
   return decode_attribute<std::string_view>(attributes, "kernel", "a string");
 }
 
+bool decode_tf32(const ffi::Dictionary& attributes) {
+  return decode_attribute<bool>(attributes, "tf32", "a bool");
+}
+
 int32_t* checked_position(ffi::AnyBuffer position, ffi::AnyBuffer y) {
   if (position.element_type() != ffi::DataType::S32) fail("position must be int32");
   if (!(position.dimensions() == y.dimensions()))

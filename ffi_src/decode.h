@@ -42,6 +42,9 @@ BiasProblem decode_bias(const ffi::Dictionary& attributes, ffi::AnyBuffer dy, ff
 // The attribute "kernel": which kernel serves the call, "auto" for the plan's own choice.
 std::string_view decode_kernel(const ffi::Dictionary& attributes);
 
+// The attribute "tf32": whether f32 may be multiplied with 10 bits of mantissa.
+bool decode_tf32(const ffi::Dictionary& attributes);
+
 // `position` must be int32 and shaped as y.
 int32_t* checked_position(ffi::AnyBuffer position, ffi::AnyBuffer y);
 

@@ -15,13 +15,19 @@ namespace {
 
 Choice choice_of(const Call& call) { return choice_named(decode_kernel(call.attributes)); }
 
+// Of a convolution, which may allow TF32: f32 is computed in full all the same.
+Choice conv_choice_of(const Call& call) {
+  decode_tf32(call.attributes);
+  return choice_of(call);
+}
+
 void* conv_workspace(const Call& call, Op op, const ConvProblem& problem, Choice choice) {
   return checked_workspace(call.result(1), conv_workspace_bytes(op, problem, choice));
 }
 
 Work plan_fprop(const Call& call) {
   call.expect(2, 2);
-  const Choice choice = choice_of(call);
+  const Choice choice = conv_choice_of(call);
   const ffi::AnyBuffer x = call.operand(0), w = call.operand(1), y = call.result(0);
   const ConvProblem problem = decode_conv(call.attributes, x, w, y);
   return fprop(problem, choice, x.untyped_data(), w.untyped_data(), y.untyped_data(),
@@ -30,7 +36,7 @@ Work plan_fprop(const Call& call) {
 
 Work plan_dgrad(const Call& call) {
   call.expect(2, 2);
-  const Choice choice = choice_of(call);
+  const Choice choice = conv_choice_of(call);
   const ffi::AnyBuffer dy = call.operand(0), w = call.operand(1), dx = call.result(0);
   const ConvProblem problem = decode_conv(call.attributes, dx, w, dy);
   return dgrad(problem, choice, dy.untyped_data(), w.untyped_data(), dx.untyped_data(),
@@ -39,7 +45,7 @@ Work plan_dgrad(const Call& call) {
 
 Work plan_wgrad(const Call& call) {
   call.expect(2, 2);
-  const Choice choice = choice_of(call);
+  const Choice choice = conv_choice_of(call);
   const ffi::AnyBuffer x = call.operand(0), dy = call.operand(1), dw = call.result(0);
   const ConvProblem problem = decode_conv(call.attributes, x, dw, dy);
   return wgrad(problem, choice, x.untyped_data(), dy.untyped_data(), dw.untyped_data(),

@@ -2,6 +2,7 @@
 #include "ffi_src/handlers_cuda.h"
 
 #include <exception>
+#include <stdexcept>
 #include <string>
 
 #include "cuda_src/kernels.h"
@@ -12,12 +13,19 @@ namespace convgrad::cuda {
 namespace {
 
 ConvKernel kernel_of(const Call& call) { return kernel_named(decode_kernel(call.attributes)); }
+Request request_of(const Call& call) { return {kernel_of(call), decode_tf32(call.attributes)}; }
+
+// "vector", and any convolution's kernel: pooling has direct kernels, and vector ones for every other name.
+PoolKernel pool_kernel_of(const Call& call) {
+  if (decode_kernel(call.attributes) == "vector") return PoolKernel::kVector;
+  return kernel_of(call) == ConvKernel::kDirect ? PoolKernel::kDirect : PoolKernel::kVector;
+}
 
 cudaError_t launch_fprop(const Call& call, cudaStream_t stream) {
   call.expect(2, 2);
   checked_workspace(call.result(1), 0);  // none is needed
   const ffi::AnyBuffer x = call.operand(0), w = call.operand(1), y = call.result(0);
-  return fprop(decode_conv(call.attributes, x, w, y), kernel_of(call), x.untyped_data(), w.untyped_data(),
+  return fprop(decode_conv(call.attributes, x, w, y), request_of(call), x.untyped_data(), w.untyped_data(),
                y.untyped_data(), stream);
 }
 
@@ -25,7 +33,7 @@ cudaError_t launch_dgrad(const Call& call, cudaStream_t stream) {
   call.expect(2, 2);
   checked_workspace(call.result(1), 0);
   const ffi::AnyBuffer dy = call.operand(0), w = call.operand(1), dx = call.result(0);
-  return dgrad(decode_conv(call.attributes, dx, w, dy), kernel_of(call), dy.untyped_data(), w.untyped_data(),
+  return dgrad(decode_conv(call.attributes, dx, w, dy), request_of(call), dy.untyped_data(), w.untyped_data(),
                dx.untyped_data(), stream);
 }
 
@@ -33,63 +41,60 @@ cudaError_t launch_wgrad(const Call& call, cudaStream_t stream) {
   call.expect(2, 2);
   const ffi::AnyBuffer x = call.operand(0), dy = call.operand(1), dw = call.result(0);
   const ConvProblem problem = decode_conv(call.attributes, x, dw, dy);
-  const ConvKernel kernel = kernel_of(call);
-  return wgrad(problem, kernel, x.untyped_data(), dy.untyped_data(), dw.untyped_data(),
-               checked_workspace(call.result(1), wgrad_workspace_bytes(problem, kernel)), stream);
+  const Request request = request_of(call);
+  return wgrad(problem, request, x.untyped_data(), dy.untyped_data(), dw.untyped_data(),
+               checked_workspace(call.result(1), wgrad_workspace_bytes(problem, request.kernel)), stream);
 }
 
 cudaError_t launch_bgrad(const Call& call, cudaStream_t stream) {
   call.expect(1, 2);
-  kernel_of(call);  // one kernel for every name, but unknown ones are refused
   const ffi::AnyBuffer dy = call.operand(0), db = call.result(0);
   const BiasProblem problem = decode_bias(call.attributes, dy, db);
-  return bgrad(problem, dy.untyped_data(), db.untyped_data(),
+  return bgrad(problem, pool_kernel_of(call), dy.untyped_data(), db.untyped_data(),
                checked_workspace(call.result(1), bgrad_workspace_bytes(problem)), stream);
 }
 
 cudaError_t launch_max_pool(const Call& call, cudaStream_t stream) {
   call.expect(1, 1);
-  kernel_of(call);  // one kernel for every name, but unknown ones are refused
   const ffi::AnyBuffer x = call.operand(0), y = call.result(0);
-  return max_pool(decode_pool(call.attributes, x, y), x.untyped_data(), y.untyped_data(), nullptr, stream);
+  return max_pool(decode_pool(call.attributes, x, y), pool_kernel_of(call), x.untyped_data(),
+                  y.untyped_data(), nullptr, stream);
 }
 
 cudaError_t launch_max_pool_argmax(const Call& call, cudaStream_t stream) {
   call.expect(1, 2);
-  kernel_of(call);  // one kernel for every name, but unknown ones are refused
   const ffi::AnyBuffer x = call.operand(0), y = call.result(0);
-  return max_pool(decode_pool(call.attributes, x, y), x.untyped_data(), y.untyped_data(),
-                  checked_position(call.result(1), y), stream);
+  return max_pool(decode_pool(call.attributes, x, y), pool_kernel_of(call), x.untyped_data(),
+                  y.untyped_data(), checked_position(call.result(1), y), stream);
 }
 
 cudaError_t launch_max_pool_grad(const Call& call, cudaStream_t stream) {
   call.expect(2, 1);
-  kernel_of(call);  // one kernel for every name, but unknown ones are refused
   const ffi::AnyBuffer dy = call.operand(0), dx = call.result(0);
-  return max_pool_grad(decode_max_pool_grad(call.attributes, dy, call.operand(1), dx), dy.untyped_data(),
-                       call.positions(1), dx.untyped_data(), stream);
+  return max_pool_grad(decode_max_pool_grad(call.attributes, dy, call.operand(1), dx), pool_kernel_of(call),
+                       dy.untyped_data(), call.positions(1), dx.untyped_data(), stream);
 }
 
 cudaError_t launch_max_pool_select(const Call& call, cudaStream_t stream) {
   call.expect(2, 1);
-  kernel_of(call);  // one kernel for every name, but unknown ones are refused
   const ffi::AnyBuffer t = call.operand(0), selected = call.result(0);
   return max_pool_select(decode_max_pool_select(call.attributes, t, call.operand(1), selected),
-                         t.untyped_data(), call.positions(1), selected.untyped_data(), stream);
+                         pool_kernel_of(call), t.untyped_data(), call.positions(1), selected.untyped_data(),
+                         stream);
 }
 
 cudaError_t launch_avg_pool(const Call& call, cudaStream_t stream) {
   call.expect(1, 1);
-  kernel_of(call);  // one kernel for every name, but unknown ones are refused
   const ffi::AnyBuffer x = call.operand(0), y = call.result(0);
-  return avg_pool(decode_pool(call.attributes, x, y), x.untyped_data(), y.untyped_data(), stream);
+  return avg_pool(decode_pool(call.attributes, x, y), pool_kernel_of(call), x.untyped_data(),
+                  y.untyped_data(), stream);
 }
 
 cudaError_t launch_avg_pool_grad(const Call& call, cudaStream_t stream) {
   call.expect(1, 1);
-  kernel_of(call);  // one kernel for every name, but unknown ones are refused
   const ffi::AnyBuffer dy = call.operand(0), dx = call.result(0);
-  return avg_pool_grad(decode_pool(call.attributes, dx, dy), dy.untyped_data(), dx.untyped_data(), stream);
+  return avg_pool_grad(decode_pool(call.attributes, dx, dy), pool_kernel_of(call), dy.untyped_data(),
+                       dx.untyped_data(), stream);
 }
 
 // The handler of one op. What does not fit becomes the call's error; nothing leaves as an exception.
@@ -110,7 +115,7 @@ XLA_FFI_Error* handler(XLA_FFI_CallFrame* frame) {
                                    if (error == cudaSuccess) return ffi::Error::Success();
                                    return ffi::Error::Internal(std::string("jax_convgrad: CUDA: ") +
                                                                cudaGetErrorString(error));
-                                 } catch (const InvalidArgument& error) {
+                                 } catch (const std::invalid_argument& error) {
                                    return ffi::Error::InvalidArgument(error.what());
                                  } catch (const std::exception& error) {
                                    return ffi::Error::Internal(error.what());
@@ -127,8 +132,10 @@ ConvKernel kernel_named(std::string_view name) {
   if (name == "auto") return ConvKernel::kAuto;
   if (name == "direct") return ConvKernel::kDirect;
   if (name == "tiled") return ConvKernel::kTiled;
+  if (name == "grouped") return ConvKernel::kGrouped;
+  if (name == "gemm") return ConvKernel::kGemm;
   throw InvalidArgument("jax_convgrad: kernel is \"" + std::string(name) +
-                        "\", CUDA has \"auto\", \"direct\" and \"tiled\"");
+                        "\", CUDA has \"auto\", \"direct\", \"tiled\", \"grouped\" and \"gemm\"");
 }
 
 std::map<std::string, XLA_FFI_Handler*> handlers() {

@@ -12,7 +12,7 @@ namespace convgrad::cuda {
 
 std::map<std::string, XLA_FFI_Handler*> handlers();
 
-// "auto", "direct" or "tiled"; anything else throws InvalidArgument.
+// "auto" or a kernel's name; anything else throws InvalidArgument.
 ConvKernel kernel_named(std::string_view name);
 
 }  // namespace convgrad::cuda

@@ -8,7 +8,12 @@ NB_MODULE(CONVGRAD_MODULE, module) {
   define_module(
       module, cuda::handlers(),
       [](const std::string& op, const ConvProblem& problem, const std::string& kernel) {
-        return op != "wgrad" ? 0 : cuda::wgrad_workspace_bytes(problem, cuda::kernel_named(kernel));
+        const cuda::ConvKernel requested = cuda::kernel_named(kernel);
+        if (op == "wgrad") return cuda::wgrad_workspace_bytes(problem, requested);
+        // These need none, but what the kernel does not serve is refused while the program is traced.
+        cuda::choose_kernel(problem, op == "dgrad" ? cuda::ConvOp::kDgrad : cuda::ConvOp::kFprop, requested,
+                            cuda::kNewestCapability);
+        return int64_t{0};
       },
       [](const BiasProblem& problem) { return cuda::bgrad_workspace_bytes(problem); });
 }

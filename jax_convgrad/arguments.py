@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.typing import ArrayLike, DTypeLike
 
@@ -53,9 +54,13 @@ def on_kernels(array: jax.Array) -> bool:
 def canonical_precision(precision: Any) -> Precision:
     """A ``jax.lax`` precision in its canonical form; each way to write one that ``jax.lax`` takes.
 
+    None is ``jax.default_matmul_precision``'s, where that is set.
+
     Raises:
       ValueError: it is none.
     """
+    if precision is None and jax.config.jax_default_matmul_precision is not None:
+        return canonical_precision(jax.config.jax_default_matmul_precision)
     if precision is None or isinstance(precision, lax.Precision | lax.DotAlgorithm | lax.DotAlgorithmPreset):
         return precision
     try:
@@ -72,6 +77,24 @@ def canonical_precision(precision: Any) -> Precision:
         "precision must be None, a jax.lax.Precision or its name, a pair of these, a jax.lax.DotAlgorithm, "
         f"or a jax.lax.DotAlgorithmPreset or its name, not {precision!r}"
     )
+
+
+def allows_tf32(precision: Precision) -> bool:
+    """Whether f32 operands may be rounded to TF32, 10 bits of mantissa, before they are multiplied.
+
+    As in XLA for GPUs: at every precision but HIGHEST, and in algorithms that multiply that narrowly.
+    """
+    if precision is None:
+        return True
+    if isinstance(precision, tuple):
+        return lax.Precision.HIGHEST not in precision
+    if isinstance(precision, lax.Precision):
+        return precision != lax.Precision.HIGHEST
+    if isinstance(precision, lax.DotAlgorithmPreset):
+        # BF16_BF16_F32_X3 and its like make up for narrow products by their number.
+        narrow = precision.name.startswith(("TF32_", "BF16_", "F16_", "ANY_F8_"))
+        return precision.name == "DEFAULT" or (narrow and not precision.name.endswith(("X3", "X6", "X9")))
+    return precision.num_primitive_operations == 1 and np.dtype(precision.lhs_precision_type) != np.float32
 
 
 def result_dtype(preferred_element_type: DTypeLike | None, given: jnp.dtype) -> jnp.dtype:

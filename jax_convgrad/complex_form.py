@@ -24,39 +24,62 @@ from jax import lax
 from jax.typing import DTypeLike
 
 from jax_convgrad import ffi
+from jax_convgrad.arguments import Precision
 from jax_convgrad.ffi import Dims
 from jax_convgrad.geometry import Axis, ConvGeometry
 
 
 def fprop(
-    platform: str, x: jax.Array, w: jax.Array, shape: tuple[int, ...], geometry: ConvGeometry, dims: Dims
+    platform: str,
+    x: jax.Array,
+    w: jax.Array,
+    shape: tuple[int, ...],
+    geometry: ConvGeometry,
+    dims: Dims,
+    precision: Precision,
 ) -> jax.Array:
     """y of the given shape."""
     if not _is_complex(x):
-        return ffi.fprop(platform, x, w, shape, geometry, dims)
+        return ffi.fprop(platform, x, w, shape, geometry, dims, precision)
     x, w = _parts(x, dims.x[1]), _matrix(w, dims)
-    return _joined(ffi.fprop(platform, x, w, _doubled(shape, dims.y[1]), geometry, dims), dims.y[1])
+    return _joined(
+        ffi.fprop(platform, x, w, _doubled(shape, dims.y[1]), geometry, dims, precision), dims.y[1]
+    )
 
 
 def dgrad(
-    platform: str, dy: jax.Array, w: jax.Array, shape: tuple[int, ...], geometry: ConvGeometry, dims: Dims
+    platform: str,
+    dy: jax.Array,
+    w: jax.Array,
+    shape: tuple[int, ...],
+    geometry: ConvGeometry,
+    dims: Dims,
+    precision: Precision,
 ) -> jax.Array:
     """dx of the given shape."""
     if not _is_complex(dy):
-        return ffi.dgrad(platform, dy, w, shape, geometry, dims)
+        return ffi.dgrad(platform, dy, w, shape, geometry, dims, precision)
     dy, w = _parts(dy, dims.y[1]), _matrix(jnp.conj(w), dims)
-    return _joined(ffi.dgrad(platform, dy, w, _doubled(shape, dims.x[1]), geometry, dims), dims.x[1])
+    return _joined(
+        ffi.dgrad(platform, dy, w, _doubled(shape, dims.x[1]), geometry, dims, precision), dims.x[1]
+    )
 
 
 def wgrad(
-    platform: str, x: jax.Array, dy: jax.Array, shape: tuple[int, ...], geometry: ConvGeometry, dims: Dims
+    platform: str,
+    x: jax.Array,
+    dy: jax.Array,
+    shape: tuple[int, ...],
+    geometry: ConvGeometry,
+    dims: Dims,
+    precision: Precision,
 ) -> jax.Array:
     """dw of the given shape."""
     if not _is_complex(x):
-        return ffi.wgrad(platform, x, dy, shape, geometry, dims)
+        return ffi.wgrad(platform, x, dy, shape, geometry, dims, precision)
     w_out, w_in = dims.w[:2]
     x, dy = _parts(x, dims.x[1]), _parts(dy, dims.y[1])
-    products = ffi.wgrad(platform, x, dy, _doubled(_doubled(shape, w_in), w_out), geometry, dims)
+    products = ffi.wgrad(platform, x, dy, _doubled(_doubled(shape, w_in), w_out), geometry, dims, precision)
     (re_re, re_im), (im_re, im_im) = (_split(row, w_out) for row in _split(products, w_in))
     return lax.complex(re_re - im_im, re_im + im_re)
 

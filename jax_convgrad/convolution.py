@@ -53,8 +53,8 @@ def conv_general_dilated(
       dimension_numbers: None (NCHW, OIHW, NCHW), three strings, or a ``jax.lax.ConvDimensionNumbers``.
       feature_group_count: groups that channels are split into.
       batch_group_count: groups that the batch is split into, each with its own output channels.
-      precision: as in ``jax.lax``, in each of its forms. The kernels compute f32 in full f32 whatever it
-        says; it is passed on where ``jax.lax`` computes.
+      precision: as in ``jax.lax``, in each of its forms. On CUDA f32 is multiplied in TF32 where it allows
+        that, at every precision but HIGHEST; on a CPU in full f32 whatever it says.
       preferred_element_type: the dtype to return, of the operands' kind and no narrower. The operands are
         converted to it first (to f32 for bf16 and f16 of each other), which is a copy.
       out_sharding: how y is split over explicit mesh axes; None is the batch as x's and the channels as w's.

@@ -20,6 +20,7 @@ import jaxlib
 import numpy as np
 from jax.typing import DTypeLike
 
+from jax_convgrad.arguments import Precision, allows_tf32
 from jax_convgrad.geometry import Axis, ConvGeometry
 
 _LOWEST_JAXLIB = (0, 9, 1)  # the FFI headers that the native modules are compiled with (pyproject.toml)
@@ -117,7 +118,9 @@ def _steps(axes: Sequence[Axis]) -> dict[str, np.ndarray]:
     }
 
 
-def _conv_attributes(backend: Backend, geometry: ConvGeometry, dims: Dims) -> dict[str, Any]:
+def _conv_attributes(
+    backend: Backend, geometry: ConvGeometry, dims: Dims, precision: Precision
+) -> dict[str, Any]:
     return {
         **_steps(geometry.axes),
         "input_dilation": _int64([axis.input_dilation for axis in geometry.axes]),
@@ -126,6 +129,7 @@ def _conv_attributes(backend: Backend, geometry: ConvGeometry, dims: Dims) -> di
         "w_spec": _int64(dims.w),
         "y_spec": _int64(dims.y),
         "kernel": backend.kernel,
+        "tf32": allows_tf32(precision),  # which CPU kernels have no use for
     }
 
 
@@ -171,7 +175,13 @@ def _workspace(
 
 
 def fprop(
-    platform: str, x: jax.Array, w: jax.Array, shape: tuple[int, ...], geometry: ConvGeometry, dims: Dims
+    platform: str,
+    x: jax.Array,
+    w: jax.Array,
+    shape: tuple[int, ...],
+    geometry: ConvGeometry,
+    dims: Dims,
+    precision: Precision,
 ) -> jax.Array:
     """y of the given shape."""
     backend = backends[platform]
@@ -184,11 +194,17 @@ def fprop(
         input_layouts=[_activation_layout(dims.x), _filter_layout(dims.w)],
         output_layouts=[_activation_layout(dims.y), (0,)],
     )
-    return call(x, w, **_conv_attributes(backend, geometry, dims))[0]
+    return call(x, w, **_conv_attributes(backend, geometry, dims, precision))[0]
 
 
 def dgrad(
-    platform: str, dy: jax.Array, w: jax.Array, shape: tuple[int, ...], geometry: ConvGeometry, dims: Dims
+    platform: str,
+    dy: jax.Array,
+    w: jax.Array,
+    shape: tuple[int, ...],
+    geometry: ConvGeometry,
+    dims: Dims,
+    precision: Precision,
 ) -> jax.Array:
     """dx of the given shape."""
     backend = backends[platform]
@@ -200,11 +216,17 @@ def dgrad(
         input_layouts=[_activation_layout(dims.y), _filter_layout(dims.w)],
         output_layouts=[_activation_layout(dims.x), (0,)],
     )
-    return call(dy, w, **_conv_attributes(backend, geometry, dims))[0]
+    return call(dy, w, **_conv_attributes(backend, geometry, dims, precision))[0]
 
 
 def wgrad(
-    platform: str, x: jax.Array, dy: jax.Array, shape: tuple[int, ...], geometry: ConvGeometry, dims: Dims
+    platform: str,
+    x: jax.Array,
+    dy: jax.Array,
+    shape: tuple[int, ...],
+    geometry: ConvGeometry,
+    dims: Dims,
+    precision: Precision,
 ) -> jax.Array:
     """dw of the given shape."""
     backend = backends[platform]
@@ -215,7 +237,7 @@ def wgrad(
         input_layouts=[_activation_layout(dims.x), _activation_layout(dims.y)],
         output_layouts=[_filter_layout(dims.w), (0,)],
     )
-    return call(x, dy, **_conv_attributes(backend, geometry, dims))[0]
+    return call(x, dy, **_conv_attributes(backend, geometry, dims, precision))[0]
 
 
 def bgrad(platform: str, dy: jax.Array, channel_axis: int) -> jax.Array:

@@ -108,7 +108,7 @@ fprop_p = define_primitive(
     "fprop",
     lambda x, w, *, geometry, dimensions, precision: shaped(x, _y_shape(x, w, geometry, dimensions)),
     lambda platform, x, w, *, geometry, dimensions, precision: complex_form.fprop(
-        platform, x, w, _y_shape(x, w, geometry, dimensions), geometry, dimensions
+        platform, x, w, _y_shape(x, w, geometry, dimensions), geometry, dimensions, precision
     ),
     fallback.fprop,
     sums=True,
@@ -119,7 +119,7 @@ dgrad_p = define_primitive(
     "dgrad",
     lambda dy, w, *, geometry, dimensions, precision: shaped(dy, _x_shape(dy, w, geometry, dimensions)),
     lambda platform, dy, w, *, geometry, dimensions, precision: complex_form.dgrad(
-        platform, dy, w, _x_shape(dy, w, geometry, dimensions), geometry, dimensions
+        platform, dy, w, _x_shape(dy, w, geometry, dimensions), geometry, dimensions, precision
     ),
     lambda dy, w, *, geometry, dimensions, precision: fallback.dgrad(
         dy,
@@ -137,7 +137,7 @@ wgrad_p = define_primitive(
     "wgrad",
     lambda x, dy, *, geometry, dimensions, precision: shaped(x, _w_shape(x, dy, geometry, dimensions)),
     lambda platform, x, dy, *, geometry, dimensions, precision: complex_form.wgrad(
-        platform, x, dy, _w_shape(x, dy, geometry, dimensions), geometry, dimensions
+        platform, x, dy, _w_shape(x, dy, geometry, dimensions), geometry, dimensions, precision
     ),
     lambda x, dy, *, geometry, dimensions, precision: fallback.wgrad(
         x,

@@ -6,7 +6,7 @@ import conv_cases
 import jax
 import numpy as np
 import pytest
-from conv_cases import NDHWC, NHWC, NWC, ConvCase
+from conv_cases import NHWC, ConvCase
 from lax_answers import exact_conv
 from tolerance import assert_within, sum_bound
 
@@ -18,41 +18,8 @@ CPU = ffi.backends["cpu"]
 ISAS = CPU.module.instruction_sets()
 DTYPES = ("float32", "float64", "bfloat16", "float16")
 
-# Groups of every size beside a vector's lanes, channel counts with tails, and every step that an axis has.
-GROUPS = (
-    ConvCase("lanes_3_3", (2, 6, 19, 21), (3, 3, 3, 21), 1, "SAME", groups=7, order=NHWC),
-    ConvCase("lanes_5_5", (1, 5, 33, 35), (2, 3, 5, 35), 1, ((1, 0), (1, 1)), groups=7, order=NHWC),
-    ConvCase("lanes_7_7", (2, 9, 8, 21), (3, 3, 7, 21), 2, "SAME", groups=3, order=NHWC),
-    ConvCase("lanes_4_4", (1, 6, 7, 48), (3, 3, 4, 48), 1, "SAME", groups=12, order=NHWC),
-    ConvCase("lanes_2_2", (1, 7, 5, 34), (3, 3, 2, 34), (1, 2), "SAME", 1, (2, 1), groups=17, order=NHWC),
-    ConvCase("lanes_8_8", (1, 4, 5, 24), (3, 1, 8, 24), 1, "SAME", groups=3, order=NHWC),
-    ConvCase("lanes_1_2", (2, 5, 6, 19), (3, 3, 1, 38), 1, "SAME", groups=19, order=NHWC),
-    ConvCase("lanes_1_3", (1, 8, 9, 11), (3, 3, 1, 33), 2, "SAME", groups=11, order=NHWC),
-    ConvCase("lanes_2_1", (1, 6, 7, 38), (3, 3, 2, 19), 1, "SAME", groups=19, order=NHWC),
-    ConvCase("lanes_3_1", (2, 7, 6, 33), (3, 2, 3, 11), (2, 1), "VALID", groups=11, order=NHWC),
-    ConvCase("lanes_4_6", (1, 5, 5, 12), (3, 3, 4, 18), 1, "SAME", groups=3, order=NHWC),
-    ConvCase("depthwise_whole", (2, 9, 31, 32), (3, 3, 1, 32), 1, "SAME", groups=32, order=NHWC),
-    ConvCase("depthwise_7x7", (2, 7, 7, 48), (7, 7, 1, 48), 1, "SAME", groups=48, order=NHWC),
-    ConvCase("depthwise_s2", (1, 13, 12, 33), (3, 3, 1, 33), 2, "SAME", groups=33, order=NHWC),
-    ConvCase("depthwise_s3_d2", (1, 19, 17, 16), (3, 3, 1, 16), 3, "SAME", 1, 2, groups=16, order=NHWC),
-    ConvCase("depthwise_up", (1, 5, 6, 20), (4, 4, 1, 20), 1, ((2, 2), (2, 2)), 2, groups=20, order=NHWC),
-    ConvCase("depthwise_all_steps", (2, 6, 5, 17), (3, 4, 1, 17), (3, 2), ((2, 3), (4, 1)), (2, 3), (2, 1),
-             groups=17, order=NHWC),
-    ConvCase("depthwise_cropped", (1, 9, 40, 18), (3, 3, 1, 18), 1, ((-1, 2), (-3, -4)), groups=18,
-             order=NHWC),
-    ConvCase("depthwise_far_padding", (1, 3, 4, 16), (3, 3, 1, 16), 2, ((5, 4), (7, 6)), groups=16,
-             order=NHWC),
-    ConvCase("depthwise_1x1", (2, 3, 5, 37), (1, 1, 1, 37), groups=37, order=NHWC),
-    ConvCase("depthwise_1d", (2, 150, 20), (5, 1, 20), 1, "SAME", groups=20, order=NWC),
-    ConvCase("depthwise_1d_dilated", (1, 90, 16), (3, 1, 16), 1, ((16, 0),), 1, 8, groups=16, order=NWC),
-    ConvCase("groups_1d_long", (1, 40, 12), (150, 4, 12), 1, ((75, 74),), groups=3, order=NWC),
-    ConvCase("groups_column", (2, 40, 1, 12), (3, 1, 3, 12), 1, "SAME", groups=4, order=NHWC),
-    ConvCase("groups_3d", (1, 4, 5, 6, 6), (3, 2, 3, 3, 6), (1, 2, 1), "SAME", groups=2, order=NDHWC),
-    ConvCase("depthwise_3d", (1, 3, 4, 9, 19), (2, 3, 3, 1, 19), 1, "SAME", groups=19, order=NDHWC),
-)  # fmt: skip
-
 # As conv_cases.py has it, a batch group is a feature group of another order, which Python makes of it.
-CASES = tuple(case for case in conv_cases.CASES if case.batch_groups == 1) + GROUPS
+CASES = tuple(case for case in conv_cases.CASES if case.batch_groups == 1) + conv_cases.GROUPS
 
 
 def is_grouped(case):

@@ -1,4 +1,4 @@
-"""The reader of ptxas's report, by which a spilled register in a tiled kernel is found."""
+"""The reader of ptxas's report, by which a spilled register in a fast kernel is found."""
 
 import importlib.util
 from pathlib import Path
@@ -36,14 +36,15 @@ def fake_nvcc(folder, report, status):
     return str(nvcc)
 
 
-def test_a_spill_is_a_failure_in_a_tiled_kernel_only(tmp_path):
+def test_a_spill_is_a_failure_in_a_fast_kernel_only(tmp_path):
     nvcc = fake_nvcc(tmp_path, REPORT, 0)
-    lines, well = cuda_compile.compile_one(nvcc, Path("tiled_filter.cu"), "sm_80")
-    assert not well
-    assert "_Z5tightPf spills 2208 bytes" in lines
+    for name in ("tiled_filter.cu", "grouped_activation.cu", "vector_bgrad.cu"):
+        lines, well = cuda_compile.compile_one(nvcc, Path(name), "sm_80")
+        assert not well
+        assert "_Z5tightPf spills 2208 bytes" in lines
     assert cuda_compile.compile_one(nvcc, Path("direct_wgrad.cu"), "sm_80")[1]
 
 
 def test_a_failed_compilation_and_an_empty_report_are_failures(tmp_path):
-    assert not cuda_compile.compile_one(fake_nvcc(tmp_path, "error\n", 1), Path("bgrad.cu"), "sm_80")[1]
-    assert not cuda_compile.compile_one(fake_nvcc(tmp_path, "", 0), Path("bgrad.cu"), "sm_80")[1]
+    assert not cuda_compile.compile_one(fake_nvcc(tmp_path, "error\n", 1), Path("direct_bgrad.cu"), "sm_80")[1]
+    assert not cuda_compile.compile_one(fake_nvcc(tmp_path, "", 0), Path("direct_bgrad.cu"), "sm_80")[1]

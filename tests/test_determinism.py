@@ -6,13 +6,18 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+from conftest import ON_DEVICE, cuda_backend
+
 HERE = Path(__file__).parent
 THREADS = (1, 2, 3)
 
 
 def digests(backend, threads):
     # XLA sizes its pools by either of these, whatever the machine has, but not below the number of devices.
-    env = dict(os.environ, NPROC=str(threads), PJRT_NPROC=str(threads), JAX_PLATFORMS="cpu")
+    env = dict(os.environ, NPROC=str(threads), PJRT_NPROC=str(threads))
+    if not ON_DEVICE:
+        env["JAX_PLATFORMS"] = "cpu"
     env["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=1"
     env["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
     done = subprocess.run(
@@ -23,11 +28,15 @@ def digests(backend, threads):
     return json.loads(done.stdout.splitlines()[-1])
 
 
+@pytest.mark.small_groups
 def test_same_bits(backend):
     by_threads = {threads: digests(backend, threads) for threads in THREADS}
-    assert [by_threads[t]["threads"] for t in THREADS] == list(THREADS), "the thread count did not change"
+    if not ON_DEVICE:  # whose kernels no thread of the host splits: there it is runs in three processes
+        assert [by_threads[t]["threads"] for t in THREADS] == list(THREADS), "the thread count did not change"
     first = by_threads[THREADS[0]]["ops"]
-    assert set(first) >= {"fprop", "dgrad", "wgrad", "bgrad", "max_pool_grad", "avg_pool_grad"}
+    assert set(first) >= {"bgrad", "max_pool_grad", "avg_pool_grad"}
+    prefix = "depthwise_" if backend == cuda_backend("grouped") else ""
+    assert set(first) >= {prefix + op for op in ("fprop", "dgrad", "wgrad")}
     for name in first:
         found = {digest for run in by_threads.values() for digest in run["ops"][name]["digests"]}
         assert len(found) == 1, f"{name}: {len(found)} different results"

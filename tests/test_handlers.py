@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import reference
+from conftest import PLATFORM, cuda_backend
 
 from jax_convgrad import ffi
 
@@ -27,6 +28,7 @@ CONV = {
     "w_spec": int64(3, 2, 0, 1),
     "y_spec": int64(0, 3, 1, 2),
     "kernel": "auto",
+    "tf32": False,
 }
 BIAS = {"channel_axis": np.int64(1), "kernel": "auto"}
 POOL = {
@@ -61,7 +63,7 @@ def operand(shape, dtype):
 
 
 def call(target, operands, results, attributes):
-    backend = ffi.backends["cpu"]
+    backend = ffi.backends[PLATFORM]
     if attributes.get("kernel") == "auto":
         attributes = {**attributes, "kernel": backend.kernel}
     results = [jax.ShapeDtypeStruct(*result) for result in results]
@@ -90,6 +92,7 @@ def exact(target, operands):
     return getattr(reference, target)(*arrays, *([pool] if target != "bgrad" else []))
 
 
+@pytest.mark.small_groups
 @pytest.mark.parametrize("target", CALLS)
 def test_the_calls_below_do_fit(backend, target):
     """So that what is refused below is what a row changes."""
@@ -99,7 +102,7 @@ def test_the_calls_below_do_fit(backend, target):
 
 
 def test_every_target_is_called(backend):
-    assert set(ffi.backends["cpu"].module.registrations()) == set(CALLS)
+    assert set(ffi.backends[PLATFORM].module.registrations()) == set(CALLS)
 
 
 def changed(target, *, operands=(), results=(), attributes=(), drop=()):
@@ -122,6 +125,7 @@ def conv_rows():
         "pad_lo": [int64(1), int64(0, 0, 0), int64(2**62, 0), int64(-(2**63), 0)],
         "input_dilation": [int64(1), int64(0, 1), int64(1, -2), int64(2**31, 1)],
         "filter_dilation": [int64(1), int64(0, 1), int64(1, -2), int64(1, 2**40)],
+        "tf32": ["yes", np.int64(1)],
         "groups": [np.int64(0), np.int64(-2), np.int64(3), np.int64(1), np.int64(4), "two"],
         "x_spec": [
             int64(0, 3, 1),
@@ -222,7 +226,7 @@ def test_positions_out_of_range_select_nothing(backend):
     """Positions are a buffer's content, not its shape: they are looked at where they are used."""
     t, position = operand(X, F32), np.resize(np.array([3, 30, -7, 2**31 - 1, -(2**31), 29], np.int32), POOLED)
     made = jax.ffi.ffi_call(
-        ffi.backends["cpu"].prefix + "max_pool_select", jax.ShapeDtypeStruct(POOLED, F32)
+        ffi.backends[PLATFORM].prefix + "max_pool_select", jax.ShapeDtypeStruct(POOLED, F32)
     )(t, position, **POOL)
     inside = (position >= 0) & (position < 30)
     at = np.where(inside, position, 0).reshape(2, 6, 4)
@@ -232,7 +236,7 @@ def test_positions_out_of_range_select_nothing(backend):
 
 def test_small_wgrad_workspace_is_refused(backend):
     """One byte less than the plan asks for, where it asks for any."""
-    chosen = ffi.backends["cpu"]
+    chosen = ffi.backends[PLATFORM]
     axes = [(64, 1, 64, 1, 0, 1, 1), (64, 1, 64, 1, 0, 1, 1)]
     needed = chosen.module.conv_workspace_bytes(
         op="wgrad",
@@ -250,7 +254,7 @@ def test_small_wgrad_workspace_is_refused(backend):
     fits = call("wgrad", [x, x], [dw, ((needed,), U8)], attributes)[0]
     np.testing.assert_allclose(fits.item(), np.sum(operand(*x).astype(np.float64) ** 2), rtol=1e-5)
     if needed == 0:
-        assert backend != "emulated_cuda-tiled", "one tile over 4096 positions is to be split"
+        assert backend != cuda_backend("tiled"), "one tile over 4096 positions is to be split"
         return
     with pytest.raises(jax.errors.JaxRuntimeError, match="INVALID_ARGUMENT"):
         call("wgrad", [x, x], [dw, ((needed - 1,), U8)], attributes)
@@ -263,7 +267,7 @@ def test_refused_inside_a_program(backend):
     @jax.jit
     def f(x, w):
         made = jax.ffi.ffi_call(
-            ffi.backends["cpu"].prefix + target, [jax.ShapeDtypeStruct(*r) for r in results]
+            ffi.backends[PLATFORM].prefix + target, [jax.ShapeDtypeStruct(*r) for r in results]
         )
         return jnp.sum(made(x, w, **attributes)[0])
 

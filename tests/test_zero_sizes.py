@@ -34,6 +34,30 @@ def test_convolution(backend, name):
         np.testing.assert_array_equal(a, b)
 
 
+# x [N, spatial..., C], w [spatial..., 1, C], padding
+DEPTHWISE = {
+    "batch": ((0, 5, 4), (3, 1, 4), "SAME"),
+    "space": ((2, 0, 4), (3, 1, 4), "SAME"),
+    "space_but_for_padding": ((2, 0, 3), (2, 1, 3), ((2, 2),)),
+    "output_space": ((2, 4, 3, 8), (5, 3, 1, 8), "VALID"),
+}
+
+
+@pytest.mark.small_groups
+@pytest.mark.parametrize("name", DEPTHWISE)
+def test_depthwise(backend, name):
+    x_shape, w_shape, padding = DEPTHWISE[name]
+    x, w = jnp.full(x_shape, 3.0), jnp.full(w_shape, 5.0)
+    same = {"window_strides": (1,) * (x.ndim - 2), "padding": padding, "feature_group_count": x.shape[-1]}
+    same["dimension_numbers"] = ("NWC", "WIO", "NWC") if x.ndim == 3 else ("NHWC", "HWIO", "NHWC")
+    ours, our_vjp = jax.vjp(lambda x, w: jc.conv_general_dilated(x, w, **same), x, w)
+    theirs, their_vjp = jax.vjp(lambda x, w: lax.conv_general_dilated(x, w, **same), x, w)
+    dy = jnp.full(ours.shape, 2.0)
+    for a, b in zip((ours, *our_vjp(dy)), (theirs, *their_vjp(dy)), strict=True):
+        assert a.shape == b.shape
+        np.testing.assert_array_equal(a, b)
+
+
 def test_bias_gradient_of_an_empty_batch(backend):
     np.testing.assert_array_equal(jc.conv_bias_grad(jnp.ones((0, 4, 3))), jnp.zeros(3))
 

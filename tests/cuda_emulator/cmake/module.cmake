@@ -17,7 +17,7 @@ list(TRANSFORM ffi_sources PREPEND "${root}/ffi_src/")
 set_source_files_properties(${cuda_sources} PROPERTIES LANGUAGE CXX)
 
 nanobind_add_module(_cuda_emulated NB_STATIC NB_SUPPRESS_WARNINGS NOMINSIZE NOSTRIP
-                    ${cuda_sources} ${ffi_sources})
+                    ${cuda_sources} ${ffi_sources} module/counters.cc)
 target_link_libraries(_cuda_emulated PRIVATE cuda_emulator)
 target_include_directories(_cuda_emulated SYSTEM PRIVATE "${ffi_headers}")
 # Both modules may be imported by one process, so they have different names.

@@ -3,11 +3,12 @@ enable_testing()
 
 file(GLOB selftest_kernels CONFIGURE_DEPENDS selftest/*.cu)
 set_source_files_properties(${selftest_kernels} PROPERTIES LANGUAGE CXX)
-add_executable(selftest selftest/main.cc selftest/meeting.cc ${selftest_kernels})
+set(selftest_of_interfaces selftest/counters.cc selftest/meeting.cc) # the emulator's own, which no GPU has
+add_executable(selftest selftest/main.cc ${selftest_of_interfaces} ${selftest_kernels})
 target_include_directories(selftest PRIVATE selftest)
 target_link_libraries(selftest PRIVATE cuda_emulator)
 
-foreach(source IN LISTS selftest_kernels ITEMS selftest/meeting.cc)
+foreach(source IN LISTS selftest_kernels selftest_of_interfaces)
   file(STRINGS "${source}" lines REGEX "^TEST\\(")
   foreach(line IN LISTS lines)
     string(REGEX REPLACE "^TEST\\(([a-z0-9_]+)\\).*" "\\1" name "${line}")

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "cuda_emulator/builtin_variables.h"
+#include "launch_counters.h"
 
 __thread uint3 threadIdx{};
 __thread uint3 blockIdx{};
@@ -42,6 +43,7 @@ Block::Block(dim3 shape, size_t shared_bytes, Body body, const void* context)
       shared_bytes_(shared_bytes),
       index_(threads_),
       thread_(threads_),
+      async_copies_(threads_),
       order_(threads_),
       waiting_((threads_ + kWarpThreads - 1) / kWarpThreads),
       live_(waiting_.size()),
@@ -50,6 +52,7 @@ Block::Block(dim3 shape, size_t shared_bytes, Body body, const void* context)
     index_[t] = {t % shape.x, t / shape.x % shape.y, t / shape.x / shape.y};
     order_[t] = static_cast<uint16_t>(t);
   }
+  if (launch_counters) access_log_ = std::make_unique<AccessLog>(waiting_.size());
 }
 
 Block::~Block() {
@@ -77,6 +80,7 @@ bool Block::run(Random& random) {
     }
     if (!any_turn && !complete_any_without_exited()) give_up(stalled());
   }
+  if (access_log_) access_log_->end_all(*launch_counters);
   current_block = outer;
   return !failed_;
 }
@@ -87,6 +91,7 @@ void Block::run_threads(void* block) {
   Block& self = *static_cast<Block*>(block);
   for (;;) {
     self.body_(self.context_);
+    self.check_async_copies_ended();
     Fiber* fiber = self.exit_running_thread();
     const unsigned next = self.next_turn_ < self.threads_ ? self.order_[self.next_turn_] : self.running_;
     if (self.thread_[next].state != State::kReady || self.thread_[next].fiber) {
@@ -102,6 +107,14 @@ void Block::run_threads(void* block) {
 void Block::become(unsigned thread) {
   running_ = thread;
   threadIdx = index_[thread];
+}
+
+void Block::check_async_copies_ended() {
+  AsyncCopies& copies = async_copies_[running_];
+  if (copies.count() != 0)
+    fail(where(running_) + " has ended without waiting for " + std::to_string(copies.count()) +
+         " of its cp.async");
+  copies.forget();  // empty groups
 }
 
 Fiber* Block::exit_running_thread() {
@@ -160,7 +173,11 @@ bool Block::complete(const Meeting& meeting, unsigned member) {
   }
   for (unsigned t = first; t < end; ++t)
     if (seats_[t - first].taken) thread_[t].state = State::kReady;
-  for (unsigned w = first_warp; w < end_warp; ++w) waiting_[w] &= ~meeting.lanes;
+  for (unsigned w = first_warp; w < end_warp; ++w) {
+    waiting_[w] &= ~meeting.lanes;
+    const bool all = (live_[w] & ~meeting.lanes) == 0;
+    if (access_log_ && all) access_log_->end_instructions(w, *launch_counters);
+  }
   return true;
 }
 

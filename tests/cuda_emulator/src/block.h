@@ -2,9 +2,12 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
 
+#include "access_log.h"
+#include "async_copies.h"
 #include "cuda_emulator/meeting.h"
 #include "cuda_emulator/vector_types.h"
 #include "fiber.h"
@@ -31,7 +34,13 @@ class Block {
   void meet(const Meeting&, const void* in, void* out);
   [[noreturn]] void fail(std::string&& message);
   unsigned running_thread() const { return running_; }
+  std::string where_running() const { return where(running_); }
   void* shared_memory() { return shared_; }
+  size_t shared_bytes() const { return shared_bytes_; }
+  AsyncCopies& async_copies() { return async_copies_[running_]; }
+  void count_access(Access access, const void* address, size_t bytes) {
+    if (access_log_) access_log_->add(access, running_, address, bytes);
+  }
 
   static Block* current();
 
@@ -48,6 +57,7 @@ class Block {
   static void run_threads(void* block);
   void take_turn(unsigned thread);
   void become(unsigned thread);
+  void check_async_copies_ended();
   Fiber* exit_running_thread();
   bool complete(const Meeting&, unsigned member);
   bool complete_any_without_exited();
@@ -63,6 +73,8 @@ class Block {
   size_t shared_bytes_;
   std::vector<uint3> index_;  // threadIdx by rank
   std::vector<Thread> thread_;
+  std::vector<AsyncCopies> async_copies_;  // by thread
+  std::unique_ptr<AccessLog> access_log_;  // null while counting is off
   std::vector<uint16_t> order_;
   // Bit l of word w stands for lane l of warp w.
   std::vector<uint32_t> waiting_, live_;

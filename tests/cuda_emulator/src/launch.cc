@@ -10,6 +10,7 @@
 #include "block.h"
 #include "cuda_emulator/builtin_variables.h"
 #include "error.h"
+#include "launch_counters.h"
 
 namespace cuda_emulator {
 namespace {
@@ -72,6 +73,7 @@ cudaError_t launch(const cudaLaunchConfig_t* config, const void* kernel, void (*
   if (const cudaError_t error = check(*config, kernel)) return remember(error);
 
   const DefaultFloatingPoint floating_point;
+  const CountedLaunch counted;
   const dim3 grid = gridDim = config->gridDim;
   blockDim = config->blockDim;
   Block block(config->blockDim, config->dynamicSmemBytes, call, context);

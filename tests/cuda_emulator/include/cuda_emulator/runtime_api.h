@@ -30,6 +30,11 @@ enum cudaFuncAttribute {
   cudaFuncAttributePreferredSharedMemoryCarveout = 9,
 };
 
+enum cudaDeviceAttr {
+  cudaDevAttrComputeCapabilityMajor = 75,
+  cudaDevAttrComputeCapabilityMinor = 76,
+};
+
 struct CUstream_st;
 using cudaStream_t = CUstream_st*;
 
@@ -53,6 +58,10 @@ cudaError_t cudaPeekAtLastError();
 
 cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind, cudaStream_t = nullptr);
 cudaError_t cudaMemsetAsync(void* to, int byte, size_t bytes, cudaStream_t = nullptr);
+
+// One device, of compute capability 9.0. No other attribute is known.
+cudaError_t cudaGetDevice(int* device);
+cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int device);
 
 cudaError_t cudaFuncSetAttribute(const void* kernel, cudaFuncAttribute, int value);
 template <typename Kernel>

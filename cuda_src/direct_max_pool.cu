@@ -8,9 +8,9 @@
 // write one element, so overlapping windows need no atomics.
 #include <cmath>
 
-#include "cuda_src/kernels.h"
 #include "cuda_src/launch.cuh"
 #include "cuda_src/place.cuh"
+#include "cuda_src/pool_kernels.h"
 #include "ffi_src/dispatch.h"
 
 namespace convgrad::cuda {
@@ -77,7 +77,8 @@ __global__ void max_pool_select_kernel(PoolProblem p, const Stored* t, const int
 
 }  // namespace
 
-cudaError_t max_pool(const PoolProblem& p, const void* x, void* y, int32_t* position, cudaStream_t stream) {
+cudaError_t direct_max_pool(const PoolProblem& p, const void* x, void* y, int32_t* position,
+                            cudaStream_t stream) {
   const int64_t count = p.batch * p.outputs() * p.channels;
   return dispatch(p.dtype, [&](auto tag) {
     using Stored = typename decltype(tag)::type;
@@ -86,8 +87,8 @@ cudaError_t max_pool(const PoolProblem& p, const void* x, void* y, int32_t* posi
   });
 }
 
-cudaError_t max_pool_grad(const PoolProblem& p, const void* dy, const int32_t* position, void* dx,
-                          cudaStream_t stream) {
+cudaError_t direct_max_pool_grad(const PoolProblem& p, const void* dy, const int32_t* position, void* dx,
+                                 cudaStream_t stream) {
   const int64_t count = p.batch * p.inputs() * p.channels;
   return dispatch(p.dtype, [&](auto tag) {
     using Stored = typename decltype(tag)::type;
@@ -96,8 +97,8 @@ cudaError_t max_pool_grad(const PoolProblem& p, const void* dy, const int32_t* p
   });
 }
 
-cudaError_t max_pool_select(const PoolProblem& p, const void* t, const int32_t* position, void* selected,
-                            cudaStream_t stream) {
+cudaError_t direct_max_pool_select(const PoolProblem& p, const void* t, const int32_t* position,
+                                   void* selected, cudaStream_t stream) {
   const int64_t count = p.batch * p.outputs() * p.channels;
   return dispatch(p.dtype, [&](auto tag) {
     using Stored = typename decltype(tag)::type;

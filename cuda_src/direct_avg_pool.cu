@@ -4,9 +4,9 @@
 //     dx[n,i,c] =  sum over r of dy[n,o,c] / count(o)
 //
 // count(o) is a product over axes, because a tap is on the input where it is so along every axis.
-#include "cuda_src/kernels.h"
 #include "cuda_src/launch.cuh"
 #include "cuda_src/place.cuh"
+#include "cuda_src/pool_kernels.h"
 #include "ffi_src/dispatch.h"
 #include "ffi_src/long_sum.h"
 
@@ -61,7 +61,7 @@ __global__ void avg_pool_grad_kernel(PoolProblem p, const Stored* dy, Stored* dx
 
 }  // namespace
 
-cudaError_t avg_pool(const PoolProblem& p, const void* x, void* y, cudaStream_t stream) {
+cudaError_t direct_avg_pool(const PoolProblem& p, const void* x, void* y, cudaStream_t stream) {
   const int64_t count = p.batch * p.outputs() * p.channels;
   return dispatch(p.dtype, [&](auto tag) {
     using Stored = typename decltype(tag)::type;
@@ -70,7 +70,7 @@ cudaError_t avg_pool(const PoolProblem& p, const void* x, void* y, cudaStream_t 
   });
 }
 
-cudaError_t avg_pool_grad(const PoolProblem& p, const void* dy, void* dx, cudaStream_t stream) {
+cudaError_t direct_avg_pool_grad(const PoolProblem& p, const void* dy, void* dx, cudaStream_t stream) {
   const int64_t count = p.batch * p.inputs() * p.channels;
   return dispatch(p.dtype, [&](auto tag) {
     using Stored = typename decltype(tag)::type;

@@ -1,9 +1,9 @@
 // db[c] = sum over rows of dy[row,c], in two sums: a thread adds one channel over one part of the rows, then
 // the parts are added in order. Neighbouring threads have neighbouring channels, so a warp reads whole rows.
+#include "cuda_src/bgrad_plan.h"
 #include "cuda_src/conv_kernels.h"
-#include "cuda_src/kernels.h"
 #include "cuda_src/launch.cuh"
-#include "cuda_src/split.h"
+#include "cuda_src/pool_kernels.h"
 #include "ffi_src/dispatch.h"
 
 namespace convgrad::cuda {
@@ -25,8 +25,9 @@ __global__ void bgrad_kernel(BiasProblem p, Split split, const Stored* dy, Resul
 
 }  // namespace
 
-cudaError_t bgrad(const BiasProblem& p, const void* dy, void* db, void* workspace, cudaStream_t stream) {
-  const Split split = bgrad_split(p);
+cudaError_t direct_bgrad(const BiasProblem& p, const void* dy, void* db, void* workspace,
+                         cudaStream_t stream) {
+  const Split split = direct_bgrad_split(p);
   const int64_t count = split.parts * p.channels;
   const bool one_part = split.parts == 1;
   const cudaError_t error = dispatch(p.dtype, [&](auto tag) {

@@ -1,0 +1,46 @@
+// Division by a number that is known when a kernel is launched: a multiplication and a shift, where the
+// hardware's way is a subroutine of some twenty instructions.
+//
+// With 2^s >= d > 2^(s-1) and m = floor(2^32 * (2^s - d) / d) + 1, every n below 2^31 has
+//
+//     n / d = (floor(n * m / 2^32) + n) / 2^s        (Granlund and Montgomery, 1994)
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <cstdint>
+
+namespace convgrad::cuda {
+
+class Divisor {
+ public:
+  Divisor() = default;
+  // 1 <= d < 2^31
+  explicit Divisor(int64_t d) : d_(static_cast<int32_t>(d)) {
+    while ((int64_t{1} << shift_) < d) ++shift_;
+    multiplier_ = static_cast<uint32_t>((((int64_t{1} << shift_) - d) << 32) / d + 1);
+  }
+
+  __host__ __device__ int32_t value() const { return d_; }
+
+  // n >= 0
+  __device__ __forceinline__ int32_t quotient(int32_t n) const {
+    const uint32_t u = static_cast<uint32_t>(n);
+    return static_cast<int32_t>((__umulhi(u, multiplier_) + u) >> shift_);
+  }
+  // n / d, and n becomes n % d.
+  __device__ __forceinline__ int32_t split(int32_t& n) const {
+    const int32_t q = quotient(n);
+    n -= q * d_;
+    return q;
+  }
+  __device__ __forceinline__ int32_t rest(int32_t n) const { return n - quotient(n) * d_; }
+  __device__ __forceinline__ int32_t quotient_up(int32_t n) const { return quotient(n + d_ - 1); }
+
+ private:
+  int32_t d_ = 1;
+  uint32_t multiplier_ = 1;
+  int32_t shift_ = 0;
+};
+
+}  // namespace convgrad::cuda

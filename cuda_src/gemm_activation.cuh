@@ -1,0 +1,308 @@
+// The contraction whose result is an activation, as an implicit matrix product:
+//
+//     y[n,o,k] = sum over r, c of x[n,i,c] * w[r,c,k]      rows (n,o), columns k, depth (r,c)
+//
+// Slices of the depth are copied into shared memory several stages ahead of the multiply-adds (cp.async), x
+// gathered by the relation on the way, so no unrolled copy of it is ever in memory. A block takes rows of one
+// phase (phase.h): no zero between dilated inputs, and so none of a strided dgrad, is ever multiplied. dgrad
+// is the same product over the transposed problem, with the filter's taps flipped and its channel axes
+// traded.
+#pragma once
+
+#include <cstdint>
+
+#include "cuda_src/gemm_f64.cuh"
+#include "cuda_src/gemm_fma.cuh"
+#include "cuda_src/gemm_mma.cuh"
+#include "cuda_src/gemm_pipeline.cuh"
+#include "cuda_src/phase.h"
+#include "cuda_src/shared_memory.cuh"
+
+namespace convgrad::cuda {
+
+// Where a filter's element (r,c,k) of one group lies; which of c and k is contiguous decides how its tile's
+// lines run.
+struct GemmFilterAsStored {
+  static constexpr Along kAlong = Along::kRows;
+  __device__ static int64_t at(const ConvProblem& p, int64_t group, int64_t tap, int64_t c, int64_t k) {
+    return (tap * p.group_in() + c) * p.out_channels + group * p.group_out() + k;
+  }
+};
+// In the letters of the transposed problem: its c is the stored filter's k, and its k the stored c.
+struct GemmFilterTransposed {
+  static constexpr Along kAlong = Along::kDepth;
+  __device__ static int64_t at(const ConvProblem& p, int64_t group, int64_t tap, int64_t c, int64_t k) {
+    return ((p.taps() - 1 - tap) * p.group_out() + k) * p.in_channels + group * p.group_in() + c;
+  }
+};
+
+// The taps of a phase, one after the other.
+class PhaseTaps {
+ public:
+  __device__ explicit PhaseTaps(const PhaseAxis (&phase)[kAxes]) : phase_(phase) {}
+
+  __device__ int64_t count() const { return phase_[0].taps * phase_[1].taps * phase_[2].taps; }
+  __device__ void next() {
+    if (++r_[2] < phase_[2].taps) return;
+    r_[2] = 0;
+    if (++r_[1] < phase_[1].taps) return;
+    r_[1] = 0;
+    ++r_[0];
+  }
+  __device__ void set(int tap) {
+    const int taps2 = static_cast<int>(phase_[2].taps), taps1 = static_cast<int>(phase_[1].taps);
+    r_[2] = tap % taps2;
+    r_[1] = tap / taps2 % taps1;
+    r_[0] = tap / taps2 / taps1;
+  }
+  // How far along axis a the tap is from a window's start.
+  __device__ int step(int a) const { return r_[a] * static_cast<int>(phase_[a].tap_step); }
+  // The flat index of the tap in the whole filter.
+  __device__ int64_t in_filter(const Axis (&axis)[kAxes]) const {
+    int64_t flat = 0;
+#pragma unroll
+    for (int a = 0; a < kAxes; ++a) flat = flat * axis[a].taps + phase_[a].r_first + r_[a] * phase_[a].r_step;
+    return flat;
+  }
+
+ private:
+  const PhaseAxis (&phase_)[kAxes];
+  int r_[kAxes] = {};
+};
+
+// One row's window: where along each axis it starts, and x at the image and group, or null past the last row.
+template <typename Stored>
+struct Window {
+  const Stored* image;
+  int start[kAxes];
+
+  // x's channels at the input that a tap ties to the window, or null.
+  __device__ const Stored* tied(const ConvProblem& p, const PhaseTaps& taps) const {
+    int64_t flat = 0;
+    bool on_input = image != nullptr;
+#pragma unroll
+    for (int a = 0; a < kAxes; ++a) {
+      const int i = start[a] + taps.step(a);
+      on_input = on_input && i >= 0 && i < p.axis[a].input;
+      flat = flat * p.axis[a].input + i;
+    }
+    return on_input ? image + flat * p.in_channels : nullptr;
+  }
+};
+
+// What a block works on.
+struct ActivationBlock {
+  PhaseAxis phase[kAxes];
+  int64_t group, first_row, rows, first_column;  // rows: of the whole phase
+
+  __device__ ActivationBlock(const ConvProblem& p, int tile_rows, int tile_columns) {
+    // Blocks that read the same rows of x are neighbours, so that they find them in the cache.
+    int64_t block = blockIdx.x;
+    const int64_t column_tiles = tiles_over(p.group_out(), tile_columns);
+    first_column = block % column_tiles * tile_columns;
+    block /= column_tiles;
+    group = block % p.groups;
+    block /= p.groups;
+    rows = p.batch;
+#pragma unroll
+    for (int a = kAxes - 1; a >= 0; --a) {
+      const int64_t phases = phases_of(p.axis[a]);
+      phase[a] = phase_of(p.axis[a], block % phases);
+      block /= phases;
+      rows *= phase[a].outputs;
+    }
+    first_row = block * tile_rows;
+  }
+
+  // Of a row: its window, and where in y its channels begin, or kNone.
+  template <typename Stored>
+  __device__ Window<Stored> window(const ConvProblem& p, const Stored* x, int row, int64_t& y_at) const {
+    Window<Stored> window = {nullptr, {}};
+    y_at = kNone;
+    int64_t flat = first_row + row;
+    if (flat >= rows) return window;
+    int64_t o[kAxes];
+#pragma unroll
+    for (int a = kAxes - 1; a >= 0; --a) {
+      o[a] = flat % phase[a].outputs;
+      flat /= phase[a].outputs;
+      window.start[a] = static_cast<int>(phase[a].start(o[a]));
+    }
+    window.image = x + flat * p.inputs() * p.in_channels + group * p.group_in();
+    y_at = flat;
+#pragma unroll
+    for (int a = 0; a < kAxes; ++a)
+      y_at = y_at * p.axis[a].output + phase[a].o_first + o[a] * phase[a].o_step;
+    y_at = y_at * p.out_channels + group * p.group_out();
+    return window;
+  }
+};
+
+// kWide: channels of a group, in and out, come in whole chunks of 16 bytes. Then a slice is some channels of
+// one tap, and is copied chunk by chunk. Else it is any stretch of (r,c), copied number by number.
+template <Math kMath, typename Tile, typename Filter, bool kWide, int kStages>
+struct GemmActivation {
+  using Stored = typename MathTypes<kMath>::Stored;
+  using TileA = OperandTile<Stored, Tile::kRows, Along::kDepth>;
+  using TileB = OperandTile<Stored, Tile::kColumns, Filter::kAlong>;
+  static constexpr int kDepth = kSliceDepth<Stored>;
+  static constexpr int kStageElements = TileA::kElements + TileB::kElements;
+
+  struct Shared {
+    Stored stages[kStages][kStageElements];
+    int64_t y_at[Tile::kRows];
+    Window<Stored> window[kWide ? 1 : Tile::kRows];
+  };
+
+  __device__ static void run(const ConvProblem& p, const Stored* x, const Stored* w, Stored* y) {
+    Shared& shared = *shared_memory<Shared>();
+    const ActivationBlock block(p, Tile::kRows, Tile::kColumns);
+    if (block.first_row >= block.rows) return;  // a phase with fewer rows than the largest; all threads
+    GemmSum<kMath, Tile, Along::kDepth, Filter::kAlong> sum;
+    if constexpr (kWide)
+      sum_chunks(p, x, w, block, shared, sum);
+    else
+      sum_numbers(p, x, w, block, shared, sum);
+    const auto row_at = [&](int row) { return shared.y_at[row]; };
+    sum.store(GemmStore<Stored, kWide, decltype(row_at)>{y, row_at, block.first_column, p.group_out()});
+  }
+
+ private:
+  template <typename Sum>
+  __device__ static void sum_chunks(const ConvProblem& p, const Stored* x, const Stored* w,
+                                    const ActivationBlock& block, Shared& shared, Sum& sum) {
+    const int thread = static_cast<int>(threadIdx.x);
+    constexpr int kFillsA = TileA::kChunks / kGemmThreads, kFillsB = TileB::kChunks / kGemmThreads;
+    static_assert(kFillsA * kGemmThreads == TileA::kChunks && kFillsB * kGemmThreads == TileB::kChunks);
+    const int64_t C = p.group_in(), K = p.group_out();
+
+    // This thread's part of each slice of x: one chunk of some rows.
+    const int a_line = thread / TileA::kLineChunks, a_chunk = thread % TileA::kLineChunks;
+    constexpr int kLinesA = kGemmThreads / TileA::kLineChunks;
+    Window<Stored> window[kFillsA];
+#pragma unroll
+    for (int j = 0; j < kFillsA; ++j) {
+      int64_t y_at;
+      window[j] = block.window(p, x, a_line + j * kLinesA, y_at);
+      if (a_chunk == 0) shared.y_at[a_line + j * kLinesA] = y_at;
+    }
+    // And of the filter: one chunk of some lines.
+    const int b_line = thread / TileB::kLineChunks, b_chunk = thread % TileB::kLineChunks;
+    constexpr int kLinesB = kGemmThreads / TileB::kLineChunks;
+
+    PhaseTaps taps(block.phase);
+    const Stored* source[kFillsA];
+    int64_t c = 0, tap = 0;
+    const auto enter_tap = [&] {
+      tap = taps.in_filter(p.axis);
+#pragma unroll
+      for (int j = 0; j < kFillsA; ++j) source[j] = window[j].tied(p, taps);
+    };
+    if (taps.count() > 0) enter_tap();
+
+    const auto fill = [&](int stage) {
+      Stored* a = shared.stages[stage];
+      Stored* b = a + TileA::kElements;
+      const int64_t a_c = c + a_chunk * kChunk<Stored>;
+#pragma unroll
+      for (int j = 0; j < kFillsA; ++j) {
+        const bool tied = source[j] != nullptr && a_c < C;
+        cp_async<16>(a + TileA::chunk(a_line + j * kLinesA, a_chunk), tied ? source[j] + a_c : x, tied);
+      }
+#pragma unroll
+      for (int j = 0; j < kFillsB; ++j) {
+        const int line = b_line + j * kLinesB;
+        const int64_t b_c = c + (TileB::kAlongDepth ? b_chunk * kChunk<Stored> : line);
+        const int64_t k = block.first_column + (TileB::kAlongDepth ? line : b_chunk * kChunk<Stored>);
+        const bool there = b_c < C && k < K;
+        cp_async<16>(b + TileB::chunk(line, b_chunk), there ? w + Filter::at(p, block.group, tap, b_c, k) : w,
+                     there);
+      }
+      c += kDepth;
+      if (c >= C) {
+        c = 0;
+        taps.next();
+        enter_tap();
+      }
+    };
+    run_pipeline<kStages>(taps.count() * tiles_over(C, kDepth), fill, [&](int stage) {
+      sum.multiply_add(shared.stages[stage], shared.stages[stage] + TileA::kElements);
+    });
+  }
+
+  template <typename Sum>
+  __device__ static void sum_numbers(const ConvProblem& p, const Stored* x, const Stored* w,
+                                     const ActivationBlock& block, Shared& shared, Sum& sum) {
+    const int thread = static_cast<int>(threadIdx.x);
+    for (int row = thread; row < Tile::kRows; row += kGemmThreads)
+      shared.window[row] = block.window(p, x, row, shared.y_at[row]);
+    __syncthreads();
+
+    // This thread's part of each slice: one depth of some rows of x and columns of the filter.
+    const int depth = thread % kDepth, first_line = thread / kDepth;
+    constexpr int kLines = kGemmThreads / kDepth;
+    const int C = static_cast<int>(p.group_in());
+    PhaseTaps taps(block.phase);
+    const int all_taps = static_cast<int>(taps.count());
+    int tap = depth / C, c = depth % C;
+
+    const auto fill = [&](int stage) {
+      Stored* a = shared.stages[stage];
+      Stored* b = a + TileA::kElements;
+      const bool there = tap < all_taps;
+      int64_t in_filter = 0;
+      if (there) {
+        taps.set(tap);
+        in_filter = taps.in_filter(p.axis);
+      }
+#pragma unroll 4
+      for (int row = first_line; row < Tile::kRows; row += kLines) {
+        const Stored* tied = there ? shared.window[row].tied(p, taps) : nullptr;
+        copy(a + TileA::element(row, depth), tied != nullptr ? tied + c : nullptr);
+      }
+#pragma unroll 4
+      for (int column = first_line; column < Tile::kColumns; column += kLines) {
+        const int64_t k = block.first_column + column;
+        copy(b + TileB::element(column, depth),
+             there && k < p.group_out() ? w + Filter::at(p, block.group, in_filter, c, k) : nullptr);
+      }
+      c += kDepth;
+      tap += c / C;
+      c %= C;
+    };
+    const int64_t slices = tiles_over(static_cast<int64_t>(all_taps) * C, kDepth);
+    run_pipeline<kStages>(slices, fill, [&](int stage) {
+      sum.multiply_add(shared.stages[stage], shared.stages[stage] + TileA::kElements);
+    });
+  }
+
+  // One number, or zero.
+  __device__ static void copy(Stored* to, const Stored* from) { *to = from != nullptr ? *from : Stored{}; }
+};
+
+template <Math kMath, typename Tile, typename Filter, bool kWide, int kStages>
+__global__ void __launch_bounds__(kGemmThreads)
+    gemm_activation_kernel(ConvProblem p, const typename MathTypes<kMath>::Stored* x,
+                           const typename MathTypes<kMath>::Stored* w, typename MathTypes<kMath>::Stored* y) {
+  GemmActivation<kMath, Tile, Filter, kWide, kStages>::run(p, x, w, y);
+}
+
+template <Math kMath, typename Tile, typename Filter, bool kWide>
+cudaError_t launch_gemm_activation(const ConvProblem& p, const void* x, const void* w, void* y,
+                                   cudaStream_t stream) {
+  using Stored = typename MathTypes<kMath>::Stored;
+  constexpr int kStages = 4;
+  using Kernel = GemmActivation<kMath, Tile, Filter, kWide, kStages>;
+  int64_t rows = p.batch, phases = 1;  // the rows of the largest phase, which is each axis' first
+  for (const Axis& axis : p.axis) {
+    rows *= phase_of(axis, 0).outputs;
+    phases *= phases_of(axis);
+  }
+  const int64_t blocks =
+      tiles_over(rows, Tile::kRows) * phases * p.groups * tiles_over(p.group_out(), Tile::kColumns);
+  return launch_blocks(gemm_activation_kernel<kMath, Tile, Filter, kWide, kStages>, blocks, kGemmThreads,
+                       sizeof(typename Kernel::Shared), stream, p, static_cast<const Stored*>(x),
+                       static_cast<const Stored*>(w), static_cast<Stored*>(y));
+}
+
+}  // namespace convgrad::cuda

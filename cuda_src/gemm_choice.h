@@ -1,0 +1,61 @@
+// Which arithmetic, tile and access a staged kernel takes for a problem; from values to template arguments.
+#pragma once
+
+#include <cstdint>
+#include <type_traits>
+
+#include "cuda_src/gemm_arithmetic.h"
+#include "ffi_src/problem.h"
+
+namespace convgrad::cuda {
+
+struct GemmChoice {
+  Math math;
+  bool large;  // the larger of two tiles
+  bool wide;   // whole chunks of 16 bytes
+};
+
+// Whether every position that the relation passes fits the 32 bits that the staged kernels count in.
+bool gemm_serves(const ConvProblem&);
+
+// A product of `rows` by `columns` a group, in tiles of `large` or `small` rows by 128 or 64 columns.
+GemmChoice gemm_choice(const ConvProblem&, bool tf32, int64_t rows, int64_t columns, int small_rows);
+
+// Channels come in whole chunks, and arrays begin at one.
+template <typename... Arrays>
+bool is_chunked(const ConvProblem& p, const Arrays*... arrays) {
+  const int64_t chunk = 16 / bytes_of(p.dtype);
+  return p.group_in() % chunk == 0 && p.group_out() % chunk == 0 &&
+         ((reinterpret_cast<uintptr_t>(arrays) % 16 == 0) && ...);
+}
+
+template <Math kMath>
+using MathTag = std::integral_constant<Math, kMath>;
+
+// use(math, tile, wide), each an object whose type says it. Full f32 and f64 have the small tile alone, since
+// their sums take twice the registers; so have problems whose channels come in odd numbers.
+template <typename Large, typename Small, typename Use>
+auto dispatch_gemm(GemmChoice choice, Use use) {
+  const auto with = [&](auto math) {
+    if (!choice.wide) return use(math, Small{}, std::false_type{});
+    if constexpr (math.value != Math::kF32 && math.value != Math::kF64) {
+      if (choice.large) return use(math, Large{}, std::true_type{});
+    }
+    return use(math, Small{}, std::true_type{});
+  };
+  switch (choice.math) {
+    case Math::kBF16:
+      return with(MathTag<Math::kBF16>{});
+    case Math::kF16:
+      return with(MathTag<Math::kF16>{});
+    case Math::kTF32:
+      return with(MathTag<Math::kTF32>{});
+    case Math::kF64:
+      return with(MathTag<Math::kF64>{});
+    case Math::kF32:
+      break;
+  }
+  return with(MathTag<Math::kF32>{});
+}
+
+}  // namespace convgrad::cuda

@@ -1,0 +1,50 @@
+// y[row,column] += sum over depth of a[row,depth] * b[column,depth] in f64 by mma.sync: 8 rows by 8 columns
+// an instruction, 4 deep; a thread holds one number of each operand and two of the result.
+#pragma once
+
+#include "cuda_src/gemm_math.cuh"
+#include "cuda_src/gemm_store.cuh"
+
+namespace convgrad::cuda {
+
+template <typename Tile, Along kAlongA, Along kAlongB>
+class GemmSum<Math::kF64, Tile, kAlongA, kAlongB> {
+ public:
+  using TileA = OperandTile<double, Tile::kRows, kAlongA>;
+  using TileB = OperandTile<double, Tile::kColumns, kAlongB>;
+
+  __device__ void multiply_add(const double* a, const double* b) {
+    const int row = Tile::first_row() + group(), column = Tile::first_column() + group();
+#pragma unroll
+    for (int depth = 0; depth < kSliceDepth<double>; depth += 4) {
+      double a_value[kM], b_value[kN];
+#pragma unroll
+      for (int m = 0; m < kM; ++m)
+        a_value[m] = load_shared(a + TileA::element(row + 8 * m, depth + in_group()));
+#pragma unroll
+      for (int n = 0; n < kN; ++n)
+        b_value[n] = load_shared(b + TileB::element(column + 8 * n, depth + in_group()));
+#pragma unroll
+      for (int m = 0; m < kM; ++m)
+#pragma unroll
+        for (int n = 0; n < kN; ++n) mma_f64_8x8x4(sum_[m][n], a_value[m], b_value[n]);
+    }
+  }
+
+  template <typename Rows>
+  __device__ void store(const Rows& rows) const {
+#pragma unroll
+    for (int m = 0; m < kM; ++m)
+      rows.store(Tile::first_row() + 8 * m + group(), Tile::first_column(), sum_[m]);
+  }
+
+ private:
+  static constexpr int kM = Tile::kWarpRows / 8, kN = Tile::kWarpColumns / 8;
+
+  __device__ static int group() { return static_cast<int>(threadIdx.x) % 32 / 4; }
+  __device__ static int in_group() { return static_cast<int>(threadIdx.x) % 4; }
+
+  double sum_[kM][kN][2] = {};
+};
+
+}  // namespace convgrad::cuda

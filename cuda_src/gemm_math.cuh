@@ -1,0 +1,56 @@
+// The types of the staged kernels' arithmetics, and the block tile that a product is cut into.
+#pragma once
+
+#include "cuda_src/gemm_arithmetic.h"
+#include "cuda_src/gemm_operand.cuh"
+#include "ffi_src/number.h"
+
+namespace convgrad::cuda {
+
+template <Math kMath>
+struct MathTypes {
+  using Stored = float;
+  using Value = float;
+};
+template <>
+struct MathTypes<Math::kBF16> {
+  using Stored = BFloat16;
+  using Value = float;
+};
+template <>
+struct MathTypes<Math::kF16> {
+  using Stored = Float16;
+  using Value = float;
+};
+template <>
+struct MathTypes<Math::kF64> {
+  using Stored = double;
+  using Value = double;
+};
+
+inline constexpr int kGemmThreads = 256, kGemmWarps = kGemmThreads / 32;
+
+// A block's piece of the result, and how its warps divide it.
+template <int kRows_, int kColumns_, int kWarpsAlongRows>
+struct GemmTile {
+  static constexpr int kRows = kRows_, kColumns = kColumns_;
+  static constexpr int kWarpRows = kRows / kWarpsAlongRows;
+  static constexpr int kWarpColumns = kColumns / (kGemmWarps / kWarpsAlongRows);
+
+  __device__ static int first_row() {
+    return static_cast<int>(threadIdx.x) / 32 % kWarpsAlongRows * kWarpRows;
+  }
+  __device__ static int first_column() {
+    return static_cast<int>(threadIdx.x) / 32 / kWarpsAlongRows * kWarpColumns;
+  }
+};
+
+// The sum over one block tile. The general form is declared here alone; gemm_mma.cuh, gemm_f64.cuh and
+// gemm_fma.cuh have its three kinds. Each has
+//
+//     multiply_add(a, b)    one more slice of the depth, from two operand tiles
+//     store(rows)           see gemm_store.cuh
+template <Math kMath, typename Tile, Along kAlongA, Along kAlongB>
+class GemmSum;
+
+}  // namespace convgrad::cuda

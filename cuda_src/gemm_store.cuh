@@ -1,0 +1,95 @@
+// From the sums in a warp's registers to rows of the result in memory, 16 bytes at a time where they fit.
+//
+// After an mma the four lanes of a quad hold pairs of columns of one row, of each 8 columns: too narrow for
+// memory where a number has 2 bytes. So the quad trades: each lane gives three of its pairs away and gets the
+// missing three of one group of 8 columns, 16 bytes next to each other.
+#pragma once
+
+#include <cstdint>
+
+#include "cuda_src/gemm_operand.cuh"
+#include "cuda_src/vector_access.cuh"
+#include "ffi_src/number.h"
+
+namespace convgrad::cuda {
+
+// words[j] of lane i becomes words[i] of lane j, within each four neighbouring lanes.
+__device__ inline void transpose_in_quad(uint32_t (&words)[4]) {
+  const bool odd = threadIdx.x & 1, upper = threadIdx.x & 2;
+#pragma unroll
+  for (int j = 0; j < 4; j += 2) {
+    const uint32_t got = __shfl_xor_sync(0xffffffffu, odd ? words[j] : words[j + 1], 1);
+    words[j] = odd ? got : words[j];
+    words[j + 1] = odd ? words[j + 1] : got;
+  }
+#pragma unroll
+  for (int j = 0; j < 2; ++j) {
+    const uint32_t got = __shfl_xor_sync(0xffffffffu, upper ? words[j] : words[j + 2], 2);
+    words[j] = upper ? got : words[j];
+    words[j + 2] = upper ? words[j + 2] : got;
+  }
+}
+
+// kWide: rows begin at, and columns come in, whole chunks of 16 bytes.
+template <typename Stored, bool kWide, typename RowAt>
+struct GemmStore {
+  Stored* result;
+  RowAt row_at;  // of a row of the tile: where its column 0 of the result is, or kNone
+  int64_t first_column, columns;
+
+  // Columns column + 8n + 2j and the next, j the lane's place in its quad.
+  template <int kN, typename Value>
+  __device__ void store(int row, int column, const Value (&values)[kN][2]) const {
+    const int64_t at = row_at(row);
+    const int in_quad = static_cast<int>(threadIdx.x) % 4;
+    if constexpr (kWide && sizeof(Stored) == 2 && kN % 4 == 0) {
+#pragma unroll
+      for (int n = 0; n < kN; n += 4) {
+        uint32_t words[4];
+#pragma unroll
+        for (int j = 0; j < 4; ++j) words[j] = pair(values[n + j][0], values[n + j][1]);
+        transpose_in_quad(words);
+        const int64_t k = first_column + column + 8 * (n + in_quad);
+        if (at != kNone && k < columns)
+          store_global(reinterpret_cast<uint4*>(result + at + k),
+                       make_uint4(words[0], words[1], words[2], words[3]));
+      }
+    } else {
+#pragma unroll
+      for (int n = 0; n < kN; ++n) {
+        const int64_t k = first_column + column + 8 * n + 2 * in_quad;
+        if (at == kNone) continue;
+        if constexpr (kWide) {
+          if (k < columns) store_pair(result + at + k, values[n][0], values[n][1]);
+        } else {
+          if (k < columns) result[at + k] = narrow<Stored>(values[n][0]);
+          if (k + 1 < columns) result[at + k + 1] = narrow<Stored>(values[n][1]);
+        }
+      }
+    }
+  }
+
+  template <typename Value>
+  __device__ void store_one(int row, int column, Value value) const {
+    const int64_t at = row_at(row), k = first_column + column;
+    if (at != kNone && k < columns) result[at + k] = narrow<Stored>(value);
+  }
+
+ private:
+  template <typename Value>
+  __device__ static uint32_t pair(Value first, Value second) {
+    return narrow<Stored>(first).bits | static_cast<uint32_t>(narrow<Stored>(second).bits) << 16;
+  }
+  __device__ static void store_pair(float* to, float first, float second) {
+    store_global(reinterpret_cast<float2*>(to), make_float2(first, second));
+  }
+  __device__ static void store_pair(double* to, double first, double second) {
+    store_global(reinterpret_cast<double2*>(to), make_double2(first, second));
+  }
+  template <typename Half, typename Value>
+  __device__ static void store_pair(Half* to, Value first, Value second) {
+    store_global(reinterpret_cast<uint32_t*>(to), pair(first, second));
+  }
+};
+
+}  // namespace convgrad::cuda

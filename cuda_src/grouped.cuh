@@ -1,0 +1,110 @@
+// What the grouped kernels share: lanes of channels to and from memory, and the taps that a result meets.
+#pragma once
+
+#include <type_traits>
+
+#include "cuda_src/grouped_plan.h"
+#include "cuda_src/tile_shape.h"
+#include "ffi_src/number.h"
+
+namespace convgrad::cuda {
+
+// Of the kernels over vectors of depthwise channels: 16 bytes of f32 and f64. 8 bytes of a 16-bit type are as
+// many sums in as many registers, and let channel counts be multiples of 4.
+template <typename Stored>
+inline constexpr int kVectorLanes = sizeof(Stored) == 8 ? 2 : 4;
+
+// Results of a thread: 32 registers of sums.
+template <typename Stored, int kLanes>
+inline constexpr int kRunOf =
+    kLanes * sizeof(Sum<Stored>) <= 16 ? kGroupedRun : 128 / static_cast<int>(kLanes * sizeof(Sum<Stored>));
+
+template <typename Stored, int kLanes>
+struct alignas(sizeof(Stored) * kLanes < 16 ? sizeof(Stored) * kLanes : 16) Lanes {
+  Stored lane[kLanes];
+};
+
+template <int kLanes, typename Stored>
+__device__ inline void load_lanes(const Stored* from, Sum<Stored> (&to)[kLanes]) {
+  const auto stored = *reinterpret_cast<const Lanes<Stored, kLanes>*>(from);
+#pragma unroll
+  for (int l = 0; l < kLanes; ++l) to[l] = widen(stored.lane[l]);
+}
+
+// from[at] and the lanes behind it, or zeros where nothing is there.
+template <int kLanes, typename Stored>
+__device__ inline void load_lanes_if(bool there, const Stored* from, int64_t at, Sum<Stored> (&to)[kLanes]) {
+  Lanes<Stored, kLanes> stored = {};
+  if (there) stored = *reinterpret_cast<const Lanes<Stored, kLanes>*>(from + at);
+#pragma unroll
+  for (int l = 0; l < kLanes; ++l) to[l] = widen(stored.lane[l]);
+}
+
+template <int kLanes, typename Stored>
+__device__ inline void store_lanes(const Sum<Stored> (&from)[kLanes], Stored* to) {
+  Lanes<Stored, kLanes> stored;
+#pragma unroll
+  for (int l = 0; l < kLanes; ++l) stored.lane[l] = narrow<Stored>(from[l]);
+  *reinterpret_cast<Lanes<Stored, kLanes>*>(to) = stored;
+}
+
+__device__ inline bool is_inside(int at, int size) {
+  return static_cast<unsigned>(at) < static_cast<unsigned>(size);
+}
+
+// A row of results.
+struct GroupedRow {
+  int n, o0, o1;
+};
+
+__device__ inline GroupedRow grouped_row(const GroupedProblem& p, unsigned row) {
+  const unsigned outputs0 = p.axis[0].output, outputs1 = p.axis[1].output;
+  const unsigned above = row / outputs1;
+  return {static_cast<int>(above / outputs0), static_cast<int>(above % outputs0),
+          static_cast<int>(row % outputs1)};
+}
+
+// The first tap that is tied to result o were there no ends, and the source tied to both.
+struct FirstTap {
+  int r, source;
+};
+
+__device__ inline FirstTap first_tap(const GroupedAxis& axis, int o) {
+  int at = o * axis.stride - axis.pad_lo;
+  if (axis.input_dilation == 1) return {0, at};
+  for (int r = 0; r < axis.taps && r < axis.tap_step; ++r, at += axis.filter_dilation) {
+    if (at % axis.input_dilation == 0) return {r, at / axis.input_dilation};
+  }
+  return {axis.taps, 0};
+}
+
+// The source tied to result o and tap r, or a negative number.
+__device__ inline int tied_source(const GroupedAxis& axis, int o, int r) {
+  int at = o * axis.stride - axis.pad_lo + r * axis.filter_dilation;
+  if (axis.input_dilation != 1) {
+    if (at % axis.input_dilation != 0) return -1;
+    at /= axis.input_dilation;
+  }
+  return is_inside(at, axis.input) ? at : -1;
+}
+
+// For every row of the source that is tied to a row of results: visit(r0 * taps1 + r1, (n,i0,i1) flat), in
+// the taps' order.
+template <typename Visit>
+__device__ inline void for_each_source_row(const GroupedProblem& p, GroupedRow row, Visit visit) {
+  const GroupedAxis &axis0 = p.axis[0], &axis1 = p.axis[1];
+  const FirstTap first0 = first_tap(axis0, row.o0), first1 = first_tap(axis1, row.o1);
+  for (int r0 = first0.r, i0 = first0.source; r0 < axis0.taps;
+       r0 += axis0.tap_step, i0 += axis0.tap_source_step) {
+    if (!is_inside(i0, axis0.input)) continue;
+    for (int r1 = first1.r, i1 = first1.source; r1 < axis1.taps;
+         r1 += axis1.tap_step, i1 += axis1.tap_source_step) {
+      if (!is_inside(i1, axis1.input)) continue;
+      visit(r0 * axis1.taps + r1, (static_cast<int64_t>(row.n) * axis0.input + i0) * axis1.input + i1);
+    }
+  }
+}
+
+inline bool is_aligned(const void* pointer) { return reinterpret_cast<uintptr_t>(pointer) % 16 == 0; }
+
+}  // namespace convgrad::cuda

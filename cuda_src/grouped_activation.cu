@@ -1,0 +1,261 @@
+// y[n,o,k] = sum over r, c of x[n,i,c] * w[r,c,k] where groups are small, on the FMA units: such a layer has
+// so few products for each number that moving these is its time, and each is to be moved once.
+//
+// Threads are neighbours along channels. Each has a few of them, and a short run of results along the last
+// axis, in registers: a source that was read meets all results of the run that are tied to it (the window
+// slides over the run). Rows share their sources through the cache, as a block's results are about as high as
+// wide.
+//
+// dgrad is the same over the transposed problem, with the taps flipped and the filter's channels traded:
+//
+//     dx[n,i,c] = sum over r, k of dy[n,o,k] * w[R-1-r,c,k]
+//
+// Its strides are input dilations here. A result meets only the taps that are tied to some source, so no
+// product with the zeros between the strides is ever made.
+#include "cuda_src/conv_kernels.h"
+#include "cuda_src/grouped.cuh"
+#include "cuda_src/launch.cuh"
+#include "ffi_src/dispatch.h"
+
+namespace convgrad::cuda {
+namespace {
+
+// Where a thread's results are.
+struct Mine {
+  int k;
+  unsigned run;
+  unsigned row;
+};
+
+__device__ bool find_mine(const GroupedProblem& p, int lanes, Mine& mine) {
+  unsigned block = blockIdx.x;
+  const unsigned panel = block % p.panels;
+  block /= p.panels;
+  mine.k = static_cast<int>(panel * blockDim.x + threadIdx.x) * lanes;
+  mine.run = block % p.run_blocks * blockDim.y + threadIdx.y;
+  mine.row = block / p.run_blocks * blockDim.z + threadIdx.z;
+  return mine.k < p.out_channels && mine.run < p.runs && mine.row < static_cast<unsigned>(p.rows);
+}
+
+// Depthwise, kTaps neighbouring taps along the last axis. Results and window are so aligned that which pairs
+// of them are tied is known when this is compiled.
+template <typename Stored, int kTaps, int kStride, int kInputDilation>
+__global__ void __launch_bounds__(kGroupedThreads)
+    grouped_window_kernel(GroupedProblem p, bool flipped, const Stored* __restrict__ x,
+                          const Stored* __restrict__ w, Stored* __restrict__ y) {
+  using Value = Sum<Stored>;
+  constexpr int kLanes = kVectorLanes<Stored>, kRun = kGroupedRun;
+  constexpr int kWindow = ((kRun - 1) * kStride + kTaps - 1) / kInputDilation + 1;
+  static_assert(kRun % kInputDilation == 0 && (kStride == 1 || kInputDilation == 1));
+  Mine mine;
+  if (!find_mine(p, kLanes, mine)) return;
+  const GroupedAxis& axis = p.axis[kAxes - 1];
+  const GroupedRow row = grouped_row(p, mine.row);
+  const int o = static_cast<int>(mine.run) * kRun - p.shift;
+  const int i = (o * kStride - axis.pad_lo) / kInputDilation;  // without a remainder
+  const int64_t K = p.out_channels;
+
+  Value y_o[kRun][kLanes] = {};
+  for_each_source_row(p, row, [&](int row_of_taps, int64_t row_of_x) {
+    Value w_r[kTaps][kLanes];
+#pragma unroll
+    for (int r = 0; r < kTaps; ++r) {
+      const int tap = row_of_taps * kTaps + r;
+      const int stored = flipped ? p.axis[0].taps * p.axis[1].taps * kTaps - 1 - tap : tap;
+      load_lanes(w + stored * K + mine.k, w_r[r]);
+    }
+    const Stored* x_row = x + row_of_x * axis.input * K + mine.k;
+#pragma unroll
+    for (int j = 0; j < kWindow; ++j) {
+      Value x_i[kLanes];
+      load_lanes_if(is_inside(i + j, axis.input), x_row, (i + j) * K, x_i);
+#pragma unroll
+      for (int m = 0; m < kRun; ++m) {
+        const int r = j * kInputDilation - m * kStride;
+        if (r < 0 || r >= kTaps) continue;
+#pragma unroll
+        for (int l = 0; l < kLanes; ++l) y_o[m][l] += x_i[l] * w_r[r][l];
+      }
+    }
+  });
+
+  Stored* y_row = y + static_cast<int64_t>(mine.row) * axis.output * K + mine.k;
+#pragma unroll
+  for (int m = 0; m < kRun; ++m) {
+    if (is_inside(o + m, axis.output)) store_lanes(y_o[m], y_row + (o + m) * K);
+  }
+}
+
+// Where w[r,c,k] lies for a thread's channel k, seen from fprop and from dgrad over the transposed problem,
+// whose c is the stored filter's k.
+struct FilterWalk {
+  int64_t first;   // r = 0, c = 0
+  int64_t tap;     // from r to r + 1
+  int64_t source;  // from c to c + 1
+  int64_t result;  // from k to k + 1, in a group
+};
+
+__device__ FilterWalk filter_walk(const GroupedProblem& p, bool transposed, int k) {
+  const int64_t C = p.group_in, K = p.out_channels;
+  if (!transposed) return {k, C * K, K, 1};
+  const int64_t stored_K = p.in_channels, stored_C = p.group_out;
+  const int64_t last = p.axis[0].taps * p.axis[1].taps * static_cast<int64_t>(p.axis[2].taps) - 1;
+  return {(last * stored_C + k % p.group_out) * stored_K + k / p.group_out * C, -stored_C * stored_K, 1,
+          stored_K};
+}
+
+// Any steps and taps. The run is one of a single phase, whose results all meet the same taps. kGroup is that
+// of GroupedLanes. kAlongSources says along what the filter's vectors lie in memory where groups have several
+// channels: along k in fprop, along c in dgrad seen as fprop.
+template <typename Stored, int kLanes, int kGroup, bool kAlongSources>
+__global__ void __launch_bounds__(kGroupedThreads, kLanes == 8 ? 1 : 2)
+    grouped_run_kernel(GroupedProblem p, bool transposed, const Stored* __restrict__ x,
+                       const Stored* __restrict__ w, Stored* __restrict__ y) {
+  using Value = Sum<Stored>;
+  constexpr int kRun = kRunOf<Stored, kLanes>;
+  static_assert(kGroup == 1 || kGroup == kLanes || (kGroup == 0 && kLanes == 1));
+  Mine mine;
+  if (!find_mine(p, kLanes, mine)) return;
+  const GroupedAxis& axis = p.axis[kAxes - 1];
+  const GroupedRow row = grouped_row(p, mine.row);
+  const int phase = static_cast<int>(mine.run % axis.phases);
+  const int first = static_cast<int>(mine.run / axis.phases) * kRun;
+  const FirstTap first2 = first_tap(axis, phase);
+  const FilterWalk walk = filter_walk(p, transposed, mine.k);
+  const int64_t C = p.in_channels, K = p.out_channels;
+  const int channel = kGroup == 0 ? mine.k / p.group_out * p.group_in : mine.k;
+
+  Value y_o[kRun][kLanes] = {};
+  for_each_source_row(p, row, [&](int row_of_taps, int64_t row_of_x) {
+    const Stored* x_row = x + row_of_x * axis.input * C + channel;
+    int i = first2.source + first * axis.source_step;
+    for (int r = first2.r; r < axis.taps; r += axis.tap_step, i += axis.tap_source_step) {
+      const Stored* w_r = w + walk.first + (row_of_taps * axis.taps + r) * walk.tap;
+      const auto source = [&](int m, Value(&x_i)[kLanes], int c) {
+        const int at = i + m * axis.source_step;
+        load_lanes_if(is_inside(at, axis.input), x_row, at * C + c, x_i);
+      };
+      if constexpr (kGroup == 0) {
+#pragma unroll 1
+        for (int c = 0; c < p.group_in; ++c) {
+          const Value w_rck = widen(w_r[c * walk.source]);
+#pragma unroll
+          for (int m = 0; m < kRun; ++m) {
+            Value x_ic[1];
+            source(m, x_ic, c);
+            y_o[m][0] += x_ic[0] * w_rck;
+          }
+        }
+      } else {
+        Value x_i[kRun][kLanes];
+#pragma unroll
+        for (int m = 0; m < kRun; ++m) source(m, x_i[m], 0);
+#pragma unroll
+        for (int v = 0; v < kGroup; ++v) {
+          Value w_v[kLanes];
+          load_lanes(w_r + v * (kAlongSources ? walk.result : walk.source), w_v);
+#pragma unroll
+          for (int m = 0; m < kRun; ++m) {
+#pragma unroll
+            for (int l = 0; l < kLanes; ++l) {
+              if constexpr (kGroup == 1)
+                y_o[m][l] += x_i[m][l] * w_v[l];
+              else if constexpr (kAlongSources)
+                y_o[m][v] += x_i[m][l] * w_v[l];
+              else
+                y_o[m][l] += x_i[m][v] * w_v[l];
+            }
+          }
+        }
+      }
+    }
+  });
+
+  Stored* y_row = y + static_cast<int64_t>(mine.row) * axis.output * K + mine.k;
+#pragma unroll
+  for (int m = 0; m < kRun; ++m) {
+    const int o = phase + (first + m) * axis.phases;
+    if (o < axis.output) store_lanes(y_o[m], y_row + o * K);
+  }
+}
+
+// One problem's launch, in its dtype.
+template <typename Stored>
+struct Launch {
+  const ConvProblem& problem;
+  bool transposed;
+  const Stored *x, *w;
+  Stored* y;
+  cudaStream_t stream;
+
+  template <int kTaps, int kStride, int kInputDilation>
+  cudaError_t window() const {
+    GroupedProblem p = grouped_problem(problem);
+    const GroupedBlock block =
+        grouped_activation_block(p, {kVectorLanes<Stored>, 1}, problem.dtype, kGroupedRun, true);
+    return launch_blocks(grouped_window_kernel<Stored, kTaps, kStride, kInputDilation>, block.blocks,
+                         dim3(block.x, block.y, block.z), 0, stream, p, transposed, x, w, y);
+  }
+
+  template <int kLanes, int kGroup>
+  cudaError_t run() const {
+    GroupedProblem p = grouped_problem(problem);
+    const GroupedBlock block =
+        grouped_activation_block(p, {kLanes, kGroup}, problem.dtype, kRunOf<Stored, kLanes>, false);
+    constexpr bool kSeveral = kGroup > 1;
+    return launch_blocks(kSeveral && transposed ? grouped_run_kernel<Stored, kLanes, kGroup, kSeveral>
+                                                : grouped_run_kernel<Stored, kLanes, kGroup, false>,
+                         block.blocks, dim3(block.x, block.y, block.z), 0, stream, p, transposed, x, w, y);
+  }
+
+  // Depthwise in vectors: the windows that are compiled, or any.
+  cudaError_t depthwise() const {
+    const GroupedProblem p = grouped_problem(problem);
+    if (is_windowed(p, 3, 1, 1)) return window<3, 1, 1>();
+    if (is_windowed(p, 3, 2, 1)) return window<3, 2, 1>();
+    if (is_windowed(p, 3, 1, 2)) return window<3, 1, 2>();
+    if constexpr (sizeof(Stored) < 8) {  // more of f64 would be code that hardly anybody runs
+      if (is_windowed(p, 5, 1, 1)) return window<5, 1, 1>();
+      if (is_windowed(p, 5, 2, 1)) return window<5, 2, 1>();
+      if (is_windowed(p, 5, 1, 2)) return window<5, 1, 2>();
+      if (is_windowed(p, 7, 1, 1)) return window<7, 1, 1>();
+      if (is_windowed(p, 7, 2, 1)) return window<7, 2, 1>();
+      if (is_windowed(p, 7, 1, 2)) return window<7, 1, 2>();
+    }
+    return run<kVectorLanes<Stored>, 1>();
+  }
+};
+
+cudaError_t grouped_activation(const ConvProblem& problem, bool transposed, const void* x, const void* w,
+                               void* y, cudaStream_t stream) {
+  // One lane serves everything; its sums are the same, term by term.
+  const bool aligned = is_aligned(x) && is_aligned(w) && is_aligned(y);
+  const int group = aligned ? grouped_lanes(problem).group : 0;
+  return dispatch(problem.dtype, [&](auto tag) {
+    using Stored = typename decltype(tag)::type;
+    const Launch<Stored> launch{problem,
+                                transposed,
+                                static_cast<const Stored*>(x),
+                                static_cast<const Stored*>(w),
+                                static_cast<Stored*>(y),
+                                stream};
+    if (group == 1) return launch.depthwise();
+    if (group == 4) return launch.template run<4, 4>();
+    if constexpr (sizeof(Stored) < 8)
+      if (group == 8) return launch.template run<8, 8>();
+    return launch.template run<1, 0>();
+  });
+}
+
+}  // namespace
+
+cudaError_t grouped_fprop(const ConvProblem& p, const void* x, const void* w, void* y, cudaStream_t stream) {
+  return grouped_activation(p, false, x, w, y, stream);
+}
+
+cudaError_t grouped_dgrad(const ConvProblem& p, const void* dy, const void* w, void* dx,
+                          cudaStream_t stream) {
+  return grouped_activation(p.transpose(), true, dy, w, dx, stream);
+}
+
+}  // namespace convgrad::cuda

@@ -1,0 +1,286 @@
+// dw[r,c,k] = sum over n, o of x[n,i,c] * dy[n,o,k] where groups are small: a thread keeps the sums of a few
+// channels k, over a piece of the taps, in registers while it walks over positions.
+//
+// Threads of a block are neighbours along channels (x), have a piece of the filter each (y), and are the
+// slots (z) among which the positions of the block's part are dealt out, in runs of a row. So all pieces read
+// the same rows at about the same time, and x and dy come from memory once. The slots' sums are added in
+// order through shared memory; the parts' sums go to the workspace and are added in order by add_parts.
+#include "cuda_src/conv_kernels.h"
+#include "cuda_src/grouped.cuh"
+#include "cuda_src/launch.cuh"
+#include "cuda_src/shared_memory.cuh"
+#include "ffi_src/dispatch.h"
+
+namespace convgrad::cuda {
+namespace {
+
+// Which channels, piece and part a thread has.
+struct Mine {
+  int k;
+  int piece;
+  unsigned part;
+};
+
+__device__ Mine find_mine(const GroupedProblem& p, const GroupedFilterSplit& split, int lanes, unsigned x,
+                          unsigned y) {
+  unsigned block = blockIdx.x;
+  const unsigned panel = block % p.panels;
+  block /= p.panels;
+  return {static_cast<int>(panel * blockDim.x + x) * lanes,
+          static_cast<int>(block % split.piece_blocks * blockDim.y + y), block / split.piece_blocks};
+}
+
+// The thread's runs in their order: visit(row, first o2).
+template <typename Visit>
+__device__ void for_each_run(const GroupedProblem& p, const GroupedFilterSplit& split, unsigned part,
+                             Visit visit) {
+  const unsigned begin = part * split.units_per_part;
+  const unsigned end =
+      begin + split.units_per_part < split.units ? begin + split.units_per_part : split.units;
+  for (unsigned unit = begin + threadIdx.z; unit < end; unit += blockDim.z)
+    visit(unit / p.runs, static_cast<int>(unit % p.runs) * kGroupedRun);
+}
+
+// Adds up `mine` over the block's slots, slot by slot, for every x and y: store(x, y, v, sum).
+template <int kValues, typename Value, typename Store>
+__device__ void add_slots(const Value (&mine)[kValues], Store store) {
+  Value* slots = shared_memory<Value>();  // [slot][v][y][x]
+  const unsigned owners = blockDim.x * blockDim.y, owner = threadIdx.y * blockDim.x + threadIdx.x;
+#pragma unroll
+  for (int v = 0; v < kValues; ++v) slots[(threadIdx.z * kValues + v) * owners + owner] = mine[v];
+  __syncthreads();
+  for (unsigned at = threadIdx.z * owners + owner; at < kValues * owners; at += blockDim.z * owners) {
+    Value sum = 0;
+    for (unsigned slot = 0; slot < blockDim.z; ++slot) sum += slots[slot * kValues * owners + at];
+    store(at % blockDim.x, at % owners / blockDim.x, static_cast<int>(at / owners), sum);
+  }
+  __syncthreads();
+}
+
+// Where the sums go: to dw where there is one part, else to partials[part,r,c,k].
+template <typename Stored>
+struct Result {
+  Stored* dw;
+  Sum<Stored>* partials;
+
+  __device__ void store(unsigned part, int64_t elements, int64_t at, Sum<Stored> sum) const {
+    if (partials != nullptr)
+      partials[part * elements + at] = sum;
+    else
+      dw[at] = narrow<Stored>(sum);
+  }
+};
+
+// Depthwise, kTaps neighbouring taps along the last axis; a piece is all of them in kRows rows of taps. The
+// run's dy is in registers, and each x that is read meets all of it that it is tied to.
+template <typename Stored, int kTaps, int kStride, int kRows>
+__global__ void __launch_bounds__(kGroupedThreads, kTaps* kRows < 7 ? 2 : 1)
+    grouped_filter_window_kernel(GroupedProblem p, GroupedFilterSplit split, const Stored* __restrict__ x,
+                                 const Stored* __restrict__ dy, Result<Stored> result) {
+  using Value = Sum<Stored>;
+  constexpr int kLanes = kVectorLanes<Stored>, kRun = kGroupedRun;
+  constexpr int kWindow = (kRun - 1) * kStride + kTaps;
+  const GroupedAxis &axis0 = p.axis[0], &axis1 = p.axis[1], &axis = p.axis[kAxes - 1];
+  const Mine mine = find_mine(p, split, kLanes, threadIdx.x, threadIdx.y);
+  const int64_t K = p.out_channels;
+  const int rows_of_taps = axis0.taps * axis1.taps, first_row = mine.piece * kRows;
+
+  Value dw_r[kRows][kTaps * kLanes] = {};
+  if (mine.k < p.out_channels && first_row < rows_of_taps) {
+    for_each_run(p, split, mine.part, [&](unsigned row, int o) {
+      const GroupedRow at = grouped_row(p, row);
+      const int i = o * kStride - axis.pad_lo;
+      const Stored* dy_row = dy + static_cast<int64_t>(row) * axis.output * K + mine.k;
+      Value dy_o[kRun][kLanes];
+#pragma unroll
+      for (int m = 0; m < kRun; ++m) load_lanes_if(o + m < axis.output, dy_row, (o + m) * K, dy_o[m]);
+      // Past this, nothing of x is tied to the row.
+      const int last = (axis.output - 1) * kStride - axis.pad_lo + kTaps;
+      const int end = last < axis.input ? last : axis.input;
+#pragma unroll
+      for (int q = 0; q < kRows; ++q) {
+        const int r0 = (first_row + q) / axis1.taps, r1 = (first_row + q) % axis1.taps;
+        const int i0 = tied_source(axis0, at.o0, r0), i1 = tied_source(axis1, at.o1, r1);
+        if (first_row + q >= rows_of_taps || i0 < 0 || i1 < 0) continue;
+        const Stored* x_row =
+            x + ((static_cast<int64_t>(at.n) * axis0.input + i0) * axis1.input + i1) * axis.input * K +
+            mine.k;
+#pragma unroll
+        for (int j = 0; j < kWindow; ++j) {
+          Value x_i[kLanes];
+          load_lanes_if(i + j >= 0 && i + j < end, x_row, (i + j) * K, x_i);
+#pragma unroll
+          for (int m = 0; m < kRun; ++m) {
+            const int r = j - m * kStride;
+            if (r < 0 || r >= kTaps) continue;
+#pragma unroll
+            for (int l = 0; l < kLanes; ++l) dw_r[q][r * kLanes + l] += x_i[l] * dy_o[m][l];
+          }
+        }
+      }
+    });
+  }
+
+#pragma unroll
+  for (int q = 0; q < kRows; ++q) {
+    add_slots(dw_r[q], [&](unsigned x, unsigned y, int v, Value sum) {
+      const Mine owner = find_mine(p, split, kLanes, x, y);
+      const int row_of_taps = owner.piece * kRows + q, r = v / kLanes;
+      if (owner.k >= p.out_channels || row_of_taps >= rows_of_taps) return;
+      result.store(owner.part, rows_of_taps * kTaps * K, (row_of_taps * kTaps + r) * K + owner.k + v % kLanes,
+                   sum);
+    });
+  }
+}
+
+// Any steps and taps: a piece is kTaps of them, wherever they are. With kGroup 0 (see GroupedLanes) a tap is
+// one of r and c together.
+template <typename Stored, int kLanes, int kGroup, int kTaps>
+__global__ void __launch_bounds__(kGroupedThreads, 2)
+    grouped_filter_run_kernel(GroupedProblem p, GroupedFilterSplit split, const Stored* __restrict__ x,
+                              const Stored* __restrict__ dy, Result<Stored> result) {
+  using Value = Sum<Stored>;
+  constexpr int kSources = kGroup == kLanes ? kLanes : 1;  // channels c that each k meets
+  const GroupedAxis &axis0 = p.axis[0], &axis1 = p.axis[1], &axis = p.axis[kAxes - 1];
+  const Mine mine = find_mine(p, split, kLanes, threadIdx.x, threadIdx.y);
+  const int64_t C = p.in_channels, K = p.out_channels;
+  const int per_tap = kGroup == 0 ? p.group_in : 1;
+  const int taps = axis0.taps * axis1.taps * axis.taps * per_tap;
+  const int first = mine.piece * kTaps;
+
+  int r0[kTaps], r1[kTaps], at_r2[kTaps], channel[kTaps];
+#pragma unroll
+  for (int t = 0; t < kTaps; ++t) {
+    const int r = (first + t) / per_tap;
+    at_r2[t] = r % axis.taps * axis.filter_dilation - axis.pad_lo;
+    r1[t] = r / axis.taps % axis1.taps;
+    r0[t] = r / axis.taps / axis1.taps;
+    channel[t] = kGroup == 0 ? mine.k / p.group_out * p.group_in + (first + t) % per_tap : mine.k;
+  }
+
+  Value dw_r[kTaps][kSources][kLanes] = {};
+  if (mine.k < p.out_channels && first < taps) {
+    for_each_run(p, split, mine.part, [&](unsigned row, int o) {
+      const GroupedRow at = grouped_row(p, row);
+      const Stored* x_row[kTaps];
+#pragma unroll
+      for (int t = 0; t < kTaps; ++t) {
+        const int i0 = tied_source(axis0, at.o0, r0[t]), i1 = tied_source(axis1, at.o1, r1[t]);
+        x_row[t] =
+            first + t < taps && i0 >= 0 && i1 >= 0
+                ? x + ((static_cast<int64_t>(at.n) * axis0.input + i0) * axis1.input + i1) * axis.input * C +
+                      channel[t]
+                : nullptr;
+      }
+      const Stored* dy_row = dy + static_cast<int64_t>(row) * axis.output * K + mine.k;
+      const int end = o + kGroupedRun < axis.output ? o + kGroupedRun : axis.output;
+      for (; o < end; ++o) {
+        Value dy_o[kLanes];
+        load_lanes(dy_row + o * K, dy_o);
+#pragma unroll
+        for (int t = 0; t < kTaps; ++t) {
+          int i = o * axis.stride + at_r2[t];
+          const bool tied = axis.input_dilation == 1 || i % axis.input_dilation == 0;
+          if (axis.input_dilation != 1) i /= axis.input_dilation;
+          Value x_i[kLanes];
+          load_lanes_if(tied && x_row[t] != nullptr && is_inside(i, axis.input), x_row[t], i * C, x_i);
+#pragma unroll
+          for (int c = 0; c < kSources; ++c)
+#pragma unroll
+            for (int l = 0; l < kLanes; ++l) dw_r[t][c][l] += (kGroup == kLanes ? x_i[c] : x_i[l]) * dy_o[l];
+        }
+      }
+    });
+  }
+
+#pragma unroll
+  for (int t = 0; t < kTaps; ++t) {
+#pragma unroll
+    for (int c = 0; c < kSources; ++c) {
+      add_slots(dw_r[t][c], [&](unsigned x, unsigned y, int l, Value sum) {
+        const Mine owner = find_mine(p, split, kLanes, x, y);
+        const int r = owner.piece * kTaps + t;
+        if (owner.k >= p.out_channels || r >= taps) return;
+        result.store(owner.part, static_cast<int64_t>(taps) * kSources * K,
+                     (static_cast<int64_t>(r) * kSources + c) * K + owner.k + l, sum);
+      });
+    }
+  }
+}
+
+// One problem's launch, in its dtype.
+template <typename Stored>
+struct Launch {
+  const ConvProblem& problem;
+  GroupedFilterSplit split;
+  const Stored *x, *dy;
+  Result<Stored> result;
+  cudaStream_t stream;
+
+  template <typename Kernel>
+  cudaError_t launch(Kernel kernel, GroupedLanes lanes, int64_t pieces, int values) const {
+    GroupedProblem p = grouped_problem(problem);
+    GroupedFilterSplit pieced = split;
+    const GroupedBlock block = grouped_filter_block(p, pieced, lanes, problem.dtype, pieces);
+    const size_t shared_bytes = sizeof(Sum<Stored>) * values * block.x * block.y * block.z;
+    return launch_blocks(kernel, block.blocks, dim3(block.x, block.y, block.z), shared_bytes, stream, p,
+                         pieced, x, dy, result);
+  }
+
+  template <int kTaps, int kStride, int kRows>
+  cudaError_t window() const {
+    constexpr int kLanes = kVectorLanes<Stored>;
+    return launch(grouped_filter_window_kernel<Stored, kTaps, kStride, kRows>, {kLanes, 1},
+                  tiles_over(problem.taps() / kTaps, kRows), kTaps * kLanes);
+  }
+
+  template <int kLanes, int kGroup, int kTaps>
+  cudaError_t run() const {
+    const int64_t taps = problem.taps() * (kGroup == 0 ? problem.group_in() : 1);
+    return launch(grouped_filter_run_kernel<Stored, kLanes, kGroup, kTaps>, {kLanes, kGroup},
+                  tiles_over(taps, kTaps), kLanes);
+  }
+
+  // Depthwise in vectors: the windows that are compiled, or any.
+  cudaError_t depthwise() const {
+    const GroupedProblem p = grouped_problem(problem);
+    if (is_windowed(p, 3, 1, 1)) return window<3, 1, 3>();
+    if (is_windowed(p, 3, 2, 1)) return window<3, 2, 1>();
+    if constexpr (sizeof(Stored) < 8) {  // more of f64 would be code that hardly anybody runs
+      if (is_windowed(p, 5, 1, 1)) return window<5, 1, 1>();
+      if (is_windowed(p, 5, 2, 1)) return window<5, 2, 1>();
+      if (is_windowed(p, 7, 1, 1)) return window<7, 1, 1>();
+      if (is_windowed(p, 7, 2, 1)) return window<7, 2, 1>();
+    }
+    return run<kVectorLanes<Stored>, 1, 4>();
+  }
+};
+
+}  // namespace
+
+cudaError_t grouped_wgrad(const ConvProblem& problem, const void* x, const void* dy, void* dw,
+                          void* workspace, cudaStream_t stream) {
+  // The parts are the same whatever the lanes, as the workspace was asked for before any pointer was known.
+  const GroupedFilterSplit split = grouped_filter_split(problem);
+  const int group = is_aligned(x) && is_aligned(dy) ? grouped_lanes(problem).group : 0;
+  const cudaError_t error = dispatch(problem.dtype, [&](auto tag) {
+    using Stored = typename decltype(tag)::type;
+    const Launch<Stored> launch{
+        problem,
+        split,
+        static_cast<const Stored*>(x),
+        static_cast<const Stored*>(dy),
+        {static_cast<Stored*>(dw), static_cast<Sum<Stored>*>(split.parts == 1 ? nullptr : workspace)},
+        stream};
+    if (group == 1) return launch.depthwise();
+    if (group == 4) return launch.template run<4, 4, 2>();
+    if constexpr (sizeof(Stored) < 8)
+      if (group == 8) return launch.template run<8, 8, 1>();
+    return launch.template run<1, 0, 4>();
+  });
+  if (error != cudaSuccess || split.parts == 1) return error;
+  return add_parts(problem.dtype, workspace, dw, split.parts,
+                   problem.taps() * problem.group_in() * problem.out_channels, stream);
+}
+
+}  // namespace convgrad::cuda

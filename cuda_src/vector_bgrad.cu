@@ -1,0 +1,132 @@
+// db[c] = sum over rows of dy[row,c], by vectors, in two steps (bgrad_plan.h says how dy is cut).
+//
+// A thread adds up the vectors at one place of its part's lines, eight of them under way at a time; a block
+// adds its threads' sums in shared memory, halving the lines until one is left; those lines, one for each
+// part, are the rows of a second and short sum of the same kind. Where dy is not aligned the same numbers are
+// read one by one and added in the same order.
+#include "cuda_src/bgrad_plan.h"
+#include "cuda_src/lanes.cuh"
+#include "cuda_src/launch.cuh"
+#include "cuda_src/pool_kernels.h"
+#include "cuda_src/shared_memory.cuh"
+#include "ffi_src/dispatch.h"
+
+namespace convgrad::cuda {
+namespace {
+
+constexpr int kAhead = 8;  // vectors of a thread that are under way together
+constexpr int kRun = 8;    // times as many are a run of the sum, which keeps its error small
+
+template <int kLanes, bool kAligned, typename Stored>
+__device__ __forceinline__ Lanes<Stored, kLanes> load_vector(const Stored* from) {
+  if constexpr (kAligned) {
+    return load<kLanes>(from);
+  } else {
+    Lanes<Stored, kLanes> lanes;
+#pragma unroll
+    for (int l = 0; l < kLanes; ++l) lanes.lane[l] = from[l];
+    return lanes;
+  }
+}
+
+template <typename Stored, typename Result, int kLanes, bool kAligned>
+__global__ void __launch_bounds__(kBgradThreads)
+    vector_bgrad_kernel(BgradTiles t, int64_t count, const Stored* dy, Result* sums) {
+  using Value = Sum<Stored>;
+  const int thread = static_cast<int>(threadIdx.x);
+  const int64_t part = blockIdx.x / t.tiles, tile = blockIdx.x % t.tiles;
+  const int column = thread % t.columns, line = thread / t.columns;
+  const int64_t place = (tile * t.columns + column) * kLanes;  // in every line
+
+  auto total = all_lanes<kLanes>(Value{0});
+  if (line < t.at_once && place < t.line) {
+    const int64_t first = part * t.split.length, stop = first + t.split.length;
+    const int64_t end = stop < t.lines ? stop : t.lines;
+    int64_t at = first + line;
+    const Stored* from = dy + at * t.line + place;
+    const int64_t step = t.at_once * t.line;
+    while (at < end) {
+      auto run = all_lanes<kLanes>(Value{0});
+      for (int k = 0; k < kRun && at < end; ++k) {
+        Lanes<Stored, kLanes> ahead[kAhead];
+#pragma unroll
+        for (int a = 0; a < kAhead; ++a) {
+          // Past the end a 0 is added, which changes no sum that began with 0.
+          ahead[a] = at + a * t.at_once < end ? load_vector<kLanes, kAligned>(from + a * step)
+                                              : all_lanes<kLanes>(narrow<Stored>(0));
+        }
+#pragma unroll
+        for (int a = 0; a < kAhead; ++a) {
+#pragma unroll
+          for (int l = 0; l < kLanes; ++l) run.lane[l] += widen(ahead[a].lane[l]);
+        }
+        at += kAhead * t.at_once;
+        from += kAhead * step;
+      }
+#pragma unroll
+      for (int l = 0; l < kLanes; ++l) total.lane[l] += run.lane[l];
+    }
+    // The rows that are no whole line.
+    if (stop >= t.lines && line == 0) {
+#pragma unroll
+      for (int l = 0; l < kLanes; ++l) {
+        const int64_t last = t.lines * t.line + place + l;
+        if (last < count) total.lane[l] += widen(dy[last]);
+      }
+    }
+  }
+
+  Value* line_sums = shared_memory<Value>();  // [at_once, columns * kLanes]
+  const int numbers = t.columns * kLanes;
+  if (line < t.at_once) {
+#pragma unroll
+    for (int l = 0; l < kLanes; ++l) line_sums[thread * kLanes + l] = total.lane[l];
+  }
+  __syncthreads();
+  for (int lines = t.at_once; lines > 1;) {
+    const int half = (lines + 1) / 2;
+    for (int e = thread; e < (lines - half) * numbers; e += kBgradThreads)
+      line_sums[e] += line_sums[e + half * numbers];
+    __syncthreads();
+    lines = half;
+  }
+  for (int e = thread; e < numbers; e += kBgradThreads) {
+    const int64_t number = tile * numbers + e;
+    if (number < t.line) sums[part * t.line + number] = narrow<Result>(line_sums[e]);
+  }
+}
+
+template <typename Stored, typename Result, int kLanes, bool kAligned>
+cudaError_t launch(const BgradTiles& t, int64_t rows, const Stored* dy, Result* sums, cudaStream_t stream) {
+  const size_t shared_bytes = sizeof(Sum<Stored>) * t.at_once * t.columns * kLanes;
+  return launch_blocks(vector_bgrad_kernel<Stored, Result, kLanes, kAligned>, t.split.parts * t.tiles,
+                       kBgradThreads, shared_bytes, stream, t, rows * (t.line / t.fold), dy, sums);
+}
+
+template <typename Stored, typename Result>
+cudaError_t first_step(const BiasProblem& p, const BgradTiles& t, const Stored* dy, Result* sums,
+                       cudaStream_t stream) {
+  constexpr int kLanes = kVectorBytes / sizeof(Stored);
+  if (is_aligned(dy, kVectorBytes)) return launch<Stored, Result, kLanes, true>(t, p.rows, dy, sums, stream);
+  return launch<Stored, Result, kLanes, false>(t, p.rows, dy, sums, stream);
+}
+
+}  // namespace
+
+cudaError_t vector_bgrad(const BiasProblem& p, const void* dy_data, void* db_data, void* workspace,
+                         cudaStream_t stream) {
+  return dispatch(p.dtype, [&](auto tag) {
+    using Stored = typename decltype(tag)::type;
+    const auto* dy = static_cast<const Stored*>(dy_data);
+    auto* db = static_cast<Stored*>(db_data);
+    const BgradTiles tiles = bgrad_tiles(p);
+    if (tiles.in_one_step()) return first_step(p, tiles, dy, db, stream);
+    auto* parts = static_cast<Sum<Stored>*>(workspace);
+    const cudaError_t error = first_step(p, tiles, dy, parts, stream);
+    if (error != cudaSuccess) return error;
+    return launch<Sum<Stored>, Stored, 1, true>(bgrad_tiles_of_parts(p), tiles.split.parts * tiles.fold,
+                                                parts, db, stream);
+  });
+}
+
+}  // namespace convgrad::cuda

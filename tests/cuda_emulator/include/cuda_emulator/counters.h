@@ -1,0 +1,47 @@
+// What launches cost a GPU, counted by the rules of its memories.
+//
+// Seen are the functions of cuda_src/ptx.cuh and cuda_src/vector_access.cuh, nothing else. As a warp's lanes
+// run one after another, the n-th access of each lane since the warp last met, of one kind and size, is taken
+// for one instruction of the warp. A warp meets when all lanes that have not exited come to a barrier or a
+// collective. A lane that skips an access its neighbours make is therefore out of step until then; a cp.async
+// that is not `valid` keeps its place.
+#pragma once
+
+#include <cstdint>
+
+namespace cuda_emulator {
+
+// Accesses of warps to global memory, which moves in sectors of 32 aligned bytes.
+struct GlobalTraffic {
+  uint64_t instructions = 0;
+  uint64_t bytes = 0;    // that the lanes asked for
+  uint64_t sectors = 0;  // that an instruction's lanes touch, each once
+};
+
+// Accesses of warps to shared memory: 32 banks, each 4 bytes wide. An instruction's lanes are served in
+// groups of 128 bytes: all 32 lanes with 4 bytes each, 16 with 8, 8 with 16. A group takes a wavefront for
+// each of the different words that its fullest bank is asked for.
+struct SharedTraffic {
+  uint64_t instructions = 0;
+  uint64_t bytes = 0;
+  uint64_t wavefronts = 0;
+  uint64_t least_wavefronts = 0;  // were the same words spread evenly over the banks
+
+  uint64_t excess() const { return wavefronts - least_wavefronts; }  // what bank conflicts cost
+};
+
+struct Counters {
+  uint64_t launches = 0;
+  GlobalTraffic cp_async_global, load_global, store_global;
+  SharedTraffic cp_async_shared, ldmatrix, load_shared, store_shared;
+  uint64_t mma_bf16 = 0, mma_f16 = 0, mma_tf32 = 0, mma_f64 = 0;  // multiply-adds
+
+  Counters& operator+=(const Counters&);
+};
+
+// Of the process: launches from any OS thread that begin while counting is on add to it as they end.
+void start_counting();  // from zero
+void stop_counting();
+Counters counted();
+
+}  // namespace cuda_emulator

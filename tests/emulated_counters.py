@@ -1,0 +1,31 @@
+"""What launches of the emulated CUDA kernels would cost a GPU.
+
+tests/cuda_emulator/README.md says what is seen.
+"""
+
+import importlib.util
+import sys
+from contextlib import contextmanager
+from functools import cache
+
+
+@cache
+def _module():
+    """_cuda_counters, out of the library that the backend has loaded as _cuda_emulated."""
+    library = sys.modules["_cuda_emulated"].__file__
+    spec = importlib.util.spec_from_file_location("_cuda_counters", library)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@contextmanager
+def counting():
+    """Yield a dict that holds the counters after the block, which must wait for all results within it."""
+    counters = {}
+    _module().counters_start()
+    try:
+        yield counters
+    finally:
+        _module().counters_stop()
+        counters.update(_module().counters())

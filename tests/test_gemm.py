@@ -1,0 +1,116 @@
+"""The staged matrix-product kernels: every tile, access and arithmetic, and what they would cost a GPU."""
+
+import functools
+
+import jax
+import numpy as np
+import pytest
+from conftest import cuda_backend
+from conv_cases import NDHWC, NHWC, NWC
+from conv_cases import ConvCase as C
+from emulated_counters import counting
+from lax_answers import exact_conv
+from tolerance import assert_within, sum_bound
+
+import jax_convgrad as jc
+
+GEMM = pytest.mark.parametrize("backend", [cuda_backend("gemm")], indirect=True)
+
+# Channels in whole chunks of every dtype (8), unless said otherwise; slices, tiles and phases with tails.
+CASES = [
+    C("tails of slices and columns", (2, 7, 9, 40), (3, 3, 40, 72), 1, "SAME", order=NHWC),
+    C("tails of both tiles", (3, 8, 8, 16), (1, 1, 16, 136), 1, "VALID", order=NHWC),
+    C("wgrad's large tile", (1, 5, 9, 128), (1, 1, 128, 128), 1, "VALID", order=NHWC),
+    C("phases of a stride", (2, 9, 8, 16), (3, 3, 16, 24), 2, ((1, 1), (0, 1)), order=NHWC),
+    C("phases without a tap", (1, 9, 11, 8), (1, 2, 8, 16), 3, "VALID", order=NHWC),
+    C("dilated filter", (1, 9, 9, 8), (3, 2, 8, 16), 1, ((2, 2), (0, 3)), 1, (2, 3), order=NHWC),
+    C("both dilations", (1, 5, 6, 8), (3, 3, 8, 8), (2, 3), ((4, 2), (3, 5)), (3, 2), (2, 3), order=NHWC),
+    C("cropped", (2, 7, 6, 8), (3, 3, 8, 8), 1, ((-1, 1), (2, -2)), order=NHWC),
+    C("groups", (2, 5, 6, 48), (3, 3, 16, 24), 1, "SAME", groups=3, order=NHWC),
+    C("one axis", (3, 50, 16), (5, 16, 8), 2, ((3, 4),), order=NWC),
+    C("three axes", (1, 4, 5, 6, 8), (2, 3, 3, 8, 16), (2, 1, 2), "SAME", order=NDHWC),
+    C("images smaller than a slice", (20, 2, 1, 8), (1, 1, 8, 8), 1, "VALID", order=NHWC),
+    C("channels in odd numbers", (2, 7, 6, 9), (3, 3, 9, 7), 2, "SAME", order=NHWC),
+    C("one channel", (1, 9, 9, 1), (5, 5, 1, 66), 1, ((2, 2), (2, 2)), order=NHWC),
+    C("odd groups", (1, 6, 6, 15), (3, 3, 5, 6), 1, "SAME", groups=3, order=NHWC),
+]
+BY_NAME = {case.name: case for case in CASES}
+
+
+@functools.partial(jax.jit, static_argnums=(0, 4))
+def gradients(case, x, w, dy, precision):
+    def conv(x, w):
+        return jc.conv_general_dilated(x, w, **case.lax_arguments, precision=precision)
+
+    y, vjp = jax.vjp(conv, x, w)
+    dx, dw = vjp(dy)
+    return {"y": y, "dx": dx, "dw": dw}
+
+
+@GEMM
+@pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16", "float16"])
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_sums(backend, case, dtype):
+    exact, magnitude = exact_conv(case, dtype)
+    for name, actual in gradients(case, *case.arrays(dtype), "highest").items():
+        bound = sum_bound(dtype, case.sum_lengths[name], magnitude[name], exact[name])
+        assert_within(actual, exact[name], bound, name)
+
+
+@GEMM
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_tf32(backend, case):
+    """Each operand is rounded to 11 bits, to nearest: products are off by 2^-10 at most, and some are."""
+    exact, magnitude = exact_conv(case, "float32")
+    for name, actual in gradients(case, *case.arrays("float32"), "default").items():
+        in_full = sum_bound("float32", case.sum_lengths[name], magnitude[name], exact[name])
+        assert_within(actual, exact[name], 2.0**-10 * magnitude[name] + in_full, name)
+        assert np.any(np.abs(np.asarray(actual, np.float64) - exact[name]) > in_full), f"{name} is not TF32"
+
+
+@GEMM
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_same_bits(backend, dtype):
+    case = BY_NAME["phases of a stride"]
+    first, second = (gradients(case, *case.arrays(dtype), "highest") for _ in range(2))
+    for name in first:
+        np.testing.assert_array_equal(first[name], second[name])
+
+
+# --------------------------------------------------------------------------------- what it would cost a GPU
+
+DENSE = C("dense", (2, 8, 8, 64), (3, 3, 64, 128), 1, "SAME", order=NHWC)
+OPS = {
+    "fprop": lambda x, w, dy, **how: jc.conv_general_dilated(x, w, **DENSE.lax_arguments, **how),
+    "dgrad": lambda x, w, dy, **how: jc.conv_input_grad(dy, w, x.shape, **DENSE.grad_arguments, **how),
+    "wgrad": lambda x, w, dy, **how: jc.conv_filter_grad(x, dy, w.shape, **DENSE.grad_arguments, **how),
+}
+MATHS = {  # the counter of its multiply-adds, if on tensor cores
+    "bfloat16": ("bfloat16", "default", "mma_bf16"),
+    "tf32": ("float32", "default", "mma_tf32"),
+    "float32": ("float32", "highest", None),
+    "float64": ("float64", "default", "mma_f64"),
+}
+
+
+@GEMM
+@pytest.mark.emulator
+@pytest.mark.parametrize("math", MATHS)
+@pytest.mark.parametrize("op", OPS)
+def test_cost(backend, op, math):
+    """No bank conflict in shared memory, no sector read in vain, little work on the tiles' edges."""
+    dtype, precision, tensor_cores = MATHS[math]
+    x, w, dy = DENSE.arrays(dtype)
+    run = jax.jit(functools.partial(OPS[op], precision=precision))
+    run(x, w, dy).block_until_ready()
+    with counting() as counted:
+        run(x, w, dy).block_until_ready()
+    assert counted["ldmatrix"]["excess"] == 0
+    assert counted["load_shared"]["excess"] == 0
+    copies = counted["cp_async_global"]
+    assert copies["instructions"] > 0
+    assert copies["sectors"] <= 1.15 * copies["bytes"] / 32
+    stores = counted["store_global"]
+    assert stores["sectors"] * 32 <= 1.15 * stores["bytes"]
+    if tensor_cores:
+        assert 1 <= counted[tensor_cores] / DENSE.multiply_adds <= 1.15
