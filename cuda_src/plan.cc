@@ -9,6 +9,7 @@
 #include "cuda_src/grouped_plan.h"
 #include "cuda_src/split.h"
 #include "cuda_src/tile_shape.h"
+#include "cuda_src/wgmma_plan.h"
 
 namespace convgrad::cuda {
 namespace {
@@ -53,6 +54,14 @@ bool takes_grouped(const ConvProblem& p) {
   return grouped_serves(p) && p.group_in() <= 8 && p.group_out() <= 8;
 }
 
+// Slices and tiles of 64 that are mostly full: what they multiply in vain is less than what wgmma gains on
+// mma.sync (an estimate: less than twice).
+bool takes_wgmma(const ConvProblem& p, ConvOp op) {
+  const int64_t depth = op == ConvOp::kDgrad ? p.group_out() : p.group_in();
+  const int64_t columns = op == ConvOp::kDgrad ? p.group_in() : p.group_out();
+  return depth >= 48 && columns >= 32;
+}
+
 int64_t bytes_of_sum(DType dtype) { return dtype == DType::kF64 ? 8 : 4; }
 
 }  // namespace
@@ -67,8 +76,12 @@ ConvKernel choose_kernel(const ConvProblem& p, ConvOp op, ConvKernel requested, 
         "steps below 2^29");
   if (requested == ConvKernel::kGrouped && !grouped_serves(p))
     throw std::invalid_argument(std::string("jax_convgrad: the kernel \"grouped\" serves ") + kGroupedServes);
+  const bool wgmma = capability == 9 && wgmma_serves(p, op);
+  if (requested == ConvKernel::kWgmma && !wgmma)
+    throw std::invalid_argument(std::string("jax_convgrad: the kernel \"wgmma\" serves ") + kWgmmaServes);
   if (requested != ConvKernel::kAuto) return requested;
   if (takes_grouped(p)) return ConvKernel::kGrouped;
+  if (wgmma && takes_wgmma(p, op)) return ConvKernel::kWgmma;
   if (gemm) return ConvKernel::kGemm;
   // A tiled multiply-add costs about an eighth of a direct one, which reads both its factors from memory.
   // In wgrad a direct thread goes over the whole batch alone, and there are only as many as filter elements;
@@ -109,17 +122,28 @@ Split gemm_wgrad_split(const ConvProblem& p) {
 }
 
 int64_t wgrad_workspace_bytes(const ConvProblem& p, ConvKernel requested) {
-  // A call without a device to ask may meet any: enough for whichever kernel it then takes.
   const auto parts_of = [&](ConvKernel kernel) -> int64_t {
-    if (kernel == ConvKernel::kGrouped) return grouped_filter_split(p).parts;
-    if (kernel == ConvKernel::kGemm) return gemm_wgrad_split(p).parts;
-    return kernel == ConvKernel::kTiled ? wgrad_split(p).parts : 1;
+    switch (kernel) {
+      case ConvKernel::kGrouped:
+        return grouped_filter_split(p).parts;
+      case ConvKernel::kWgmma:
+        return wgmma_filter_split(p).parts;
+      case ConvKernel::kGemm:
+        return gemm_wgrad_split(p).parts;
+      case ConvKernel::kTiled:
+        return wgrad_split(p).parts;
+      default:
+        return 1;
+    }
   };
-  const int64_t parts =
-      std::max(parts_of(choose_kernel(p, ConvOp::kWgrad, requested, kNewestCapability)),
-               requested == ConvKernel::kGemm
-                   ? 1
-                   : parts_of(choose_kernel(p, ConvOp::kWgrad, requested, kOldestCapability)));
+  // A call may meet any device: enough for whichever kernel it then takes.
+  int64_t parts = 1;
+  if (requested != ConvKernel::kAuto) {
+    parts = parts_of(requested);
+  } else {
+    for (const int capability : kCapabilities)
+      parts = std::max(parts, parts_of(choose_kernel(p, ConvOp::kWgrad, requested, capability)));
+  }
   return parts == 1 ? 0 : parts * p.taps() * p.group_in() * p.out_channels * bytes_of_sum(p.dtype);
 }
 

@@ -7,8 +7,8 @@
 
 namespace convgrad::cuda {
 
-// Named by the FFI attribute "kernel": "auto", "direct", "tiled", "grouped", "gemm".
-enum class ConvKernel : int8_t { kAuto, kDirect, kTiled, kGrouped, kGemm };
+// Named by the FFI attribute "kernel": "auto", "direct", "tiled", "grouped", "gemm", "wgmma".
+enum class ConvKernel : int8_t { kAuto, kDirect, kTiled, kGrouped, kGemm, kWgmma };
 
 enum class ConvOp : int8_t { kFprop, kDgrad, kWgrad };
 
@@ -18,9 +18,11 @@ struct Request {
   bool tf32 = false;
 };
 
-// The first numbers of the compute capabilities that the plan tells apart: of a device from before
-// asynchronous copies, and with all that a kernel here uses.
-inline constexpr int kOldestCapability = 7, kNewestCapability = 9;
+// The first numbers of the compute capabilities that the plan tells apart: before asynchronous copies, with
+// them, and with TMA and wgmma, which later devices do not have. Theirs is taken for 8.
+inline constexpr int kCapabilities[] = {7, 8, 9};
+// Of the device that serves most kernels.
+inline constexpr int kFullestCapability = 9;
 
 // What kAuto stands for on a device of this compute capability's first number. Throws std::invalid_argument
 // where another request does not serve the problem or the device.

@@ -137,13 +137,15 @@ __device__ __forceinline__ void wgmma_fence() {
 __device__ __forceinline__ void wgmma_commit() {
   CONVGRAD_ASM_SM90A("wgmma.commit_group.sync.aligned;" :: : "memory");
 }
-// Waits until at most the latest kPending groups are under way. The sums are named so that no use of them
-// moves in front of the wait.
+// Waits until at most the latest kPending groups are under way. After a wait for all the sums may be read;
+// they are named so that no use of them moves in front of it.
 template <int kPending, int kSums>
 __device__ __forceinline__ void wgmma_wait(float (&d)[kSums]) {
   CONVGRAD_ASM_SM90A("wgmma.wait_group.sync.aligned %0;" ::"n"(kPending) : "memory");
+  if constexpr (kPending == 0) {
 #pragma unroll
-  for (int i = 0; i < kSums; ++i) asm volatile("" : "+f"(d[i])::"memory");
+    for (int i = 0; i < kSums; ++i) asm volatile("" : "+f"(d[i])::"memory");
+  }
 }
 
 namespace detail {

@@ -12,7 +12,7 @@ NB_MODULE(CONVGRAD_MODULE, module) {
         if (op == "wgrad") return cuda::wgrad_workspace_bytes(problem, requested);
         // These need none, but what the kernel does not serve is refused while the program is traced.
         cuda::choose_kernel(problem, op == "dgrad" ? cuda::ConvOp::kDgrad : cuda::ConvOp::kFprop, requested,
-                            cuda::kNewestCapability);
+                            cuda::kFullestCapability);
         return int64_t{0};
       },
       [](const BiasProblem& problem) { return cuda::bgrad_workspace_bytes(problem); });
