@@ -24,21 +24,21 @@ bool aligned(const void* array) { return reinterpret_cast<uintptr_t>(array) % 16
 ConvKernel choose(const ConvProblem& p, ConvOp op, Request request, const void* a, const void* b,
                   const void* result) {
   const int device = capability();
-  const ConvKernel kernel = choose_kernel(p, op, request.kernel, device);
+  const ConvKernel kernel = choose_kernel(p, op, request, device);
   if (kernel != ConvKernel::kWgmma || (aligned(a) && aligned(b) && aligned(result))) return kernel;
   if (request.kernel == ConvKernel::kWgmma)
     throw std::invalid_argument(
         "jax_convgrad: the kernel \"wgmma\" needs arrays that begin at multiples of 16 bytes");
-  return choose_kernel(p, op, ConvKernel::kAuto, std::min(device, 8));
+  return choose_kernel(p, op, request, std::min(device, 8));
 }
 
 }  // namespace
 
 cudaError_t fprop(const ConvProblem& p, Request request, const void* x, const void* w, void* y,
-                  cudaStream_t stream) {
+                  void* workspace, cudaStream_t stream) {
   switch (choose(p, ConvOp::kFprop, request, x, w, y)) {
     case ConvKernel::kWgmma:
-      return wgmma_fprop(p, x, w, y, stream);
+      return wgmma_fprop(p, x, w, y, workspace, stream);
     case ConvKernel::kGemm:
       return gemm_fprop(p, request.tf32, x, w, y, stream);
     case ConvKernel::kGrouped:
@@ -51,10 +51,10 @@ cudaError_t fprop(const ConvProblem& p, Request request, const void* x, const vo
 }
 
 cudaError_t dgrad(const ConvProblem& p, Request request, const void* dy, const void* w, void* dx,
-                  cudaStream_t stream) {
+                  void* workspace, cudaStream_t stream) {
   switch (choose(p, ConvOp::kDgrad, request, dy, w, dx)) {
     case ConvKernel::kWgmma:
-      return wgmma_dgrad(p, dy, w, dx, stream);
+      return wgmma_dgrad(p, dy, w, dx, workspace, stream);
     case ConvKernel::kGemm:
       return gemm_dgrad(p, request.tf32, dy, w, dx, stream);
     case ConvKernel::kGrouped:

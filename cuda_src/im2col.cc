@@ -45,7 +45,7 @@ Im2colMap im2col_map(const WindowAxis (&window)[kAxes], int axes, DType dtype, c
   map.array.base = x;
   map.array.rank = axes + 2;
   map.array.size[0] = channels;
-  map.channels = 64;
+  map.channels = static_cast<int>(128 / bytes_of(dtype));
   map.pixels = pixels;
   int64_t stride = channels * bytes_of(dtype);
   for (int d = 0; d < axes; ++d) {

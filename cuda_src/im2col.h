@@ -24,7 +24,7 @@ int spatial_axes(const ConvProblem&);
 // Whether the hardware's fields hold the windows of the last `axes` axes.
 bool im2col_serves(const WindowAxis (&window)[kAxes], int axes);
 
-// Tiles of `pixels` windows' pixels by 64 channels, for 16-bit activations `x` of images with `channels`.
+// Tiles of `pixels` windows' pixels by 128 bytes of channels, of activations `x` with `channels` in all.
 Im2colMap im2col_map(const WindowAxis (&window)[kAxes], int axes, DType dtype, const void* x, int64_t batch,
                      int64_t channels, int pixels);
 

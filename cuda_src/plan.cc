@@ -2,6 +2,7 @@
 #include "cuda_src/plan.h"
 
 #include <algorithm>
+#include <iterator>
 #include <stdexcept>
 #include <string>
 
@@ -54,19 +55,33 @@ bool takes_grouped(const ConvProblem& p) {
   return grouped_serves(p) && p.group_in() <= 8 && p.group_out() <= 8;
 }
 
-// Slices and tiles of 64 that are mostly full: what they multiply in vain is less than what wgmma gains on
+// Slices and tiles that are mostly full: what they multiply in vain is less than what wgmma gains on
 // mma.sync (an estimate: less than twice).
 bool takes_wgmma(const ConvProblem& p, ConvOp op) {
   const int64_t depth = op == ConvOp::kDgrad ? p.group_out() : p.group_in();
   const int64_t columns = op == ConvOp::kDgrad ? p.group_in() : p.group_out();
-  return depth >= 48 && columns >= 32;
+  return 4 * depth >= 3 * wgmma_depth(p.dtype) && columns >= 32;
 }
 
 int64_t bytes_of_sum(DType dtype) { return dtype == DType::kF64 ? 8 : 4; }
 
+// Partial sums of wgrad; of the other ops a filter that wgmma takes rounded.
+int64_t workspace_bytes(const ConvProblem& p, ConvOp op, ConvKernel kernel) {
+  const int64_t filter = p.taps() * p.group_in() * p.out_channels;
+  if (op != ConvOp::kWgrad)
+    return kernel == ConvKernel::kWgmma && p.dtype == DType::kF32 ? filter * bytes_of(p.dtype) : 0;
+  int64_t parts = 1;
+  if (kernel == ConvKernel::kGrouped) parts = grouped_filter_split(p).parts;
+  if (kernel == ConvKernel::kWgmma) parts = wgmma_filter_split(p).parts;
+  if (kernel == ConvKernel::kGemm) parts = gemm_wgrad_split(p).parts;
+  if (kernel == ConvKernel::kTiled) parts = wgrad_split(p).parts;
+  return parts == 1 ? 0 : parts * filter * bytes_of_sum(p.dtype);
+}
+
 }  // namespace
 
-ConvKernel choose_kernel(const ConvProblem& p, ConvOp op, ConvKernel requested, int capability) {
+ConvKernel choose_kernel(const ConvProblem& p, ConvOp op, Request request, int capability) {
+  const ConvKernel requested = request.kernel;
   // Asynchronous copies, and tensor cores for every dtype.
   const bool gemm = capability >= 8 && gemm_serves(p) && gemm_serves(p.transpose());
   if (requested == ConvKernel::kGemm && !gemm)
@@ -76,7 +91,7 @@ ConvKernel choose_kernel(const ConvProblem& p, ConvOp op, ConvKernel requested, 
         "steps below 2^29");
   if (requested == ConvKernel::kGrouped && !grouped_serves(p))
     throw std::invalid_argument(std::string("jax_convgrad: the kernel \"grouped\" serves ") + kGroupedServes);
-  const bool wgmma = capability == 9 && wgmma_serves(p, op);
+  const bool wgmma = capability == 9 && wgmma_serves(p, op, request.tf32);
   if (requested == ConvKernel::kWgmma && !wgmma)
     throw std::invalid_argument(std::string("jax_convgrad: the kernel \"wgmma\" serves ") + kWgmmaServes);
   if (requested != ConvKernel::kAuto) return requested;
@@ -121,30 +136,13 @@ Split gemm_wgrad_split(const ConvProblem& p) {
   return {parts, tiles_over(tiles_over(product.depth, parts), kSlice) * kSlice};
 }
 
-int64_t wgrad_workspace_bytes(const ConvProblem& p, ConvKernel requested) {
-  const auto parts_of = [&](ConvKernel kernel) -> int64_t {
-    switch (kernel) {
-      case ConvKernel::kGrouped:
-        return grouped_filter_split(p).parts;
-      case ConvKernel::kWgmma:
-        return wgmma_filter_split(p).parts;
-      case ConvKernel::kGemm:
-        return gemm_wgrad_split(p).parts;
-      case ConvKernel::kTiled:
-        return wgrad_split(p).parts;
-      default:
-        return 1;
-    }
-  };
-  // A call may meet any device: enough for whichever kernel it then takes.
-  int64_t parts = 1;
-  if (requested != ConvKernel::kAuto) {
-    parts = parts_of(requested);
-  } else {
-    for (const int capability : kCapabilities)
-      parts = std::max(parts, parts_of(choose_kernel(p, ConvOp::kWgrad, requested, capability)));
-  }
-  return parts == 1 ? 0 : parts * p.taps() * p.group_in() * p.out_channels * bytes_of_sum(p.dtype);
+int64_t conv_workspace_bytes(const ConvProblem& p, ConvOp op, Request request) {
+  if (request.kernel != ConvKernel::kAuto)
+    return workspace_bytes(p, op, choose_kernel(p, op, request, kCapabilities[std::size(kCapabilities) - 1]));
+  int64_t bytes = 0;
+  for (const int capability : kCapabilities)
+    bytes = std::max(bytes, workspace_bytes(p, op, choose_kernel(p, op, request, capability)));
+  return bytes;
 }
 
 }  // namespace convgrad::cuda

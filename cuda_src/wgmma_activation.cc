@@ -47,27 +47,40 @@ cudaError_t phase_parameters(const ConvProblem& p, int axes, const PhaseAxes& ph
   return encode(im2col_map(window, axes, p.dtype, x, p.batch, p.in_channels, kWgmmaRows), &out->x);
 }
 
-// [taps, C/groups, K] in memory.
-TiledMap filter_map(const ConvProblem& p, bool flipped, int columns, const void* w) {
+TiledMap filter_map(const ConvProblem& p, FilterOrder order, int columns, const void* w) {
+  const int depth = wgmma_depth(p.dtype);
   TiledMap map = {};
   map.array.dtype = p.dtype;
   map.array.base = w;
   map.array.rank = 3;
-  map.array.size[0] = flipped ? p.in_channels : p.out_channels;
-  map.array.size[1] = flipped ? p.group_out() : p.group_in();
   map.array.size[2] = p.taps();
+  map.box[0] = depth;  // 128 bytes, along the depth or the columns
+  map.box[1] = columns;
+  map.box[2] = 1;
+  switch (order) {
+    case FilterOrder::kAsStored:
+      map.array.size[0] = p.out_channels;
+      map.array.size[1] = p.group_in();
+      map.box[1] = depth;
+      break;
+    case FilterOrder::kDepthLast:
+      map.array.size[0] = p.group_in();
+      map.array.size[1] = p.out_channels;
+      break;
+    case FilterOrder::kTransposed:
+      map.array.size[0] = p.in_channels;
+      map.array.size[1] = p.group_out();
+      break;
+  }
   map.array.stride_bytes[1] = map.array.size[0] * bytes_of(p.dtype);
   map.array.stride_bytes[2] = map.array.stride_bytes[1] * map.array.size[1];
-  map.box[0] = 64;
-  map.box[1] = flipped ? columns : kWgmmaDepth;
-  map.box[2] = 1;
   return map;
 }
 
 }  // namespace
 
-cudaError_t wgmma_activation_of(const ConvProblem& p, bool flipped, int columns, const void* x, const void* w,
-                                WgmmaActivation* out) {
+cudaError_t wgmma_activation_of(const ConvProblem& p, FilterOrder order, int columns, const void* x,
+                                const void* w, WgmmaActivation* out) {
   *out = {};
   out->axes = spatial_axes(p);
   out->group_in = static_cast<int>(p.group_in());
@@ -76,7 +89,9 @@ cudaError_t wgmma_activation_of(const ConvProblem& p, bool flipped, int columns,
   out->all_taps = static_cast<int>(p.taps());
   out->column_tiles = Divisor(tiles_over(p.group_out(), columns));
   out->groups = Divisor(p.groups);
-  out->flipped = flipped;
+  out->flipped = order == FilterOrder::kTransposed;
+  out->filter_group_depth = out->flipped ? out->group_in : 0;
+  out->filter_group_columns = out->flipped ? 0 : out->group_out;
   for (int a = 0; a < kAxes; ++a) {
     out->filter_taps[a] = static_cast<int>(p.axis[a].taps);
     out->output[a] = static_cast<int>(p.axis[a].output);
@@ -90,7 +105,7 @@ cudaError_t wgmma_activation_of(const ConvProblem& p, bool flipped, int columns,
     phase.first_tile = out->row_tiles;
     out->row_tiles += static_cast<int>(tiles_over(phase.rows, kWgmmaRows));
   }
-  return encode(filter_map(p, flipped, columns, w), &out->filter);
+  return encode(filter_map(p, order, columns, w), &out->filter);
 }
 
 }  // namespace convgrad::cuda

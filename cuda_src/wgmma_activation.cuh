@@ -26,9 +26,10 @@ namespace convgrad::cuda {
 
 template <typename Stored, int kColumns, Major kFilter>
 struct WgmmaActivationKernel {
+  static constexpr int kDepth = kWgmmaDepth<Stored>;
   struct Stage {
-    Stored x[kWgmmaRows * kWgmmaDepth];
-    Stored filter[kColumns * kWgmmaDepth];
+    Stored x[kWgmmaRows * kDepth];
+    Stored filter[kColumns * kDepth];
   };
   static constexpr int kStages = 196608 / sizeof(Stage);  // 192 of the 227 KiB that a block may have
   struct Shared {
@@ -97,32 +98,33 @@ struct WgmmaActivationKernel {
       tap = tap * p.filter_taps[a] + phase.r_first[a] + r[a] * phase.r_step[a];
     }
     if (p.flipped) tap = p.all_taps - 1 - tap;
-    for (int c = 0; c < p.group_in; c += kWgmmaDepth)
+    const int filter_depth = tile.group * p.filter_group_depth;
+    const int filter_column = tile.group * p.filter_group_columns + tile.first_column;
+    for (int c = 0; c < p.group_in; c += kDepth)
       fill_stage(shared.barriers, place, sizeof(Stage), [&](int s, uint64_t* full) {
         Stage& stage = shared.stage[s];
         load_windows(stage.x, phase.x, full, p.axes, tile.group * p.group_in + c, i, n, offset);
         if constexpr (kFilter == Major::kDepth) {
-          tma_load<3>(stage.filter, p.filter, full, {tile.group * p.group_in + c, tile.first_column, tap});
+          tma_load<3>(stage.filter, p.filter, full, {filter_depth + c, filter_column, tap});
         } else {
 #pragma unroll
           for (int k = 0; k < kColumns; k += 64)
-            tma_load<3>(stage.filter + k * kWgmmaDepth, p.filter, full,
-                        {tile.group * p.group_out + tile.first_column + k, c, tap});
+            tma_load<3>(stage.filter + k * kDepth, p.filter, full,
+                        {filter_column + k, filter_depth + c, tap});
         }
       });
   }
 
   __device__ static void multiply(const WgmmaActivation& p, int tiles, Shared& shared, Stored* y) {
     const int half = static_cast<int>(threadIdx.x) / kWarpgroup * 64;  // this warpgroup's first row
-    const int slices = (p.group_in + kWgmmaDepth - 1) / kWgmmaDepth;   // of a tap
+    const int slices = (p.group_in + kDepth - 1) / kDepth;             // of a tap
     WgmmaSum<Stored, kColumns, Major::kDepth, kFilter> sum;
     Ring place;
     for (int t = static_cast<int>(blockIdx.x); t < tiles; t += static_cast<int>(gridDim.x)) {
       const Tile tile = Tile::of(p, t);
       sum.clear();
-      sum_stages(shared.barriers, place, tile.taps() * slices, sum, [&](int s) {
-        sum.multiply_add(shared.stage[s].x + half * kWgmmaDepth, shared.stage[s].filter);
-      });
+      sum_stages(shared.barriers, place, tile.taps() * slices, sum,
+                 [&](int s) { sum.multiply_add(shared.stage[s].x + half * kDepth, shared.stage[s].filter); });
       const auto row_at = [&](int row) { return y_at(p, tile, tile.first_row + half + row); };
       sum.store(GemmStore<Stored, true, decltype(row_at)>{y, row_at, tile.first_column, p.group_out});
     }
@@ -153,24 +155,22 @@ __global__ void __launch_bounds__(kWgmmaThreads, 1)
 }
 
 // y of a problem that wgmma_serves(), over 16-byte aligned arrays.
-template <Major kFilter>
+template <typename Stored, FilterOrder kOrder>
 cudaError_t launch_wgmma_activation(const ConvProblem& p, const void* x, const void* w, void* y,
                                     cudaStream_t stream) {
-  const int64_t row_tiles = tiles_over(p.batch * p.outputs(), kWgmmaRows) * p.groups;
-  const auto launch = [&](auto stored, auto columns) {
-    using Stored = decltype(stored);
+  constexpr Major kFilter = kOrder == FilterOrder::kAsStored ? Major::kRows : Major::kDepth;
+  const auto launch = [&](auto columns) {
     constexpr int kColumns = decltype(columns)::value;
     using Kernel = WgmmaActivationKernel<Stored, kColumns, kFilter>;
     WgmmaActivation parameters;
-    if (const cudaError_t error =
-            wgmma_activation_of(p, kFilter == Major::kDepth, kColumns, x, w, &parameters))
-      return error;
+    if (const cudaError_t error = wgmma_activation_of(p, kOrder, kColumns, x, w, &parameters)) return error;
     const int64_t tiles =
         int64_t{parameters.row_tiles} * parameters.groups.value() * parameters.column_tiles.value();
     return launch_persistent(wgmma_activation_kernel<Stored, kColumns, kFilter>, tiles, kWgmmaThreads,
                              sizeof(typename Kernel::Shared), stream, parameters, static_cast<Stored*>(y));
   };
-  return dispatch_wgmma(p.dtype, wgmma_columns(row_tiles, p.group_out()), launch);
+  const int64_t row_tiles = tiles_over(p.batch * p.outputs(), kWgmmaRows) * p.groups;
+  return dispatch_columns(wgmma_columns(row_tiles, p.group_out()), launch);
 }
 
 }  // namespace convgrad::cuda

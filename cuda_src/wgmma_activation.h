@@ -22,20 +22,28 @@ struct WgmmaPhase {
 };
 
 struct WgmmaActivation {
-  TensorMap filter;  // its dimensions: k or c, whichever is contiguous, then the other, then the taps
-  int axes;          // that x has, and its maps with it
+  TensorMap filter;
+  int filter_group_depth, filter_group_columns;  // how far apart groups lie along the filter's dimensions
+  int axes;                                      // that x has, and its maps with it
   int phases, row_tiles;
   Divisor column_tiles, groups;
   int group_in, group_out, out_channels, all_taps;
   int filter_taps[kAxes], output[kAxes];
-  bool flipped;  // the filter is the transposed problem's: taps in reverse, c and k traded
+  bool flipped;  // taps in reverse
   WgmmaPhase phase[kWgmmaPhases];
 };
 
-// For 16-byte aligned arrays of a problem that wgmma_serves(). `flipped` is dgrad's, whose problem comes
-// transposed. Phases with most taps come first, so that what a multiprocessor is left with at the end is
-// short.
-cudaError_t wgmma_activation_of(const ConvProblem&, bool flipped, int columns, const void* x, const void* w,
+// How the filter lies in memory, last dimension contiguous, in the letters of the problem that the kernel is
+// given (for dgrad the transposed one).
+enum class FilterOrder {
+  kAsStored,    // [r, c, K]: lines along the columns
+  kDepthLast,   // [r, K, c]: a copy, lines along the depth
+  kTransposed,  // [-r, k, C]: dgrad's own filter, lines along the depth, taps in reverse
+};
+
+// For 16-byte aligned arrays of a problem that wgmma_serves(). Phases with most taps come first, so that what
+// a multiprocessor is left with at the end is short.
+cudaError_t wgmma_activation_of(const ConvProblem&, FilterOrder, int columns, const void* x, const void* w,
                                 WgmmaActivation*);
 
 }  // namespace convgrad::cuda

@@ -23,6 +23,8 @@
 namespace convgrad::cuda {
 namespace {
 
+constexpr int kDepth = kWgmmaDepth<BFloat16>;  // positions of a slice, of either 16-bit type
+
 struct WgmmaFilter {
   TensorMap x, dy;
   int axes;  // that x has
@@ -45,10 +47,10 @@ struct FilterChunk {
 
 template <typename Stored, int kColumns>
 struct WgmmaFilterKernel {
-  static constexpr int kChunk = 64 * kWgmmaDepth;  // elements
+  static constexpr int kChunk = 64 * kDepth;  // elements
   struct Stage {
     Stored x[2][kChunk];
-    Stored dy[kColumns * kWgmmaDepth];
+    Stored dy[kColumns * kDepth];
   };
   static constexpr int kStages = 196608 / sizeof(Stage);  // 192 of the 227 KiB that a block may have
   struct Shared {
@@ -72,7 +74,7 @@ struct WgmmaFilterKernel {
       part = p.groups.quotient(rest);
       begin = part * p.part_length;
       const int left = p.positions - begin, length = left < p.part_length ? left : p.part_length;
-      slices = (length + kWgmmaDepth - 1) / kWgmmaDepth;
+      slices = (length + kDepth - 1) / kDepth;
     }
   };
 
@@ -108,7 +110,7 @@ struct WgmmaFilterKernel {
       }
       const unsigned bytes = sizeof(Stage) - (chunk[1].there ? 0 : sizeof(Stage::x[1]));
       for (int slice = 0; slice < tile.slices; ++slice) {
-        const int position = tile.begin + slice * kWgmmaDepth;
+        const int position = tile.begin + slice * kDepth;
         int n = position, i[kAxes];
 #pragma unroll
         for (int a = kAxes - 1; a >= 0; --a) {
@@ -125,7 +127,7 @@ struct WgmmaFilterKernel {
                            offset[j]);
 #pragma unroll
           for (int k = 0; k < kColumns; k += 64)
-            tma_load<2>(stage.dy + k * kWgmmaDepth, p.dy, full,
+            tma_load<2>(stage.dy + k * kDepth, p.dy, full,
                         {tile.group * p.group_out + tile.first_column + k, position});
         });
       }
@@ -174,7 +176,7 @@ TiledMap dy_map(const ConvProblem& p, const void* dy) {
   map.array.size[1] = p.batch * p.outputs();
   map.array.stride_bytes[1] = p.out_channels * bytes_of(p.dtype);
   map.box[0] = 64;
-  map.box[1] = kWgmmaDepth;
+  map.box[1] = kDepth;
   return map;
 }
 
@@ -203,7 +205,7 @@ cudaError_t parameters_of(const ConvProblem& p, Split split, int columns, const 
   out->group_out = static_cast<int>(p.group_out());
   out->out_channels = static_cast<int>(p.out_channels);
   if (const cudaError_t error =
-          encode(im2col_map(window, out->axes, p.dtype, x, p.batch, p.in_channels, kWgmmaDepth), &out->x))
+          encode(im2col_map(window, out->axes, p.dtype, x, p.batch, p.in_channels, kDepth), &out->x))
     return error;
   return encode(dy_map(p, dy), &out->dy);
 }
@@ -226,7 +228,9 @@ cudaError_t wgmma_wgrad(const ConvProblem& p, const void* x, const void* dy, voi
                              static_cast<Stored*>(dw), partials);
   };
   const int64_t row_tiles = tiles_over(wgmma_filter_chunks(p), 2) * p.groups * split.parts;
-  const cudaError_t error = dispatch_wgmma(p.dtype, wgmma_columns(row_tiles, p.group_out()), launch);
+  const cudaError_t error = dispatch_columns(wgmma_columns(row_tiles, p.group_out()), [&](auto columns) {
+    return p.dtype == DType::kBF16 ? launch(BFloat16{}, columns) : launch(Float16{}, columns);
+  });
   if (error != cudaSuccess || partials == nullptr) return error;
   return add_parts(p.dtype, partials, dw, split.parts, p.taps() * p.group_in() * p.out_channels, stream);
 }

@@ -14,8 +14,16 @@ namespace {
 // problem gives the same bits on all.
 constexpr int64_t kMultiprocessors = 132;
 
+// TMA's lines begin at multiples of 16 bytes.
 bool whole_chunks(const ConvProblem& p) {
-  return bytes_of(p.dtype) == 2 && p.group_in() % 8 == 0 && p.group_out() % 8 == 0;
+  const int64_t chunk = 16 / bytes_of(p.dtype);
+  return p.group_in() % chunk == 0 && p.group_out() % chunk == 0;
+}
+
+// wgmma takes 16-bit operands along either index, and TF32's along the depth alone: of wgrad that is the
+// positions, along which neither x nor dy lies.
+bool has_arithmetic(DType dtype, ConvOp op, bool tf32) {
+  return bytes_of(dtype) == 2 || (dtype == DType::kF32 && tf32 && op != ConvOp::kWgrad);
 }
 
 bool empty(const ConvProblem& p) {
@@ -35,7 +43,7 @@ bool countable(const ConvProblem& p) {
 bool serves_activation(const ConvProblem& p) {
   // A slice of 64 channels that reached into the next group would multiply its numbers by zeros, and its
   // infinities.
-  if (p.groups > 1 && p.group_in() % kWgmmaDepth != 0) return false;
+  if (p.groups > 1 && p.group_in() % wgmma_depth(p.dtype) != 0) return false;
   int64_t phases = 1;
   for (const Axis& axis : p.axis) phases *= phases_of(axis);
   if (phases > kWgmmaPhases) return false;
@@ -66,8 +74,10 @@ bool serves_filter(const ConvProblem& p) {
 
 }  // namespace
 
-bool wgmma_serves(const ConvProblem& p, ConvOp op) {
-  if (!whole_chunks(p) || empty(p) || !countable(p) || !countable(p.transpose())) return false;
+bool wgmma_serves(const ConvProblem& p, ConvOp op, bool tf32) {
+  if (!has_arithmetic(p.dtype, op, tf32) || !whole_chunks(p) || empty(p) || !countable(p) ||
+      !countable(p.transpose()))
+    return false;
   switch (op) {
     case ConvOp::kFprop:
       return serves_activation(p);
@@ -113,7 +123,8 @@ Split wgmma_filter_split(const ConvProblem& p) {
       std::max(kRounds * kMultiprocessors / std::max<int64_t>(tiles, 1), tiles_over(depth, kTerms));
   const int64_t most = std::min(depth / kShortest, activations / 20 / std::max<int64_t>(partial_bytes, 1));
   const int64_t parts = std::max<int64_t>(std::min(wanted, most), 1);
-  const int64_t length = tiles_over(tiles_over(depth, parts), kWgmmaDepth) * kWgmmaDepth;
+  const int64_t slice = wgmma_depth(p.dtype);
+  const int64_t length = tiles_over(tiles_over(depth, parts), slice) * slice;
   return {std::max<int64_t>(tiles_over(depth, length), 1), length};
 }
 

@@ -10,14 +10,18 @@
 namespace convgrad::cuda {
 
 inline constexpr int kWgmmaRows = 128;  // of a tile: 64 for each of two warpgroups
-inline constexpr int kWgmmaDepth = 64;  // of a slice: a line of 128 bytes
+inline constexpr int kWgmmaLineBytes = 128;
+// How deep a slice is: one line.
+inline constexpr int wgmma_depth(DType dtype) { return kWgmmaLineBytes / static_cast<int>(bytes_of(dtype)); }
+template <typename Stored>
+inline constexpr int kWgmmaDepth = kWgmmaLineBytes / sizeof(Stored);
 inline constexpr int kWgmmaPhases = 8;  // at most: a stride of 2 along three axes
 inline constexpr char kWgmmaServes[] =
-    "devices of compute capability 9.0 and 16-bit numbers, with channels in multiples of 8 (of 64 in "
-    "groups), "
-    "strides and dilations up to 8 and windows near enough to their image";
+    "devices of compute capability 9.0, and there 16-bit numbers, and float32 as TF32 in fprop and dgrad, "
+    "with "
+    "channels that fill 16 bytes (in groups: 128), strides up to 8 and windows that begin near their image";
 
-bool wgmma_serves(const ConvProblem&, ConvOp);
+bool wgmma_serves(const ConvProblem&, ConvOp, bool tf32);
 
 // Columns of a tile, 64, 128 or 256, for `row_tiles` tiles of kWgmmaRows by `columns` columns in all.
 int wgmma_columns(int64_t row_tiles, int64_t columns);
