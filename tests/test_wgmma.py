@@ -13,6 +13,7 @@ from lax_answers import exact_conv
 from tolerance import assert_within, sum_bound
 
 import jax_convgrad as jc
+from jax_convgrad import ffi
 
 WGMMA = pytest.mark.parametrize("backend", [cuda_backend("wgmma")], indirect=True)
 
@@ -33,9 +34,9 @@ CASES = [
 ]
 BY_NAME = {case.name: case for case in CASES}
 OPS = {
-    "y": lambda case, x, w, dy: jc.conv_general_dilated(x, w, **case.lax_arguments),
-    "dx": lambda case, x, w, dy: jc.conv_input_grad(dy, w, x.shape, **case.grad_arguments),
-    "dw": lambda case, x, w, dy: jc.conv_filter_grad(x, dy, w.shape, **case.grad_arguments),
+    "y": lambda case, x, w, dy, **how: jc.conv_general_dilated(x, w, **case.lax_arguments, **how),
+    "dx": lambda case, x, w, dy, **how: jc.conv_input_grad(dy, w, x.shape, **case.grad_arguments, **how),
+    "dw": lambda case, x, w, dy, **how: jc.conv_filter_grad(x, dy, w.shape, **case.grad_arguments, **how),
 }
 
 
@@ -48,3 +49,89 @@ def test_sums(backend, case, op, dtype):
     actual = jax.jit(functools.partial(OPS[op], case))(*case.arrays(dtype))
     bound = sum_bound(dtype, case.sum_lengths[op], magnitude[op], exact[op])
     assert_within(actual, exact[op], bound, op)
+
+
+@WGMMA
+@pytest.mark.parametrize("op", ["y", "dx"])
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_tf32(backend, case, op):
+    """Each operand is rounded to 11 bits, to nearest: products are off by 2^-10 at most, and some are."""
+    exact, magnitude = exact_conv(case, "float32")
+    actual = jax.jit(functools.partial(OPS[op], case, precision="default"))(*case.arrays("float32"))
+    in_full = sum_bound("float32", case.sum_lengths[op], magnitude[op], exact[op])
+    assert_within(actual, exact[op], 2.0**-10 * magnitude[op] + in_full, op)
+    assert np.any(np.abs(np.asarray(actual, np.float64) - exact[op]) > in_full), f"{op} is not TF32"
+
+
+@WGMMA
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_a_sum_in_parts(backend, dtype):
+    """Positions enough for several parts of dW, and a filter small enough for their partials."""
+    case = C("parts", (8, 32, 32, 8), (3, 3, 8, 8), 1, "SAME", order=NHWC)
+    module, asked = ffi.backends["cpu"].module, dict(batch=8, in_channels=8, out_channels=8, groups=1)
+    axes = [(32, 3, 32, 1, 1, 1, 1)] * 2
+    workspace = module.conv_workspace_bytes(op="wgrad", kernel="wgmma", dtype=dtype, axes=axes, **asked)
+    assert workspace >= 2 * 4 * 9 * 8 * 8
+    exact, magnitude = exact_conv(case, dtype)
+    first, second = (jax.jit(functools.partial(OPS["dw"], case))(*case.arrays(dtype)) for _ in range(2))
+    bound = sum_bound(dtype, case.sum_lengths["dw"], magnitude["dw"], exact["dw"])
+    assert_within(first, exact["dw"], bound, "dw")
+    np.testing.assert_array_equal(first, second)
+
+
+@WGMMA
+@pytest.mark.parametrize(
+    "case, dtype, op, precision",
+    [
+        (C("odd channels", (1, 8, 8, 9), (3, 3, 9, 8), order=NHWC), "bfloat16", "y", None),
+        (C("narrow groups", (1, 8, 8, 64), (3, 3, 32, 64), groups=2, order=NHWC), "bfloat16", "y", None),
+        (
+            C("a stride past the hardware's", (1, 40, 40, 8), (3, 3, 8, 8), 9, order=NHWC),
+            "float16",
+            "y",
+            None,
+        ),
+        (
+            C("padding past the hardware's", (1, 8, 8, 8), (3, 3, 8, 8), 1, ((129, 0), (0, 0)), order=NHWC),
+            "bfloat16",
+            "y",
+            None,
+        ),
+        (C("too many phases", (1, 13, 13, 8), (3, 3, 8, 8), 3, order=NHWC), "bfloat16", "dx", None),
+        (C("f64", (1, 8, 8, 8), (3, 3, 8, 8), order=NHWC), "float64", "y", None),
+        (C("f32 in full", (1, 8, 8, 8), (3, 3, 8, 8), order=NHWC), "float32", "y", "highest"),
+        (C("dW in TF32", (1, 8, 8, 8), (3, 3, 8, 8), order=NHWC), "float32", "dw", "default"),
+    ],
+    ids=lambda value: value.name if isinstance(value, C) else None,
+)
+def test_what_it_refuses(backend, case, dtype, op, precision):
+    with pytest.raises(ValueError, match='the kernel "wgmma" serves'):
+        OPS[op](case, *case.arrays(dtype), precision=precision)
+
+
+# --------------------------------------------------------------------------------- what it would cost a GPU
+
+
+@WGMMA
+@pytest.mark.emulator
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+@pytest.mark.parametrize("op", OPS)
+def test_cost(backend, op, dtype):
+    """No bank conflict in shared memory, no sector read in vain, little work on the tiles' edges."""
+    if dtype == "float32" and op == "dw":
+        pytest.skip("wgrad in TF32 is gemm's")
+    case = C("dense", (2, 8, 8, 64), (3, 3, 64, 128), 1, "SAME", order=NHWC)
+    x, w, dy = case.arrays(dtype)
+    run = jax.jit(functools.partial(OPS[op], case, precision="default"))
+    run(x, w, dy).block_until_ready()
+    with counting() as counted:
+        run(x, w, dy).block_until_ready()
+    assert counted["wgmma_shared"]["excess"] == 0
+    assert counted["load_shared"]["excess"] == 0
+    copies = counted["tma_global"]
+    assert copies["instructions"] > 0
+    assert copies["sectors"] <= 1.15 * copies["bytes"] / 32
+    stores = counted["store_global"]
+    assert stores["sectors"] * 32 <= 1.15 * stores["bytes"]
+    work = counted["wgmma_bf16" if dtype == "bfloat16" else "wgmma_tf32"]
+    assert 1 <= work / case.multiply_adds <= 1.15
