@@ -15,7 +15,7 @@ inline constexpr int kWgmmaLineBytes = 128;
 inline constexpr int wgmma_depth(DType dtype) { return kWgmmaLineBytes / static_cast<int>(bytes_of(dtype)); }
 template <typename Stored>
 inline constexpr int kWgmmaDepth = kWgmmaLineBytes / sizeof(Stored);
-inline constexpr int kWgmmaPhases = 8;  // at most: a stride of 2 along three axes
+inline constexpr int kWgmmaPhases = 9;  // at most: a stride of 3 along two axes, or of 2 along three
 inline constexpr char kWgmmaServes[] =
     "devices of compute capability 9.0, and there 16-bit numbers, and float32 as TF32 in fprop and dgrad, "
     "with "

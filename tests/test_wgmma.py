@@ -97,7 +97,7 @@ def test_a_sum_in_parts(backend, dtype):
             "y",
             None,
         ),
-        (C("too many phases", (1, 13, 13, 8), (3, 3, 8, 8), 3, order=NHWC), "bfloat16", "dx", None),
+        (C("too many phases", (1, 13, 13, 8), (3, 3, 8, 8), 4, order=NHWC), "bfloat16", "dx", None),
         (C("f64", (1, 8, 8, 8), (3, 3, 8, 8), order=NHWC), "float64", "y", None),
         (C("f32 in full", (1, 8, 8, 8), (3, 3, 8, 8), order=NHWC), "float32", "y", "highest"),
         (C("dW in TF32", (1, 8, 8, 8), (3, 3, 8, 8), order=NHWC), "float32", "dw", "default"),
