@@ -44,6 +44,7 @@ nb::dict dict_of(const cuda_emulator::Counters& counters) {
   dict["mma_f64"] = counters.mma_f64;
   dict["wgmma_bf16"] = counters.wgmma_bf16;
   dict["wgmma_f16"] = counters.wgmma_f16;
+  dict["wgmma_tf32"] = counters.wgmma_tf32;
   return dict;
 }
 

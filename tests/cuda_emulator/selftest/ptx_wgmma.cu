@@ -148,3 +148,60 @@ TEST(wgmma_adds_up_over_groups) {
   check_multiply<BFloat16, 64, Major::kDepth, Major::kRows, Groups::kOnePerTile>();
   check_multiply<BFloat16, 64, Major::kDepth, Major::kRows, Groups::kOneAtATime>();
 }
+
+// TF32: a in registers, and 32 deep tiles of b, four instructions.
+template <int kColumns>
+static __global__ void multiply_tf32(const uint4* image, int bytes, const uint32_t* a, float* out) {
+  fill_shared(image, bytes);
+  uint32_t words[4][4];
+  for (int step = 0; step < 4; ++step)
+    for (int i = 0; i < 4; ++i) words[step][i] = a[(threadIdx.x * 4 + step) * 4 + i];
+  float d[kColumns / 2] = {};
+  wgmma_fence();
+  for (int step = 0; step < 4; ++step)
+    wgmma_tf32<kColumns>(d, words[step], wgmma_operand(shared_memory<unsigned char>() + 32 * step, 16, 1024));
+  wgmma_commit();
+  wgmma_wait<0>(d);
+  for (int i = 0; i < kColumns / 2; ++i) out[threadIdx.x * (kColumns / 2) + i] = d[i];
+}
+
+// Noise in the 13 bits that the tensor cores ignore.
+static uint32_t tf32_bits(int v) {
+  const float wide = static_cast<float>(v);
+  uint32_t bits;
+  std::memcpy(&bits, &wide, sizeof bits);
+  return bits | 0x1abc;
+}
+
+template <int kColumns>
+static void check_tf32() {
+  std::vector<uint4> image(kColumns * 128 / 16);
+  std::vector<uint32_t> a(128 * 4 * 4);
+  for (int k = 0; k < 32; ++k) {
+    for (int m = 0; m < kRows; ++m)  // lane of row m and column k of its eight
+      a[((m / 16 * 32 + m % 8 * 4 + k % 4) * 4 + k / 8) * 4 + m % 16 / 8 + k % 8 / 4 * 2] =
+          tf32_bits(a_at(m, k));
+    for (int n = 0; n < kColumns; ++n) {
+      const uint32_t bits = tf32_bits(b_at(k, n));
+      std::memcpy(reinterpret_cast<unsigned char*>(image.data()) + n / 8 * 1024 + n % 8 * 128 +
+                      ((k / 4) ^ (n % 8)) * 16 + k % 4 * 4,
+                  &bits, sizeof bits);
+    }
+  }
+  std::vector<float> out(128 * kColumns / 2);
+  run(multiply_tf32<kColumns>, 1, 128, image.size() * 16, image.data(), static_cast<int>(image.size() * 16),
+      static_cast<const uint32_t*>(a.data()), out.data());
+  for (int m = 0; m < kRows; ++m)
+    for (int n = 0; n < kColumns; ++n) {
+      int expected = 0;
+      for (int k = 0; k < 32; ++k) expected += a_at(m, k) * b_at(k, n);
+      check_equal(out[thread_of(m, n) * (kColumns / 2) + place_of(m, n)], static_cast<float>(expected),
+                  "element of the product");
+    }
+}
+
+TEST(wgmma_multiplies_tf32) {
+  check_tf32<64>();
+  check_tf32<128>();
+  check_tf32<256>();
+}

@@ -49,6 +49,7 @@ Counters& Counters::operator+=(const Counters& other) {
   mma_f64 += other.mma_f64;
   wgmma_bf16 += other.wgmma_bf16;
   wgmma_f16 += other.wgmma_f16;
+  wgmma_tf32 += other.wgmma_tf32;
   return *this;
 }
 

@@ -11,8 +11,8 @@ namespace cuda_emulator {
 namespace {
 
 bool same(const Wgmma& a, const Wgmma& b) {
-  return a.a == b.a && a.b == b.b && a.columns == b.columns && a.f16 == b.f16 && a.a_by_rows == b.a_by_rows &&
-         a.b_by_rows == b.b_by_rows;
+  return a.a == b.a && a.b == b.b && a.columns == b.columns && a.type == b.type &&
+         a.a_by_rows == b.a_by_rows && a.b_by_rows == b.b_by_rows;
 }
 
 template <typename Entries>
@@ -35,19 +35,27 @@ size_t place(unsigned rank, unsigned i, unsigned columns) {
   return size_t{16 * warp + g + i / 2 % 2 * 8} * columns + i / 4 * 8 + 2 * t + i % 2;
 }
 
+// The same for four registers of a, 8 of the depth.
+size_t place_in_a(unsigned rank, unsigned i) {
+  const unsigned warp = rank / 32, g = rank % 32 / 4, t = rank % 4;
+  return size_t{16 * warp + g + i % 2 * 8} * 8 + t + i / 2 * 4;
+}
+
 }  // namespace
 
-std::string Warpgroup::issue(unsigned rank, const Wgmma& what, float* d) {
+std::string Warpgroup::issue(unsigned rank, const Wgmma& what, const uint32_t* a_registers, float* d) {
   Thread& thread = threads_[rank];
   if (thread.fences == 0) return "no wgmma.fence has come before it";
   const auto mine = find(thread.in_flight, d);
   const bool in_flight = mine != thread.in_flight.end();
   if (thread.issued == done_ + queue_.size()) {
-    std::string error = begin(what, in_flight ? mine->sums : nullptr);
+    std::string error = begin(what, a_registers != nullptr, in_flight ? mine->sums : nullptr);
     if (!error.empty()) return error;
   }
   Instruction& instruction = queue_[thread.issued - done_];
   if (!same(instruction.what, what)) return "other threads of the warpgroup issue a different instruction";
+  if (a_registers)
+    for (unsigned i = 0; i < 4; ++i) instruction.a_at_issue[place_in_a(rank, i)] = a_registers[i];
   ++instruction.threads;
   ++thread.issued;
   if (!in_flight) return take_registers(rank, instruction, d);
@@ -57,26 +65,23 @@ std::string Warpgroup::issue(unsigned rank, const Wgmma& what, float* d) {
   return {};
 }
 
-std::string Warpgroup::begin(const Wgmma& what, std::shared_ptr<Sums> sums) {
+std::string Warpgroup::begin(const Wgmma& what, bool a_in_registers, std::shared_ptr<Sums> sums) {
   if (sums && sums->columns != what.columns) return "its sums are under way in another shape";
   Instruction instruction{};
   instruction.what = what;
-  instruction.a.by_rows = what.a_by_rows;
-  instruction.a.rows = kWgmmaRows;
-  instruction.b.by_rows = what.b_by_rows;
-  instruction.b.rows = what.columns;
-  std::string error = instruction.a.decode(what.a, shared_bytes_);
-  if (!error.empty()) return "a: " + error;
-  error = instruction.b.decode(what.b, shared_bytes_);
-  if (!error.empty()) return "b: " + error;
-  instruction.a.read(shared_, instruction.a_at_issue);
-  instruction.b.read(shared_, instruction.b_at_issue);
-  if (launch_counters) {
-    (what.f16 ? launch_counters->wgmma_f16 : launch_counters->wgmma_bf16) +=
-        kWgmmaRows * kWgmmaDepth * what.columns;
-    instruction.a.count(shared_, launch_counters->wgmma_shared);
-    instruction.b.count(shared_, launch_counters->wgmma_shared);
+  const unsigned number_bytes = what.type == WgmmaType::kTF32 ? 4 : 2;
+  instruction.a = {0, 0, 0, what.a_by_rows, a_in_registers ? 0 : kWgmmaRows, number_bytes};
+  instruction.b = {0, 0, 0, what.b_by_rows, what.columns, number_bytes};
+  if (!a_in_registers) {
+    std::string error = instruction.a.decode(what.a, shared_bytes_);
+    if (!error.empty()) return "a: " + error;
   }
+  std::string error = instruction.b.decode(what.b, shared_bytes_);
+  if (!error.empty()) return "b: " + error;
+  instruction.a_at_issue = instruction.a.read(shared_);
+  instruction.a_at_issue.resize(kWgmmaRows * instruction.a.depth());
+  instruction.b_at_issue = instruction.b.read(shared_);
+  if (launch_counters) count(instruction);
   if (!sums) {
     sums = std::make_shared<Sums>();
     sums->columns = what.columns;
@@ -85,6 +90,24 @@ std::string Warpgroup::begin(const Wgmma& what, std::shared_ptr<Sums> sums) {
   instruction.sums = std::move(sums);
   queue_.push_back(std::move(instruction));
   return {};
+}
+
+void Warpgroup::count(const Instruction& instruction) const {
+  const Wgmma& what = instruction.what;
+  const unsigned number = kWgmmaRows * instruction.b.depth() * what.columns;
+  switch (what.type) {
+    case WgmmaType::kBF16:
+      launch_counters->wgmma_bf16 += number;
+      break;
+    case WgmmaType::kF16:
+      launch_counters->wgmma_f16 += number;
+      break;
+    case WgmmaType::kTF32:
+      launch_counters->wgmma_tf32 += number;
+      break;
+  }
+  if (instruction.a.rows != 0) instruction.a.count(shared_, launch_counters->wgmma_shared);
+  instruction.b.count(shared_, launch_counters->wgmma_shared);
 }
 
 std::string Warpgroup::take_registers(unsigned rank, Instruction& instruction, float* d) {
@@ -134,12 +157,13 @@ std::string Warpgroup::finish_wait(unsigned rank, size_t end, float* d) {
 
 void Warpgroup::do_first() {
   Instruction& first = queue_.front();
-  std::vector<uint16_t> a, b;
-  first.a.read(shared_, a);
-  first.b.read(shared_, b);
-  poison_differences(a, first.a_at_issue);
+  std::vector<uint32_t> a = first.a_at_issue, b = first.b.read(shared_);
+  if (first.a.rows != 0) {
+    a = first.a.read(shared_);
+    poison_differences(a, first.a_at_issue);
+  }
   poison_differences(b, first.b_at_issue);
-  add_product(first.what.f16, a, b, first.what.columns, first.sums->value);
+  add_product(first.what.type, a, b, first.what.columns, first.sums->value);
   queue_.pop_front();
   ++done_;
 }

@@ -25,13 +25,13 @@ class Warpgroup {
 
   void fence(unsigned rank) { ++threads_[rank].fences; }
   void commit(unsigned rank) { threads_[rank].group_ends.push_back(threads_[rank].issued); }
-  std::string issue(unsigned rank, const Wgmma&, float* d);
+  std::string issue(unsigned rank, const Wgmma&, const uint32_t* a_registers, float* d);
 
   // How many instructions must have ended before all groups but the latest `pending` have.
   size_t covered_by_wait(unsigned rank, unsigned pending) const;
   // Of the instruction before this number: how many threads have not come to it yet.
   unsigned missing(size_t end) const;
-  // After a wait: does the sums up to this number, and delivers the thread's own if all of theirs are done.
+  // After a wait: does the sums up to this number, and delivers the thread's own in `d`, unless it is null.
   std::string finish_wait(unsigned rank, size_t end, float* d);
   // What is wrong with a thread that ends now. If nothing is, it may begin anew, in the next block.
   std::string end_thread(unsigned rank);
@@ -46,7 +46,7 @@ class Warpgroup {
     Wgmma what;
     std::shared_ptr<Sums> sums;
     WgmmaOperand a, b;
-    std::vector<uint16_t> a_at_issue, b_at_issue;
+    std::vector<uint32_t> a_at_issue, b_at_issue;
     unsigned threads = 0;  // that have issued it
   };
   struct InFlight {  // a thread's registers that are poison
@@ -67,8 +67,9 @@ class Warpgroup {
     std::vector<Delivered> delivered;
   };
 
-  std::string begin(const Wgmma&, std::shared_ptr<Sums>);
+  std::string begin(const Wgmma&, bool a_in_registers, std::shared_ptr<Sums>);
   std::string take_registers(unsigned rank, Instruction&, float* d);
+  void count(const Instruction&) const;
   void do_first();
 
   unsigned char* shared_;

@@ -60,12 +60,12 @@ void wgmma_wait(unsigned pending_groups, float* d) {
   const size_t end = warpgroup.covered_by_wait(my_rank(), pending_groups);
   AllIssued condition(warpgroup, end);
   Block::current()->wait_until(condition);
-  fail_if(kName, warpgroup.finish_wait(my_rank(), end, d));
+  fail_if(kName, warpgroup.finish_wait(my_rank(), end, pending_groups == 0 ? d : nullptr));
 }
 
-void wgmma(const Wgmma& what, float* d) {
+void wgmma(const Wgmma& what, const uint32_t* a_registers, float* d) {
   constexpr const char* kName = "wgmma.mma_async";
-  fail_if(kName, my_warpgroup(kName).issue(my_rank(), what, d));
+  fail_if(kName, my_warpgroup(kName).issue(my_rank(), what, a_registers, d));
 }
 
 }  // namespace cuda_emulator

@@ -1,4 +1,5 @@
-// An operand of wgmma: up to 256 rows (of b: columns) by 16 of the depth, in lines of 128 swizzled bytes.
+// An operand of wgmma in shared memory: up to 256 rows (of b: columns) by 32 bytes of the depth, in lines of
+// 128 swizzled bytes.
 #pragma once
 
 #include <cstddef>
@@ -10,23 +11,24 @@
 
 namespace cuda_emulator {
 
-inline constexpr unsigned kWgmmaDepth = 16;
+inline constexpr unsigned kWgmmaDepthBytes = 32;
 
 // The fields of a matrix descriptor, in bytes.
 struct WgmmaOperand {
   size_t start, leading, stride;
-  bool by_rows;  // a line holds 64 rows at one depth, and not 64 of a row's depth
-  unsigned rows;
+  bool by_rows;  // a line holds rows at one depth, and not one row's depth
+  unsigned rows, number_bytes;
 
   // What is wrong with it, or nothing.
   std::string decode(uint64_t descriptor, size_t shared_bytes);
-  // The numbers, one row after another.
-  void read(const unsigned char* shared, std::vector<uint16_t>& numbers) const;
+  unsigned depth() const { return kWgmmaDepthBytes / number_bytes; }
+  // The numbers' bits, one row after another.
+  std::vector<uint32_t> read(const unsigned char* shared) const;
   // What it costs to read it once: the eight 16-byte lines of a core matrix are served together.
   void count(const unsigned char* shared, SharedTraffic&) const;
 
  private:
-  // Of eight numbers that are neighbours: rows `row` and on at one depth, or one row from `depth` on.
+  // Of a chunk: rows `row` and on at one depth, or one row from `depth` on.
   size_t offset_of(unsigned row, unsigned depth) const;
 };
 

@@ -38,7 +38,7 @@ struct Counters {
   SharedTraffic wgmma_shared;  // an instruction is an operand, read once
   // Multiply-adds.
   uint64_t mma_bf16 = 0, mma_f16 = 0, mma_tf32 = 0, mma_f64 = 0;
-  uint64_t wgmma_bf16 = 0, wgmma_f16 = 0;
+  uint64_t wgmma_bf16 = 0, wgmma_f16 = 0, wgmma_tf32 = 0;
 
   Counters& operator+=(const Counters&);
 };

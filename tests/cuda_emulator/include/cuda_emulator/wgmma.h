@@ -14,18 +14,21 @@
 
 namespace cuda_emulator {
 
+enum class WgmmaType { kBF16, kF16, kTF32 };
+
 struct Wgmma {
-  uint64_t a, b;
+  WgmmaType type;
   unsigned columns;
-  bool f16;                   // or bf16
+  uint64_t a, b;              // descriptors; a is 0 if it lies in registers
   bool a_by_rows, b_by_rows;  // which index is contiguous: the rows (of b: columns), or the depth
 };
 
 uint64_t wgmma_operand(const void* shared, int leading_bytes, int stride_bytes);
 void wgmma_fence();
 void wgmma_commit();
-// Of `d`, the thread's sums: delivers them, if all of their instructions are covered.
+// A wait for all groups delivers `d`, the thread's sums.
 void wgmma_wait(unsigned pending_groups, float* d);
-void wgmma(const Wgmma&, float* d);
+// `a_registers`: four of the calling thread, which are read at the issue, or null.
+void wgmma(const Wgmma&, const uint32_t* a_registers, float* d);
 
 }  // namespace cuda_emulator

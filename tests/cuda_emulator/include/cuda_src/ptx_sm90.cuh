@@ -58,7 +58,13 @@ void wgmma(float (&d)[kColumns / 2], uint64_t a, uint64_t b) {
   static_assert(kColumns >= 8 && kColumns <= 256 && kColumns % 8 == 0);
   constexpr bool kF16 = std::is_same_v<Stored, Float16>;
   static_assert(kF16 || std::is_same_v<Stored, BFloat16>);
-  cuda_emulator::wgmma({a, b, kColumns, kF16, kA == Major::kRows, kB == Major::kRows}, d);
+  constexpr auto kType = kF16 ? cuda_emulator::WgmmaType::kF16 : cuda_emulator::WgmmaType::kBF16;
+  cuda_emulator::wgmma({kType, kColumns, a, b, kA == Major::kRows, kB == Major::kRows}, nullptr, d);
+}
+template <int kColumns>
+void wgmma_tf32(float (&d)[kColumns / 2], const uint32_t (&a)[4], uint64_t b) {
+  static_assert(kColumns >= 8 && kColumns <= 256 && kColumns % 8 == 0);
+  cuda_emulator::wgmma({cuda_emulator::WgmmaType::kTF32, kColumns, 0, b, false, false}, a, d);
 }
 
 template <int kRegisters>
