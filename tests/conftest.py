@@ -38,7 +38,7 @@ if "--xla_force_host_platform_device_count" not in os.environ["XLA_FLAGS"]:
     jax.config.update("jax_num_cpu_devices", 8)
 
 ROOT = Path(__file__).resolve().parent.parent
-KERNELS = ("gemm", "grouped", "tiled", "direct")
+KERNELS = ("wgmma", "gemm", "grouped", "tiled", "direct")
 
 
 def cuda_backend(kernel):
