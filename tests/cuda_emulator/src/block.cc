@@ -140,7 +140,7 @@ void Block::become(unsigned thread) {
 void Block::check_thread_ended() {
   if (Warpgroup* const mine = warpgroup()) {
     std::string error = mine->end_thread(running_ % kWarpgroupThreads);
-    if (!error.empty()) fail(where(running_) + " has ended " + error);
+    if (!error.empty()) fail(std::move(error.insert(0, where(running_) + " has ended ")));
   }
   AsyncCopies& copies = async_copies_[running_];
   if (copies.count() != 0)

@@ -2,6 +2,7 @@
 
 #include <cstring>
 #include <string>
+#include <utility>
 
 #include "address.h"
 #include "block.h"
@@ -14,8 +15,9 @@ namespace {
 
 constexpr uintptr_t kMapAlignment = 64, kSectorBytes = 32;
 
-[[noreturn]] void refuse(const char* instruction, const std::string& why) {
-  fail(Block::current()->where_running() + ", " + instruction + ": " + why);
+[[noreturn]] void refuse(const char* instruction, std::string&& why) {
+  why.insert(0, Block::current()->where_running() + ", " + instruction + ": ");
+  fail(std::move(why));
 }
 
 EncodedMap decode(const char* instruction, const void* map) {

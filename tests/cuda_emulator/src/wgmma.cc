@@ -20,7 +20,9 @@ Warpgroup& my_warpgroup(const char* instruction) {
 unsigned my_rank() { return Block::current()->running_thread() % kWarpgroupThreads; }
 
 void fail_if(const char* instruction, std::string&& error) {
-  if (!error.empty()) fail(Block::current()->where_running() + ", " + instruction + ": " + std::move(error));
+  if (error.empty()) return;
+  error.insert(0, Block::current()->where_running() + ", " + instruction + ": ");
+  fail(std::move(error));
 }
 
 class AllIssued final : public Condition {
