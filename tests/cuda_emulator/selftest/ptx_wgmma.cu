@@ -18,14 +18,28 @@ namespace {
 
 constexpr int kRows = 64, kTileDepth = 64, kTiles = 2;  // two tiles of the depth, and four instructions each
 
-// The bytes of 64 deep and up to 256 rows, as the kernel's tiles have them. Groups of 64 rows are one after
-// another.
-int byte_by_depth(int row, int k) {
-  return row / 8 * 1024 + row % 8 * 128 + ((k / 8) ^ (row % 8)) * 16 + k % 8 * 2;
-}
-int byte_by_rows(int row, int k) {
-  return row / 64 * 8192 + k / 8 * 1024 + k % 8 * 128 + ((row % 64 / 8) ^ (k % 8)) * 16 + row % 8 * 2;
-}
+// Where the numbers of an operand of 64 deep and kCount rows lie: lines of 128 bytes in groups of eight,
+// which follow each other or, if kSpread, have others in between.
+template <Major kMajor, int kCount, bool kSpread>
+struct Layout;
+template <int kCount, bool kSpread>
+struct Layout<Major::kDepth, kCount, kSpread> {
+  static constexpr int kLeading = 16, kStride = kSpread ? 3072 : 1024,
+                       kStep = 32;  // the next 16 of the depth
+  static constexpr int kBytes = kCount / 8 * kStride;
+  static int byte(int row, int k) {
+    return row / 8 * kStride + row % 8 * 128 + ((k / 8) ^ (row % 8)) * 16 + k % 8 * 2;
+  }
+};
+template <int kCount, bool kSpread>
+struct Layout<Major::kRows, kCount, kSpread> {
+  static constexpr int kLeading = kSpread ? 1024 : 8192, kStride = kSpread ? kCount / 64 * 1024 : 1024;
+  static constexpr int kStep = 2 * kStride, kBytes = kCount * 128;
+  static int byte(int row, int k) {
+    return row / 64 * kLeading + k / 8 * kStride + k % 8 * 128 + ((row % 64 / 8) ^ (k % 8)) * 16 +
+           row % 8 * 2;
+  }
+};
 
 // A small whole number.
 template <typename Stored>
@@ -48,15 +62,26 @@ __device__ void fill_shared(const uint4* image, int bytes) {
   __syncthreads();
 }
 
-// Tile i of the depth: a's 64 rows, then b's.
-template <typename Stored, int kColumns, Major kA, Major kB>
-__device__ void multiply_tile(float (&d)[kColumns / 2], int tile) {
-  constexpr int kTileBytes = (kRows + kColumns) * kTileDepth * 2;
-  const unsigned char* a = shared_memory<unsigned char>() + tile * kTileBytes;
-  const unsigned char* b = a + kRows * kTileDepth * 2;
+template <typename StoredType, int kN, Major kMajorA, Major kMajorB, bool kSpread>
+struct Case {
+  using Stored = StoredType;
+  static constexpr int kColumns = kN, kSums = kN / 2;
+  static constexpr Major kA = kMajorA, kB = kMajorB;
+  using A = Layout<kA, kRows, kSpread>;
+  using B = Layout<kB, kColumns, kSpread>;
+  static constexpr int kTileBytes = A::kBytes + B::kBytes;  // a's 64 rows, then b's
+};
+
+template <typename Case>
+__device__ void multiply_tile(float (&d)[Case::kSums], int tile) {
+  using A = typename Case::A;
+  using B = typename Case::B;
+  const unsigned char* a = shared_memory<unsigned char>() + tile * Case::kTileBytes;
+  const unsigned char* b = a + A::kBytes;
   for (int k = 0; k < kTileDepth / 16; ++k)
-    wgmma<Stored, kColumns, kA, kB>(d, wgmma_operand(a + k * (kA == Major::kDepth ? 32 : 2048), 8192, 1024),
-                                    wgmma_operand(b + k * (kB == Major::kDepth ? 32 : 2048), 8192, 1024));
+    wgmma<typename Case::Stored, Case::kColumns, Case::kA, Case::kB>(
+        d, wgmma_operand(a + k * A::kStep, A::kLeading, A::kStride),
+        wgmma_operand(b + k * B::kStep, B::kLeading, B::kStride));
 }
 
 // Which sum of which thread: row 16 w + g + 8 h and column 8 j + 2 t + e belong to d[4 j + 2 h + e].
@@ -65,71 +90,70 @@ int place_of(int m, int n) { return n / 8 * 4 + m % 16 / 8 * 2 + n % 2; }
 
 enum class Groups { kOne, kOnePerTile, kOneAtATime };
 
-template <typename Stored, int kColumns, Major kA, Major kB, Groups kGroups>
+template <typename Case, Groups kGroups>
 __global__ void multiply(const uint4* image, int bytes, const float* c, float* out) {
   fill_shared(image, bytes);
-  float d[kColumns / 2];
-  for (int i = 0; i < kColumns / 2; ++i) d[i] = c[threadIdx.x * (kColumns / 2) + i];
+  float d[Case::kSums];
+  for (int i = 0; i < Case::kSums; ++i) d[i] = c[threadIdx.x * Case::kSums + i];
   wgmma_fence();
   for (int tile = 0; tile < kTiles; ++tile) {
-    multiply_tile<Stored, kColumns, kA, kB>(d, tile);
+    multiply_tile<Case>(d, tile);
     if (kGroups != Groups::kOne || tile == kTiles - 1) wgmma_commit();
     if (kGroups == Groups::kOneAtATime) wgmma_wait<0>(d);
     if (kGroups == Groups::kOnePerTile) wgmma_wait<1>(d);
   }
   wgmma_wait<0>(d);
-  for (int i = 0; i < kColumns / 2; ++i) out[threadIdx.x * (kColumns / 2) + i] = d[i];
+  for (int i = 0; i < Case::kSums; ++i) out[threadIdx.x * Case::kSums + i] = d[i];
 }
 
-template <typename Stored, int kColumns, Major kA, Major kB>
+template <typename Case>
 std::vector<uint4> tiles_image() {
-  constexpr int kTileBytes = (kRows + kColumns) * kTileDepth * 2;
-  std::vector<uint4> image(kTiles * kTileBytes / 16);
+  std::vector<uint4> image(kTiles * Case::kTileBytes / 16);
   const auto store = [&](int byte, int v) {
-    const uint16_t bits = bits_of<Stored>(v);
+    const uint16_t bits = bits_of<typename Case::Stored>(v);
     std::memcpy(reinterpret_cast<unsigned char*>(image.data()) + byte, &bits, 2);
   };
   for (int k = 0; k < kTiles * kTileDepth; ++k) {
-    const int begin = k / kTileDepth * kTileBytes, at = k % kTileDepth;
-    for (int m = 0; m < kRows; ++m)
-      store(begin + (kA == Major::kDepth ? byte_by_depth(m, at) : byte_by_rows(m, at)), a_at(m, k));
-    for (int n = 0; n < kColumns; ++n)
-      store(
-          begin + kRows * kTileDepth * 2 + (kB == Major::kDepth ? byte_by_depth(n, at) : byte_by_rows(n, at)),
-          b_at(k, n));
+    const int a = k / kTileDepth * Case::kTileBytes, b = a + Case::A::kBytes, at = k % kTileDepth;
+    for (int m = 0; m < kRows; ++m) store(a + Case::A::byte(m, at), a_at(m, k));
+    for (int n = 0; n < Case::kColumns; ++n) store(b + Case::B::byte(n, at), b_at(k, n));
   }
   return image;
 }
 
-template <typename Stored, int kColumns, Major kA, Major kB, Groups kGroups = Groups::kOne>
-void check_multiply() {
-  const std::vector<uint4> image = tiles_image<Stored, kColumns, kA, kB>();
-  const int bytes = static_cast<int>(image.size() * 16);
-  std::vector<float> c(128 * kColumns / 2), out(c.size());
+// out[thread][sum] against c + a b.
+void check_product(const std::vector<float>& out, int columns, int depth, bool with_c) {
   for (int m = 0; m < kRows; ++m)
-    for (int n = 0; n < kColumns; ++n)
-      c[thread_of(m, n) * (kColumns / 2) + place_of(m, n)] = static_cast<float>(c_at(m, n));
-  const auto kernel = multiply<Stored, kColumns, kA, kB, kGroups>;
-  check_equal(
-      static_cast<int>(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes)), 0,
-      "error of the attribute");
-  run(kernel, 1, 128, static_cast<size_t>(bytes), image.data(), bytes, static_cast<const float*>(c.data()),
-      out.data());
-  for (int m = 0; m < kRows; ++m)
-    for (int n = 0; n < kColumns; ++n) {
-      int expected = c_at(m, n);
-      for (int k = 0; k < kTiles * kTileDepth; ++k) expected += a_at(m, k) * b_at(k, n);
-      check_equal(out[thread_of(m, n) * (kColumns / 2) + place_of(m, n)], static_cast<float>(expected),
+    for (int n = 0; n < columns; ++n) {
+      int expected = with_c ? c_at(m, n) : 0;
+      for (int k = 0; k < depth; ++k) expected += a_at(m, k) * b_at(k, n);
+      check_equal(out[thread_of(m, n) * (columns / 2) + place_of(m, n)], static_cast<float>(expected),
                   "element of the product");
     }
 }
 
-template <typename Stored, int kColumns>
+template <typename Case, Groups kGroups = Groups::kOne>
+void check_multiply() {
+  const std::vector<uint4> image = tiles_image<Case>();
+  const int bytes = static_cast<int>(image.size() * 16);
+  std::vector<float> c(128 * Case::kSums), out(c.size());
+  for (int m = 0; m < kRows; ++m)
+    for (int n = 0; n < Case::kColumns; ++n)
+      c[thread_of(m, n) * Case::kSums + place_of(m, n)] = static_cast<float>(c_at(m, n));
+  const auto kernel = multiply<Case, kGroups>;
+  constexpr auto kAttribute = cudaFuncAttributeMaxDynamicSharedMemorySize;
+  check_equal(static_cast<int>(cudaFuncSetAttribute(kernel, kAttribute, bytes)), 0, "error of the attribute");
+  run(kernel, 1, 128, static_cast<size_t>(bytes), image.data(), bytes, static_cast<const float*>(c.data()),
+      out.data());
+  check_product(out, Case::kColumns, kTiles * kTileDepth, true);
+}
+
+template <typename Stored, int kColumns, bool kSpread = false>
 void check_majors() {
-  check_multiply<Stored, kColumns, Major::kDepth, Major::kDepth>();
-  check_multiply<Stored, kColumns, Major::kDepth, Major::kRows>();
-  check_multiply<Stored, kColumns, Major::kRows, Major::kDepth>();
-  check_multiply<Stored, kColumns, Major::kRows, Major::kRows>();
+  check_multiply<Case<Stored, kColumns, Major::kDepth, Major::kDepth, kSpread>>();
+  check_multiply<Case<Stored, kColumns, Major::kDepth, Major::kRows, kSpread>>();
+  check_multiply<Case<Stored, kColumns, Major::kRows, Major::kDepth, kSpread>>();
+  check_multiply<Case<Stored, kColumns, Major::kRows, Major::kRows, kSpread>>();
 }
 
 }  // namespace
@@ -144,9 +168,11 @@ TEST(wgmma_multiplies_f16) {
   check_majors<Float16, 128>();
   check_majors<Float16, 256>();
 }
+TEST(wgmma_takes_operands_whose_lines_are_spread) { check_majors<BFloat16, 128, true>(); }
 TEST(wgmma_adds_up_over_groups) {
-  check_multiply<BFloat16, 64, Major::kDepth, Major::kRows, Groups::kOnePerTile>();
-  check_multiply<BFloat16, 64, Major::kDepth, Major::kRows, Groups::kOneAtATime>();
+  using Product = Case<BFloat16, 64, Major::kDepth, Major::kRows, false>;
+  check_multiply<Product, Groups::kOnePerTile>();
+  check_multiply<Product, Groups::kOneAtATime>();
 }
 
 // TF32: a in registers, and 32 deep tiles of b, four instructions.
@@ -191,13 +217,7 @@ static void check_tf32() {
   std::vector<float> out(128 * kColumns / 2);
   run(multiply_tf32<kColumns>, 1, 128, image.size() * 16, image.data(), static_cast<int>(image.size() * 16),
       static_cast<const uint32_t*>(a.data()), out.data());
-  for (int m = 0; m < kRows; ++m)
-    for (int n = 0; n < kColumns; ++n) {
-      int expected = 0;
-      for (int k = 0; k < 32; ++k) expected += a_at(m, k) * b_at(k, n);
-      check_equal(out[thread_of(m, n) * (kColumns / 2) + place_of(m, n)], static_cast<float>(expected),
-                  "element of the product");
-    }
+  check_product(out, kColumns, 32, false);
 }
 
 TEST(wgmma_multiplies_tf32) {

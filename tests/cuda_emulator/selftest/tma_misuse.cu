@@ -188,15 +188,64 @@ TEST(misused_tma_copies_are_errors) {
               kBytes, TensorMap{}, Wrong{});
 }
 
-// Whether or not the copy arrives before the block ends.
 TEST(a_block_that_ends_before_its_copies_is_an_error) {
   const Tiles all(1);
   Wrong wrong;
   wrong.wait = false;
-  for (int seed = 1; seed <= 5; ++seed) {
-    const WithSeed with(seed);
-    check_fails("has ended, and ", one_copy<2>, 1, 32, size_t{kTileBytes + 16}, all.map, wrong);
+  check_fails("block (0,0,0) has ended, and 1 TMA copies are under way", one_copy<2>, 1, 32,
+              size_t{kTileBytes + 16}, all.map, wrong);
+}
+
+// Two copies over numbers that were there before; arrived[i] says in which round the thread saw copy i.
+static __global__ void watch_arrivals(const __grid_constant__ TensorMap map, int rounds, bool wait,
+                                      float* before, int* arrived) {
+  float* tiles = shared_memory<float>();
+  uint64_t* barriers = reinterpret_cast<uint64_t*>(tiles + 2 * kTile);
+  if (threadIdx.x == 0) {
+    for (int i = 0; i < 2 * kTile; ++i) tiles[i] = 100;
+#if defined(__CUDACC__)
+    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");  // TMA writes by another path
+#endif
+    for (int i = 0; i < 2; ++i) mbarrier_init(&barriers[i], 1);
+    mbarrier_init_fence();
+    for (int i = 0; i < 2; ++i) {
+      mbarrier_arrive_expect(&barriers[i], kTileBytes);
+      tma_load<2>(tiles + i * kTile, map, &barriers[i], {0, i * kLines});
+    }
+    for (int i = 0; i < 2 * kTile; ++i) before[i] = tiles[i];
   }
+  for (int round = 0; round < rounds; ++round) {
+    for (int i = 0; i < 2 && threadIdx.x == 0; ++i)
+      if (arrived[i] < 0 && tiles[i * kTile] == static_cast<float>(i + 1)) arrived[i] = round;
+    __syncthreads();
+  }
+  for (int i = 0; wait && i < 2; ++i) mbarrier_wait(&barriers[i], 0);
+}
+
+TEST(tma_copies_arrive_at_random_and_overtake_each_other) {
+  const Tiles all(2);
+  int first_ahead = 0, second_ahead = 0;
+  for (int seed = 1; seed <= 20; ++seed) {
+    const WithSeed with(seed);
+    std::vector<float> before(2 * kTile);
+    int arrived[2] = {-1, -1};
+    run(watch_arrivals, 1, 32, size_t{2 * kTileBytes + 16}, all.map, 8, true, before.data(), &arrived[0]);
+    for (const float number : before)
+      check(std::isnan(number), "a number is there as soon as it is asked for");
+    for (const int round : arrived) check(round >= 0, "a copy has not arrived while others had many turns");
+    first_ahead += arrived[0] < arrived[1];
+    second_ahead += arrived[1] < arrived[0];
+  }
+  check(first_ahead > 0 && second_ahead > 0, "copies always arrive in the same order");
+}
+
+TEST(tma_copies_that_arrive_and_that_nobody_waits_for_are_an_error) {
+  const Tiles all(2);
+  std::vector<float> before(2 * kTile);
+  int arrived[2] = {-1, -1};
+  check_fails(
+      "block (0,0,0) has ended, and nobody has waited at the mbarrier at byte 2048 for the last copies",
+      watch_arrivals, 1, 32, size_t{2 * kTileBytes + 16}, all.map, 8, false, before.data(), &arrived[0]);
 }
 
 TEST(im2col_copies_from_no_base_pixel_are_errors) {
