@@ -140,7 +140,10 @@ void Block::become(unsigned thread) {
 void Block::check_thread_ended() {
   if (Warpgroup* const mine = warpgroup()) {
     std::string error = mine->end_thread(running_ % kWarpgroupThreads);
-    if (!error.empty()) fail(std::move(error.insert(0, where(running_) + " has ended ")));
+    if (!error.empty()) {
+      error.insert(0, where(running_) + " has ended ");
+      fail(std::move(error));
+    }
   }
   AsyncCopies& copies = async_copies_[running_];
   if (copies.count() != 0)
