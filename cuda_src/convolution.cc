@@ -21,6 +21,8 @@ cudaError_t fprop(const ConvProblem& p, Request request, const void* x, const vo
   switch (choose_kernel(p, ConvOp::kFprop, request.kernel, capability())) {
     case ConvKernel::kGemm:
       return gemm_fprop(p, request.tf32, x, w, y, stream);
+    case ConvKernel::kFewChannels:
+      return few_channels_fprop(p, request.tf32, x, w, y, stream);
     case ConvKernel::kGrouped:
       return grouped_fprop(p, x, w, y, stream);
     case ConvKernel::kTiled:
@@ -35,6 +37,8 @@ cudaError_t dgrad(const ConvProblem& p, Request request, const void* dy, const v
   switch (choose_kernel(p, ConvOp::kDgrad, request.kernel, capability())) {
     case ConvKernel::kGemm:
       return gemm_dgrad(p, request.tf32, dy, w, dx, stream);
+    case ConvKernel::kFewChannels:
+      return few_channels_dgrad(p, request.tf32, dy, w, dx, stream);
     case ConvKernel::kGrouped:
       return grouped_dgrad(p, dy, w, dx, stream);
     case ConvKernel::kTiled:
@@ -49,6 +53,8 @@ cudaError_t wgrad(const ConvProblem& p, Request request, const void* x, const vo
   switch (choose_kernel(p, ConvOp::kWgrad, request.kernel, capability())) {
     case ConvKernel::kGemm:
       return gemm_wgrad(p, request.tf32, x, dy, dw, workspace, stream);
+    case ConvKernel::kFewChannels:
+      return few_channels_wgrad(p, request.tf32, x, dy, dw, workspace, stream);
     case ConvKernel::kGrouped:
       return grouped_wgrad(p, x, dy, dw, workspace, stream);
     case ConvKernel::kTiled:

@@ -5,6 +5,7 @@
 #include <stdexcept>
 #include <string>
 
+#include "cuda_src/few_channels_plan.h"
 #include "cuda_src/gemm_choice.h"
 #include "cuda_src/grouped_plan.h"
 #include "cuda_src/split.h"
@@ -53,6 +54,12 @@ bool takes_grouped(const ConvProblem& p) {
   return grouped_serves(p) && p.group_in() <= 8 && p.group_out() <= 8;
 }
 
+// In dgrad the channels that are few are the output's. Another dgrad, that of most first layers, has no part
+// in this kernel's idea: few of its results' channels fill a chunk.
+bool is_of_few_channels(const ConvProblem& p, ConvOp op) {
+  return few_channels_serves(op == ConvOp::kDgrad ? p.transpose() : p, op == ConvOp::kWgrad);
+}
+
 int64_t bytes_of_sum(DType dtype) { return dtype == DType::kF64 ? 8 : 4; }
 
 }  // namespace
@@ -67,7 +74,21 @@ ConvKernel choose_kernel(const ConvProblem& p, ConvOp op, ConvKernel requested, 
         "steps below 2^29");
   if (requested == ConvKernel::kGrouped && !grouped_serves(p))
     throw std::invalid_argument(std::string("jax_convgrad: the kernel \"grouped\" serves ") + kGroupedServes);
+  const bool few_channels = capability >= 8 && is_of_few_channels(p, op);
+  if (requested == ConvKernel::kFewChannels) {
+    if (few_channels) return requested;
+    // A layer's dgrad by this name is whichever kernel "auto" takes, where its other ops are served.
+    if (capability < 8 || op != ConvOp::kDgrad || !few_channels_serves(p, false))
+      throw std::invalid_argument(
+          std::string("jax_convgrad: the kernel \"few_channels\" serves devices of compute capability 8.0 and "
+                      "up, and ") +
+          kFewChannelsServes);
+    requested = ConvKernel::kAuto;
+  }
   if (requested != ConvKernel::kAuto) return requested;
+  // Such a product is so thin that memory is what it waits for, and this kernel reads x and writes y or reads
+  // dy once, in chunks, where gemm takes a number at a time.
+  if (few_channels) return ConvKernel::kFewChannels;
   if (takes_grouped(p)) return ConvKernel::kGrouped;
   if (gemm) return ConvKernel::kGemm;
   // A tiled multiply-add costs about an eighth of a direct one, which reads both its factors from memory.
@@ -113,11 +134,12 @@ int64_t wgrad_workspace_bytes(const ConvProblem& p, ConvKernel requested) {
   const auto parts_of = [&](ConvKernel kernel) -> int64_t {
     if (kernel == ConvKernel::kGrouped) return grouped_filter_split(p).parts;
     if (kernel == ConvKernel::kGemm) return gemm_wgrad_split(p).parts;
+    if (kernel == ConvKernel::kFewChannels) return few_channels_filter_split(p).parts;
     return kernel == ConvKernel::kTiled ? wgrad_split(p).parts : 1;
   };
   const int64_t parts =
       std::max(parts_of(choose_kernel(p, ConvOp::kWgrad, requested, kNewestCapability)),
-               requested == ConvKernel::kGemm
+               requested == ConvKernel::kGemm || requested == ConvKernel::kFewChannels
                    ? 1
                    : parts_of(choose_kernel(p, ConvOp::kWgrad, requested, kOldestCapability)));
   return parts == 1 ? 0 : parts * p.taps() * p.group_in() * p.out_channels * bytes_of_sum(p.dtype);

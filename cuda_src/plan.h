@@ -7,8 +7,8 @@
 
 namespace convgrad::cuda {
 
-// Named by the FFI attribute "kernel": "auto", "direct", "tiled", "grouped", "gemm".
-enum class ConvKernel : int8_t { kAuto, kDirect, kTiled, kGrouped, kGemm };
+// Named by the FFI attribute "kernel": "auto", "direct", "tiled", "grouped", "gemm", "few_channels".
+enum class ConvKernel : int8_t { kAuto, kDirect, kTiled, kGrouped, kGemm, kFewChannels };
 
 enum class ConvOp : int8_t { kFprop, kDgrad, kWgrad };
 

@@ -134,8 +134,9 @@ ConvKernel kernel_named(std::string_view name) {
   if (name == "tiled") return ConvKernel::kTiled;
   if (name == "grouped") return ConvKernel::kGrouped;
   if (name == "gemm") return ConvKernel::kGemm;
+  if (name == "few_channels") return ConvKernel::kFewChannels;
   throw InvalidArgument("jax_convgrad: kernel is \"" + std::string(name) +
-                        "\", CUDA has \"auto\", \"direct\", \"tiled\", \"grouped\" and \"gemm\"");
+                        "\", CUDA has \"auto\", \"direct\", \"tiled\", \"grouped\", \"gemm\" and \"few_channels\"");
 }
 
 std::map<std::string, XLA_FFI_Handler*> handlers() {
