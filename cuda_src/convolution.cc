@@ -1,5 +1,6 @@
 // fprop, dgrad and wgrad: the plan's kernel for the problem, launched.
 #include "cuda_src/conv_kernels.h"
+#include "cuda_src/flatten.h"
 #include "cuda_src/kernels.h"
 
 namespace convgrad::cuda {
@@ -16,8 +17,9 @@ int capability() {
 
 }  // namespace
 
-cudaError_t fprop(const ConvProblem& p, Request request, const void* x, const void* w, void* y,
+cudaError_t fprop(const ConvProblem& problem, Request request, const void* x, const void* w, void* y,
                   cudaStream_t stream) {
+  const ConvProblem p = flatten(problem);
   switch (choose_kernel(p, ConvOp::kFprop, request.kernel, capability())) {
     case ConvKernel::kGemm:
       return gemm_fprop(p, request.tf32, x, w, y, stream);
@@ -32,8 +34,9 @@ cudaError_t fprop(const ConvProblem& p, Request request, const void* x, const vo
   }
 }
 
-cudaError_t dgrad(const ConvProblem& p, Request request, const void* dy, const void* w, void* dx,
+cudaError_t dgrad(const ConvProblem& problem, Request request, const void* dy, const void* w, void* dx,
                   cudaStream_t stream) {
+  const ConvProblem p = flatten(problem);
   switch (choose_kernel(p, ConvOp::kDgrad, request.kernel, capability())) {
     case ConvKernel::kGemm:
       return gemm_dgrad(p, request.tf32, dy, w, dx, stream);
@@ -48,8 +51,9 @@ cudaError_t dgrad(const ConvProblem& p, Request request, const void* dy, const v
   }
 }
 
-cudaError_t wgrad(const ConvProblem& p, Request request, const void* x, const void* dy, void* dw,
+cudaError_t wgrad(const ConvProblem& problem, Request request, const void* x, const void* dy, void* dw,
                   void* workspace, cudaStream_t stream) {
+  const ConvProblem p = flatten(problem);
   switch (choose_kernel(p, ConvOp::kWgrad, request.kernel, capability())) {
     case ConvKernel::kGemm:
       return gemm_wgrad(p, request.tf32, x, dy, dw, workspace, stream);

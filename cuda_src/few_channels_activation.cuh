@@ -30,6 +30,7 @@ struct FewChannelsWork {
 template <Math kMath, int kColumns, bool kPaired, bool kWide>
 struct FewChannelsActivation {
   using Stored = typename MathTypes<kMath>::Stored;
+  static constexpr int kStages = few_channels_stages(kStoredDType<Stored>, false);
 
   __device__ static void run(const FewChannelsProblem& p, const FewChannelsWork& work, const Stored* x,
                              const Stored* w, Stored* y) {
@@ -37,7 +38,7 @@ struct FewChannelsActivation {
     Stored* patches = filter + work.filter_numbers;
     FewChannelsTables tables;
     const int patch_numbers = static_cast<int>(p.patch_numbers());
-    tables.place = reinterpret_cast<PairPlace*>(patches + kFewChannelsStages * patch_numbers);
+    tables.place = reinterpret_cast<PairPlace*>(patches + kStages * patch_numbers);
     tables.depth = reinterpret_cast<int*>(tables.place + work.slots / 2);
 
     const int first_column = static_cast<int>(blockIdx.x) % work.column_tiles * kColumns;
@@ -54,7 +55,7 @@ struct FewChannelsActivation {
     sum.find_windows(p);
 
     int next = static_cast<int>(first_tile), tile = next;
-    run_pipeline<kFewChannelsStages>(
+    run_pipeline<kStages>(
         tiles,
         [&](int stage) {
           copy_patch(p, FewChannelsTile(p, next++), x, patches + stage * patch_numbers);
@@ -92,6 +93,7 @@ template <Math kMath, int kColumns, bool kPaired, bool kWide>
 cudaError_t launch_few_channels_activation(const ConvProblem& problem, bool transposed, const void* x,
                                            const void* w, void* y, cudaStream_t stream) {
   using Stored = typename MathTypes<kMath>::Stored;
+  using Kernel = FewChannelsActivation<kMath, kColumns, kPaired, kWide>;
   const FewChannelsProblem p(few_channels_plan(problem, false), x, sizeof(Stored));
   FewChannelsWork work;
   work.transposed = transposed;
@@ -100,7 +102,7 @@ cudaError_t launch_few_channels_activation(const ConvProblem& problem, bool tran
   work.slots = static_cast<int>(tiles_over(p.octets, 2)) * 16;
   work.filter_numbers = work.slots * kColumns;
   const size_t shared_bytes =
-      sizeof(Stored) * (work.filter_numbers + kFewChannelsStages * p.patch_numbers()) +
+      sizeof(Stored) * (work.filter_numbers + Kernel::kStages * p.patch_numbers()) +
       work.slots * (sizeof(PairPlace) / 2 + sizeof(int));
   const int64_t blocks = tiles_over(p.tiles, work.block_tiles) * work.column_tiles;
   return launch_blocks(few_channels_activation_kernel<kMath, kColumns, kPaired, kWide>, blocks,

@@ -31,14 +31,15 @@ struct FewChannelsFilter {
   using Value = typename MathTypes<kMath>::Value;
   using Tile = OperandTile<Stored, kColumns, Along::kRows>;  // of dy; a line is a position
   using TileSum = FewChannelsFilterSum<kMath, kColumns, kPaired>;
-  static constexpr int kPositions = few_channels_positions(sizeof(Stored) == 8 ? DType::kF64 : DType::kF32, true);
+  static constexpr int kPositions = few_channels_positions(kStoredDType<Stored>, true);
+  static constexpr int kStages = few_channels_stages(kStoredDType<Stored>, true);
   static constexpr int kDyNumbers = kPositions * kColumns;
 
   __host__ __device__ static int stage_numbers(const FewChannelsProblem& p) {
     return kDyNumbers + static_cast<int>(p.patch_numbers());
   }
   static size_t shared_bytes(const FewChannelsProblem& p, const FewChannelsFilterWork& work) {
-    const size_t stages = sizeof(Stored) * kFewChannelsStages * stage_numbers(p);
+    const size_t stages = sizeof(Stored) * kStages * stage_numbers(p);
     const size_t sums = work.position_warps == 1 ? 0 : sizeof(Value) * TileSum::kValues * 32 * work.row_warps;
     return (stages > sums ? stages : sums) + kPositions / 8 * sizeof(int);
   }
@@ -64,7 +65,7 @@ struct FewChannelsFilter {
     TileSum sum;
     sum.find_slots(p, row_warp * kFewChannelsWarpRows);
     int next = first_tile;
-    run_pipeline<kFewChannelsStages>(
+    run_pipeline<kStages>(
         tiles,
         [&](int stage) {
           const FewChannelsTile tile(p, next++);

@@ -13,6 +13,12 @@
 
 namespace convgrad::cuda {
 
+// A dtype for the plan, which tells them apart by their size alone.
+template <typename Stored>
+inline constexpr DType kStoredDType = sizeof(Stored) == 8   ? DType::kF64
+                                      : sizeof(Stored) == 4 ? DType::kF32
+                                                            : DType::kBF16;
+
 // The plan, and what a launch adds to it.
 struct FewChannelsProblem : FewChannelsPlan {
   int copy_bytes;                           // of a patch's copies: 16, 8 or 4, or 2 for number by number
@@ -77,8 +83,8 @@ __device__ inline int window_at(const FewChannelsProblem& p, int q) {
   return row * p.pitch + place[2] * p.step + p.shift;
 }
 
-// A slot of the depth: which number of a window it is, c fastest, or -1; and where that is from the window's
-// begin. As in pairs, or one by one as they are.
+// A slot of the depth: which number of a window it is, c fastest, or -1; and where it is from the window's
+// begin. In pairs, or one by one as they are.
 struct FewChannelsSlot {
   int depth, offset;
 };
@@ -91,19 +97,21 @@ __device__ inline FewChannelsSlot slot_at(const FewChannelsProblem& p, int slot)
   if constexpr (kPaired) {
     // The first octets of all rows, the second ones, and so on, every other time from the last row to the
     // first: so octets that follow each other are of rows that do, or of one row.
-    const int octet = slot / 8, column = octet / tap_rows;
+    // Past the last it is still read, though for nothing: at a place that costs nothing.
+    const bool past = slot / 8 >= p.octets;
+    const int octet = past ? p.octets - 1 : slot / 8, column = octet / tap_rows;
     row = octet % tap_rows;
     if (column % 2 != 0) row = tap_rows - 1 - row;
     offset = column * 8 + slot % 8;
     in_run = offset - p.lead;
-    there = octet < p.octets && in_run >= 0 && in_run < p.run;
+    there = !past && in_run >= 0 && in_run < p.run;
   } else {
     row = slot / p.run;
     in_run = slot % p.run;
     offset = in_run / p.channels * p.axis[2].filter_dilation * p.channels + in_run % p.channels + p.lead;
     there = slot < p.depth;
   }
-  if (kPaired ? slot / 8 >= p.octets : !there) return {-1, 0};
+  if (!kPaired && !there) return {-1, 0};
   const int r0 = row / p.axis[1].taps, r1 = row % p.axis[1].taps;
   const int patch_row = r0 * p.axis[0].filter_dilation * p.axis[1].extent + r1 * p.axis[1].filter_dilation;
   return {there ? row * p.run + in_run : -1, patch_row * p.pitch + offset};

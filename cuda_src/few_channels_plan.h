@@ -51,7 +51,11 @@ inline constexpr int few_channels_positions(DType dtype, bool filter) {
 }
 int few_channels_columns(const ConvProblem&);
 
-inline constexpr int kFewChannelsStages = 2;  // patches, of which one is copied while another is used
+// Tiles in shared memory, of which one is used while the others are copied. 16-bit filters' gradients have
+// room for one more, and less to do in each.
+inline constexpr int few_channels_stages(DType dtype, bool filter) {
+  return filter && bytes_of(dtype) == 2 ? 3 : 2;
+}
 
 // The filter's gradient: warps of so many rows (slots) each, of a block that has at most so many warps.
 inline constexpr int kFewChannelsWarpRows = 32, kFewChannelsWarps = 8;

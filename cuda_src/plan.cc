@@ -6,6 +6,7 @@
 #include <string>
 
 #include "cuda_src/few_channels_plan.h"
+#include "cuda_src/flatten.h"
 #include "cuda_src/gemm_choice.h"
 #include "cuda_src/grouped_plan.h"
 #include "cuda_src/split.h"
@@ -64,7 +65,8 @@ int64_t bytes_of_sum(DType dtype) { return dtype == DType::kF64 ? 8 : 4; }
 
 }  // namespace
 
-ConvKernel choose_kernel(const ConvProblem& p, ConvOp op, ConvKernel requested, int capability) {
+ConvKernel choose_kernel(const ConvProblem& problem, ConvOp op, ConvKernel requested, int capability) {
+  const ConvProblem p = flatten(problem);
   // Asynchronous copies, and tensor cores for every dtype.
   const bool gemm = capability >= 8 && gemm_serves(p) && gemm_serves(p.transpose());
   if (requested == ConvKernel::kGemm && !gemm)
@@ -129,7 +131,8 @@ Split gemm_wgrad_split(const ConvProblem& p) {
   return {parts, tiles_over(tiles_over(product.depth, parts), kSlice) * kSlice};
 }
 
-int64_t wgrad_workspace_bytes(const ConvProblem& p, ConvKernel requested) {
+int64_t wgrad_workspace_bytes(const ConvProblem& problem, ConvKernel requested) {
+  const ConvProblem p = flatten(problem);
   // A call without a device to ask may meet any: enough for whichever kernel it then takes.
   const auto parts_of = [&](ConvKernel kernel) -> int64_t {
     if (kernel == ConvKernel::kGrouped) return grouped_filter_split(p).parts;
