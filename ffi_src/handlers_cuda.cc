@@ -142,8 +142,10 @@ ConvKernel kernel_named(std::string_view name) {
   if (name == "grouped") return ConvKernel::kGrouped;
   if (name == "gemm") return ConvKernel::kGemm;
   if (name == "wgmma") return ConvKernel::kWgmma;
-  throw InvalidArgument("jax_convgrad: kernel is \"" + std::string(name) +
-                        "\", CUDA has \"auto\", \"direct\", \"tiled\", \"grouped\", \"gemm\" and \"wgmma\"");
+  if (name == "few_channels") return ConvKernel::kFewChannels;
+  throw InvalidArgument(
+      "jax_convgrad: kernel is \"" + std::string(name) +
+      "\", CUDA has \"auto\", \"direct\", \"tiled\", \"grouped\", \"gemm\", \"few_channels\" and \"wgmma\"");
 }
 
 std::map<std::string, XLA_FFI_Handler*> handlers() {
