@@ -1,0 +1,144 @@
+"""The script of a run on a GPU: its sections and limits with made-up commands, its arguments, and a trial."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import KERNELS
+
+ROOT = Path(__file__).resolve().parent.parent
+SCRIPT, SECTIONS = ROOT / "benchmarks" / "run_on_gpu.sh", ROOT / "benchmarks" / "sections.sh"
+
+
+def sections(tmp_path, text, seconds=60):
+    """Runs the lines between sections_begin and sections_end; its status and the summary."""
+    program = f"source {SECTIONS}\nsections_begin {seconds} summary\n{text}\nsections_end\n"
+    done = subprocess.run(["bash", "-uc", program], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert not done.stderr
+    summary = (tmp_path / "summary").read_text()
+    assert done.stdout.endswith("\n" + summary)
+    rows = [(line[:16].strip(), line[17:39].strip(), line[48:]) for line in summary.splitlines()]
+    return done.returncode, rows
+
+
+@pytest.mark.parametrize("file", [SCRIPT, SECTIONS], ids=lambda file: file.name)
+def test_bash_reads_it(file):
+    subprocess.run(["bash", "-n", file], check=True)
+    if shutil.which("shellcheck"):
+        subprocess.run(["shellcheck", "-x", file], check=True, cwd=ROOT)
+
+
+def test_each_section_has_its_log_and_its_line(tmp_path):
+    status, rows = sections(
+        tmp_path, "section one 9 a.log echo well\nsection two 9 a.log printf 'no\\nend\\n\\n'"
+    )
+    assert status == 0
+    assert rows == [("one", "ok", "well"), ("two", "ok", "end")]
+    assert (tmp_path / "a.log").read_text() == "well\nno\nend\n\n"
+
+
+def test_a_failure_does_not_keep_the_next_from_running(tmp_path):
+    status, rows = sections(
+        tmp_path,
+        "section bad 9 a.log bash -c 'echo told >&2; exit 3'\nsection missing 9 b.log no_such_command\n"
+        "section good 9 c.log true",
+    )
+    assert status == 1
+    assert rows[0] == ("bad", "FAILED (3)", "told")
+    assert rows[1][:2] == ("missing", "FAILED (127)")
+    assert rows[2][:2] == ("good", "ok")
+
+
+def test_what_cannot_be_run_says_so_and_is_no_failure(tmp_path):
+    status, rows = sections(tmp_path, "section tool 9 a.log bash -c 'echo not on this machine; exit 77'")
+    assert (status, rows) == (0, [("tool", "not run", "not on this machine")])
+
+
+def test_a_section_is_stopped_at_its_limit(tmp_path):
+    status, rows = sections(
+        tmp_path, "section slow 1 a.log bash -c 'echo begun; sleep 50'\nsection next 9 b.log true"
+    )
+    assert status == 1
+    assert rows == [("slow", "stopped at its limit", "begun"), ("next", "ok", "")]
+
+
+def test_no_section_runs_past_the_deadline(tmp_path):
+    status, rows = sections(tmp_path, "section slow 50 a.log sleep 50\nsection late 50 b.log echo never", 1)
+    assert status == 1
+    assert rows == [("slow", "stopped at its limit", ""), ("late", "left out", "the time was over")]
+    assert not (tmp_path / "b.log").exists()
+
+
+def test_an_exported_function_is_a_command(tmp_path):
+    status, rows = sections(tmp_path, "f() { echo \"$1 and $2\"; }\nexport -f f\nsection f 9 a.log f 'a b' c")
+    assert (status, rows) == (0, [("f", "ok", "a b and c")])
+
+
+def run_script(*arguments, **environment):
+    return subprocess.run(
+        [SCRIPT, *arguments], capture_output=True, text=True, env={**os.environ, **environment}, timeout=280
+    )
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--fast"], "unknown argument --fast"),
+        (["--out"], "--out wants a value"),
+        (["--seconds", "many"], "--seconds many is no number"),
+        (["--only", "suite,all", "--trial"], "--only has no all"),
+    ],
+)
+def test_wrong_arguments_are_refused(arguments, message):
+    done = run_script(*arguments)
+    assert done.returncode == 2 and message in done.stderr
+
+
+def test_help_and_a_machine_without_a_gpu():
+    assert "--build-only" in run_script("--help").stdout
+    if not shutil.which("nvidia-smi"):
+        done = run_script()
+        assert done.returncode == 2 and "tells of no GPU" in done.stderr
+
+
+def test_the_files_of_the_suite_exist():
+    text = SCRIPT.read_text()
+    files = [word.strip('"') for word in text.replace("=", " ").replace('"', " ").split() if ".py" in word]
+    tests = [name for name in files if name.startswith("tests/")]
+    assert len(tests) > 10
+    assert all((ROOT / name).exists() for name in files if "/" in name and "*" not in name)
+
+
+def test_a_package_of_other_sources_is_not_used(tmp_path):
+    """Without nvcc it cannot be built, so the run says what is wrong instead of measuring an old package."""
+    (tmp_path / "sources.sha256").write_text("0000\n")
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    for name in ("bash", "find", "sort", "xargs", "sha256sum", "cut", "cat", "date", "dirname", "head", "sed",
+                 "awk", "tr"):  # fmt: skip
+        (tools / name).symlink_to(shutil.which(name))
+    done = run_script("--build-only", "--package", str(tmp_path), PATH=str(tools))
+    assert done.returncode == 1
+    assert f"no nvcc, and {tmp_path} is not of these sources" in done.stdout
+
+
+def test_a_trial(tmp_path):
+    done = run_script(
+        "--trial", "--python", sys.executable, "--out", str(tmp_path), "--seconds", "270",
+        JAX_PLATFORMS="cpu", XLA_FLAGS="--xla_backend_optimization_level=0",
+    )  # fmt: skip
+    rows = {line[:16].strip(): line[17:] for line in (tmp_path / "sections.txt").read_text().splitlines()}
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    assert set(rows) == {"machine", "suite", "further", "sanitizer", "benchmark"}
+    assert all(row.startswith("ok ") for row in rows.values())
+    assert "passed" in rows["suite"]
+    assert f"{len(KERNELS)} kernels, 0 wrong results" in rows["sanitizer"]
+    assert "3 ops measured, 0 troubles, 0 left out" in rows["benchmark"]
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "machine.txt", "sections.txt", "tests.log", "sanitizer.log", "benchmark.log", "results.json",
+        "report.md",
+    }  # fmt: skip
+    assert "## Goals" in done.stdout and "## Every op" not in done.stdout
