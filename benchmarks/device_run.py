@@ -205,7 +205,6 @@ def run_process(peer: str, request: dict, read: Callable[[dict], None]) -> int:
     environment = {**os.environ, "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {flags}".strip()}
     if request["platform"] != "cuda":
         environment["JAX_PLATFORMS"] = request["platform"]
-        environment["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "")  # a CPU's XLA does not know a GPU's flags
     command = [sys.executable, str(HERE / program)]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment

@@ -19,7 +19,7 @@ cd "$(dirname "$0")/.." || exit 2
 # shellcheck source=benchmarks/sections.sh
 source benchmarks/sections.sh
 
-PYTHON=python3 PACKAGE=build/gpu_package TOTAL=540 TRIAL= QUICK= OUT= ARCH= BUILD_ONLY=
+PYTHON=python3 PACKAGE=build/gpu_package TOTAL=540 TRIAL='' QUICK='' OUT='' ARCH='' BUILD_ONLY=''
 ONLY=package,suite,further,sanitizer,benchmark
 while (($#)); do
   case $1 in
@@ -57,8 +57,9 @@ if [ -z "$GPU$TRIAL$BUILD_ONLY" ]; then
   echo "run_on_gpu.sh: nvidia-smi tells of no GPU; --trial and --build-only need none" >&2
   exit 2
 fi
-SHORT=$(sed 's/NVIDIA *//' <<< "${GPU:-trial}" | awk '{print tolower($1)}')
-OUT=${OUT:-benchmarks/results/$SHORT-$(date +%F)}
+read -r SHORT _ <<< "${GPU#NVIDIA }"
+SHORT=${SHORT:-trial}
+OUT=${OUT:-benchmarks/results/${SHORT,,}-$(date +%F)}
 CAPABILITY=$(query compute_cap | tr -d .)
 # The instructions of one generation alone are in its architectures with an a: kernels here have some of 90a.
 case ${ARCH:=${CAPABILITY:-90a}} in 90) ARCH=90a ;; esac
@@ -111,11 +112,10 @@ machine() {
 
 # The tests that name a backend, by files. The suite is what the promises rest on, and comes first as a whole;
 # pytest keeps the tests of a backend together, so a run that is short of time would lose one backend of all.
-SUITE="tests/test_cuda_graphs.py tests/test_determinism.py tests/test_gradients.py tests/test_gemm.py
-  tests/test_cuda_grouped.py"
-FURTHER="tests/test_pooling.py tests/test_cuda_pool_kernels.py tests/test_accuracy.py tests/test_zero_sizes.py
-  tests/test_higher_order.py tests/test_training_step.py tests/test_handlers.py"
-export SUITE FURTHER
+SUITE=(tests/test_cuda_graphs.py tests/test_determinism.py tests/test_gradients.py tests/test_gemm.py
+  tests/test_cuda_grouped.py)
+FURTHER=(tests/test_pooling.py tests/test_cuda_pool_kernels.py tests/test_accuracy.py tests/test_zero_sizes.py
+  tests/test_higher_order.py tests/test_training_step.py tests/test_handlers.py)
 
 # A process for each core but some: a test compiles for a few tenths of a second on one core, and runs for
 # microseconds. All share the device, where each has a context of about half a gigabyte.
@@ -124,12 +124,11 @@ suite() {
   shift
   processes=$(($(nproc) - 2))
   processes=$((processes > 12 ? 12 : processes < 1 ? 1 : processes))
-  # shellcheck disable=SC2086 # words, not one name
   if [ -n "$TRIAL" ]; then
     "$PYTHON" -P -m pytest -q -p no:cacheprovider tests/test_gradients.py -k "emulated_cuda-gemm and 2d_1x1"
   else
     JAX_CONVGRAD_TEST_DEVICE=cuda JAX_CONVGRAD_TEST_SECONDS=$seconds \
-      "$PYTHON" -P -m pytest -q -p no:cacheprovider -n "$processes" $*
+      "$PYTHON" -P -m pytest -q -p no:cacheprovider -n "$processes" "$@"
   fi
 }
 
@@ -195,8 +194,8 @@ section machine 30 "$OUT/machine.txt" machine
 # Limits of the first sections leave the benchmark half of the time; what they don't use is the benchmark's too.
 if [ -n "$QUICK" ]; then suite_s=40 further_s=1 sanitizer_s=30; else suite_s=110 further_s=35 sanitizer_s=50; fi
 # Beyond the seconds in which new work begins: what has begun, and the start of Python and JAX.
-! wanted suite || section suite $((suite_s + 40)) "$OUT/tests.log" suite "$suite_s" "$SUITE"
-! wanted further || section further $((further_s + 25)) "$OUT/tests.log" suite "$further_s" "$FURTHER"
+! wanted suite || section suite $((suite_s + 40)) "$OUT/tests.log" suite "$suite_s" "${SUITE[@]}"
+! wanted further || section further $((further_s + 25)) "$OUT/tests.log" suite "$further_s" "${FURTHER[@]}"
 ! wanted sanitizer || section sanitizer $((sanitizer_s + 40)) "$OUT/sanitizer.log" sanitizer "$sanitizer_s"
 # The report and the end of the last process come after the benchmark's own seconds.
 left=$(sections_left)

@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Sections of a run that has one deadline: each with a limit and a log, and none keeps the next from running.
 #
 #   sections_begin SECONDS SUMMARY_FILE

@@ -80,3 +80,14 @@ def test_plain_launches_in_the_emulator():
     check_plain(found)
     with pytest.raises(AssertionError, match="replayed no graph"):
         check_recorded(found, found, "")
+
+
+@pytest.mark.parametrize("flags", FLAGS.values(), ids=FLAGS)
+def test_this_xla_knows_the_flags(flags):
+    """XLA reads the flags of every platform; one that is renamed would only fail on a GPU otherwise."""
+    for text, known in ((flags, True), (flags.replace("buffer=", "buffer=NO_SUCH_KIND,"), False)):
+        done = subprocess.run(
+            [sys.executable, "-c", "import jax; jax.numpy.zeros(1).block_until_ready()"],
+            env=dict(os.environ, JAX_PLATFORMS="cpu", XLA_FLAGS=text), capture_output=True, timeout=100,
+        )  # fmt: skip
+        assert (done.returncode == 0) == known, done.stderr[-500:]

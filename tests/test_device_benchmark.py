@@ -79,7 +79,8 @@ def test_the_plan_has_everything_once_and_every_class_early():
     assert first == every - {"one image"}
     assert device_plan.classes(plan[-1].problem) == ["one image"]
     for task in plan:
-        assert Task.from_json(json.loads(json.dumps(task.to_json()))) == task
+        read = Task.from_json(json.loads(json.dumps(task.to_json())))
+        assert (read.key, read.problem.text, read.copies) == (task.key, task.problem.text, task.copies)
 
 
 def test_small_layers_are_called_several_times_on_other_operands():

@@ -1,6 +1,7 @@
 """The script of a run on a GPU: its sections and limits with made-up commands, its arguments, and a trial."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -105,11 +106,9 @@ def test_help_and_a_machine_without_a_gpu():
 
 
 def test_the_files_of_the_suite_exist():
-    text = SCRIPT.read_text()
-    files = [word.strip('"') for word in text.replace("=", " ").replace('"', " ").split() if ".py" in word]
-    tests = [name for name in files if name.startswith("tests/")]
-    assert len(tests) > 10
-    assert all((ROOT / name).exists() for name in files if "/" in name and "*" not in name)
+    files = re.findall(r"\b(?:tests|benchmarks)/\w+\.(?:py|sh)", SCRIPT.read_text())
+    assert len(files) > 15
+    assert all((ROOT / name).exists() for name in files)
 
 
 def test_a_package_of_other_sources_is_not_used(tmp_path):
