@@ -3,11 +3,11 @@
 # benchmark. Writes into benchmarks/results/<gpu>-<date>/, whatever is reached; benchmarks/README.md says what.
 #
 #   benchmarks/run_on_gpu.sh                    everything
-#   benchmarks/run_on_gpu.sh --quick            a first look, in about three minutes
+#   benchmarks/run_on_gpu.sh --quick            a first look, in less than five minutes
 #   benchmarks/run_on_gpu.sh --only benchmark   of package,suite,further,sanitizer,benchmark
 #   benchmarks/run_on_gpu.sh --build-only       the package alone, which a machine without a GPU can do
 #
-#   --out DIR       instead of the folder above       --seconds N   instead of 540
+#   --out DIR       instead of the folder above       --seconds N   instead of 530
 #   --package DIR   where the built package is, or is to be (build/gpu_package)
 #   --python EXE    instead of python3                --arch A      CUDA architecture (the device's, else 90a)
 #   --trial         the script itself, without a GPU: CPU and emulator, tiny sizes, the installed package
@@ -19,11 +19,11 @@ cd "$(dirname "$0")/.." || exit 2
 # shellcheck source=benchmarks/sections.sh
 source benchmarks/sections.sh
 
-PYTHON=python3 PACKAGE=build/gpu_package TOTAL=540 TRIAL='' QUICK='' OUT='' ARCH='' BUILD_ONLY=''
+PYTHON=python3 PACKAGE=build/gpu_package TOTAL=530 TRIAL='' QUICK='' OUT='' ARCH='' BUILD_ONLY=''
 ONLY=package,suite,further,sanitizer,benchmark
 while (($#)); do
   case $1 in
-    --quick) QUICK=1 TOTAL=200 ;;
+    --quick) QUICK=1 TOTAL=270 ONLY=package,suite,sanitizer,benchmark ;;
     --trial) TRIAL=1 ;;
     --build-only) BUILD_ONLY=1 ;;
     --out | --seconds | --package | --python | --arch | --only)
@@ -192,7 +192,7 @@ if [ -z "$TRIAL" ]; then
 fi
 section machine 30 "$OUT/machine.txt" machine
 # Limits of the first sections leave the benchmark half of the time; what they don't use is the benchmark's too.
-if [ -n "$QUICK" ]; then suite_s=40 further_s=1 sanitizer_s=30; else suite_s=110 further_s=35 sanitizer_s=50; fi
+if [ -n "$QUICK" ]; then suite_s=40 further_s=10 sanitizer_s=25; else suite_s=110 further_s=35 sanitizer_s=50; fi
 # Beyond the seconds in which new work begins: what has begun, and the start of Python and JAX.
 ! wanted suite || section suite $((suite_s + 40)) "$OUT/tests.log" suite "$suite_s" "${SUITE[@]}"
 ! wanted further || section further $((further_s + 25)) "$OUT/tests.log" suite "$further_s" "${FURTHER[@]}"
