@@ -18,7 +18,7 @@ import numpy as np
 import torch
 import torch_ops
 from device_plan import ARITHMETICS, Task
-from device_worker import QUEUED, check_result, first_line, of_one_call, tell
+from device_worker import LONGEST, QUEUED, check_result, first_line, of_one_call, tell
 from timing import measure
 from verification import VerificationError
 
@@ -74,7 +74,8 @@ def measured(task: Task, device: str, budget: float) -> dict:
             check_result(task, operands, calls[0].result(calls[0].run()), integers, "torch")
         run = program([call.run for call in calls], device)
         wait = (lambda _: torch.cuda.synchronize()) if device == "cuda" else (lambda _: None)
-        seconds = measure({"torch": run}, budget, shortest=min(QUEUED, budget), wait=wait)["torch"]
+        turns = measure({"torch": run}, budget, shortest=min(QUEUED, budget), most=LONGEST, wait=wait)
+        seconds = turns["torch"]
     except torch_ops.UnsupportedError as reason:
         return {**entry, "unsupported": {"torch": str(reason)}}
     except VerificationError as error:

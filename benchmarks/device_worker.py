@@ -8,6 +8,7 @@ from device_plan import Task
 from problems import Conv
 from verification import verify
 
+LONGEST = 1.0  # seconds of samples of a function, however few they are
 QUEUED = 0.01  # seconds of work that are queued before a wait
 _MOST_PRODUCTS = 2_000_000  # of a verification, in float64 on one of the host's cores
 # How far off a product may be, relative to it: TF32 keeps 10 bits of a factor, and 13 may be cut off.

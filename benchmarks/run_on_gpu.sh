@@ -100,6 +100,7 @@ machine() {
   uname -a
   git log -1 --format='commit %H of %cI' 2> /dev/null
   git status --short 2> /dev/null | head -n 20
+  echo "sources of the package $(sources_sum)"
   if command -v nvidia-smi > /dev/null; then
     nvidia-smi
     nvidia-smi -q | grep -E 'Product Name|Driver Version|CUDA Version|VBIOS|ECC Mode|Current  |Graphics  |SM  |Memory  |Max Clocks|Clocks$|Throttle|Slowdown|Power Limit|Temp' |
@@ -132,33 +133,33 @@ suite() {
   fi
 }
 
-# The three tools side by side: each is one process that waits for its own launches most of the time.
+# The three tools side by side: each is one process that waits for its own launches most of the time. Their
+# lines are told apart by the tool's name, and are in the log at once, also where the section is stopped.
 sanitizer() {
-  local seconds=$1 tool folder failed=0 options pids=()
+  local seconds=$1 tool failed=0 options pid pids=()
   if [ -n "$TRIAL" ]; then
     "$PYTHON" tests/device_shapes.py --cases 2 --arithmetics bfloat16
     return
   fi
   command -v compute-sanitizer > /dev/null || { echo "compute-sanitizer is not on this machine"; return 77; }
-  folder=$(mktemp -d)
   for tool in memcheck racecheck synccheck; do
     options=(--tool "$tool" --error-exitcode 9 --print-limit 20)
     # Every buffer is an allocation of its own, with a gap behind it, so that a step past its end is one.
     if [ "$tool" = memcheck ] && compute-sanitizer --help | grep -q -- --padding; then
       options+=(--padding 256)
     fi
-    JAX_CONVGRAD_TEST_DEVICE=cuda XLA_PYTHON_CLIENT_PREALLOCATE=false XLA_PYTHON_CLIENT_ALLOCATOR=platform \
-      compute-sanitizer "${options[@]}" "$PYTHON" tests/device_shapes.py --seconds "$seconds" \
-      > "$folder/$tool" 2>&1 &
+    (
+      export JAX_CONVGRAD_TEST_DEVICE=cuda XLA_PYTHON_CLIENT_PREALLOCATE=false
+      export XLA_PYTHON_CLIENT_ALLOCATOR=platform
+      compute-sanitizer "${options[@]}" "$PYTHON" tests/device_shapes.py --seconds "$seconds" 2>&1 |
+        sed -u "s/^/$tool: /"
+      exit "${PIPESTATUS[0]}"
+    ) &
     pids+=($!)
   done
-  for tool in memcheck racecheck synccheck; do
-    wait "${pids[0]}" || { failed=1; echo "$tool: FAILED"; }
-    pids=("${pids[@]:1}")
-    echo "--- $tool"
-    cat "$folder/$tool"
+  for pid in "${pids[@]}"; do
+    wait "$pid" || failed=1
   done
-  rm -r "$folder"
   ((failed)) && echo "compute-sanitizer: FAILED" || echo "compute-sanitizer: nothing found by three tools"
   return "$failed"
 }
@@ -184,8 +185,8 @@ mkdir -p "$OUT"
 rm -f "$OUT"/{machine.txt,build.log,tests.log,sanitizer.log,benchmark.log}
 sections_begin "$TOTAL" "$OUT/sections.txt"
 if [ -z "$TRIAL" ]; then
-  export PYTHONPATH=$PWD/$PACKAGE${PYTHONPATH:+:$PYTHONPATH}
-  [[ $PACKAGE != /* ]] || PYTHONPATH=$PACKAGE
+  [[ $PACKAGE == /* ]] || PACKAGE=$PWD/$PACKAGE
+  export PYTHONPATH=$PACKAGE${PYTHONPATH:+:$PYTHONPATH}
   # Without a CUDA device JAX is to fail, not to take the CPU.
   export JAX_PLATFORMS=cuda,cpu
   ! wanted package || section package 240 "$OUT/build.log" package

@@ -124,6 +124,78 @@ def test_a_package_of_other_sources_is_not_used(tmp_path):
     assert f"no nvcc, and {tmp_path} is not of these sources" in done.stdout
 
 
+@pytest.fixture
+def machine_with_a_gpu(tmp_path):
+    """Runs the script where GPU, compiler, sanitizer and Python are made up; what they are told is noted."""
+    tools = tmp_path / "tools"
+    tools.mkdir()
+
+    def put(name, text):
+        (tools / name).write_text("#!/bin/bash\n" + text)
+        (tools / name).chmod(0o755)
+
+    put("nvidia-smi", 'case "$*" in *=name*) echo "NVIDIA H100 80GB HBM3" ;; *compute_cap*) echo 9.0 ;; esac')
+    put("nvcc", "echo 'release 13.0, made up'")
+    put(
+        "compute-sanitizer",
+        '[ "$1" != --help ] || { echo "  --padding arg"; exit; }\n'
+        'echo "$1 $2 ${*: -3}"\necho "sanitizer $*" >> "$TOLD"\n[ "$2" != "$BROKEN" ] || exit 9',
+    )
+    put(
+        "python",
+        'echo "$JAX_CONVGRAD_TEST_DEVICE|$JAX_PLATFORMS|$PYTHONPATH| $*" >> "$TOLD"\n'
+        'case "$*" in *"pip install"*) folder=$(sed "s/.*--target \\([^ ]*\\).*/\\1/" <<< "$*")\n'
+        'mkdir -p "$folder/jax_convgrad"; echo made up > "$folder/jax_convgrad/_cuda.abi3.so" ;; esac\n'
+        'echo "python is done"',
+    )
+
+    def run(*arguments, **environment):
+        return run_script(
+            "--python", str(tools / "python"), "--package", str(tmp_path / "package"),
+            "--out", str(tmp_path / "out"), *arguments,
+            PATH=f"{tools}:{os.environ['PATH']}", TOLD=str(tmp_path / "told"), PYTHONPATH="",
+            **{"BROKEN": "", **environment},
+        )  # fmt: skip
+
+    return run
+
+
+def test_what_a_gpu_s_run_starts(tmp_path, machine_with_a_gpu):
+    done = machine_with_a_gpu()
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = [line.split()[:2] for line in (tmp_path / "out" / "sections.txt").read_text().splitlines()]
+    names = ("package", "machine", "suite", "further", "sanitizer", "benchmark")
+    assert rows == [[name, "ok"] for name in names]
+    told = (tmp_path / "told").read_text().splitlines()
+    (build,) = (line for line in told if "pip install" in line)
+    assert "CMAKE_CUDA_ARCHITECTURES=90a-real" in build and "JAX_CONVGRAD_CUDA=ON" in build
+    suite, further = (line for line in told if "-m pytest" in line)
+    package = f"cuda|cuda,cpu|{tmp_path / 'package'}| "
+    assert suite.startswith(package + "-P -m pytest") and "tests/test_gradients.py" in suite
+    assert further.startswith(package) and "tests/test_pooling.py" in further
+    tools = [line.split()[2] for line in told if line.startswith("sanitizer --tool")]
+    assert sorted(tools) == ["memcheck", "racecheck", "synccheck"]
+    assert sum("--padding" in line for line in told) == 1
+    (benchmark,) = (line for line in told if "benchmarks/run.py" in line)
+    assert f"|cuda,cpu|{tmp_path / 'package'}| benchmarks/run.py --platform cuda --seconds 4" in benchmark
+    assert "nothing found by three tools" in (tmp_path / "out" / "sanitizer.log").read_text()
+
+
+def test_a_built_package_is_used_again_and_a_finding_fails_the_run(tmp_path, machine_with_a_gpu):
+    assert machine_with_a_gpu("--build-only").returncode == 0
+    done = machine_with_a_gpu("--quick", "--only", "package,sanitizer,benchmark", BROKEN="racecheck")
+    assert done.returncode == 1
+    lines = (tmp_path / "out" / "sections.txt").read_text().splitlines()
+    assert [line.split()[:2] for line in lines] == [
+        ["package", "ok"], ["machine", "ok"], ["sanitizer", "FAILED"], ["benchmark", "ok"],
+    ]  # fmt: skip
+    assert "built before from the same sources" in lines[0]
+    told = (tmp_path / "told").read_text()
+    assert told.count("pip install") == 1 and "--quick" in told and "-m pytest" not in told
+    log = (tmp_path / "out" / "sanitizer.log").read_text()
+    assert "racecheck: --tool racecheck" in log and log.endswith("compute-sanitizer: FAILED\n")
+
+
 def test_a_trial(tmp_path):
     done = run_script(
         "--trial", "--python", sys.executable, "--out", str(tmp_path), "--seconds", "270",
