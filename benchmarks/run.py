@@ -216,7 +216,7 @@ def measure(args) -> dict:
 
 
 def main() -> None:
-    platform = argparse.ArgumentParser(add_help=False)
+    platform = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     platform.add_argument("--platform", choices=("cpu", "cuda"), default="cpu")
     chosen, rest = platform.parse_known_args()
     if chosen.platform == "cuda":

@@ -134,6 +134,26 @@ def test_a_wrong_result_and_one_that_no_sample_sees_are_noticed():
         device_jax.check(task, {"ours": lambda sets: [result + 1 for result in right(sets)]})
 
 
+@pytest.mark.parametrize("task", tasks(["bf16"]), ids=lambda task: task.key)
+def test_each_call_waits_for_the_one_ahead(task):
+    """Before XLA optimises: every call but the first reads what a barrier with the last result gives."""
+    shapes = {
+        name: jax.ShapeDtypeStruct(task.problem.shapes()[name], task.dtype)
+        for name in device_jax.operands_of(task)
+    }
+    run = device_jax.calls_of(task, "ours")
+    jaxpr = jax.make_jaxpr(run)([shapes] * 3).jaxpr
+    barriers = [equation for equation in jaxpr.eqns if equation.primitive.name == "optimization_barrier"]
+    assert len(barriers) == 2
+    used = {
+        var for equation in jaxpr.eqns for var in equation.invars if isinstance(var, type(jaxpr.invars[0]))
+    }
+    used |= set(jaxpr.outvars)
+    for barrier in barriers:
+        assert len(barrier.outvars) == len(shapes) + len(task.op.split("+"))
+        assert set(barrier.outvars) <= used
+
+
 def test_times_are_of_one_call():
     task = tasks(["tf32"])[0]
     assert task.copies == 3
