@@ -2,12 +2,14 @@
 
 With JAX_CONVGRAD_TEST_DEVICE=cuda the backends are the CUDA kernels on a real device instead, and only tests
 that take `backend`, or are marked `cuda_device`, run. A device or module that is missing then is a failure.
+JAX_CONVGRAD_TEST_SECONDS bounds a run: tests that would begin later are skipped, and pytest counts them.
 """
 
 import importlib.util
 import os
 import re
 import sys
+import time
 from functools import cache
 from pathlib import Path
 
@@ -168,6 +170,15 @@ def backend(request):
 @pytest.fixture(autouse=True)
 def _right_backend(request):
     install(request.getfixturevalue("backend") if "backend" in request.fixturenames else "cpu")
+
+
+_LAST_START = time.monotonic() + float(os.environ.get("JAX_CONVGRAD_TEST_SECONDS", "inf"))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup():
+    if time.monotonic() > _LAST_START:
+        pytest.skip(f"left out: {os.environ['JAX_CONVGRAD_TEST_SECONDS']} seconds are over")
 
 
 # A kernel that faults takes its process' CUDA context with it, and every later test there would fail.
