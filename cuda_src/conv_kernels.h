@@ -3,26 +3,28 @@
 
 #include <cuda_runtime.h>
 
+#include "ffi_src/epilogue.h"
 #include "ffi_src/problem.h"
 
 namespace convgrad::cuda {
 
-cudaError_t direct_fprop(const ConvProblem&, const void* x, const void* w, void* y, cudaStream_t);
+cudaError_t direct_fprop(const ConvProblem&, const void* x, const void* w, Epilogue, void* y, cudaStream_t);
 cudaError_t direct_dgrad(const ConvProblem&, const void* dy, const void* w, void* dx, cudaStream_t);
 cudaError_t direct_wgrad(const ConvProblem&, const void* x, const void* dy, void* dw, cudaStream_t);
 
-cudaError_t tiled_fprop(const ConvProblem&, const void* x, const void* w, void* y, cudaStream_t);
+cudaError_t tiled_fprop(const ConvProblem&, const void* x, const void* w, Epilogue, void* y, cudaStream_t);
 cudaError_t tiled_dgrad(const ConvProblem&, const void* dy, const void* w, void* dx, cudaStream_t);
 cudaError_t tiled_wgrad(const ConvProblem&, const void* x, const void* dy, void* dw, void* workspace,
                         cudaStream_t);
 
-cudaError_t gemm_fprop(const ConvProblem&, bool tf32, const void* x, const void* w, void* y, cudaStream_t);
+cudaError_t gemm_fprop(const ConvProblem&, bool tf32, const void* x, const void* w, Epilogue, void* y,
+                       cudaStream_t);
 cudaError_t gemm_dgrad(const ConvProblem&, bool tf32, const void* dy, const void* w, void* dx, cudaStream_t);
 cudaError_t gemm_wgrad(const ConvProblem&, bool tf32, const void* x, const void* dy, void* dw,
                        void* workspace, cudaStream_t);
 
 // Where grouped_serves() the problem.
-cudaError_t grouped_fprop(const ConvProblem&, const void* x, const void* w, void* y, cudaStream_t);
+cudaError_t grouped_fprop(const ConvProblem&, const void* x, const void* w, Epilogue, void* y, cudaStream_t);
 cudaError_t grouped_dgrad(const ConvProblem&, const void* dy, const void* w, void* dx, cudaStream_t);
 cudaError_t grouped_wgrad(const ConvProblem&, const void* x, const void* dy, void* dw, void* workspace,
                           cudaStream_t);

@@ -16,17 +16,17 @@ int capability() {
 
 }  // namespace
 
-cudaError_t fprop(const ConvProblem& p, Request request, const void* x, const void* w, void* y,
-                  cudaStream_t stream) {
+cudaError_t fprop(const ConvProblem& p, Request request, const void* x, const void* w, Epilogue epilogue,
+                  void* y, cudaStream_t stream) {
   switch (choose_kernel(p, ConvOp::kFprop, request.kernel, capability())) {
     case ConvKernel::kGemm:
-      return gemm_fprop(p, request.tf32, x, w, y, stream);
+      return gemm_fprop(p, request.tf32, x, w, epilogue, y, stream);
     case ConvKernel::kGrouped:
-      return grouped_fprop(p, x, w, y, stream);
+      return grouped_fprop(p, x, w, epilogue, y, stream);
     case ConvKernel::kTiled:
-      return tiled_fprop(p, x, w, y, stream);
+      return tiled_fprop(p, x, w, epilogue, y, stream);
     default:
-      return direct_fprop(p, x, w, y, stream);
+      return direct_fprop(p, x, w, epilogue, y, stream);
   }
 }
 

@@ -11,11 +11,12 @@
 
 #include "cuda_src/plan.h"
 #include "cuda_src/pool_plan.h"
+#include "ffi_src/epilogue.h"
 #include "ffi_src/problem.h"
 
 namespace convgrad::cuda {
 
-cudaError_t fprop(const ConvProblem&, Request, const void* x, const void* w, void* y, cudaStream_t);
+cudaError_t fprop(const ConvProblem&, Request, const void* x, const void* w, Epilogue, void* y, cudaStream_t);
 cudaError_t dgrad(const ConvProblem&, Request, const void* dy, const void* w, void* dx, cudaStream_t);
 // `workspace` holds wgrad_workspace_bytes() bytes of partial sums; bgrad's likewise.
 cudaError_t wgrad(const ConvProblem&, Request, const void* x, const void* dy, void* dw, void* workspace,

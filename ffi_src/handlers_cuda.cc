@@ -22,10 +22,11 @@ PoolKernel pool_kernel_of(const Call& call) {
 }
 
 cudaError_t launch_fprop(const Call& call, cudaStream_t stream) {
-  call.expect(2, 2);
+  call.expect(call.operands() == 3 ? 3 : 2, 2);
   checked_workspace(call.result(1), 0);  // none is needed
   const ffi::AnyBuffer x = call.operand(0), w = call.operand(1), y = call.result(0);
-  return fprop(decode_conv(call.attributes, x, w, y), request_of(call), x.untyped_data(), w.untyped_data(),
+  const ConvProblem problem = decode_conv(call.attributes, x, w, y);
+  return fprop(problem, request_of(call), x.untyped_data(), w.untyped_data(), call.epilogue(problem),
                y.untyped_data(), stream);
 }
 
