@@ -1,9 +1,13 @@
 // The CUDA FFI handlers: decode -> launch on XLA's stream. Nothing here allocates or waits.
 #include "ffi_src/handlers_cuda.h"
 
+#include <atomic>
+#include <cstdint>
 #include <exception>
 #include <stdexcept>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "cuda_src/kernels.h"
 #include "ffi_src/call.h"
@@ -27,11 +31,11 @@ void* workspace_of(const Call& call, const ConvProblem& problem, ConvOp op, Requ
 }
 
 cudaError_t launch_fprop(const Call& call, cudaStream_t stream) {
-  call.expect(2, 2);
+  call.expect(call.operands() == 3 ? 3 : 2, 2);
   const ffi::AnyBuffer x = call.operand(0), w = call.operand(1), y = call.result(0);
   const ConvProblem problem = decode_conv(call.attributes, x, w, y);
   const Request request = request_of(call);
-  return fprop(problem, request, x.untyped_data(), w.untyped_data(), y.untyped_data(),
+  return fprop(problem, request, x.untyped_data(), w.untyped_data(), call.epilogue(problem), y.untyped_data(),
                workspace_of(call, problem, ConvOp::kFprop, request), stream);
 }
 
@@ -104,6 +108,9 @@ cudaError_t launch_avg_pool_grad(const Call& call, cudaStream_t stream) {
                        dx.untyped_data(), stream);
 }
 
+// How many calls have reached a handler.
+std::atomic<int64_t> calls = 0;
+
 // The handler of one op. What does not fit becomes the call's error; nothing leaves as an exception.
 // A call always launches the same kernels, so that XLA may record it in a command buffer.
 template <cudaError_t (*kLaunch)(const Call&, cudaStream_t)>
@@ -116,6 +123,7 @@ XLA_FFI_Error* handler(XLA_FFI_CallFrame* frame) {
                            .To(
                                [](cudaStream_t stream, ffi::Dictionary attributes,
                                   ffi::RemainingArgs operands, ffi::RemainingRets results) -> ffi::Error {
+                                 calls.fetch_add(1, std::memory_order_relaxed);
                                  try {
                                    const cudaError_t error =
                                        kLaunch(Call(attributes, operands, results), stream);
@@ -135,16 +143,29 @@ XLA_FFI_Error* handler(XLA_FFI_CallFrame* frame) {
 
 }  // namespace
 
+const std::vector<std::pair<std::string, ConvKernel>>& kernels() {
+  static const std::vector<std::pair<std::string, ConvKernel>> named = {
+      {"direct", ConvKernel::kDirect},
+      {"tiled", ConvKernel::kTiled},
+      {"grouped", ConvKernel::kGrouped},
+      {"gemm", ConvKernel::kGemm},
+      {"few_channels", ConvKernel::kFewChannels},
+      {"wgmma", ConvKernel::kWgmma},
+  };
+  return named;
+}
+
 ConvKernel kernel_named(std::string_view name) {
   if (name == "auto") return ConvKernel::kAuto;
-  if (name == "direct") return ConvKernel::kDirect;
-  if (name == "tiled") return ConvKernel::kTiled;
-  if (name == "grouped") return ConvKernel::kGrouped;
-  if (name == "gemm") return ConvKernel::kGemm;
-  if (name == "wgmma") return ConvKernel::kWgmma;
-  throw InvalidArgument("jax_convgrad: kernel is \"" + std::string(name) +
-                        "\", CUDA has \"auto\", \"direct\", \"tiled\", \"grouped\", \"gemm\" and \"wgmma\"");
+  std::string known = "\"auto\"";
+  for (const auto& [kernel_name, kernel] : kernels()) {
+    if (name == kernel_name) return kernel;
+    known += ", \"" + kernel_name + "\"";
+  }
+  throw InvalidArgument("jax_convgrad: kernel is \"" + std::string(name) + "\", CUDA has " + known);
 }
+
+int64_t handler_calls() { return calls.load(std::memory_order_relaxed); }
 
 std::map<std::string, XLA_FFI_Handler*> handlers() {
   return {

@@ -23,4 +23,14 @@ NB_MODULE(CONVGRAD_MODULE, module) {
         return cuda::conv_workspace_bytes(problem, op_named(op), {cuda::kernel_named(kernel), tf32});
       },
       [](const BiasProblem& problem) { return cuda::bgrad_workspace_bytes(problem); });
+  module.def(
+      "kernels",
+      [] {
+        std::vector<std::string> names;
+        for (const auto& [name, kernel] : cuda::kernels()) names.push_back(name);
+        return names;
+      },
+      "The convolution kernels that a call can ask for by name, beside \"auto\".");
+  module.def("handler_calls", &cuda::handler_calls,
+             "How many calls have reached a handler: a CUDA graph that is replayed makes none.");
 }

@@ -2,6 +2,7 @@
 
 import functools
 
+import conv_cases
 import jax
 import numpy as np
 import pytest
@@ -49,6 +50,31 @@ def test_sums(backend, case, op, dtype):
     actual = jax.jit(functools.partial(OPS[op], case))(*case.arrays(dtype))
     bound = sum_bound(dtype, case.sum_lengths[op], magnitude[op], exact[op])
     assert_within(actual, exact[op], bound, op)
+
+
+@WGMMA
+@pytest.mark.parametrize("case", conv_cases.CASES, ids=lambda case: case.name)
+def test_the_suites_problems(backend, case):
+    """Every problem of the suite, with channels by the chunk, in the ops that the kernel takes."""
+    case = case.widened(8)
+    exact, magnitude = exact_conv(case, "bfloat16")
+    served = []
+    for name, op in OPS.items():
+        if case.batch_groups > 1 and name != "y":
+            continue  # the gradient kernels by themselves have no batch groups
+        try:
+            actual = jax.jit(functools.partial(op, case))(*case.arrays("bfloat16"))
+        except ValueError as refused:
+            assert 'the kernel "wgmma" serves' in str(refused)
+            continue
+        served.append(name)
+        bound = sum_bound("bfloat16", case.sum_lengths[name], magnitude[name], exact[name])
+        assert_within(actual, exact[name], bound, name)
+    dense = case.groups == case.batch_groups == 1
+    undilated = all(axis.input_dilation == 1 for axis in case.axes)
+    if dense:
+        assert {"y"} <= set(served)
+        assert ("dw" in served) == undilated
 
 
 @WGMMA
