@@ -124,7 +124,7 @@ struct FewChannelsFilter {
 };
 
 template <Math kMath, int kColumns, bool kPaired, bool kWide>
-__global__ void __launch_bounds__(kFewChannelsWarps * 32)
+__global__ void __launch_bounds__(kFewChannelsWarps * 32, 1)
     few_channels_filter_kernel(FewChannelsProblem p, FewChannelsFilterWork work, int windows_at,
                                const typename MathTypes<kMath>::Stored* x,
                                const typename MathTypes<kMath>::Stored* dy,
