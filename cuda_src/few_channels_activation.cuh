@@ -11,6 +11,7 @@
 #pragma once
 
 #include "cuda_src/conv_kernels.h"
+#include "cuda_src/few_channels_activation_fma.cuh"
 #include "cuda_src/few_channels_activation_sums.cuh"
 #include "cuda_src/gemm_pipeline.cuh"
 #include "cuda_src/launch.cuh"
@@ -21,7 +22,7 @@ namespace convgrad::cuda {
 
 // What a launch of the activations' kernel has beside the problem.
 struct FewChannelsWork {
-  bool transposed;   // the filter is stored as [r, k, c], its taps flipped
+  bool transposed;  // the filter is stored as [r, k, c], its taps flipped
   int block_tiles;
   int column_tiles;
   int filter_numbers, slots;  // in shared memory
@@ -45,8 +46,8 @@ struct FewChannelsActivation {
 
     const int first_column = static_cast<int>(blockIdx.x) % work.column_tiles * kColumns;
     const int64_t first_tile = static_cast<int64_t>(blockIdx.x) / work.column_tiles * work.block_tiles;
-    const int tiles = static_cast<int>(
-        first_tile + work.block_tiles < p.tiles ? work.block_tiles : p.tiles - first_tile);
+    const int tiles =
+        static_cast<int>(first_tile + work.block_tiles < p.tiles ? work.block_tiles : p.tiles - first_tile);
 
     FewChannelsSum<kMath, kColumns, kPaired> sum;
     sum.prepare(p, tables, filter, [&](int depth, int column) {
@@ -59,9 +60,7 @@ struct FewChannelsActivation {
     int next = static_cast<int>(first_tile), tile = next;
     run_pipeline<kStages>(
         tiles,
-        [&](int stage) {
-          copy_patch(p, FewChannelsTile(p, next++), x, patches + stage * patch_numbers);
-        },
+        [&](int stage) { copy_patch(p, FewChannelsTile(p, next++), x, patches + stage * patch_numbers); },
         [&](int stage) {
           find_rows(p, FewChannelsTile(p, tile++), rows);
           sum.multiply_add(p, patches + stage * patch_numbers, tables, filter);
@@ -112,9 +111,9 @@ cudaError_t launch_few_channels_activation(const ConvProblem& problem, bool tran
   work.column_tiles = static_cast<int>(tiles_over(p.out_channels, kColumns));
   work.slots = static_cast<int>(tiles_over(p.octets, 2)) * 16;
   work.filter_numbers = work.slots * kColumns;
-  const size_t shared_bytes =
-      sizeof(Stored) * (work.filter_numbers + Kernel::kStages * p.patch_numbers()) +
-      work.slots * (sizeof(PairPlace) / 2 + sizeof(int)) + Kernel::kPositions * sizeof(int64_t);
+  const size_t shared_bytes = sizeof(Stored) * (work.filter_numbers + Kernel::kStages * p.patch_numbers()) +
+                              work.slots * (sizeof(PairPlace) / 2 + sizeof(int)) +
+                              Kernel::kPositions * sizeof(int64_t);
   const int64_t blocks = tiles_over(p.tiles, work.block_tiles) * work.column_tiles;
   return launch_blocks(few_channels_activation_kernel<kMath, kColumns, kPaired, kWide>, blocks,
                        kFewChannelsThreads, shared_bytes, stream, p, work, static_cast<const Stored*>(x),

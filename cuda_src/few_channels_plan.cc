@@ -75,7 +75,8 @@ FewChannelsPlan with_tile(const ConvProblem& p, const int (&tile)[kAxes]) {
 int64_t shared_bytes(const ConvProblem& p, const FewChannelsPlan& plan, bool filter) {
   const int64_t size = bytes_of(p.dtype), columns = few_channels_columns(p);
   const int64_t patch = static_cast<int64_t>(plan.axis[0].extent) * plan.axis[1].extent * plan.pitch * size;
-  const int stages = few_channels_stages(p.dtype, filter), positions = few_channels_positions(p.dtype, filter);
+  const int stages = few_channels_stages(p.dtype, filter),
+            positions = few_channels_positions(p.dtype, filter);
   if (filter) return stages * (patch + positions * columns * size);
   const int64_t slots = tiles_over(plan.octets, 2) * 16;
   return stages * patch + slots * (columns * size + 2 * sizeof(int32_t)) + positions * sizeof(int64_t);
@@ -123,8 +124,7 @@ int few_channels_block_tiles(const ConvProblem& p, const FewChannelsPlan& plan) 
   // Blocks enough for a large device a few times over; in a block, tiles enough to make little of its filter.
   constexpr int64_t kBlocks = 1024, kMostTiles = 16;
   const int64_t columns = tiles_over(p.out_channels, few_channels_columns(p));
-  return static_cast<int>(
-      std::min(std::max<int64_t>(plan.tiles * columns / kBlocks, 1), kMostTiles));
+  return static_cast<int>(std::min(std::max<int64_t>(plan.tiles * columns / kBlocks, 1), kMostTiles));
 }
 
 FewChannelsSplit few_channels_filter_split(const ConvProblem& p) {
@@ -138,8 +138,8 @@ FewChannelsSplit few_channels_filter_split(const ConvProblem& p) {
   const int64_t activations =
       p.batch * (p.inputs() * p.in_channels + p.outputs() * p.out_channels) * bytes_of(p.dtype);
   const int64_t columns = tiles_over(p.out_channels, few_channels_columns(p));
-  const int64_t wanted = std::max(tiles_over(p.batch * p.outputs(), kTerms),
-                                  tiles_over(kBlocks, std::max<int64_t>(columns, 1)));
+  const int64_t wanted =
+      std::max(tiles_over(p.batch * p.outputs(), kTerms), tiles_over(kBlocks, std::max<int64_t>(columns, 1)));
   const int64_t most =
       std::min<int64_t>(plan.tiles / 2, activations / 20 / std::max<int64_t>(partial_bytes, 1));
   const int64_t parts = std::max<int64_t>(std::min(wanted, most), 1);

@@ -82,8 +82,9 @@ ConvKernel choose_kernel(const ConvProblem& problem, ConvOp op, ConvKernel reque
     // A layer's dgrad by this name is whichever kernel "auto" takes, where its other ops are served.
     if (capability < 8 || op != ConvOp::kDgrad || !few_channels_serves(p, false))
       throw std::invalid_argument(
-          std::string("jax_convgrad: the kernel \"few_channels\" serves devices of compute capability 8.0 and "
-                      "up, and ") +
+          std::string(
+              "jax_convgrad: the kernel \"few_channels\" serves devices of compute capability 8.0 and "
+              "up, and ") +
           kFewChannelsServes);
     requested = ConvKernel::kAuto;
   }

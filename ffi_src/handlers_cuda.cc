@@ -135,8 +135,9 @@ ConvKernel kernel_named(std::string_view name) {
   if (name == "grouped") return ConvKernel::kGrouped;
   if (name == "gemm") return ConvKernel::kGemm;
   if (name == "few_channels") return ConvKernel::kFewChannels;
-  throw InvalidArgument("jax_convgrad: kernel is \"" + std::string(name) +
-                        "\", CUDA has \"auto\", \"direct\", \"tiled\", \"grouped\", \"gemm\" and \"few_channels\"");
+  throw InvalidArgument(
+      "jax_convgrad: kernel is \"" + std::string(name) +
+      "\", CUDA has \"auto\", \"direct\", \"tiled\", \"grouped\", \"gemm\" and \"few_channels\"");
 }
 
 std::map<std::string, XLA_FFI_Handler*> handlers() {

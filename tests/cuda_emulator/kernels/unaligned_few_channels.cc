@@ -24,7 +24,8 @@ class Numbers {
     for (int64_t b = 0; b < bytes_; ++b) {
       state = state * 1664525 + 1013904223;
       // Finite, and about as large as one.
-      first_[b] = static_cast<unsigned char>(b % size == size - 1 ? 0x3e | (state >> 24 & 0x80) : state >> 24);
+      first_[b] =
+          static_cast<unsigned char>(b % size == size - 1 ? 0x3e | (state >> 24 & 0x80) : state >> 24);
     }
   }
   Numbers(const Numbers&) = delete;
