@@ -11,6 +11,7 @@
 #pragma once
 
 #include "cuda_src/conv_kernels.h"
+#include "cuda_src/few_channels_activation_fma.cuh"
 #include "cuda_src/few_channels_activation_sums.cuh"
 #include "cuda_src/gemm_pipeline.cuh"
 #include "cuda_src/launch.cuh"
@@ -31,6 +32,7 @@ template <Math kMath, int kColumns, bool kPaired, bool kWide>
 struct FewChannelsActivation {
   using Stored = typename MathTypes<kMath>::Stored;
   static constexpr int kStages = few_channels_stages(kStoredDType<Stored>, false);
+  static constexpr int kPositions = few_channels_positions(kStoredDType<Stored>, false);
 
   __device__ static void run(const FewChannelsProblem& p, const FewChannelsWork& work, const Stored* x,
                              const Stored* w, const Epilogue& epilogue, Stored* y) {
@@ -40,6 +42,7 @@ struct FewChannelsActivation {
     const int patch_numbers = static_cast<int>(p.patch_numbers());
     tables.place = reinterpret_cast<PairPlace*>(patches + kStages * patch_numbers);
     tables.depth = reinterpret_cast<int*>(tables.place + work.slots / 2);
+    int64_t* rows = reinterpret_cast<int64_t*>(tables.depth + work.slots);
 
     const int first_column = static_cast<int>(blockIdx.x) % work.column_tiles * kColumns;
     const int64_t first_tile = static_cast<int64_t>(blockIdx.x) / work.column_tiles * work.block_tiles;
@@ -59,18 +62,27 @@ struct FewChannelsActivation {
         tiles,
         [&](int stage) { copy_patch(p, FewChannelsTile(p, next++), x, patches + stage * patch_numbers); },
         [&](int stage) {
+          find_rows(p, FewChannelsTile(p, tile++), rows);
           sum.multiply_add(p, patches + stage * patch_numbers, tables, filter);
-          const FewChannelsTile at(p, tile++);
-          const auto row_at = [&](int row) {
-            const int64_t position = at.position(p, row);
-            return position == kNone ? kNone : position * p.out_channels;
-          };
+          const auto row_at = [&](int row) { return rows[row]; };
           sum.store(
               GemmStore<Stored, kWide, decltype(row_at)>{y, row_at, first_column, p.out_channels, epilogue});
         });
   }
 
  private:
+  // Where in y the rows of a tile are, or kNone: each warp finds those that it stores.
+  __device__ static void find_rows(const FewChannelsProblem& p, const FewChannelsTile& tile, int64_t* rows) {
+    constexpr int kWarpRows = kPositions / (kFewChannelsThreads / 32);
+    const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
+#pragma unroll
+    for (int row = warp * kWarpRows + lane; row < (warp + 1) * kWarpRows; row += 32) {
+      const int64_t position = tile.position(p, row);
+      rows[row] = position == kNone ? kNone : position * p.out_channels;
+    }
+    __syncwarp();
+  }
+
   __device__ static int64_t filter_at(const FewChannelsProblem& p, const FewChannelsWork& work, int depth,
                                       int k) {
     if (!work.transposed) return static_cast<int64_t>(depth) * p.out_channels + k;
@@ -101,7 +113,8 @@ cudaError_t launch_few_channels_activation(const ConvProblem& problem, bool tran
   work.slots = static_cast<int>(tiles_over(p.octets, 2)) * 16;
   work.filter_numbers = work.slots * kColumns;
   const size_t shared_bytes = sizeof(Stored) * (work.filter_numbers + Kernel::kStages * p.patch_numbers()) +
-                              work.slots * (sizeof(PairPlace) / 2 + sizeof(int));
+                              work.slots * (sizeof(PairPlace) / 2 + sizeof(int)) +
+                              Kernel::kPositions * sizeof(int64_t);
   const int64_t blocks = tiles_over(p.tiles, work.block_tiles) * work.column_tiles;
   return launch_blocks(few_channels_activation_kernel<kMath, kColumns, kPaired, kWide>, blocks,
                        kFewChannelsThreads, shared_bytes, stream, p, work, static_cast<const Stored*>(x),

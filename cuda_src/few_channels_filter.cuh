@@ -10,6 +10,7 @@
 #pragma once
 
 #include "cuda_src/conv_kernels.h"
+#include "cuda_src/few_channels_filter_fma.cuh"
 #include "cuda_src/few_channels_filter_sums.cuh"
 #include "cuda_src/gemm_pipeline.cuh"
 #include "cuda_src/launch.cuh"
@@ -126,7 +127,7 @@ struct FewChannelsFilter {
 };
 
 template <Math kMath, int kColumns, bool kPaired, bool kWide>
-__global__ void __launch_bounds__(kFewChannelsWarps * 32)
+__global__ void __launch_bounds__(kFewChannelsWarps * 32, 1)
     few_channels_filter_kernel(FewChannelsProblem p, FewChannelsFilterWork work, int windows_at,
                                const typename MathTypes<kMath>::Stored* x,
                                const typename MathTypes<kMath>::Stored* dy,

@@ -75,10 +75,11 @@ FewChannelsPlan with_tile(const ConvProblem& p, const int (&tile)[kAxes]) {
 int64_t shared_bytes(const ConvProblem& p, const FewChannelsPlan& plan, bool filter) {
   const int64_t size = bytes_of(p.dtype), columns = few_channels_columns(p);
   const int64_t patch = static_cast<int64_t>(plan.axis[0].extent) * plan.axis[1].extent * plan.pitch * size;
-  const int stages = few_channels_stages(p.dtype, filter);
-  if (filter) return stages * (patch + few_channels_positions(p.dtype, true) * columns * size);
+  const int stages = few_channels_stages(p.dtype, filter),
+            positions = few_channels_positions(p.dtype, filter);
+  if (filter) return stages * (patch + positions * columns * size);
   const int64_t slots = tiles_over(plan.octets, 2) * 16;
-  return stages * patch + slots * (columns * size + 2 * sizeof(int32_t));
+  return stages * patch + slots * (columns * size + 2 * sizeof(int32_t)) + positions * sizeof(int64_t);
 }
 
 // The tile for which the least is read and written, or one of no positions where none fits.

@@ -22,6 +22,7 @@ RUNS = 5
 SIZES = {"cpu": (8, 20, 20, 24, 40), "emulated_cuda-grouped": (2, 9, 9, 16, 33)}
 if conftest.ON_DEVICE:
     SIZES = dict.fromkeys(conftest.BACKENDS, (8, 40, 40, 24, 40))
+SIZES[conftest.cuda_backend("few_channels")] = (2, 40, 40, 3, 33)
 EMULATED = (2, 9, 9, 17, 33)
 
 

@@ -29,6 +29,7 @@ def digests(backend, threads):
 
 
 @pytest.mark.small_groups
+@pytest.mark.few_channels
 def test_same_bits(backend):
     by_threads = {threads: digests(backend, threads) for threads in THREADS}
     if not ON_DEVICE:  # whose kernels no thread of the host splits: there it is runs in three processes

@@ -114,3 +114,31 @@ def test_cost(backend, op, math):
     assert stores["sectors"] * 32 <= 1.15 * stores["bytes"]
     if tensor_cores:
         assert 1 <= counted[tensor_cores] / DENSE.multiply_adds <= 1.15
+
+
+POINTWISE = pytest.mark.parametrize(
+    "backend", [cuda_backend(kernel) for kernel in ("gemm", "tiled", "direct")], indirect=True
+)
+
+
+@POINTWISE
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_pointwise_bits(backend, dtype):
+    """A pointwise layer is taken as one long row, and no sum is added up otherwise than over its images."""
+    images = C("images", (3, 7, 9, 16), (1, 1, 16, 24), order=NHWC)
+    x, w, dy = images.arrays(dtype)
+    # One more column, and it is no such layer any more.
+    padded = C("padded", (3, 7, 9, 16), (1, 1, 16, 24), 1, ((0, 0), (0, 1)), order=NHWC)
+    y, vjp = jax.vjp(lambda x, w: jc.conv_general_dilated(x, w, **images.lax_arguments), x, w)
+    other_y, other_vjp = jax.vjp(lambda x, w: jc.conv_general_dilated(x, w, **padded.lax_arguments), x, w)
+    np.testing.assert_array_equal(y, other_y[:, :, :-1])
+    other_dy = np.pad(dy, ((0, 0), (0, 0), (0, 1), (0, 0)))
+    np.testing.assert_array_equal(vjp(dy)[0], other_vjp(other_dy)[0])
+    # And in a row to begin with.
+    row = C("row", (1, 189, 16), (1, 16, 24), order=NWC)
+    as_row = jax.vjp(
+        lambda x, w: jc.conv_general_dilated(x, w, **row.lax_arguments), x.reshape(row.x), w.reshape(row.w)
+    )
+    np.testing.assert_array_equal(as_row[0].reshape(y.shape), y)
+    for ours, others in zip(vjp(dy), as_row[1](dy.reshape(row.y)), strict=True):
+        np.testing.assert_array_equal(ours, others.reshape(ours.shape))
