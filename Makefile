@@ -34,7 +34,7 @@ PY_STYLED  := jax_convgrad tests examples benchmarks
 
 .DEFAULT_GOAL := help
 .PHONY: help train test test-newest test-aarch64 test-sanitized emulator emulator-sanitized kernels kernels-sanitized \
-        lint cuda-compile benchmark instructions clean
+        lint cuda-compile sass benchmark instructions clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -116,6 +116,9 @@ cuda-compile: $(VENV)/installed-dev  ## how nvcc compiled the CUDA kernels: no w
 	@if [ -n "$(NVCC)" ]; then $(VENV)/bin/python tests/cuda_compiler/check.py; \
 	 else echo "cuda-compile: no nvcc on this machine, no CUDA kernel was compiled"; fi
 
+sass: $(VENV)/installed-dev  ## disassemble the CUDA kernels: tensor cores and asynchronous copies where they should be
+	$(VENV)/bin/python tests/cuda_compiler/sass.py
+
 $(VENV)/installed-examples: $(SOURCES) | $(VENV)/bin/python
 	$(VENV)/bin/python -m pip install $(INSTALL_FLAGS) '.[examples]'
 	@touch $@
@@ -126,7 +129,7 @@ export CXX
 $(VENV)/installed-dev: $(SOURCES) | $(VENV)/bin/python
 	$(VENV)/bin/python -m pip install cmake ninja 'nanobind>=2.9,<4'
 	CMAKE_EXECUTABLE="$$($(VENV)/bin/python -c 'import cmake; print(cmake.CMAKE_BIN_DIR)')/cmake" \
-	$(VENV)/bin/python -m pip install $(KEEP_REPORTS) $(INSTALL_FLAGS) '.[test,examples,lint]'
+	$(VENV)/bin/python -m pip install $(KEEP_REPORTS) $(INSTALL_FLAGS) '.[test,examples,lint,sass]'
 	@touch $@
 
 $(VENV)/bin/python:
