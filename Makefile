@@ -34,7 +34,7 @@ PY_STYLED  := jax_convgrad tests examples benchmarks
 
 .DEFAULT_GOAL := help
 .PHONY: help train test test-newest test-aarch64 test-sanitized emulator emulator-sanitized kernels kernels-sanitized \
-        lint cuda-compile sass benchmark instructions clean
+        lint cuda-compile cuda-table sass benchmark instructions clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -118,6 +118,9 @@ cuda-compile: $(VENV)/installed-dev  ## how nvcc compiled the CUDA kernels: no w
 
 sass: $(VENV)/installed-dev  ## disassemble the CUDA kernels: tensor cores and asynchronous copies where they should be
 	$(VENV)/bin/python tests/cuda_compiler/sass.py
+
+cuda-table: cuda-compile emulator  ## write docs/cuda_kernels.md: registers, shared memory and occupancy
+	$(VENV)/bin/python tests/cuda_compiler/table.py "$(shell $(NVCC) --version | sed -n 's/.*release \([0-9.]*\).*/\1/p')"
 
 $(VENV)/installed-examples: $(SOURCES) | $(VENV)/bin/python
 	$(VENV)/bin/python -m pip install $(INSTALL_FLAGS) '.[examples]'

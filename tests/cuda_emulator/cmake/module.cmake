@@ -15,7 +15,7 @@ set(ffi_sources decode.cc handlers_cuda.cc module_cuda.cc)
 list(TRANSFORM ffi_sources PREPEND "${root}/ffi_src/")
 
 nanobind_add_module(_cuda_emulated NB_STATIC NB_SUPPRESS_WARNINGS NOMINSIZE NOSTRIP
-                    ${ffi_sources} module/counters.cc)
+                    ${ffi_sources} module/counters.cc module/launches.cc)
 target_link_libraries(_cuda_emulated PRIVATE emulated_kernels)
 target_include_directories(_cuda_emulated SYSTEM PRIVATE "${ffi_headers}")
 # Both modules may be imported by one process, so they have different names.
