@@ -161,7 +161,6 @@ class Bias:
 
 
 Problem = Conv | Pool | Bias
-_REPEATED = 1_000_003
 KINDS: dict[str, type[Conv] | type[Pool] | type[Bias]] = {kind.kind: kind for kind in (Conv, Pool, Bias)}
 
 
@@ -171,20 +170,6 @@ def integer_operands(problem: Problem, dtype: np.dtype, seed: int = 0) -> dict[s
     return {
         name: rng.integers(-2, 3, shape, dtype=np.int8).astype(dtype)
         for name, shape in problem.shapes().items()
-    }
-
-
-def repeated_operands(problem: Problem, dtype: np.dtype, integers: bool, seed: int = 0) -> dict[str, np.ndarray]:
-    """Operands as of the two functions above and below, for arrays of gigabytes: a million numbers, repeated.
-
-    Their count is a prime, so that no axis of an array repeats with them.
-    """
-    rng = np.random.default_rng(seed)
-    few = rng.integers(-2, 3, _REPEATED) if integers else rng.standard_normal(_REPEATED, dtype=np.float32)
-    few = few.astype(dtype)
-    return {
-        name: np.resize(np.roll(few, number * 1009), shape)
-        for number, (name, shape) in enumerate(problem.shapes().items())
     }
 
 

@@ -4,6 +4,7 @@ python benchmarks/run.py                                          # the built-in
 python benchmarks/run.py --peers lax,torch --out results          # and PyTorch; a JSON file and pictures
 python benchmarks/run.py --layer "8x56x56x64, 3x3, 64, pad 1"     # a layer of your own
 python benchmarks/run.py --file my_layers.toml --ops dgrad,wgrad
+python benchmarks/run.py --platform cuda --help                   # on a GPU, with options of its own
 """
 
 from __future__ import annotations
@@ -215,7 +216,14 @@ def measure(args) -> dict:
 
 
 def main() -> None:
-    args = parse_arguments()
+    platform = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    platform.add_argument("--platform", choices=("cpu", "cuda"), default="cpu")
+    chosen, rest = platform.parse_known_args()
+    if chosen.platform == "cuda":
+        import device_run
+
+        return device_run.main(rest)
+    args = parse_arguments(rest)
     if "torch" in args.peers:
         import torch_block
 

@@ -21,6 +21,7 @@ def measure(
     budget: float,
     *,
     shortest: float = _SHORTEST_SAMPLE,
+    most: float = math.inf,
     wait: Callable[[object], object] = _return,
 ) -> dict[str, dict[str, float]]:
     """Seconds a call of each function, which returns only when its work is done, or else ``wait`` does.
@@ -33,6 +34,7 @@ def measure(
       budget: seconds of samples of each.
       shortest: seconds a sample should last. On a device calls are queued one behind the other, and the wait
         for the last one, as the queueing itself, is then nothing against it.
+      most: seconds of samples of each after which few of them do, where a call takes very long.
       wait: takes what the last call of a sample gave, and returns when that is computed.
 
     Returns:
@@ -52,7 +54,7 @@ def measure(
         open_names = [
             name
             for name in open_names[::-1]  # who goes first changes every round
-            if len(samples[name]) < _FEWEST_SAMPLES
+            if (len(samples[name]) < _FEWEST_SAMPLES and spent[name] < most)
             or (spent[name] < budget and len(samples[name]) < _MOST_SAMPLES)
         ]
     return {name: spread(times) for name, times in samples.items()}

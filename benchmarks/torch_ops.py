@@ -32,7 +32,7 @@ class Call:
 def calls(
     problem: Problem,
     op: str,
-    operands: dict[str, np.ndarray],
+    operands: dict[str, np.ndarray | torch.Tensor],
     dtype: torch.dtype | None = None,
     device: str = "cpu",
 ) -> dict[str, Call]:
@@ -41,18 +41,18 @@ def calls(
     Args:
       problem: the layer.
       op: one of its ops.
-      operands: x, w and dy in the benchmark's order.
+      operands: x, w and dy in the benchmark's order, of NumPy or already PyTorch's.
       dtype: what to convert them to, if anything.
       device: where to put them.
 
     Raises:
       UnsupportedError: uneven padding.
     """
-    tensors = {name: torch.from_numpy(array).to(device, dtype) for name, array in operands.items()}
+    tensors = {name: torch.as_tensor(array).to(device, dtype) for name, array in operands.items()}
     if isinstance(problem, Bias):
         # The sum over rows of a channels-last array, whatever one calls its dimensions.
         rows = tensors["dy"].reshape(-1, problem.dy_shape[-1])
-        return {"channels_last": Call(lambda: rows.sum(0), lambda db: db.cpu().numpy())}
+        return {"channels_last": Call(lambda: rows.sum(0), lambda db: db)}
     axes = len(problem.layer.taps)
     if any(low != high for low, high in problem.layer.pad):
         raise UnsupportedError("PyTorch pads evenly")
@@ -67,8 +67,8 @@ def _channels_first(tensor: torch.Tensor, memory: torch.memory_format) -> torch.
     return tensor.movedim(-1, 1).contiguous(memory_format=memory)
 
 
-def _channels_last_array(tensor: torch.Tensor) -> np.ndarray:
-    return tensor.movedim(1, -1).cpu().numpy()
+def _channels_last_array(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.movedim(1, -1)
 
 
 def _conv_call(problem: Conv, op: str, tensors: dict[str, torch.Tensor], memory) -> Call:
@@ -87,10 +87,10 @@ def _conv_call(problem: Conv, op: str, tensors: dict[str, torch.Tensor], memory)
     pad = [low for low, _ in layer.pad]
     steps = (list(layer.stride), pad, list(layer.dilation), layer.transposed, [0] * axes, layer.groups)
 
-    def w_array(dw: torch.Tensor) -> np.ndarray:
+    def w_array(dw: torch.Tensor) -> torch.Tensor:
         if layer.transposed:
-            return dw.flip(spatial).movedim((0, 1), (-2, -1)).cpu().numpy()
-        return dw.movedim((0, 1), (-1, -2)).cpu().numpy()
+            return dw.flip(spatial).movedim((0, 1), (-2, -1))
+        return dw.movedim((0, 1), (-1, -2))
 
     if op == "fprop":
         if layer.transposed:

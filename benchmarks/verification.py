@@ -43,7 +43,7 @@ def verify(
       problem: the layer.
       op: one of its ops.
       operands: x, w and dy.
-      result: one array, or (y, dx) of "fprop+dgrad".
+      result: one array, or (y, dx) of "fprop+dgrad"; of any library, on any device.
       exact: the operands are small integers, so that sums of products must be right to the last bit.
       what: who computed it, for the message.
       operands_eps: how far a product may be off since its factors were rounded first, relative to it.
@@ -54,19 +54,18 @@ def verify(
     """
     parts = zip(op.split("+"), result, strict=True) if "+" in op else [(op, result)]
     for part, array in parts:
-        array = np.asarray(array)
         shape = result_shape(problem, part)
         name = f"{what}, {part} of {problem.name} ({problem.text})"
-        if array.shape != shape:
-            raise VerificationError(f"{name}: the shape is {array.shape}, but should be {shape}")
+        if tuple(array.shape) != shape:
+            raise VerificationError(f"{name}: the shape is {tuple(array.shape)}, but should be {shape}")
         at = sample(shape, _samples_of(problem, part, most_products))
         sums, sums_of_abs, length = reference(problem, part, operands, at)
-        got = array[tuple(at.T)]
+        got = elements(array, at)
         if exact and not (isinstance(problem, Pool) and problem.reduction == "avg"):
             bound = np.zeros(len(at))
-            sums = sums.astype(array.dtype)  # integers past 2^8 or 2^11 are rounded once to a 16-bit type
+            sums = sums.astype(got.dtype)  # integers past 2^8 or 2^11 are rounded once to a 16-bit type
         else:
-            bound = rounding_bound(array.dtype, sums, sums_of_abs, length) + operands_eps * sums_of_abs
+            bound = rounding_bound(got.dtype, sums, sums_of_abs, length) + operands_eps * sums_of_abs
         error = np.abs(got.astype(np.float64) - sums.astype(np.float64))
         if not (error <= bound).all():  # NaN is not
             worst = int(np.argmax(np.where(np.isnan(error), np.inf, error - bound)))
@@ -74,6 +73,16 @@ def verify(
                 f"{name}: {np.sum(~(error <= bound))} of {len(at)} sampled elements are wrong; at "
                 f"{tuple(map(int, at[worst]))} {got[worst]} should be {sums[worst]} within {bound[worst]:.2g}"
             )
+
+
+def elements(array, at: np.ndarray) -> np.ndarray:
+    """These elements, [samples], of an array of NumPy's, JAX's or PyTorch's, which may stay on its device."""
+    picked = array[tuple(at.T)]
+    if not hasattr(picked, "detach"):
+        return np.asarray(picked)
+    import ml_dtypes  # noqa: F401 (by which NumPy knows PyTorch's bfloat16)
+
+    return picked.double().cpu().numpy().astype(str(picked.dtype).removeprefix("torch."))
 
 
 def result_shape(problem: Problem, op: str) -> tuple[int, ...]:
@@ -109,7 +118,7 @@ def reference(
     """The exact elements at these indices, the sums of their terms' magnitudes, and the number of terms."""
     match problem, op:
         case Bias(), "bgrad":
-            rows = operands["dy"].reshape(-1, operands["dy"].shape[-1])[:, at[:, 0]].astype(np.float64)
+            rows = np.stack([operands["dy"][..., k].reshape(-1) for k in at[:, 0]], 1).astype(np.float64)
             return rows.sum(0), np.abs(rows).sum(0), len(rows)
         case Conv(), "wgrad":
             return _wgrad(problem, operands, at)

@@ -1,5 +1,10 @@
 // fprop, dgrad and wgrad: the plan's kernel for the problem, launched.
+#include <algorithm>
+#include <cstdint>
+#include <stdexcept>
+
 #include "cuda_src/conv_kernels.h"
+#include "cuda_src/flatten.h"
 #include "cuda_src/kernels.h"
 
 namespace convgrad::cuda {
@@ -14,13 +19,32 @@ int capability() {
   return major;
 }
 
+bool aligned(const void* array) { return reinterpret_cast<uintptr_t>(array) % 16 == 0; }
+
+// The plan's choice for this device and these arrays.
+ConvKernel choose(const ConvProblem& p, ConvOp op, Request request, const void* a, const void* b,
+                  const void* result) {
+  const int device = capability();
+  const ConvKernel kernel = choose_kernel(p, op, request, device);
+  if (kernel != ConvKernel::kWgmma || (aligned(a) && aligned(b) && aligned(result))) return kernel;
+  if (request.kernel == ConvKernel::kWgmma)
+    throw std::invalid_argument(
+        "jax_convgrad: the kernel \"wgmma\" needs arrays that begin at multiples of 16 bytes");
+  return choose_kernel(p, op, request, std::min(device, 8));
+}
+
 }  // namespace
 
-cudaError_t fprop(const ConvProblem& p, Request request, const void* x, const void* w, void* y,
-                  cudaStream_t stream) {
-  switch (choose_kernel(p, ConvOp::kFprop, request.kernel, capability())) {
+cudaError_t fprop(const ConvProblem& problem, Request request, const void* x, const void* w, void* y,
+                  void* workspace, cudaStream_t stream) {
+  const ConvProblem p = flatten(problem);
+  switch (choose(p, ConvOp::kFprop, request, x, w, y)) {
+    case ConvKernel::kWgmma:
+      return wgmma_fprop(p, x, w, y, workspace, stream);
     case ConvKernel::kGemm:
       return gemm_fprop(p, request.tf32, x, w, y, stream);
+    case ConvKernel::kFewChannels:
+      return few_channels_fprop(p, request.tf32, x, w, y, stream);
     case ConvKernel::kGrouped:
       return grouped_fprop(p, x, w, y, stream);
     case ConvKernel::kTiled:
@@ -30,11 +54,16 @@ cudaError_t fprop(const ConvProblem& p, Request request, const void* x, const vo
   }
 }
 
-cudaError_t dgrad(const ConvProblem& p, Request request, const void* dy, const void* w, void* dx,
-                  cudaStream_t stream) {
-  switch (choose_kernel(p, ConvOp::kDgrad, request.kernel, capability())) {
+cudaError_t dgrad(const ConvProblem& problem, Request request, const void* dy, const void* w, void* dx,
+                  void* workspace, cudaStream_t stream) {
+  const ConvProblem p = flatten(problem);
+  switch (choose(p, ConvOp::kDgrad, request, dy, w, dx)) {
+    case ConvKernel::kWgmma:
+      return wgmma_dgrad(p, dy, w, dx, workspace, stream);
     case ConvKernel::kGemm:
       return gemm_dgrad(p, request.tf32, dy, w, dx, stream);
+    case ConvKernel::kFewChannels:
+      return few_channels_dgrad(p, request.tf32, dy, w, dx, stream);
     case ConvKernel::kGrouped:
       return grouped_dgrad(p, dy, w, dx, stream);
     case ConvKernel::kTiled:
@@ -44,11 +73,16 @@ cudaError_t dgrad(const ConvProblem& p, Request request, const void* dy, const v
   }
 }
 
-cudaError_t wgrad(const ConvProblem& p, Request request, const void* x, const void* dy, void* dw,
+cudaError_t wgrad(const ConvProblem& problem, Request request, const void* x, const void* dy, void* dw,
                   void* workspace, cudaStream_t stream) {
-  switch (choose_kernel(p, ConvOp::kWgrad, request.kernel, capability())) {
+  const ConvProblem p = flatten(problem);
+  switch (choose(p, ConvOp::kWgrad, request, x, dy, dw)) {
+    case ConvKernel::kWgmma:
+      return wgmma_wgrad(p, x, dy, dw, workspace, stream);
     case ConvKernel::kGemm:
       return gemm_wgrad(p, request.tf32, x, dy, dw, workspace, stream);
+    case ConvKernel::kFewChannels:
+      return few_channels_wgrad(p, request.tf32, x, dy, dw, workspace, stream);
     case ConvKernel::kGrouped:
       return grouped_wgrad(p, x, dy, dw, workspace, stream);
     case ConvKernel::kTiled:

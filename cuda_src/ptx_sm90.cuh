@@ -137,13 +137,15 @@ __device__ __forceinline__ void wgmma_fence() {
 __device__ __forceinline__ void wgmma_commit() {
   CONVGRAD_ASM_SM90A("wgmma.commit_group.sync.aligned;" :: : "memory");
 }
-// Waits until at most the latest kPending groups are under way. The sums are named so that no use of them
-// moves in front of the wait.
+// Waits until at most the latest kPending groups are under way. After a wait for all the sums may be read;
+// they are named so that no use of them moves in front of it.
 template <int kPending, int kSums>
 __device__ __forceinline__ void wgmma_wait(float (&d)[kSums]) {
   CONVGRAD_ASM_SM90A("wgmma.wait_group.sync.aligned %0;" ::"n"(kPending) : "memory");
+  if constexpr (kPending == 0) {
 #pragma unroll
-  for (int i = 0; i < kSums; ++i) asm volatile("" : "+f"(d[i])::"memory");
+    for (int i = 0; i < kSums; ++i) asm volatile("" : "+f"(d[i])::"memory");
+  }
 }
 
 namespace detail {
@@ -154,16 +156,16 @@ struct Wgmma;
 #define CONVGRAD_NAMES_32                                                  \
   "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, " \
   "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
-#define CONVGRAD_NAMES_64                                                                  \
-  CONVGRAD_NAMES_32                                                                        \
-      ", %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, " \
-      "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
-#define CONVGRAD_NAMES_128                                                                           \
-  CONVGRAD_NAMES_64                                                                                  \
-      ", %64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79, "           \
-      "%80, %81, %82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95, "             \
-      "%96, %97, %98, %99, %100, %101, %102, %103, %104, %105, %106, %107, %108, %109, %110, %111, " \
-      "%112, %113, %114, %115, %116, %117, %118, %119, %120, %121, %122, %123, %124, %125, %126, %127"
+#define CONVGRAD_NAMES_64                                                              \
+  CONVGRAD_NAMES_32                                                                    \
+  ", %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, " \
+  "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
+#define CONVGRAD_NAMES_128                                                                       \
+  CONVGRAD_NAMES_64                                                                              \
+  ", %64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79, "           \
+  "%80, %81, %82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95, "             \
+  "%96, %97, %98, %99, %100, %101, %102, %103, %104, %105, %106, %107, %108, %109, %110, %111, " \
+  "%112, %113, %114, %115, %116, %117, %118, %119, %120, %121, %122, %123, %124, %125, %126, %127"
 #define CONVGRAD_SUMS_8(i)                                                                    \
   "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3]), "+f"(d[i + 4]), "+f"(d[i + 5]), \
       "+f"(d[i + 6]), "+f"(d[i + 7])
@@ -192,6 +194,26 @@ CONVGRAD_WGMMA(Float16, "f16", 64, CONVGRAD_NAMES_32, CONVGRAD_SUMS_32(0), "%32"
 CONVGRAD_WGMMA(Float16, "f16", 128, CONVGRAD_NAMES_64, CONVGRAD_SUMS_64, "%64", "%65", "%66", "%67")
 CONVGRAD_WGMMA(Float16, "f16", 256, CONVGRAD_NAMES_128, CONVGRAD_SUMS_128, "%128", "%129", "%130", "%131")
 #undef CONVGRAD_WGMMA
+
+// The same with four registers of a for its descriptor, and depth along the lines of b.
+template <int kColumns>
+struct WgmmaTF32;
+#define CONVGRAD_WGMMA_TF32(columns, names, SUMS, a0, a1, a2, a3, b_name)                                   \
+  template <>                                                                                               \
+  struct WgmmaTF32<columns> {                                                                               \
+    __device__ __forceinline__ static void run(float (&d)[columns / 2], const uint32_t (&a)[4],             \
+                                               uint64_t b) {                                                \
+      CONVGRAD_ASM_SM90A(                                                                                   \
+          "{\n.reg .pred add;\nsetp.eq.u32 add, 0, 0;\n"                                                    \
+          "wgmma.mma_async.sync.aligned.m64n" #columns "k8.f32.tf32.tf32 {" names "}, {" a0 ", " a1 ", " a2 \
+          ", " a3 "}, " b_name ", add, 1, 1;\n}" : SUMS : "r"(a[0]),                                        \
+          "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b) : "memory");                                              \
+    }                                                                                                       \
+  };
+CONVGRAD_WGMMA_TF32(64, CONVGRAD_NAMES_32, CONVGRAD_SUMS_32(0), "%32", "%33", "%34", "%35", "%36")
+CONVGRAD_WGMMA_TF32(128, CONVGRAD_NAMES_64, CONVGRAD_SUMS_64, "%64", "%65", "%66", "%67", "%68")
+CONVGRAD_WGMMA_TF32(256, CONVGRAD_NAMES_128, CONVGRAD_SUMS_128, "%128", "%129", "%130", "%131", "%132")
+#undef CONVGRAD_WGMMA_TF32
 #undef CONVGRAD_NAMES_32
 #undef CONVGRAD_NAMES_64
 #undef CONVGRAD_NAMES_128
@@ -207,6 +229,14 @@ CONVGRAD_WGMMA(Float16, "f16", 256, CONVGRAD_NAMES_128, CONVGRAD_SUMS_128, "%128
 template <typename Stored, int kColumns, Major kA, Major kB>
 __device__ __forceinline__ void wgmma(float (&d)[kColumns / 2], uint64_t a, uint64_t b) {
   detail::Wgmma<Stored, kColumns>::template run<kA == Major::kRows, kB == Major::kRows>(d, a, b);
+}
+
+// d += a b in TF32, 8 deep: a in registers, rounded before (see to_tf32), b's lines along the depth. With g,
+// t and w as above, a[0] is row 16w + g, column t; a[1] row 16w + g + 8; a[2] column t + 4; a[3] both. The
+// tensor cores read the registers until the group has been waited for.
+template <int kColumns>
+__device__ __forceinline__ void wgmma_tf32(float (&d)[kColumns / 2], const uint32_t (&a)[4], uint64_t b) {
+  detail::WgmmaTF32<kColumns>::run(d, a, b);
 }
 
 // --------------------------------------------------------------------------------- the warps of a block

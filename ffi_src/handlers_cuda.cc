@@ -1,9 +1,13 @@
 // The CUDA FFI handlers: decode -> launch on XLA's stream. Nothing here allocates or waits.
 #include "ffi_src/handlers_cuda.h"
 
+#include <atomic>
+#include <cstdint>
 #include <exception>
 #include <stdexcept>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "cuda_src/kernels.h"
 #include "ffi_src/call.h"
@@ -21,20 +25,27 @@ PoolKernel pool_kernel_of(const Call& call) {
   return kernel_of(call) == ConvKernel::kDirect ? PoolKernel::kDirect : PoolKernel::kVector;
 }
 
+// The workspace result of a convolution's call.
+void* workspace_of(const Call& call, const ConvProblem& problem, ConvOp op, Request request) {
+  return checked_workspace(call.result(1), conv_workspace_bytes(problem, op, request));
+}
+
 cudaError_t launch_fprop(const Call& call, cudaStream_t stream) {
   call.expect(2, 2);
-  checked_workspace(call.result(1), 0);  // none is needed
   const ffi::AnyBuffer x = call.operand(0), w = call.operand(1), y = call.result(0);
-  return fprop(decode_conv(call.attributes, x, w, y), request_of(call), x.untyped_data(), w.untyped_data(),
-               y.untyped_data(), stream);
+  const ConvProblem problem = decode_conv(call.attributes, x, w, y);
+  const Request request = request_of(call);
+  return fprop(problem, request, x.untyped_data(), w.untyped_data(), y.untyped_data(),
+               workspace_of(call, problem, ConvOp::kFprop, request), stream);
 }
 
 cudaError_t launch_dgrad(const Call& call, cudaStream_t stream) {
   call.expect(2, 2);
-  checked_workspace(call.result(1), 0);
   const ffi::AnyBuffer dy = call.operand(0), w = call.operand(1), dx = call.result(0);
-  return dgrad(decode_conv(call.attributes, dx, w, dy), request_of(call), dy.untyped_data(), w.untyped_data(),
-               dx.untyped_data(), stream);
+  const ConvProblem problem = decode_conv(call.attributes, dx, w, dy);
+  const Request request = request_of(call);
+  return dgrad(problem, request, dy.untyped_data(), w.untyped_data(), dx.untyped_data(),
+               workspace_of(call, problem, ConvOp::kDgrad, request), stream);
 }
 
 cudaError_t launch_wgrad(const Call& call, cudaStream_t stream) {
@@ -43,7 +54,7 @@ cudaError_t launch_wgrad(const Call& call, cudaStream_t stream) {
   const ConvProblem problem = decode_conv(call.attributes, x, dw, dy);
   const Request request = request_of(call);
   return wgrad(problem, request, x.untyped_data(), dy.untyped_data(), dw.untyped_data(),
-               checked_workspace(call.result(1), wgrad_workspace_bytes(problem, request.kernel)), stream);
+               workspace_of(call, problem, ConvOp::kWgrad, request), stream);
 }
 
 cudaError_t launch_bgrad(const Call& call, cudaStream_t stream) {
@@ -97,6 +108,9 @@ cudaError_t launch_avg_pool_grad(const Call& call, cudaStream_t stream) {
                        dx.untyped_data(), stream);
 }
 
+// How many calls have reached a handler.
+std::atomic<int64_t> calls = 0;
+
 // The handler of one op. What does not fit becomes the call's error; nothing leaves as an exception.
 // A call always launches the same kernels, so that XLA may record it in a command buffer.
 template <cudaError_t (*kLaunch)(const Call&, cudaStream_t)>
@@ -109,6 +123,7 @@ XLA_FFI_Error* handler(XLA_FFI_CallFrame* frame) {
                            .To(
                                [](cudaStream_t stream, ffi::Dictionary attributes,
                                   ffi::RemainingArgs operands, ffi::RemainingRets results) -> ffi::Error {
+                                 calls.fetch_add(1, std::memory_order_relaxed);
                                  try {
                                    const cudaError_t error =
                                        kLaunch(Call(attributes, operands, results), stream);
@@ -128,15 +143,29 @@ XLA_FFI_Error* handler(XLA_FFI_CallFrame* frame) {
 
 }  // namespace
 
+const std::vector<std::pair<std::string, ConvKernel>>& kernels() {
+  static const std::vector<std::pair<std::string, ConvKernel>> named = {
+      {"direct", ConvKernel::kDirect},
+      {"tiled", ConvKernel::kTiled},
+      {"grouped", ConvKernel::kGrouped},
+      {"gemm", ConvKernel::kGemm},
+      {"few_channels", ConvKernel::kFewChannels},
+      {"wgmma", ConvKernel::kWgmma},
+  };
+  return named;
+}
+
 ConvKernel kernel_named(std::string_view name) {
   if (name == "auto") return ConvKernel::kAuto;
-  if (name == "direct") return ConvKernel::kDirect;
-  if (name == "tiled") return ConvKernel::kTiled;
-  if (name == "grouped") return ConvKernel::kGrouped;
-  if (name == "gemm") return ConvKernel::kGemm;
-  throw InvalidArgument("jax_convgrad: kernel is \"" + std::string(name) +
-                        "\", CUDA has \"auto\", \"direct\", \"tiled\", \"grouped\" and \"gemm\"");
+  std::string known = "\"auto\"";
+  for (const auto& [kernel_name, kernel] : kernels()) {
+    if (name == kernel_name) return kernel;
+    known += ", \"" + kernel_name + "\"";
+  }
+  throw InvalidArgument("jax_convgrad: kernel is \"" + std::string(name) + "\", CUDA has " + known);
 }
+
+int64_t handler_calls() { return calls.load(std::memory_order_relaxed); }
 
 std::map<std::string, XLA_FFI_Handler*> handlers() {
   return {

@@ -1,6 +1,7 @@
-"""Run as a program: digests of training steps and of one step over and over, for every kernel of the device.
+"""Run as a program: digests of training steps, of one step over and over, and its calls, for every kernel.
 
-Its own process, as XLA reads the flags that command buffers depend on when it starts. Prints JSON.
+Its own process, as XLA reads the flags that command buffers depend on when it starts. Prints JSON. In the
+emulator there are no graphs, but the program is the same.
 """
 
 import hashlib
@@ -9,22 +10,46 @@ import json
 import conftest
 import jax
 import numpy as np
+from conv_cases import NHWC, ConvCase
+from served import serves
 
 import jax_convgrad as jc
+from jax_convgrad import ffi
 
 STEPS = 5
-CHANNELS = 16
+SHAPE = (4, 20, 18) if conftest.ON_DEVICE else (1, 8, 8)
+# (channels, groups, dtype), the first that a kernel serves is its problem.
+PROBLEMS = [(16, 1, "float32"), (16, 16, "float32"), (4, 1, "float32"), (64, 1, "bfloat16")]
 
 
-def start(groups):
+def case(problem):
+    channels, groups, _ = problem
+    w = (3, 3, channels // groups, channels)
+    return ConvCase("step", (*SHAPE, channels), w, 1, "SAME", groups=groups, order=NHWC)
+
+
+def problem_of(kernel):
+    if kernel in ("auto", "direct"):
+        return PROBLEMS[0]
+    module = ffi.backends[conftest.PLATFORM].module
+    for problem in PROBLEMS:
+        if all(serves(module, kernel, op, case(problem), problem[2]) for op in ("fprop", "dgrad", "wgrad")):
+            return problem
+    raise ValueError(f"none of the problems is served by {kernel!r}: add one that is")
+
+
+def start(problem):
+    channels, groups, dtype = problem
     random = np.random.default_rng(0)
 
     def normal(*shape):
-        return random.standard_normal(shape).astype(np.float32)
+        return random.standard_normal(shape).astype(dtype)
 
-    w = (3, 3, CHANNELS // groups, CHANNELS)
-    params = {"w1": normal(*w), "b1": normal(CHANNELS), "w2": normal(*w), "b2": normal(CHANNELS)}
-    return params, normal(4, 20, 18, CHANNELS), normal(4, 4, 4, CHANNELS)
+    w = (3, 3, channels // groups, channels)
+    params = {"w1": normal(*w), "b1": normal(channels), "w2": normal(*w), "b2": normal(channels)}
+    batch, height, width = SHAPE
+    pooled = (batch, (height // 2 - 2) // 2, (width // 2 - 2 + 1) // 2, channels)
+    return params, normal(*SHAPE, channels), normal(*pooled)
 
 
 def make_step(groups):
@@ -53,19 +78,24 @@ def digest(arrays):
 
 def digests(backend):
     conftest.install(backend)
-    groups = CHANNELS if backend == conftest.cuda_backend("grouped") else 1
-    step = make_step(groups)
-    params, x, dy = jax.device_put(start(groups))
+    module = ffi.backends[conftest.PLATFORM].module
+    problem = problem_of(backend.rpartition("-")[2])
+    step = make_step(problem[1])
+    params, x, dy = jax.device_put(start(problem))
+    calls_a_step = step.lower(params, x, dy).compile().as_text().count('custom_call_target="jax_convgrad')
+    calls_before = module.handler_calls()
     same = [digest(step(params, x, dy)) for _ in range(STEPS)]
+    calls = module.handler_calls() - calls_before
     steps = []
     for _ in range(STEPS):  # other buffers each time, which a recorded graph has to be told of
         params, rest = step(params, x, dy)
         steps.append(digest((params, rest)))
-    return {"same": same, "steps": steps}
+    return {"same": same, "steps": steps, "calls": calls, "calls_a_step": calls_a_step}
 
 
 def main():
-    print(json.dumps({backend: digests(backend) for backend in conftest.BACKENDS}))
+    backends = [name for name in conftest.BACKENDS if name != "cpu"]
+    print(json.dumps({backend: digests(backend) for backend in backends}))
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 import reference
+from conftest import PLATFORM
 
 from jax_convgrad import ffi
 
@@ -29,7 +30,7 @@ WINDOWS = {
 
 
 def call(target, kernel, operands, results, axes, include=True):
-    backend = ffi.backends["cpu"]
+    backend = ffi.backends[PLATFORM]
     int64 = {
         "window": [a.taps for a in axes],
         "stride": [a.stride for a in axes],

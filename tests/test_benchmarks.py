@@ -190,6 +190,24 @@ def test_every_function_takes_its_turns():
         assert spread["samples"] == 5
 
 
+def test_few_samples_do_where_a_call_takes_long():
+    seconds = timing.measure({"slow": lambda: time.sleep(0.02)}, 0, most=0.03)["slow"]
+    assert seconds["samples"] == 2 and seconds["median"] >= 0.02
+
+
+def test_calls_are_queued_before_a_wait():
+    waited, calls = [], []
+
+    def call():
+        calls.append(0)
+        return len(calls)
+
+    seconds = timing.measure({"it": call}, 0, shortest=0.005, wait=waited.append)["it"]
+    assert seconds["samples"] == 5 and seconds["median"] < 1e-3
+    assert len(calls) > 50 * len(waited)
+    assert waited[-1] == len(calls)
+
+
 def test_the_command_line_measures_and_writes(tmp_path):
     command = [sys.executable, BENCHMARKS / "run.py", "--quick", "--layer", "1x6x6x2, 3x3, 4, pad 1"]
     subprocess.run([*command, "--threads", "1", "--out", tmp_path], check=True, capture_output=True)

@@ -5,13 +5,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import reference
+from conftest import PLATFORM, cuda_backend
 from pool_cases import DTYPES, WINDOWS, axes_of, bits, call, numbers, shapes, with_rarities
 from tolerance import assert_within, sum_bound
 
 from jax_convgrad import ffi
 
 pytestmark = [
-    pytest.mark.parametrize("backend", ["emulated_cuda-direct"], indirect=True),
+    pytest.mark.parametrize("backend", [cuda_backend("direct")], indirect=True),
     pytest.mark.usefixtures("backend"),
 ]
 
@@ -126,7 +127,7 @@ def test_fewer_images(images, positions):
 
 
 def bgrad(dy, kernel):
-    backend = ffi.backends["cpu"]
+    backend = ffi.backends[PLATFORM]
     rows, channels = dy.shape
     size = backend.module.bgrad_workspace_bytes(dtype=dy.dtype.name, rows=rows, channels=channels)
     results = [jax.ShapeDtypeStruct((channels,), dy.dtype), jax.ShapeDtypeStruct((size,), np.uint8)]

@@ -44,11 +44,11 @@ std::vector<LaunchNumbers> conv_launches(const std::string& op, const std::strin
                                          const std::vector<AxisNumbers>& axes) {
   const ConvProblem problem = conv_problem(dtype, batch, in_channels, out_channels, groups, axes);
   const cuda::Request request{cuda::kernel_named(kernel), tf32};
-  char* const at = array(aligned, problem.dtype);
+  char *const at = array(aligned, problem.dtype), *const workspace = array(true, problem.dtype);
   return recorded([&] {
-    if (op == "fprop") return cuda::fprop(problem, request, at, at, at, nullptr);
-    if (op == "dgrad") return cuda::dgrad(problem, request, at, at, at, nullptr);
-    if (op == "wgrad") return cuda::wgrad(problem, request, at, at, at, array(true, problem.dtype), nullptr);
+    if (op == "fprop") return cuda::fprop(problem, request, at, at, at, workspace, nullptr);
+    if (op == "dgrad") return cuda::dgrad(problem, request, at, at, at, workspace, nullptr);
+    if (op == "wgrad") return cuda::wgrad(problem, request, at, at, at, workspace, nullptr);
     throw std::invalid_argument("op must not be " + op);
   });
 }

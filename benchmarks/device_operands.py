@@ -1,0 +1,54 @@
+"""Operands of gigabytes: a million numbers, repeated, on the device and for the reference.
+
+The device gets real arrays; the float64 reference reads elements of the same arrays without having them.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+
+import numpy as np
+from problems import Problem
+
+_FEW = 1_000_003  # a prime: no axis of an array repeats with the numbers
+_APART = 104_729  # how far into them the next set of operands begins
+
+
+class Repeated:
+    """An array whose element number f, in row-major order, is few[(f + start) % len(few)]."""
+
+    def __init__(self, few: np.ndarray, start: int, shape: tuple[int, ...]):
+        self.few, self.start, self.shape = few, start % len(few), shape
+        self.dtype, self.ndim, self.size = few.dtype, len(shape), math.prod(shape)
+
+    def __getitem__(self, index) -> np.ndarray:
+        """By one array of indices for each dimension, or by (..., a number of the last)."""
+        if index[0] is Ellipsis:
+            flat = np.arange(self.size // self.shape[-1]) * self.shape[-1] + index[1]
+            shape = self.shape[:-1]
+        else:
+            flat = np.ravel_multi_index(np.broadcast_arrays(*index), self.shape)
+            shape = flat.shape
+        return self.few[(flat + self.start) % len(self.few)].reshape(shape)
+
+    @property
+    def times(self) -> int:
+        """How often the numbers, one behind the other, hold the array wherever it starts."""
+        return -(-self.size // len(self.few)) + 1
+
+
+@cache
+def few_numbers(dtype: np.dtype, integers: bool) -> np.ndarray:
+    """From {-2, ..., 2}, whose sums of products are exact in float32, or normally distributed."""
+    rng = np.random.default_rng(0)
+    few = rng.integers(-2, 3, _FEW) if integers else rng.standard_normal(_FEW)
+    return few.astype(dtype)
+
+
+def operands(problem: Problem, few: np.ndarray, number: int = 0) -> dict[str, Repeated]:
+    """x, w and dy of the problem; other ones for each number of a set."""
+    return {
+        name: Repeated(few, number * _APART + place * 1009, shape)
+        for place, (name, shape) in enumerate(problem.shapes().items())
+    }

@@ -1,0 +1,205 @@
+#!/usr/bin/env bash
+# Everything that wants a real GPU, in one command of nine minutes: build, gradient suite, compute-sanitizer,
+# benchmark. Writes into benchmarks/results/<gpu>-<date>/, whatever is reached; benchmarks/README.md says what.
+#
+#   benchmarks/run_on_gpu.sh                    everything
+#   benchmarks/run_on_gpu.sh --quick            a first look, in less than five minutes
+#   benchmarks/run_on_gpu.sh --only benchmark   of package,suite,further,sanitizer,benchmark
+#   benchmarks/run_on_gpu.sh --build-only       the package alone, which a machine without a GPU can do
+#
+#   --out DIR       instead of the folder above       --seconds N   instead of 530
+#   --package DIR   where the built package is, or is to be (build/gpu_package)
+#   --python EXE    instead of python3                --arch A      CUDA architecture (the device's, else 90a)
+#   --trial         the script itself, without a GPU: CPU and emulator, tiny sizes, the installed package
+#
+# The status is 0 where every section went well. Nothing is downloaded on a machine that has the build's
+# requirements (scikit-build-core, nanobind, jaxlib) installed.
+set -uo pipefail
+cd "$(dirname "$0")/.." || exit 2
+# shellcheck source=benchmarks/sections.sh
+source benchmarks/sections.sh
+
+PYTHON=python3 PACKAGE=build/gpu_package TOTAL=530 TRIAL='' QUICK='' OUT='' ARCH='' BUILD_ONLY=''
+ONLY=package,suite,further,sanitizer,benchmark
+while (($#)); do
+  case $1 in
+    --quick) QUICK=1 TOTAL=270 ONLY=package,suite,sanitizer,benchmark ;;
+    --trial) TRIAL=1 ;;
+    --build-only) BUILD_ONLY=1 ;;
+    --out | --seconds | --package | --python | --arch | --only)
+      [ $# -ge 2 ] || { echo "run_on_gpu.sh: $1 wants a value" >&2; exit 2; }
+      case $1 in
+        --out) OUT=$2 ;;
+        --seconds) TOTAL=$2 ;;
+        --package) PACKAGE=$2 ;;
+        --python) PYTHON=$2 ;;
+        --arch) ARCH=$2 ;;
+        --only) ONLY=$2 ;;
+      esac
+      shift
+      ;;
+    -h | --help) sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p}' "$0"; exit 0 ;;
+    *) echo "run_on_gpu.sh: unknown argument $1; --help lists them" >&2; exit 2 ;;
+  esac
+  shift
+done
+[[ $TOTAL =~ ^[0-9]+$ ]] || { echo "run_on_gpu.sh: --seconds $TOTAL is no number" >&2; exit 2; }
+for name in ${ONLY//,/ }; do
+  case $name in
+    package | suite | further | sanitizer | benchmark) ;;
+    *) echo "run_on_gpu.sh: --only has no $name: package,suite,further,sanitizer,benchmark" >&2; exit 2 ;;
+  esac
+done
+
+query() { nvidia-smi --query-gpu="$1" --format=csv,noheader 2> /dev/null | head -n 1; }
+GPU=$(query name)
+if [ -z "$GPU$TRIAL$BUILD_ONLY" ]; then
+  echo "run_on_gpu.sh: nvidia-smi tells of no GPU; --trial and --build-only need none" >&2
+  exit 2
+fi
+read -r SHORT _ <<< "${GPU#NVIDIA }"
+SHORT=${SHORT:-trial}
+OUT=${OUT:-benchmarks/results/${SHORT,,}-$(date +%F)}
+CAPABILITY=$(query compute_cap | tr -d .)
+# The instructions of one generation alone are in its architectures with an a: kernels here have some of 90a.
+case ${ARCH:=${CAPABILITY:-90a}} in 90) ARCH=90a ;; esac
+
+export PYTHON PACKAGE ARCH TRIAL QUICK OUT
+
+# What the package is made of, as one number: a package that was built from the same is not built again.
+sources_sum() {
+  find jax_convgrad cpu_src cuda_src ffi_src CMakeLists.txt pyproject.toml -type f \
+    -not -path '*/__pycache__/*' -not -name '*.so' -print0 | LC_ALL=C sort -z | xargs -0 sha256sum |
+    sha256sum | cut -d ' ' -f 1
+}
+
+package() {
+  local sum isolation=()
+  sum=$(sources_sum)
+  if [ "$(cat "$PACKAGE/sources.sha256" 2> /dev/null)" = "$sum" ]; then
+    sha256sum "$PACKAGE"/jax_convgrad/*.so
+    echo "built before from the same sources: $(cat "$PACKAGE/built_by.txt")"
+    return
+  fi
+  command -v nvcc > /dev/null || { echo "no nvcc, and $PACKAGE is not of these sources"; return 1; }
+  if "$PYTHON" -c 'import jaxlib, nanobind, scikit_build_core' 2> /dev/null; then
+    isolation=(--no-build-isolation)
+  fi
+  rm -rf "$PACKAGE"
+  "$PYTHON" -m pip install --no-deps --no-compile --target "$PACKAGE" "${isolation[@]}" . \
+    -C cmake.define.JAX_CONVGRAD_CUDA=ON -C "cmake.define.CMAKE_CUDA_ARCHITECTURES=$ARCH-real" || return
+  sha256sum "$PACKAGE"/jax_convgrad/*.so
+  echo "$(nvcc --version | grep release), $ARCH, $("$PYTHON" -V), $(git rev-parse HEAD 2> /dev/null)" \
+    > "$PACKAGE/built_by.txt"
+  echo "$sum" > "$PACKAGE/sources.sha256"
+  echo "built by $(cat "$PACKAGE/built_by.txt")"
+}
+
+machine() {
+  date -u +%FT%TZ
+  uname -a
+  git log -1 --format='commit %H of %cI' 2> /dev/null
+  git status --short 2> /dev/null | head -n 20
+  echo "sources of the package $(sources_sum)"
+  if command -v nvidia-smi > /dev/null; then
+    nvidia-smi
+    nvidia-smi -q | grep -E 'Product Name|Driver Version|CUDA Version|VBIOS|ECC Mode|Current  |Graphics  |SM  |Memory  |Max Clocks|Clocks$|Throttle|Slowdown|Power Limit|Temp' |
+      head -n 80
+  fi
+  nvcc --version 2> /dev/null
+  compute-sanitizer --version 2> /dev/null
+  "$PYTHON" benchmarks/device_machine.py
+}
+
+# The tests that name a backend, by files. The suite is what the promises rest on, and comes first as a whole;
+# pytest keeps the tests of a backend together, so a run that is short of time would lose one backend of all.
+SUITE=(tests/test_cuda_graphs.py tests/test_determinism.py tests/test_gradients.py tests/test_gemm.py
+  tests/test_cuda_grouped.py)
+FURTHER=(tests/test_pooling.py tests/test_cuda_pool_kernels.py tests/test_accuracy.py tests/test_zero_sizes.py
+  tests/test_higher_order.py tests/test_training_step.py tests/test_handlers.py)
+
+# A process for each core but some: a test compiles for a few tenths of a second on one core, and runs for
+# microseconds. All share the device, where each has a context of about half a gigabyte.
+suite() {
+  local seconds=$1 processes
+  shift
+  processes=$(($(nproc) - 2))
+  processes=$((processes > 12 ? 12 : processes < 1 ? 1 : processes))
+  if [ -n "$TRIAL" ]; then
+    "$PYTHON" -P -m pytest -q -p no:cacheprovider tests/test_gradients.py -k "emulated_cuda-gemm and 2d_1x1"
+  else
+    JAX_CONVGRAD_TEST_DEVICE=cuda JAX_CONVGRAD_TEST_SECONDS=$seconds \
+      "$PYTHON" -P -m pytest -q -p no:cacheprovider -n "$processes" "$@"
+  fi
+}
+
+# The three tools side by side: each is one process that waits for its own launches most of the time. Their
+# lines are told apart by the tool's name, and are in the log at once, also where the section is stopped.
+sanitizer() {
+  local seconds=$1 tool failed=0 options pid pids=()
+  if [ -n "$TRIAL" ]; then
+    "$PYTHON" tests/device_shapes.py --cases 2 --arithmetics bfloat16
+    return
+  fi
+  command -v compute-sanitizer > /dev/null || { echo "compute-sanitizer is not on this machine"; return 77; }
+  for tool in memcheck racecheck synccheck; do
+    options=(--tool "$tool" --error-exitcode 9 --print-limit 20)
+    # Every buffer is an allocation of its own, with a gap behind it, so that a step past its end is one.
+    if [ "$tool" = memcheck ] && compute-sanitizer --help | grep -q -- --padding; then
+      options+=(--padding 256)
+    fi
+    (
+      export JAX_CONVGRAD_TEST_DEVICE=cuda XLA_PYTHON_CLIENT_PREALLOCATE=false
+      export XLA_PYTHON_CLIENT_ALLOCATOR=platform
+      compute-sanitizer "${options[@]}" "$PYTHON" tests/device_shapes.py --seconds "$seconds" 2>&1 |
+        sed -u "s/^/$tool: /"
+      exit "${PIPESTATUS[0]}"
+    ) &
+    pids+=($!)
+  done
+  for pid in "${pids[@]}"; do
+    wait "$pid" || failed=1
+  done
+  ((failed)) && echo "compute-sanitizer: FAILED" || echo "compute-sanitizer: nothing found by three tools"
+  return "$failed"
+}
+
+benchmark() {
+  local seconds=$1 options=()
+  [ -z "$QUICK" ] || options+=(--quick)
+  if [ -n "$TRIAL" ]; then
+    "$PYTHON" benchmarks/device_run.py --platform cpu --quick --seconds "$seconds" --out "$OUT" \
+      --peers lax --arithmetics tf32 --layer "1x6x6x2, 3x3, 4, pad 1"
+  else
+    "$PYTHON" benchmarks/run.py --platform cuda --seconds "$seconds" --out "$OUT" "${options[@]}"
+  fi
+}
+export -f package sources_sum machine suite sanitizer benchmark
+
+if [ -n "$BUILD_ONLY" ]; then
+  package
+  exit
+fi
+wanted() { [[ ,$ONLY, == *,$1,* ]]; }
+mkdir -p "$OUT"
+rm -f "$OUT"/{machine.txt,build.log,tests.log,sanitizer.log,benchmark.log}
+sections_begin "$TOTAL" "$OUT/sections.txt"
+if [ -z "$TRIAL" ]; then
+  [[ $PACKAGE == /* ]] || PACKAGE=$PWD/$PACKAGE
+  export PYTHONPATH=$PACKAGE${PYTHONPATH:+:$PYTHONPATH}
+  # Without a CUDA device JAX is to fail, not to take the CPU.
+  export JAX_PLATFORMS=cuda,cpu
+  ! wanted package || section package 240 "$OUT/build.log" package
+fi
+section machine 30 "$OUT/machine.txt" machine
+# Limits of the first sections leave the benchmark half of the time; what they don't use is the benchmark's too.
+if [ -n "$QUICK" ]; then suite_s=40 further_s=10 sanitizer_s=25; else suite_s=110 further_s=35 sanitizer_s=50; fi
+# Beyond the seconds in which new work begins: what has begun, and the start of Python and JAX.
+! wanted suite || section suite $((suite_s + 40)) "$OUT/tests.log" suite "$suite_s" "${SUITE[@]}"
+! wanted further || section further $((further_s + 25)) "$OUT/tests.log" suite "$further_s" "${FURTHER[@]}"
+! wanted sanitizer || section sanitizer $((sanitizer_s + 40)) "$OUT/sanitizer.log" sanitizer "$sanitizer_s"
+# The report and the end of the last process come after the benchmark's own seconds.
+left=$(sections_left)
+! wanted benchmark || section benchmark "$left" "$OUT/benchmark.log" benchmark $((left > 60 ? left - 40 : left))
+[ ! -f "$OUT/report.md" ] || sed -n '/^## Goals/,/^## Every op/p' "$OUT/report.md" | sed '$d'
+sections_end

@@ -1,0 +1,29 @@
+"""What a CUDA kernel serves, by its own word: what it does not take is refused before any launch."""
+
+import numpy as np
+
+
+def serves(module, kernel, op, case, dtype):
+    """Whether the kernel of this name takes the op ("fprop", "dgrad" or "wgrad") of a convolution case."""
+    x_order, _, y_order = case.to_canonical
+    axes = [
+        (a.input, a.taps, a.output, a.stride, a.pad_lo, a.input_dilation, a.filter_dilation)
+        for a in case.axes
+    ]
+    try:
+        module.conv_workspace_bytes(
+            op=op,
+            kernel=kernel,
+            dtype=np.dtype(dtype).name,
+            batch=case.x[x_order[0]],
+            in_channels=case.x[x_order[-1]],
+            out_channels=case.y[y_order[-1]],
+            groups=case.groups,
+            axes=axes,
+        )
+    except ValueError as refused:
+        # The binding's other errors mean that the question was wrong.
+        if f'the kernel "{kernel}"' not in str(refused):
+            raise
+        return False
+    return True

@@ -1,0 +1,88 @@
+"""Parts of a run on a GPU, as far as the emulator can run them: kernels by name, and a bounded suite."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import conftest
+import device_shapes
+import pytest
+from served import serves
+
+from jax_convgrad import ffi
+
+HERE = Path(__file__).parent
+only_direct = pytest.mark.parametrize("backend", [conftest.cuda_backend("direct")], indirect=True)
+
+
+def run(*arguments, **environment):
+    env = dict(os.environ, PYTHONPATH=os.pathsep.join(path for path in sys.path if path), **environment)
+    return subprocess.run(
+        [sys.executable, *arguments], env=env, capture_output=True, text=True, timeout=200, cwd=HERE.parent
+    )
+
+
+@only_direct
+def test_the_suite_knows_every_kernel(backend):
+    """A kernel that the native module has, and the tests have not, would be tested by nobody."""
+    assert sorted(ffi.backends[conftest.PLATFORM].module.kernels()) == sorted(conftest.KERNELS)
+
+
+@only_direct
+def test_every_kernel_serves_one_of_the_shapes(backend):
+    module = ffi.backends[conftest.PLATFORM].module
+    for kernel in conftest.KERNELS:
+        for op in device_shapes.OPS:
+            dtypes = {dtype for dtype, _, _ in device_shapes.ARITHMETICS.values()}
+            assert any(
+                serves(module, kernel, op, case, dtype) for case in device_shapes.CASES for dtype in dtypes
+            ), f"{op} by {kernel}"
+
+
+@only_direct
+def test_a_question_that_cannot_be_asked_is_no_refusal(backend):
+    with pytest.raises(ValueError, match="int16"):
+        serves(ffi.backends[conftest.PLATFORM].module, "gemm", "fprop", device_shapes.CASES[0], "int16")
+
+
+def test_the_program_calls_every_kernel():
+    done = run(HERE / "device_shapes.py", "--cases", "2", "--arithmetics", "bfloat16,tf32")
+    assert done.returncode == 0, done.stdout + done.stderr
+    calls = [line.partition(":")[0] for line in done.stdout.splitlines() if "of them convolutions" in line]
+    assert sorted(calls) == sorted(conftest.KERNELS)
+    assert f"{len(conftest.KERNELS)} kernels, 0 wrong results" in done.stdout
+
+
+def test_a_program_that_calls_nothing_fails():
+    done = run(HERE / "device_shapes.py", "--seconds", "-1")
+    assert done.returncode == 1
+    assert "left out" in done.stdout and "never called on a convolution: " in done.stdout
+
+
+@only_direct
+def test_a_wrong_result_is_told(backend, monkeypatch, capsys):
+    right = device_shapes.ConvCase.reference
+
+    def wrong(self, *arrays, **rest):
+        return {name: array + 1 for name, array in right(self, *arrays, **rest).items()}
+
+    monkeypatch.setattr(device_shapes.ConvCase, "reference", wrong)
+    monkeypatch.setattr(sys, "argv", ["device_shapes.py", "--cases", "1", "--arithmetics", "float64"])
+    try:
+        with pytest.raises(SystemExit, match="1"):
+            device_shapes.main()
+    finally:
+        conftest.install(backend)
+    assert "WRONG: dgrad of 2d_vectors in float64" in capsys.readouterr().out
+
+
+def test_tests_after_the_time_are_left_out():
+    done = run(
+        "-P", "-m", "pytest", "-q", "-p", "no:cacheprovider", HERE / "test_reference.py",
+        JAX_CONVGRAD_TEST_SECONDS="0",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout
+    last = done.stdout.splitlines()[-1]
+    assert "skipped" in last and "passed" not in last
+    assert "left out: 0 seconds are over" in done.stdout
