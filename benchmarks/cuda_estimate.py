@@ -3,9 +3,9 @@
 python benchmarks/cuda_estimate.py   # writes docs/cuda_estimate.md; `make emulator` first
 
 Which kernel and tile serve an op is asked of the plan, through the emulator's module, which lists the
-launches of a call without running it. Of the products in tiles (gemm) the multiply-adds are counted with what
-tiles, slices and phases reach beyond the problem's edges, and the bytes that blocks read are those of their
-tiles.
+launches of a call without running it. Of the products in tiles (gemm, wgmma) the multiply-adds are counted
+with what tiles, slices and phases reach beyond the problem's edges, and the bytes that blocks read are those
+of their tiles.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from problems import Conv, Problem
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "cuda_compiler")]
 
-from emulated_launches import conv_launches  # noqa: E402
+from emulated_launches import conv_launches, conv_workspace_bytes  # noqa: E402
 from names import readable  # noqa: E402
 
 from jax_convgrad.geometry import Axis  # noqa: E402
@@ -95,62 +95,80 @@ def _tiled_activation(
     return steps * rows * columns * slice_depth, steps * slice_depth * (rows + columns)
 
 
-def _tiled_filter(problem: Conv, tile: tuple[int, int, int]) -> tuple[int, int]:
+def _tiled_filter(problem: Conv, tile: tuple[int, int, int], chunk: int | None) -> tuple[int, int]:
+    """As above; a tile's rows are of any taps, or of chunks of so many channels of one tap."""
     rows, columns, slice_depth = tile
     layer, axes = problem.layer, problem.geometry.axes
-    tiles = _over(math.prod(axis.taps for axis in axes) * (layer.in_channels // layer.groups), rows)
-    tiles *= _over(layer.out_channels // layer.groups, columns) * layer.groups
+    taps, channels = math.prod(axis.taps for axis in axes), layer.in_channels // layer.groups
+    if chunk is None:
+        all_rows = _over(taps * channels, rows) * rows
+    else:  # the half of a tile that is left without a chunk is multiplied, but not copied
+        all_rows = taps * _over(channels, chunk) * chunk
+    column_tiles = _over(layer.out_channels // layer.groups, columns) * layer.groups
     # Parts begin at whole slices, so that only the last has one that is not full.
-    steps = tiles * _over(layer.batch * math.prod(axis.output for axis in axes), slice_depth)
-    return steps * rows * columns * slice_depth, steps * slice_depth * (rows + columns)
+    depth = _over(layer.batch * math.prod(axis.output for axis in axes), slice_depth) * slice_depth
+    row_tiles = _over(all_rows, rows)
+    return (
+        row_tiles * rows * column_tiles * columns * depth,
+        (all_rows * column_tiles + row_tiles * column_tiles * columns) * depth,
+    )
+
+
+class Tiles(NamedTuple):
+    """How a kernel cuts a product, read off its name."""
+
+    rows: int
+    columns: int
+    slice_bytes: int
+    wide: bool  # a slice is of one tap
+    chunk: int | None = None
+
+
+def tiles_of(kernel: str) -> Tiles | None:
+    """None where sources don't go through tiles in shared memory, or in others (few_channels)."""
+    if gemm := re.match(r"gemm_\w+<\w+, GemmTile<(\d+), (\d+), \d+>.*, (true|false), \d+>$", kernel):
+        return Tiles(int(gemm[1]), int(gemm[2]), 64, gemm[3] == "true")
+    if wgmma := re.match(r"wgmma_\w+<\w+, (\d+)\b", kernel):
+        return Tiles(128, int(wgmma[1]), 128, True, 64)
+    return None
+
+
+FIELDS = ("input", "taps", "output", "stride", "pad_lo", "input_dilation", "filter_dilation")
+FAMILIES = ("direct", "tiled", "grouped", "few_channels", "gemm", "wgmma")
 
 
 def count(problem: Conv, op: str, how: Math, kernel: str = "auto") -> Counts:
     """Of one op, as the plan lays it out on a device of compute capability 9.0."""
     layer, axes = problem.layer, problem.geometry.axes
-    launches = conv_launches(
-        op,
-        kernel,
-        tf32=how.tf32,
-        dtype=how.dtype,
-        batch=layer.batch,
-        in_channels=layer.in_channels,
-        out_channels=layer.out_channels,
-        groups=layer.groups,
-        axes=[tuple(getattr(axis, field) for field in FIELDS) for axis in axes],
-    )
-    name = readable([launches[0].kernel])[launches[0].kernel]
-    least = problem.elements(op) * how.bytes
-    if len(launches) > 1:  # partial sums, in the type that sums run in
-        parts = _parts(problem, name, launches[0].blocks)
-        least += 2 * parts * math.prod(layer.w_shape) * max(how.bytes, 4) if parts else 0
-    tiled = re.match(r"gemm_\w+<\w+, GemmTile<(\d+), (\d+), \d+>.*, (true|false), \d+>$", name)
-    if tiled is None:
+    native = {
+        "tf32": how.tf32,
+        "dtype": how.dtype,
+        "batch": layer.batch,
+        "in_channels": layer.in_channels,
+        "out_channels": layer.out_channels,
+        "groups": layer.groups,
+        "axes": [tuple(getattr(axis, field) for field in FIELDS) for axis in axes],
+    }
+    launched = [launch.kernel for launch in conv_launches(op, kernel, **native)]
+    # Beside the product there may be a launch that adds up partial sums, or one that rounds the filter.
+    products = [name for name in readable(launched).values() if name.startswith(FAMILIES)]
+    (name,) = products
+    family = next(family for family in FAMILIES if name.startswith(family))
+    # What lies in the workspace is written and read.
+    least = problem.elements(op) * how.bytes + 2 * conv_workspace_bytes(op, family, **native)
+    tiles = tiles_of(name)
+    if tiles is None:
         return Counts(name, problem.flops(op) // 2, None, least)
-    tile = (int(tiled[1]), int(tiled[2]), 64 // how.bytes)  # a slice is 64 bytes deep
+    tile = (tiles.rows, tiles.columns, tiles.slice_bytes // how.bytes)
     group = (layer.in_channels // layer.groups, layer.out_channels // layer.groups)
     if op == "wgrad":
-        multiply_adds, numbers = _tiled_filter(problem, tile)
+        multiply_adds, numbers = _tiled_filter(problem, tile, tiles.chunk)
     elif op == "fprop":
-        multiply_adds, numbers = _tiled_activation(problem, axes, group, tile, tiled[3] == "true")
+        multiply_adds, numbers = _tiled_activation(problem, axes, group, tile, tiles.wide)
     else:
         transposed = problem.geometry.transpose().axes
-        multiply_adds, numbers = _tiled_activation(problem, transposed, group[::-1], tile, tiled[3] == "true")
+        multiply_adds, numbers = _tiled_activation(problem, transposed, group[::-1], tile, tiles.wide)
     return Counts(name, multiply_adds, numbers * how.bytes, least)
-
-
-FIELDS = ("input", "taps", "output", "stride", "pad_lo", "input_dilation", "filter_dilation")
-
-
-def _parts(problem: Conv, kernel: str, blocks: int) -> int:
-    """Into how many parts a filter's gradient is split, of a gemm kernel."""
-    tile = re.search(r"GemmTile<(\d+), (\d+),", kernel)
-    if tile is None:
-        return 0
-    layer = problem.layer
-    taps = math.prod(axis.taps for axis in problem.geometry.axes)
-    tiles = _over(taps * (layer.in_channels // layer.groups), int(tile[1]))
-    return blocks // (tiles * _over(layer.out_channels // layer.groups, int(tile[2])) * layer.groups)
 
 
 HEAD = """\
@@ -199,9 +217,9 @@ def table(problems: Iterable[Problem], how: Math) -> str:
 
 def _short(kernel: str) -> str:
     """The family, and the tile where there is one."""
-    tile = re.search(r"Tile<(\d+), (\d+)", kernel)
     name = re.match(r"(\w+?)(_kernel)?(<|$)", kernel)[1]
-    return f"{name} {tile[1]}x{tile[2]}" if tile else name
+    tiles = tiles_of(kernel)
+    return f"{name} {tiles.rows}x{tiles.columns}" if tiles else name
 
 
 def main() -> None:

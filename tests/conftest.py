@@ -57,7 +57,10 @@ if not ON_DEVICE:
 
 # Kernels that do not serve every problem: the case's property that says whether they do, and the marker of
 # tests whose problems they do serve.
-PARTIAL = {"grouped": ("has_small_groups", "small_groups"), "few_channels": ("has_few_channels", "few_channels")}
+PARTIAL = {
+    "grouped": ("has_small_groups", "small_groups"),
+    "few_channels": ("has_few_channels", "few_channels"),
+}
 
 
 def _runs_here(item):

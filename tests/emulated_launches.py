@@ -30,8 +30,8 @@ def _library() -> Path:
 
 
 @cache
-def _module() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("_cuda_launches", _library())
+def _module(name: str = "_cuda_launches") -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, _library())
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -43,6 +43,16 @@ def _symbols() -> dict[int, str]:
     ran = subprocess.run(["nm", "--defined-only", _library()], capture_output=True, text=True, check=True)
     columns = (line.split() for line in ran.stdout.splitlines())
     return {int(at, 16): name for at, kind, name in columns if kind in "tTwW"}
+
+
+def kernels() -> list[str]:
+    """The convolution kernels that can be asked for by name."""
+    return _module("_cuda_emulated").kernels()
+
+
+def conv_workspace_bytes(op: str, kernel: str, *, tf32: bool = False, **problem) -> int:
+    """Of a call that asks for the kernel by name."""
+    return _module("_cuda_emulated").conv_workspace_bytes(op=op, kernel=kernel, tf32=tf32, **problem)
 
 
 def _launches(found: list[tuple[int, int, int, int]]) -> list[Launch]:

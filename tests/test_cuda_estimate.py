@@ -15,7 +15,7 @@ from cuda_estimate import BANDWIDTH, MATHS, Counts, count, table
 from jax_ops import jitted
 from problems import Conv
 
-TENSOR_CORES = {"bfloat16": "mma_bf16", "float32 as TF32": "mma_tf32", "float64": "mma_f64"}
+TENSOR_CORES = {"bfloat16": "bf16", "float32 as TF32": "tf32", "float64": "f64"}
 LAYERS = (
     "2x7x9x40, 3x3, 72, pad 1",  # tails of tiles and slices
     "3x9x8x16, 3x3, 24, stride 2, pad 1",  # phases of unlike sizes
@@ -46,21 +46,45 @@ def test_counts_are_the_emulators(backend, math, text):
     problem, how = Conv.parse("", text), MATHS[math]
     operands = [np.ones(shape, how.dtype) for shape in problem.shapes().values()]
     for op in problem.ops:
-        expected = count(problem, op, how, "gemm")
-        counted = counted_in(problem, op, operands)
-        assert counted[TENSOR_CORES[math]] == expected.multiply_adds, op
+        expected, counted = count(problem, op, how, "gemm"), counted_in(problem, op, operands)
+        assert counted[f"mma_{TENSOR_CORES[math]}"] == expected.multiply_adds, op
         assert counted["cp_async_global"]["bytes"] <= expected.tile_bytes
 
 
+WGMMA_LAYERS = (
+    "2x7x9x40, 3x3, 72, pad 1",
+    "3x9x8x16, 3x3, 24, stride 2, pad 1",
+    "1x9x9x8, 3x2, 16, dilation 2x3",
+    "1x5x6x128, 3x3, 128, pad 1, groups 2",
+    "2x40x16, 5, 8, stride 2, pad 2",
+)
+
+
 @pytest.mark.emulator
-@pytest.mark.parametrize("backend", [cuda_backend("gemm")], indirect=True)
-def test_bytes_without_an_edge(backend):
+@pytest.mark.parametrize("backend", [cuda_backend("wgmma")], indirect=True)
+@pytest.mark.parametrize("text", WGMMA_LAYERS)
+@pytest.mark.parametrize("math", ["bfloat16", "float32 as TF32"])
+def test_counts_of_wgmma(backend, math, text):
+    problem, how = Conv.parse("", text), MATHS[math]
+    operands = [np.ones(shape, how.dtype) for shape in problem.shapes().values()]
+    for op in problem.ops[:2] if how.tf32 else problem.ops:  # its wgrad is no kernel of wgmma's
+        expected, counted = count(problem, op, how, "wgmma"), counted_in(problem, op, operands)
+        assert counted[f"wgmma_{TENSOR_CORES[math]}"] == expected.multiply_adds, op
+        assert counted["tma_global"]["bytes"] <= expected.tile_bytes
+
+
+@pytest.mark.emulator
+@pytest.mark.parametrize(
+    "backend, copies", [(cuda_backend("gemm"), "cp_async_global"), (cuda_backend("wgmma"), "tma_global")],
+    indirect=["backend"],
+)  # fmt: skip
+def test_bytes_without_an_edge(backend, copies):
     """Where all tiles are full, blocks read just the tiles' bytes."""
     problem, how = Conv.parse("", "2x8x8x64, 1x1, 64"), MATHS["bfloat16"]
     operands = [np.ones(shape, how.dtype) for shape in problem.shapes().values()]
     for op in problem.ops:
-        counted = counted_in(problem, op, operands)
-        assert counted["cp_async_global"]["bytes"] == count(problem, op, how, "gemm").tile_bytes
+        expected = count(problem, op, how, backend.rpartition("-")[2])
+        assert counted_in(problem, op, operands)[copies]["bytes"] == expected.tile_bytes
 
 
 def test_time_is_the_longer_of_two():

@@ -8,12 +8,25 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from emulated_launches import Launch, conv_launches, pool_launches
+from emulated_launches import Launch, conv_launches, kernels, pool_launches
 
 DTYPES = ("float32", "float64", "bfloat16", "float16")
-CONV_KERNELS = ("auto", "gemm", "grouped", "tiled", "direct")
 # Channels of a group, in and out.
-GROUPS = ((1, 1), (2, 2), (3, 5), (4, 4), (8, 8), (12, 12), (16, 16), (64, 64), (128, 128), (256, 256))
+GROUPS = (
+    (1, 1),
+    (1, 16),
+    (2, 2),
+    (3, 5),
+    (3, 64),
+    (4, 32),
+    (4, 4),
+    (8, 8),
+    (12, 12),
+    (16, 16),
+    (64, 64),
+    (128, 128),
+    (256, 256),
+)
 POOL_OPS = ("max_pool", "max_pool_argmax", "max_pool_grad", "max_pool_select", "avg_pool", "avg_pool_grad")
 
 
@@ -33,11 +46,15 @@ def _calls() -> Iterator[list[Launch]]:
             "groups": groups,
             "axes": [_axis(28, taps, stride, taps // 2)] * 2,
         }
-        for op, kernel, tf32 in itertools.product(("fprop", "dgrad", "wgrad"), CONV_KERNELS, (False, True)):
-            if kernel == "grouped" and (groups == 1 or max(group_in, group_out) > 16):
-                continue  # which it refuses
+        for op, kernel, tf32 in itertools.product(
+            ("fprop", "dgrad", "wgrad"), ("auto", *kernels()), (False, True)
+        ):
             for dtype, aligned in ways:
-                yield conv_launches(op, kernel, tf32=tf32, aligned=aligned, dtype=dtype, **problem)
+                try:
+                    yield conv_launches(op, kernel, tf32=tf32, aligned=aligned, dtype=dtype, **problem)
+                except ValueError:
+                    if kernel == "auto":  # any other name may refuse a problem
+                        raise
     for channels, taps, stride, size in itertools.product(
         (1, 2, 3, 4, 6, 8, 16, 64), (2, 3, 5, 13), (1, 2, 3), (28, 112)
     ):

@@ -19,7 +19,7 @@ from sweep import configurations
 
 ARCHITECTURES = ("sm_80", "sm_90a")
 # Files whose kernels stand in the table one by one; of the others a row is for all instances of a type.
-ONE_BY_ONE = ("gemm_", "wgmma_", "tiled_")
+ONE_BY_ONE = ("gemm_", "wgmma_", "few_channels_", "tiled_")
 HEAD = """\
 # Resources of the CUDA kernels
 
