@@ -77,7 +77,7 @@ class Kernel {
   cpu::Work work(const std::string& op) {
     float *x = x_.data(), *w = w_.data(), *y = y_.data();
     void* workspace = workspace_.data();
-    if (op == "fprop") return cpu::fprop(problem_, choice_, x, w, y, workspace);
+    if (op == "fprop") return cpu::fprop(problem_, choice_, x, w, {}, y, workspace);
     if (op == "dgrad") return cpu::dgrad(problem_, choice_, y, w, x, workspace);
     if (op == "wgrad") return cpu::wgrad(problem_, choice_, x, y, w, workspace);
     if (op == "bgrad") return cpu::bgrad(bias(), choice_, y, w, workspace);

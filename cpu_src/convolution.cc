@@ -1,5 +1,5 @@
 // fprop, dgrad and wgrad by the kernel that the plan chooses. Where an array is empty every sum is, and no
-// kernel has to bear sizes of zero.
+// kernel but fprop's direct one, for the epilogue of such sums, has to bear sizes of zero.
 #include <cstring>
 
 #include "cpu_src/kernels.h"
@@ -26,14 +26,15 @@ Work zeros(void* result, int64_t count, DType dtype) {
 
 }  // namespace
 
-Work fprop(const ConvProblem& problem, Choice choice, const void* x, const void* w, void* y,
-           void* workspace) {
-  if (const Sizes sizes(problem); sizes.any_empty()) return zeros(y, sizes.y, problem.dtype);
+Work fprop(const ConvProblem& problem, Choice choice, const void* x, const void* w, Epilogue epilogue,
+           void* y, void* workspace) {
+  if (const Sizes sizes(problem); sizes.any_empty())
+    return epilogue.any() ? direct_fprop(problem, x, w, epilogue, y) : zeros(y, sizes.y, problem.dtype);
   const Kernel kernel = plan(Op::kFprop, problem, choice).kernel;
-  if (kernel == Kernel::kDirect) return direct_fprop(problem, x, w, y);
-  if (kernel == Kernel::kGrouped) return grouped_fprop(problem, choice.isa, x, w, y, workspace);
-  if (kernel == Kernel::kDot) return dot_fprop(problem, choice.isa, x, w, y, workspace);
-  return tiled_fprop(problem, choice.isa, x, w, y, workspace);
+  if (kernel == Kernel::kDirect) return direct_fprop(problem, x, w, epilogue, y);
+  if (kernel == Kernel::kGrouped) return grouped_fprop(problem, choice.isa, x, w, epilogue, y, workspace);
+  if (kernel == Kernel::kDot) return dot_fprop(problem, choice.isa, x, w, epilogue, y, workspace);
+  return tiled_fprop(problem, choice.isa, x, w, epilogue, y, workspace);
 }
 
 Work dgrad(const ConvProblem& problem, Choice choice, const void* dy, const void* w, void* dx,

@@ -1,4 +1,4 @@
-// y[n,o,k] = sum over r, c of x[n,i,c] * w[r,c,k],  with i tied to o and r.
+// y[n,o,k] = sum over r, c of x[n,i,c] * w[r,c,k],  with i tied to o and r, and the epilogue.
 //
 // A task is one row of outputs along the innermost axis. The sums of one output position, over all its
 // channels k, run in a small buffer that the contiguous rows w[r,c,:] are added into.
@@ -39,7 +39,8 @@ void add_products(const ConvProblem& p, const T* x_image, const T* w, int64_t o0
 
 }  // namespace
 
-Work direct_fprop(const ConvProblem& p, const void* x_data, const void* w_data, void* y_data) {
+Work direct_fprop(const ConvProblem& p, const void* x_data, const void* w_data, Epilogue epilogue,
+                  void* y_data) {
   return dispatch(p.dtype, [&](auto stored) {
     using T = typename decltype(stored)::type;
     const T* x = static_cast<const T*>(x_data);
@@ -57,8 +58,10 @@ Work direct_fprop(const ConvProblem& p, const void* x_data, const void* w_data, 
                         sums.clear();
                         add_products(p, x_image, w, o0, o1, o2, g, sums);
                         const Sum<T>* y_sums = sums.totals();
-                        T* y_at = y_row + o2 * p.out_channels + g * p.group_out();
-                        for (int64_t k = 0; k < p.group_out(); ++k) y_at[k] = narrow<T>(y_sums[k]);
+                        const int64_t first_k = g * p.group_out();
+                        T* y_at = y_row + o2 * p.out_channels + first_k;
+                        for (int64_t k = 0; k < p.group_out(); ++k)
+                          y_at[k] = narrow<T>(epilogue.finish_channel<T>(y_sums[k], first_k + k));
                       }
                     }
                   }}}};

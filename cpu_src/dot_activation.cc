@@ -11,6 +11,7 @@
 #include "cpu_src/activation_plan.h"
 #include "cpu_src/kernels.h"
 #include "cpu_src/microkernels/dot_tile.h"
+#include "cpu_src/microkernels/rows.h"
 #include "cpu_src/terms.h"
 #include "ffi_src/dispatch.h"
 
@@ -57,11 +58,13 @@ void pack(const ActivationPlan& plan, int64_t task, const T* filter, T* packed) 
 }
 
 template <typename T>
-void run_task(const ActivationPlan& plan, int64_t task, const T* source, const T* filter, T* result) {
+void run_task(const ActivationPlan& plan, int64_t task, const T* source, const T* filter,
+              const Epilogue& epilogue, T* result) {
   using S = Sum<T>;
   const ConvProblem& p = plan.problem;
   const ActivationTask range = plan.task(task);
   const DotTiles<T>& tiles = CONVGRAD_FOR_ISA(plan.isa, dot_tiles<T>());
+  const RowConversions<T>& rows = CONVGRAD_FOR_ISA(plan.isa, row_conversions<T>());
   const DotFilter place(plan);
   S sums[kMaxDotPixels * kMaxDotChannels];
   Terms terms;
@@ -82,7 +85,9 @@ void run_task(const ActivationPlan& plan, int64_t task, const T* source, const T
               terms.segments.data() + terms.runs[run], terms.runs[run + 1] - terms.runs[run], source_step,
               place.channel_step, sums, run > 0);
         }
-        T* to = result + tile_place.result + group * p.group_out() + first;
+        const int64_t first_channel = group * p.group_out() + first;
+        if (epilogue.any()) rows.finish(epilogue, first_channel, sums, channels, tile_place.pixels, channels);
+        T* to = result + tile_place.result + first_channel;
         for (int64_t m = 0; m < tile_place.pixels; ++m) {
           for (int64_t k = 0; k < channels; ++k) to[m * result_step + k] = narrow<T>(sums[m * channels + k]);
         }
@@ -93,7 +98,7 @@ void run_task(const ActivationPlan& plan, int64_t task, const T* source, const T
 }
 
 Work dot_activation(const ConvProblem& problem, bool transposed, Isa isa, const void* source_data,
-                    const void* filter_data, void* result_data, void* workspace) {
+                    const void* filter_data, Epilogue epilogue, void* result_data, void* workspace) {
   return dispatch(problem.dtype, [&](auto stored) {
     using T = typename decltype(stored)::type;
     const auto plan = std::make_shared<const ActivationPlan>(problem, transposed, LanesAre::kSources, isa);
@@ -106,7 +111,8 @@ Work dot_activation(const ConvProblem& problem, bool transposed, Isa isa, const 
       work.phases.push_back({plan->problem.groups * plan->problem.taps(),
                              [=](int64_t task) { pack(*plan, task, filter, packed); }});
     work.phases.push_back({plan->tasks(), [=](int64_t task) {
-                             run_task<T>(*plan, task, source, plan->packed ? packed : filter, result);
+                             run_task<T>(*plan, task, source, plan->packed ? packed : filter, epilogue,
+                                         result);
                            }});
     return work;
   });
@@ -114,12 +120,13 @@ Work dot_activation(const ConvProblem& problem, bool transposed, Isa isa, const 
 
 }  // namespace
 
-Work dot_fprop(const ConvProblem& problem, Isa isa, const void* x, const void* w, void* y, void* workspace) {
-  return dot_activation(problem, false, isa, x, w, y, workspace);
+Work dot_fprop(const ConvProblem& problem, Isa isa, const void* x, const void* w, Epilogue epilogue, void* y,
+               void* workspace) {
+  return dot_activation(problem, false, isa, x, w, epilogue, y, workspace);
 }
 
 Work dot_dgrad(const ConvProblem& problem, Isa isa, const void* dy, const void* w, void* dx) {
-  return dot_activation(problem.transpose(), true, isa, dy, w, dx, nullptr);
+  return dot_activation(problem.transpose(), true, isa, dy, w, {}, dx, nullptr);
 }
 
 }  // namespace convgrad::cpu

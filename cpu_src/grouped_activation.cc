@@ -65,11 +65,13 @@ class GroupedRunner {
  public:
   using S = Sum<T>;
 
-  GroupedRunner(const GroupedPlan& plan, const T* source, FilterRows<S> filter, T* result)
+  GroupedRunner(const GroupedPlan& plan, const T* source, FilterRows<S> filter, const Epilogue& epilogue,
+                T* result)
       : plan_(plan),
         tiles_(CONVGRAD_FOR_ISA(plan.isa, grouped_tiles<S>())),
         conversions_(CONVGRAD_FOR_ISA(plan.isa, row_conversions<T>())),
         filter_(filter),
+        epilogue_(epilogue),
         result_(result),
         sources_(plan, source) {}
 
@@ -151,6 +153,7 @@ class GroupedRunner {
       for (const Tile& tile : list_) run_tile(tile, v);
     }
     const int64_t channels = std::min(width, p.out_channels - channel), pixels = strip_.last - strip_.first;
+    if (epilogue_.any()) conversions_.finish(epilogue_, channel, sums_.data(), width, pixels, channels);
     if (channels == width && channels == p.out_channels)
       conversions_.narrow(sums_.data(), 0, result, 0, 1, pixels * channels);
     else
@@ -186,6 +189,7 @@ class GroupedRunner {
   const GroupedTiles<S>& tiles_;
   const RowConversions<T>& conversions_;
   const FilterRows<S> filter_;
+  const Epilogue epilogue_;
   T* const result_;
   Strip strip_{0, 0};
   Ahead ahead_{};
@@ -198,7 +202,7 @@ class GroupedRunner {
 };
 
 Work grouped_activation(const ConvProblem& problem, bool transposed, Isa isa, const void* source_data,
-                        const void* filter_data, void* result_data, void* workspace) {
+                        const void* filter_data, Epilogue epilogue, void* result_data, void* workspace) {
   return dispatch(problem.dtype, [&](auto stored) {
     using T = typename decltype(stored)::type;
     using S = Sum<T>;
@@ -220,7 +224,7 @@ Work grouped_activation(const ConvProblem& problem, bool transposed, Isa isa, co
                         : FilterRows<S>{filter, plan->lanes, channels};
     }
     work.phases.push_back({items.tasks, [=](int64_t task) {
-                             GroupedRunner<T> runner(*plan, source, rows, result);
+                             GroupedRunner<T> runner(*plan, source, rows, epilogue, result);
                              const int64_t last = items.count * (task + 1) / items.tasks;
                              for (int64_t item = items.count * task / items.tasks; item < last; ++item)
                                runner.run(items, item);
@@ -231,14 +235,14 @@ Work grouped_activation(const ConvProblem& problem, bool transposed, Isa isa, co
 
 }  // namespace
 
-Work grouped_fprop(const ConvProblem& problem, Isa isa, const void* x, const void* w, void* y,
-                   void* workspace) {
-  return grouped_activation(problem, false, isa, x, w, y, workspace);
+Work grouped_fprop(const ConvProblem& problem, Isa isa, const void* x, const void* w, Epilogue epilogue,
+                   void* y, void* workspace) {
+  return grouped_activation(problem, false, isa, x, w, epilogue, y, workspace);
 }
 
 Work grouped_dgrad(const ConvProblem& problem, Isa isa, const void* dy, const void* w, void* dx,
                    void* workspace) {
-  return grouped_activation(problem.transpose(), true, isa, dy, w, dx, workspace);
+  return grouped_activation(problem.transpose(), true, isa, dy, w, {}, dx, workspace);
 }
 
 }  // namespace convgrad::cpu

@@ -6,32 +6,33 @@
 
 #include "cpu_src/plan.h"
 #include "cpu_src/work.h"
+#include "ffi_src/epilogue.h"
 #include "ffi_src/problem.h"
 
 namespace convgrad::cpu {
 
 // The convolution's three ops, by the kernel that the plan chooses among those below. `workspace` holds
 // conv_workspace_bytes() bytes.
-Work fprop(const ConvProblem&, Choice, const void* x, const void* w, void* y, void* workspace);
+Work fprop(const ConvProblem&, Choice, const void* x, const void* w, Epilogue, void* y, void* workspace);
 Work dgrad(const ConvProblem&, Choice, const void* dy, const void* w, void* dx, void* workspace);
 Work wgrad(const ConvProblem&, Choice, const void* x, const void* dy, void* dw, void* workspace);
 
 // "direct": the formulas as they stand, and the reference for the others.
-Work direct_fprop(const ConvProblem&, const void* x, const void* w, void* y);
+Work direct_fprop(const ConvProblem&, const void* x, const void* w, Epilogue, void* y);
 Work direct_dgrad(const ConvProblem&, const void* dy, const void* w, void* dx);
 Work direct_wgrad(const ConvProblem&, const void* x, const void* dy, void* dw);
 
 // "tiled": tiles of sums in registers, fed by all channels of a group.
-Work tiled_fprop(const ConvProblem&, Isa, const void* x, const void* w, void* y, void* workspace);
+Work tiled_fprop(const ConvProblem&, Isa, const void* x, const void* w, Epilogue, void* y, void* workspace);
 Work tiled_dgrad(const ConvProblem&, Isa, const void* dy, const void* w, void* dx, void* workspace);
 // "dot": the same with the lanes of a vector along the channels that are summed over.
-Work dot_fprop(const ConvProblem&, Isa, const void* x, const void* w, void* y, void* workspace);
+Work dot_fprop(const ConvProblem&, Isa, const void* x, const void* w, Epilogue, void* y, void* workspace);
 Work dot_dgrad(const ConvProblem&, Isa, const void* dy, const void* w, void* dx);
 
 Work tiled_wgrad(const ConvProblem&, Isa, const void* x, const void* dy, void* dw, void* workspace);
 
 // "grouped": small groups side by side in the lanes of a vector.
-Work grouped_fprop(const ConvProblem&, Isa, const void* x, const void* w, void* y, void* workspace);
+Work grouped_fprop(const ConvProblem&, Isa, const void* x, const void* w, Epilogue, void* y, void* workspace);
 Work grouped_dgrad(const ConvProblem&, Isa, const void* dy, const void* w, void* dx, void* workspace);
 Work grouped_wgrad(const ConvProblem&, Isa, const void* x, const void* dy, void* dw, void* workspace);
 

@@ -19,7 +19,7 @@ std::vector<int64_t> tasks_of(const Work& work) {
 }
 
 Work work_of(Op op, const ConvProblem& problem, Choice choice) {
-  if (op == Op::kFprop) return fprop(problem, choice, nullptr, nullptr, nullptr, nullptr);
+  if (op == Op::kFprop) return fprop(problem, choice, nullptr, nullptr, {}, nullptr, nullptr);
   if (op == Op::kDgrad) return dgrad(problem, choice, nullptr, nullptr, nullptr, nullptr);
   return wgrad(problem, choice, nullptr, nullptr, nullptr, nullptr);
 }

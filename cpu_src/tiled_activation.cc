@@ -29,17 +29,18 @@ class TileRunner {
  public:
   using S = Sum<T>;
 
-  explicit TileRunner(const ActivationPlan& plan)
+  TileRunner(const ActivationPlan& plan, const Epilogue& epilogue)
       : plan_(plan),
+        epilogue_(epilogue),
         tiles_(CONVGRAD_FOR_ISA(plan.isa, activation_tiles<S>())),
         rows_(CONVGRAD_FOR_ISA(plan.isa, row_conversions<T>())),
         result_bytes_(plan.problem.batch * plan.problem.outputs() * plan.problem.out_channels *
                       static_cast<int64_t>(sizeof(T))),
         sums_(kMaxTilePixels * kMaxTileVectors * tiles_.lanes) {}
 
-  // The tile's pixels from `source` and `result` on, channels of one panel.
+  // The tile's pixels from `source` and `result` on, channels of one panel from `first_channel` on.
   void run(const Terms& terms, const Box& box, const T* source, const S* filter, int64_t filter_step,
-           T* result, int64_t pixels, int vectors, int64_t channels) {
+           T* result, int64_t pixels, int vectors, int64_t first_channel, int64_t channels) {
     const ActivationTile<S> tile = tiles_.tile[vectors][pixels];
     const int64_t width = vectors * tiles_.lanes, result_step = box.result_step[box.along];
     const bool in_place = std::is_same_v<T, S> && channels == width;
@@ -65,15 +66,17 @@ class TileRunner {
            : in_place && streams(result, result_step, terms) ? Into::kStream
                                                              : Into::kSet);
     }
+    if (epilogue_.any()) rows_.finish(epilogue_, first_channel, sums, sums_step, pixels, channels);
     if (!in_place) rows_.narrow(sums, sums_step, result, result_step, pixels, channels);
   }
 
  private:
   // Results of a single run that are larger than the caches would only push out of them what is read again.
+  // But the epilogue is about to read them.
   bool streams(const T* result, int64_t result_step, const Terms& terms) const {
     constexpr int64_t kBeyondCache = 24 << 20;
     const int64_t vector = tiles_.lanes * static_cast<int64_t>(sizeof(S));
-    return terms.runs.size() == 2 && result_bytes_ > kBeyondCache &&
+    return !epilogue_.any() && terms.runs.size() == 2 && result_bytes_ > kBeyondCache &&
            reinterpret_cast<uintptr_t>(result) % vector == 0 &&
            result_step * static_cast<int64_t>(sizeof(T)) % vector == 0;
   }
@@ -94,6 +97,7 @@ class TileRunner {
   }
 
   const ActivationPlan& plan_;
+  const Epilogue epilogue_;
   const ActivationTiles<S>& tiles_;
   const RowConversions<T>& rows_;
   const int64_t result_bytes_;
@@ -102,10 +106,11 @@ class TileRunner {
 };
 
 template <typename T>
-void run_task(const ActivationPlan& plan, int64_t task, const T* source, const Sum<T>* filter, T* result) {
+void run_task(const ActivationPlan& plan, int64_t task, const T* source, const Sum<T>* filter,
+              const Epilogue& epilogue, T* result) {
   const ConvProblem& p = plan.problem;
   const ActivationTask range = plan.task(task);
-  TileRunner<T> runner(plan);
+  TileRunner<T> runner(plan, epilogue);
   Terms terms;
   for (int64_t at = range.first_tile; at < range.last_tile;) {
     const Box box = plan.box_of(at);
@@ -132,8 +137,9 @@ void run_task(const ActivationPlan& plan, int64_t task, const T* source, const S
           prefetch_pixels<false>(source + next.source, box.source_step[box.along] * sizeof(T),
                                  p.in_channels * sizeof(T), 0, next.pixels);
         }
+        const int64_t first_channel = group * p.group_out() + in_group;
         runner.run(terms, box, source + place.source + group * p.group_in(), filter + rows.first, rows.step,
-                   result + place.result + group * p.group_out() + in_group, place.pixels, vectors, channels);
+                   result + place.result + first_channel, place.pixels, vectors, first_channel, channels);
       }
     }
     at = last;
@@ -141,7 +147,7 @@ void run_task(const ActivationPlan& plan, int64_t task, const T* source, const S
 }
 
 Work tiled_activation(const ConvProblem& problem, bool transposed, Isa isa, const void* source_data,
-                      const void* filter_data, void* result_data, void* workspace) {
+                      const void* filter_data, Epilogue epilogue, void* result_data, void* workspace) {
   return dispatch(problem.dtype, [&](auto stored) {
     using T = typename decltype(stored)::type;
     using S = Sum<T>;
@@ -159,7 +165,7 @@ Work tiled_activation(const ConvProblem& problem, bool transposed, Isa isa, cons
                              if constexpr (std::is_same_v<T, S>) {
                                if (!plan->packed) read = filter;
                              }
-                             run_task<T>(*plan, task, source, read, result);
+                             run_task<T>(*plan, task, source, read, epilogue, result);
                            }});
     return work;
   });
@@ -167,14 +173,14 @@ Work tiled_activation(const ConvProblem& problem, bool transposed, Isa isa, cons
 
 }  // namespace
 
-Work tiled_fprop(const ConvProblem& problem, Isa isa, const void* x, const void* w, void* y,
-                 void* workspace) {
-  return tiled_activation(problem, false, isa, x, w, y, workspace);
+Work tiled_fprop(const ConvProblem& problem, Isa isa, const void* x, const void* w, Epilogue epilogue,
+                 void* y, void* workspace) {
+  return tiled_activation(problem, false, isa, x, w, epilogue, y, workspace);
 }
 
 Work tiled_dgrad(const ConvProblem& problem, Isa isa, const void* dy, const void* w, void* dx,
                  void* workspace) {
-  return tiled_activation(problem.transpose(), true, isa, dy, w, dx, workspace);
+  return tiled_activation(problem.transpose(), true, isa, dy, w, {}, dx, workspace);
 }
 
 }  // namespace convgrad::cpu

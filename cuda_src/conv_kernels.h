@@ -3,27 +3,29 @@
 
 #include <cuda_runtime.h>
 
+#include "ffi_src/epilogue.h"
 #include "ffi_src/problem.h"
 
 namespace convgrad::cuda {
 
-cudaError_t direct_fprop(const ConvProblem&, const void* x, const void* w, void* y, cudaStream_t);
+cudaError_t direct_fprop(const ConvProblem&, const void* x, const void* w, Epilogue, void* y, cudaStream_t);
 cudaError_t direct_dgrad(const ConvProblem&, const void* dy, const void* w, void* dx, cudaStream_t);
 cudaError_t direct_wgrad(const ConvProblem&, const void* x, const void* dy, void* dw, cudaStream_t);
 
-cudaError_t tiled_fprop(const ConvProblem&, const void* x, const void* w, void* y, cudaStream_t);
+cudaError_t tiled_fprop(const ConvProblem&, const void* x, const void* w, Epilogue, void* y, cudaStream_t);
 cudaError_t tiled_dgrad(const ConvProblem&, const void* dy, const void* w, void* dx, cudaStream_t);
 cudaError_t tiled_wgrad(const ConvProblem&, const void* x, const void* dy, void* dw, void* workspace,
                         cudaStream_t);
 
-cudaError_t gemm_fprop(const ConvProblem&, bool tf32, const void* x, const void* w, void* y, cudaStream_t);
+cudaError_t gemm_fprop(const ConvProblem&, bool tf32, const void* x, const void* w, Epilogue, void* y,
+                       cudaStream_t);
 cudaError_t gemm_dgrad(const ConvProblem&, bool tf32, const void* dy, const void* w, void* dx, cudaStream_t);
 cudaError_t gemm_wgrad(const ConvProblem&, bool tf32, const void* x, const void* dy, void* dw,
                        void* workspace, cudaStream_t);
 
 // Where wgmma_serves() the problem; arrays are aligned to 16 bytes. For f32, which is multiplied as TF32, the
 // workspace of fprop and dgrad has room for the filter.
-cudaError_t wgmma_fprop(const ConvProblem&, const void* x, const void* w, void* y, void* workspace,
+cudaError_t wgmma_fprop(const ConvProblem&, const void* x, const void* w, Epilogue, void* y, void* workspace,
                         cudaStream_t);
 cudaError_t wgmma_dgrad(const ConvProblem&, const void* dy, const void* w, void* dx, void* workspace,
                         cudaStream_t);
@@ -31,13 +33,13 @@ cudaError_t wgmma_wgrad(const ConvProblem&, const void* x, const void* dy, void*
                         cudaStream_t);
 
 // Where grouped_serves() the problem.
-cudaError_t grouped_fprop(const ConvProblem&, const void* x, const void* w, void* y, cudaStream_t);
+cudaError_t grouped_fprop(const ConvProblem&, const void* x, const void* w, Epilogue, void* y, cudaStream_t);
 cudaError_t grouped_dgrad(const ConvProblem&, const void* dy, const void* w, void* dx, cudaStream_t);
 cudaError_t grouped_wgrad(const ConvProblem&, const void* x, const void* dy, void* dw, void* workspace,
                           cudaStream_t);
 
 // Where few_channels_serves() the problem, in dgrad the transposed one.
-cudaError_t few_channels_fprop(const ConvProblem&, bool tf32, const void* x, const void* w, void* y,
+cudaError_t few_channels_fprop(const ConvProblem&, bool tf32, const void* x, const void* w, Epilogue, void* y,
                                cudaStream_t);
 cudaError_t few_channels_dgrad(const ConvProblem&, bool tf32, const void* dy, const void* w, void* dx,
                                cudaStream_t);

@@ -35,22 +35,22 @@ ConvKernel choose(const ConvProblem& p, ConvOp op, Request request, const void* 
 
 }  // namespace
 
-cudaError_t fprop(const ConvProblem& problem, Request request, const void* x, const void* w, void* y,
-                  void* workspace, cudaStream_t stream) {
+cudaError_t fprop(const ConvProblem& problem, Request request, const void* x, const void* w,
+                  Epilogue epilogue, void* y, void* workspace, cudaStream_t stream) {
   const ConvProblem p = flatten(problem);
   switch (choose(p, ConvOp::kFprop, request, x, w, y)) {
     case ConvKernel::kWgmma:
-      return wgmma_fprop(p, x, w, y, workspace, stream);
+      return wgmma_fprop(p, x, w, epilogue, y, workspace, stream);
     case ConvKernel::kGemm:
-      return gemm_fprop(p, request.tf32, x, w, y, stream);
+      return gemm_fprop(p, request.tf32, x, w, epilogue, y, stream);
     case ConvKernel::kFewChannels:
-      return few_channels_fprop(p, request.tf32, x, w, y, stream);
+      return few_channels_fprop(p, request.tf32, x, w, epilogue, y, stream);
     case ConvKernel::kGrouped:
-      return grouped_fprop(p, x, w, y, stream);
+      return grouped_fprop(p, x, w, epilogue, y, stream);
     case ConvKernel::kTiled:
-      return tiled_fprop(p, x, w, y, stream);
+      return tiled_fprop(p, x, w, epilogue, y, stream);
     default:
-      return direct_fprop(p, x, w, y, stream);
+      return direct_fprop(p, x, w, epilogue, y, stream);
   }
 }
 

@@ -1,4 +1,5 @@
-// y[n,o,k] = sum over r, c of x[n,i,c] * w[r,c,k], one thread an output element, word for word.
+// y[n,o,k] = sum over r, c of x[n,i,c] * w[r,c,k] and the epilogue, one thread an output element, word for
+// word.
 //
 // It serves every problem, and the other fprop kernels are held against it.
 #include "cuda_src/conv_kernels.h"
@@ -11,7 +12,8 @@ namespace convgrad::cuda {
 namespace {
 
 template <typename Stored>
-__global__ void direct_fprop_kernel(ConvProblem p, const Stored* x, const Stored* w, Stored* y) {
+__global__ void direct_fprop_kernel(ConvProblem p, const Stored* x, const Stored* w, Epilogue epilogue,
+                                    Stored* y) {
   const int64_t C = p.group_in(), K = p.out_channels;
   const int64_t count = p.batch * p.outputs() * K;
   for (int64_t at = first_element(); at < count; at += element_step()) {
@@ -24,18 +26,19 @@ __global__ void direct_fprop_kernel(ConvProblem p, const Stored* x, const Stored
       const Stored* w_r = w + r * C * K;
       for (int64_t c = 0; c < C; ++c) y_nok.add(widen(x_ni[c]) * widen(w_r[c * K + k]));
     });
-    y[at] = narrow<Stored>(y_nok.value());
+    y[at] = narrow<Stored>(epilogue.finish_channel<Stored>(y_nok.value(), k));
   }
 }
 
 }  // namespace
 
-cudaError_t direct_fprop(const ConvProblem& p, const void* x, const void* w, void* y, cudaStream_t stream) {
+cudaError_t direct_fprop(const ConvProblem& p, const void* x, const void* w, Epilogue epilogue, void* y,
+                         cudaStream_t stream) {
   const int64_t count = p.batch * p.outputs() * p.out_channels;
   return dispatch(p.dtype, [&](auto tag) {
     using Stored = typename decltype(tag)::type;
     return launch_elements(direct_fprop_kernel<Stored>, count, stream, p, static_cast<const Stored*>(x),
-                           static_cast<const Stored*>(w), static_cast<Stored*>(y));
+                           static_cast<const Stored*>(w), epilogue, static_cast<Stored*>(y));
   });
 }
 

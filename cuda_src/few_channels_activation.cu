@@ -6,26 +6,26 @@
 namespace convgrad::cuda {
 namespace {
 
-cudaError_t launch(const ConvProblem& p, bool transposed, bool tf32, const void* x, const void* w, void* y,
-                   cudaStream_t stream) {
+cudaError_t launch(const ConvProblem& p, bool transposed, bool tf32, const void* x, const void* w,
+                   Epilogue epilogue, void* y, cudaStream_t stream) {
   return dispatch_few_channels(
       p, few_channels_plan(p, false).paired, math_of(p.dtype, tf32), has_chunked_columns(p, y),
       [&](auto math, auto columns, auto paired, auto wide) {
         return launch_few_channels_activation<math.value, columns.value, paired.value, wide.value>(
-            p, transposed, x, w, y, stream);
+            p, transposed, x, w, epilogue, y, stream);
       });
 }
 
 }  // namespace
 
-cudaError_t few_channels_fprop(const ConvProblem& p, bool tf32, const void* x, const void* w, void* y,
-                               cudaStream_t stream) {
-  return launch(p, false, tf32, x, w, y, stream);
+cudaError_t few_channels_fprop(const ConvProblem& p, bool tf32, const void* x, const void* w,
+                               Epilogue epilogue, void* y, cudaStream_t stream) {
+  return launch(p, false, tf32, x, w, epilogue, y, stream);
 }
 
 cudaError_t few_channels_dgrad(const ConvProblem& p, bool tf32, const void* dy, const void* w, void* dx,
                                cudaStream_t stream) {
-  return launch(p.transpose(), true, tf32, dy, w, dx, stream);
+  return launch(p.transpose(), true, tf32, dy, w, {}, dx, stream);
 }
 
 }  // namespace convgrad::cuda

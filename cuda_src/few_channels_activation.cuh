@@ -21,7 +21,7 @@ namespace convgrad::cuda {
 
 // What a launch of the activations' kernel has beside the problem.
 struct FewChannelsWork {
-  bool transposed;   // the filter is stored as [r, k, c], its taps flipped
+  bool transposed;  // the filter is stored as [r, k, c], its taps flipped
   int block_tiles;
   int column_tiles;
   int filter_numbers, slots;  // in shared memory
@@ -33,7 +33,7 @@ struct FewChannelsActivation {
   static constexpr int kStages = few_channels_stages(kStoredDType<Stored>, false);
 
   __device__ static void run(const FewChannelsProblem& p, const FewChannelsWork& work, const Stored* x,
-                             const Stored* w, Stored* y) {
+                             const Stored* w, const Epilogue& epilogue, Stored* y) {
     Stored* filter = shared_memory<Stored>();
     Stored* patches = filter + work.filter_numbers;
     FewChannelsTables tables;
@@ -43,8 +43,8 @@ struct FewChannelsActivation {
 
     const int first_column = static_cast<int>(blockIdx.x) % work.column_tiles * kColumns;
     const int64_t first_tile = static_cast<int64_t>(blockIdx.x) / work.column_tiles * work.block_tiles;
-    const int tiles = static_cast<int>(
-        first_tile + work.block_tiles < p.tiles ? work.block_tiles : p.tiles - first_tile);
+    const int tiles =
+        static_cast<int>(first_tile + work.block_tiles < p.tiles ? work.block_tiles : p.tiles - first_tile);
 
     FewChannelsSum<kMath, kColumns, kPaired> sum;
     sum.prepare(p, tables, filter, [&](int depth, int column) {
@@ -57,9 +57,7 @@ struct FewChannelsActivation {
     int next = static_cast<int>(first_tile), tile = next;
     run_pipeline<kStages>(
         tiles,
-        [&](int stage) {
-          copy_patch(p, FewChannelsTile(p, next++), x, patches + stage * patch_numbers);
-        },
+        [&](int stage) { copy_patch(p, FewChannelsTile(p, next++), x, patches + stage * patch_numbers); },
         [&](int stage) {
           sum.multiply_add(p, patches + stage * patch_numbers, tables, filter);
           const FewChannelsTile at(p, tile++);
@@ -67,7 +65,8 @@ struct FewChannelsActivation {
             const int64_t position = at.position(p, row);
             return position == kNone ? kNone : position * p.out_channels;
           };
-          sum.store(GemmStore<Stored, kWide, decltype(row_at)>{y, row_at, first_column, p.out_channels});
+          sum.store(
+              GemmStore<Stored, kWide, decltype(row_at)>{y, row_at, first_column, p.out_channels, epilogue});
         });
   }
 
@@ -84,14 +83,14 @@ template <Math kMath, int kColumns, bool kPaired, bool kWide>
 __global__ void __launch_bounds__(kFewChannelsThreads, 2)
     few_channels_activation_kernel(FewChannelsProblem p, FewChannelsWork work,
                                    const typename MathTypes<kMath>::Stored* x,
-                                   const typename MathTypes<kMath>::Stored* w,
+                                   const typename MathTypes<kMath>::Stored* w, Epilogue epilogue,
                                    typename MathTypes<kMath>::Stored* y) {
-  FewChannelsActivation<kMath, kColumns, kPaired, kWide>::run(p, work, x, w, y);
+  FewChannelsActivation<kMath, kColumns, kPaired, kWide>::run(p, work, x, w, epilogue, y);
 }
 
 template <Math kMath, int kColumns, bool kPaired, bool kWide>
 cudaError_t launch_few_channels_activation(const ConvProblem& problem, bool transposed, const void* x,
-                                           const void* w, void* y, cudaStream_t stream) {
+                                           const void* w, Epilogue epilogue, void* y, cudaStream_t stream) {
   using Stored = typename MathTypes<kMath>::Stored;
   using Kernel = FewChannelsActivation<kMath, kColumns, kPaired, kWide>;
   const FewChannelsProblem p(few_channels_plan(problem, false), x, sizeof(Stored));
@@ -101,13 +100,12 @@ cudaError_t launch_few_channels_activation(const ConvProblem& problem, bool tran
   work.column_tiles = static_cast<int>(tiles_over(p.out_channels, kColumns));
   work.slots = static_cast<int>(tiles_over(p.octets, 2)) * 16;
   work.filter_numbers = work.slots * kColumns;
-  const size_t shared_bytes =
-      sizeof(Stored) * (work.filter_numbers + Kernel::kStages * p.patch_numbers()) +
-      work.slots * (sizeof(PairPlace) / 2 + sizeof(int));
+  const size_t shared_bytes = sizeof(Stored) * (work.filter_numbers + Kernel::kStages * p.patch_numbers()) +
+                              work.slots * (sizeof(PairPlace) / 2 + sizeof(int));
   const int64_t blocks = tiles_over(p.tiles, work.block_tiles) * work.column_tiles;
   return launch_blocks(few_channels_activation_kernel<kMath, kColumns, kPaired, kWide>, blocks,
                        kFewChannelsThreads, shared_bytes, stream, p, work, static_cast<const Stored*>(x),
-                       static_cast<const Stored*>(w), static_cast<Stored*>(y));
+                       static_cast<const Stored*>(w), epilogue, static_cast<Stored*>(y));
 }
 
 }  // namespace convgrad::cuda

@@ -100,6 +100,8 @@ class FewChannelsMma {
 
   template <typename Rows>
   __device__ void store(const Rows& rows) const {
+    float bias[kN][2];
+    rows.read_bias(0, bias);
 #pragma unroll
     for (int m = 0; m < kM; ++m)
 #pragma unroll
@@ -110,7 +112,7 @@ class FewChannelsMma {
           values[n][0] = sum_[m][n][2 * half];
           values[n][1] = sum_[m][n][2 * half + 1];
         }
-        rows.store(row(m, half), 0, values);
+        rows.store(row(m, half), 0, values, bias);
       }
   }
 
@@ -160,11 +162,13 @@ class FewChannelsMma {
 };
 
 template <int kColumns, bool kPaired>
-class FewChannelsSum<Math::kBF16, kColumns, kPaired> : public FewChannelsMma<Math::kBF16, kColumns, kPaired> {};
+class FewChannelsSum<Math::kBF16, kColumns, kPaired> : public FewChannelsMma<Math::kBF16, kColumns, kPaired> {
+};
 template <int kColumns, bool kPaired>
 class FewChannelsSum<Math::kF16, kColumns, kPaired> : public FewChannelsMma<Math::kF16, kColumns, kPaired> {};
 template <int kColumns, bool kPaired>
-class FewChannelsSum<Math::kTF32, kColumns, kPaired> : public FewChannelsMma<Math::kTF32, kColumns, kPaired> {};
+class FewChannelsSum<Math::kTF32, kColumns, kPaired> : public FewChannelsMma<Math::kTF32, kColumns, kPaired> {
+};
 
 // By mma.sync in f64: 8 windows by 8 columns, two instructions to an octet of slots.
 template <int kColumns, bool kPaired>
@@ -221,8 +225,10 @@ class FewChannelsSum<Math::kF64, kColumns, kPaired> {
 
   template <typename Rows>
   __device__ void store(const Rows& rows) const {
+    double bias[kN][2];
+    rows.read_bias(0, bias);
 #pragma unroll
-    for (int m = 0; m < kM; ++m) rows.store(row(m), 0, sum_[m]);
+    for (int m = 0; m < kM; ++m) rows.store(row(m), 0, sum_[m], bias);
   }
 
  private:
@@ -286,7 +292,8 @@ class FewChannelsSum<Math::kF32, kColumns, false> {
 #pragma unroll
     for (int m = 0; m < kM; ++m)
 #pragma unroll
-      for (int n = 0; n < kN; ++n) rows.store_one(row(m), column(n), sum_[m][n]);
+      for (int n = 0; n < kN; ++n)
+        rows.store_one(row(m), column(n), sum_[m][n], rows.bias_of(column(n)));
   }
 
  private:

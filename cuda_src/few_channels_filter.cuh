@@ -59,9 +59,9 @@ struct FewChannelsFilter {
     const int row_warp = block % work.row_tiles * work.row_warps + warp % work.row_warps;
     const int position_warp = warp / work.row_warps, part = block / work.row_tiles;
     const int first_tile = part * work.split.length;
-    const int tiles = first_tile >= p.tiles                       ? 0
+    const int tiles = first_tile >= p.tiles                      ? 0
                       : p.tiles - first_tile < work.split.length ? p.tiles - first_tile
-                                                                  : work.split.length;
+                                                                 : work.split.length;
     TileSum sum;
     sum.find_slots(p, row_warp * kFewChannelsWarpRows);
     int next = first_tile;
@@ -75,7 +75,8 @@ struct FewChannelsFilter {
         },
         [&](int stage) {
           const Stored* from = stages + stage * stage_numbers(p);
-          sum.multiply_add(p, from + kDyNumbers, from, windows, position_warp, work.position_warps, kPositions);
+          sum.multiply_add(p, from + kDyNumbers, from, windows, position_warp, work.position_warps,
+                           kPositions);
           sum.end_tile();
         });
     sum.end();
@@ -98,7 +99,8 @@ struct FewChannelsFilter {
   __device__ static void copy_dy(const FewChannelsProblem& p, const FewChannelsTile& tile, int first_column,
                                  const Stored* dy, Stored* to) {
     constexpr int kNumbers = kWide ? kChunk<Stored> : 1, kLine = kColumns / kNumbers;
-    for (int at = static_cast<int>(threadIdx.x); at < kPositions * kLine; at += static_cast<int>(blockDim.x)) {
+    for (int at = static_cast<int>(threadIdx.x); at < kPositions * kLine;
+         at += static_cast<int>(blockDim.x)) {
       const int line = at / kLine, k = first_column + at % kLine * kNumbers;
       const int64_t position = tile.position(p, line);
       const bool there = position != kNone && k < p.out_channels;
@@ -111,8 +113,8 @@ struct FewChannelsFilter {
   }
 
   // Every first warp's sums become those of all that have its rows, added warp by warp.
-  __device__ static void add_position_warps(const FewChannelsFilterWork& work, int row_warp, int position_warp,
-                                            TileSum& sum) {
+  __device__ static void add_position_warps(const FewChannelsFilterWork& work, int row_warp,
+                                            int position_warp, TileSum& sum) {
     Value* values = shared_memory<Value>() + row_warp * TileSum::kValues * 32 + threadIdx.x % 32;
     for (int other = 1; other < work.position_warps; ++other) {
       if (position_warp == other) sum.for_each_value([&](int v, Value& value) { values[v * 32] = value; });

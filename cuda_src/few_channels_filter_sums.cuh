@@ -145,8 +145,8 @@ class FewChannelsFilterMma {
     if constexpr (kHalf) {
       const int matrix = lane() / 8, line = lane() % 8 / 2 + lane() % 2 * 4;
       uint32_t words[4];
-      ldmatrix_x4_trans(words, dy + TileB::chunk(position + matrix % 2 * 8 + line,
-                                                 column / kChunk<Stored> + matrix / 2));
+      ldmatrix_x4_trans(
+          words, dy + TileB::chunk(position + matrix % 2 * 8 + line, column / kChunk<Stored> + matrix / 2));
       b[0][0] = words[0], b[0][1] = words[1], b[1][0] = words[2], b[1][1] = words[3];
     } else {
 #pragma unroll
@@ -319,7 +319,7 @@ class FewChannelsFilterSum<Math::kF32, kColumns, false> {
 #pragma unroll
     for (int m = 0; m < kM; ++m)
 #pragma unroll
-      for (int n = 0; n < kN; ++n) rows.store_one(row(m), column(n), total_[m][n]);
+      for (int n = 0; n < kN; ++n) rows.store_one(row(m), column(n), total_[m][n], 0.0f);
   }
 
   static constexpr int kValues = kFewChannelsWarpRows * kColumns / 32;

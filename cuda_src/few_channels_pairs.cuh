@@ -47,7 +47,8 @@ struct PairPlace {
 template <Math kMath, bool kPaired>
 __device__ inline PairPlace pair_place(const FewChannelsProblem& p, int slot) {
   const FewChannelsSlot first = slot_at<kPaired>(p, slot), second = slot_at<kPaired>(p, slot + 1);
-  if constexpr (!kPaired) return {first.depth >= 0 ? first.offset : -1, second.depth >= 0 ? second.offset : -1};
+  if constexpr (!kPaired)
+    return {first.depth >= 0 ? first.offset : -1, second.depth >= 0 ? second.offset : -1};
   if constexpr (sizeof(typename MathTypes<kMath>::Stored) == 2)
     return {first.offset, (first.depth >= 0 ? 0xffff : 0) | (second.depth >= 0 ? ~0xffff : 0)};
   return {first.offset, (first.depth >= 0 ? 1 : 0) | (second.depth >= 0 ? 2 : 0)};
@@ -59,7 +60,8 @@ __device__ __forceinline__ uint32_t half_pair(const Half* window, PairPlace plac
     const uint32_t both = load_shared(reinterpret_cast<const uint32_t*>(window + place.at));
     return both & static_cast<uint32_t>(place.other);
   }
-  return pack_halves(place.at >= 0 ? window[place.at].bits : 0, place.other >= 0 ? window[place.other].bits : 0);
+  return pack_halves(place.at >= 0 ? window[place.at].bits : 0,
+                     place.other >= 0 ? window[place.other].bits : 0);
 }
 
 template <Math kMath, bool kPaired>

@@ -21,7 +21,7 @@ inline constexpr DType kStoredDType = sizeof(Stored) == 8   ? DType::kF64
 
 // The plan, and what a launch adds to it.
 struct FewChannelsProblem : FewChannelsPlan {
-  int copy_bytes;                           // of a patch's copies: 16, 8 or 4, or 2 for number by number
+  int copy_bytes;  // of a patch's copies: 16, 8 or 4, or 2 for number by number
   Divisor row_copies, extent1, tiles_along[kAxes];
 
   FewChannelsProblem() = default;

@@ -123,8 +123,7 @@ int few_channels_block_tiles(const ConvProblem& p, const FewChannelsPlan& plan) 
   // Blocks enough for a large device a few times over; in a block, tiles enough to make little of its filter.
   constexpr int64_t kBlocks = 1024, kMostTiles = 16;
   const int64_t columns = tiles_over(p.out_channels, few_channels_columns(p));
-  return static_cast<int>(
-      std::min(std::max<int64_t>(plan.tiles * columns / kBlocks, 1), kMostTiles));
+  return static_cast<int>(std::min(std::max<int64_t>(plan.tiles * columns / kBlocks, 1), kMostTiles));
 }
 
 FewChannelsSplit few_channels_filter_split(const ConvProblem& p) {
@@ -138,8 +137,8 @@ FewChannelsSplit few_channels_filter_split(const ConvProblem& p) {
   const int64_t activations =
       p.batch * (p.inputs() * p.in_channels + p.outputs() * p.out_channels) * bytes_of(p.dtype);
   const int64_t columns = tiles_over(p.out_channels, few_channels_columns(p));
-  const int64_t wanted = std::max(tiles_over(p.batch * p.outputs(), kTerms),
-                                  tiles_over(kBlocks, std::max<int64_t>(columns, 1)));
+  const int64_t wanted =
+      std::max(tiles_over(p.batch * p.outputs(), kTerms), tiles_over(kBlocks, std::max<int64_t>(columns, 1)));
   const int64_t most =
       std::min<int64_t>(plan.tiles / 2, activations / 20 / std::max<int64_t>(partial_bytes, 1));
   const int64_t parts = std::max<int64_t>(std::min(wanted, most), 1);

@@ -154,7 +154,8 @@ struct GemmActivation {
     Window<Stored> window[kWide ? 1 : Tile::kRows];
   };
 
-  __device__ static void run(const ConvProblem& p, const Stored* x, const Stored* w, Stored* y) {
+  __device__ static void run(const ConvProblem& p, const Stored* x, const Stored* w, const Epilogue& epilogue,
+                             Stored* y) {
     Shared& shared = *shared_memory<Shared>();
     const ActivationBlock block(p, Tile::kRows, Tile::kColumns);
     if (block.first_row >= block.rows) return;  // a phase with fewer rows than the largest; all threads
@@ -164,7 +165,8 @@ struct GemmActivation {
     else
       sum_numbers(p, x, w, block, shared, sum);
     const auto row_at = [&](int row) { return shared.y_at[row]; };
-    sum.store(GemmStore<Stored, kWide, decltype(row_at)>{y, row_at, block.first_column, p.group_out()});
+    sum.store(GemmStore<Stored, kWide, decltype(row_at)>{y, row_at, block.first_column, p.group_out(),
+                                                         epilogue, block.group * p.group_out()});
   }
 
  private:
@@ -283,13 +285,14 @@ struct GemmActivation {
 template <Math kMath, typename Tile, typename Filter, bool kWide, int kStages>
 __global__ void __launch_bounds__(kGemmThreads)
     gemm_activation_kernel(ConvProblem p, const typename MathTypes<kMath>::Stored* x,
-                           const typename MathTypes<kMath>::Stored* w, typename MathTypes<kMath>::Stored* y) {
-  GemmActivation<kMath, Tile, Filter, kWide, kStages>::run(p, x, w, y);
+                           const typename MathTypes<kMath>::Stored* w, Epilogue epilogue,
+                           typename MathTypes<kMath>::Stored* y) {
+  GemmActivation<kMath, Tile, Filter, kWide, kStages>::run(p, x, w, epilogue, y);
 }
 
 template <Math kMath, typename Tile, typename Filter, bool kWide>
-cudaError_t launch_gemm_activation(const ConvProblem& p, const void* x, const void* w, void* y,
-                                   cudaStream_t stream) {
+cudaError_t launch_gemm_activation(const ConvProblem& p, const void* x, const void* w, Epilogue epilogue,
+                                   void* y, cudaStream_t stream) {
   using Stored = typename MathTypes<kMath>::Stored;
   constexpr int kStages = 4;
   using Kernel = GemmActivation<kMath, Tile, Filter, kWide, kStages>;
@@ -302,7 +305,7 @@ cudaError_t launch_gemm_activation(const ConvProblem& p, const void* x, const vo
       tiles_over(rows, Tile::kRows) * phases * p.groups * tiles_over(p.group_out(), Tile::kColumns);
   return launch_blocks(gemm_activation_kernel<kMath, Tile, Filter, kWide, kStages>, blocks, kGemmThreads,
                        sizeof(typename Kernel::Shared), stream, p, static_cast<const Stored*>(x),
-                       static_cast<const Stored*>(w), static_cast<Stored*>(y));
+                       static_cast<const Stored*>(w), epilogue, static_cast<Stored*>(y));
 }
 
 }  // namespace convgrad::cuda

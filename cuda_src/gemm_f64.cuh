@@ -33,9 +33,11 @@ class GemmSum<Math::kF64, Tile, kAlongA, kAlongB> {
 
   template <typename Rows>
   __device__ void store(const Rows& rows) const {
+    double bias[kN][2];
+    rows.read_bias(Tile::first_column(), bias);
 #pragma unroll
     for (int m = 0; m < kM; ++m)
-      rows.store(Tile::first_row() + 8 * m + group(), Tile::first_column(), sum_[m]);
+      rows.store(Tile::first_row() + 8 * m + group(), Tile::first_column(), sum_[m], bias);
   }
 
  private:

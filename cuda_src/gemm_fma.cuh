@@ -33,11 +33,15 @@ class GemmSum<Math::kF32, Tile, kAlongA, kAlongB> {
   template <typename Rows>
   __device__ void store(const Rows& rows) {
     end_run();
+    float bias[kN];
+#pragma unroll
+    for (int n = 0; n < kN; ++n) bias[n] = rows.bias_of(place<kAlongB>(column_thread(), n));
 #pragma unroll
     for (int m = 0; m < kM; ++m)
 #pragma unroll
       for (int n = 0; n < kN; ++n)
-        rows.store_one(place<kAlongA>(row_thread(), m), place<kAlongB>(column_thread(), n), total_[m][n]);
+        rows.store_one(place<kAlongA>(row_thread(), m), place<kAlongB>(column_thread(), n), total_[m][n],
+                       bias[n]);
   }
 
  private:

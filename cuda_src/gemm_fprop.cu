@@ -6,15 +6,15 @@
 
 namespace convgrad::cuda {
 
-cudaError_t gemm_fprop(const ConvProblem& p, bool tf32, const void* x, const void* w, void* y,
-                       cudaStream_t stream) {
+cudaError_t gemm_fprop(const ConvProblem& p, bool tf32, const void* x, const void* w, Epilogue epilogue,
+                       void* y, cudaStream_t stream) {
   const ConvProblem& problem = p;
   GemmChoice choice = gemm_choice(problem, tf32, problem.batch * problem.outputs(), problem.group_out(), 128);
   choice.wide = is_chunked(problem, x, w, y);
   return dispatch_gemm<GemmTile<128, 128, 2>, GemmTile<128, 64, 4>>(
       choice, [&](auto math, auto tile, auto wide) {
         return launch_gemm_activation<math.value, decltype(tile), GemmFilterAsStored, wide.value>(
-            problem, x, w, y, stream);
+            problem, x, w, epilogue, y, stream);
       });
 }
 

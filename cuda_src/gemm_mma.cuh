@@ -36,6 +36,8 @@ class MmaSum {
 
   template <typename Rows>
   __device__ void store(const Rows& rows) const {
+    float bias[kN][2];
+    rows.read_bias(Tile::first_column(), bias);
 #pragma unroll
     for (int m = 0; m < kM; ++m)
 #pragma unroll
@@ -46,7 +48,7 @@ class MmaSum {
           values[n][0] = sum_[m][n][2 * half];
           values[n][1] = sum_[m][n][2 * half + 1];
         }
-        rows.store(Tile::first_row() + 16 * m + 8 * half + group(), Tile::first_column(), values);
+        rows.store(Tile::first_row() + 16 * m + 8 * half + group(), Tile::first_column(), values, bias);
       }
   }
 

@@ -9,6 +9,7 @@
 
 #include "cuda_src/gemm_operand.cuh"
 #include "cuda_src/vector_access.cuh"
+#include "ffi_src/epilogue.h"
 #include "ffi_src/number.h"
 
 namespace convgrad::cuda {
@@ -36,12 +37,33 @@ struct GemmStore {
   Stored* result;
   RowAt row_at;  // of a row of the tile: where its column 0 of the result is, or kNone
   int64_t first_column, columns;
+  // Of an activation: what its sums go through, and the channel that the group's column 0 is.
+  Epilogue epilogue = {};
+  int64_t first_channel = 0;
+
+  // What the epilogue adds to a column, and to those of store(). A thread's rows have the same columns, so it
+  // reads this once for all of them.
+  __device__ Sum<Stored> bias_of(int column) const {
+    const int64_t k = first_column + column;
+    return k < columns ? epilogue.template bias_of<Stored>(first_channel + k) : Sum<Stored>{0};
+  }
+  template <int kN>
+  __device__ void read_bias(int column, Sum<Stored> (&bias)[kN][2]) const {
+#pragma unroll
+    for (int n = 0; n < kN; ++n)
+#pragma unroll
+      for (int i = 0; i < 2; ++i) bias[n][i] = bias_of(column + 8 * n + 2 * in_quad() + i);
+  }
 
   // Columns column + 8n + 2j and the next, j the lane's place in its quad.
   template <int kN, typename Value>
-  __device__ void store(int row, int column, const Value (&values)[kN][2]) const {
+  __device__ void store(int row, int column, const Value (&sums)[kN][2], const Value (&bias)[kN][2]) const {
     const int64_t at = row_at(row);
-    const int in_quad = static_cast<int>(threadIdx.x) % 4;
+    Value values[kN][2];
+#pragma unroll
+    for (int n = 0; n < kN; ++n)
+#pragma unroll
+      for (int i = 0; i < 2; ++i) values[n][i] = epilogue.finish(sums[n][i], bias[n][i]);
     if constexpr (kWide && sizeof(Stored) == 2 && kN % 4 == 0) {
 #pragma unroll
       for (int n = 0; n < kN; n += 4) {
@@ -49,7 +71,7 @@ struct GemmStore {
 #pragma unroll
         for (int j = 0; j < 4; ++j) words[j] = pair(values[n + j][0], values[n + j][1]);
         transpose_in_quad(words);
-        const int64_t k = first_column + column + 8 * (n + in_quad);
+        const int64_t k = first_column + column + 8 * (n + in_quad());
         if (at != kNone && k < columns)
           store_global(reinterpret_cast<uint4*>(result + at + k),
                        make_uint4(words[0], words[1], words[2], words[3]));
@@ -57,7 +79,7 @@ struct GemmStore {
     } else {
 #pragma unroll
       for (int n = 0; n < kN; ++n) {
-        const int64_t k = first_column + column + 8 * n + 2 * in_quad;
+        const int64_t k = first_column + column + 8 * n + 2 * in_quad();
         if (at == kNone) continue;
         if constexpr (kWide) {
           if (k < columns) store_pair(result + at + k, values[n][0], values[n][1]);
@@ -69,13 +91,21 @@ struct GemmStore {
     }
   }
 
+  // Of a result without an epilogue.
+  template <int kN, typename Value>
+  __device__ void store(int row, int column, const Value (&sums)[kN][2]) const {
+    constexpr Value kNone[kN][2] = {};
+    store(row, column, sums, kNone);
+  }
+
   template <typename Value>
-  __device__ void store_one(int row, int column, Value value) const {
+  __device__ void store_one(int row, int column, Value sum, Value bias) const {
     const int64_t at = row_at(row), k = first_column + column;
-    if (at != kNone && k < columns) result[at + k] = narrow<Stored>(value);
+    if (at != kNone && k < columns) result[at + k] = narrow<Stored>(epilogue.finish(sum, bias));
   }
 
  private:
+  __device__ static int in_quad() { return static_cast<int>(threadIdx.x) % 4; }
   template <typename Value>
   __device__ static uint32_t pair(Value first, Value second) {
     return narrow<Stored>(first).bits | static_cast<uint32_t>(narrow<Stored>(second).bits) << 16;

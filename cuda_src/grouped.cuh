@@ -5,6 +5,7 @@
 
 #include "cuda_src/grouped_plan.h"
 #include "cuda_src/tile_shape.h"
+#include "ffi_src/epilogue.h"
 #include "ffi_src/number.h"
 
 namespace convgrad::cuda {
@@ -46,6 +47,17 @@ __device__ inline void store_lanes(const Sum<Stored> (&from)[kLanes], Stored* to
 #pragma unroll
   for (int l = 0; l < kLanes; ++l) stored.lane[l] = narrow<Stored>(from[l]);
   *reinterpret_cast<Lanes<Stored, kLanes>*>(to) = stored;
+}
+
+// The epilogue of one result, whose lanes are channels from k on. Its bias is read for each result again: in
+// registers for a whole run, next to the run's sums, it would be too much for some kernels.
+template <typename Stored, int kLanes>
+__device__ inline void finish_lanes(const Epilogue& epilogue, int64_t k, Sum<Stored> (&sums)[kLanes]) {
+  if (!epilogue.any()) return;
+  Sum<Stored> bias[kLanes];
+  load_lanes_if(epilogue.bias != nullptr, static_cast<const Stored*>(epilogue.bias), k, bias);
+#pragma unroll
+  for (int l = 0; l < kLanes; ++l) sums[l] = epilogue.finish(sums[l], bias[l]);
 }
 
 __device__ inline bool is_inside(int at, int size) {

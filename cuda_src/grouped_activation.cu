@@ -42,7 +42,7 @@ __device__ bool find_mine(const GroupedProblem& p, int lanes, Mine& mine) {
 template <typename Stored, int kTaps, int kStride, int kInputDilation>
 __global__ void __launch_bounds__(kGroupedThreads)
     grouped_window_kernel(GroupedProblem p, bool flipped, const Stored* __restrict__ x,
-                          const Stored* __restrict__ w, Stored* __restrict__ y) {
+                          const Stored* __restrict__ w, Epilogue epilogue, Stored* __restrict__ y) {
   using Value = Sum<Stored>;
   constexpr int kLanes = kVectorLanes<Stored>, kRun = kGroupedRun;
   constexpr int kWindow = ((kRun - 1) * kStride + kTaps - 1) / kInputDilation + 1;
@@ -82,7 +82,9 @@ __global__ void __launch_bounds__(kGroupedThreads)
   Stored* y_row = y + static_cast<int64_t>(mine.row) * axis.output * K + mine.k;
 #pragma unroll
   for (int m = 0; m < kRun; ++m) {
-    if (is_inside(o + m, axis.output)) store_lanes(y_o[m], y_row + (o + m) * K);
+    if (!is_inside(o + m, axis.output)) continue;
+    finish_lanes<Stored>(epilogue, mine.k, y_o[m]);
+    store_lanes(y_o[m], y_row + (o + m) * K);
   }
 }
 
@@ -110,7 +112,7 @@ __device__ FilterWalk filter_walk(const GroupedProblem& p, bool transposed, int 
 template <typename Stored, int kLanes, int kGroup, bool kAlongSources>
 __global__ void __launch_bounds__(kGroupedThreads, kLanes == 8 ? 1 : 2)
     grouped_run_kernel(GroupedProblem p, bool transposed, const Stored* __restrict__ x,
-                       const Stored* __restrict__ w, Stored* __restrict__ y) {
+                       const Stored* __restrict__ w, Epilogue epilogue, Stored* __restrict__ y) {
   using Value = Sum<Stored>;
   constexpr int kRun = kRunOf<Stored, kLanes>;
   static_assert(kGroup == 1 || kGroup == kLanes || (kGroup == 0 && kLanes == 1));
@@ -175,7 +177,9 @@ __global__ void __launch_bounds__(kGroupedThreads, kLanes == 8 ? 1 : 2)
 #pragma unroll
   for (int m = 0; m < kRun; ++m) {
     const int o = phase + (first + m) * axis.phases;
-    if (o < axis.output) store_lanes(y_o[m], y_row + o * K);
+    if (o >= axis.output) continue;
+    finish_lanes<Stored>(epilogue, mine.k, y_o[m]);
+    store_lanes(y_o[m], y_row + o * K);
   }
 }
 
@@ -185,6 +189,7 @@ struct Launch {
   const ConvProblem& problem;
   bool transposed;
   const Stored *x, *w;
+  Epilogue epilogue;
   Stored* y;
   cudaStream_t stream;
 
@@ -194,7 +199,7 @@ struct Launch {
     const GroupedBlock block =
         grouped_activation_block(p, {kVectorLanes<Stored>, 1}, problem.dtype, kGroupedRun, true);
     return launch_blocks(grouped_window_kernel<Stored, kTaps, kStride, kInputDilation>, block.blocks,
-                         dim3(block.x, block.y, block.z), 0, stream, p, transposed, x, w, y);
+                         dim3(block.x, block.y, block.z), 0, stream, p, transposed, x, w, epilogue, y);
   }
 
   template <int kLanes, int kGroup>
@@ -205,7 +210,8 @@ struct Launch {
     constexpr bool kSeveral = kGroup > 1;
     return launch_blocks(kSeveral && transposed ? grouped_run_kernel<Stored, kLanes, kGroup, kSeveral>
                                                 : grouped_run_kernel<Stored, kLanes, kGroup, false>,
-                         block.blocks, dim3(block.x, block.y, block.z), 0, stream, p, transposed, x, w, y);
+                         block.blocks, dim3(block.x, block.y, block.z), 0, stream, p, transposed, x, w,
+                         epilogue, y);
   }
 
   // Depthwise in vectors: the windows that are compiled, or any.
@@ -227,9 +233,9 @@ struct Launch {
 };
 
 cudaError_t grouped_activation(const ConvProblem& problem, bool transposed, const void* x, const void* w,
-                               void* y, cudaStream_t stream) {
+                               Epilogue epilogue, void* y, cudaStream_t stream) {
   // One lane serves everything; its sums are the same, term by term.
-  const bool aligned = is_aligned(x) && is_aligned(w) && is_aligned(y);
+  const bool aligned = is_aligned(x) && is_aligned(w) && is_aligned(epilogue.bias) && is_aligned(y);
   const int group = aligned ? grouped_lanes(problem).group : 0;
   return dispatch(problem.dtype, [&](auto tag) {
     using Stored = typename decltype(tag)::type;
@@ -237,6 +243,7 @@ cudaError_t grouped_activation(const ConvProblem& problem, bool transposed, cons
                                 transposed,
                                 static_cast<const Stored*>(x),
                                 static_cast<const Stored*>(w),
+                                epilogue,
                                 static_cast<Stored*>(y),
                                 stream};
     if (group == 1) return launch.depthwise();
@@ -249,13 +256,14 @@ cudaError_t grouped_activation(const ConvProblem& problem, bool transposed, cons
 
 }  // namespace
 
-cudaError_t grouped_fprop(const ConvProblem& p, const void* x, const void* w, void* y, cudaStream_t stream) {
-  return grouped_activation(p, false, x, w, y, stream);
+cudaError_t grouped_fprop(const ConvProblem& p, const void* x, const void* w, Epilogue epilogue, void* y,
+                          cudaStream_t stream) {
+  return grouped_activation(p, false, x, w, epilogue, y, stream);
 }
 
 cudaError_t grouped_dgrad(const ConvProblem& p, const void* dy, const void* w, void* dx,
                           cudaStream_t stream) {
-  return grouped_activation(p.transpose(), true, dy, w, dx, stream);
+  return grouped_activation(p.transpose(), true, dy, w, {}, dx, stream);
 }
 
 }  // namespace convgrad::cuda

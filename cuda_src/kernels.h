@@ -11,13 +11,14 @@
 
 #include "cuda_src/plan.h"
 #include "cuda_src/pool_plan.h"
+#include "ffi_src/epilogue.h"
 #include "ffi_src/problem.h"
 
 namespace convgrad::cuda {
 
 // `workspace` holds conv_workspace_bytes() bytes, bgrad's bgrad_workspace_bytes().
-cudaError_t fprop(const ConvProblem&, Request, const void* x, const void* w, void* y, void* workspace,
-                  cudaStream_t);
+cudaError_t fprop(const ConvProblem&, Request, const void* x, const void* w, Epilogue, void* y,
+                  void* workspace, cudaStream_t);
 cudaError_t dgrad(const ConvProblem&, Request, const void* dy, const void* w, void* dx, void* workspace,
                   cudaStream_t);
 cudaError_t wgrad(const ConvProblem&, Request, const void* x, const void* dy, void* dw, void* workspace,

@@ -38,7 +38,7 @@ struct FilterTransposed {
 
 template <typename Stored, typename Filter>
 __global__ void __launch_bounds__(kTileThreads)
-    tiled_activation_kernel(ConvProblem p, const Stored* x, const Stored* w, Stored* y) {
+    tiled_activation_kernel(ConvProblem p, const Stored* x, const Stored* w, Epilogue epilogue, Stored* y) {
   using Value = Sum<Stored>;
   WindowStart* window = shared_memory<WindowStart>();       // of each row
   Value* a = reinterpret_cast<Value*>(window + kTileRows);  // x as a[q, row]
@@ -94,12 +94,14 @@ __global__ void __launch_bounds__(kTileThreads)
 
   sum.finish([&](int row, int column, Value y_nok) {
     const int64_t no = first_row + row, k = first_column + column;
-    if (no < rows && k < K) y[no * p.out_channels + group * K + k] = narrow<Stored>(y_nok);
+    if (no < rows && k < K)
+      y[no * p.out_channels + group * K + k] =
+          narrow<Stored>(epilogue.finish_channel<Stored>(y_nok, group * K + k));
   });
 }
 
 template <typename Filter>
-cudaError_t tiled_activation(const ConvProblem& p, const void* x, const void* w, void* y,
+cudaError_t tiled_activation(const ConvProblem& p, const void* x, const void* w, Epilogue epilogue, void* y,
                              cudaStream_t stream) {
   const int64_t blocks =
       tiles_over(p.batch * p.outputs(), kTileRows) * tiles_over(p.group_out(), kTileColumns) * p.groups;
@@ -108,19 +110,20 @@ cudaError_t tiled_activation(const ConvProblem& p, const void* x, const void* w,
     const size_t shared_bytes =
         kTileRows * sizeof(WindowStart) + 2 * kTileElements<Sum<Stored>> * sizeof(Sum<Stored>);
     return launch_blocks(tiled_activation_kernel<Stored, Filter>, blocks, kTileThreads, shared_bytes, stream,
-                         p, static_cast<const Stored*>(x), static_cast<const Stored*>(w),
+                         p, static_cast<const Stored*>(x), static_cast<const Stored*>(w), epilogue,
                          static_cast<Stored*>(y));
   });
 }
 
 }  // namespace
 
-cudaError_t tiled_fprop(const ConvProblem& p, const void* x, const void* w, void* y, cudaStream_t stream) {
-  return tiled_activation<FilterAsStored>(p, x, w, y, stream);
+cudaError_t tiled_fprop(const ConvProblem& p, const void* x, const void* w, Epilogue epilogue, void* y,
+                        cudaStream_t stream) {
+  return tiled_activation<FilterAsStored>(p, x, w, epilogue, y, stream);
 }
 
 cudaError_t tiled_dgrad(const ConvProblem& p, const void* dy, const void* w, void* dx, cudaStream_t stream) {
-  return tiled_activation<FilterTransposed>(p.transpose(), dy, w, dx, stream);
+  return tiled_activation<FilterTransposed>(p.transpose(), dy, w, {}, dx, stream);
 }
 
 }  // namespace convgrad::cuda

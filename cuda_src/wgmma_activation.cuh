@@ -54,7 +54,7 @@ struct WgmmaActivationKernel {
     __device__ int taps() const { return phase.taps[0] * phase.taps[1] * phase.taps[2]; }
   };
 
-  __device__ static void run(const WgmmaActivation& p, Stored* y) {
+  __device__ static void run(const WgmmaActivation& p, const Epilogue& epilogue, Stored* y) {
     Shared& shared = *shared_memory<Shared>();
     shared.barriers.init();
     const int tiles = p.row_tiles * p.groups.value() * p.column_tiles.value();
@@ -63,7 +63,7 @@ struct WgmmaActivationKernel {
       if (threadIdx.x == kWgmmaSumThreads) copy(p, tiles, shared);
     } else {
       raise_registers<kSumRegisters>();
-      multiply(p, tiles, shared, y);
+      multiply(p, tiles, shared, epilogue, y);
     }
   }
 
@@ -115,7 +115,8 @@ struct WgmmaActivationKernel {
       });
   }
 
-  __device__ static void multiply(const WgmmaActivation& p, int tiles, Shared& shared, Stored* y) {
+  __device__ static void multiply(const WgmmaActivation& p, int tiles, Shared& shared,
+                                  const Epilogue& epilogue, Stored* y) {
     const int half = static_cast<int>(threadIdx.x) / kWarpgroup * 64;  // this warpgroup's first row
     const int slices = (p.group_in + kDepth - 1) / kDepth;             // of a tap
     WgmmaSum<Stored, kColumns, Major::kDepth, kFilter> sum;
@@ -125,8 +126,11 @@ struct WgmmaActivationKernel {
       sum.clear();
       sum_stages(shared.barriers, place, tile.taps() * slices, sum,
                  [&](int s) { sum.multiply_add(shared.stage[s].x + half * kDepth, shared.stage[s].filter); });
-      const auto row_at = [&](int row) { return y_at(p, tile, tile.first_row + half + row); };
-      sum.store(GemmStore<Stored, true, decltype(row_at)>{y, row_at, tile.first_column, p.group_out});
+      const int row = tile.first_row + half + sum.first_row();
+      const int64_t first = y_at(p, tile, row), second = y_at(p, tile, row + 8);
+      const auto row_at = [&](int row) { return row & 8 ? second : first; };
+      sum.store(GemmStore<Stored, true, decltype(row_at)>{y, row_at, tile.first_column, p.group_out, epilogue,
+                                                          int64_t{tile.group} * p.group_out});
     }
   }
 
@@ -150,14 +154,14 @@ struct WgmmaActivationKernel {
 
 template <typename Stored, int kColumns, Major kFilter>
 __global__ void __launch_bounds__(kWgmmaThreads, 1)
-    wgmma_activation_kernel(const __grid_constant__ WgmmaActivation p, Stored* y) {
-  WgmmaActivationKernel<Stored, kColumns, kFilter>::run(p, y);
+    wgmma_activation_kernel(const __grid_constant__ WgmmaActivation p, Epilogue epilogue, Stored* y) {
+  WgmmaActivationKernel<Stored, kColumns, kFilter>::run(p, epilogue, y);
 }
 
 // y of a problem that wgmma_serves(), over 16-byte aligned arrays.
 template <typename Stored, FilterOrder kOrder>
-cudaError_t launch_wgmma_activation(const ConvProblem& p, const void* x, const void* w, void* y,
-                                    cudaStream_t stream) {
+cudaError_t launch_wgmma_activation(const ConvProblem& p, const void* x, const void* w, Epilogue epilogue,
+                                    void* y, cudaStream_t stream) {
   constexpr Major kFilter = kOrder == FilterOrder::kAsStored ? Major::kRows : Major::kDepth;
   const auto launch = [&](auto columns) {
     constexpr int kColumns = decltype(columns)::value;
@@ -167,7 +171,8 @@ cudaError_t launch_wgmma_activation(const ConvProblem& p, const void* x, const v
     const int64_t tiles =
         int64_t{parameters.row_tiles} * parameters.groups.value() * parameters.column_tiles.value();
     return launch_persistent(wgmma_activation_kernel<Stored, kColumns, kFilter>, tiles, kWgmmaThreads,
-                             sizeof(typename Kernel::Shared), stream, parameters, static_cast<Stored*>(y));
+                             sizeof(typename Kernel::Shared), stream, parameters, epilogue,
+                             static_cast<Stored*>(y));
   };
   const int64_t row_tiles = tiles_over(p.batch * p.outputs(), kWgmmaRows) * p.groups;
   return dispatch_columns(wgmma_columns(row_tiles, p.group_out()), launch);

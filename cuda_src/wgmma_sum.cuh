@@ -29,24 +29,30 @@ class WgmmaRegisters {
   // See gemm_store.cuh; rows are 0 to 63.
   template <typename Rows>
   __device__ __forceinline__ void store(const Rows& rows) const {
+    constexpr int kEach = 4;  // times 8 columns at once: what a store trades within a quad
 #pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      float values[kColumns / 8][2];
+    for (int n = 0; n < kColumns / 8; n += kEach) {
+      float bias[kEach][2];
+      rows.read_bias(8 * n, bias);
 #pragma unroll
-      for (int n = 0; n < kColumns / 8; ++n) {
-        values[n][0] = sum_[4 * n + 2 * half];
-        values[n][1] = sum_[4 * n + 2 * half + 1];
+      for (int half = 0; half < 2; ++half) {
+        float values[kEach][2];
+#pragma unroll
+        for (int j = 0; j < kEach; ++j) {
+          values[j][0] = sum_[4 * (n + j) + 2 * half];
+          values[j][1] = sum_[4 * (n + j) + 2 * half + 1];
+        }
+        rows.store(first_row() + 8 * half, 8 * n, values, bias);
       }
-      rows.store(first_row() + 8 * half, 0, values);
     }
   }
 
- protected:
-  // Of the rows that this thread has a part of.
+  // The first of the two rows, 8 apart, that this thread has a part of.
   __device__ static int first_row() {
     return static_cast<int>(threadIdx.x) / 32 % 4 * 16 + static_cast<int>(threadIdx.x) % 32 / 4;
   }
 
+ protected:
   float sum_[kColumns / 2];
 };
 

@@ -24,8 +24,15 @@ class Call {
                             std::to_string(operands_.size()) + " and " + std::to_string(results_.size()));
   }
 
+  size_t operands() const { return operands_.size(); }
   ffi::AnyBuffer operand(size_t index) const { return *operands_.get<ffi::AnyBuffer>(index); }
   ffi::AnyBuffer result(size_t index) const { return **results_.get<ffi::AnyBuffer>(index); }
+
+  // Of fprop, whose third operand may be a bias.
+  Epilogue epilogue(const ConvProblem& problem) const {
+    return operands() == 3 ? decode_epilogue(attributes, problem, result(0), operand(2))
+                           : decode_epilogue(attributes);
+  }
 
   // Pooling's positions, whose dtype and shape the decoding of the same call checks.
   const int32_t* positions(size_t index) const {

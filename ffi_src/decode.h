@@ -6,6 +6,7 @@
 #include <stdexcept>
 #include <string_view>
 
+#include "ffi_src/epilogue.h"
 #include "ffi_src/problem.h"
 #include "xla/ffi/api/ffi.h"
 
@@ -38,6 +39,12 @@ PoolProblem decode_max_pool_select(const ffi::Dictionary& attributes, ffi::AnyBu
 
 // dy of any rank, db of one entry a channel. Attribute: channel_axis.
 BiasProblem decode_bias(const ffi::Dictionary& attributes, ffi::AnyBuffer dy, ffi::AnyBuffer db);
+
+// The attribute "relu", and no bias.
+Epilogue decode_epilogue(const ffi::Dictionary& attributes);
+// The same with a bias, one entry an output channel.
+Epilogue decode_epilogue(const ffi::Dictionary& attributes, const ConvProblem&, ffi::AnyBuffer y,
+                         ffi::AnyBuffer bias);
 
 // The attribute "kernel": which kernel serves the call, "auto" for the plan's own choice.
 std::string_view decode_kernel(const ffi::Dictionary& attributes);

@@ -26,11 +26,11 @@ void* conv_workspace(const Call& call, Op op, const ConvProblem& problem, Choice
 }
 
 Work plan_fprop(const Call& call) {
-  call.expect(2, 2);
+  call.expect(call.operands() == 3 ? 3 : 2, 2);
   const Choice choice = conv_choice_of(call);
   const ffi::AnyBuffer x = call.operand(0), w = call.operand(1), y = call.result(0);
   const ConvProblem problem = decode_conv(call.attributes, x, w, y);
-  return fprop(problem, choice, x.untyped_data(), w.untyped_data(), y.untyped_data(),
+  return fprop(problem, choice, x.untyped_data(), w.untyped_data(), call.epilogue(problem), y.untyped_data(),
                conv_workspace(call, Op::kFprop, problem, choice));
 }
 

@@ -31,11 +31,11 @@ void* workspace_of(const Call& call, const ConvProblem& problem, ConvOp op, Requ
 }
 
 cudaError_t launch_fprop(const Call& call, cudaStream_t stream) {
-  call.expect(2, 2);
+  call.expect(call.operands() == 3 ? 3 : 2, 2);
   const ffi::AnyBuffer x = call.operand(0), w = call.operand(1), y = call.result(0);
   const ConvProblem problem = decode_conv(call.attributes, x, w, y);
   const Request request = request_of(call);
-  return fprop(problem, request, x.untyped_data(), w.untyped_data(), y.untyped_data(),
+  return fprop(problem, request, x.untyped_data(), w.untyped_data(), call.epilogue(problem), y.untyped_data(),
                workspace_of(call, problem, ConvOp::kFprop, request), stream);
 }
 

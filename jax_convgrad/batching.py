@@ -15,6 +15,7 @@ are one grouped call. Pooling treats every image alike, so there the mapped axis
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -22,7 +23,7 @@ import jax.numpy as jnp
 from jax.extend.core import Primitive
 from jax.interpreters import batching
 
-from jax_convgrad import pool_primitives, primitives
+from jax_convgrad import epilogue, pool_primitives, primitives
 from jax_convgrad.ffi import Dims
 from jax_convgrad.geometry import ConvGeometry
 
@@ -117,6 +118,41 @@ def _contraction_rule(primitive: Primitive, operands: str, result: str) -> Calla
     return rule
 
 
+def _fprop_epilogue_rule(
+    args: Sequence[jax.Array],
+    mapped: Sequence[int | None],
+    *,
+    geometry: ConvGeometry,
+    dimensions: Dims,
+    **params: Any,
+) -> tuple[jax.Array, int]:
+    """As fprop's; b goes with y's channels where the mapped axis is folded into them."""
+    primitive = epilogue.fprop_epilogue_p
+    size = _mapped_size(args, mapped)
+    if size == 0:
+        params |= {"geometry": geometry, "dimensions": dimensions}
+        return _nothing(primitive, args, mapped, params)
+    (x, w, *b), (x_at, w_at, *b_at) = args, mapped
+    if w_at is None and b_at not in ([], [None]):
+        # Channels stay as they are, each with a b for every example: no call has that.
+        apart = partial(epilogue.step_by_step, geometry=geometry, dimensions=dimensions, **params)
+        return jax.vmap(apart, tuple(mapped))(*args), 0
+    into = _FOLDED_INTO["".join(name for name, at in (("x", x_at), ("w", w_at), ("y", 0)) if at is not None)]
+    place, outside = _place("y", into, dimensions, geometry.groups)
+    if into != "batch":
+        each = [jnp.tile(bias, (size, 1)) if at is None else bias for bias, at in zip(b, b_at, strict=True)]
+        b = [_fold(bias, at or 0, 0, outside) for bias, at in zip(each, b_at, strict=True)]
+    if x_at is not None:
+        x = _fold(x, x_at, *_place("x", into, dimensions, geometry.groups))
+    if w_at is not None:
+        w = _fold(w, w_at, *_place("w", into, dimensions, geometry.groups))
+    groups = geometry.groups * (size if into == "groups" else 1)
+    y = primitive.bind(
+        x, w, *b, geometry=ConvGeometry(geometry.axes, groups), dimensions=dimensions, **params
+    )
+    return _unfold(y, size, place, outside), 0
+
+
 def _bgrad_rule(
     args: Sequence[jax.Array], mapped: Sequence[int], *, channel_axis: int
 ) -> tuple[jax.Array, int]:
@@ -186,6 +222,7 @@ def register() -> None:
     rules[primitives.fprop_p] = _contraction_rule(primitives.fprop_p, "xw", "y")
     rules[primitives.dgrad_p] = _contraction_rule(primitives.dgrad_p, "yw", "x")
     rules[primitives.wgrad_p] = _contraction_rule(primitives.wgrad_p, "xy", "w")
+    rules[epilogue.fprop_epilogue_p] = _fprop_epilogue_rule
     rules[primitives.bgrad_p] = _bgrad_rule
     rules[primitives.spread_p] = _spread_rule
     for primitive in (

@@ -37,14 +37,15 @@ def fprop(
     geometry: ConvGeometry,
     dims: Dims,
     precision: Precision,
+    *bias: jax.Array,
+    relu: bool = False,
 ) -> jax.Array:
-    """y of the given shape."""
+    """y of the given shape, with a bias added where one is given; relu is of real numbers only."""
     if not _is_complex(x):
-        return ffi.fprop(platform, x, w, shape, geometry, dims, precision)
-    x, w = _parts(x, dims.x[1]), _matrix(w, dims)
-    return _joined(
-        ffi.fprop(platform, x, w, _doubled(shape, dims.y[1]), geometry, dims, precision), dims.y[1]
-    )
+        return ffi.fprop(platform, x, w, shape, geometry, dims, precision, *bias, relu=relu)
+    x, w, bias = _parts(x, dims.x[1]), _matrix(w, dims), tuple(_parts(b, 0) for b in bias)
+    doubled = _doubled(shape, dims.y[1])
+    return _joined(ffi.fprop(platform, x, w, doubled, geometry, dims, precision, *bias), dims.y[1])
 
 
 def dgrad(

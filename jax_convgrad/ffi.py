@@ -184,8 +184,10 @@ def fprop(
     geometry: ConvGeometry,
     dims: Dims,
     precision: Precision,
+    *bias: jax.Array,
+    relu: bool = False,
 ) -> jax.Array:
-    """y of the given shape."""
+    """y of the given shape, with a bias added where one is given, and cut off at 0 where ``relu``."""
     backend = backends[platform]
     # The workspace is the filter's alone, so that the batch may be a symbol in an exported program.
     one = tuple(1 if d == dims.x[0] else size for d, size in enumerate(x.shape))
@@ -196,10 +198,10 @@ def fprop(
             _result(shape, x.dtype),
             _workspace(backend, "fprop", one, shape, x.dtype, geometry, dims, precision),
         ),
-        input_layouts=[_activation_layout(dims.x), _filter_layout(dims.w)],
+        input_layouts=[_activation_layout(dims.x), _filter_layout(dims.w), *((0,) for _ in bias)],
         output_layouts=[_activation_layout(dims.y), (0,)],
     )
-    return call(x, w, **_conv_attributes(backend, geometry, dims, precision))[0]
+    return call(x, w, *bias, **_conv_attributes(backend, geometry, dims, precision), relu=relu)[0]
 
 
 def dgrad(

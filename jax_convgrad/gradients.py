@@ -22,6 +22,7 @@ import jax.numpy as jnp
 from jax_convgrad import pool_primitives, primitives
 from jax_convgrad.arguments import Precision
 from jax_convgrad.binding import bind
+from jax_convgrad.epilogue import fprop_epilogue
 from jax_convgrad.ffi import Dims
 from jax_convgrad.geometry import Axis, ConvGeometry
 
@@ -45,11 +46,7 @@ def _convolution(
 
 
 def _convolution_fwd(x, w, b, relu, geometry, dims, precision):  # type: ignore[no-untyped-def]
-    y = primitives.fprop(x, w, geometry, dims, precision)
-    if b is not None:
-        y = y + primitives.spread(b, y.shape, dims.y[1])
-    if relu:
-        y = jax.nn.relu(y)
+    y = fprop_epilogue(x, w, b, relu, geometry, dims, precision)
     return y, (x, w, b, y if relu else None)
 
 

@@ -67,7 +67,8 @@ def _local_groups(params: dict[str, Any], ways: Mapping[str, int]) -> dict[str, 
     return {**params, "geometry": ConvGeometry(geometry.axes, geometry.groups // ways.get("g", 1))}
 
 
-def _y_shape(x: Any, w: Any, geometry: ConvGeometry, dimensions: Dims) -> tuple[int, ...]:
+def y_shape(x: Any, w: Any, geometry: ConvGeometry, dimensions: Dims) -> tuple[int, ...]:
+    """The result's of ``fprop``."""
     return arranged(
         dimensions.y, (x.shape[dimensions.x[0]], w.shape[dimensions.w[0]], *geometry.output_shape)
     )
@@ -104,15 +105,17 @@ def w_spec(x: Spec, dy: Spec, geometry: ConvGeometry, dimensions: Dims) -> Spec:
     return _at(dimensions.w, dy[dimensions.y[1]], channels)
 
 
+fprop_factors = _factors("xw", "y")
+
 fprop_p = define_primitive(
     "fprop",
-    lambda x, w, *, geometry, dimensions, precision: shaped(x, _y_shape(x, w, geometry, dimensions)),
+    lambda x, w, *, geometry, dimensions, precision: shaped(x, y_shape(x, w, geometry, dimensions)),
     lambda platform, x, w, *, geometry, dimensions, precision: complex_form.fprop(
-        platform, x, w, _y_shape(x, w, geometry, dimensions), geometry, dimensions, precision
+        platform, x, w, y_shape(x, w, geometry, dimensions), geometry, dimensions, precision
     ),
     fallback.fprop,
     sums=True,
-    factors=_factors("xw", "y"),
+    factors=fprop_factors,
 )
 
 dgrad_p = define_primitive(

@@ -100,9 +100,16 @@ def is_splittable(ctx: Any) -> bool:
 
 
 def partitioned(
-    native: Callable[..., Any], factors: Factors, params: dict[str, Any]
+    native: Callable[..., Any],
+    factors: Factors,
+    params: dict[str, Any],
+    of_partial_sums: tuple[Callable[..., Any], Callable[..., Any]] | None = None,
 ) -> Callable[..., tuple[jax.Array, ...]]:
-    """``native(*operands, **params)`` as a tuple of results, which XLA may split as ``factors`` say."""
+    """``native(*operands, **params)`` as a tuple of results, which XLA may split as ``factors`` say.
+
+    Where what is summed over is split, results are added up; or, where ``of_partial_sums`` is a pair of
+    functions, what the first of them gives, and the second finishes the sum.
+    """
 
     @custom_partitioning
     def whole(*operands: jax.Array) -> tuple[jax.Array, ...]:
@@ -118,8 +125,11 @@ def partitioned(
         def part(*shards: jax.Array) -> tuple[jax.Array, ...]:
             # A context's mesh, which is about the whole arrays, would else get into the sum's own types.
             with use_abstract_mesh(_NO_MESH):
-                sums = _as_tuple(native(*shards, **local))
-                return tuple(lax.psum(array, reduced) for array in sums) if reduced else sums
+                if not reduced:
+                    return _as_tuple(native(*shards, **local))
+                partial, finish = of_partial_sums or (native, None)
+                sums = tuple(lax.psum(array, reduced) for array in _as_tuple(partial(*shards, **local)))
+                return sums if finish is None else _as_tuple(finish(*sums, *shards, **local))
 
         def shardings(of: Sequence[Labels]) -> tuple[NamedSharding, ...]:
             specs = [

@@ -70,11 +70,11 @@ def run_all(case, names, arrays, platforms):
             for name in names:
                 on = platforms(name)
                 results[dtype, name] = {
-                    "y": ffi.fprop(on, x, w, case.y, geometry, dims),
-                    "dx": ffi.dgrad(on, dy, w, case.x, geometry, dims),
+                    "y": ffi.fprop(on, x, w, case.y, geometry, dims, None),
+                    "dx": ffi.dgrad(on, dy, w, case.x, geometry, dims, None),
                 }
                 if not name.startswith("dot"):
-                    results[dtype, name]["dw"] = ffi.wgrad(on, x, dy, case.w, geometry, dims)
+                    results[dtype, name]["dw"] = ffi.wgrad(on, x, dy, case.w, geometry, dims, None)
         return results
 
     return run(arrays)
@@ -104,7 +104,7 @@ def test_dot_refuses_wgrad(platforms):
     x, _, dy = case.arrays("float32")
     dims = dimensions(case.x, case.w, case.order, ("x", "w"))
     with pytest.raises(ValueError, match='"dot" serves fprop and dgrad'):
-        ffi.wgrad(platforms("dot"), x, dy, case.w, geometry_of(case), dims)
+        ffi.wgrad(platforms("dot"), x, dy, case.w, geometry_of(case), dims, None)
 
 
 @functools.cache

@@ -30,6 +30,7 @@ CONV = {
     "kernel": "auto",
     "tf32": False,
 }
+FPROP = CONV | {"relu": False}
 BIAS = {"channel_axis": np.int64(1), "kernel": "auto"}
 POOL = {
     "window": int64(3, 2),
@@ -43,7 +44,7 @@ POOLED = (2, 3, 2, 4)
 
 # target: operands, results, attributes, all of which fit
 CALLS = {
-    "fprop": ([(X, F32), (W, F32)], [(Y, F32), ((WORKSPACE,), U8)], CONV),
+    "fprop": ([(X, F32), (W, F32)], [(Y, F32), ((WORKSPACE,), U8)], FPROP),
     "dgrad": ([(Y, F32), (W, F32)], [(X, F32), ((WORKSPACE,), U8)], CONV),
     "wgrad": ([(X, F32), (Y, F32)], [(W, F32), ((WORKSPACE,), U8)], CONV),
     "bgrad": ([((ROWS, 6), F32)], [((6,), F32), ((WORKSPACE,), U8)], BIAS),
@@ -101,6 +102,16 @@ def test_the_calls_below_do_fit(backend, target):
     np.testing.assert_allclose(actual, exact(target, operands), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.small_groups
+@pytest.mark.parametrize("relu", [False, True])
+def test_a_bias_fits(backend, relu):
+    operands, results, _ = CALLS["fprop"]
+    b = ((6,), F32)
+    actual = call("fprop", [*operands, b], results, FPROP | {"relu": relu})[0]
+    z = exact("fprop", operands) + operand(*b)
+    np.testing.assert_allclose(actual, np.maximum(z, 0) if relu else z, rtol=1e-4, atol=1e-4)
+
+
 def test_every_target_is_called(backend):
     assert set(ffi.backends[PLATFORM].module.registrations()) == set(CALLS)
 
@@ -126,6 +137,7 @@ def conv_rows():
         "input_dilation": [int64(1), int64(0, 1), int64(1, -2), int64(2**31, 1)],
         "filter_dilation": [int64(1), int64(0, 1), int64(1, -2), int64(1, 2**40)],
         "tf32": ["yes", np.int64(1)],
+        "relu": ["yes", np.int64(1)],
         "groups": [np.int64(0), np.int64(-2), np.int64(3), np.int64(1), np.int64(4), "two"],
         "x_spec": [
             int64(0, 3, 1),
@@ -144,16 +156,30 @@ def conv_rows():
         yield f"no {name}", changed("fprop", drop=[name])
     yield "int32 stride", changed("fprop", attributes={"stride": np.array([2, 3], np.int32)})
     yield "x of rank 3", changed("fprop", operands={0: ((2, 5, 6), F32)})
-    yield "all of rank 6", ("fprop", [((1,) * 6, F32)] * 2, [((1,) * 6, F32)], CONV)
+    yield "all of rank 6", ("fprop", [((1,) * 6, F32)] * 2, [((1,) * 6, F32)], FPROP)
     yield "w of float64", changed("fprop", operands={1: (W, F64)})
     yield "y of float64", changed("fprop", results={0: (Y, F64)})
-    yield "all of int32", ("fprop", [(X, I32), (W, I32)], [(Y, I32)], CONV)
+    yield "all of int32", ("fprop", [(X, I32), (W, I32)], [(Y, I32)], FPROP)
     yield "w's channels", changed("fprop", operands={1: ((3, 3, 3, 6), F32)})
     yield "y's channels", changed("fprop", results={0: ((2, 3, 2, 4), F32)})
     yield "y's batch", changed("fprop", results={0: ((1, 3, 2, 6), F32)})
-    yield "no w", ("fprop", [(X, F32)], [(Y, F32)], CONV)
-    yield "three operands", ("fprop", [(X, F32), (W, F32), (W, F32)], [(Y, F32)], CONV)
-    yield "two results", ("fprop", [(X, F32), (W, F32)], [(Y, F32), (Y, F32)], CONV)
+    both = CALLS["fprop"][1]
+    yield "no w", ("fprop", [(X, F32)], both, FPROP)
+    for name, b in {
+        "b's size": ((7,), F32),
+        "b of a group": ((3,), F32),
+        "b's rank": ((1, 6), F32),
+        "b a scalar": ((), F32),
+        "empty b": ((0,), F32),
+        "b of float64": ((6,), F64),
+        "b of int32": ((6,), I32),
+    }.items():
+        yield name, ("fprop", [(X, F32), (W, F32), b], both, FPROP)
+    bias = ((6,), F32)
+    yield "two biases", ("fprop", [(X, F32), (W, F32), bias, bias], both, FPROP)
+    yield "dgrad with a bias", ("dgrad", [(Y, F32), (W, F32), ((4,), F32)], [(X, F32), both[1]], CONV)
+    yield "one result", ("fprop", [(X, F32), (W, F32)], [(Y, F32)], FPROP)
+    yield "workspace of y's dtype", ("fprop", [(X, F32), (W, F32)], [(Y, F32), (Y, F32)], FPROP)
 
     yield "dx's batch", changed("dgrad", results={0: ((3, 5, 6, 4), F32)})
     yield "dx's channels", changed("dgrad", results={0: ((2, 5, 6, 6), F32)})

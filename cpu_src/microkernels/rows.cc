@@ -37,7 +37,34 @@ void add_rows(const S* from, int64_t from_step, S* to, int64_t to_step, int64_t 
 }
 
 template <typename T>
-constexpr RowConversions<T> kConversions = {widen_rows<T>, narrow_rows<T>, add_rows<Sum<T>>};
+void finish_rows(const Epilogue& epilogue, int64_t first, Sum<T>* sums, int64_t step, int64_t rows,
+                 int64_t length) {
+  using S = Sum<T>;
+  constexpr int lanes = kLanes<S>;
+  const T* bias = static_cast<const T*>(epilogue.bias);
+  int64_t at = 0;
+  for (; at + lanes <= length; at += lanes) {
+    Vec<S> b{};
+    if (bias != nullptr) b = load(bias + first + at);
+    S* sum = sums + at;
+    for (int64_t row = 0; row < rows; ++row, sum += step) {
+      Vec<S> v = load(sum);
+      if (bias != nullptr) v += b;
+      if (epilogue.relu) v = v <= Vec<S>{} ? Vec<S>{} : v;  // rectified()
+      store(sum, v);
+    }
+  }
+  for (; at < length; ++at) {
+    const S b = epilogue.bias_of<T>(first + at);
+    for (int64_t row = 0; row < rows; ++row) {
+      S& sum = sums[row * step + at];
+      sum = epilogue.finish(sum, b);
+    }
+  }
+}
+
+template <typename T>
+constexpr RowConversions<T> kConversions = {widen_rows<T>, narrow_rows<T>, add_rows<Sum<T>>, finish_rows<T>};
 
 }  // namespace
 

@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "cpu_src/isa.h"
+#include "ffi_src/epilogue.h"
 #include "ffi_src/number.h"
 
 namespace convgrad::cpu {
@@ -16,6 +17,9 @@ struct RowConversions {
   // to[row] += from[row]
   void (*add)(const Sum<T>* from, int64_t from_step, Sum<T>* to, int64_t to_step, int64_t rows,
               int64_t length);
+  // The epilogue of sums whose rows are channels from `first` on.
+  void (*finish)(const Epilogue& epilogue, int64_t first, Sum<T>* sums, int64_t step, int64_t rows,
+                 int64_t length);
 };
 
 CONVGRAD_PER_ISA(template <typename T> const RowConversions<T>& row_conversions())

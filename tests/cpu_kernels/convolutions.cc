@@ -1,4 +1,5 @@
-// fprop, dgrad and wgrad: every kernel on every instruction set, against the direct kernels in float64.
+// fprop (alone and with its epilogue), dgrad and wgrad: every kernel on every instruction set, against the
+// direct kernels in float64.
 #include <stdexcept>
 
 #include "cpu_src/kernels.h"
@@ -17,8 +18,12 @@ using cpu::Op;
 struct NamedOp {
   Op op;
   const char* name;
+  bool epilogue = false;  // bias and relu
 };
-constexpr NamedOp kOps[] = {{Op::kFprop, "fprop"}, {Op::kDgrad, "dgrad"}, {Op::kWgrad, "wgrad"}};
+constexpr NamedOp kOps[] = {{Op::kFprop, "fprop"},
+                            {Op::kFprop, "fprop with bias and relu", true},
+                            {Op::kDgrad, "dgrad"},
+                            {Op::kWgrad, "wgrad"}};
 
 // An op's two operands and its result: numbers of each.
 struct Sizes {
@@ -33,9 +38,9 @@ Sizes sizes(Op op, const ConvProblem& p) {
   return {x, y, w, p.batch * p.outputs()};
 }
 
-cpu::Work work(Op op, const ConvProblem& p, Choice choice, const void* a, const void* b, void* result,
-               void* workspace) {
-  if (op == Op::kFprop) return cpu::fprop(p, choice, a, b, result, workspace);
+cpu::Work work(Op op, const ConvProblem& p, Choice choice, const void* a, const void* b, Epilogue epilogue,
+               void* result, void* workspace) {
+  if (op == Op::kFprop) return cpu::fprop(p, choice, a, b, epilogue, result, workspace);
   if (op == Op::kDgrad) return cpu::dgrad(p, choice, a, b, result, workspace);
   return cpu::wgrad(p, choice, a, b, result, workspace);
 }
@@ -44,8 +49,13 @@ std::vector<double> direct_sums(Op op, ConvProblem p, const std::vector<double>&
                                 const std::vector<double>& b) {
   p.dtype = DType::kF64;
   std::vector<double> result(sizes(op, p).result);
-  run(work(op, p, {Kernel::kDirect, Isa::kPlain}, a.data(), b.data(), result.data(), nullptr), false);
+  run(work(op, p, {Kernel::kDirect, Isa::kPlain}, a.data(), b.data(), {}, result.data(), nullptr), false);
   return result;
+}
+
+// max(sum + bias, 0) of sums whose last dimension is the bias's.
+void finish(std::vector<double>& sums, const std::vector<double>& bias) {
+  for (size_t at = 0; at < sums.size(); ++at) sums[at] = std::max(sums[at] + bias[at % bias.size()], 0.0);
 }
 
 std::vector<double> absolute(std::vector<double> values) {
@@ -68,8 +78,15 @@ void check_op(Report& report, const std::string& problem_name, ConvProblem p, Na
   const Sizes count = sizes(op.op, p);
   const Guarded<T> a(count.a, 1), b(count.b, 2);
   const std::vector<double> exact_a = a.doubles(), exact_b = b.doubles();
-  const Expected expected{direct_sums(op.op, p, exact_a, exact_b),
-                          direct_sums(op.op, p, absolute(exact_a), absolute(exact_b)), count.length};
+  Expected expected{direct_sums(op.op, p, exact_a, exact_b),
+                    direct_sums(op.op, p, absolute(exact_a), absolute(exact_b)), count.length};
+  Guarded<T> bias(op.epilogue ? p.out_channels : 0, 3);
+  Epilogue epilogue;
+  if (op.epilogue && p.out_channels > 0) {
+    epilogue = {bias.data(), true};
+    finish(expected.exact, bias.doubles());
+    finish(expected.sum_of_abs, absolute(bias.doubles()));
+  }
   for (const Isa isa : cpu::supported_isas()) {
     for (const Kernel kernel : cpu::kKernels) {
       if (kernel == Kernel::kDirect && isa != Isa::kPlain) continue;  // it has one form only
@@ -82,7 +99,7 @@ void check_op(Report& report, const std::string& problem_name, ConvProblem p, Na
       Guarded<T> result(count.result), again(count.result);
       for (Guarded<T>* to : {&result, &again}) {
         Guarded<unsigned char> workspace(cpu::conv_workspace_bytes(op.op, p, choice));
-        run(work(op.op, p, choice, a.data(), b.data(), to->data(), workspace.data()), to == &again);
+        run(work(op.op, p, choice, a.data(), b.data(), epilogue, to->data(), workspace.data()), to == &again);
         report.expect_intact(what, *to);
         report.expect_intact(what + ", workspace", workspace);
       }
