@@ -7,6 +7,11 @@ EMULATOR ?= build/emulator
 # The newest jax wants a newer Python than the lowest that is supported.
 PYTHON_NEWEST ?= $(or $(shell python3.12 -c 'import sys; print(sys.executable)' 2>/dev/null),$(lastword $(sort $(wildcard $(HOME)/.pyenv/versions/3.12*/bin/python))))
 NVCC   ?= $(or $(shell command -v nvcc),$(wildcard /usr/local/cuda/bin/nvcc))
+# The package is built by the same one, through a launcher that keeps ptxas's reports for cuda-compile.
+ifneq ($(NVCC),)
+export CUDACXX := $(NVCC)
+endif
+KEEP_REPORTS := -C cmake.define.CMAKE_CUDA_COMPILER_LAUNCHER=$(CURDIR)/tests/cuda_compiler/nvcc_report.py
 
 # For more or fewer tests, or other options: make test PYTEST_FLAGS="-k pooling -x"
 PYTEST_FLAGS    ?= -n auto --maxprocesses 8
@@ -25,11 +30,11 @@ SOURCES := pyproject.toml CMakeLists.txt \
            $(shell find jax_convgrad cpu_src cuda_src ffi_src -type f -not -path '*/__pycache__/*' -not -name '*.so')
 CXX_STYLED := $(shell find cpu_src cuda_src ffi_src benchmarks tests/cuda_emulator tests/cpu_kernels -type f \
                 \( -name '*.h' -o -name '*.cc' -o -name '*.cuh' -o -name '*.cu' \))
-PY_STYLED  := jax_convgrad tests examples benchmarks .ci
+PY_STYLED  := jax_convgrad tests examples benchmarks
 
 .DEFAULT_GOAL := help
 .PHONY: help train test test-newest test-aarch64 test-sanitized emulator emulator-sanitized kernels kernels-sanitized \
-        lint cuda-compile benchmark instructions clean
+        lint cuda-compile cuda-table sass benchmark instructions clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -41,6 +46,7 @@ benchmark: $(VENV)/installed-examples  ## time every layer and op, against jax.l
 	$(VENV)/bin/python benchmarks/run.py $(BENCHMARK_FLAGS)
 
 instructions: $(VENV)/installed-dev  ## count the hot CPU kernels' instructions; fails where they have become more
+	$(call build,tests/cpu_kernels,build/kernels,,--target run_kernel)
 	$(VENV)/bin/python benchmarks/instructions.py
 
 test: $(VENV)/installed-dev emulator kernels  ## run every test: CPU kernels, and CUDA kernels in the emulator
@@ -89,12 +95,15 @@ test-aarch64: $(VENV)/installed-dev  ## the same compiled for aarch64, in an emu
 
 PYTHON_OF_VENV = -DPython_EXECUTABLE=$(CURDIR)/$(VENV)/bin/python
 
-# Of a folder with a CMakeLists.txt, into a folder, with further options. cmake and ninja are the venv's own
-# (see installed-dev).
-define build_and_test
+# Of a folder with a CMakeLists.txt, into a folder, with further options, and targets. cmake and ninja are the
+# venv's own (see installed-dev).
+define build
 	$(VENV)/bin/cmake -S $(1) -B $(2) -G Ninja -DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(VENV)/bin/ninja $(3)
-	$(VENV)/bin/cmake --build $(2)
-	$(VENV)/bin/ctest --test-dir $(2) --output-on-failure --no-tests=error
+	$(VENV)/bin/cmake --build $(2) $(4)
+endef
+define build_and_test
+	$(call build,$(1),$(2),$(3))
+	$(VENV)/bin/ctest --test-dir $(2) --output-on-failure --no-tests=error --parallel $(shell nproc)
 endef
 
 lint: $(VENV)/installed-dev  ## layout, lint and types of the sources
@@ -103,17 +112,27 @@ lint: $(VENV)/installed-dev  ## layout, lint and types of the sources
 	$(VENV)/bin/clang-format --dry-run --Werror $(CXX_STYLED)
 	$(VENV)/bin/mypy jax_convgrad
 
-cuda-compile:  ## compile every CUDA kernel with nvcc; no warnings, no register spills in the fast kernels
-	@if [ -n "$(NVCC)" ]; then $(PYTHON) .ci/cuda_compile.py "$(NVCC)"; \
+cuda-compile: $(VENV)/installed-dev  ## how nvcc compiled the CUDA kernels: no warnings, no register spills in the fast ones
+	@if [ -n "$(NVCC)" ]; then $(VENV)/bin/python tests/cuda_compiler/check.py; \
 	 else echo "cuda-compile: no nvcc on this machine, no CUDA kernel was compiled"; fi
+
+sass: $(VENV)/installed-dev  ## disassemble the CUDA kernels: tensor cores and asynchronous copies where they should be
+	$(VENV)/bin/python tests/cuda_compiler/sass.py
+
+cuda-table: cuda-compile emulator  ## write docs/cuda_kernels.md: registers, shared memory and occupancy
+	$(VENV)/bin/python tests/cuda_compiler/table.py "$(shell $(NVCC) --version | sed -n 's/.*release \([0-9.]*\).*/\1/p')"
 
 $(VENV)/installed-examples: $(SOURCES) | $(VENV)/bin/python
 	$(VENV)/bin/python -m pip install $(INSTALL_FLAGS) '.[examples]'
 	@touch $@
 
-# The emulator's build needs what the package's build gets from its build requirements.
+# The emulator's build needs what the package's build gets from its build requirements. All builds are by the same
+# cmake and compiler name, or their command lines would differ and a compiler cache see different sources.
+export CXX
 $(VENV)/installed-dev: $(SOURCES) | $(VENV)/bin/python
-	$(VENV)/bin/python -m pip install $(INSTALL_FLAGS) '.[test,examples,lint]' cmake ninja 'nanobind>=2.9,<4'
+	$(VENV)/bin/python -m pip install cmake ninja 'nanobind>=2.9,<4'
+	CMAKE_EXECUTABLE="$$($(VENV)/bin/python -c 'import cmake; print(cmake.CMAKE_BIN_DIR)')/cmake" \
+	$(VENV)/bin/python -m pip install $(KEEP_REPORTS) $(INSTALL_FLAGS) '.[test,examples,lint,sass]'
 	@touch $@
 
 $(VENV)/bin/python:
@@ -123,4 +142,4 @@ $(VENV)/bin/python:
 
 clean:  ## remove everything that make built
 	rm -rf .venv .venv-newest build .pytest_cache .ruff_cache .mypy_cache
-	find jax_convgrad tests examples .ci -name __pycache__ -type d -prune -exec rm -rf {} +
+	find jax_convgrad tests examples -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -3,6 +3,8 @@
 python benchmarks/instructions.py            # compare with benchmarks/instructions.toml
 python benchmarks/instructions.py --update   # write what is counted there
 
+They run in a program of their own, build/kernels/run_kernel, which `make instructions` builds first.
+
 Unlike times, counts are the same on a busy machine. `perf stat` counts where the kernel lets it, otherwise
 valgrind's callgrind, which knows AVX2 but not AVX-512: so AVX2 is what both count on x86-64.
 """
@@ -10,7 +12,6 @@ valgrind's callgrind, which knows AVX2 but not AVX-512: so AVX2 is what both cou
 from __future__ import annotations
 
 import argparse
-import os
 import platform
 import re
 import shutil
@@ -23,7 +24,7 @@ from pathlib import Path
 
 from problems import Bias, Conv, Pool, Problem
 
-ROOT = Path(__file__).parent.parent
+PROGRAM = Path(__file__).parent.parent / "build" / "kernels" / "run_kernel"
 COUNTS = Path(__file__).with_suffix(".toml")
 MARGIN = 1.1  # for another compiler's choices
 ISA = "avx2" if platform.machine() in ("x86_64", "AMD64") else "plain"
@@ -83,17 +84,6 @@ def working_counter(program: list[str]) -> Counter:
     raise RuntimeError("; ".join(reasons))
 
 
-def build(folder: Path) -> Path:
-    """The native program, built in ``folder``."""
-    cmake = shutil.which("cmake", path=str(Path(sys.executable).parent)) or "cmake"
-    configure = ["-S", ROOT, "-B", folder, "-DJAX_CONVGRAD_CUDA=OFF", f"-DPython_EXECUTABLE={sys.executable}"]
-    subprocess.run([cmake, *configure], check=True, stdout=subprocess.DEVNULL)
-    subprocess.run(
-        [cmake, "--build", folder, "--target", "run_kernel", "-j", str(os.cpu_count())], check=True
-    )
-    return folder / "run_kernel"
-
-
 def arguments(problem: Problem, op: str, runs: int) -> list[str]:
     """The program's arguments for one of the problem's native ops."""
     if isinstance(problem, Bias):
@@ -148,10 +138,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--build", type=Path, default=ROOT / "build" / "instructions", help="a folder")
+    parser.add_argument("--program", type=Path, default=PROGRAM, help="run_kernel, where it was built")
     parser.add_argument("--update", action="store_true", help="write the counts instead of comparing them")
     args = parser.parse_args()
-    program = build(args.build)
+    program = args.program
+    if not program.exists():
+        sys.exit(f"no {program}: `make instructions` builds it")
     entries = tomllib.loads(COUNTS.read_text())["counts"]
     try:
         counter = working_counter([str(program), *arguments(*read_entry(entries[0]), 0)])

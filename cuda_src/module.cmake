@@ -13,11 +13,19 @@ find_package(CUDAToolkit REQUIRED)
 set(CMAKE_CUDA_STANDARD 17)
 set(CMAKE_CUDA_STANDARD_REQUIRED ON)
 
+# Objects of their own, which know nothing of Python.
 file(GLOB cuda_sources CONFIGURE_DEPENDS cuda_src/*.cu cuda_src/*.cc)
+add_library(cuda_kernels OBJECT ${cuda_sources})
+target_include_directories(cuda_kernels PRIVATE "${CMAKE_SOURCE_DIR}")
+target_compile_options(cuda_kernels PRIVATE $<$<COMPILE_LANGUAGE:CXX>:-Wall -Wextra -fvisibility=hidden>)
+set_target_properties(cuda_kernels PROPERTIES CUDA_ARCHITECTURES "${architectures}"
+                      CUDA_VISIBILITY_PRESET hidden)
+target_link_libraries(cuda_kernels PUBLIC CUDA::cudart_static)
+
 nanobind_add_module(_cuda STABLE_ABI NB_STATIC ffi_src/module_cuda.cc ffi_src/handlers_cuda.cc
-                    ffi_src/decode.cc ${cuda_sources})
+                    ffi_src/decode.cc)
 target_compile_definitions(_cuda PRIVATE CONVGRAD_MODULE=_cuda)
 set_target_properties(_cuda PROPERTIES CUDA_ARCHITECTURES "${architectures}")
 # The static runtime, so that the module loads beside whichever CUDA libraries JAX brought, and without any.
-target_link_libraries(_cuda PRIVATE jax_convgrad_ffi CUDA::cudart_static)
+target_link_libraries(_cuda PRIVATE jax_convgrad_ffi cuda_kernels CUDA::cudart_static)
 install(TARGETS _cuda LIBRARY DESTINATION jax_convgrad)

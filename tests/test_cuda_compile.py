@@ -1,51 +1,99 @@
-"""The reader of ptxas's report, by which a spilled register in a fast kernel is found."""
+"""The readers of what nvcc leaves, by which a spilled register in a fast kernel is found."""
 
-import importlib.util
+import json
+import subprocess
+import sys
 from pathlib import Path
 
-SCRIPT = Path(__file__).parent.parent / ".ci" / "cuda_compile.py"
-spec = importlib.util.spec_from_file_location("cuda_compile", SCRIPT)
-cuda_compile = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(cuda_compile)
+import pytest
 
-REPORT = """\
+FOLDER = Path(__file__).parent / "cuda_compiler"
+sys.path.insert(0, str(FOLDER))
+
+import check  # noqa: E402
+import ptxas  # noqa: E402
+
+
+def report(architecture):
+    return f"""\
 ptxas info    : 0 bytes gmem
-ptxas info    : Compiling entry function '_Z5tightPf' for 'sm_80'
+ptxas info    : Compiling entry function '_Z5tightPf' for '{architecture}'
 ptxas info    : Function properties for _Z5tightPf
     712 bytes stack frame, 1240 bytes spill stores, 968 bytes spill loads
-ptxas info    : Used 64 registers, used 1 barriers, 712 bytes cumulative stack size, 364 bytes cmem[0]
+ptxas info    : Used 64 registers, used 1 barriers, 712 bytes cumulative stack size, 4096 bytes smem
 ptxas info    : Compile time = 61.203 ms
-ptxas info    : Compiling entry function '_Z5roomyPf' for 'sm_80'
+ptxas info    : Compiling entry function '_Z5roomyPf' for '{architecture}'
 ptxas info    : Function properties for _Z5roomyPf
     0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads
 ptxas info    : Used 30 registers, used 0 barriers, 360 bytes cmem[0]
 """
 
 
-def test_spills_and_registers_are_read():
-    assert cuda_compile.parse_report(REPORT) == [
-        cuda_compile.Kernel("_Z5tightPf", registers=64, spill_bytes=1240 + 968),
-        cuda_compile.Kernel("_Z5roomyPf", registers=30, spill_bytes=0),
+REPORT = "".join(map(report, check.ARCHITECTURES))
+
+
+def test_spills_registers_and_shared_memory_are_read():
+    kernels = ptxas.parse_report(REPORT)
+    assert len(kernels) == 2 * len(check.ARCHITECTURES)
+    assert kernels[:2] == [
+        ptxas.Kernel("_Z5tightPf", "sm_80", registers=64, spill_bytes=1240 + 968, shared_bytes=4096),
+        ptxas.Kernel("_Z5roomyPf", "sm_80", registers=30, spill_bytes=0),
     ]
 
 
-def fake_nvcc(folder, report, status):
-    nvcc = folder / "nvcc"
-    nvcc.write_text(f"#!/bin/sh\ncat << 'END' >&2\n{report}END\nexit {status}\n")
-    nvcc.chmod(0o755)
-    return str(nvcc)
+def judged(name, text):
+    return check.judge(ptxas.Compiled(Path(name), Path("none.o"), ptxas.parse_report(text)))
 
 
-def test_a_spill_is_a_failure_in_a_fast_kernel_only(tmp_path):
-    nvcc = fake_nvcc(tmp_path, REPORT, 0)
-    for name in ("tiled_filter.cu", "grouped_activation.cu", "vector_bgrad.cu"):
-        lines, well = cuda_compile.compile_one(nvcc, Path(name), "sm_80")
+def test_a_spill_is_a_failure_in_a_fast_kernel_only():
+    for name in (
+        "tiled_filter.cu",
+        "grouped_activation.cu",
+        "gemm_fprop.cu",
+        "wgmma_fprop.cu",
+        "vector_bgrad.cu",
+    ):
+        lines, well = judged(name, REPORT)
         assert not well
-        assert "_Z5tightPf spills 2208 bytes" in lines
-    assert cuda_compile.compile_one(nvcc, Path("direct_wgrad.cu"), "sm_80")[1]
+        assert "sm_120: _Z5tightPf spills 2208 bytes" in lines
+    assert judged("direct_wgrad.cu", REPORT)[1]
 
 
-def test_a_failed_compilation_and_an_empty_report_are_failures(tmp_path):
-    for report, status in (("error\n", 1), ("", 0)):
-        nvcc = fake_nvcc(tmp_path, report, status)
-        assert not cuda_compile.compile_one(nvcc, Path("direct_bgrad.cu"), "sm_80")[1]
+def test_an_architecture_without_a_kernel_is_a_failure():
+    lines, well = judged("direct_bgrad.cu", "".join(map(report, check.ARCHITECTURES[:-1])))
+    assert not well
+    assert "sm_120: FAILED" in lines
+
+
+def run_launcher(folder, status, source="some.cu"):
+    """nvcc_report.py in a tree of its own, before an nvcc that says what it was asked for."""
+    launcher = folder / "tests" / "cuda_compiler" / "nvcc_report.py"
+    launcher.parent.mkdir(parents=True, exist_ok=True)
+    launcher.write_text((FOLDER / "nvcc_report.py").read_text())
+    nvcc = folder / "nvcc"
+    nvcc.write_text(f'#!/bin/sh\necho "$@" >&2\ncat << "END"\n{REPORT}END\nexit {status}\n')
+    nvcc.chmod(0o755)
+    command = [sys.executable, launcher, nvcc, "-O3", "-c", source, "-o", "some.o"]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True)
+
+
+def test_the_launcher_keeps_the_report(tmp_path):
+    reports = tmp_path / "build" / "nvcc"
+    assert run_launcher(tmp_path, 0).returncode == 0
+    kept = ptxas.compiled(Path("cuda_src/some.cu"), reports)
+    assert kept.object == tmp_path / "some.o"
+    assert kept.kernels == ptxas.parse_report(REPORT)
+    asked = json.loads((reports / "some.json").read_text())["report"].splitlines()[0]
+    assert asked == "-O3 -c some.cu -o some.o -Xptxas -v -Werror all-warnings"
+    # A file that fails later has no report any more.
+    failed = run_launcher(tmp_path, 3)
+    assert failed.returncode == 3
+    assert "-Werror" in failed.stderr
+    with pytest.raises(FileNotFoundError):
+        ptxas.compiled(Path("cuda_src/some.cu"), reports)
+
+
+def test_the_launcher_leaves_other_commands_alone(tmp_path):
+    ran = run_launcher(tmp_path, 0, "some.cc")
+    assert ran.stderr == "-O3 -c some.cc -o some.o\n"
+    assert not (tmp_path / "build").exists()

@@ -11,16 +11,12 @@ ask_python(nanobind_ROOT "import nanobind; print(nanobind.cmake_dir())")
 ask_python(ffi_headers "import os, jaxlib; print(os.path.join(os.path.dirname(jaxlib.__file__), 'include'))")
 find_package(nanobind CONFIG REQUIRED)
 
-file(GLOB cuda_sources CONFIGURE_DEPENDS "${root}/cuda_src/*.cu" "${root}/cuda_src/*.cc")
-# The emulator has encoders of its own (src/tensor_map.cc), which ask no driver.
-list(REMOVE_ITEM cuda_sources "${root}/cuda_src/tensor_map.cc")
 set(ffi_sources decode.cc handlers_cuda.cc module_cuda.cc)
 list(TRANSFORM ffi_sources PREPEND "${root}/ffi_src/")
-set_source_files_properties(${cuda_sources} PROPERTIES LANGUAGE CXX)
 
 nanobind_add_module(_cuda_emulated NB_STATIC NB_SUPPRESS_WARNINGS NOMINSIZE NOSTRIP
-                    ${cuda_sources} ${ffi_sources} module/counters.cc)
-target_link_libraries(_cuda_emulated PRIVATE cuda_emulator)
+                    ${ffi_sources} module/counters.cc module/launches.cc)
+target_link_libraries(_cuda_emulated PRIVATE emulated_kernels)
 target_include_directories(_cuda_emulated SYSTEM PRIVATE "${ffi_headers}")
 # Both modules may be imported by one process, so they have different names.
 target_compile_definitions(_cuda_emulated PRIVATE CONVGRAD_MODULE=_cuda_emulated)

@@ -1,0 +1,62 @@
+"""Judges how nvcc has compiled the package's CUDA kernels, for every architecture that it is for.
+
+Usage: make cuda-compile
+
+Fails on a register spill where the sums live in registers and a spilled one costs a memory access for each
+product (tiled, grouped, gemm, wgmma, few_channels), or in a vector kernel, which is to run as fast as memory.
+A warning has failed the build already.
+"""
+
+import importlib.util
+import sys
+from pathlib import Path
+
+from ptxas import Compiled, compiled, sources
+
+# What the files are compiled for (cuda_src/module.cmake), but for the oldest, which lacks what the fast
+# kernels are made of and runs the others.
+ARCHITECTURES = ("sm_80", "sm_86", "sm_89", "sm_90a", "sm_100", "sm_120")
+# How the names of the files begin whose kernels may not spill.
+SPILL_FREE = ("tiled_", "grouped_", "gemm_", "wgmma_", "few_channels_", "vector_")
+
+
+def judge(file: Compiled) -> tuple[str, bool]:
+    """Return the lines to print for one file, and whether all is well."""
+    lines, well = [], True
+    most = []
+    for architecture in ARCHITECTURES:
+        kernels = file.on(architecture)
+        if not kernels:
+            lines.append(f"    {architecture}: FAILED, no kernel in ptxas's report")
+            well = False
+            continue
+        most.append(max(kernel.registers for kernel in kernels))
+        for kernel in kernels:
+            if kernel.spill_bytes:
+                lines.append(f"    {architecture}: {kernel.name} spills {kernel.spill_bytes} bytes")
+                well = well and not file.source.name.startswith(SPILL_FREE)
+    count = len({kernel.name for kernel in file.kernels})
+    title = f"{file.source.name}: {count} kernels, at most {'/'.join(map(str, most)) or 'no'} registers"
+    return "\n".join([title, *lines]), well
+
+
+def main() -> None:
+    """Judge all, print what was found, exit with 1 if anything is wrong."""
+    package = importlib.util.find_spec("jax_convgrad")
+    folder = Path(package.submodule_search_locations[0]) if package else None
+    if folder is None or not list(folder.glob("_cuda*.so")):
+        sys.exit(f"cuda_compile: the package in {sys.prefix} was installed without its CUDA kernels")
+    good = True
+    print(f"registers on {'/'.join(ARCHITECTURES)}")
+    for source in sources():
+        try:
+            lines, well = judge(compiled(source))
+        except FileNotFoundError as missing:
+            lines, well = f"{source.name}: FAILED, it was not compiled: no {missing.filename}", False
+        print(lines, flush=True)
+        good = good and well
+    sys.exit(0 if good else 1)
+
+
+if __name__ == "__main__":
+    main()

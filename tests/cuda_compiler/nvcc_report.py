@@ -1,0 +1,35 @@
+#!/usr/bin/env python3
+"""Runs nvcc as the package's build does, strictly, and keeps ptxas's report of each file in build/nvcc.
+
+A launcher in CMake's sense, CMAKE_CUDA_COMPILER_LAUNCHER: its arguments are nvcc's whole command line. So
+what is judged (check.py) and disassembled (sass.py) is what the package is made of, and is compiled once.
+"""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+REPORTS = Path(__file__).resolve().parents[2] / "build" / "nvcc"
+STRICT = ["-Xptxas", "-v", "-Werror", "all-warnings"]
+
+
+def main() -> None:
+    """Exit with nvcc's status."""
+    command = sys.argv[1:]
+    sources = [argument for argument in command if argument.endswith(".cu")]
+    if "-c" not in command or len(sources) != 1:  # it links, or is asked who it is
+        sys.exit(subprocess.run(command).returncode)
+    file = REPORTS / f"{Path(sources[0]).stem}.json"
+    file.unlink(missing_ok=True)
+    ran = subprocess.run([*command, *STRICT], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    if ran.returncode:
+        print(ran.stdout, file=sys.stderr)
+        sys.exit(ran.returncode)
+    built = Path(command[command.index("-o") + 1]).resolve()
+    REPORTS.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps({"source": sources[0], "object": str(built), "report": ran.stdout}, indent=1))
+
+
+if __name__ == "__main__":
+    main()

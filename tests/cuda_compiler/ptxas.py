@@ -1,0 +1,66 @@
+"""What ptxas says of each kernel, from the reports that nvcc_report.py keeps."""
+
+import json
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parents[2]
+REPORTS = ROOT / "build" / "nvcc"
+
+
+class Kernel(NamedTuple):
+    """One instance of a kernel on one architecture."""
+
+    name: str  # mangled
+    architecture: str  # as in "sm_80"
+    registers: int
+    spill_bytes: int
+    shared_bytes: int = 0  # static: what a launch asks for comes on top
+
+
+class Compiled(NamedTuple):
+    """One file of kernels, compiled for all architectures."""
+
+    source: Path
+    object: Path
+    kernels: list[Kernel]
+
+    def on(self, architecture: str) -> list[Kernel]:
+        """The kernels of one architecture."""
+        return [kernel for kernel in self.kernels if kernel.architecture == architecture]
+
+
+def parse_report(text: str) -> list[Kernel]:
+    """Read the kernels off what `nvcc -Xptxas -v` prints."""
+    kernels = []
+    for part in re.split(r"Compiling entry function", text)[1:]:
+        name, architecture = re.match(r" '(\w+)' for '(\w+)'", part).groups()
+        spills = re.search(r"(\d+) bytes spill stores, (\d+) bytes spill loads", part)
+        registers = re.search(r"Used (\d+) registers", part)
+        shared = re.search(r"(\d+) bytes smem", part)
+        kernels.append(
+            Kernel(
+                name,
+                architecture,
+                int(registers[1]),
+                int(spills[1]) + int(spills[2]),
+                int(shared[1]) if shared else 0,
+            )
+        )
+    return kernels
+
+
+def compiled(source: Path, reports: Path = REPORTS) -> Compiled:
+    """What the last build of a file of kernels left.
+
+    Raises:
+      FileNotFoundError: it was not built by way of nvcc_report.py.
+    """
+    kept = json.loads((reports / f"{source.stem}.json").read_text())
+    return Compiled(source, Path(kept["object"]), parse_report(kept["report"]))
+
+
+def sources() -> list[Path]:
+    """Every file of kernels."""
+    return sorted((ROOT / "cuda_src").glob("*.cu"))
