@@ -21,6 +21,15 @@ cudaError_t gemm_dgrad(const ConvProblem&, bool tf32, const void* dy, const void
 cudaError_t gemm_wgrad(const ConvProblem&, bool tf32, const void* x, const void* dy, void* dw,
                        void* workspace, cudaStream_t);
 
+// Where wgmma_serves() the problem; arrays are aligned to 16 bytes. For f32, which is multiplied as TF32, the
+// workspace of fprop and dgrad has room for the filter.
+cudaError_t wgmma_fprop(const ConvProblem&, const void* x, const void* w, void* y, void* workspace,
+                        cudaStream_t);
+cudaError_t wgmma_dgrad(const ConvProblem&, const void* dy, const void* w, void* dx, void* workspace,
+                        cudaStream_t);
+cudaError_t wgmma_wgrad(const ConvProblem&, const void* x, const void* dy, void* dw, void* workspace,
+                        cudaStream_t);
+
 // Where grouped_serves() the problem.
 cudaError_t grouped_fprop(const ConvProblem&, const void* x, const void* w, void* y, cudaStream_t);
 cudaError_t grouped_dgrad(const ConvProblem&, const void* dy, const void* w, void* dx, cudaStream_t);

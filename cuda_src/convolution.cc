@@ -1,4 +1,8 @@
 // fprop, dgrad and wgrad: the plan's kernel for the problem, launched.
+#include <algorithm>
+#include <cstdint>
+#include <stdexcept>
+
 #include "cuda_src/conv_kernels.h"
 #include "cuda_src/kernels.h"
 
@@ -14,11 +18,27 @@ int capability() {
   return major;
 }
 
+bool aligned(const void* array) { return reinterpret_cast<uintptr_t>(array) % 16 == 0; }
+
+// The plan's choice for this device and these arrays.
+ConvKernel choose(const ConvProblem& p, ConvOp op, Request request, const void* a, const void* b,
+                  const void* result) {
+  const int device = capability();
+  const ConvKernel kernel = choose_kernel(p, op, request, device);
+  if (kernel != ConvKernel::kWgmma || (aligned(a) && aligned(b) && aligned(result))) return kernel;
+  if (request.kernel == ConvKernel::kWgmma)
+    throw std::invalid_argument(
+        "jax_convgrad: the kernel \"wgmma\" needs arrays that begin at multiples of 16 bytes");
+  return choose_kernel(p, op, request, std::min(device, 8));
+}
+
 }  // namespace
 
 cudaError_t fprop(const ConvProblem& p, Request request, const void* x, const void* w, void* y,
-                  cudaStream_t stream) {
-  switch (choose_kernel(p, ConvOp::kFprop, request.kernel, capability())) {
+                  void* workspace, cudaStream_t stream) {
+  switch (choose(p, ConvOp::kFprop, request, x, w, y)) {
+    case ConvKernel::kWgmma:
+      return wgmma_fprop(p, x, w, y, workspace, stream);
     case ConvKernel::kGemm:
       return gemm_fprop(p, request.tf32, x, w, y, stream);
     case ConvKernel::kGrouped:
@@ -31,8 +51,10 @@ cudaError_t fprop(const ConvProblem& p, Request request, const void* x, const vo
 }
 
 cudaError_t dgrad(const ConvProblem& p, Request request, const void* dy, const void* w, void* dx,
-                  cudaStream_t stream) {
-  switch (choose_kernel(p, ConvOp::kDgrad, request.kernel, capability())) {
+                  void* workspace, cudaStream_t stream) {
+  switch (choose(p, ConvOp::kDgrad, request, dy, w, dx)) {
+    case ConvKernel::kWgmma:
+      return wgmma_dgrad(p, dy, w, dx, workspace, stream);
     case ConvKernel::kGemm:
       return gemm_dgrad(p, request.tf32, dy, w, dx, stream);
     case ConvKernel::kGrouped:
@@ -46,7 +68,9 @@ cudaError_t dgrad(const ConvProblem& p, Request request, const void* dy, const v
 
 cudaError_t wgrad(const ConvProblem& p, Request request, const void* x, const void* dy, void* dw,
                   void* workspace, cudaStream_t stream) {
-  switch (choose_kernel(p, ConvOp::kWgrad, request.kernel, capability())) {
+  switch (choose(p, ConvOp::kWgrad, request, x, dy, dw)) {
+    case ConvKernel::kWgmma:
+      return wgmma_wgrad(p, x, dy, dw, workspace, stream);
     case ConvKernel::kGemm:
       return gemm_wgrad(p, request.tf32, x, dy, dw, workspace, stream);
     case ConvKernel::kGrouped:

@@ -15,9 +15,11 @@
 
 namespace convgrad::cuda {
 
-cudaError_t fprop(const ConvProblem&, Request, const void* x, const void* w, void* y, cudaStream_t);
-cudaError_t dgrad(const ConvProblem&, Request, const void* dy, const void* w, void* dx, cudaStream_t);
-// `workspace` holds wgrad_workspace_bytes() bytes of partial sums; bgrad's likewise.
+// `workspace` holds conv_workspace_bytes() bytes, bgrad's bgrad_workspace_bytes().
+cudaError_t fprop(const ConvProblem&, Request, const void* x, const void* w, void* y, void* workspace,
+                  cudaStream_t);
+cudaError_t dgrad(const ConvProblem&, Request, const void* dy, const void* w, void* dx, void* workspace,
+                  cudaStream_t);
 cudaError_t wgrad(const ConvProblem&, Request, const void* x, const void* dy, void* dw, void* workspace,
                   cudaStream_t);
 cudaError_t bgrad(const BiasProblem&, PoolKernel, const void* dy, void* db, void* workspace, cudaStream_t);

@@ -34,6 +34,21 @@ cudaError_t launch_blocks(void (*kernel)(Params...), int64_t blocks, dim3 thread
   return cudaLaunchKernelEx(&config, kernel, std::forward<Args>(args)...);
 }
 
+// For kernels whose blocks take tile after tile, block b tiles b, b + gridDim.x and so on: one block for each
+// multiprocessor, which has no room for a second.
+template <typename... Params, typename... Args>
+cudaError_t launch_persistent(void (*kernel)(Params...), int64_t tiles, dim3 threads, size_t shared_bytes,
+                              cudaStream_t stream, Args&&... args) {
+  if (tiles > std::numeric_limits<int32_t>::max()) return cudaErrorInvalidConfiguration;
+  int device = 0, multiprocessors = 0;
+  cudaError_t error = cudaGetDevice(&device);
+  if (error == cudaSuccess)
+    error = cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device);
+  if (error != cudaSuccess) return error;
+  return launch_blocks(kernel, std::min<int64_t>(tiles, multiprocessors), threads, shared_bytes, stream,
+                       std::forward<Args>(args)...);
+}
+
 // For kernels that walk `count` elements from first_element() in steps of element_step().
 template <typename... Params, typename... Args>
 cudaError_t launch_elements(void (*kernel)(Params...), int64_t count, cudaStream_t stream, Args&&... args) {

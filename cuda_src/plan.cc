@@ -2,6 +2,7 @@
 #include "cuda_src/plan.h"
 
 #include <algorithm>
+#include <iterator>
 #include <stdexcept>
 #include <string>
 
@@ -9,6 +10,7 @@
 #include "cuda_src/grouped_plan.h"
 #include "cuda_src/split.h"
 #include "cuda_src/tile_shape.h"
+#include "cuda_src/wgmma_plan.h"
 
 namespace convgrad::cuda {
 namespace {
@@ -53,11 +55,33 @@ bool takes_grouped(const ConvProblem& p) {
   return grouped_serves(p) && p.group_in() <= 8 && p.group_out() <= 8;
 }
 
+// Slices and tiles that are mostly full: what they multiply in vain is less than what wgmma gains on
+// mma.sync (an estimate: less than twice).
+bool takes_wgmma(const ConvProblem& p, ConvOp op) {
+  const int64_t depth = op == ConvOp::kDgrad ? p.group_out() : p.group_in();
+  const int64_t columns = op == ConvOp::kDgrad ? p.group_in() : p.group_out();
+  return 4 * depth >= 3 * wgmma_depth(p.dtype) && columns >= 32;
+}
+
 int64_t bytes_of_sum(DType dtype) { return dtype == DType::kF64 ? 8 : 4; }
+
+// Partial sums of wgrad; of the other ops a filter that wgmma takes rounded.
+int64_t workspace_bytes(const ConvProblem& p, ConvOp op, ConvKernel kernel) {
+  const int64_t filter = p.taps() * p.group_in() * p.out_channels;
+  if (op != ConvOp::kWgrad)
+    return kernel == ConvKernel::kWgmma && p.dtype == DType::kF32 ? filter * bytes_of(p.dtype) : 0;
+  int64_t parts = 1;
+  if (kernel == ConvKernel::kGrouped) parts = grouped_filter_split(p).parts;
+  if (kernel == ConvKernel::kWgmma) parts = wgmma_filter_split(p).parts;
+  if (kernel == ConvKernel::kGemm) parts = gemm_wgrad_split(p).parts;
+  if (kernel == ConvKernel::kTiled) parts = wgrad_split(p).parts;
+  return parts == 1 ? 0 : parts * filter * bytes_of_sum(p.dtype);
+}
 
 }  // namespace
 
-ConvKernel choose_kernel(const ConvProblem& p, ConvOp op, ConvKernel requested, int capability) {
+ConvKernel choose_kernel(const ConvProblem& p, ConvOp op, Request request, int capability) {
+  const ConvKernel requested = request.kernel;
   // Asynchronous copies, and tensor cores for every dtype.
   const bool gemm = capability >= 8 && gemm_serves(p) && gemm_serves(p.transpose());
   if (requested == ConvKernel::kGemm && !gemm)
@@ -67,8 +91,12 @@ ConvKernel choose_kernel(const ConvProblem& p, ConvOp op, ConvKernel requested, 
         "steps below 2^29");
   if (requested == ConvKernel::kGrouped && !grouped_serves(p))
     throw std::invalid_argument(std::string("jax_convgrad: the kernel \"grouped\" serves ") + kGroupedServes);
+  const bool wgmma = capability == 9 && wgmma_serves(p, op, request.tf32);
+  if (requested == ConvKernel::kWgmma && !wgmma)
+    throw std::invalid_argument(std::string("jax_convgrad: the kernel \"wgmma\" serves ") + kWgmmaServes);
   if (requested != ConvKernel::kAuto) return requested;
   if (takes_grouped(p)) return ConvKernel::kGrouped;
+  if (wgmma && takes_wgmma(p, op)) return ConvKernel::kWgmma;
   if (gemm) return ConvKernel::kGemm;
   // A tiled multiply-add costs about an eighth of a direct one, which reads both its factors from memory.
   // In wgrad a direct thread goes over the whole batch alone, and there are only as many as filter elements;
@@ -108,19 +136,13 @@ Split gemm_wgrad_split(const ConvProblem& p) {
   return {parts, tiles_over(tiles_over(product.depth, parts), kSlice) * kSlice};
 }
 
-int64_t wgrad_workspace_bytes(const ConvProblem& p, ConvKernel requested) {
-  // A call without a device to ask may meet any: enough for whichever kernel it then takes.
-  const auto parts_of = [&](ConvKernel kernel) -> int64_t {
-    if (kernel == ConvKernel::kGrouped) return grouped_filter_split(p).parts;
-    if (kernel == ConvKernel::kGemm) return gemm_wgrad_split(p).parts;
-    return kernel == ConvKernel::kTiled ? wgrad_split(p).parts : 1;
-  };
-  const int64_t parts =
-      std::max(parts_of(choose_kernel(p, ConvOp::kWgrad, requested, kNewestCapability)),
-               requested == ConvKernel::kGemm
-                   ? 1
-                   : parts_of(choose_kernel(p, ConvOp::kWgrad, requested, kOldestCapability)));
-  return parts == 1 ? 0 : parts * p.taps() * p.group_in() * p.out_channels * bytes_of_sum(p.dtype);
+int64_t conv_workspace_bytes(const ConvProblem& p, ConvOp op, Request request) {
+  if (request.kernel != ConvKernel::kAuto)
+    return workspace_bytes(p, op, choose_kernel(p, op, request, kCapabilities[std::size(kCapabilities) - 1]));
+  int64_t bytes = 0;
+  for (const int capability : kCapabilities)
+    bytes = std::max(bytes, workspace_bytes(p, op, choose_kernel(p, op, request, capability)));
+  return bytes;
 }
 
 }  // namespace convgrad::cuda

@@ -7,8 +7,8 @@
 
 namespace convgrad::cuda {
 
-// Named by the FFI attribute "kernel": "auto", "direct", "tiled", "grouped", "gemm".
-enum class ConvKernel : int8_t { kAuto, kDirect, kTiled, kGrouped, kGemm };
+// Named by the FFI attribute "kernel": "auto", "direct", "tiled", "grouped", "gemm", "wgmma".
+enum class ConvKernel : int8_t { kAuto, kDirect, kTiled, kGrouped, kGemm, kWgmma };
 
 enum class ConvOp : int8_t { kFprop, kDgrad, kWgrad };
 
@@ -18,16 +18,16 @@ struct Request {
   bool tf32 = false;
 };
 
-// The first numbers of the compute capabilities that the plan tells apart: of a device from before
-// asynchronous copies, and with all that a kernel here uses.
-inline constexpr int kOldestCapability = 7, kNewestCapability = 9;
+// The first numbers of the compute capabilities that the plan tells apart: before asynchronous copies, with
+// them, and with TMA and wgmma, which later devices do not have. Theirs is taken for 8.
+inline constexpr int kCapabilities[] = {7, 8, 9};
 
 // What kAuto stands for on a device of this compute capability's first number. Throws std::invalid_argument
 // where another request does not serve the problem or the device.
-ConvKernel choose_kernel(const ConvProblem&, ConvOp, ConvKernel requested, int capability);
+ConvKernel choose_kernel(const ConvProblem&, ConvOp, Request, int capability);
 
-// Enough for whichever kernel kAuto stands for, on any device.
-int64_t wgrad_workspace_bytes(const ConvProblem&, ConvKernel requested);
+// Enough for whichever kernel the request stands for, on any device. Throws where no device has one.
+int64_t conv_workspace_bytes(const ConvProblem&, ConvOp, Request);
 int64_t bgrad_workspace_bytes(const BiasProblem&);
 
 }  // namespace convgrad::cuda

@@ -5,10 +5,11 @@
 
 namespace convgrad::cuda {
 
-// Where the block's shared memory begins, aligned to 128 bytes. Its contents are undefined until written.
+// Where the block's shared memory begins, aligned to 1024 bytes, as swizzled tiles want it. Its contents are
+// undefined until written.
 template <typename T>
 __device__ __forceinline__ T* shared_memory() {
-  extern __shared__ __align__(128) unsigned char shared_bytes[];
+  extern __shared__ __align__(1024) unsigned char shared_bytes[];
   return reinterpret_cast<T*>(shared_bytes);
 }
 

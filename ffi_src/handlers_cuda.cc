@@ -25,20 +25,27 @@ PoolKernel pool_kernel_of(const Call& call) {
   return kernel_of(call) == ConvKernel::kDirect ? PoolKernel::kDirect : PoolKernel::kVector;
 }
 
+// The workspace result of a convolution's call.
+void* workspace_of(const Call& call, const ConvProblem& problem, ConvOp op, Request request) {
+  return checked_workspace(call.result(1), conv_workspace_bytes(problem, op, request));
+}
+
 cudaError_t launch_fprop(const Call& call, cudaStream_t stream) {
   call.expect(2, 2);
-  checked_workspace(call.result(1), 0);  // none is needed
   const ffi::AnyBuffer x = call.operand(0), w = call.operand(1), y = call.result(0);
-  return fprop(decode_conv(call.attributes, x, w, y), request_of(call), x.untyped_data(), w.untyped_data(),
-               y.untyped_data(), stream);
+  const ConvProblem problem = decode_conv(call.attributes, x, w, y);
+  const Request request = request_of(call);
+  return fprop(problem, request, x.untyped_data(), w.untyped_data(), y.untyped_data(),
+               workspace_of(call, problem, ConvOp::kFprop, request), stream);
 }
 
 cudaError_t launch_dgrad(const Call& call, cudaStream_t stream) {
   call.expect(2, 2);
-  checked_workspace(call.result(1), 0);
   const ffi::AnyBuffer dy = call.operand(0), w = call.operand(1), dx = call.result(0);
-  return dgrad(decode_conv(call.attributes, dx, w, dy), request_of(call), dy.untyped_data(), w.untyped_data(),
-               dx.untyped_data(), stream);
+  const ConvProblem problem = decode_conv(call.attributes, dx, w, dy);
+  const Request request = request_of(call);
+  return dgrad(problem, request, dy.untyped_data(), w.untyped_data(), dx.untyped_data(),
+               workspace_of(call, problem, ConvOp::kDgrad, request), stream);
 }
 
 cudaError_t launch_wgrad(const Call& call, cudaStream_t stream) {
@@ -47,7 +54,7 @@ cudaError_t launch_wgrad(const Call& call, cudaStream_t stream) {
   const ConvProblem problem = decode_conv(call.attributes, x, dw, dy);
   const Request request = request_of(call);
   return wgrad(problem, request, x.untyped_data(), dy.untyped_data(), dw.untyped_data(),
-               checked_workspace(call.result(1), wgrad_workspace_bytes(problem, request.kernel)), stream);
+               workspace_of(call, problem, ConvOp::kWgrad, request), stream);
 }
 
 cudaError_t launch_bgrad(const Call& call, cudaStream_t stream) {
@@ -138,10 +145,8 @@ XLA_FFI_Error* handler(XLA_FFI_CallFrame* frame) {
 
 const std::vector<std::pair<std::string, ConvKernel>>& kernels() {
   static const std::vector<std::pair<std::string, ConvKernel>> named = {
-      {"direct", ConvKernel::kDirect},
-      {"tiled", ConvKernel::kTiled},
-      {"grouped", ConvKernel::kGrouped},
-      {"gemm", ConvKernel::kGemm},
+      {"direct", ConvKernel::kDirect}, {"tiled", ConvKernel::kTiled}, {"grouped", ConvKernel::kGrouped},
+      {"gemm", ConvKernel::kGemm},     {"wgmma", ConvKernel::kWgmma},
   };
   return named;
 }

@@ -47,8 +47,8 @@ inline ConvProblem conv_problem(const std::string& dtype, int64_t batch, int64_t
   return problem;
 }
 
-// `conv_bytes(op, problem, kernel name)`, where op is "fprop", "dgrad" or "wgrad", and `bgrad_bytes(problem)`
-// come from the backend's plan.
+// `conv_bytes(op, problem, kernel name, tf32)`, where op is "fprop", "dgrad" or "wgrad", and
+// `bgrad_bytes(problem)` come from the backend's plan.
 template <typename ConvBytes, typename BgradBytes>
 void define_module(nb::module_& module, const std::map<std::string, XLA_FFI_Handler*>& handlers,
                    ConvBytes conv_bytes, BgradBytes bgrad_bytes) {
@@ -65,11 +65,12 @@ void define_module(nb::module_& module, const std::map<std::string, XLA_FFI_Hand
       "conv_workspace_bytes",
       [conv_bytes](const std::string& op, const std::string& kernel, const std::string& dtype, int64_t batch,
                    int64_t in_channels, int64_t out_channels, int64_t groups,
-                   const std::vector<AxisNumbers>& axes) {
-        return conv_bytes(op, conv_problem(dtype, batch, in_channels, out_channels, groups, axes), kernel);
+                   const std::vector<AxisNumbers>& axes, bool tf32) {
+        return conv_bytes(op, conv_problem(dtype, batch, in_channels, out_channels, groups, axes), kernel,
+                          tf32);
       },
       nb::arg("op"), nb::arg("kernel"), nb::arg("dtype"), nb::arg("batch"), nb::arg("in_channels"),
-      nb::arg("out_channels"), nb::arg("groups"), nb::arg("axes"),
+      nb::arg("out_channels"), nb::arg("groups"), nb::arg("axes"), nb::arg("tf32") = false,
       "Bytes of the workspace result of a convolution's call.");
   module.def(
       "bgrad_workspace_bytes",

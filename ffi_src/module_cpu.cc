@@ -36,7 +36,7 @@ NB_MODULE(_cpu, module) {
   using namespace convgrad;
   define_module(
       module, cpu::handlers(),
-      [](const std::string& op, const ConvProblem& problem, const std::string& kernel) {
+      [](const std::string& op, const ConvProblem& problem, const std::string& kernel, bool) {
         return cpu::conv_workspace_bytes(op_named(op), problem, cpu::choice_named(kernel));
       },
       [](const BiasProblem& problem) { return cpu::bgrad_workspace_bytes(problem); });

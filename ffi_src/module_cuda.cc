@@ -3,17 +3,24 @@
 #include "ffi_src/handlers_cuda.h"
 #include "ffi_src/module.h"
 
+namespace {
+
+convgrad::cuda::ConvOp op_named(const std::string& name) {
+  using convgrad::cuda::ConvOp;
+  if (name == "fprop") return ConvOp::kFprop;
+  if (name == "dgrad") return ConvOp::kDgrad;
+  if (name == "wgrad") return ConvOp::kWgrad;
+  throw std::invalid_argument("op must not be " + name);
+}
+
+}  // namespace
+
 NB_MODULE(CONVGRAD_MODULE, module) {
   using namespace convgrad;
   define_module(
       module, cuda::handlers(),
-      [](const std::string& op, const ConvProblem& problem, const std::string& kernel) {
-        const cuda::ConvKernel requested = cuda::kernel_named(kernel);
-        if (op == "wgrad") return cuda::wgrad_workspace_bytes(problem, requested);
-        // These need none, but what the kernel does not serve is refused while the program is traced.
-        cuda::choose_kernel(problem, op == "dgrad" ? cuda::ConvOp::kDgrad : cuda::ConvOp::kFprop, requested,
-                            cuda::kNewestCapability);
-        return int64_t{0};
+      [](const std::string& op, const ConvProblem& problem, const std::string& kernel, bool tf32) {
+        return cuda::conv_workspace_bytes(problem, op_named(op), {cuda::kernel_named(kernel), tf32});
       },
       [](const BiasProblem& problem) { return cuda::bgrad_workspace_bytes(problem); });
   module.def(

@@ -155,6 +155,7 @@ def _workspace(
     dtype: np.dtype,
     geometry: ConvGeometry,
     dims: Dims,
+    precision: Precision,
 ) -> jax.ShapeDtypeStruct:
     """A second result for the kernel to work in, so that XLA owns and counts it. x and y are shapes."""
     axes = [
@@ -170,6 +171,7 @@ def _workspace(
         out_channels=y[dims.y[1]],
         groups=geometry.groups,
         axes=axes,
+        tf32=allows_tf32(precision),
     )
     return _result((size,), np.uint8)
 
@@ -190,7 +192,10 @@ def fprop(
     _require_known(one, w.shape)
     call = jax.ffi.ffi_call(
         backend.prefix + "fprop",
-        (_result(shape, x.dtype), _workspace(backend, "fprop", one, shape, x.dtype, geometry, dims)),
+        (
+            _result(shape, x.dtype),
+            _workspace(backend, "fprop", one, shape, x.dtype, geometry, dims, precision),
+        ),
         input_layouts=[_activation_layout(dims.x), _filter_layout(dims.w)],
         output_layouts=[_activation_layout(dims.y), (0,)],
     )
@@ -212,7 +217,10 @@ def dgrad(
     _require_known(one, w.shape)
     call = jax.ffi.ffi_call(
         backend.prefix + "dgrad",
-        (_result(shape, dy.dtype), _workspace(backend, "dgrad", one, dy.shape, dy.dtype, geometry, dims)),
+        (
+            _result(shape, dy.dtype),
+            _workspace(backend, "dgrad", one, dy.shape, dy.dtype, geometry, dims, precision),
+        ),
         input_layouts=[_activation_layout(dims.y), _filter_layout(dims.w)],
         output_layouts=[_activation_layout(dims.x), (0,)],
     )
@@ -233,7 +241,10 @@ def wgrad(
     _require_known(x.shape, dy.shape)
     call = jax.ffi.ffi_call(
         backend.prefix + "wgrad",
-        (_result(shape, x.dtype), _workspace(backend, "wgrad", x.shape, dy.shape, x.dtype, geometry, dims)),
+        (
+            _result(shape, x.dtype),
+            _workspace(backend, "wgrad", x.shape, dy.shape, x.dtype, geometry, dims, precision),
+        ),
         input_layouts=[_activation_layout(dims.x), _activation_layout(dims.y)],
         output_layouts=[_filter_layout(dims.w), (0,)],
     )

@@ -40,6 +40,8 @@ if "--xla_force_host_platform_device_count" not in os.environ["XLA_FLAGS"]:
     jax.config.update("jax_num_cpu_devices", 8)
 
 ROOT = Path(__file__).resolve().parent.parent
+# Those that the suite runs on. "wgmma" takes 16-bit numbers and whole chunks of channels alone: test_wgmma.py
+# gives it the suite's problems, widened.
 KERNELS = ("gemm", "grouped", "tiled", "direct")
 
 

@@ -1,7 +1,7 @@
 """The convolution problems of the suite, in the user's own order of dimensions, small enough to emulate."""
 
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -112,6 +112,14 @@ class ConvCase:
         groups = self.groups * self.batch_groups
         group_in, features = (self.w[d] for d in w_order[-2:])
         return groups > 1 and max(group_in, features // groups) <= 16
+
+    def widened(self, factor: int) -> "ConvCase":
+        """The same with that many times the channels in and out."""
+        x_order, w_order, _ = self.to_canonical
+        x, w = list(self.x), list(self.w)
+        for shape, dimension in ((x, x_order[-1]), (w, w_order[-2]), (w, w_order[-1])):
+            shape[dimension] *= factor
+        return replace(self, name=f"{self.name} x{factor}", x=tuple(x), w=tuple(w))
 
     @property
     def multiply_adds(self) -> int:

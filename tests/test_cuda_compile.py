@@ -46,5 +46,6 @@ def test_a_spill_is_a_failure_in_a_fast_kernel_only(tmp_path):
 
 
 def test_a_failed_compilation_and_an_empty_report_are_failures(tmp_path):
-    assert not cuda_compile.compile_one(fake_nvcc(tmp_path, "error\n", 1), Path("direct_bgrad.cu"), "sm_80")[1]
-    assert not cuda_compile.compile_one(fake_nvcc(tmp_path, "", 0), Path("direct_bgrad.cu"), "sm_80")[1]
+    for report, status in (("error\n", 1), ("", 0)):
+        nvcc = fake_nvcc(tmp_path, report, status)
+        assert not cuda_compile.compile_one(nvcc, Path("direct_bgrad.cu"), "sm_80")[1]

@@ -12,6 +12,8 @@ ask_python(ffi_headers "import os, jaxlib; print(os.path.join(os.path.dirname(ja
 find_package(nanobind CONFIG REQUIRED)
 
 file(GLOB cuda_sources CONFIGURE_DEPENDS "${root}/cuda_src/*.cu" "${root}/cuda_src/*.cc")
+# The emulator has encoders of its own (src/tensor_map.cc), which ask no driver.
+list(REMOVE_ITEM cuda_sources "${root}/cuda_src/tensor_map.cc")
 set(ffi_sources decode.cc handlers_cuda.cc module_cuda.cc)
 list(TRANSFORM ffi_sources PREPEND "${root}/ffi_src/")
 set_source_files_properties(${cuda_sources} PROPERTIES LANGUAGE CXX)

@@ -32,14 +32,19 @@ nb::dict dict_of(const cuda_emulator::Counters& counters) {
   dict["cp_async_global"] = dict_of(counters.cp_async_global);
   dict["load_global"] = dict_of(counters.load_global);
   dict["store_global"] = dict_of(counters.store_global);
+  dict["tma_global"] = dict_of(counters.tma_global);
   dict["cp_async_shared"] = dict_of(counters.cp_async_shared);
   dict["ldmatrix"] = dict_of(counters.ldmatrix);
   dict["load_shared"] = dict_of(counters.load_shared);
   dict["store_shared"] = dict_of(counters.store_shared);
+  dict["wgmma_shared"] = dict_of(counters.wgmma_shared);
   dict["mma_bf16"] = counters.mma_bf16;
   dict["mma_f16"] = counters.mma_f16;
   dict["mma_tf32"] = counters.mma_tf32;
   dict["mma_f64"] = counters.mma_f64;
+  dict["wgmma_bf16"] = counters.wgmma_bf16;
+  dict["wgmma_f16"] = counters.wgmma_f16;
+  dict["wgmma_tf32"] = counters.wgmma_tf32;
   return dict;
 }
 

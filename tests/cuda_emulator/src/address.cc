@@ -28,12 +28,21 @@ void check_global_address(const char* instruction, const void* address, size_t b
 }
 
 void check_shared_address(const char* instruction, const void* address, size_t bytes) {
+  check_shared_range(instruction, address, bytes, bytes);
+}
+
+void check_shared_range(const char* instruction, const void* address, size_t bytes, size_t alignment) {
   Block& block = *Block::current();
   const uintptr_t at = reinterpret_cast<uintptr_t>(address);
   const uintptr_t begin = reinterpret_cast<uintptr_t>(block.shared_memory());
   if (at < begin || at - begin > block.shared_bytes() || block.shared_bytes() - (at - begin) < bytes)
     fail(outside(instruction, static_cast<intptr_t>(at - begin), bytes));
-  if (at % bytes != 0) fail(misaligned(instruction, "shared", address, bytes));
+  if (at % alignment != 0) fail(misaligned(instruction, "shared", address, alignment));
+}
+
+size_t shared_offset(const void* address) {
+  return static_cast<size_t>(static_cast<const unsigned char*>(address) -
+                             static_cast<const unsigned char*>(Block::current()->shared_memory()));
 }
 
 }  // namespace cuda_emulator

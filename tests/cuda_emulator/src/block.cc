@@ -20,7 +20,7 @@ namespace {
 __thread Block* current_block = nullptr;
 
 // At least what cuda_src/shared_memory.cuh promises.
-constexpr std::align_val_t kSharedAlignment{128};
+constexpr std::align_val_t kSharedAlignment{1024};
 
 std::string name_of(uint3 index) {
   return "(" + std::to_string(index.x) + "," + std::to_string(index.y) + "," + std::to_string(index.z) + ")";
@@ -44,6 +44,9 @@ Block::Block(dim3 shape, size_t shared_bytes, Body body, const void* context)
       index_(threads_),
       thread_(threads_),
       async_copies_(threads_),
+      warpgroups_(threads_ / kWarpgroupThreads,
+                  Warpgroup(static_cast<unsigned char*>(shared_), shared_bytes)),
+      registers_((threads_ + kWarpgroupThreads - 1) / kWarpgroupThreads),
       order_(threads_),
       waiting_((threads_ + kWarpThreads - 1) / kWarpThreads),
       live_(waiting_.size()),
@@ -65,6 +68,10 @@ bool Block::run(Random& random) {
   // NaN in every floating type: what nobody wrote does not pass for a zero.
   std::memset(shared_, 0xff, shared_bytes_);
   exited_ = 0;
+  random_ = &random;
+  mbarriers_.clear();
+  for (Warpgroup& warpgroup : warpgroups_) warpgroup.clear();
+  std::fill(registers_.begin(), registers_.end(), 0);
   for (Thread& thread : thread_) thread.state = State::kReady;
   for (unsigned t = 0; t < threads_; ++t) live_[t / kWarpThreads] |= 1u << t % kWarpThreads;
 
@@ -74,15 +81,36 @@ bool Block::run(Random& random) {
     bool any_turn = false;
     for (next_turn_ = 0; next_turn_ < threads_ && !failed_;) {
       const unsigned thread = order_[next_turn_++];
-      if (thread_[thread].state != State::kReady) continue;
+      if (!may_run(thread)) continue;
       any_turn = true;
-      take_turn(thread);
+      if (!tma_copies_.empty()) pass_turn();
+      if (!failed_) take_turn(thread);
     }
-    if (!any_turn && !complete_any_without_exited()) give_up(stalled());
+    if (!any_turn && !failed_ && !move_what_waits()) give_up(stalled());
   }
+  if (!failed_) check_block_ended();
   if (access_log_) access_log_->end_all(*launch_counters);
   current_block = outer;
   return !failed_;
+}
+
+bool Block::may_run(unsigned t) {
+  Thread& thread = thread_[t];
+  if (thread.state == State::kPolling && thread.condition->holds()) thread.state = State::kReady;
+  return thread.state == State::kReady;
+}
+
+void Block::pass_turn() {
+  std::string error = tma_copies_.pass_turn(mbarriers_);
+  if (!error.empty()) give_up("block " + name_of(blockIdx) + ": " + error);
+}
+
+// Where no thread can take its turn: false if nothing else moves either.
+bool Block::move_what_waits() {
+  if (tma_copies_.empty()) return complete_any_without_exited();
+  std::string error = tma_copies_.deliver_any(mbarriers_, *random_);
+  if (!error.empty()) give_up("block " + name_of(blockIdx) + ": " + error);
+  return true;
 }
 
 // A fiber whose thread has exited goes straight on as the next thread that has not begun, so threads that
@@ -91,7 +119,7 @@ void Block::run_threads(void* block) {
   Block& self = *static_cast<Block*>(block);
   for (;;) {
     self.body_(self.context_);
-    self.check_async_copies_ended();
+    self.check_thread_ended();
     Fiber* fiber = self.exit_running_thread();
     const unsigned next = self.next_turn_ < self.threads_ ? self.order_[self.next_turn_] : self.running_;
     if (self.thread_[next].state != State::kReady || self.thread_[next].fiber) {
@@ -109,12 +137,29 @@ void Block::become(unsigned thread) {
   threadIdx = index_[thread];
 }
 
-void Block::check_async_copies_ended() {
+void Block::check_thread_ended() {
+  if (Warpgroup* const mine = warpgroup()) {
+    std::string error = mine->end_thread(running_ % kWarpgroupThreads);
+    if (!error.empty()) fail(where(running_) + " has ended " + error);
+  }
   AsyncCopies& copies = async_copies_[running_];
   if (copies.count() != 0)
     fail(where(running_) + " has ended without waiting for " + std::to_string(copies.count()) +
          " of its cp.async");
   copies.forget();  // empty groups
+}
+
+void Block::check_block_ended() {
+  std::string error = tma_copies_.empty() ? mbarriers_.left_over()
+                                          : std::to_string(tma_copies_.count()) + " TMA copies are under way";
+  if (!error.empty()) give_up("block " + name_of(blockIdx) + " has ended, and " + error);
+  tma_copies_.clear();
+}
+
+unsigned Block::total_registers() const {
+  unsigned total = 0;
+  for (const unsigned registers : registers_) total += registers * kWarpgroupThreads;
+  return total;
 }
 
 Fiber* Block::exit_running_thread() {
@@ -145,6 +190,14 @@ void Block::meet(const Meeting& meeting, const void* in, void* out) {
   thread.out = out;
   waiting_[self / kWarpThreads] |= 1u << lane;
   if (!complete(meeting, self) || failed_) thread.fiber->suspend();
+}
+
+// Always gives up its turn: other threads may go on first, though nothing is left to wait for.
+void Block::wait_until(Condition& condition) {
+  Thread& thread = thread_[running_];
+  thread.state = State::kPolling;
+  thread.condition = &condition;
+  thread.fiber->suspend();
 }
 
 // Serves and releases the meeting's threads if all that have not exited are here.
@@ -203,12 +256,23 @@ std::string Block::where(unsigned t) const {
   return "block " + name_of(blockIdx) + ", thread " + name_of(index_[t]);
 }
 
+std::string Block::name_of_wait(unsigned t) const {
+  switch (thread_[t].state) {
+    case State::kWaiting:
+      return thread_[t].meeting->name;
+    case State::kPolling:
+      return thread_[t].condition->name();
+    default:
+      return "exited";
+  }
+}
+
 std::string Block::stalled() const {
   std::string message = "threads wait for each other in vain in block " + name_of(blockIdx) + ": ";
   std::vector<std::pair<std::string, unsigned>> groups;  // each with its first thread
   std::vector<unsigned> counts;
   for (unsigned t = 0; t < threads_; ++t) {
-    const std::string name = thread_[t].state == State::kExited ? "exited" : thread_[t].meeting->name;
+    const std::string name = name_of_wait(t);
     const auto found = std::find_if(groups.begin(), groups.end(), [&](auto& g) { return g.first == name; });
     if (found != groups.end()) {
       ++counts[found - groups.begin()];

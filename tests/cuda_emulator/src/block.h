@@ -8,10 +8,14 @@
 
 #include "access_log.h"
 #include "async_copies.h"
+#include "condition.h"
 #include "cuda_emulator/meeting.h"
 #include "cuda_emulator/vector_types.h"
 #include "fiber.h"
+#include "mbarriers.h"
 #include "random.h"
+#include "tma_copies.h"
+#include "warpgroup.h"
 
 namespace cuda_emulator {
 
@@ -32,12 +36,25 @@ class Block {
 
   // Called by the running thread.
   void meet(const Meeting&, const void* in, void* out);
+  void wait_until(Condition&);
   [[noreturn]] void fail(std::string&& message);
+  // Makes the launch fail, from outside of all threads.
+  void give_up(std::string&& message);
   unsigned running_thread() const { return running_; }
   std::string where_running() const { return where(running_); }
   void* shared_memory() { return shared_; }
   size_t shared_bytes() const { return shared_bytes_; }
   AsyncCopies& async_copies() { return async_copies_[running_]; }
+  Mbarriers& mbarriers() { return mbarriers_; }
+  void issue(const TmaCopy& copy) { tma_copies_.issue(copy, *random_, threads_); }
+  // The running thread's; null where the block has not all of its threads.
+  Warpgroup* warpgroup() {
+    return running_ / kWarpgroupThreads < warpgroups_.size() ? &warpgroups_[running_ / kWarpgroupThreads]
+                                                             : nullptr;
+  }
+  // A thread's registers in the running thread's warpgroup, 0 if it has not said, and those of all threads.
+  unsigned& registers() { return registers_[running_ / kWarpgroupThreads]; }
+  unsigned total_registers() const;
   void count_access(Access access, const void* address, size_t bytes) {
     if (access_log_) access_log_->add(access, running_, address, bytes);
   }
@@ -45,23 +62,28 @@ class Block {
   static Block* current();
 
  private:
-  enum class State : uint8_t { kReady, kWaiting, kExited };
+  enum class State : uint8_t { kReady, kWaiting, kPolling, kExited };
   struct Thread {
     Fiber* fiber = nullptr;
     State state = State::kReady;
     const Meeting* meeting = nullptr;  // where it waits
     const void* in = nullptr;
     void* out = nullptr;
+    Condition* condition = nullptr;  // what it polls
   };
 
   static void run_threads(void* block);
   void take_turn(unsigned thread);
   void become(unsigned thread);
-  void check_async_copies_ended();
+  bool may_run(unsigned thread);
+  void pass_turn();
+  bool move_what_waits();
+  void check_thread_ended();
+  void check_block_ended();
   Fiber* exit_running_thread();
   bool complete(const Meeting&, unsigned member);
   bool complete_any_without_exited();
-  void give_up(std::string&& message);
+  std::string name_of_wait(unsigned thread) const;
   std::string where(unsigned thread) const;
   std::string stalled() const;
 
@@ -74,11 +96,16 @@ class Block {
   std::vector<uint3> index_;  // threadIdx by rank
   std::vector<Thread> thread_;
   std::vector<AsyncCopies> async_copies_;  // by thread
+  Mbarriers mbarriers_;
+  TmaCopies tma_copies_;
+  std::vector<Warpgroup> warpgroups_;
+  std::vector<unsigned> registers_;
   std::unique_ptr<AccessLog> access_log_;  // null while counting is off
   std::vector<uint16_t> order_;
   // Bit l of word w stands for lane l of warp w.
   std::vector<uint32_t> waiting_, live_;
   std::vector<Seat> seats_;
+  Random* random_ = nullptr;
   unsigned next_turn_ = 0;  // index into order_
   unsigned running_ = 0;
   unsigned exited_ = 0;

@@ -37,14 +37,19 @@ Counters& Counters::operator+=(const Counters& other) {
   cp_async_global += other.cp_async_global;
   load_global += other.load_global;
   store_global += other.store_global;
+  tma_global += other.tma_global;
   cp_async_shared += other.cp_async_shared;
   ldmatrix += other.ldmatrix;
   load_shared += other.load_shared;
   store_shared += other.store_shared;
+  wgmma_shared += other.wgmma_shared;
   mma_bf16 += other.mma_bf16;
   mma_f16 += other.mma_f16;
   mma_tf32 += other.mma_tf32;
   mma_f64 += other.mma_f64;
+  wgmma_bf16 += other.wgmma_bf16;
+  wgmma_f16 += other.wgmma_f16;
+  wgmma_tf32 += other.wgmma_tf32;
   return *this;
 }
 

@@ -81,6 +81,9 @@ cudaError_t cudaGetDevice(int* device) {
 cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int device) {
   if (device != 0) return cuda_emulator::remember(cudaErrorInvalidValue);
   switch (attribute) {
+    case cudaDevAttrMultiProcessorCount:
+      *value = 3;
+      return cudaSuccess;
     case cudaDevAttrComputeCapabilityMajor:
       *value = 9;
       return cudaSuccess;

@@ -33,8 +33,12 @@ struct SharedTraffic {
 struct Counters {
   uint64_t launches = 0;
   GlobalTraffic cp_async_global, load_global, store_global;
+  GlobalTraffic tma_global;  // an instruction is a thread's; zeros from outside of an array are no traffic
   SharedTraffic cp_async_shared, ldmatrix, load_shared, store_shared;
-  uint64_t mma_bf16 = 0, mma_f16 = 0, mma_tf32 = 0, mma_f64 = 0;  // multiply-adds
+  SharedTraffic wgmma_shared;  // an instruction is an operand, read once
+  // Multiply-adds.
+  uint64_t mma_bf16 = 0, mma_f16 = 0, mma_tf32 = 0, mma_f64 = 0;
+  uint64_t wgmma_bf16 = 0, wgmma_f16 = 0, wgmma_tf32 = 0;
 
   Counters& operator+=(const Counters&);
 };

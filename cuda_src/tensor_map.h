@@ -1,0 +1,53 @@
+// Tensor maps: what the tensor memory accelerator (TMA) of compute capability 9.0 is told about an array, so
+// that one instruction of one thread copies a whole tile of it into shared memory.
+//
+// Every tile here has lines of at most 128 bytes, stored with the 128-byte swizzle: the 16-byte chunks of
+// line l of each eight lines trade places by xor with l. Elements outside the array arrive as zeros.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <cstdint>
+
+#include "ffi_src/problem.h"
+
+namespace convgrad::cuda {
+
+// Opaque. A kernel takes it by value, as a `const __grid_constant__` parameter.
+struct alignas(64) TensorMap {
+  unsigned char bytes[128];
+};
+
+inline constexpr int kMaxTensorRank = 5;
+
+// An array, innermost dimension first; its elements are contiguous.
+struct TensorArray {
+  DType dtype;
+  const void* base;
+  int rank;
+  int64_t size[kMaxTensorRank];
+  int64_t stride_bytes[kMaxTensorRank];  // [0] is not used
+};
+
+// Tiles are boxes of neighbouring elements.
+struct TiledMap {
+  TensorArray array;
+  int box[kMaxTensorRank];
+};
+
+// The array is activations, dimensions C, W, H, D, N with as many of W, H and D as it has. A tile is `pixels`
+// pixels of `channels` channels. Pixels follow each other, W first, through the box of base pixels of every
+// image, lower[a] to size[a] - 1 + upper[a] in steps of step[a], and the load adds an offset to each of them:
+// a convolution's windows at a tap.
+struct Im2colMap {
+  TensorArray array;
+  int lower[3], upper[3], step[3];  // of W, H, D
+  int channels, pixels;
+};
+
+// cudaErrorInvalidValue for what the hardware cannot do, cudaErrorNotSupported where the driver does not know
+// tensor maps.
+cudaError_t encode(const TiledMap&, TensorMap*);
+cudaError_t encode(const Im2colMap&, TensorMap*);
+
+}  // namespace convgrad::cuda

@@ -1,0 +1,111 @@
+#include "cuda_src/wgmma_activation.h"
+
+#include <algorithm>
+#include <array>
+#include <vector>
+
+#include "cuda_src/tile_shape.h"
+
+namespace convgrad::cuda {
+namespace {
+
+using PhaseAxes = std::array<PhaseAxis, kAxes>;
+
+int64_t taps_of(const PhaseAxes& phase) { return phase[0].taps * phase[1].taps * phase[2].taps; }
+
+std::vector<PhaseAxes> phases_by_taps(const ConvProblem& p) {
+  std::vector<PhaseAxes> phases;
+  for (int64_t f0 = 0; f0 < phases_of(p.axis[0]); ++f0)
+    for (int64_t f1 = 0; f1 < phases_of(p.axis[1]); ++f1)
+      for (int64_t f2 = 0; f2 < phases_of(p.axis[2]); ++f2)
+        phases.push_back({phase_of(p.axis[0], f0), phase_of(p.axis[1], f1), phase_of(p.axis[2], f2)});
+  std::stable_sort(phases.begin(), phases.end(),
+                   [](const PhaseAxes& a, const PhaseAxes& b) { return taps_of(a) > taps_of(b); });
+  return phases;
+}
+
+cudaError_t phase_parameters(const ConvProblem& p, int axes, const PhaseAxes& phase, const void* x,
+                             WgmmaPhase* out) {
+  WindowAxis window[kAxes];
+  int64_t rows = p.batch;
+  for (int a = 0; a < kAxes; ++a) {
+    const PhaseAxis& from = phase[a];
+    window[a] = window_axis(p.axis[a], from);
+    rows *= from.outputs;
+    out->outputs[a] = Divisor(from.outputs);
+    out->taps[a] = static_cast<int>(from.taps);
+    out->start[a] = static_cast<int>(from.first_start);
+    out->output_step[a] = static_cast<int>(from.output_step);
+    out->tap_step[a] = static_cast<int>(from.tap_step);
+    out->o_first[a] = static_cast<int>(from.o_first);
+    out->o_step[a] = static_cast<int>(from.o_step);
+    out->r_first[a] = static_cast<int>(from.r_first);
+    out->r_step[a] = static_cast<int>(from.r_step);
+  }
+  out->rows = static_cast<int>(rows);
+  if (taps_of(phase) == 0) return cudaSuccess;  // nothing is ever loaded
+  return encode(im2col_map(window, axes, p.dtype, x, p.batch, p.in_channels, kWgmmaRows), &out->x);
+}
+
+TiledMap filter_map(const ConvProblem& p, FilterOrder order, int columns, const void* w) {
+  const int depth = wgmma_depth(p.dtype);
+  TiledMap map = {};
+  map.array.dtype = p.dtype;
+  map.array.base = w;
+  map.array.rank = 3;
+  map.array.size[2] = p.taps();
+  map.box[0] = depth;  // 128 bytes, along the depth or the columns
+  map.box[1] = columns;
+  map.box[2] = 1;
+  switch (order) {
+    case FilterOrder::kAsStored:
+      map.array.size[0] = p.out_channels;
+      map.array.size[1] = p.group_in();
+      map.box[1] = depth;
+      break;
+    case FilterOrder::kDepthLast:
+      map.array.size[0] = p.group_in();
+      map.array.size[1] = p.out_channels;
+      break;
+    case FilterOrder::kTransposed:
+      map.array.size[0] = p.in_channels;
+      map.array.size[1] = p.group_out();
+      break;
+  }
+  map.array.stride_bytes[1] = map.array.size[0] * bytes_of(p.dtype);
+  map.array.stride_bytes[2] = map.array.stride_bytes[1] * map.array.size[1];
+  return map;
+}
+
+}  // namespace
+
+cudaError_t wgmma_activation_of(const ConvProblem& p, FilterOrder order, int columns, const void* x,
+                                const void* w, WgmmaActivation* out) {
+  *out = {};
+  out->axes = spatial_axes(p);
+  out->group_in = static_cast<int>(p.group_in());
+  out->group_out = static_cast<int>(p.group_out());
+  out->out_channels = static_cast<int>(p.out_channels);
+  out->all_taps = static_cast<int>(p.taps());
+  out->column_tiles = Divisor(tiles_over(p.group_out(), columns));
+  out->groups = Divisor(p.groups);
+  out->flipped = order == FilterOrder::kTransposed;
+  out->filter_group_depth = out->flipped ? out->group_in : 0;
+  out->filter_group_columns = out->flipped ? 0 : out->group_out;
+  for (int a = 0; a < kAxes; ++a) {
+    out->filter_taps[a] = static_cast<int>(p.axis[a].taps);
+    out->output[a] = static_cast<int>(p.axis[a].output);
+  }
+  const std::vector<PhaseAxes> phases = phases_by_taps(p);
+  out->phases = static_cast<int>(phases.size());
+  if (out->phases > kWgmmaPhases) return cudaErrorInvalidValue;
+  for (int f = 0; f < out->phases; ++f) {
+    WgmmaPhase& phase = out->phase[f];
+    if (const cudaError_t error = phase_parameters(p, out->axes, phases[f], x, &phase)) return error;
+    phase.first_tile = out->row_tiles;
+    out->row_tiles += static_cast<int>(tiles_over(phase.rows, kWgmmaRows));
+  }
+  return encode(filter_map(p, order, columns, w), &out->filter);
+}
+
+}  // namespace convgrad::cuda

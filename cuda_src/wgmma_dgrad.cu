@@ -1,0 +1,29 @@
+// dgrad on Hopper: wgmma_activation.cuh over the transposed problem. The filter's lines run along the depth k
+// as they are; for TF32 the filter is rounded first.
+#include "cuda_src/conv_kernels.h"
+#include "cuda_src/tf32_filter.h"
+#include "cuda_src/wgmma_activation.cuh"
+
+namespace convgrad::cuda {
+
+cudaError_t wgmma_dgrad(const ConvProblem& p, const void* dy, const void* w, void* dx, void* workspace,
+                        cudaStream_t stream) {
+  const ConvProblem problem = p.transpose();
+  switch (p.dtype) {
+    case DType::kBF16:
+      return launch_wgmma_activation<BFloat16, FilterOrder::kTransposed>(problem, dy, w, dx, stream);
+    case DType::kF16:
+      return launch_wgmma_activation<Float16, FilterOrder::kTransposed>(problem, dy, w, dx, stream);
+    case DType::kF32: {
+      const cudaError_t error = round_to_tf32(static_cast<const float*>(w), static_cast<float*>(workspace),
+                                              p.taps() * p.group_in() * p.out_channels, stream);
+      if (error != cudaSuccess) return error;
+      return launch_wgmma_activation<float, FilterOrder::kTransposed>(problem, dy, workspace, dx, stream);
+    }
+    case DType::kF64:
+      break;
+  }
+  return cudaErrorInvalidValue;
+}
+
+}  // namespace convgrad::cuda

@@ -1,0 +1,29 @@
+// fprop on Hopper: wgmma_activation.cuh over the problem as it is. The filter's lines run along its columns
+// k, which wgmma takes for 16-bit numbers; for TF32 they have to run along the depth, in a rounded copy.
+#include "cuda_src/conv_kernels.h"
+#include "cuda_src/tf32_filter.h"
+#include "cuda_src/wgmma_activation.cuh"
+
+namespace convgrad::cuda {
+
+cudaError_t wgmma_fprop(const ConvProblem& p, const void* x, const void* w, void* y, void* workspace,
+                        cudaStream_t stream) {
+  switch (p.dtype) {
+    case DType::kBF16:
+      return launch_wgmma_activation<BFloat16, FilterOrder::kAsStored>(p, x, w, y, stream);
+    case DType::kF16:
+      return launch_wgmma_activation<Float16, FilterOrder::kAsStored>(p, x, w, y, stream);
+    case DType::kF32: {
+      const cudaError_t error =
+          transpose_to_tf32(static_cast<const float*>(w), static_cast<float*>(workspace), p.taps(),
+                            p.group_in(), p.out_channels, stream);
+      if (error != cudaSuccess) return error;
+      return launch_wgmma_activation<float, FilterOrder::kDepthLast>(p, x, workspace, y, stream);
+    }
+    case DType::kF64:
+      break;
+  }
+  return cudaErrorInvalidValue;
+}
+
+}  // namespace convgrad::cuda

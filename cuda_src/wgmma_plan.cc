@@ -1,0 +1,131 @@
+#include "cuda_src/wgmma_plan.h"
+
+#include <algorithm>
+#include <limits>
+
+#include "cuda_src/gemm_choice.h"
+#include "cuda_src/im2col.h"
+#include "cuda_src/tile_shape.h"
+
+namespace convgrad::cuda {
+namespace {
+
+// What a large device of the kind has. Tiles are cut for it, whichever device runs them, so that the same
+// problem gives the same bits on all.
+constexpr int64_t kMultiprocessors = 132;
+
+// TMA's lines begin at multiples of 16 bytes.
+bool whole_chunks(const ConvProblem& p) {
+  const int64_t chunk = 16 / bytes_of(p.dtype);
+  return p.group_in() % chunk == 0 && p.group_out() % chunk == 0;
+}
+
+// wgmma takes 16-bit operands along either index, and TF32's along the depth alone: of wgrad that is the
+// positions, along which neither x nor dy lies.
+bool has_arithmetic(DType dtype, ConvOp op, bool tf32) {
+  return bytes_of(dtype) == 2 || (dtype == DType::kF32 && tf32 && op != ConvOp::kWgrad);
+}
+
+bool empty(const ConvProblem& p) {
+  return p.batch == 0 || p.in_channels == 0 || p.out_channels == 0 || p.inputs() == 0 || p.outputs() == 0 ||
+         p.taps() == 0;
+}
+
+// Positions and tiles are counted in 31 bits.
+bool countable(const ConvProblem& p) {
+  constexpr int64_t kMost = std::numeric_limits<int32_t>::max() / 2;
+  const auto times = [](int64_t a, int64_t b) { return b != 0 && a > kMost / b ? kMost + 1 : a * b; };
+  return gemm_serves(p) && times(p.batch, p.outputs()) <= kMost && times(p.batch, p.inputs()) <= kMost &&
+         times(times(p.taps(), p.in_channels), p.out_channels) <= kMost;
+}
+
+// As a sum whose result is y.
+bool serves_activation(const ConvProblem& p) {
+  // A slice of 64 channels that reached into the next group would multiply its numbers by zeros, and its
+  // infinities.
+  if (p.groups > 1 && p.group_in() % wgmma_depth(p.dtype) != 0) return false;
+  int64_t phases = 1;
+  for (const Axis& axis : p.axis) phases *= phases_of(axis);
+  if (phases > kWgmmaPhases) return false;
+  const int axes = spatial_axes(p);
+  for (int64_t f = 0; f < phases; ++f) {
+    int64_t rest = f;
+    WindowAxis window[kAxes];
+    bool tied = true;
+    for (int a = kAxes - 1; a >= 0; --a) {
+      const int64_t count = phases_of(p.axis[a]);
+      window[a] = window_axis(p.axis[a], phase_of(p.axis[a], rest % count));
+      rest /= count;
+      tied = tied && window[a].taps > 0;
+    }
+    if (tied && !im2col_serves(window, axes)) return false;
+  }
+  return true;
+}
+
+bool serves_filter(const ConvProblem& p) {
+  WindowAxis window[kAxes];
+  for (int a = 0; a < kAxes; ++a) {
+    if (p.axis[a].input_dilation != 1) return false;
+    window[a] = window_axis(p.axis[a], phase_of(p.axis[a], 0));
+  }
+  return im2col_serves(window, spatial_axes(p));
+}
+
+}  // namespace
+
+bool wgmma_serves(const ConvProblem& p, ConvOp op, bool tf32) {
+  if (!has_arithmetic(p.dtype, op, tf32) || !whole_chunks(p) || empty(p) || !countable(p) ||
+      !countable(p.transpose()))
+    return false;
+  switch (op) {
+    case ConvOp::kFprop:
+      return serves_activation(p);
+    case ConvOp::kDgrad:
+      return serves_activation(p.transpose());
+    case ConvOp::kWgrad:
+      return serves_filter(p);
+  }
+  return false;
+}
+
+int wgmma_columns(int64_t row_tiles, int64_t columns) {
+  int best = 64;
+  double least = std::numeric_limits<double>::infinity();
+  for (const int tile : {64, 128, 256}) {
+    const int64_t tiles = row_tiles * tiles_over(columns, tile);
+    const int64_t rounds = tiles_over(tiles, kMultiprocessors);
+    // A slice's rows are copied once for each column tile, which narrow tiles have more of: as if they were
+    // that many columns wider (an estimate).
+    constexpr int kRowsCost = 32;
+    const double cost = static_cast<double>(rounds) * (tile + kRowsCost);
+    if (cost < least) {
+      least = cost;
+      best = tile;
+    }
+  }
+  return best;
+}
+
+int64_t wgmma_filter_chunks(const ConvProblem& p) { return p.taps() * tiles_over(p.group_in(), 64); }
+
+Split wgmma_filter_split(const ConvProblem& p) {
+  // As many parts as give a large device two rounds of tiles, and no sum more than some thousand terms where
+  // memory allows, which is a twentieth of the activations. No part is so short that its partials cost as
+  // much as its products.
+  constexpr int64_t kRounds = 2, kTerms = 16384, kShortest = 512;
+  const int64_t depth = p.batch * p.outputs();
+  const int64_t tiles = tiles_over(wgmma_filter_chunks(p), 2) * tiles_over(p.group_out(), 128) * p.groups;
+  const int64_t partial_bytes = p.taps() * p.group_in() * p.out_channels * 4;
+  const int64_t activations =
+      p.batch * (p.inputs() * p.in_channels + p.outputs() * p.out_channels) * bytes_of(p.dtype);
+  const int64_t wanted =
+      std::max(kRounds * kMultiprocessors / std::max<int64_t>(tiles, 1), tiles_over(depth, kTerms));
+  const int64_t most = std::min(depth / kShortest, activations / 20 / std::max<int64_t>(partial_bytes, 1));
+  const int64_t parts = std::max<int64_t>(std::min(wanted, most), 1);
+  const int64_t slice = wgmma_depth(p.dtype);
+  const int64_t length = tiles_over(tiles_over(depth, parts), slice) * slice;
+  return {std::max<int64_t>(tiles_over(depth, length), 1), length};
+}
+
+}  // namespace convgrad::cuda

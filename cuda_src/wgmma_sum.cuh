@@ -1,0 +1,109 @@
+// A warpgroup's 64 rows by kColumns columns of a product, summed in registers by wgmma.
+//
+// Operands are tiles of swizzled lines of 128 bytes, as TMA brings them: along the depth (kDepth), one line a
+// row, or along the rows (kRows), one line a depth and its rows side by side.
+#pragma once
+
+#include <cstdint>
+
+#include "cuda_src/gemm_store.cuh"
+#include "cuda_src/ptx_sm90.cuh"
+#include "cuda_src/wgmma_plan.h"
+
+namespace convgrad::cuda {
+
+// What both arithmetics share: the sums, their wait and their way to memory.
+template <int kColumns>
+class WgmmaRegisters {
+ public:
+  template <int kPending>
+  __device__ __forceinline__ void wait() {
+    wgmma_wait<kPending>(sum_);
+  }
+
+  __device__ __forceinline__ void clear() {
+#pragma unroll
+    for (float& value : sum_) value = 0;
+  }
+
+  // See gemm_store.cuh; rows are 0 to 63.
+  template <typename Rows>
+  __device__ __forceinline__ void store(const Rows& rows) const {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      float values[kColumns / 8][2];
+#pragma unroll
+      for (int n = 0; n < kColumns / 8; ++n) {
+        values[n][0] = sum_[4 * n + 2 * half];
+        values[n][1] = sum_[4 * n + 2 * half + 1];
+      }
+      rows.store(first_row() + 8 * half, 0, values);
+    }
+  }
+
+ protected:
+  // Of the rows that this thread has a part of.
+  __device__ static int first_row() {
+    return static_cast<int>(threadIdx.x) / 32 % 4 * 16 + static_cast<int>(threadIdx.x) % 32 / 4;
+  }
+
+  float sum_[kColumns / 2];
+};
+
+inline constexpr int kSwizzleAtom = 8 * kWgmmaLineBytes;  // eight lines
+
+// The descriptor of a tile, from one depth on.
+template <Major kMajor, typename Stored>
+__device__ __forceinline__ uint64_t wgmma_tile(const Stored* tile, int depth) {
+  constexpr int kLine = kWgmmaDepth<Stored>;  // as many numbers along the line, whatever they are
+  if constexpr (kMajor == Major::kDepth)
+    return wgmma_operand(tile + depth, 16, kSwizzleAtom);  // there is no second line along the depth
+  else
+    return wgmma_operand(tile + depth * kLine, kWgmmaDepth<Stored> * kWgmmaLineBytes, kSwizzleAtom);
+}
+
+// 16-bit numbers, both operands out of shared memory.
+template <typename Stored, int kColumns, Major kA, Major kB>
+class WgmmaSum : public WgmmaRegisters<kColumns> {
+ public:
+  // One more slice of the depth; its products are under way until waited for.
+  __device__ __forceinline__ void multiply_add(const Stored* a, const Stored* b) {
+    constexpr int kStep = 16;  // the depth of a wgmma
+    wgmma_fence();
+#pragma unroll
+    for (int depth = 0; depth < kWgmmaDepth<Stored>; depth += kStep)
+      wgmma<Stored, kColumns, kA, kB>(this->sum_, wgmma_tile<kA>(a, depth), wgmma_tile<kB>(b, depth));
+    wgmma_commit();
+  }
+};
+
+// f32 as TF32. The tensor cores cut the lower bits of f32 off, which pulls every product towards zero: so a
+// goes through registers, where it is rounded to nearest, and b is rounded already. wgmma takes both along
+// the depth alone.
+template <int kColumns>
+class WgmmaSum<float, kColumns, Major::kDepth, Major::kDepth> : public WgmmaRegisters<kColumns> {
+ public:
+  __device__ __forceinline__ void multiply_add(const float* a, const float* b) {
+    constexpr int kStep = 8, kSteps = kWgmmaDepth<float> / kStep;
+    uint32_t words[kSteps][4];
+#pragma unroll
+    for (int step = 0; step < kSteps; ++step)
+#pragma unroll
+      for (int j = 0; j < 4; ++j)
+        words[step][j] = to_tf32(load_shared(a + element(this->first_row() + 8 * (j % 2), 2 * step + j / 2)));
+    this->template wait<0>();  // the products of the slice before still read their registers
+    wgmma_fence();
+#pragma unroll
+    for (int step = 0; step < kSteps; ++step)
+      wgmma_tf32<kColumns>(this->sum_, words[step], wgmma_tile<Major::kDepth>(b, kStep * step));
+    wgmma_commit();
+  }
+
+ private:
+  // The thread's number in a chunk of four of a row's depth.
+  __device__ static int element(int row, int chunk) {
+    return row * kWgmmaDepth<float> + (chunk ^ (row % 8)) * 4 + static_cast<int>(threadIdx.x) % 4;
+  }
+};
+
+}  // namespace convgrad::cuda

@@ -1,0 +1,207 @@
+// wgmma against plain loops. Where an element of an operand lies in shared memory is worked out here from the
+// element's side: its group of eight lines, its line, and its chunk, which trades places within the line.
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <vector>
+
+#include "check.h"
+#include "cuda_src/ptx_sm90.cuh"
+#include "cuda_src/shared_memory.cuh"
+
+using namespace selftest;
+using namespace convgrad::cuda;
+using convgrad::BFloat16;
+using convgrad::Float16;
+
+namespace {
+
+constexpr int kRows = 64, kTileDepth = 64, kTiles = 2;  // two tiles of the depth, and four instructions each
+
+// The bytes of 64 deep and up to 256 rows, as the kernel's tiles have them. Groups of 64 rows are one after
+// another.
+int byte_by_depth(int row, int k) {
+  return row / 8 * 1024 + row % 8 * 128 + ((k / 8) ^ (row % 8)) * 16 + k % 8 * 2;
+}
+int byte_by_rows(int row, int k) {
+  return row / 64 * 8192 + k / 8 * 1024 + k % 8 * 128 + ((row % 64 / 8) ^ (k % 8)) * 16 + row % 8 * 2;
+}
+
+// A small whole number.
+template <typename Stored>
+uint16_t bits_of(int v) {
+  return convgrad::narrow<Stored>(static_cast<float>(v)).bits;
+}
+
+int a_at(int m, int k) { return (m * 5 + k * 3) % 17 - 8; }
+int b_at(int k, int n) { return (k * 7 + n * 4) % 13 - 6; }
+int c_at(int m, int n) { return (m * 3 + n) % 101; }
+
+// Copies the tiles' bytes, made by the host, to shared memory.
+__device__ void fill_shared(const uint4* image, int bytes) {
+  uint4* shared = shared_memory<uint4>();
+  for (int i = static_cast<int>(threadIdx.x); i < bytes / 16; i += static_cast<int>(blockDim.x))
+    shared[i] = image[i];
+#if defined(__CUDACC__)
+  asm volatile("fence.proxy.async.shared::cta;" ::: "memory");  // wgmma reads by another path
+#endif
+  __syncthreads();
+}
+
+// Tile i of the depth: a's 64 rows, then b's.
+template <typename Stored, int kColumns, Major kA, Major kB>
+__device__ void multiply_tile(float (&d)[kColumns / 2], int tile) {
+  constexpr int kTileBytes = (kRows + kColumns) * kTileDepth * 2;
+  const unsigned char* a = shared_memory<unsigned char>() + tile * kTileBytes;
+  const unsigned char* b = a + kRows * kTileDepth * 2;
+  for (int k = 0; k < kTileDepth / 16; ++k)
+    wgmma<Stored, kColumns, kA, kB>(d, wgmma_operand(a + k * (kA == Major::kDepth ? 32 : 2048), 8192, 1024),
+                                    wgmma_operand(b + k * (kB == Major::kDepth ? 32 : 2048), 8192, 1024));
+}
+
+// Which sum of which thread: row 16 w + g + 8 h and column 8 j + 2 t + e belong to d[4 j + 2 h + e].
+int thread_of(int m, int n) { return m / 16 * 32 + m % 8 * 4 + n % 8 / 2; }
+int place_of(int m, int n) { return n / 8 * 4 + m % 16 / 8 * 2 + n % 2; }
+
+enum class Groups { kOne, kOnePerTile, kOneAtATime };
+
+template <typename Stored, int kColumns, Major kA, Major kB, Groups kGroups>
+__global__ void multiply(const uint4* image, int bytes, const float* c, float* out) {
+  fill_shared(image, bytes);
+  float d[kColumns / 2];
+  for (int i = 0; i < kColumns / 2; ++i) d[i] = c[threadIdx.x * (kColumns / 2) + i];
+  wgmma_fence();
+  for (int tile = 0; tile < kTiles; ++tile) {
+    multiply_tile<Stored, kColumns, kA, kB>(d, tile);
+    if (kGroups != Groups::kOne || tile == kTiles - 1) wgmma_commit();
+    if (kGroups == Groups::kOneAtATime) wgmma_wait<0>(d);
+    if (kGroups == Groups::kOnePerTile) wgmma_wait<1>(d);
+  }
+  wgmma_wait<0>(d);
+  for (int i = 0; i < kColumns / 2; ++i) out[threadIdx.x * (kColumns / 2) + i] = d[i];
+}
+
+template <typename Stored, int kColumns, Major kA, Major kB>
+std::vector<uint4> tiles_image() {
+  constexpr int kTileBytes = (kRows + kColumns) * kTileDepth * 2;
+  std::vector<uint4> image(kTiles * kTileBytes / 16);
+  const auto store = [&](int byte, int v) {
+    const uint16_t bits = bits_of<Stored>(v);
+    std::memcpy(reinterpret_cast<unsigned char*>(image.data()) + byte, &bits, 2);
+  };
+  for (int k = 0; k < kTiles * kTileDepth; ++k) {
+    const int begin = k / kTileDepth * kTileBytes, at = k % kTileDepth;
+    for (int m = 0; m < kRows; ++m)
+      store(begin + (kA == Major::kDepth ? byte_by_depth(m, at) : byte_by_rows(m, at)), a_at(m, k));
+    for (int n = 0; n < kColumns; ++n)
+      store(
+          begin + kRows * kTileDepth * 2 + (kB == Major::kDepth ? byte_by_depth(n, at) : byte_by_rows(n, at)),
+          b_at(k, n));
+  }
+  return image;
+}
+
+template <typename Stored, int kColumns, Major kA, Major kB, Groups kGroups = Groups::kOne>
+void check_multiply() {
+  const std::vector<uint4> image = tiles_image<Stored, kColumns, kA, kB>();
+  const int bytes = static_cast<int>(image.size() * 16);
+  std::vector<float> c(128 * kColumns / 2), out(c.size());
+  for (int m = 0; m < kRows; ++m)
+    for (int n = 0; n < kColumns; ++n)
+      c[thread_of(m, n) * (kColumns / 2) + place_of(m, n)] = static_cast<float>(c_at(m, n));
+  const auto kernel = multiply<Stored, kColumns, kA, kB, kGroups>;
+  check_equal(
+      static_cast<int>(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes)), 0,
+      "error of the attribute");
+  run(kernel, 1, 128, static_cast<size_t>(bytes), image.data(), bytes, static_cast<const float*>(c.data()),
+      out.data());
+  for (int m = 0; m < kRows; ++m)
+    for (int n = 0; n < kColumns; ++n) {
+      int expected = c_at(m, n);
+      for (int k = 0; k < kTiles * kTileDepth; ++k) expected += a_at(m, k) * b_at(k, n);
+      check_equal(out[thread_of(m, n) * (kColumns / 2) + place_of(m, n)], static_cast<float>(expected),
+                  "element of the product");
+    }
+}
+
+template <typename Stored, int kColumns>
+void check_majors() {
+  check_multiply<Stored, kColumns, Major::kDepth, Major::kDepth>();
+  check_multiply<Stored, kColumns, Major::kDepth, Major::kRows>();
+  check_multiply<Stored, kColumns, Major::kRows, Major::kDepth>();
+  check_multiply<Stored, kColumns, Major::kRows, Major::kRows>();
+}
+
+}  // namespace
+
+TEST(wgmma_multiplies_bf16) {
+  check_majors<BFloat16, 64>();
+  check_majors<BFloat16, 128>();
+  check_majors<BFloat16, 256>();
+}
+TEST(wgmma_multiplies_f16) {
+  check_majors<Float16, 64>();
+  check_majors<Float16, 128>();
+  check_majors<Float16, 256>();
+}
+TEST(wgmma_adds_up_over_groups) {
+  check_multiply<BFloat16, 64, Major::kDepth, Major::kRows, Groups::kOnePerTile>();
+  check_multiply<BFloat16, 64, Major::kDepth, Major::kRows, Groups::kOneAtATime>();
+}
+
+// TF32: a in registers, and 32 deep tiles of b, four instructions.
+template <int kColumns>
+static __global__ void multiply_tf32(const uint4* image, int bytes, const uint32_t* a, float* out) {
+  fill_shared(image, bytes);
+  uint32_t words[4][4];
+  for (int step = 0; step < 4; ++step)
+    for (int i = 0; i < 4; ++i) words[step][i] = a[(threadIdx.x * 4 + step) * 4 + i];
+  float d[kColumns / 2] = {};
+  wgmma_fence();
+  for (int step = 0; step < 4; ++step)
+    wgmma_tf32<kColumns>(d, words[step], wgmma_operand(shared_memory<unsigned char>() + 32 * step, 16, 1024));
+  wgmma_commit();
+  wgmma_wait<0>(d);
+  for (int i = 0; i < kColumns / 2; ++i) out[threadIdx.x * (kColumns / 2) + i] = d[i];
+}
+
+// Noise in the 13 bits that the tensor cores ignore.
+static uint32_t tf32_bits(int v) {
+  const float wide = static_cast<float>(v);
+  uint32_t bits;
+  std::memcpy(&bits, &wide, sizeof bits);
+  return bits | 0x1abc;
+}
+
+template <int kColumns>
+static void check_tf32() {
+  std::vector<uint4> image(kColumns * 128 / 16);
+  std::vector<uint32_t> a(128 * 4 * 4);
+  for (int k = 0; k < 32; ++k) {
+    for (int m = 0; m < kRows; ++m)  // lane of row m and column k of its eight
+      a[((m / 16 * 32 + m % 8 * 4 + k % 4) * 4 + k / 8) * 4 + m % 16 / 8 + k % 8 / 4 * 2] =
+          tf32_bits(a_at(m, k));
+    for (int n = 0; n < kColumns; ++n) {
+      const uint32_t bits = tf32_bits(b_at(k, n));
+      std::memcpy(reinterpret_cast<unsigned char*>(image.data()) + n / 8 * 1024 + n % 8 * 128 +
+                      ((k / 4) ^ (n % 8)) * 16 + k % 4 * 4,
+                  &bits, sizeof bits);
+    }
+  }
+  std::vector<float> out(128 * kColumns / 2);
+  run(multiply_tf32<kColumns>, 1, 128, image.size() * 16, image.data(), static_cast<int>(image.size() * 16),
+      static_cast<const uint32_t*>(a.data()), out.data());
+  for (int m = 0; m < kRows; ++m)
+    for (int n = 0; n < kColumns; ++n) {
+      int expected = 0;
+      for (int k = 0; k < 32; ++k) expected += a_at(m, k) * b_at(k, n);
+      check_equal(out[thread_of(m, n) * (kColumns / 2) + place_of(m, n)], static_cast<float>(expected),
+                  "element of the product");
+    }
+}
+
+TEST(wgmma_multiplies_tf32) {
+  check_tf32<64>();
+  check_tf32<128>();
+  check_tf32<256>();
+}

@@ -1,0 +1,162 @@
+"""The Hopper kernels (TMA and wgmma) in the emulator: every tile, phase and operand layout."""
+
+import functools
+
+import conv_cases
+import jax
+import numpy as np
+import pytest
+from conftest import PLATFORM, cuda_backend
+from conv_cases import NDHWC, NHWC, NWC
+from conv_cases import ConvCase as C
+from emulated_counters import counting
+from lax_answers import exact_conv
+from tolerance import assert_within, sum_bound
+
+import jax_convgrad as jc
+from jax_convgrad import ffi
+
+WGMMA = pytest.mark.parametrize("backend", [cuda_backend("wgmma")], indirect=True)
+
+CASES = [
+    C("tails of rows, slices and columns", (2, 7, 9, 40), (3, 3, 40, 72), 1, "SAME", order=NHWC),
+    C("whole tiles", (2, 8, 8, 64), (1, 1, 64, 64), 1, "VALID", order=NHWC),
+    C("more tiles than multiprocessors", (5, 16, 16, 8), (1, 1, 8, 136), 1, "VALID", order=NHWC),
+    C("more slices than stages", (1, 4, 4, 264), (3, 3, 264, 8), 1, "SAME", order=NHWC),
+    C("phases of a stride", (2, 9, 8, 16), (3, 3, 16, 24), 2, ((1, 1), (0, 1)), order=NHWC),
+    C("phases without a tap", (1, 9, 11, 8), (1, 2, 8, 16), 3, "VALID", order=NHWC),
+    C("dilated filter", (1, 9, 9, 8), (3, 2, 8, 16), 1, ((2, 2), (0, 3)), 1, (2, 3), order=NHWC),
+    C("stride and dilated filter", (1, 11, 12, 8), (3, 3, 8, 16), 2, ((2, 2), (1, 3)), 1, (2, 3), order=NHWC),
+    C("cropped", (2, 7, 6, 8), (3, 3, 8, 8), 1, ((-1, 1), (2, -2)), order=NHWC),
+    C("groups", (2, 5, 6, 192), (3, 3, 64, 192), 1, "SAME", groups=3, order=NHWC),
+    C("one axis", (3, 50, 16), (5, 16, 8), 2, ((3, 4),), order=NWC),
+    C("three axes", (1, 4, 5, 6, 8), (2, 3, 3, 8, 16), (2, 1, 2), "SAME", order=NDHWC),
+    C("images smaller than a slice", (20, 2, 1, 8), (1, 1, 8, 8), 1, "VALID", order=NHWC),
+]
+BY_NAME = {case.name: case for case in CASES}
+OPS = {
+    "y": lambda case, x, w, dy, **how: jc.conv_general_dilated(x, w, **case.lax_arguments, **how),
+    "dx": lambda case, x, w, dy, **how: jc.conv_input_grad(dy, w, x.shape, **case.grad_arguments, **how),
+    "dw": lambda case, x, w, dy, **how: jc.conv_filter_grad(x, dy, w.shape, **case.grad_arguments, **how),
+}
+
+
+@WGMMA
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("op", OPS)
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_sums(backend, case, op, dtype):
+    exact, magnitude = exact_conv(case, dtype)
+    actual = jax.jit(functools.partial(OPS[op], case))(*case.arrays(dtype))
+    bound = sum_bound(dtype, case.sum_lengths[op], magnitude[op], exact[op])
+    assert_within(actual, exact[op], bound, op)
+
+
+@WGMMA
+@pytest.mark.parametrize("case", conv_cases.CASES, ids=lambda case: case.name)
+def test_the_suites_problems(backend, case):
+    """Every problem of the suite, with channels by the chunk, in the ops that the kernel takes."""
+    case = case.widened(8)
+    exact, magnitude = exact_conv(case, "bfloat16")
+    served = []
+    for name, op in OPS.items():
+        if case.batch_groups > 1 and name != "y":
+            continue  # the gradient kernels by themselves have no batch groups
+        try:
+            actual = jax.jit(functools.partial(op, case))(*case.arrays("bfloat16"))
+        except ValueError as refused:
+            assert 'the kernel "wgmma" serves' in str(refused)
+            continue
+        served.append(name)
+        bound = sum_bound("bfloat16", case.sum_lengths[name], magnitude[name], exact[name])
+        assert_within(actual, exact[name], bound, name)
+    dense = case.groups == case.batch_groups == 1
+    undilated = all(axis.input_dilation == 1 for axis in case.axes)
+    if dense:
+        assert {"y"} <= set(served)
+        assert ("dw" in served) == undilated
+
+
+@WGMMA
+@pytest.mark.parametrize("op", ["y", "dx"])
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_tf32(backend, case, op):
+    """Each operand is rounded to 11 bits, to nearest: products are off by 2^-10 at most, and some are."""
+    exact, magnitude = exact_conv(case, "float32")
+    actual = jax.jit(functools.partial(OPS[op], case, precision="default"))(*case.arrays("float32"))
+    in_full = sum_bound("float32", case.sum_lengths[op], magnitude[op], exact[op])
+    assert_within(actual, exact[op], 2.0**-10 * magnitude[op] + in_full, op)
+    assert np.any(np.abs(np.asarray(actual, np.float64) - exact[op]) > in_full), f"{op} is not TF32"
+
+
+@WGMMA
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_a_sum_in_parts(backend, dtype):
+    """Positions enough for several parts of dW, and a filter small enough for their partials."""
+    case = C("parts", (8, 32, 32, 8), (3, 3, 8, 8), 1, "SAME", order=NHWC)
+    module, asked = ffi.backends[PLATFORM].module, dict(batch=8, in_channels=8, out_channels=8, groups=1)
+    axes = [(32, 3, 32, 1, 1, 1, 1)] * 2
+    workspace = module.conv_workspace_bytes(op="wgrad", kernel="wgmma", dtype=dtype, axes=axes, **asked)
+    assert workspace >= 2 * 4 * 9 * 8 * 8
+    exact, magnitude = exact_conv(case, dtype)
+    first, second = (jax.jit(functools.partial(OPS["dw"], case))(*case.arrays(dtype)) for _ in range(2))
+    bound = sum_bound(dtype, case.sum_lengths["dw"], magnitude["dw"], exact["dw"])
+    assert_within(first, exact["dw"], bound, "dw")
+    np.testing.assert_array_equal(first, second)
+
+
+@WGMMA
+@pytest.mark.parametrize(
+    "case, dtype, op, precision",
+    [
+        (C("odd channels", (1, 8, 8, 9), (3, 3, 9, 8), order=NHWC), "bfloat16", "y", None),
+        (C("narrow groups", (1, 8, 8, 64), (3, 3, 32, 64), groups=2, order=NHWC), "bfloat16", "y", None),
+        (
+            C("a stride past the hardware's", (1, 40, 40, 8), (3, 3, 8, 8), 9, order=NHWC),
+            "float16",
+            "y",
+            None,
+        ),
+        (
+            C("padding past the hardware's", (1, 8, 8, 8), (3, 3, 8, 8), 1, ((129, 0), (0, 0)), order=NHWC),
+            "bfloat16",
+            "y",
+            None,
+        ),
+        (C("too many phases", (1, 13, 13, 8), (3, 3, 8, 8), 4, order=NHWC), "bfloat16", "dx", None),
+        (C("f64", (1, 8, 8, 8), (3, 3, 8, 8), order=NHWC), "float64", "y", None),
+        (C("f32 in full", (1, 8, 8, 8), (3, 3, 8, 8), order=NHWC), "float32", "y", "highest"),
+        (C("dW in TF32", (1, 8, 8, 8), (3, 3, 8, 8), order=NHWC), "float32", "dw", "default"),
+    ],
+    ids=lambda value: value.name if isinstance(value, C) else None,
+)
+def test_what_it_refuses(backend, case, dtype, op, precision):
+    with pytest.raises(ValueError, match='the kernel "wgmma" serves'):
+        OPS[op](case, *case.arrays(dtype), precision=precision)
+
+
+# --------------------------------------------------------------------------------- what it would cost a GPU
+
+
+@WGMMA
+@pytest.mark.emulator
+@pytest.mark.parametrize(
+    "op, dtype", [(op, "bfloat16") for op in OPS] + [("y", "float32"), ("dx", "float32")]
+)
+def test_cost(backend, op, dtype):
+    """No bank conflict in shared memory, no sector read in vain, little work on the tiles' edges."""
+    case = C("dense", (2, 8, 8, 64), (3, 3, 64, 128), 1, "SAME", order=NHWC)
+    x, w, dy = case.arrays(dtype)
+    run = jax.jit(functools.partial(OPS[op], case, precision="default"))
+    run(x, w, dy).block_until_ready()
+    with counting() as counted:
+        run(x, w, dy).block_until_ready()
+    assert counted["wgmma_shared"]["excess"] == 0
+    assert counted["load_shared"]["excess"] == 0
+    copies = counted["tma_global"]
+    assert copies["instructions"] > 0
+    assert copies["sectors"] <= 1.15 * copies["bytes"] / 32
+    stores = counted["store_global"]
+    assert stores["sectors"] * 32 <= 1.15 * stores["bytes"]
+    work = counted["wgmma_bf16" if dtype == "bfloat16" else "wgmma_tf32"]
+    assert 1 <= work / case.multiply_adds <= 1.15
