@@ -30,6 +30,8 @@ from problems import Conv, Pool
 from timing import measure
 from verification import VerificationError, result_shape
 
+from jax_convgrad import ffi
+
 _BATCH = 12  # programs that are compiled side by side, before any of them is timed
 # After one of these nothing more can be run in this process.
 _FAULT = re.compile(r"CUDA_ERROR_(ILLEGAL|MISALIGNED|LAUNCH_(FAILED|TIMEOUT)|ASSERT|INVALID_PC|HARDWARE)")
@@ -161,6 +163,27 @@ def measured(task: Task, programs: dict, budget: float) -> dict:
     return entry
 
 
+def kernel_of(task: Task, module, capability: int) -> str | None:
+    """The kernel that our plan takes for a convolution; None where the module is another backend's."""
+    if not isinstance(task.problem, Conv) or not hasattr(module, "chosen_kernel"):
+        return None
+    layer = task.problem.layer
+    return module.chosen_kernel(
+        op=task.op,
+        dtype=task.dtype,
+        batch=layer.batch,
+        in_channels=layer.in_channels,
+        out_channels=layer.out_channels,
+        groups=layer.groups,
+        axes=[
+            (a.input, a.taps, a.output, a.stride, a.pad_lo, a.input_dilation, a.filter_dilation)
+            for a in task.problem.geometry.axes
+        ],
+        tf32=task.arithmetic == "tf32",
+        capability=capability,
+    )
+
+
 def main() -> None:
     start = time.monotonic()
     request = json.load(sys.stdin)
@@ -169,6 +192,8 @@ def main() -> None:
     if device.platform != {"cuda": "gpu"}.get(request["platform"], request["platform"]):
         sys.exit(f"device_jax: JAX's device is {device}, not one of {request['platform']!r}")
     tell(device=device.device_kind)
+    module = ffi.backends[request["platform"]].module
+    capability = int(getattr(device, "compute_capability", "0").partition(".")[0])
     if request["peaks"]:
         tell(peaks=device_peaks.peaks(request["budget"], request["peak_scale"]))
     tasks = [Task.from_json(entry) for entry in request["tasks"]]
@@ -186,7 +211,8 @@ def main() -> None:
                     break
                 tell(begun=task.key)
                 try:
-                    tell(**measured(task, programs, request["budget"]))
+                    kernel = kernel_of(task, module, capability)
+                    tell(kernel=kernel, **measured(task, programs, request["budget"]))
                 except Exception as error:
                     tell(task=task.to_json(), copies=task.copies, seconds={}, failed=first_line(error))
                     if _FAULT.search(str(error)):

@@ -128,6 +128,8 @@ class Results:
         for problem in ("wrong", "failed"):
             if problem in found:
                 entry["problems"].append(f"{peer}: {problem}: {found[problem]}")
+        if found.get("kernel"):
+            entry["kernel"] = found["kernel"]
         if "compile_seconds" in found:
             entry.setdefault("compile_seconds", {})[peer] = found["compile_seconds"]
         self.save()

@@ -201,5 +201,9 @@ if [ -n "$QUICK" ]; then suite_s=40 further_s=10 sanitizer_s=25; else suite_s=11
 # The report and the end of the last process come after the benchmark's own seconds.
 left=$(sections_left)
 ! wanted benchmark || section benchmark "$left" "$OUT/benchmark.log" benchmark $((left > 60 ? left - 40 : left))
-[ ! -f "$OUT/report.md" ] || sed -n '/^## Goals/,/^## Every op/p' "$OUT/report.md" | sed '$d'
+# A benchmark that was stopped has written its numbers, but not their tables.
+if [ -f "$OUT/results.json" ]; then
+  page=$("$PYTHON" benchmarks/device_report.py "$OUT/results.json") && echo "$page" > "$OUT/report.md"
+fi
+[ ! -f "$OUT/report.md" ] || sed -n '/^## Goals/,/^## Our kernels/p' "$OUT/report.md" | sed '$d'
 sections_end

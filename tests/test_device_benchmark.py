@@ -9,6 +9,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from conftest import PLATFORM, cuda_backend
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
@@ -25,6 +26,8 @@ import xla_choices  # noqa: E402
 from device_plan import Task  # noqa: E402
 from problems import Bias, Conv, Pool  # noqa: E402
 from verification import VerificationError  # noqa: E402
+
+from jax_convgrad import ffi  # noqa: E402
 
 PROBLEMS = [
     Conv.parse("dense", "2x7x6x8, 3x3, 8, pad 1"),
@@ -187,6 +190,25 @@ def test_what_cannot_be_compiled_is_told():
     assert set(entry["seconds"]) == {"ours"}
 
 
+@pytest.mark.parametrize("backend", [cuda_backend("direct")], indirect=True)
+def test_the_plan_s_kernel_is_told(backend):
+    module = ffi.backends[PLATFORM].module
+
+    def chosen(text, arithmetic, capability):
+        return device_jax.kernel_of(Task(Conv.parse("", text), "fprop", arithmetic), module, capability)
+
+    depthwise, dense = "8x14x14x64, 3x3, 64, pad 1, groups 64", "8x14x14x64, 3x3, 64, pad 1"
+    assert chosen(depthwise, "bf16", 9) == "grouped"
+    assert chosen(dense, "f64", 8) == "gemm"
+    assert chosen(dense, "f32", 7) == "tiled"
+    known = module.kernels()
+    for problem in layers.read_layers(layers.BUILT_IN):
+        for arithmetic in device_plan.ARITHMETICS:
+            for op in problem.ops:
+                kernel = device_jax.kernel_of(Task(problem, op, arithmetic), module, 9)
+                assert kernel in known if problem.kind == "conv" else kernel is None
+
+
 # What XLA made of it
 
 X, W = "f32[8,9,9,4]{3,2,1,0}", "f32[3,3,4,4]{3,2,1,0}"
@@ -270,6 +292,8 @@ def made_up_results():
         entry("audio.1d fprop tf32", 1e-4, 12e-4),
         entry("max.2x2.112 fprop bf16", 1e-3, 4e-3),
     ]
+    for made, kernel in zip(entries, ("wgmma", "wgmma", "grouped", "gemm"), strict=False):
+        made["kernel"] = kernel
     entries[2]["unsupported"]["torch"] = "no such thing"
     entries[0]["xla"] = {
         "ours": {"jax_convgrad_fprop": 1, "fusion (transpose)": 2},
@@ -340,7 +364,7 @@ def test_report_of_made_up_results(tmp_path):
     ]
     wanted = ["bf16, dense", "lax", "mean 1.00, each 0.80", "2", "1.00", "0.50", "no"]
     assert wanted in rows
-    assert ["max.2x2.112", "fprop", "bf16", "1000", "4.00", "", "", "50 %", "memory"] in rows
+    assert ["max.2x2.112", "fprop", "bf16", "", "1000", "4.00", "", "", "50 %", "memory"] in rows
     assert [
         "resnet50.3x3.56",
         "fprop",
@@ -350,6 +374,7 @@ def test_report_of_made_up_results(tmp_path):
         "__cudnn$convForward + fusion (pad)",
     ] in rows
     assert ["resnet50.3x3.56", "fprop", "bf16", "deterministic", "no", "__cudnn$convBackwardInput"] in rows
+    assert ["wgmma", "wgrad", "bf16", "1", "2.00"] in [row[:5] for row in rows]
     assert "* resnet50.3x3.56 fprop bf16: 2 x fusion (transpose)" in done.stdout
     assert "* lax, f64: video.3d\n" in done.stdout
     assert "* mobilenet.dw.14 dgrad bf16, torch: no such thing" in done.stdout
