@@ -62,19 +62,21 @@ def calls_of(task: Task, library: str) -> Callable:
     return run
 
 
-def compiled(task: Task, library: str):
-    """The program, or what XLA says against it; and the seconds it took."""
+def lowered(task: Task, library: str) -> jax.stages.Lowered:
+    """The program in the task's precision, before XLA has it."""
     shapes = {
         name: jax.ShapeDtypeStruct(task.problem.shapes()[name], jnp.dtype(task.dtype))
         for name in operands_of(task)
     }
-    precision = ARITHMETICS[task.arithmetic][1]
+    with jax.default_matmul_precision(ARITHMETICS[task.arithmetic][1]):
+        return jax.jit(calls_of(task, library)).lower([shapes] * task.copies)
+
+
+def compiled(task: Task, library: str):
+    """The program, or what XLA says against it; and the seconds it took."""
     start = time.monotonic()
     try:
-        with jax.default_matmul_precision(precision):
-            return jax.jit(calls_of(task, library)).lower(
-                [shapes] * task.copies
-            ).compile(), time.monotonic() - start
+        return lowered(task, library).compile(), time.monotonic() - start
     except Exception as error:  # of any library: told beside the layer, and the run goes on
         return error, time.monotonic() - start
 

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import jax
@@ -153,6 +154,20 @@ def test_each_call_waits_for_the_one_ahead(task):
     for barrier in barriers:
         assert len(barrier.outvars) == len(shapes) + len(task.op.split("+"))
         assert set(barrier.outvars) <= used
+
+
+def test_both_libraries_are_asked_for_the_same_precision():
+    """In threads side by side, as the programs are compiled: each has the precision of its own task."""
+    chosen = [
+        Task(PROBLEMS[0], op, arithmetic, 1) for op in PROBLEMS[0].ops for arithmetic in ("tf32", "f32")
+    ]
+    with ThreadPoolExecutor(4) as pool:
+        ours = list(pool.map(lambda task: device_jax.lowered(task, "ours").as_text(), chosen))
+        lax = list(pool.map(lambda task: device_jax.lowered(task, "lax").as_text(), chosen))
+    for task, of_ours, of_lax in zip(chosen, ours, lax, strict=True):
+        full = task.arithmetic == "f32"
+        assert ("tf32 = false" in of_ours, "tf32 = true" in of_ours) == (full, not full)
+        assert ("precision HIGHEST" in of_lax, "precision DEFAULT" in of_lax) == (full, not full)
 
 
 def test_times_are_of_one_call():
