@@ -114,7 +114,7 @@ machine() {
 # The tests that name a backend, by files. The suite is what the promises rest on, and comes first as a whole;
 # pytest keeps the tests of a backend together, so a run that is short of time would lose one backend of all.
 SUITE=(tests/test_cuda_graphs.py tests/test_determinism.py tests/test_gradients.py tests/test_gemm.py
-  tests/test_wgmma.py tests/test_cuda_grouped.py)
+  tests/test_wgmma.py tests/test_few_channels.py tests/test_cuda_grouped.py)
 FURTHER=(tests/test_pooling.py tests/test_cuda_pool_kernels.py tests/test_accuracy.py tests/test_zero_sizes.py
   tests/test_higher_order.py tests/test_training_step.py tests/test_handlers.py)
 
@@ -138,7 +138,7 @@ suite() {
 sanitizer() {
   local seconds=$1 tool failed=0 options pid pids=()
   if [ -n "$TRIAL" ]; then
-    "$PYTHON" tests/device_shapes.py --cases 2 --arithmetics bfloat16
+    "$PYTHON" tests/device_shapes.py --cases 3 --arithmetics bfloat16
     return
   fi
   command -v compute-sanitizer > /dev/null || { echo "compute-sanitizer is not on this machine"; return 77; }

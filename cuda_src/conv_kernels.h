@@ -36,6 +36,14 @@ cudaError_t grouped_dgrad(const ConvProblem&, const void* dy, const void* w, voi
 cudaError_t grouped_wgrad(const ConvProblem&, const void* x, const void* dy, void* dw, void* workspace,
                           cudaStream_t);
 
+// Where few_channels_serves() the problem, in dgrad the transposed one.
+cudaError_t few_channels_fprop(const ConvProblem&, bool tf32, const void* x, const void* w, void* y,
+                               cudaStream_t);
+cudaError_t few_channels_dgrad(const ConvProblem&, bool tf32, const void* dy, const void* w, void* dx,
+                               cudaStream_t);
+cudaError_t few_channels_wgrad(const ConvProblem&, bool tf32, const void* x, const void* dy, void* dw,
+                               void* workspace, cudaStream_t);
+
 // result[e] = sum over part of partials[part,e], e < count, in order; partials are of the type that sums over
 // dtype run in.
 cudaError_t add_parts(DType, const void* partials, void* result, int64_t parts, int64_t count, cudaStream_t);

@@ -4,6 +4,7 @@
 #include <stdexcept>
 
 #include "cuda_src/conv_kernels.h"
+#include "cuda_src/flatten.h"
 #include "cuda_src/kernels.h"
 
 namespace convgrad::cuda {
@@ -34,13 +35,16 @@ ConvKernel choose(const ConvProblem& p, ConvOp op, Request request, const void* 
 
 }  // namespace
 
-cudaError_t fprop(const ConvProblem& p, Request request, const void* x, const void* w, void* y,
+cudaError_t fprop(const ConvProblem& problem, Request request, const void* x, const void* w, void* y,
                   void* workspace, cudaStream_t stream) {
+  const ConvProblem p = flatten(problem);
   switch (choose(p, ConvOp::kFprop, request, x, w, y)) {
     case ConvKernel::kWgmma:
       return wgmma_fprop(p, x, w, y, workspace, stream);
     case ConvKernel::kGemm:
       return gemm_fprop(p, request.tf32, x, w, y, stream);
+    case ConvKernel::kFewChannels:
+      return few_channels_fprop(p, request.tf32, x, w, y, stream);
     case ConvKernel::kGrouped:
       return grouped_fprop(p, x, w, y, stream);
     case ConvKernel::kTiled:
@@ -50,13 +54,16 @@ cudaError_t fprop(const ConvProblem& p, Request request, const void* x, const vo
   }
 }
 
-cudaError_t dgrad(const ConvProblem& p, Request request, const void* dy, const void* w, void* dx,
+cudaError_t dgrad(const ConvProblem& problem, Request request, const void* dy, const void* w, void* dx,
                   void* workspace, cudaStream_t stream) {
+  const ConvProblem p = flatten(problem);
   switch (choose(p, ConvOp::kDgrad, request, dy, w, dx)) {
     case ConvKernel::kWgmma:
       return wgmma_dgrad(p, dy, w, dx, workspace, stream);
     case ConvKernel::kGemm:
       return gemm_dgrad(p, request.tf32, dy, w, dx, stream);
+    case ConvKernel::kFewChannels:
+      return few_channels_dgrad(p, request.tf32, dy, w, dx, stream);
     case ConvKernel::kGrouped:
       return grouped_dgrad(p, dy, w, dx, stream);
     case ConvKernel::kTiled:
@@ -66,13 +73,16 @@ cudaError_t dgrad(const ConvProblem& p, Request request, const void* dy, const v
   }
 }
 
-cudaError_t wgrad(const ConvProblem& p, Request request, const void* x, const void* dy, void* dw,
+cudaError_t wgrad(const ConvProblem& problem, Request request, const void* x, const void* dy, void* dw,
                   void* workspace, cudaStream_t stream) {
+  const ConvProblem p = flatten(problem);
   switch (choose(p, ConvOp::kWgrad, request, x, dy, dw)) {
     case ConvKernel::kWgmma:
       return wgmma_wgrad(p, x, dy, dw, workspace, stream);
     case ConvKernel::kGemm:
       return gemm_wgrad(p, request.tf32, x, dy, dw, workspace, stream);
+    case ConvKernel::kFewChannels:
+      return few_channels_wgrad(p, request.tf32, x, dy, dw, workspace, stream);
     case ConvKernel::kGrouped:
       return grouped_wgrad(p, x, dy, dw, workspace, stream);
     case ConvKernel::kTiled:

@@ -20,8 +20,6 @@ bool gemm_serves(const ConvProblem& p) {
   return true;
 }
 
-namespace {
-
 Math math_of(DType dtype, bool tf32) {
   switch (dtype) {
     case DType::kBF16:
@@ -35,8 +33,6 @@ Math math_of(DType dtype, bool tf32) {
   }
   return tf32 ? Math::kTF32 : Math::kF32;
 }
-
-}  // namespace
 
 GemmChoice gemm_choice(const ConvProblem& p, bool tf32, int64_t rows, int64_t columns, int small_rows) {
   const auto padded = [](int64_t extent, int64_t tile) {

@@ -15,6 +15,9 @@ struct GemmChoice {
   bool wide;   // whole chunks of 16 bytes
 };
 
+// The arithmetic of a dtype; f32's depends on whether it may be TF32.
+Math math_of(DType, bool tf32);
+
 // Whether every position that the relation passes fits the 32 bits that the staged kernels count in.
 bool gemm_serves(const ConvProblem&);
 

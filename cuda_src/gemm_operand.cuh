@@ -44,8 +44,10 @@ struct OperandTile {
     // Lines of 64 bytes: two fill all banks, so every other line moves on; by 2 chunks first, as the reads of
     // f64 take two chunks of a line at once.
     if (kAlongDepth) return (line & 2) | ((line >> 2) & 1);
-    // ldmatrix reads one chunk of eight lines; the wider types two chunks of four.
-    return sizeof(Stored) == 2 ? line & 7 : (line & 3) * 2;
+    // ldmatrix reads one chunk of eight lines, of which two fill all banks where they have 64 bytes; the wider
+    // types two chunks of four.
+    if (sizeof(Stored) == 2) return kLineChunks == 4 ? line >> 1 & 3 : line & 7;
+    return (line & 3) * 2;
   }
 };
 

@@ -6,6 +6,8 @@
 #include <stdexcept>
 #include <string>
 
+#include "cuda_src/few_channels_plan.h"
+#include "cuda_src/flatten.h"
 #include "cuda_src/gemm_choice.h"
 #include "cuda_src/grouped_plan.h"
 #include "cuda_src/split.h"
@@ -63,6 +65,12 @@ bool takes_wgmma(const ConvProblem& p, ConvOp op) {
   return 4 * depth >= 3 * wgmma_depth(p.dtype) && columns >= 32;
 }
 
+// In dgrad the channels that are few are the output's. Another dgrad, that of most first layers, has no part
+// in this kernel's idea: few of its results' channels fill a chunk.
+bool is_of_few_channels(const ConvProblem& p, ConvOp op) {
+  return few_channels_serves(op == ConvOp::kDgrad ? p.transpose() : p, op == ConvOp::kWgrad);
+}
+
 int64_t bytes_of_sum(DType dtype) { return dtype == DType::kF64 ? 8 : 4; }
 
 // Partial sums of wgrad; of the other ops a filter that wgmma takes rounded.
@@ -74,14 +82,16 @@ int64_t workspace_bytes(const ConvProblem& p, ConvOp op, ConvKernel kernel) {
   if (kernel == ConvKernel::kGrouped) parts = grouped_filter_split(p).parts;
   if (kernel == ConvKernel::kWgmma) parts = wgmma_filter_split(p).parts;
   if (kernel == ConvKernel::kGemm) parts = gemm_wgrad_split(p).parts;
+  if (kernel == ConvKernel::kFewChannels) parts = few_channels_filter_split(p).parts;
   if (kernel == ConvKernel::kTiled) parts = wgrad_split(p).parts;
   return parts == 1 ? 0 : parts * filter * bytes_of_sum(p.dtype);
 }
 
 }  // namespace
 
-ConvKernel choose_kernel(const ConvProblem& p, ConvOp op, Request request, int capability) {
-  const ConvKernel requested = request.kernel;
+ConvKernel choose_kernel(const ConvProblem& problem, ConvOp op, Request request, int capability) {
+  const ConvProblem p = flatten(problem);
+  ConvKernel requested = request.kernel;
   // Asynchronous copies, and tensor cores for every dtype.
   const bool gemm = capability >= 8 && gemm_serves(p) && gemm_serves(p.transpose());
   if (requested == ConvKernel::kGemm && !gemm)
@@ -94,7 +104,22 @@ ConvKernel choose_kernel(const ConvProblem& p, ConvOp op, Request request, int c
   const bool wgmma = capability == 9 && wgmma_serves(p, op, request.tf32);
   if (requested == ConvKernel::kWgmma && !wgmma)
     throw std::invalid_argument(std::string("jax_convgrad: the kernel \"wgmma\" serves ") + kWgmmaServes);
+  const bool few_channels = capability >= 8 && is_of_few_channels(p, op);
+  if (requested == ConvKernel::kFewChannels) {
+    if (few_channels) return requested;
+    // A layer's dgrad by this name is whichever kernel "auto" takes, where its other ops are served.
+    if (capability < 8 || op != ConvOp::kDgrad || !few_channels_serves(p, false))
+      throw std::invalid_argument(
+          std::string(
+              "jax_convgrad: the kernel \"few_channels\" serves devices of compute capability 8.0 and "
+              "up, and ") +
+          kFewChannelsServes);
+    requested = ConvKernel::kAuto;
+  }
   if (requested != ConvKernel::kAuto) return requested;
+  // Such a product is so thin that memory is what it waits for, and this kernel reads x and writes y or reads
+  // dy once, in chunks, where gemm takes a number at a time.
+  if (few_channels) return ConvKernel::kFewChannels;
   if (takes_grouped(p)) return ConvKernel::kGrouped;
   if (wgmma && takes_wgmma(p, op)) return ConvKernel::kWgmma;
   if (gemm) return ConvKernel::kGemm;
@@ -136,7 +161,8 @@ Split gemm_wgrad_split(const ConvProblem& p) {
   return {parts, tiles_over(tiles_over(product.depth, parts), kSlice) * kSlice};
 }
 
-int64_t conv_workspace_bytes(const ConvProblem& p, ConvOp op, Request request) {
+int64_t conv_workspace_bytes(const ConvProblem& problem, ConvOp op, Request request) {
+  const ConvProblem p = flatten(problem);
   if (request.kernel != ConvKernel::kAuto)
     return workspace_bytes(p, op, choose_kernel(p, op, request, kCapabilities[std::size(kCapabilities) - 1]));
   int64_t bytes = 0;

@@ -7,8 +7,8 @@
 
 namespace convgrad::cuda {
 
-// Named by the FFI attribute "kernel": "auto", "direct", "tiled", "grouped", "gemm", "wgmma".
-enum class ConvKernel : int8_t { kAuto, kDirect, kTiled, kGrouped, kGemm, kWgmma };
+// Named by the FFI attribute "kernel": "auto", "direct", "tiled", "grouped", "gemm", "few_channels", "wgmma".
+enum class ConvKernel : int8_t { kAuto, kDirect, kTiled, kGrouped, kGemm, kFewChannels, kWgmma };
 
 enum class ConvOp : int8_t { kFprop, kDgrad, kWgrad };
 

@@ -145,8 +145,12 @@ XLA_FFI_Error* handler(XLA_FFI_CallFrame* frame) {
 
 const std::vector<std::pair<std::string, ConvKernel>>& kernels() {
   static const std::vector<std::pair<std::string, ConvKernel>> named = {
-      {"direct", ConvKernel::kDirect}, {"tiled", ConvKernel::kTiled}, {"grouped", ConvKernel::kGrouped},
-      {"gemm", ConvKernel::kGemm},     {"wgmma", ConvKernel::kWgmma},
+      {"direct", ConvKernel::kDirect},
+      {"tiled", ConvKernel::kTiled},
+      {"grouped", ConvKernel::kGrouped},
+      {"gemm", ConvKernel::kGemm},
+      {"few_channels", ConvKernel::kFewChannels},
+      {"wgmma", ConvKernel::kWgmma},
   };
   return named;
 }

@@ -42,7 +42,7 @@ if "--xla_force_host_platform_device_count" not in os.environ["XLA_FLAGS"]:
 ROOT = Path(__file__).resolve().parent.parent
 # Those that the suite runs on. "wgmma" takes 16-bit numbers and whole chunks of channels alone: test_wgmma.py
 # gives it the suite's problems, widened.
-KERNELS = ("gemm", "grouped", "tiled", "direct")
+KERNELS = ("few_channels", "gemm", "grouped", "tiled", "direct")
 
 
 def cuda_backend(kernel):
@@ -53,6 +53,11 @@ def cuda_backend(kernel):
 BACKENDS = tuple(map(cuda_backend, ("auto", *KERNELS) if ON_DEVICE else KERNELS[::-1]))
 if not ON_DEVICE:
     BACKENDS = ("cpu", *BACKENDS)
+
+
+# Kernels that do not serve every problem: the case's property that says whether they do, and the marker of
+# tests whose problems they do serve.
+PARTIAL = {"grouped": ("has_small_groups", "small_groups"), "few_channels": ("has_few_channels", "few_channels")}
 
 
 def _runs_here(item):
@@ -66,15 +71,18 @@ def _runs_here(item):
             return False  # it is about the CPU, or about no kernel
     elif item.get_closest_marker("cuda_device"):
         return False
-    if backend != cuda_backend("grouped"):
+    kernel = backend.rpartition("-")[2] if backend else None
+    if kernel not in PARTIAL:
         return True
+    serves, marker = PARTIAL[kernel]
     case = parameters.get("case") or conv_cases.BY_NAME.get(parameters.get("name"))
-    return item.get_closest_marker("small_groups") is not None or (case and case.has_small_groups)
+    return item.get_closest_marker(marker) is not None or (case and getattr(case, serves))
 
 
 def pytest_configure(config):
     for marker in (
         'small_groups: the test\'s problems are ones that "grouped" serves',
+        'few_channels: the test\'s problems are ones that "few_channels" serves',
         "emulator: reads the emulator's counters",
         "cuda_device: needs a real device: JAX_CONVGRAD_TEST_DEVICE=cuda",
     ):
@@ -146,7 +154,7 @@ def install(name):
     jax.clear_caches()  # compiled programs hold the targets of the backend they were lowered for
     # Tests compare with f32's own rounding, which TF32 does not keep; test_gemm.py is where it is asked for.
     # On a device lax multiplies in TF32 as well.
-    full = ON_DEVICE or name == cuda_backend("gemm")
+    full = ON_DEVICE or name in (cuda_backend("gemm"), cuda_backend("few_channels"))
     jax.config.update("jax_default_matmul_precision", "highest" if full else None)
     ffi.backends["cpu" if name == "cpu" else PLATFORM] = backend
     _installed = name

@@ -122,6 +122,13 @@ class ConvCase:
         return replace(self, name=f"{self.name} x{factor}", x=tuple(x), w=tuple(w))
 
     @property
+    def has_few_channels(self) -> bool:
+        """Whether CUDA's kernel "few_channels" serves it: test_few_channels.py asks the kernel itself."""
+        _, w_order, _ = self.to_canonical
+        dense = self.groups * self.batch_groups == 1
+        return dense and 1 <= self.w[w_order[-2]] <= 4 and all(a.input_dilation == 1 for a in self.axes)
+
+    @property
     def multiply_adds(self) -> int:
         return int(np.prod(self.y)) * self.sum_lengths["y"]
 

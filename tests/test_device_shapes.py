@@ -55,7 +55,7 @@ def test_a_question_that_cannot_be_asked_is_no_refusal(backend):
 @only_direct
 def test_the_program_calls_every_kernel(backend):
     kernels = ffi.backends[conftest.PLATFORM].module.kernels()
-    done = run(HERE / "device_shapes.py", "--cases", "2", "--arithmetics", "bfloat16,tf32")
+    done = run(HERE / "device_shapes.py", "--cases", "3", "--arithmetics", "bfloat16,tf32")
     assert done.returncode == 0, done.stdout + done.stderr
     calls = [line.partition(":")[0] for line in done.stdout.splitlines() if "of them convolutions" in line]
     assert calls == kernels

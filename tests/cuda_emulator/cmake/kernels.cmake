@@ -1,6 +1,6 @@
 # Tests of kernels that cannot be reached through Python, one ctest test each.
 set(kernel_sources "${root}/cuda_src/pooling.cc" "${root}/cuda_src/pool_plan.cc" "${root}/cuda_src/bgrad_plan.cc"
-    "${root}/cuda_src/add_parts.cu")
+    "${root}/cuda_src/flatten.cc" "${root}/cuda_src/add_parts.cu")
 file(GLOB pool_sources CONFIGURE_DEPENDS "${root}/cuda_src/vector_*.cu" "${root}/cuda_src/direct_*_pool.cu"
      "${root}/cuda_src/direct_bgrad.cu")
 file(GLOB kernel_tests CONFIGURE_DEPENDS kernels/*.cc kernels/*.cu)

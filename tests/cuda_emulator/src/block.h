@@ -41,6 +41,7 @@ class Block {
   // Makes the launch fail, from outside of all threads.
   void give_up(std::string&& message);
   unsigned running_thread() const { return running_; }
+  std::string where(unsigned thread) const;
   std::string where_running() const { return where(running_); }
   void* shared_memory() { return shared_; }
   size_t shared_bytes() const { return shared_bytes_; }
@@ -84,7 +85,6 @@ class Block {
   bool complete(const Meeting&, unsigned member);
   bool complete_any_without_exited();
   std::string name_of_wait(unsigned thread) const;
-  std::string where(unsigned thread) const;
   std::string stalled() const;
 
   unsigned threads_;

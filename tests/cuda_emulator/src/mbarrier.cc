@@ -24,7 +24,9 @@ class PhaseCompleted final : public Condition {
       : barrier_(barrier), offset_(offset), parity_(parity) {}
   bool holds() override {
     if (*barrier_ != kMark) {
-      Block::current()->give_up(name() + " goes on while something is stored over the barrier");
+      Block& block = *Block::current();
+      block.give_up(block.where(thread_) + ", mbarrier.try_wait at byte " + std::to_string(offset_) +
+                    ": something is stored over the barrier");
       return false;
     }
     Mbarrier& barrier = *Block::current()->mbarriers().at(offset_);
@@ -41,6 +43,7 @@ class PhaseCompleted final : public Condition {
   uint64_t* barrier_;
   size_t offset_;
   unsigned parity_;
+  unsigned thread_ = Block::current()->running_thread();
 };
 
 }  // namespace

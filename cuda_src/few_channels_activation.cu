@@ -1,0 +1,31 @@
+// fprop and dgrad of few input, in dgrad output, channels: few_channels_activation.cuh over the problem as it
+// is or transposed.
+#include "cuda_src/few_channels_activation.cuh"
+#include "cuda_src/few_channels_dispatch.h"
+
+namespace convgrad::cuda {
+namespace {
+
+cudaError_t launch(const ConvProblem& p, bool transposed, bool tf32, const void* x, const void* w, void* y,
+                   cudaStream_t stream) {
+  return dispatch_few_channels(
+      p, few_channels_plan(p, false).paired, math_of(p.dtype, tf32), has_chunked_columns(p, y),
+      [&](auto math, auto columns, auto paired, auto wide) {
+        return launch_few_channels_activation<math.value, columns.value, paired.value, wide.value>(
+            p, transposed, x, w, y, stream);
+      });
+}
+
+}  // namespace
+
+cudaError_t few_channels_fprop(const ConvProblem& p, bool tf32, const void* x, const void* w, void* y,
+                               cudaStream_t stream) {
+  return launch(p, false, tf32, x, w, y, stream);
+}
+
+cudaError_t few_channels_dgrad(const ConvProblem& p, bool tf32, const void* dy, const void* w, void* dx,
+                               cudaStream_t stream) {
+  return launch(p.transpose(), true, tf32, dy, w, dx, stream);
+}
+
+}  // namespace convgrad::cuda

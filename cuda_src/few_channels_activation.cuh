@@ -1,0 +1,113 @@
+// The contraction whose result is an activation, of few input channels:
+//
+//     y[n,o,k] = sum over r, c of x[n,i,c] * w[r,c,k]
+//
+// A block brings the filter to shared memory once and takes tiles of positions one after the other. A tile's
+// patch of x is a few rows, each one stretch of memory, copied in chunks as they are while the tile before is
+// multiplied; the windows, which overlap in it, are read out of it number by number. So x and the filter are
+// read about once, and y, the most of the traffic, is written once.
+//
+// dgrad is the same over the transposed problem, with the filter's taps flipped and its channel axes traded.
+#pragma once
+
+#include "cuda_src/conv_kernels.h"
+#include "cuda_src/few_channels_activation_sums.cuh"
+#include "cuda_src/gemm_pipeline.cuh"
+#include "cuda_src/launch.cuh"
+#include "cuda_src/shared_memory.cuh"
+#include "cuda_src/tile_shape.h"
+
+namespace convgrad::cuda {
+
+// What a launch of the activations' kernel has beside the problem.
+struct FewChannelsWork {
+  bool transposed;   // the filter is stored as [r, k, c], its taps flipped
+  int block_tiles;
+  int column_tiles;
+  int filter_numbers, slots;  // in shared memory
+};
+
+template <Math kMath, int kColumns, bool kPaired, bool kWide>
+struct FewChannelsActivation {
+  using Stored = typename MathTypes<kMath>::Stored;
+  static constexpr int kStages = few_channels_stages(kStoredDType<Stored>, false);
+
+  __device__ static void run(const FewChannelsProblem& p, const FewChannelsWork& work, const Stored* x,
+                             const Stored* w, Stored* y) {
+    Stored* filter = shared_memory<Stored>();
+    Stored* patches = filter + work.filter_numbers;
+    FewChannelsTables tables;
+    const int patch_numbers = static_cast<int>(p.patch_numbers());
+    tables.place = reinterpret_cast<PairPlace*>(patches + kStages * patch_numbers);
+    tables.depth = reinterpret_cast<int*>(tables.place + work.slots / 2);
+
+    const int first_column = static_cast<int>(blockIdx.x) % work.column_tiles * kColumns;
+    const int64_t first_tile = static_cast<int64_t>(blockIdx.x) / work.column_tiles * work.block_tiles;
+    const int tiles = static_cast<int>(
+        first_tile + work.block_tiles < p.tiles ? work.block_tiles : p.tiles - first_tile);
+
+    FewChannelsSum<kMath, kColumns, kPaired> sum;
+    sum.prepare(p, tables, filter, [&](int depth, int column) {
+      const int k = first_column + column;
+      if (depth < 0 || k >= p.out_channels) return Stored{};
+      return w[filter_at(p, work, depth, k)];
+    });
+    sum.find_windows(p);
+
+    int next = static_cast<int>(first_tile), tile = next;
+    run_pipeline<kStages>(
+        tiles,
+        [&](int stage) {
+          copy_patch(p, FewChannelsTile(p, next++), x, patches + stage * patch_numbers);
+        },
+        [&](int stage) {
+          sum.multiply_add(p, patches + stage * patch_numbers, tables, filter);
+          const FewChannelsTile at(p, tile++);
+          const auto row_at = [&](int row) {
+            const int64_t position = at.position(p, row);
+            return position == kNone ? kNone : position * p.out_channels;
+          };
+          sum.store(GemmStore<Stored, kWide, decltype(row_at)>{y, row_at, first_column, p.out_channels});
+        });
+  }
+
+ private:
+  __device__ static int64_t filter_at(const FewChannelsProblem& p, const FewChannelsWork& work, int depth,
+                                      int k) {
+    if (!work.transposed) return static_cast<int64_t>(depth) * p.out_channels + k;
+    const int tap = depth / p.channels, c = depth % p.channels, taps = p.depth / p.channels;
+    return (static_cast<int64_t>(taps - 1 - tap) * p.out_channels + k) * p.channels + c;
+  }
+};
+
+template <Math kMath, int kColumns, bool kPaired, bool kWide>
+__global__ void __launch_bounds__(kFewChannelsThreads, 2)
+    few_channels_activation_kernel(FewChannelsProblem p, FewChannelsWork work,
+                                   const typename MathTypes<kMath>::Stored* x,
+                                   const typename MathTypes<kMath>::Stored* w,
+                                   typename MathTypes<kMath>::Stored* y) {
+  FewChannelsActivation<kMath, kColumns, kPaired, kWide>::run(p, work, x, w, y);
+}
+
+template <Math kMath, int kColumns, bool kPaired, bool kWide>
+cudaError_t launch_few_channels_activation(const ConvProblem& problem, bool transposed, const void* x,
+                                           const void* w, void* y, cudaStream_t stream) {
+  using Stored = typename MathTypes<kMath>::Stored;
+  using Kernel = FewChannelsActivation<kMath, kColumns, kPaired, kWide>;
+  const FewChannelsProblem p(few_channels_plan(problem, false), x, sizeof(Stored));
+  FewChannelsWork work;
+  work.transposed = transposed;
+  work.block_tiles = few_channels_block_tiles(problem, p);
+  work.column_tiles = static_cast<int>(tiles_over(p.out_channels, kColumns));
+  work.slots = static_cast<int>(tiles_over(p.octets, 2)) * 16;
+  work.filter_numbers = work.slots * kColumns;
+  const size_t shared_bytes =
+      sizeof(Stored) * (work.filter_numbers + Kernel::kStages * p.patch_numbers()) +
+      work.slots * (sizeof(PairPlace) / 2 + sizeof(int));
+  const int64_t blocks = tiles_over(p.tiles, work.block_tiles) * work.column_tiles;
+  return launch_blocks(few_channels_activation_kernel<kMath, kColumns, kPaired, kWide>, blocks,
+                       kFewChannelsThreads, shared_bytes, stream, p, work, static_cast<const Stored*>(x),
+                       static_cast<const Stored*>(w), static_cast<Stored*>(y));
+}
+
+}  // namespace convgrad::cuda

@@ -1,0 +1,54 @@
+// From a problem of few input channels to template arguments.
+#pragma once
+
+#include <cstdint>
+#include <type_traits>
+
+#include "cuda_src/few_channels_plan.h"
+#include "cuda_src/gemm_choice.h"
+
+namespace convgrad::cuda {
+
+template <int kColumns>
+using ColumnsTag = std::integral_constant<int, kColumns>;
+
+// use(math, columns, paired, wide), each an object whose type says it; wide: rows of the result and of dy
+// begin at, and come in, whole chunks of 16 bytes. Full f32 takes the depth number by number.
+template <typename Use>
+auto dispatch_few_channels(const ConvProblem& p, bool paired, Math math, bool wide, Use use) {
+  const auto with_wide = [&](auto of_math, auto columns, auto of_pairs) {
+    return wide ? use(of_math, columns, of_pairs, std::true_type{})
+                : use(of_math, columns, of_pairs, std::false_type{});
+  };
+  const auto with_columns = [&](auto of_math, auto of_pairs) {
+    if constexpr (of_math.value != Math::kF64) {
+      if (few_channels_columns(p) == 64) return with_wide(of_math, ColumnsTag<64>{}, of_pairs);
+    }
+    return with_wide(of_math, ColumnsTag<32>{}, of_pairs);
+  };
+  const auto with_pairs = [&](auto of_math) {
+    return paired ? with_columns(of_math, std::true_type{}) : with_columns(of_math, std::false_type{});
+  };
+  switch (math) {
+    case Math::kBF16:
+      return with_pairs(MathTag<Math::kBF16>{});
+    case Math::kF16:
+      return with_pairs(MathTag<Math::kF16>{});
+    case Math::kTF32:
+      return with_pairs(MathTag<Math::kTF32>{});
+    case Math::kF64:
+      return with_pairs(MathTag<Math::kF64>{});
+    case Math::kF32:
+      break;
+  }
+  return with_columns(MathTag<Math::kF32>{}, std::false_type{});
+}
+
+// Output channels come in whole chunks, and arrays begin at one.
+template <typename... Arrays>
+bool has_chunked_columns(const ConvProblem& p, const Arrays*... arrays) {
+  return p.out_channels * bytes_of(p.dtype) % 16 == 0 &&
+         ((reinterpret_cast<uintptr_t>(arrays) % 16 == 0) && ...);
+}
+
+}  // namespace convgrad::cuda

@@ -1,0 +1,150 @@
+#include "cuda_src/few_channels_plan.h"
+
+#include <algorithm>
+#include <cstdlib>
+
+#include "cuda_src/tile_shape.h"
+
+namespace convgrad::cuda {
+namespace {
+
+// What fits without a sum of three such numbers, or four times one of them, passing 32 bits.
+constexpr int64_t kMost = int64_t{1} << 28;
+
+// What a block may have on every device from compute capability 8.0 on is 99 KiB.
+constexpr int64_t kMostShared = 96 << 10;
+
+bool is_small(const ConvProblem& p) {
+  const int64_t C = p.in_channels;
+  if (p.groups != 1 || C < 1 || C > 4 || p.out_channels >= kMost || p.taps() >= kMost) return false;
+  if (p.batch >= kMost || p.inputs() * C >= kMost || p.outputs() >= kMost) return false;
+  if (p.batch * p.outputs() >= 8 * kMost) return false;
+  return std::all_of(p.axis, p.axis + kAxes, [&](const Axis& axis) {
+    return axis.input_dilation == 1 && axis.output * axis.stride * C < kMost && axis.stride < kMost / 1024 &&
+           axis.taps * axis.filter_dilation * C < kMost && std::abs(axis.pad_lo) * C < kMost;
+  });
+}
+
+int remainder(int64_t number, int64_t by) { return static_cast<int>((number % by + by) % by); }
+
+FewChannelsAxis axis_of(const Axis& axis, int tile) {
+  const auto small = [](int64_t number) { return static_cast<int>(number); };
+  return {small(axis.input),
+          small(axis.taps),
+          small(axis.output),
+          small(axis.stride),
+          small(axis.pad_lo),
+          small(axis.filter_dilation),
+          tile,
+          small(tiles_over(axis.output, tile)),
+          small((tile - 1) * axis.stride + (axis.taps - 1) * axis.filter_dilation + 1)};
+}
+
+FewChannelsPlan with_tile(const ConvProblem& p, const int (&tile)[kAxes]) {
+  FewChannelsPlan plan = {};
+  for (int a = 0; a < kAxes; ++a) plan.axis[a] = axis_of(p.axis[a], tile[a]);
+  const FewChannelsAxis& row = plan.axis[kAxes - 1];
+  const int C = static_cast<int>(p.in_channels), chunk = static_cast<int>(16 / bytes_of(p.dtype));
+  plan.batch = static_cast<int>(p.batch);
+  plan.channels = C;
+  plan.out_channels = static_cast<int>(p.out_channels);
+  plan.depth = static_cast<int>(p.taps()) * C;
+  plan.run = row.taps * C;
+  plan.step = row.stride * C;
+  plan.paired = plan.step % 2 == 0 && (row.filter_dilation == 1 || row.taps == 1);
+  const int64_t pad = p.axis[kAxes - 1].pad_lo * C;
+  plan.lead = plan.paired ? remainder(pad, 2) : 0;
+  plan.row_octets = static_cast<int>(tiles_over(plan.lead + plan.run, 8));
+  plan.octets = plan.paired ? static_cast<int>(plan.depth / plan.run) * plan.row_octets
+                            : static_cast<int>(tiles_over(plan.depth, 8));
+
+  // A tile has eight positions along the row or a multiple, whole chunks: every tile's row is shifted alike.
+  plan.shift = remainder(-pad - plan.lead, chunk);
+  const int64_t window = plan.paired ? plan.row_octets * 8 : ((row.taps - 1) * row.filter_dilation + 1) * C;
+  const int64_t row_numbers = plan.shift + static_cast<int64_t>(row.tile - 1) * plan.step + window;
+  plan.row_chunks = static_cast<int>(tiles_over(row_numbers, chunk));
+  // Half of the banks from row to row: an octet of each of two rows that follow each other can be read at
+  // once.
+  const int lines = static_cast<int>(tiles_over(plan.row_chunks, 4)) | 1;  // of 64 bytes
+  plan.pitch = lines * 4 * chunk;
+  plan.rows = plan.axis[0].extent * plan.axis[1].extent;
+  plan.tiles = static_cast<int>(p.batch * plan.axis[0].tiles * plan.axis[1].tiles * row.tiles);
+  return plan;
+}
+
+int64_t shared_bytes(const ConvProblem& p, const FewChannelsPlan& plan, bool filter) {
+  const int64_t size = bytes_of(p.dtype), columns = few_channels_columns(p);
+  const int64_t patch = static_cast<int64_t>(plan.axis[0].extent) * plan.axis[1].extent * plan.pitch * size;
+  const int stages = few_channels_stages(p.dtype, filter);
+  if (filter) return stages * (patch + few_channels_positions(p.dtype, true) * columns * size);
+  const int64_t slots = tiles_over(plan.octets, 2) * 16;
+  return stages * patch + slots * (columns * size + 2 * sizeof(int32_t));
+}
+
+// The tile for which the least is read and written, or one of no positions where none fits.
+FewChannelsPlan best_plan(const ConvProblem& p, bool filter) {
+  const int positions = few_channels_positions(p.dtype, filter);
+  FewChannelsPlan best = {};
+  double least = 0;
+  for (int row = 8; row <= positions; row *= 2) {
+    for (int column = 1; row * column <= positions; column *= 2) {
+      const int tile[] = {positions / row / column, column, row};
+      const auto rows = [&](int a) {  // of a patch along the axis
+        return (tile[a] - 1) * p.axis[a].stride + (p.axis[a].taps - 1) * p.axis[a].filter_dilation + 1;
+      };
+      if (rows(0) >= kMostShared || rows(1) >= kMostShared || rows(0) * rows(1) >= kMostShared) continue;
+      const FewChannelsPlan plan = with_tile(p, tile);
+      if (shared_bytes(p, plan, filter) > kMostShared) continue;
+      const double bytes = static_cast<double>(bytes_of(p.dtype)) *
+                           (static_cast<double>(plan.patch_numbers()) +
+                            static_cast<double>(positions) * static_cast<double>(p.out_channels));
+      const double cost = bytes * plan.tiles;
+      if (best.rows != 0 && cost >= least) continue;
+      best = plan;
+      least = cost;
+    }
+  }
+  return best;
+}
+
+}  // namespace
+
+int few_channels_columns(const ConvProblem& p) {
+  return p.dtype == DType::kF64 || p.out_channels <= 32 ? 32 : 64;
+}
+
+bool few_channels_serves(const ConvProblem& p, bool filter) {
+  return is_small(p) && p.taps() > 0 && best_plan(p, filter).rows != 0;
+}
+
+FewChannelsPlan few_channels_plan(const ConvProblem& p, bool filter) { return best_plan(p, filter); }
+
+int few_channels_block_tiles(const ConvProblem& p, const FewChannelsPlan& plan) {
+  // Blocks enough for a large device a few times over; in a block, tiles enough to make little of its filter.
+  constexpr int64_t kBlocks = 1024, kMostTiles = 16;
+  const int64_t columns = tiles_over(p.out_channels, few_channels_columns(p));
+  return static_cast<int>(
+      std::min(std::max<int64_t>(plan.tiles * columns / kBlocks, 1), kMostTiles));
+}
+
+FewChannelsSplit few_channels_filter_split(const ConvProblem& p) {
+  // Sums of some thousand terms, whose rounding errors stay small, but no fewer parts than give a large
+  // device a few blocks for each of its multiprocessors, nor shorter ones than two tiles. Partials stay below
+  // a twentieth of the activations, or the filter's own size.
+  constexpr int64_t kTerms = 4096, kBlocks = 528;
+  const FewChannelsPlan plan = few_channels_plan(p, true);
+  const int64_t sum_bytes = p.dtype == DType::kF64 ? 8 : 4;
+  const int64_t partial_bytes = plan.depth * p.out_channels * sum_bytes;
+  const int64_t activations =
+      p.batch * (p.inputs() * p.in_channels + p.outputs() * p.out_channels) * bytes_of(p.dtype);
+  const int64_t columns = tiles_over(p.out_channels, few_channels_columns(p));
+  const int64_t wanted = std::max(tiles_over(p.batch * p.outputs(), kTerms),
+                                  tiles_over(kBlocks, std::max<int64_t>(columns, 1)));
+  const int64_t most =
+      std::min<int64_t>(plan.tiles / 2, activations / 20 / std::max<int64_t>(partial_bytes, 1));
+  const int64_t parts = std::max<int64_t>(std::min(wanted, most), 1);
+  const int64_t length = std::max<int64_t>(tiles_over(plan.tiles, parts), 1);
+  return {static_cast<int>(std::max<int64_t>(tiles_over(plan.tiles, length), 1)), static_cast<int>(length)};
+}
+
+}  // namespace convgrad::cuda
