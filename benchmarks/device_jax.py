@@ -30,6 +30,8 @@ from problems import Conv, Pool
 from timing import measure
 from verification import VerificationError, result_shape
 
+from jax_convgrad import ffi
+
 _BATCH = 12  # programs that are compiled side by side, before any of them is timed
 # After one of these nothing more can be run in this process.
 _FAULT = re.compile(r"CUDA_ERROR_(ILLEGAL|MISALIGNED|LAUNCH_(FAILED|TIMEOUT)|ASSERT|INVALID_PC|HARDWARE)")
@@ -60,19 +62,21 @@ def calls_of(task: Task, library: str) -> Callable:
     return run
 
 
-def compiled(task: Task, library: str):
-    """The program, or what XLA says against it; and the seconds it took."""
+def lowered(task: Task, library: str) -> jax.stages.Lowered:
+    """The program in the task's precision, before XLA has it."""
     shapes = {
         name: jax.ShapeDtypeStruct(task.problem.shapes()[name], jnp.dtype(task.dtype))
         for name in operands_of(task)
     }
-    precision = ARITHMETICS[task.arithmetic][1]
+    with jax.default_matmul_precision(ARITHMETICS[task.arithmetic][1]):
+        return jax.jit(calls_of(task, library)).lower([shapes] * task.copies)
+
+
+def compiled(task: Task, library: str):
+    """The program, or what XLA says against it; and the seconds it took."""
     start = time.monotonic()
     try:
-        with jax.default_matmul_precision(precision):
-            return jax.jit(calls_of(task, library)).lower(
-                [shapes] * task.copies
-            ).compile(), time.monotonic() - start
+        return lowered(task, library).compile(), time.monotonic() - start
     except Exception as error:  # of any library: told beside the layer, and the run goes on
         return error, time.monotonic() - start
 
@@ -161,6 +165,27 @@ def measured(task: Task, programs: dict, budget: float) -> dict:
     return entry
 
 
+def kernel_of(task: Task, module, capability: int) -> str | None:
+    """The kernel that our plan takes for a convolution; None where the module is another backend's."""
+    if not isinstance(task.problem, Conv) or not hasattr(module, "chosen_kernel"):
+        return None
+    layer = task.problem.layer
+    return module.chosen_kernel(
+        op=task.op,
+        dtype=task.dtype,
+        batch=layer.batch,
+        in_channels=layer.in_channels,
+        out_channels=layer.out_channels,
+        groups=layer.groups,
+        axes=[
+            (a.input, a.taps, a.output, a.stride, a.pad_lo, a.input_dilation, a.filter_dilation)
+            for a in task.problem.geometry.axes
+        ],
+        tf32=task.arithmetic == "tf32",
+        capability=capability,
+    )
+
+
 def main() -> None:
     start = time.monotonic()
     request = json.load(sys.stdin)
@@ -169,24 +194,32 @@ def main() -> None:
     if device.platform != {"cuda": "gpu"}.get(request["platform"], request["platform"]):
         sys.exit(f"device_jax: JAX's device is {device}, not one of {request['platform']!r}")
     tell(device=device.device_kind)
+    module = ffi.backends[request["platform"]].module
+    capability = int(getattr(device, "compute_capability", "0").partition(".")[0])
     if request["peaks"]:
         tell(peaks=device_peaks.peaks(request["budget"], request["peak_scale"]))
     tasks = [Task.from_json(entry) for entry in request["tasks"]]
-    libraries = request["libraries"]
+    libraries, compiling = request["libraries"], 0.0
     with ThreadPoolExecutor(min(_BATCH, os.cpu_count() or 1)) as pool:
         for first in range(0, len(tasks), _BATCH):
             batch = tasks[first : first + _BATCH]
-            if time.monotonic() - start > request["seconds"]:
+            # A batch that takes as long to compile as the ones before would come too late to be measured.
+            begun = time.monotonic()
+            if begun - start + compiling > request["seconds"]:
                 break
+            tell(begun=[task.key for task in batch])
             futures = [{lib: pool.submit(compiled, task, lib) for lib in libraries} for task in batch]
             # XLA tries out cuDNN's algorithms while it compiles: nothing is timed until all are done.
             made = [{lib: future.result() for lib, future in of_task.items()} for of_task in futures]
+            tell(begun=[])
+            compiling = max(compiling, time.monotonic() - begun)
             for task, programs in zip(batch, made, strict=True):
                 if time.monotonic() - start > request["seconds"]:
                     break
-                tell(begun=task.key)
+                tell(begun=[task.key])
                 try:
-                    tell(**measured(task, programs, request["budget"]))
+                    kernel = kernel_of(task, module, capability)
+                    tell(kernel=kernel, **measured(task, programs, request["budget"]))
                 except Exception as error:
                     tell(task=task.to_json(), copies=task.copies, seconds={}, failed=first_line(error))
                     if _FAULT.search(str(error)):

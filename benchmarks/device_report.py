@@ -62,6 +62,21 @@ def means_table(results: dict) -> str:
     return table(["class", "arithmetic", "ops", *summary.PEERS], rows, left=2)
 
 
+def kernels_table(results: dict) -> str:
+    """Which of our kernels ran, and how they do by op and arithmetic."""
+    groups: dict[tuple[str, str, str], list[dict]] = {}
+    for entry in summary.measured(results):
+        if "kernel" in entry:
+            groups.setdefault((entry["kernel"], entry["op"], entry["arithmetic"]), []).append(entry)
+    rows = []
+    for group, entries in sorted(groups.items()):
+        ratios = summary.ratios(entries, "lax")
+        shares = [value for entry in entries if (value := summary.share(entry, results["peaks"]))]
+        rows.append([*group, str(len(entries)), times(summary.geometric_mean(ratios)) if ratios else "",
+                     percent(summary.geometric_mean(shares)) if shares else ""])  # fmt: skip
+    return table(["kernel", "op", "arithmetic", "ops", "lax", "of the peak"], rows, left=3)
+
+
 def worst_table(results: dict, peer: str) -> str:
     """The five smallest ratios."""
     rows = [
@@ -80,14 +95,15 @@ def layer_table(results: dict) -> str:
                 entry["name"],
                 entry["op"],
                 entry["arithmetic"],
+                entry.get("kernel", ""),
                 microseconds(entry, summary.OURS) + ("*" if summary.launch_bound(entry) else ""),
                 *(times(summary.ratio(entry, peer)) for peer in summary.PEERS),
                 "" if share is None else percent(share),
                 summary.bound(entry, peaks)[0] if peaks else "",
             ]
         )
-    header = ["layer", "op", "arithmetic", "us", *summary.PEERS, "of the peak", "bound by"]
-    return table(header, rows, left=3)
+    header = ["layer", "op", "arithmetic", "kernel", "us", *summary.PEERS, "of the peak", "bound by"]
+    return table(header, rows, left=4)
 
 
 def xla_table(results: dict) -> str:
@@ -151,7 +167,7 @@ def left_out(results: dict) -> str:
 
 def details(results: dict) -> list[tuple[str, str]]:
     """What is too long for a terminal."""
-    found = [("Every op", layer_table(results))]
+    found = [("Our kernels, in geometric means", kernels_table(results)), ("Every op", layer_table(results))]
     refused = [
         f"* {summary.key(entry)}, {who}: {reason}"
         for entry in results["entries"]

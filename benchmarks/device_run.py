@@ -128,6 +128,8 @@ class Results:
         for problem in ("wrong", "failed"):
             if problem in found:
                 entry["problems"].append(f"{peer}: {problem}: {found[problem]}")
+        if found.get("kernel"):
+            entry["kernel"] = found["kernel"]
         if "compile_seconds" in found:
             entry.setdefault("compile_seconds", {})[peer] = found["compile_seconds"]
         self.save()
@@ -153,12 +155,12 @@ def say(text: str) -> None:
 
 
 def run_peer(results: Results, peer: str, args: argparse.Namespace, seconds: float) -> None:
-    """One peer's process, begun anew behind a task that it died of."""
+    """One peer's process, begun anew behind what it died of."""
     tasks, peaks_wanted = list(args.tasks), not results.data["peaks"] and peer != "torch"
     end = time.monotonic() + seconds
     for _ in range(1 + _MOST_RESTARTS):
         reached: list[str] = []
-        state = {"begun": None, "finished": False}
+        state: dict = {"begun": [], "finished": False}
 
         def read(line: dict, reached=reached, state=state) -> None:
             if "peaks" in line:
@@ -171,7 +173,7 @@ def run_peer(results: Results, peer: str, args: argparse.Namespace, seconds: flo
                 say_entry(peer, key, line)
                 results.add(peer, line)
                 reached.append(key)
-                state["begun"] = None
+                state["begun"] = []
 
         request = {
             "platform": args.platform,
@@ -184,15 +186,14 @@ def run_peer(results: Results, peer: str, args: argparse.Namespace, seconds: flo
         }
         status = run_process(peer, request, read)
         died_of = state["begun"]
-        tasks = [task for task in tasks if task.key not in {*reached, died_of}]
-        if state["finished"] or (died_of is None and not reached):
+        if state["finished"] or not (died_of or reached) or time.monotonic() > end:
+            tasks = [task for task in tasks if task.key not in reached]
             break
-        if died_of:
-            task = next(task for task in args.tasks if task.key == died_of)
-            message = f"the process ended with status {status}"
-            results.add(peer, {"task": task.to_json(), "seconds": {}, "failed": message})
-        if time.monotonic() > end:
-            break
+        for task in tasks:
+            if task.key in died_of:  # one op, or those that were being compiled
+                message = f"the process ended with status {status}"
+                results.add(peer, {"task": task.to_json(), "seconds": {}, "failed": message})
+        tasks = [task for task in tasks if task.key not in {*reached, *died_of}]
     if not state["finished"] and status:
         results.data.setdefault("failures", []).append(f"{peer}: its process ended with status {status}")
     results.data["left_out"][peer] = [task.key for task in tasks]

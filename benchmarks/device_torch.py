@@ -96,7 +96,7 @@ def main() -> None:
         if time.monotonic() - start > request["seconds"]:
             break
         task = Task.from_json(entry)
-        tell(begun=task.key)
+        tell(begun=[task.key])
         try:
             tell(**measured(task, device, request["budget"]))
         except Exception as error:

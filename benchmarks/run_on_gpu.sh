@@ -114,7 +114,7 @@ machine() {
 # The tests that name a backend, by files. The suite is what the promises rest on, and comes first as a whole;
 # pytest keeps the tests of a backend together, so a run that is short of time would lose one backend of all.
 SUITE=(tests/test_cuda_graphs.py tests/test_determinism.py tests/test_gradients.py tests/test_gemm.py
-  tests/test_cuda_grouped.py)
+  tests/test_wgmma.py tests/test_few_channels.py tests/test_cuda_grouped.py)
 FURTHER=(tests/test_pooling.py tests/test_cuda_pool_kernels.py tests/test_accuracy.py tests/test_zero_sizes.py
   tests/test_higher_order.py tests/test_training_step.py tests/test_handlers.py)
 
@@ -138,7 +138,7 @@ suite() {
 sanitizer() {
   local seconds=$1 tool failed=0 options pid pids=()
   if [ -n "$TRIAL" ]; then
-    "$PYTHON" tests/device_shapes.py --cases 2 --arithmetics bfloat16
+    "$PYTHON" tests/device_shapes.py --cases 3 --arithmetics bfloat16
     return
   fi
   command -v compute-sanitizer > /dev/null || { echo "compute-sanitizer is not on this machine"; return 77; }
@@ -201,5 +201,9 @@ if [ -n "$QUICK" ]; then suite_s=40 further_s=10 sanitizer_s=25; else suite_s=11
 # The report and the end of the last process come after the benchmark's own seconds.
 left=$(sections_left)
 ! wanted benchmark || section benchmark "$left" "$OUT/benchmark.log" benchmark $((left > 60 ? left - 40 : left))
-[ ! -f "$OUT/report.md" ] || sed -n '/^## Goals/,/^## Every op/p' "$OUT/report.md" | sed '$d'
+# A benchmark that was stopped has written its numbers, but not their tables.
+if [ -f "$OUT/results.json" ]; then
+  page=$("$PYTHON" benchmarks/device_report.py "$OUT/results.json") && echo "$page" > "$OUT/report.md"
+fi
+[ ! -f "$OUT/report.md" ] || sed -n '/^## Goals/,/^## Our kernels/p' "$OUT/report.md" | sed '$d'
 sections_end

@@ -26,7 +26,7 @@ class Divisor {
   // n >= 0
   __device__ __forceinline__ int32_t quotient(int32_t n) const {
     const uint32_t u = static_cast<uint32_t>(n);
-    return static_cast<int32_t>((__umulhi(u, multiplier_) + u) >> shift_);
+    return static_cast<int32_t>((high_half(u, multiplier_) + u) >> shift_);
   }
   // n / d, and n becomes n % d.
   __device__ __forceinline__ int32_t split(int32_t& n) const {
@@ -38,6 +38,15 @@ class Divisor {
   __device__ __forceinline__ int32_t quotient_up(int32_t n) const { return quotient(n + d_ - 1); }
 
  private:
+  // Of the product. Host code that makes divisors for a launch reads this header too, and knows no intrinsic.
+  __device__ __forceinline__ static uint32_t high_half(uint32_t a, uint32_t b) {
+#ifdef __CUDA_ARCH__
+    return __umulhi(a, b);
+#else
+    return static_cast<uint32_t>((uint64_t{a} * b) >> 32);
+#endif
+  }
+
   int32_t d_ = 1;
   uint32_t multiplier_ = 1;
   int32_t shift_ = 0;

@@ -25,6 +25,7 @@ cudaError_t launch_blocks(void (*kernel)(Params...), int64_t blocks, dim3 thread
   config.dynamicSmemBytes = shared_bytes;
   config.stream = stream;
   // What a launch may have without asking for more. The attribute is the function's, on the current device.
+  // Setting it is no operation on a stream, so it may happen while one is captured in a graph.
   constexpr size_t kUnasked = 48 << 10;
   if (shared_bytes > kUnasked) {
     const cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,

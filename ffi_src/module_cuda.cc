@@ -31,6 +31,21 @@ NB_MODULE(CONVGRAD_MODULE, module) {
         return names;
       },
       "The convolution kernels that a call can ask for by name, beside \"auto\".");
+  module.def(
+      "chosen_kernel",
+      [](const std::string& op, const std::string& dtype, int64_t batch, int64_t in_channels,
+         int64_t out_channels, int64_t groups, const std::vector<AxisNumbers>& axes, bool tf32,
+         int capability) {
+        const ConvProblem problem = conv_problem(dtype, batch, in_channels, out_channels, groups, axes);
+        const cuda::ConvKernel chosen =
+            cuda::choose_kernel(problem, op_named(op), {cuda::ConvKernel::kAuto, tf32}, capability);
+        for (const auto& [name, kernel] : cuda::kernels())
+          if (kernel == chosen) return name;
+        throw std::logic_error("the plan's kernel has no name");
+      },
+      nb::arg("op"), nb::arg("dtype"), nb::arg("batch"), nb::arg("in_channels"), nb::arg("out_channels"),
+      nb::arg("groups"), nb::arg("axes"), nb::arg("tf32"), nb::arg("capability"),
+      "Which kernel \"auto\" stands for, on devices of this compute capability's first number.");
   module.def("handler_calls", &cuda::handler_calls,
              "How many calls have reached a handler: a CUDA graph that is replayed makes none.");
 }

@@ -94,8 +94,9 @@ def digests(backend):
 
 
 def main():
-    backends = [name for name in conftest.BACKENDS if name != "cpu"]
-    print(json.dumps({backend: digests(backend) for backend in backends}))
+    conftest.install(conftest.cuda_backend("auto"))
+    kernels = ["auto", *ffi.backends[conftest.PLATFORM].module.kernels()]
+    print(json.dumps({backend: digests(backend) for backend in map(conftest.cuda_backend, kernels)}))
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 import numpy as np
 
 
-def serves(module, kernel, op, case, dtype):
+def serves(module, kernel, op, case, dtype, tf32=False):
     """Whether the kernel of this name takes the op ("fprop", "dgrad" or "wgrad") of a convolution case."""
     x_order, _, y_order = case.to_canonical
     axes = [
@@ -20,6 +20,7 @@ def serves(module, kernel, op, case, dtype):
             out_channels=case.y[y_order[-1]],
             groups=case.groups,
             axes=axes,
+            tf32=tf32,
         )
     except ValueError as refused:
         # The binding's other errors mean that the question was wrong.

@@ -69,7 +69,7 @@ def check_recorded(found, plain, flags):
 def test_replays_give_the_same_bits():
     found = {name: digests(flags) for name, flags in FLAGS.items()}
     check_plain(found["none"])
-    assert set(found["none"]) == set(BACKENDS)
+    assert set(found["none"]) >= set(BACKENDS)
     for name in ("ours", "all"):
         check_recorded(found[name], found["none"], FLAGS[name])
 

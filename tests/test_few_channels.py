@@ -3,10 +3,11 @@
 import dataclasses
 import functools
 
+import conv_cases
 import jax
 import numpy as np
 import pytest
-from conftest import cuda_backend
+from conftest import PLATFORM, cuda_backend
 from conv_cases import NDHWC, NHWC, NWC
 from conv_cases import ConvCase as C
 from emulated_counters import counting
@@ -14,6 +15,7 @@ from lax_answers import exact_conv, lax_conv
 from tolerance import assert_within, sum_bound
 
 import jax_convgrad as jc
+from jax_convgrad import ffi
 
 FEW = pytest.mark.parametrize("backend", [cuda_backend("few_channels")], indirect=True)
 pytestmark = pytest.mark.few_channels

@@ -6,7 +6,7 @@ import conv_cases
 import jax
 import numpy as np
 import pytest
-from conftest import cuda_backend
+from conftest import PLATFORM, cuda_backend
 from conv_cases import NDHWC, NHWC, NWC
 from conv_cases import ConvCase as C
 from emulated_counters import counting
@@ -94,7 +94,7 @@ def test_tf32(backend, case, op):
 def test_a_sum_in_parts(backend, dtype):
     """Positions enough for several parts of dW, and a filter small enough for their partials."""
     case = C("parts", (8, 32, 32, 8), (3, 3, 8, 8), 1, "SAME", order=NHWC)
-    module, asked = ffi.backends["cpu"].module, dict(batch=8, in_channels=8, out_channels=8, groups=1)
+    module, asked = ffi.backends[PLATFORM].module, dict(batch=8, in_channels=8, out_channels=8, groups=1)
     axes = [(32, 3, 32, 1, 1, 1, 1)] * 2
     workspace = module.conv_workspace_bytes(op="wgrad", kernel="wgmma", dtype=dtype, axes=axes, **asked)
     assert workspace >= 2 * 4 * 9 * 8 * 8
