@@ -59,8 +59,9 @@ def canonical_precision(precision: Any) -> Precision:
     Raises:
       ValueError: it is none.
     """
-    if precision is None and jax.config.jax_default_matmul_precision is not None:
-        return canonical_precision(jax.config.jax_default_matmul_precision)
+    config: Any = jax.config  # whose settings no type checker knows
+    if precision is None and config.jax_default_matmul_precision is not None:
+        return canonical_precision(config.jax_default_matmul_precision)
     if precision is None or isinstance(precision, lax.Precision | lax.DotAlgorithm | lax.DotAlgorithmPreset):
         return precision
     try:
