@@ -33,8 +33,8 @@ CXX_STYLED := $(shell find cpu_src cuda_src ffi_src benchmarks tests/cuda_emulat
 PY_STYLED  := jax_convgrad tests examples benchmarks
 
 .DEFAULT_GOAL := help
-.PHONY: help train test test-newest test-aarch64 test-sanitized emulator emulator-sanitized kernels kernels-sanitized \
-        lint cuda-compile cuda-table sass benchmark instructions clean
+.PHONY: help train test test-python test-newest test-aarch64 test-sanitized emulator emulator-sanitized \
+        kernels kernels-sanitized lint cuda-compile cuda-table sass benchmark instructions clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -49,12 +49,16 @@ instructions: $(VENV)/installed-dev  ## count the hot CPU kernels' instructions;
 	$(call build,tests/cpu_kernels,build/kernels,,--target run_kernel)
 	$(VENV)/bin/python benchmarks/instructions.py
 
-test: $(VENV)/installed-dev emulator kernels  ## run every test: CPU kernels, and CUDA kernels in the emulator
+test: emulator kernels  ## run every test: CPU kernels, and CUDA kernels in the emulator
+	@$(MAKE) --no-print-directory test-python
+
+test-python: $(VENV)/installed-dev  ## those in Python alone
+	$(call build,tests/cuda_emulator,$(EMULATOR),$(EMULATOR_FLAGS),--target _cuda_emulated)
 	JAX_CONVGRAD_EMULATOR_DIR=$(CURDIR)/$(EMULATOR) $(VENV)/bin/pytest $(PYTEST_FLAGS) tests
 
-test-newest:  ## the same on Python 3.12 and the newest jax, in a virtual environment of its own
+test-newest:  ## those in Python on Python 3.12 and the newest jax, in a virtual environment of its own
 	@[ -n "$(PYTHON_NEWEST)" ] || { echo "test-newest: no Python 3.12; name one: make test-newest PYTHON_NEWEST=..."; exit 1; }
-	$(MAKE) test VENV=.venv-newest EMULATOR=build/emulator-newest PYTHON="$(PYTHON_NEWEST)"
+	$(MAKE) test-python VENV=.venv-newest EMULATOR=build/emulator-newest PYTHON="$(PYTHON_NEWEST)"
 
 # libstdc++ comes along because AddressSanitizer looks up the functions that throw exceptions when it is
 # loaded, and the python executable has none. A report goes to a file, since pytest keeps stderr to itself and
@@ -71,7 +75,7 @@ test-sanitized: $(VENV)/installed-dev emulator-sanitized kernels-sanitized  ## e
 	|| { cat $(SANITIZER_REPORT).* 2>/dev/null; exit 1; }
 
 emulator: $(VENV)/installed-dev  ## build the CUDA kernels for the emulator, and test the emulator itself
-	$(call build_and_test,tests/cuda_emulator,$(EMULATOR),$(PYTHON_OF_VENV) -DJAX_CONVGRAD_SANITIZE=OFF)
+	$(call build_and_test,tests/cuda_emulator,$(EMULATOR),$(EMULATOR_FLAGS))
 
 emulator-sanitized: $(VENV)/installed-dev  ## the same with AddressSanitizer and UBSan
 	$(call build_and_test,tests/cuda_emulator,build/emulator-sanitized,$(PYTHON_OF_VENV) -DJAX_CONVGRAD_SANITIZE=ON)
@@ -94,6 +98,7 @@ test-aarch64: $(VENV)/installed-dev  ## the same compiled for aarch64, in an emu
 	    "-DCMAKE_CROSSCOMPILING_EMULATOR=$(AARCH64_QEMU);-L;$(AARCH64_ROOT)")
 
 PYTHON_OF_VENV = -DPython_EXECUTABLE=$(CURDIR)/$(VENV)/bin/python
+EMULATOR_FLAGS = $(PYTHON_OF_VENV) -DJAX_CONVGRAD_SANITIZE=OFF
 
 # Of a folder with a CMakeLists.txt, into a folder, with further options, and targets. cmake and ninja are the
 # venv's own (see installed-dev).

@@ -93,7 +93,7 @@ def test_time_is_the_longer_of_two():
     assert Counts("", 989 * 10**9, None, 48 * 10**9).seconds(how, "H200") == (10e-3, "memory")
 
 
-def test_the_table():
+def test_the_table_of_emulated_launches():
     """A row an op; a product of 2^31 multiply-adds without an edge, and one that memory binds."""
     problems = [
         Conv.parse("dense", "128x32x32x128, 1x1, 128"),

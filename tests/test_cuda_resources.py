@@ -89,7 +89,7 @@ def test_the_table():
 AXIS = (10, 3, 10, 1, 1, 1, 1)
 
 
-def test_launches_without_running():
+def test_emulated_launches_without_running():
     """Arrays of 2^44 bytes; grid, threads and kernel of each launch, that of the partial sums included."""
     problem = {"in_channels": 64, "out_channels": 128, "groups": 1, "dtype": "float32"}
     (launch,) = conv_launches("fprop", "direct", batch=1 << 32, axes=[AXIS] * 2, **problem)

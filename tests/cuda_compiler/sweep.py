@@ -63,7 +63,7 @@ def _calls() -> Iterator[list[Launch]]:
             yield pool_launches(
                 op, kernel, aligned=aligned, dtype=dtype, batch=8, channels=channels, axes=axes
             )
-    for rows, channels in itertools.product((300, 100_000), (1, 2, 3, 4, 8, 64, 1000)):
+    for rows, channels in itertools.product((20, 300, 100_000), (1, 2, 3, 4, 8, 64, 1000)):
         for kernel, (dtype, aligned) in itertools.product(("vector", "direct"), ways):
             axes = [_axis(rows, 1)]
             yield pool_launches(

@@ -89,6 +89,8 @@ def rows_of(file: Compiled, launched: dict[str, set[tuple[int, int]]]) -> tuple[
             kinds[_kind(one.name)].append(one)
         rows = [
             min(ones, key=lambda row: row.occupancy[::-1])._replace(name=kind, instances=len(ones))
+            if len(ones) > 1
+            else ones[0]
             for kind, ones in kinds.items()
         ]
     return rows, missing
