@@ -48,7 +48,7 @@ cudaError_t wgrad(const ConvProblem& p, Request request, const void* x, const vo
                   void* workspace, cudaStream_t stream) {
   switch (choose_kernel(p, ConvOp::kWgrad, request.kernel, capability())) {
     case ConvKernel::kGemm:
-      return gemm_wgrad(p, request.tf32, x, dy, dw, workspace, stream);
+      return gemm_wgrad(p, request.tf32, x, dy, dw, nullptr, workspace, stream);
     case ConvKernel::kGrouped:
       return grouped_wgrad(p, x, dy, dw, workspace, stream);
     case ConvKernel::kTiled:
@@ -56,6 +56,19 @@ cudaError_t wgrad(const ConvProblem& p, Request request, const void* x, const vo
     default:
       return direct_wgrad(p, x, dy, dw, stream);
   }
+}
+
+cudaError_t wgrad_bgrad(const ConvProblem& p, Request request, const void* x, const void* dy, void* dw,
+                        void* db, void* workspace, cudaStream_t stream) {
+  // A filter of nothing has no blocks that could add up dy.
+  if (choose_kernel(p, ConvOp::kWgrad, request.kernel, capability()) == ConvKernel::kGemm &&
+      p.taps() * p.group_in() > 0)
+    return gemm_wgrad(p, request.tf32, x, dy, dw, db, workspace, stream);
+  const cudaError_t error = wgrad(p, request, x, dy, dw, workspace, stream);
+  if (error != cudaSuccess) return error;
+  // One after the other, so that they can share the workspace.
+  const PoolKernel kernel = request.kernel == ConvKernel::kDirect ? PoolKernel::kDirect : PoolKernel::kVector;
+  return bgrad(bias_problem(p), kernel, dy, db, workspace, stream);
 }
 
 }  // namespace convgrad::cuda

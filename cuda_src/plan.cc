@@ -53,8 +53,6 @@ bool takes_grouped(const ConvProblem& p) {
   return grouped_serves(p) && p.group_in() <= 8 && p.group_out() <= 8;
 }
 
-int64_t bytes_of_sum(DType dtype) { return dtype == DType::kF64 ? 8 : 4; }
-
 }  // namespace
 
 ConvKernel choose_kernel(const ConvProblem& p, ConvOp op, ConvKernel requested, int capability) {
@@ -121,6 +119,13 @@ int64_t wgrad_workspace_bytes(const ConvProblem& p, ConvKernel requested) {
                    ? 1
                    : parts_of(choose_kernel(p, ConvOp::kWgrad, requested, kOldestCapability)));
   return parts == 1 ? 0 : parts * p.taps() * p.group_in() * p.out_channels * bytes_of_sum(p.dtype);
+}
+
+int64_t wgrad_bgrad_workspace_bytes(const ConvProblem& p, ConvKernel requested) {
+  const int64_t filter = p.taps() * p.group_in(), partials = wgrad_workspace_bytes(p, requested);
+  // With each part's dw is its db, as if the filter had a row more; or bgrad comes afterwards, by itself.
+  const int64_t rows = filter == 0 ? 0 : partials / filter * (filter + 1);
+  return std::max(rows, bgrad_workspace_bytes(bias_problem(p)));
 }
 
 }  // namespace convgrad::cuda

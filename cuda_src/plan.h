@@ -29,5 +29,6 @@ ConvKernel choose_kernel(const ConvProblem&, ConvOp, ConvKernel requested, int c
 // Enough for whichever kernel kAuto stands for, on any device.
 int64_t wgrad_workspace_bytes(const ConvProblem&, ConvKernel requested);
 int64_t bgrad_workspace_bytes(const BiasProblem&);
+int64_t wgrad_bgrad_workspace_bytes(const ConvProblem&, ConvKernel requested);
 
 }  // namespace convgrad::cuda

@@ -10,6 +10,7 @@ NB_MODULE(CONVGRAD_MODULE, module) {
       [](const std::string& op, const ConvProblem& problem, const std::string& kernel) {
         const cuda::ConvKernel requested = cuda::kernel_named(kernel);
         if (op == "wgrad") return cuda::wgrad_workspace_bytes(problem, requested);
+        if (op == "wgrad_bgrad") return cuda::wgrad_bgrad_workspace_bytes(problem, requested);
         // These need none, but what the kernel does not serve is refused while the program is traced.
         cuda::choose_kernel(problem, op == "dgrad" ? cuda::ConvOp::kDgrad : cuda::ConvOp::kFprop, requested,
                             cuda::kNewestCapability);
