@@ -9,7 +9,6 @@ namespace convgrad::cuda {
 namespace {
 
 int64_t divide_up(int64_t a, int64_t b) { return a / b + (a % b != 0); }
-int64_t bytes_of_sum(DType dtype) { return dtype == DType::kF64 ? 8 : 4; }
 
 }  // namespace
 

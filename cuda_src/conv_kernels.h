@@ -20,7 +20,8 @@ cudaError_t tiled_wgrad(const ConvProblem&, const void* x, const void* dy, void*
 cudaError_t gemm_fprop(const ConvProblem&, bool tf32, const void* x, const void* w, Epilogue, void* y,
                        cudaStream_t);
 cudaError_t gemm_dgrad(const ConvProblem&, bool tf32, const void* dy, const void* w, void* dx, cudaStream_t);
-cudaError_t gemm_wgrad(const ConvProblem&, bool tf32, const void* x, const void* dy, void* dw,
+// db may be null.
+cudaError_t gemm_wgrad(const ConvProblem&, bool tf32, const void* x, const void* dy, void* dw, void* db,
                        void* workspace, cudaStream_t);
 
 // Where wgmma_serves() the problem; arrays are aligned to 16 bytes. For f32, which is multiplied as TF32, the

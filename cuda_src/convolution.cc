@@ -80,7 +80,7 @@ cudaError_t wgrad(const ConvProblem& problem, Request request, const void* x, co
     case ConvKernel::kWgmma:
       return wgmma_wgrad(p, x, dy, dw, workspace, stream);
     case ConvKernel::kGemm:
-      return gemm_wgrad(p, request.tf32, x, dy, dw, workspace, stream);
+      return gemm_wgrad(p, request.tf32, x, dy, dw, nullptr, workspace, stream);
     case ConvKernel::kFewChannels:
       return few_channels_wgrad(p, request.tf32, x, dy, dw, workspace, stream);
     case ConvKernel::kGrouped:
@@ -90,6 +90,19 @@ cudaError_t wgrad(const ConvProblem& problem, Request request, const void* x, co
     default:
       return direct_wgrad(p, x, dy, dw, stream);
   }
+}
+
+cudaError_t wgrad_bgrad(const ConvProblem& problem, Request request, const void* x, const void* dy, void* dw,
+                        void* db, void* workspace, cudaStream_t stream) {
+  const ConvProblem p = flatten(problem);
+  // A filter of nothing has no blocks that could add up dy.
+  if (p.taps() * p.group_in() > 0 && choose(p, ConvOp::kWgrad, request, x, dy, dw) == ConvKernel::kGemm)
+    return gemm_wgrad(p, request.tf32, x, dy, dw, db, workspace, stream);
+  const cudaError_t error = wgrad(p, request, x, dy, dw, workspace, stream);
+  if (error != cudaSuccess) return error;
+  // One after the other, so that they can share the workspace.
+  const PoolKernel kernel = request.kernel == ConvKernel::kDirect ? PoolKernel::kDirect : PoolKernel::kVector;
+  return bgrad(bias_problem(p), kernel, dy, db, workspace, stream);
 }
 
 }  // namespace convgrad::cuda

@@ -5,10 +5,14 @@
 // Slices of the depth are copied into shared memory several stages ahead of the multiply-adds (cp.async). A
 // filter has few elements and a batch has many positions, so the depth is split into parts, each a block's
 // own; the parts' sums go to the workspace and are added in order.
+//
+// Where db[k] = sum over n, o of dy[n,o,k] is wanted too, the blocks of the first rows add up the columns of
+// dy's tiles beside the products.
 #pragma once
 
 #include <cstdint>
 
+#include "cuda_src/gemm_column_sums.cuh"
 #include "cuda_src/gemm_f64.cuh"
 #include "cuda_src/gemm_fma.cuh"
 #include "cuda_src/gemm_mma.cuh"
@@ -88,17 +92,20 @@ struct GemmFilter {
   using Value = typename MathTypes<kMath>::Value;
   using TileA = OperandTile<Stored, Tile::kRows, Along::kRows>;
   using TileB = OperandTile<Stored, Tile::kColumns, Along::kRows>;
+  using BiasSums = ColumnSums<Stored, TileB>;
   using TileSum = GemmSum<kMath, Tile, Along::kRows, Along::kRows>;
   static constexpr int kDepth = kSliceDepth<Stored>;
 
   struct Shared {
     Stored stages[kStages][TileA::kElements + TileB::kElements];
     FilterRow row[kWide ? 1 : Tile::kRows];
+    BiasSums bias;
   };
 
-  // Writes dw where `partials` is null, and else partials[part,r,c,k].
+  // Writes dw, and db unless null, where `partials` is null; and else partials[part,r,c,k] and behind them
+  // those of db, [part,k].
   __device__ static void run(const ConvProblem& p, Split split, const Stored* x, const Stored* dy, Stored* dw,
-                             Value* partials) {
+                             Stored* db, Value* partials) {
     const int64_t C = p.group_in(), K = p.group_out(), rows = p.taps() * C;
     // Blocks that read the same part of x and dy are neighbours, so that they find it in the cache.
     int64_t block = blockIdx.x;
@@ -112,12 +119,19 @@ struct GemmFilter {
     const int64_t end = begin + split.length < depth ? begin + split.length : depth;
 
     TileSum sum;
+    const bool sums_bias = db != nullptr && first_row == 0;
     Shared& shared = *shared_memory<Shared>();
+    if (sums_bias) shared.bias.clear();
+    const auto multiply = [&](int stage) {
+      const Stored *a = shared.stages[stage], *b = a + TileA::kElements;
+      sum.multiply_add(a, b);
+      if (sums_bias) shared.bias.add(b);
+    };
     const Stored *x_group = x + group * C, *dy_group = dy + group * K;
     if constexpr (kWide)
-      sum_chunks(p, x_group, dy_group, first_row, first_column, begin, end, shared, sum);
+      sum_chunks(p, x_group, dy_group, first_row, first_column, begin, end, shared, multiply);
     else
-      sum_numbers(p, x_group, dy_group, first_row, first_column, begin, end, shared, sum);
+      sum_numbers(p, x_group, dy_group, first_row, first_column, begin, end, shared, multiply);
 
     const auto row_at = [&](int row) {
       return first_row + row < rows ? (first_row + row) * p.out_channels + group * K : kNone;
@@ -127,12 +141,22 @@ struct GemmFilter {
                                                           first_column, K});
     else
       sum.store(GemmStore<Stored, kWide, decltype(row_at)>{dw, row_at, first_column, K});
+    if (!sums_bias) return;
+    shared.bias.finish([&](int column, Value db_k) {
+      if (first_column + column >= K) return;
+      const int64_t k = group * K + first_column + column;
+      if (partials != nullptr)
+        partials[(split.parts * rows + part) * p.out_channels + k] = db_k;
+      else
+        db[k] = narrow<Stored>(db_k);
+    });
   }
 
  private:
+  template <typename Multiply>
   __device__ static void sum_chunks(const ConvProblem& p, const Stored* x, const Stored* dy,
                                     int64_t first_row, int64_t first_column, int64_t begin, int64_t end,
-                                    Shared& shared, TileSum& sum) {
+                                    Shared& shared, const Multiply& multiply) {
     const int thread = static_cast<int>(threadIdx.x);
     // This thread's part of each slice: the same rows of x and columns of dy, at some positions.
     constexpr int kFillsA = TileA::kChunks / kGemmThreads, kFillsB = TileB::kChunks / kGemmThreads;
@@ -167,14 +191,13 @@ struct GemmFilter {
       }
       b_position += kDepth;
     };
-    run_pipeline<kStages>(tiles_over(end - begin, kDepth), fill, [&](int stage) {
-      sum.multiply_add(shared.stages[stage], shared.stages[stage] + TileA::kElements);
-    });
+    run_pipeline<kStages>(tiles_over(end - begin, kDepth), fill, multiply);
   }
 
+  template <typename Multiply>
   __device__ static void sum_numbers(const ConvProblem& p, const Stored* x, const Stored* dy,
                                      int64_t first_row, int64_t first_column, int64_t begin, int64_t end,
-                                     Shared& shared, TileSum& sum) {
+                                     Shared& shared, const Multiply& multiply) {
     // This thread's part of each slice: some rows of x and columns of dy, at one position.
     const int depth = static_cast<int>(threadIdx.x) % kDepth;
     const int first_line = static_cast<int>(threadIdx.x) / kDepth;
@@ -199,9 +222,7 @@ struct GemmFilter {
       }
       position.move(p.axis, slice);
     };
-    run_pipeline<kStages>(tiles_over(end - begin, kDepth), fill, [&](int stage) {
-      sum.multiply_add(shared.stages[stage], shared.stages[stage] + TileA::kElements);
-    });
+    run_pipeline<kStages>(tiles_over(end - begin, kDepth), fill, multiply);
   }
 };
 
@@ -209,13 +230,13 @@ template <Math kMath, typename Tile, bool kWide, int kStages>
 __global__ void __launch_bounds__(kGemmThreads)
     gemm_filter_kernel(ConvProblem p, Split split, const typename MathTypes<kMath>::Stored* x,
                        const typename MathTypes<kMath>::Stored* dy, typename MathTypes<kMath>::Stored* dw,
-                       typename MathTypes<kMath>::Value* partials) {
-  GemmFilter<kMath, Tile, kWide, kStages>::run(p, split, x, dy, dw, partials);
+                       typename MathTypes<kMath>::Stored* db, typename MathTypes<kMath>::Value* partials) {
+  GemmFilter<kMath, Tile, kWide, kStages>::run(p, split, x, dy, dw, db, partials);
 }
 
 template <Math kMath, typename Tile, bool kWide>
 cudaError_t launch_gemm_filter(const ConvProblem& p, Split split, const void* x, const void* dy, void* dw,
-                               void* partials, cudaStream_t stream) {
+                               void* db, void* partials, cudaStream_t stream) {
   using Stored = typename MathTypes<kMath>::Stored;
   using Value = typename MathTypes<kMath>::Value;
   constexpr int kStages = 4;
@@ -224,7 +245,7 @@ cudaError_t launch_gemm_filter(const ConvProblem& p, Split split, const void* x,
   return launch_blocks(gemm_filter_kernel<kMath, Tile, kWide, kStages>, blocks, kGemmThreads,
                        sizeof(typename GemmFilter<kMath, Tile, kWide, kStages>::Shared), stream, p, split,
                        static_cast<const Stored*>(x), static_cast<const Stored*>(dy),
-                       static_cast<Stored*>(dw), static_cast<Value*>(partials));
+                       static_cast<Stored*>(dw), static_cast<Stored*>(db), static_cast<Value*>(partials));
 }
 
 }  // namespace convgrad::cuda

@@ -1,4 +1,4 @@
-// wgrad by staged tiles (gemm_filter.cuh), and the sum of its parts.
+// wgrad by staged tiles (gemm_filter.cuh), with bgrad where it is wanted, and the sums of their parts.
 #include "cuda_src/conv_kernels.h"
 #include "cuda_src/gemm_choice.h"
 #include "cuda_src/gemm_filter.cuh"
@@ -6,20 +6,24 @@
 
 namespace convgrad::cuda {
 
-cudaError_t gemm_wgrad(const ConvProblem& p, bool tf32, const void* x, const void* dy, void* dw,
+cudaError_t gemm_wgrad(const ConvProblem& p, bool tf32, const void* x, const void* dy, void* dw, void* db,
                        void* workspace, cudaStream_t stream) {
   const Split split = gemm_wgrad_split(p);
   void* partials = split.parts == 1 ? nullptr : workspace;
   const int64_t rows = p.taps() * p.group_in();
   GemmChoice choice = gemm_choice(p, tf32, rows, p.group_out(), 64);
   choice.wide = is_chunked(p, x, dy, dw);
-  const cudaError_t error =
+  cudaError_t error =
       dispatch_gemm<GemmTile<128, 128, 2>, GemmTile<64, 64, 4>>(choice, [&](auto math, auto tile, auto wide) {
-        return launch_gemm_filter<math.value, decltype(tile), wide.value>(p, split, x, dy, dw, partials,
+        return launch_gemm_filter<math.value, decltype(tile), wide.value>(p, split, x, dy, dw, db, partials,
                                                                           stream);
       });
   if (error != cudaSuccess || partials == nullptr) return error;
-  return add_parts(p.dtype, partials, dw, split.parts, rows * p.out_channels, stream);
+  const int64_t count = rows * p.out_channels;
+  error = add_parts(p.dtype, partials, dw, split.parts, count, stream);
+  if (error != cudaSuccess || db == nullptr) return error;
+  const void* db_partials = static_cast<char*>(partials) + split.parts * count * bytes_of_sum(p.dtype);
+  return add_parts(p.dtype, db_partials, db, split.parts, p.out_channels, stream);
 }
 
 }  // namespace convgrad::cuda

@@ -23,6 +23,9 @@ cudaError_t dgrad(const ConvProblem&, Request, const void* dy, const void* w, vo
                   cudaStream_t);
 cudaError_t wgrad(const ConvProblem&, Request, const void* x, const void* dy, void* dw, void* workspace,
                   cudaStream_t);
+// Both of a layer's sums over positions, where the kernel can from one pass over dy.
+cudaError_t wgrad_bgrad(const ConvProblem&, Request, const void* x, const void* dy, void* dw, void* db,
+                        void* workspace, cudaStream_t);
 cudaError_t bgrad(const BiasProblem&, PoolKernel, const void* dy, void* db, void* workspace, cudaStream_t);
 
 // `position` is int32 and may be null where only y is wanted.

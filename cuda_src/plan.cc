@@ -71,8 +71,6 @@ bool is_of_few_channels(const ConvProblem& p, ConvOp op) {
   return few_channels_serves(op == ConvOp::kDgrad ? p.transpose() : p, op == ConvOp::kWgrad);
 }
 
-int64_t bytes_of_sum(DType dtype) { return dtype == DType::kF64 ? 8 : 4; }
-
 // Partial sums of wgrad; of the other ops a filter that wgmma takes rounded.
 int64_t workspace_bytes(const ConvProblem& p, ConvOp op, ConvKernel kernel) {
   const int64_t filter = p.taps() * p.group_in() * p.out_channels;
@@ -169,6 +167,14 @@ int64_t conv_workspace_bytes(const ConvProblem& problem, ConvOp op, Request requ
   for (const int capability : kCapabilities)
     bytes = std::max(bytes, workspace_bytes(p, op, choose_kernel(p, op, request, capability)));
   return bytes;
+}
+
+int64_t wgrad_bgrad_workspace_bytes(const ConvProblem& p, Request request) {
+  const int64_t filter = p.taps() * p.group_in();
+  const int64_t partials = conv_workspace_bytes(p, ConvOp::kWgrad, request);
+  // With each part's dw is its db, as if the filter had a row more; or bgrad comes afterwards, by itself.
+  const int64_t rows = filter == 0 ? 0 : partials / filter * (filter + 1);
+  return std::max(rows, bgrad_workspace_bytes(bias_problem(p)));
 }
 
 }  // namespace convgrad::cuda

@@ -29,5 +29,6 @@ ConvKernel choose_kernel(const ConvProblem&, ConvOp, Request, int capability);
 // Enough for whichever kernel the request stands for, on any device. Throws where no device has one.
 int64_t conv_workspace_bytes(const ConvProblem&, ConvOp, Request);
 int64_t bgrad_workspace_bytes(const BiasProblem&);
+int64_t wgrad_bgrad_workspace_bytes(const ConvProblem&, Request);
 
 }  // namespace convgrad::cuda

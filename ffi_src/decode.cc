@@ -230,16 +230,20 @@ std::string_view decode_kernel(const ffi::Dictionary& attributes) {
   return decode_attribute<std::string_view>(attributes, "kernel", "a string");
 }
 
+void* checked_bias(ffi::AnyBuffer bias, const ConvProblem& problem, ffi::AnyBuffer y) {
+  if (bias.element_type() != y.element_type()) fail("b and y must have one dtype");
+  if (bias.dimensions().size() != 1 || bias.dimensions()[0] != problem.out_channels)
+    fail("b is ", text(bias.dimensions()), ", y has ", problem.out_channels, " channels");
+  return bias.untyped_data();
+}
+
 Epilogue decode_epilogue(const ffi::Dictionary& attributes) {
   return {nullptr, decode_attribute<bool>(attributes, "relu", "a bool")};
 }
 
 Epilogue decode_epilogue(const ffi::Dictionary& attributes, const ConvProblem& problem, ffi::AnyBuffer y,
                          ffi::AnyBuffer bias) {
-  if (bias.element_type() != y.element_type()) fail("b and y must have one dtype");
-  if (bias.dimensions().size() != 1 || bias.dimensions()[0] != problem.out_channels)
-    fail("b is ", text(bias.dimensions()), ", y has ", problem.out_channels, " channels");
-  return {bias.untyped_data(), decode_epilogue(attributes).relu};
+  return {checked_bias(bias, problem, y), decode_epilogue(attributes).relu};
 }
 
 bool decode_tf32(const ffi::Dictionary& attributes) {

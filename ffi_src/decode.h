@@ -40,9 +40,12 @@ PoolProblem decode_max_pool_select(const ffi::Dictionary& attributes, ffi::AnyBu
 // dy of any rank, db of one entry a channel. Attribute: channel_axis.
 BiasProblem decode_bias(const ffi::Dictionary& attributes, ffi::AnyBuffer dy, ffi::AnyBuffer db);
 
+// A convolution's bias or its gradient: one number an output channel.
+void* checked_bias(ffi::AnyBuffer bias, const ConvProblem&, ffi::AnyBuffer y);
+
 // The attribute "relu", and no bias.
 Epilogue decode_epilogue(const ffi::Dictionary& attributes);
-// The same with a bias, one entry an output channel.
+// The same with a bias.
 Epilogue decode_epilogue(const ffi::Dictionary& attributes, const ConvProblem&, ffi::AnyBuffer y,
                          ffi::AnyBuffer bias);
 

@@ -57,6 +57,16 @@ cudaError_t launch_wgrad(const Call& call, cudaStream_t stream) {
                workspace_of(call, problem, ConvOp::kWgrad, request), stream);
 }
 
+cudaError_t launch_wgrad_bgrad(const Call& call, cudaStream_t stream) {
+  call.expect(2, 3);
+  const ffi::AnyBuffer x = call.operand(0), dy = call.operand(1), dw = call.result(0), db = call.result(1);
+  const ConvProblem problem = decode_conv(call.attributes, x, dw, dy);
+  const Request request = request_of(call);
+  return wgrad_bgrad(
+      problem, request, x.untyped_data(), dy.untyped_data(), dw.untyped_data(), checked_bias(db, problem, dy),
+      checked_workspace(call.result(2), wgrad_bgrad_workspace_bytes(problem, request)), stream);
+}
+
 cudaError_t launch_bgrad(const Call& call, cudaStream_t stream) {
   call.expect(1, 2);
   const ffi::AnyBuffer dy = call.operand(0), db = call.result(0);
@@ -172,6 +182,7 @@ std::map<std::string, XLA_FFI_Handler*> handlers() {
       {"fprop", handler<launch_fprop>},
       {"dgrad", handler<launch_dgrad>},
       {"wgrad", handler<launch_wgrad>},
+      {"wgrad_bgrad", handler<launch_wgrad_bgrad>},
       {"bgrad", handler<launch_bgrad>},
       {"max_pool", handler<launch_max_pool>},
       {"max_pool_argmax", handler<launch_max_pool_argmax>},

@@ -47,8 +47,8 @@ inline ConvProblem conv_problem(const std::string& dtype, int64_t batch, int64_t
   return problem;
 }
 
-// `conv_bytes(op, problem, kernel name, tf32)`, where op is "fprop", "dgrad" or "wgrad", and
-// `bgrad_bytes(problem)` come from the backend's plan.
+// `conv_bytes(op, problem, kernel name, tf32)`, where op is "fprop", "dgrad" or "wgrad" (or on CUDA
+// "wgrad_bgrad"), and `bgrad_bytes(problem)` come from the backend's plan.
 template <typename ConvBytes, typename BgradBytes>
 void define_module(nb::module_& module, const std::map<std::string, XLA_FFI_Handler*>& handlers,
                    ConvBytes conv_bytes, BgradBytes bgrad_bytes) {

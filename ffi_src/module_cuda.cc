@@ -20,7 +20,9 @@ NB_MODULE(CONVGRAD_MODULE, module) {
   define_module(
       module, cuda::handlers(),
       [](const std::string& op, const ConvProblem& problem, const std::string& kernel, bool tf32) {
-        return cuda::conv_workspace_bytes(problem, op_named(op), {cuda::kernel_named(kernel), tf32});
+        const cuda::Request request = {cuda::kernel_named(kernel), tf32};
+        if (op == "wgrad_bgrad") return cuda::wgrad_bgrad_workspace_bytes(problem, request);
+        return cuda::conv_workspace_bytes(problem, op_named(op), request);
       },
       [](const BiasProblem& problem) { return cuda::bgrad_workspace_bytes(problem); });
   module.def(

@@ -30,6 +30,8 @@ enum class DType : int8_t { kF32, kF64, kBF16, kF16 };
 
 inline constexpr int64_t kDTypeBytes[] = {4, 8, 2, 2};
 inline constexpr int64_t bytes_of(DType dtype) { return kDTypeBytes[static_cast<int>(dtype)]; }
+// Of the type that sums run in.
+inline constexpr int64_t bytes_of_sum(DType dtype) { return dtype == DType::kF64 ? 8 : 4; }
 
 inline constexpr int kAxes = 3;
 inline constexpr int64_t kNone = -1;  // "no position is tied to these two"
@@ -125,5 +127,10 @@ struct BiasProblem {
   int64_t rows = 1;
   int64_t channels = 1;
 };
+
+// Of the bias that is added to a convolution's result.
+inline BiasProblem bias_problem(const ConvProblem& p) {
+  return {p.dtype, p.batch * p.outputs(), p.out_channels};
+}
 
 }  // namespace convgrad

@@ -23,7 +23,7 @@ import jax.numpy as jnp
 from jax.extend.core import Primitive
 from jax.interpreters import batching
 
-from jax_convgrad import epilogue, pool_primitives, primitives
+from jax_convgrad import epilogue, filter_and_bias, pool_primitives, primitives
 from jax_convgrad.ffi import Dims
 from jax_convgrad.geometry import ConvGeometry
 
@@ -153,6 +153,37 @@ def _fprop_epilogue_rule(
     return _unfold(y, size, place, outside), 0
 
 
+def _wgrad_bgrad_rule(
+    args: Sequence[jax.Array],
+    mapped: Sequence[int | None],
+    *,
+    geometry: ConvGeometry,
+    dimensions: Dims,
+    **params: Any,
+) -> tuple[list[jax.Array], list[int | None]]:
+    """As wgrad's; db has the channels of dy, and is mapped where dy is."""
+    primitive = filter_and_bias.wgrad_bgrad_p
+    size = _mapped_size(args, mapped)
+    if size == 0:
+        params |= {"geometry": geometry, "dimensions": dimensions}
+        return _nothing(primitive, args, mapped, params)
+    (x, dy), (x_at, dy_at) = args, mapped
+    into = _FOLDED_INTO["".join(name for name, at in (("x", x_at), ("w", 0), ("y", dy_at)) if at is not None)]
+    if x_at is not None:
+        x = _fold(x, x_at, *_place("x", into, dimensions, geometry.groups))
+    if dy_at is not None:
+        dy = _fold(dy, dy_at, *_place("y", into, dimensions, geometry.groups))
+    groups = geometry.groups * (size if into == "groups" else 1)
+    dw, db = primitive.bind(
+        x, dy, geometry=ConvGeometry(geometry.axes, groups), dimensions=dimensions, **params
+    )
+    dw = _unfold(dw, size, *_place("w", into, dimensions, geometry.groups))
+    if dy_at is None:
+        return [dw, db], [0, None]
+    outside = _place("y", into, dimensions, geometry.groups)[1]
+    return [dw, _unfold(db, size, 0, outside)], [0, 0]
+
+
 def _bgrad_rule(
     args: Sequence[jax.Array], mapped: Sequence[int], *, channel_axis: int
 ) -> tuple[jax.Array, int]:
@@ -223,6 +254,7 @@ def register() -> None:
     rules[primitives.dgrad_p] = _contraction_rule(primitives.dgrad_p, "yw", "x")
     rules[primitives.wgrad_p] = _contraction_rule(primitives.wgrad_p, "xy", "w")
     rules[epilogue.fprop_epilogue_p] = _fprop_epilogue_rule
+    rules[filter_and_bias.wgrad_bgrad_p] = _wgrad_bgrad_rule
     rules[primitives.bgrad_p] = _bgrad_rule
     rules[primitives.spread_p] = _spread_rule
     for primitive in (

@@ -81,8 +81,32 @@ def wgrad(
     w_out, w_in = dims.w[:2]
     x, dy = _parts(x, dims.x[1]), _parts(dy, dims.y[1])
     products = ffi.wgrad(platform, x, dy, _doubled(_doubled(shape, w_in), w_out), geometry, dims, precision)
+    return _joined_products(products, dims)
+
+
+def _joined_products(products: jax.Array, dims: Dims) -> jax.Array:
+    w_out, w_in = dims.w[:2]
     (re_re, re_im), (im_re, im_im) = (_split(row, w_out) for row in _split(products, w_in))
     return lax.complex(re_re - im_im, re_im + im_re)
+
+
+def wgrad_bgrad(
+    platform: str,
+    x: jax.Array,
+    dy: jax.Array,
+    shape: tuple[int, ...],
+    geometry: ConvGeometry,
+    dims: Dims,
+    precision: Precision,
+) -> tuple[jax.Array, jax.Array]:
+    """dw of the given shape, and db."""
+    if not _is_complex(x):
+        return ffi.wgrad_bgrad(platform, x, dy, shape, geometry, dims, precision)
+    w_out, w_in = dims.w[:2]
+    x, dy = _parts(x, dims.x[1]), _parts(dy, dims.y[1])
+    doubled = _doubled(_doubled(shape, w_in), w_out)
+    products, db = ffi.wgrad_bgrad(platform, x, dy, doubled, geometry, dims, precision)
+    return _joined_products(products, dims), _joined(db, 0)
 
 
 def bgrad(platform: str, dy: jax.Array, channel_axis: int) -> jax.Array:

@@ -253,6 +253,34 @@ def wgrad(
     return call(x, dy, **_conv_attributes(backend, geometry, dims, precision))[0]
 
 
+def sums_filter_and_bias(platform: str) -> bool:
+    """Whether the platform's kernels have ``wgrad_bgrad``."""
+    return "wgrad_bgrad" in backends[platform].module.registrations()
+
+
+def wgrad_bgrad(
+    platform: str,
+    x: jax.Array,
+    dy: jax.Array,
+    shape: tuple[int, ...],
+    geometry: ConvGeometry,
+    dims: Dims,
+    precision: Precision,
+) -> tuple[jax.Array, jax.Array]:
+    """dw of the given shape and db, from one pass over dy where the kernel can."""
+    backend = backends[platform]
+    _require_known(x.shape, dy.shape)
+    workspace = _workspace(backend, "wgrad_bgrad", x.shape, dy.shape, x.dtype, geometry, dims, precision)
+    call = jax.ffi.ffi_call(
+        backend.prefix + "wgrad_bgrad",
+        (_result(shape, x.dtype), _result((dy.shape[dims.y[1]],), dy.dtype), workspace),
+        input_layouts=[_activation_layout(dims.x), _activation_layout(dims.y)],
+        output_layouts=[_filter_layout(dims.w), (0,), (0,)],
+    )
+    dw, db, _ = call(x, dy, **_conv_attributes(backend, geometry, dims, precision))
+    return dw, db
+
+
 def bgrad(platform: str, dy: jax.Array, channel_axis: int) -> jax.Array:
     """db, one entry a channel."""
     backend = backends[platform]

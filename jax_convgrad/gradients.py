@@ -24,6 +24,7 @@ from jax_convgrad.arguments import Precision
 from jax_convgrad.binding import bind
 from jax_convgrad.epilogue import fprop_epilogue
 from jax_convgrad.ffi import Dims
+from jax_convgrad.filter_and_bias import wgrad_bgrad
 from jax_convgrad.geometry import Axis, ConvGeometry
 
 # The rules below take what their layers take, whose types are said there, in custom_vjp's order; to say them
@@ -55,9 +56,9 @@ def _convolution_bwd(relu, geometry, dims, precision, kept, dy):  # type: ignore
     if relu:
         dy = jnp.where(y > 0, dy, 0)  # the gradient of relu at 0 is 0, as in jax.nn.relu
     dx = primitives.dgrad(dy, w, geometry, dims, precision)
-    dw = primitives.wgrad(x, dy, geometry, dims, precision)
-    db = None if b is None else primitives.bgrad(dy, dims.y[1])
-    return dx, dw, db
+    if b is None:
+        return dx, primitives.wgrad(x, dy, geometry, dims, precision), None
+    return dx, *wgrad_bgrad(x, dy, geometry, dims, precision)
 
 
 def _convolution_spec(specs, relu, geometry, dims, precision):  # type: ignore[no-untyped-def]

@@ -41,7 +41,7 @@ def define_primitive(
     factors: Callable[..., sharding.Factors] | None = None,
     multiple_results: bool = False,
     sums: bool = False,
-    serves: Callable[..., bool] = lambda *operands, **params: True,
+    serves: Callable[..., bool] = lambda platform, *operands, **params: True,
     of_partial_sums: tuple[Callable[..., Any], Callable[..., Any]] | None = None,
 ) -> Primitive:
     """A primitive ``jax_convgrad_<name>``.
@@ -50,7 +50,8 @@ def define_primitive(
     calls the kernels and ``on_lax(*operands, **params)`` computes the same with ``jax.lax``, where a platform
     has no kernels and where there are more spatial axes than they know. ``sums`` says that a result is a sum
     over every operand, and so zero where one is empty.
-    ``serves(*operands, **params)`` says whether the kernels take such operands; else ``on_lax`` computes.
+    ``serves(platform, *operands, **params)`` says whether the kernels take such operands; else ``on_lax``
+    computes.
     ``factors(*operands, **params)`` says how the kernels may be split over devices. Where a result of
     partial sums is not the sum of partial results, ``of_partial_sums`` is called in their place: the first
     of it as ``native`` is, for a device's part of the sum, the second with the whole sum and as ``on_lax``.
@@ -80,7 +81,8 @@ def define_primitive(
             # No call, and so no layouts: XLA for the CPU divides by zero over copies of some empty arrays.
             zeros = [jnp.zeros(result.shape, result.dtype) for result in results]
             return zeros if multiple_results else zeros[0]
-        if platform in ffi.backends and _within_kernels(**params) and serves(*operands, **params):
+        kernels = platform in ffi.backends and _within_kernels(**params)
+        if kernels and serves(platform, *operands, **params):
             kernel = functools.partial(native, platform)
             if factors is None or not splits:
                 return kernel(*operands, **params)

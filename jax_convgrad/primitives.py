@@ -79,7 +79,8 @@ def _x_shape(dy: Any, w: Any, geometry: ConvGeometry, dimensions: Dims) -> tuple
     return arranged(dimensions.x, (dy.shape[dimensions.y[0]], channels, *geometry.input_shape))
 
 
-def _w_shape(x: Any, dy: Any, geometry: ConvGeometry, dimensions: Dims) -> tuple[int, ...]:
+def w_shape(x: Any, dy: Any, geometry: ConvGeometry, dimensions: Dims) -> tuple[int, ...]:
+    """The result's of ``wgrad``."""
     group_in = x.shape[dimensions.x[1]] // geometry.groups
     return arranged(dimensions.w, (dy.shape[dimensions.y[1]], group_in, *geometry.filter_shape))
 
@@ -106,6 +107,7 @@ def w_spec(x: Spec, dy: Spec, geometry: ConvGeometry, dimensions: Dims) -> Spec:
 
 
 fprop_factors = _factors("xw", "y")
+wgrad_factors = _factors("xy", "w")
 
 fprop_p = define_primitive(
     "fprop",
@@ -138,20 +140,20 @@ dgrad_p = define_primitive(
 
 wgrad_p = define_primitive(
     "wgrad",
-    lambda x, dy, *, geometry, dimensions, precision: shaped(x, _w_shape(x, dy, geometry, dimensions)),
+    lambda x, dy, *, geometry, dimensions, precision: shaped(x, w_shape(x, dy, geometry, dimensions)),
     lambda platform, x, dy, *, geometry, dimensions, precision: complex_form.wgrad(
-        platform, x, dy, _w_shape(x, dy, geometry, dimensions), geometry, dimensions, precision
+        platform, x, dy, w_shape(x, dy, geometry, dimensions), geometry, dimensions, precision
     ),
     lambda x, dy, *, geometry, dimensions, precision: fallback.wgrad(
         x,
         dy,
-        shape=_w_shape(x, dy, geometry, dimensions),
+        shape=w_shape(x, dy, geometry, dimensions),
         geometry=geometry,
         dimensions=dimensions,
         precision=precision,
     ),
     sums=True,
-    factors=_factors("xy", "w"),
+    factors=wgrad_factors,
 )
 
 

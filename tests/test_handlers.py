@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import reference
-from conftest import PLATFORM, cuda_backend
+from conftest import BACKENDS, PLATFORM, cuda_backend
 
 from jax_convgrad import ffi
 
@@ -54,6 +54,12 @@ CALLS = {
     "max_pool_select": ([(X, F32), (POOLED, I32)], [(POOLED, F32)], POOL),
     "avg_pool": ([(X, F32)], [(POOLED, F32)], POOL),
     "avg_pool_grad": ([(POOLED, F32)], [(X, F32)], POOL),
+}
+
+
+# The CPU sums the filter's and the bias' gradients in calls of their own.
+CUDA_ALONE = {
+    "wgrad_bgrad": ([(X, F32), (Y, F32)], [(W, F32), ((6,), F32), ((WORKSPACE,), U8)], CONV),
 }
 
 
@@ -113,7 +119,8 @@ def test_a_bias_fits(backend, relu):
 
 
 def test_every_target_is_called(backend):
-    assert set(ffi.backends[PLATFORM].module.registrations()) == set(CALLS)
+    expected = {*CALLS, *(CUDA_ALONE if backend != "cpu" else ())}
+    assert set(ffi.backends[PLATFORM].module.registrations()) == expected
 
 
 def changed(target, *, operands=(), results=(), attributes=(), drop=()):
@@ -246,6 +253,46 @@ def other_rows():
 def test_refused(backend, row):
     with pytest.raises(jax.errors.JaxRuntimeError, match="INVALID_ARGUMENT"):
         call(*row)
+
+
+def both_rows():
+    operands, (dw, db, workspace), _ = CUDA_ALONE["wgrad_bgrad"]
+    yield "no db", (operands, [dw, workspace], CONV)
+    yield "db's size", (operands, [dw, ((7,), F32), workspace], CONV)
+    yield "db's rank", (operands, [dw, ((6, 1), F32), workspace], CONV)
+    yield "db of float64", (operands, [dw, ((6,), F64), workspace], CONV)
+    yield "dw's features", (operands, [((3, 3, 2, 4), F32), db, workspace], CONV)
+    yield "dy's batch", ([operands[0], ((1, *Y[1:]), F32)], [dw, db, workspace], CONV)
+    yield "workspace of float32", (operands, [dw, db, ((WORKSPACE,), F32)], CONV)
+    yield "no tf32", (operands, [dw, db, workspace], {k: v for k, v in CONV.items() if k != "tf32"})
+
+
+on_cuda = pytest.mark.parametrize("backend", [b for b in BACKENDS if b != "cpu"], indirect=True)
+
+
+@on_cuda
+@pytest.mark.small_groups
+def test_filter_and_bias_fit(backend):
+    dw, db, _ = call("wgrad_bgrad", *CUDA_ALONE["wgrad_bgrad"])
+    operands = CUDA_ALONE["wgrad_bgrad"][0]
+    np.testing.assert_allclose(dw, exact("wgrad", operands), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(db, operand(*operands[1]).sum((0, 1, 2)), rtol=1e-4, atol=1e-4)
+
+
+@on_cuda
+@pytest.mark.parametrize("row", [pytest.param(row, id=name) for name, row in both_rows()])
+def test_filter_and_bias_refused(backend, row):
+    with pytest.raises(jax.errors.JaxRuntimeError, match="INVALID_ARGUMENT"):
+        call("wgrad_bgrad", *row)
+
+
+@on_cuda
+def test_a_filter_of_nothing_has_a_bias(backend):
+    """Of no input channels there is no dw, and db is written all the same."""
+    operands = [((*X[:3], 0), F32), (Y, F32)]
+    results = [((3, 3, 0, 6), F32), *CUDA_ALONE["wgrad_bgrad"][1][1:]]
+    _, db, _ = call("wgrad_bgrad", operands, results, CONV)
+    np.testing.assert_allclose(db, operand(Y, F32).sum((0, 1, 2)), rtol=1e-4, atol=1e-4)
 
 
 def test_positions_out_of_range_select_nothing(backend):

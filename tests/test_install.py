@@ -179,7 +179,7 @@ def test_functions_compiled_before_are_compiled_anew(monkeypatch):
     first = f(X, W)
     calls = []
     fprop = ffi.fprop
-    monkeypatch.setattr(ffi, "fprop", lambda *args: calls.append(args) or fprop(*args))
+    monkeypatch.setattr(ffi, "fprop", lambda *args, **rest: calls.append(args) or fprop(*args, **rest))
     f(X, W)
     assert not calls
     jc.install()

@@ -1,0 +1,106 @@
+"""dw = wgrad(x, dy) and db = bgrad(dy) in one call: both are sums over the positions of dy, read once.
+
+Where only one of them is wanted, JAX's dead-code elimination leaves wgrad or bgrad by itself; it looks into
+all but ``while`` loops. Derivatives are those of the two by themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+from jax.interpreters import ad, partial_eval
+
+from jax_convgrad import complex_form, ffi, primitives
+from jax_convgrad.arguments import Precision
+from jax_convgrad.ffi import Dims
+from jax_convgrad.geometry import ConvGeometry
+from jax_convgrad.lowering import define_primitive, shaped
+from jax_convgrad.sharding import Factors
+
+
+def _one_by_one(
+    x: jax.Array, dy: jax.Array, *, geometry: ConvGeometry, dimensions: Dims, precision: Precision
+) -> list[jax.Array]:
+    dw = primitives.wgrad(x, dy, geometry, dimensions, precision)
+    return [dw, primitives.bgrad(dy, dimensions.y[1])]
+
+
+def _factors(x: Any, dy: Any, **params: Any) -> Factors:
+    contraction = primitives.wgrad_factors(x, dy, **params)
+    channel = contraction.operands[1][params["dimensions"].y[1]]
+    return Factors(
+        contraction.operands, (*contraction.results, (channel,)), contraction.sizes, contraction.localize
+    )
+
+
+wgrad_bgrad_p = define_primitive(
+    "wgrad_bgrad",
+    lambda x, dy, *, geometry, dimensions, precision: [
+        shaped(x, primitives.w_shape(x, dy, geometry, dimensions)),
+        shaped(dy, (dy.shape[dimensions.y[1]],)),
+    ],
+    lambda platform, x, dy, *, geometry, dimensions, precision: complex_form.wgrad_bgrad(
+        platform, x, dy, primitives.w_shape(x, dy, geometry, dimensions), geometry, dimensions, precision
+    ),
+    _one_by_one,
+    # Of no input channels db is still a sum.
+    serves=lambda platform, x, dy, **_: ffi.sums_filter_and_bias(platform) and x.size > 0 and dy.size > 0,
+    factors=_factors,
+    multiple_results=True,
+)
+
+
+def wgrad_bgrad(
+    x: jax.Array, dy: jax.Array, geometry: ConvGeometry, dimensions: Dims, precision: Precision
+) -> tuple[jax.Array, jax.Array]:
+    """dw[r,c,k] = Σ_{n,o} x[n,i,c] · dy[n,o,k] and db[k] = Σ_{n,o} dy[n,o,k]."""
+    dw, db = wgrad_bgrad_p.bind(x, dy, geometry=geometry, dimensions=dimensions, precision=precision)
+    return dw, db
+
+
+def _only_what_is_used(used: Sequence[bool], equation: Any) -> tuple[list[bool], Any]:
+    dw, db = used
+    if dw and db:
+        return [True, True], equation
+    if not dw and not db:
+        return [False, False], None
+    if dw:
+        return [True, True], equation.replace(primitive=primitives.wgrad_p, outvars=equation.outvars[:1])
+    return [False, True], equation.replace(
+        primitive=primitives.bgrad_p,
+        invars=equation.invars[1:],
+        outvars=equation.outvars[1:],
+        params={"channel_axis": equation.params["dimensions"].y[1]},
+    )
+
+
+def _jvp(primals: Any, tangents: Any, **params: Any) -> Any:
+    x, dy = primals
+    x_t, dy_t = tangents
+    dw, db = wgrad_bgrad_p.bind(x, dy, **params)
+    if type(dy_t) is ad.Zero:
+        return [dw, db], [primitives.wgrad(x_t, dy, **params), ad.Zero(jax.typeof(db))]
+    dw_t, db_t = wgrad_bgrad_p.bind(x, dy_t, **params)
+    if type(x_t) is not ad.Zero:
+        dw_t = dw_t + primitives.wgrad(x_t, dy, **params)
+    return [dw, db], [dw_t, db_t]
+
+
+def _transpose(cotangents: Any, x: Any, dy: Any, **params: Any) -> list[Any]:
+    """In dy alone, or in x alone, on which db does not depend."""
+    dw_t, db_t = cotangents
+    if ad.is_undefined_primal(x):
+        return [ad.Zero(x.aval) if type(dw_t) is ad.Zero else primitives.dgrad(dy, dw_t, **params), None]
+    parts = []
+    if type(dw_t) is not ad.Zero:
+        parts.append(primitives.fprop(x, dw_t, **params))
+    if type(db_t) is not ad.Zero:
+        parts.append(primitives.spread(db_t, dy.aval.shape, params["dimensions"].y[1]))
+    return [None, sum(parts[1:], parts[0]) if parts else ad.Zero(dy.aval)]
+
+
+partial_eval.dce_rules[wgrad_bgrad_p] = _only_what_is_used
+ad.primitive_jvps[wgrad_bgrad_p] = _jvp
+ad.primitive_transposes[wgrad_bgrad_p] = _transpose
