@@ -1,7 +1,7 @@
 """dw = wgrad(x, dy) and db = bgrad(dy) in one call: both are sums over the positions of dy, read once.
 
-Where only one of them is wanted, JAX's dead-code elimination leaves wgrad or bgrad by itself; it looks into
-all but ``while`` loops. Derivatives are those of the two by themselves.
+Where only one of them is wanted, JAX's dead-code elimination leaves wgrad or bgrad by itself; jax 0.10's
+does not look into ``while`` loops. Derivatives are those of the two by themselves.
 """
 
 from __future__ import annotations
@@ -60,7 +60,9 @@ def wgrad_bgrad(
     return dw, db
 
 
-def _only_what_is_used(used: Sequence[bool], equation: Any) -> tuple[list[bool], Any]:
+def _only_what_is_used(used: Sequence[bool], *rest: Any) -> tuple[list[bool], Any]:
+    # jax 0.12 gives, before the equation, which of its inputs are live; jax 0.10 does not.
+    *_, equation = rest
     dw, db = used
     if dw and db:
         return [True, True], equation
