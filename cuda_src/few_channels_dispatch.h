@@ -13,18 +13,16 @@ template <int kColumns>
 using ColumnsTag = std::integral_constant<int, kColumns>;
 
 // use(math, columns, paired, wide), each an object whose type says it; wide: rows of the result and of dy
-// begin at, and come in, whole chunks of 16 bytes. Full f32 takes the depth number by number.
+// begin at, and come in, whole chunks of 16 bytes. Where they do not, each number has an address of its own,
+// and there are no registers for 64 columns of sums beside those. Full f32 takes the depth number by number.
 template <typename Use>
 auto dispatch_few_channels(const ConvProblem& p, bool paired, Math math, bool wide, Use use) {
-  const auto with_wide = [&](auto of_math, auto columns, auto of_pairs) {
-    return wide ? use(of_math, columns, of_pairs, std::true_type{})
-                : use(of_math, columns, of_pairs, std::false_type{});
-  };
   const auto with_columns = [&](auto of_math, auto of_pairs) {
+    if (!wide) return use(of_math, ColumnsTag<32>{}, of_pairs, std::false_type{});
     if constexpr (of_math.value != Math::kF64) {
-      if (few_channels_columns(p) == 64) return with_wide(of_math, ColumnsTag<64>{}, of_pairs);
+      if (few_channels_columns(p) == 64) return use(of_math, ColumnsTag<64>{}, of_pairs, std::true_type{});
     }
-    return with_wide(of_math, ColumnsTag<32>{}, of_pairs);
+    return use(of_math, ColumnsTag<32>{}, of_pairs, std::true_type{});
   };
   const auto with_pairs = [&](auto of_math) {
     return paired ? with_columns(of_math, std::true_type{}) : with_columns(of_math, std::false_type{});
