@@ -52,7 +52,8 @@ struct Results {
         dw(filter, size, offset),
         partials(cuda::few_channels_filter_split(p).parts * filter, size < 4 ? 4 : size, 0) {
     check(cuda::few_channels_serves(p, false) && cuda::few_channels_serves(p, true), "it serves the problem");
-    check(cuda::few_channels_fprop(p, tf32, x.data(), w.data(), {}, y.data(), nullptr) == cudaSuccess, "fprop");
+    check(cuda::few_channels_fprop(p, tf32, x.data(), w.data(), {}, y.data(), nullptr) == cudaSuccess,
+          "fprop");
     check(cuda::few_channels_wgrad(p, tf32, x.data(), dy.data(), dw.data(), partials.data(), nullptr) ==
               cudaSuccess,
           "wgrad");
