@@ -243,7 +243,7 @@ struct GemmActivation {
     // This thread's part of each slice: one depth of some rows of x and columns of the filter.
     const int depth = thread % kDepth, first_line = thread / kDepth;
     constexpr int kLines = kGemmThreads / kDepth;
-    const int C = static_cast<int>(p.group_in());
+    const int C = p.group_in() > 0 ? static_cast<int>(p.group_in()) : 1;  // of none there is no slice
     PhaseTaps taps(block.phase);
     const int all_taps = static_cast<int>(taps.count());
     int tap = depth / C, c = depth % C;
@@ -272,7 +272,7 @@ struct GemmActivation {
       tap += c / C;
       c %= C;
     };
-    const int64_t slices = tiles_over(static_cast<int64_t>(all_taps) * C, kDepth);
+    const int64_t slices = tiles_over(all_taps * p.group_in(), kDepth);
     run_pipeline<kStages>(slices, fill, [&](int stage) {
       sum.multiply_add(shared.stages[stage], shared.stages[stage] + TileA::kElements);
     });
