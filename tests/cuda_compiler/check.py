@@ -11,6 +11,7 @@ import importlib.util
 import sys
 from pathlib import Path
 
+from names import readable
 from ptxas import Compiled, compiled, sources
 
 # What the files are compiled for (cuda_src/module.cmake), but for the oldest, which lacks what the fast
@@ -23,6 +24,7 @@ SPILL_FREE = ("tiled_", "grouped_", "gemm_", "wgmma_", "few_channels_", "vector_
 def judge(file: Compiled) -> tuple[str, bool]:
     """Return the lines to print for one file, and whether all is well."""
     lines, well = [], True
+    names = readable(kernel.name for kernel in file.kernels)
     most = []
     for architecture in ARCHITECTURES:
         kernels = file.on(architecture)
@@ -33,7 +35,7 @@ def judge(file: Compiled) -> tuple[str, bool]:
         most.append(max(kernel.registers for kernel in kernels))
         for kernel in kernels:
             if kernel.spill_bytes:
-                lines.append(f"    {architecture}: {kernel.name} spills {kernel.spill_bytes} bytes")
+                lines.append(f"    {architecture}: {names[kernel.name]} spills {kernel.spill_bytes} bytes")
                 well = well and not file.source.name.startswith(SPILL_FREE)
     count = len({kernel.name for kernel in file.kernels})
     title = f"{file.source.name}: {count} kernels, at most {'/'.join(map(str, most)) or 'no'} registers"
