@@ -74,7 +74,7 @@ struct Result {
 // Depthwise, kTaps neighbouring taps along the last axis; a piece is all of them in kRows rows of taps. The
 // run's dy is in registers, and each x that is read meets all of it that it is tied to.
 template <typename Stored, int kTaps, int kStride, int kRows>
-__global__ void __launch_bounds__(kGroupedThreads, kTaps* kRows < 7 ? 2 : 1)
+__global__ void __launch_bounds__(kGroupedThreads, kTaps* kRows < 7 ? room_for(2, kTaps == 5 ? 1 : 2) : 1)
     grouped_filter_window_kernel(GroupedProblem p, GroupedFilterSplit split, const Stored* __restrict__ x,
                                  const Stored* __restrict__ dy, Result<Stored> result) {
   using Value = Sum<Stored>;

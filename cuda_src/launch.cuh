@@ -14,6 +14,17 @@ inline constexpr int kElementThreads = 256;
 // Far more blocks than any device runs at a time; elements beyond them are reached by striding over the grid.
 inline constexpr int64_t kElementBlocks = 1 << 16;
 
+// For __launch_bounds__: how many blocks a multiprocessor is to have room for, 0 where ptxas may choose. For
+// compute capability 10.0 it takes more registers for the same code, and spills where it has too few: a
+// kernel that does so there asks for another number there.
+constexpr int room_for(int blocks, int blocks_on_sm100) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ == 1000
+  return static_cast<void>(blocks), blocks_on_sm100;
+#else
+  return static_cast<void>(blocks_on_sm100), blocks;
+#endif
+}
+
 template <typename... Params, typename... Args>
 cudaError_t launch_blocks(void (*kernel)(Params...), int64_t blocks, dim3 threads, size_t shared_bytes,
                           cudaStream_t stream, Args&&... args) {

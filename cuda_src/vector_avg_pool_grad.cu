@@ -6,6 +6,7 @@
 // windows (pool_cells.cuh), and divides each of their outputs once; else of one input. The terms are added as
 // the direct kernel adds them, so the bits are the same.
 #include "cuda_src/lanes.cuh"
+#include "cuda_src/launch.cuh"
 #include "cuda_src/long_lanes.cuh"
 #include "cuda_src/pool_cells.cuh"
 #include "cuda_src/pool_kernels.h"
@@ -67,7 +68,7 @@ __global__ void __launch_bounds__(kPoolThreads, 2)
 }
 
 template <typename Stored, int kLanes, typename Cell>
-__global__ void __launch_bounds__(kPoolThreads, 2)
+__global__ void __launch_bounds__(kPoolThreads, room_for(2, 1))
     cell_avg_pool_grad_kernel(PoolRows rows, PoolCells<Cell> cells, PoolSource<TiedOutputs> source,
                               Counts counts, const Stored* dy, Stored* dx) {
   using Value = Sum<Stored>;

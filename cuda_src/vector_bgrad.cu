@@ -30,7 +30,7 @@ __device__ __forceinline__ Lanes<Stored, kLanes> load_vector(const Stored* from)
 }
 
 template <typename Stored, typename Result, int kLanes, bool kAligned>
-__global__ void __launch_bounds__(kBgradThreads)
+__global__ void __launch_bounds__(kBgradThreads, room_for(0, 2))
     vector_bgrad_kernel(BgradTiles t, int64_t count, const Stored* dy, Result* sums) {
   using Value = Sum<Stored>;
   const int thread = static_cast<int>(threadIdx.x);

@@ -42,7 +42,8 @@ def test_spills_registers_and_shared_memory_are_read():
 
 
 def judged(name, text):
-    return check.judge(ptxas.Compiled(Path(name), Path("none.o"), ptxas.parse_report(text)))
+    kernels, losses = ptxas.parse_report(text), ptxas.parse_losses(text)
+    return check.judge(ptxas.Compiled(Path(name), Path("none.o"), kernels, losses))
 
 
 def test_a_spill_is_a_failure_in_a_fast_kernel_only():
@@ -63,6 +64,35 @@ def test_an_architecture_without_a_kernel_is_a_failure():
     lines, well = judged("direct_bgrad.cu", "".join(map(report, check.ARCHITECTURES[:-1])))
     assert not well
     assert "sm_120: FAILED" in lines
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        "(C7510) Potential Performance Loss: wgmma.mma_async instructions are serialized due to insufficient "
+        "register resources for the wgmma pipeline in the function '_Z5roomyPf'",
+        "(C7504) Potential Performance Loss: 'setmaxnreg' ignored to maintain compatibility across "
+        "compilation units.",
+        "(C7517) warpgroup.wait is injected in around line 2730 by compiler to allow use of registers "
+        "defined by GMMA in function '_Z5roomyPf'",
+    ],
+    ids=lambda loss: loss[1:6],
+)
+@pytest.mark.parametrize("name", ["wgmma_fprop.cu", "direct_wgrad.cu"])
+def test_what_ptxas_made_slower_is_a_failure(tmp_path, name, loss):
+    """In any file, also where nothing spills; and from the report that the launcher has kept."""
+    clean = REPORT.replace("1240 bytes", "0 bytes").replace("968 bytes", "0 bytes")
+    assert judged(name, clean)[1]
+    # Before the kernels of the last architecture, as ptxas writes it.
+    lines = clean.splitlines(keepends=True)
+    lines.insert(len(lines) - 11, f"ptxas info    : {loss}\n")
+    text = "".join(lines)
+    printed, well = judged(name, text)
+    assert not well
+    assert f"FAILED, ptxas: {loss}" in printed.splitlines()[1]
+    assert ptxas.parse_report(text) == ptxas.parse_report(clean)
+    (tmp_path / f"{Path(name).stem}.json").write_text(json.dumps({"object": "none.o", "report": text}))
+    assert ptxas.compiled(Path(name), tmp_path).losses == (loss,)
 
 
 def run_launcher(folder, status, source="some.cu"):

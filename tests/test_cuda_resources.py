@@ -1,5 +1,6 @@
 """What is read off the compiled CUDA kernels: names, occupancy, the table of resources, machine code."""
 
+import re
 import sys
 from collections import Counter
 from pathlib import Path
@@ -121,7 +122,7 @@ LISTING = """
 
 
 def test_instructions_are_counted():
-    assert sass.parse(iter(LISTING.splitlines())) == {
+    assert sass.parse(LISTING.splitlines()) == {
         "_Z1kPf": {"MOV": 1, "LDGSTS.E.BYPASS.128": 1, "HMMA.16816.F32.BF16": 2},
         "_Z1lPf": {"FFMA": 1},
     }
@@ -152,3 +153,57 @@ def test_instructions_are_counted():
 def test_machine_code_is_judged(kernel, instructions, wrong):
     found = sass.violations(kernel, Counter(instructions.split()), "sm_90a", Counter())
     assert len(found) == wrong, found
+
+
+# Lines as cuobjdump writes them, of one kernel.
+LINES = {
+    "wgmma BF16": [
+        "        /*1a40*/                   UTMALDG.5D.IM2COL [UR40], [UR18], UR7, desc[UR4] ;",
+        "        /*2f10*/                   HGMMA.64x256x16.F32.BF16 R24, gdesc[UR8], R24, !UPT ;",
+        "        /*2f20*/              @!P1 HGMMA.64x256x16.F32.BF16 R24, gdesc[UR12], R24, gsb0 ;",
+    ],
+    "wgmma F16": [
+        "        /*1a40*/              @!P0 UTMALDG.4D.IM2COL [UR40], [UR18], UR7, desc[UR4] ;",
+        "        /*2f10*/                   HGMMA.64x128x16.F32 R24, gdesc[UR8], R24, !UPT ;",
+    ],
+    "wgmma TF32": [
+        "        /*1a40*/             @!UP0 UTMALDG.3D.IM2COL [UR40], [UR18], UR7, desc[UR4] ;",
+        "        /*2f10*/                   HGMMA.64x256x8.F32.TF32 R24, R4, gdesc[UR8], R24, gsb0 ;",
+    ],
+    "gemm BF16": [
+        "        /*0a10*/                   LDGSTS.E.BYPASS.LTC128B.128 [R219+0x40], [R212.64] ;",
+        "        /*0a20*/                   LDGDEPBAR ;",
+        "        /*0b10*/                   LDSM.16.MT88.4 R4, [R3+UR4] ;",
+        "        /*0b20*/              @!P0 HMMA.16816.F32.BF16 R4, R8, R12, R4 ;",
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    "lines, kernel, misses",
+    [
+        ("wgmma BF16", "wgmma_filter_kernel<BFloat16, 256>", []),
+        ("wgmma F16", "wgmma_filter_kernel<Float16, 128>", []),
+        ("wgmma TF32", "wgmma_activation_kernel<float, 256>", []),
+        ("gemm BF16", "gemm_filter_kernel<BF16, T, true, 4>", []),
+        # Of another type than the kernel's name says.
+        ("wgmma BF16", "wgmma_filter_kernel<Float16, 256>", ["HGMMA"]),
+        ("wgmma TF32", "wgmma_filter_kernel<BFloat16, 256>", ["HGMMA"]),
+        ("wgmma F16", "wgmma_activation_kernel<float, 128>", ["HGMMA"]),
+        ("gemm BF16", "gemm_filter_kernel<F16, T, true, 4>", ["HMMA"]),
+        ("gemm BF16", "wgmma_filter_kernel<BFloat16, 128>", ["HGMMA", "UTMALDG", "HMMA"]),
+    ],
+)
+def test_a_listing_is_judged(lines, kernel, misses):
+    """From lines to verdict: an instruction that the parser cut short would break its rule."""
+    parsed = sass.parse(["        Function : _Z1kPf", *LINES[lines]])
+    assert sum(parsed["_Z1kPf"].values()) == len(LINES[lines])
+    found = sass.violations(kernel, parsed["_Z1kPf"], "sm_90a", Counter())
+    assert len(found) == len(misses)
+    assert all(re.search(rf" has (no )?{miss}", wrong) for miss, wrong in zip(misses, found, strict=True))
+
+
+def test_another_box_than_im2col_is_a_violation():
+    parsed = sass.parse([line.replace(".IM2COL", "") for line in ["  Function : k", *LINES["wgmma BF16"]]])
+    (wrong,) = sass.violations("wgmma_filter_kernel<BFloat16, 256>", parsed["k"], "sm_90a", Counter())
+    assert "IM2COL" in wrong

@@ -3,8 +3,9 @@
 Usage: make cuda-compile
 
 Fails on a register spill where the sums live in registers and a spilled one costs a memory access for each
-product (tiled, grouped, gemm, wgmma, few_channels), or in a vector kernel, which is to run as fast as memory.
-A warning has failed the build already.
+product (tiled, grouped, gemm, wgmma, few_channels), or in a vector kernel, which is to run as fast as memory;
+and in any file where ptxas says that it has serialized wgmma or put in waits of its own. A warning has failed
+the build already.
 """
 
 import importlib.util
@@ -23,7 +24,8 @@ SPILL_FREE = ("tiled_", "grouped_", "gemm_", "wgmma_", "few_channels_", "vector_
 
 def judge(file: Compiled) -> tuple[str, bool]:
     """Return the lines to print for one file, and whether all is well."""
-    lines, well = [], True
+    lines = [f"    FAILED, ptxas: {loss}" for loss in file.losses]
+    well = not lines
     names = readable(kernel.name for kernel in file.kernels)
     most = []
     for architecture in ARCHITECTURES:

@@ -25,6 +25,7 @@ class Compiled(NamedTuple):
     source: Path
     object: Path
     kernels: list[Kernel]
+    losses: tuple[str, ...] = ()  # what ptxas says that it had to make slower
 
     def on(self, architecture: str) -> list[Kernel]:
         """The kernels of one architecture."""
@@ -51,6 +52,18 @@ def parse_report(text: str) -> list[Kernel]:
     return kernels
 
 
+# wgmma that waits for each instruction, for want of registers or because others touch its sums, a setmaxnreg
+# that is ignored: ptxas calls these information, so that -Werror lets them pass.
+_LOSS = re.compile(
+    r"^ptxas .*?: *(.*(?:Potential Performance Loss|warpgroup\.wait is injected).*)$", re.MULTILINE
+)
+
+
+def parse_losses(text: str) -> tuple[str, ...]:
+    """The lines of a report in which ptxas says that code will be slower than it was written."""
+    return tuple(line.rstrip() for line in _LOSS.findall(text))
+
+
 def compiled(source: Path, reports: Path = REPORTS) -> Compiled:
     """What the last build of a file of kernels left.
 
@@ -58,7 +71,8 @@ def compiled(source: Path, reports: Path = REPORTS) -> Compiled:
       FileNotFoundError: it was not built by way of nvcc_report.py.
     """
     kept = json.loads((reports / f"{source.stem}.json").read_text())
-    return Compiled(source, Path(kept["object"]), parse_report(kept["report"]))
+    report = kept["report"]
+    return Compiled(source, Path(kept["object"]), parse_report(report), parse_losses(report))
 
 
 def sources() -> list[Path]:

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import sysconfig
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -74,12 +74,12 @@ def tool() -> str:
     raise FileNotFoundError("no cuobjdump: pip install '.[sass]', or put the CUDA toolkit's on the PATH")
 
 
-# A line of SASS: an address, perhaps a predicate, and the instruction.
-_INSTRUCTION = re.compile(r"^\s+/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9_.]*)")
+# A line of SASS: an address, perhaps a predicate, and the instruction, in which extents have a lower-case x.
+_INSTRUCTION = re.compile(r"^\s+/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Za-z0-9_.]*)")
 _FUNCTION = re.compile(r"^\s*Function : (\w+)")
 
 
-def parse(lines: Iterator[str]) -> dict[str, Counter]:
+def parse(lines: Iterable[str]) -> dict[str, Counter]:
     """How often each kernel, by its mangled name, has each instruction."""
     kernels: dict[str, Counter] = {}
     current = None
