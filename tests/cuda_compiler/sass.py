@@ -75,7 +75,9 @@ def tool() -> str:
 
 
 # A line of SASS: an address, perhaps a predicate, and the instruction.
-_INSTRUCTION = re.compile(r"^\s+/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9_.]*)")
+_INSTRUCTION = re.compile(
+    r"^\s+/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Za-z0-9_.]*)"
+)  # HGMMA.64x128x16
 _FUNCTION = re.compile(r"^\s*Function : (\w+)")
 
 
