@@ -6,26 +6,39 @@
 #include "cuda_src/conv_kernels.h"
 #include "cuda_src/flatten.h"
 #include "cuda_src/kernels.h"
+#include "cuda_src/tensor_map.h"
 
 namespace convgrad::cuda {
 namespace {
 
-// The first number of the current device's compute capability, 0 where it cannot be told.
+// The first number of the current device's compute capability, 0 where it cannot be told. A device of 9
+// passes for one of 8 where its own kernels were not compiled, or the driver knows no tensor maps.
 int capability() {
   int device = 0, major = 0;
   if (cudaGetDevice(&device) != cudaSuccess ||
       cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device) != cudaSuccess)
     return 0;
-  return major;
+#ifdef CONVGRAD_HAS_SM90A
+  const bool hopper = tensor_maps_available();
+#else
+  const bool hopper = false;
+#endif
+  return major == 9 && !hopper ? 8 : major;
 }
 
 bool aligned(const void* array) { return reinterpret_cast<uintptr_t>(array) % 16 == 0; }
+
+bool empty(const ConvProblem& p) {
+  return p.batch == 0 || p.in_channels == 0 || p.out_channels == 0 || p.inputs() == 0 || p.outputs() == 0 ||
+         p.taps() == 0;
+}
 
 // The plan's choice for this device and these arrays.
 ConvKernel choose(const ConvProblem& p, ConvOp op, Request request, const void* a, const void* b,
                   const void* result) {
   const int device = capability();
   const ConvKernel kernel = choose_kernel(p, op, request, device);
+  if (empty(p)) return ConvKernel::kDirect;  // the others divide by sizes: a sum of nothing, or no result
   if (kernel != ConvKernel::kWgmma || (aligned(a) && aligned(b) && aligned(result))) return kernel;
   if (request.kernel == ConvKernel::kWgmma)
     throw std::invalid_argument(
@@ -95,8 +108,7 @@ cudaError_t wgrad(const ConvProblem& problem, Request request, const void* x, co
 cudaError_t wgrad_bgrad(const ConvProblem& problem, Request request, const void* x, const void* dy, void* dw,
                         void* db, void* workspace, cudaStream_t stream) {
   const ConvProblem p = flatten(problem);
-  // A filter of nothing has no blocks that could add up dy.
-  if (p.taps() * p.group_in() > 0 && choose(p, ConvOp::kWgrad, request, x, dy, dw) == ConvKernel::kGemm)
+  if (choose(p, ConvOp::kWgrad, request, x, dy, dw) == ConvKernel::kGemm)
     return gemm_wgrad(p, request.tf32, x, dy, dw, db, workspace, stream);
   const cudaError_t error = wgrad(p, request, x, dy, dw, workspace, stream);
   if (error != cudaSuccess) return error;

@@ -25,7 +25,9 @@ ConvProblem flatten(const ConvProblem& problem) {
   ConvProblem p = problem;
   const int64_t positions = std::max(p.inputs(), p.outputs());
   if (p.batch == 0 || positions == 0) return p;
-  if (is_pointwise(p.axis[0]) && p.batch < kMost / positions) {
+  // The batch too only where nothing else would keep its own axis: an axis that is none is worth having, as
+  // TMA has narrower fields for more of them.
+  if (std::all_of(p.axis, p.axis + kAxes, is_pointwise) && p.batch < kMost / positions) {
     p.axis[0] = pointwise(p.batch * p.axis[0].input);
     p.batch = 1;
   }

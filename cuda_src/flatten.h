@@ -7,7 +7,7 @@
 namespace convgrad::cuda {
 
 // The same sums over the same memory, each in the same order of its terms, with such axes merged into the
-// last of them, and the batch too where the first axis is one. Pure function of the problem.
+// last of them, and the batch too where all axes are such. Pure function of the problem.
 ConvProblem flatten(const ConvProblem&);
 
 }  // namespace convgrad::cuda

@@ -1,4 +1,4 @@
-// fprop by staged tiles: gemm_activation.cuh over the problem as it is.
+// fprop by staged tiles: gemm_activation.cuh over the p as it is.
 #include "cuda_src/conv_kernels.h"
 #include "cuda_src/gemm_activation.cuh"
 #include "cuda_src/gemm_choice.h"
@@ -8,13 +8,12 @@ namespace convgrad::cuda {
 
 cudaError_t gemm_fprop(const ConvProblem& p, bool tf32, const void* x, const void* w, Epilogue epilogue,
                        void* y, cudaStream_t stream) {
-  const ConvProblem& problem = p;
-  GemmChoice choice = gemm_choice(problem, tf32, problem.batch * problem.outputs(), problem.group_out(), 128);
-  choice.wide = is_chunked(problem, x, w, y);
+  GemmChoice choice = gemm_choice(p, tf32, p.batch * p.outputs(), p.group_out(), 128);
+  choice.wide = is_chunked(p, x, w, y);
   return dispatch_gemm<GemmTile<128, 128, 2>, GemmTile<128, 64, 4>>(
       choice, [&](auto math, auto tile, auto wide) {
         return launch_gemm_activation<math.value, decltype(tile), GemmFilterAsStored, wide.value>(
-            problem, x, w, epilogue, y, stream);
+            p, x, w, epilogue, y, stream);
       });
 }
 

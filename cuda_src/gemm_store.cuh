@@ -94,8 +94,8 @@ struct GemmStore {
   // Of a result without an epilogue.
   template <int kN, typename Value>
   __device__ void store(int row, int column, const Value (&sums)[kN][2]) const {
-    constexpr Value kNone[kN][2] = {};
-    store(row, column, sums, kNone);
+    constexpr Value kNoBias[kN][2] = {};
+    store(row, column, sums, kNoBias);
   }
 
   template <typename Value>

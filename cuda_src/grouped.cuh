@@ -21,13 +21,13 @@ inline constexpr int kRunOf =
     kLanes * sizeof(Sum<Stored>) <= 16 ? kGroupedRun : 128 / static_cast<int>(kLanes * sizeof(Sum<Stored>));
 
 template <typename Stored, int kLanes>
-struct alignas(sizeof(Stored) * kLanes < 16 ? sizeof(Stored) * kLanes : 16) Lanes {
+struct alignas(sizeof(Stored) * kLanes < 16 ? sizeof(Stored) * kLanes : 16) GroupedVector {
   Stored lane[kLanes];
 };
 
 template <int kLanes, typename Stored>
 __device__ inline void load_lanes(const Stored* from, Sum<Stored> (&to)[kLanes]) {
-  const auto stored = *reinterpret_cast<const Lanes<Stored, kLanes>*>(from);
+  const auto stored = *reinterpret_cast<const GroupedVector<Stored, kLanes>*>(from);
 #pragma unroll
   for (int l = 0; l < kLanes; ++l) to[l] = widen(stored.lane[l]);
 }
@@ -35,18 +35,18 @@ __device__ inline void load_lanes(const Stored* from, Sum<Stored> (&to)[kLanes])
 // from[at] and the lanes behind it, or zeros where nothing is there.
 template <int kLanes, typename Stored>
 __device__ inline void load_lanes_if(bool there, const Stored* from, int64_t at, Sum<Stored> (&to)[kLanes]) {
-  Lanes<Stored, kLanes> stored = {};
-  if (there) stored = *reinterpret_cast<const Lanes<Stored, kLanes>*>(from + at);
+  GroupedVector<Stored, kLanes> stored = {};
+  if (there) stored = *reinterpret_cast<const GroupedVector<Stored, kLanes>*>(from + at);
 #pragma unroll
   for (int l = 0; l < kLanes; ++l) to[l] = widen(stored.lane[l]);
 }
 
 template <int kLanes, typename Stored>
 __device__ inline void store_lanes(const Sum<Stored> (&from)[kLanes], Stored* to) {
-  Lanes<Stored, kLanes> stored;
+  GroupedVector<Stored, kLanes> stored;
 #pragma unroll
   for (int l = 0; l < kLanes; ++l) stored.lane[l] = narrow<Stored>(from[l]);
-  *reinterpret_cast<Lanes<Stored, kLanes>*>(to) = stored;
+  *reinterpret_cast<GroupedVector<Stored, kLanes>*>(to) = stored;
 }
 
 // The epilogue of one result, whose lanes are channels from k on. Its bias is read for each result again: in

@@ -21,6 +21,9 @@ target_compile_options(cuda_kernels PRIVATE $<$<COMPILE_LANGUAGE:CXX>:-Wall -Wex
 set_target_properties(cuda_kernels PROPERTIES CUDA_ARCHITECTURES "${architectures}"
                       CUDA_VISIBILITY_PRESET hidden)
 target_link_libraries(cuda_kernels PUBLIC CUDA::cudart_static)
+if(architectures MATCHES "90a")
+  target_compile_definitions(cuda_kernels PRIVATE CONVGRAD_HAS_SM90A)
+endif()
 
 nanobind_add_module(_cuda STABLE_ABI NB_STATIC ffi_src/module_cuda.cc ffi_src/handlers_cuda.cc
                     ffi_src/decode.cc)

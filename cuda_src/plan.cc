@@ -57,13 +57,22 @@ bool takes_grouped(const ConvProblem& p) {
   return grouped_serves(p) && p.group_in() <= 8 && p.group_out() <= 8;
 }
 
-// Slices and tiles that are mostly full: what they multiply in vain is less than what wgmma gains on
-// mma.sync (an estimate: less than twice).
-bool takes_wgmma(const ConvProblem& p, ConvOp op) {
-  const int64_t depth = op == ConvOp::kDgrad ? p.group_out() : p.group_in();
-  const int64_t columns = op == ConvOp::kDgrad ? p.group_in() : p.group_out();
-  return 4 * depth >= 3 * wgmma_depth(p.dtype) && columns >= 32;
+// How many multiply-adds wgmma makes for one that the problem asks for: channels that fill up slices and
+// tiles, and of wgrad chunks of rows that fill up pairs. The same for every batch, since workspace is asked
+// for without one.
+double wgmma_waste(const ConvProblem& p, ConvOp op) {
+  constexpr int kColumns = 64;
+  const auto padded = [](int64_t extent, int64_t tile) {
+    return static_cast<double>(tiles_over(extent, tile) * tile) / static_cast<double>(extent);
+  };
+  if (op == ConvOp::kWgrad)
+    return padded(p.group_in(), 64) * padded(wgmma_filter_chunks(p), 2) * padded(p.group_out(), kColumns);
+  const ConvProblem q = op == ConvOp::kDgrad ? p.transpose() : p;
+  return padded(q.group_in(), wgmma_depth(q.dtype)) * padded(q.group_out(), kColumns);
 }
+
+// What wgmma multiplies in vain is less than what it gains on mma.sync (an estimate: less than twice).
+bool takes_wgmma(const ConvProblem& p, ConvOp op) { return wgmma_waste(p, op) < 2; }
 
 // In dgrad the channels that are few are the output's. Another dgrad, that of most first layers, has no part
 // in this kernel's idea: few of its results' channels fill a chunk.

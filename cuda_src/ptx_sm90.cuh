@@ -239,8 +239,7 @@ __device__ __forceinline__ void wgmma_tf32(float (&d)[kColumns / 2], const uint3
   detail::WgmmaTF32<kColumns>::run(d, a, b);
 }
 
-// --------------------------------------------------------------------------------- the warps of a block
-// apart
+// ------------------------------------------------------------------------------------------------- registers
 
 // Each warpgroup's share of the registers: multiples of 8, from 24 to 256.
 template <int kRegisters>

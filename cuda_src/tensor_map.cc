@@ -4,6 +4,7 @@
 
 #include <cuda.h>
 
+#include <atomic>
 #include <cstring>
 
 namespace convgrad::cuda {
@@ -58,10 +59,29 @@ cudaError_t finish(CUresult result, const CUtensorMap& encoded, TensorMap* map) 
   return cudaSuccess;
 }
 
+// Found once; looked for again as long as they are not.
+template <typename Function>
+Function* cached(std::atomic<Function*>& found, const char* name) {
+  Function* function = found.load();
+  if (function == nullptr) found.store(function = driver_function<Function>(name));
+  return function;
+}
+
+auto* encode_tiled() {
+  static std::atomic<decltype(cuTensorMapEncodeTiled)*> found{nullptr};
+  return cached(found, "cuTensorMapEncodeTiled");
+}
+auto* encode_im2col() {
+  static std::atomic<decltype(cuTensorMapEncodeIm2col)*> found{nullptr};
+  return cached(found, "cuTensorMapEncodeIm2col");
+}
+
 }  // namespace
 
+bool tensor_maps_available() { return encode_tiled() != nullptr && encode_im2col() != nullptr; }
+
 cudaError_t encode(const TiledMap& tiled, TensorMap* map) {
-  static auto* const function = driver_function<decltype(cuTensorMapEncodeTiled)>("cuTensorMapEncodeTiled");
+  auto* const function = encode_tiled();
   if (function == nullptr) return cudaErrorNotSupported;
   const Array array(tiled.array);
   cuuint32_t box[kMaxTensorRank] = {}, step[kMaxTensorRank] = {};
@@ -77,7 +97,7 @@ cudaError_t encode(const TiledMap& tiled, TensorMap* map) {
 }
 
 cudaError_t encode(const Im2colMap& im2col, TensorMap* map) {
-  static auto* const function = driver_function<decltype(cuTensorMapEncodeIm2col)>("cuTensorMapEncodeIm2col");
+  auto* const function = encode_im2col();
   if (function == nullptr) return cudaErrorNotSupported;
   const Array array(im2col.array);
   cuuint32_t step[kMaxTensorRank] = {1, 1, 1, 1, 1};

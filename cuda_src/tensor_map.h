@@ -45,6 +45,9 @@ struct Im2colMap {
   int channels, pixels;
 };
 
+// Whether the driver has the encoders.
+bool tensor_maps_available();
+
 // cudaErrorInvalidValue for what the hardware cannot do, cudaErrorNotSupported where the driver does not know
 // tensor maps.
 cudaError_t encode(const TiledMap&, TensorMap*);

@@ -1,8 +1,7 @@
 #include "cuda_src/wgmma_activation.h"
 
-#include <algorithm>
 #include <array>
-#include <vector>
+#include <utility>
 
 #include "cuda_src/tile_shape.h"
 
@@ -13,15 +12,20 @@ using PhaseAxes = std::array<PhaseAxis, kAxes>;
 
 int64_t taps_of(const PhaseAxes& phase) { return phase[0].taps * phase[1].taps * phase[2].taps; }
 
-std::vector<PhaseAxes> phases_by_taps(const ConvProblem& p) {
-  std::vector<PhaseAxes> phases;
+// In this order; how many there are, or -1 where they are too many.
+int phases_by_taps(const ConvProblem& p, std::array<PhaseAxes, kWgmmaPhases>& phases) {
+  int count = 0;
   for (int64_t f0 = 0; f0 < phases_of(p.axis[0]); ++f0)
     for (int64_t f1 = 0; f1 < phases_of(p.axis[1]); ++f1)
-      for (int64_t f2 = 0; f2 < phases_of(p.axis[2]); ++f2)
-        phases.push_back({phase_of(p.axis[0], f0), phase_of(p.axis[1], f1), phase_of(p.axis[2], f2)});
-  std::stable_sort(phases.begin(), phases.end(),
-                   [](const PhaseAxes& a, const PhaseAxes& b) { return taps_of(a) > taps_of(b); });
-  return phases;
+      for (int64_t f2 = 0; f2 < phases_of(p.axis[2]); ++f2) {
+        if (count == kWgmmaPhases) return -1;
+        phases[count++] = {phase_of(p.axis[0], f0), phase_of(p.axis[1], f1), phase_of(p.axis[2], f2)};
+      }
+  // Insertion keeps the order of equals.
+  for (int f = 1; f < count; ++f)
+    for (int g = f; g > 0 && taps_of(phases[g - 1]) < taps_of(phases[g]); --g)
+      std::swap(phases[g - 1], phases[g]);
+  return count;
 }
 
 cudaError_t phase_parameters(const ConvProblem& p, int axes, const PhaseAxes& phase, const void* x,
@@ -96,9 +100,9 @@ cudaError_t wgmma_activation_of(const ConvProblem& p, FilterOrder order, int col
     out->filter_taps[a] = static_cast<int>(p.axis[a].taps);
     out->output[a] = static_cast<int>(p.axis[a].output);
   }
-  const std::vector<PhaseAxes> phases = phases_by_taps(p);
-  out->phases = static_cast<int>(phases.size());
-  if (out->phases > kWgmmaPhases) return cudaErrorInvalidValue;
+  std::array<PhaseAxes, kWgmmaPhases> phases;
+  out->phases = phases_by_taps(p, phases);
+  if (out->phases < 0) return cudaErrorInvalidValue;
   for (int f = 0; f < out->phases; ++f) {
     WgmmaPhase& phase = out->phase[f];
     if (const cudaError_t error = phase_parameters(p, out->axes, phases[f], x, &phase)) return error;

@@ -95,10 +95,10 @@ int wgmma_columns(int64_t row_tiles, int64_t columns) {
   for (const int tile : {64, 128, 256}) {
     const int64_t tiles = row_tiles * tiles_over(columns, tile);
     const int64_t rounds = tiles_over(tiles, kMultiprocessors);
-    // A slice's rows are copied once for each column tile, which narrow tiles have more of: as if they were
-    // that many columns wider (an estimate).
-    constexpr int kRowsCost = 32;
-    const double cost = static_cast<double>(rounds) * (tile + kRowsCost);
+    // Lines of rows and of columns alike come out of the second-level cache, and a multiprocessor waits for
+    // them longer than its tensor cores take to multiply them (an estimate: 40 bytes a cycle, against the 64
+    // that a tile of 128 by 128 would need). Wide tiles read fewer rows for each column.
+    const double cost = static_cast<double>(rounds) * (kWgmmaRows + tile);
     if (cost < least) {
       least = cost;
       best = tile;

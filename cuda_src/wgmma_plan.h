@@ -18,8 +18,8 @@ inline constexpr int kWgmmaDepth = kWgmmaLineBytes / sizeof(Stored);
 inline constexpr int kWgmmaPhases = 9;  // at most: a stride of 3 along two axes, or of 2 along three
 inline constexpr char kWgmmaServes[] =
     "devices of compute capability 9.0, and there 16-bit numbers, and float32 as TF32 in fprop and dgrad, "
-    "with "
-    "channels that fill 16 bytes (in groups: 128), strides up to 8 and windows that begin near their image";
+    "with channels that fill 16 bytes (in groups: 128), strides up to 8 and windows that begin near their "
+    "image";
 
 bool wgmma_serves(const ConvProblem&, ConvOp, bool tf32);
 

@@ -91,13 +91,15 @@ class WgmmaSum<float, kColumns, Major::kDepth, Major::kDepth> : public WgmmaRegi
  public:
   __device__ __forceinline__ void multiply_add(const float* a, const float* b) {
     constexpr int kStep = 8, kSteps = kWgmmaDepth<float> / kStep;
+    // The products of the slice before still read their registers. While this warpgroup waits, the other
+    // one's products run.
+    this->template wait<0>();
     uint32_t words[kSteps][4];
 #pragma unroll
     for (int step = 0; step < kSteps; ++step)
 #pragma unroll
       for (int j = 0; j < 4; ++j)
         words[step][j] = to_tf32(load_shared(a + element(this->first_row() + 8 * (j % 2), 2 * step + j / 2)));
-    this->template wait<0>();  // the products of the slice before still read their registers
     wgmma_fence();
 #pragma unroll
     for (int step = 0; step < kSteps; ++step)

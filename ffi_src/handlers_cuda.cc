@@ -144,6 +144,8 @@ XLA_FFI_Error* handler(XLA_FFI_CallFrame* frame) {
                                    return ffi::Error::InvalidArgument(error.what());
                                  } catch (const std::exception& error) {
                                    return ffi::Error::Internal(error.what());
+                                 } catch (...) {
+                                   return ffi::Error::Internal("jax_convgrad: an unknown exception");
                                  }
                                },
                                {ffi::Traits::kCmdBufferCompatible})

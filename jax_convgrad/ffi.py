@@ -142,8 +142,8 @@ def _require_known(*shapes: tuple[int, ...]) -> None:
     for shape in shapes:
         if not all(isinstance(size, int) for size in shape):
             raise ValueError(
-                f"jax_convgrad's filter and bias gradients need known sizes, but a shape is {shape}: export "
-                "them with numbers in place of symbols"
+                f"jax_convgrad's kernels need known sizes, but a shape is {shape}: export with numbers in "
+                "place of symbols (a forward pass may have one for its batch)"
             )
 
 

@@ -295,6 +295,17 @@ def test_a_filter_of_nothing_has_a_bias(backend):
     np.testing.assert_allclose(db, operand(Y, F32).sum((0, 1, 2)), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.small_groups
+@pytest.mark.parametrize("without", ["batch", "height"])
+def test_sums_of_nothing_are_zeros(backend, without):
+    """Where Python makes no call of its own."""
+    d = ("batch", "height").index(without)
+    x, dy = ([0 if axis == d else size for axis, size in enumerate(shape)] for shape in (X, Y))
+    results = [(W, F32), ((WORKSPACE,), U8)]
+    dw, _ = call("wgrad", [(tuple(x), F32), (tuple(dy), F32)], results, CONV)
+    np.testing.assert_array_equal(dw, np.zeros(W))
+
+
 def test_positions_out_of_range_select_nothing(backend):
     """Positions are a buffer's content, not its shape: they are looked at where they are used."""
     t, position = operand(X, F32), np.resize(np.array([3, 30, -7, 2**31 - 1, -(2**31), 29], np.int32), POOLED)

@@ -63,13 +63,13 @@ TEST(flatten_keeps_the_relation) {
       }
     }
   }
-  // The batch with the first axis, or the last two, unless the one before the last has one position.
-  check_equal(merged, 3 * 81 + 6 * 2 * 3, "problems with axes to merge");
+  // All with the batch; else the first two or the last two, unless the first of them has one position.
+  check_equal(merged, 27 + 2 * 3 * 6 + 6 * 2 * 3, "problems with axes to merge");
 }
 
 TEST(flatten_merges) {
   check_sizes(problem(2, kOne, kPointwise, kDilated), {1, 1, 1, 40}, "a pointwise layer");
-  check_sizes(problem(2, kOne, kTaps, kPointwise), {1, 2, 5, 5}, "taps along one axis");
+  check_sizes(problem(2, kOne, kTaps, kPointwise), {2, 1, 5, 5}, "taps along one axis");
   check_sizes(problem(2, kTaps, kPointwise, kPointwise), {2, 5, 1, 25}, "taps along the first axis");
   check_sizes(problem(2, kStrided, kTaps, kPointwise), {2, 5, 5, 5}, "nothing to merge");
   check_sizes(problem(0, kOne, kPointwise, kPointwise), {0, 1, 5, 5}, "an empty batch");

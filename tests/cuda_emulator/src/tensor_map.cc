@@ -84,6 +84,8 @@ cudaError_t encode_checked(const Map& map, TensorMap* to) {
 
 }  // namespace
 
+bool tensor_maps_available() { return true; }
+
 cudaError_t encode(const TiledMap& map, TensorMap* to) { return encode_checked(map, to); }
 cudaError_t encode(const Im2colMap& map, TensorMap* to) { return encode_checked(map, to); }
 
