@@ -118,13 +118,14 @@ LISTING = """
         /*0030*/             @!UP1 HMMA.16816.F32.BF16 R4, R8, R12, R4 ;   /* 0x0 */
         Function : _Z1lPf
         /*0000*/                   FFMA R1, R2, R3, R1 ;   /* 0x0 */
+        /*0010*/                   HGMMA.64x128x16.F32.BF16 R24, gdesc[UR4].tnspB, R24, gsb0 ;   /* 0x0 */
 """
 
 
 def test_instructions_are_counted():
     assert sass.parse(LISTING.splitlines()) == {
         "_Z1kPf": {"MOV": 1, "LDGSTS.E.BYPASS.128": 1, "HMMA.16816.F32.BF16": 2},
-        "_Z1lPf": {"FFMA": 1},
+        "_Z1lPf": {"FFMA": 1, "HGMMA.64x128x16.F32.BF16": 1},
     }
 
 

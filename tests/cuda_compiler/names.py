@@ -3,20 +3,23 @@
 import re
 import subprocess
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def _maths() -> list[str]:
-    """The enumerators of Math in the order of their values, as in gemm_arithmetic.h."""
-    text = (ROOT / "cuda_src" / "gemm_arithmetic.h").read_text()
-    return [
-        name.strip().removeprefix("k") for name in re.search(r"enum class Math \{(.*?)\}", text)[1].split(",")
-    ]
+@cache
+def _enumerators() -> dict[str, list[str]]:
+    """Of each enumeration in cuda_src the names, in the order of their values."""
+    found = {}
+    for path in (ROOT / "cuda_src").glob("*.*h"):
+        for name, body in re.findall(r"enum class (\w+)[^{;]*\{([^}=]*)\}", path.read_text()):
+            found[name] = [one.strip().removeprefix("k") for one in body.split(",") if one.strip()]
+    return found
 
 
-def _readable(name: str, maths: list[str]) -> str:
+def _readable(name: str) -> str:
     name = re.sub(r"^void ", "", name)
     depth = 0  # what follows the template's arguments are the function's
     for at, letter in enumerate(name):
@@ -25,7 +28,8 @@ def _readable(name: str, maths: list[str]) -> str:
             name = name[:at]
             break
     name = re.sub(r"\(anonymous namespace\)::|_GLOBAL__N__\w+::|\bconvgrad::(cuda::)?", "", name)
-    name = re.sub(r"\(Math\)(\d+)", lambda match: maths[int(match[1])], name)
+    for enumeration, names in _enumerators().items():
+        name = re.sub(rf"\({enumeration}\)(\d+)", lambda match, names=names: names[int(match[1])], name)
     return re.sub(r"\((?:unsigned )?(?:int|bool|long)\)(?=-?\d)", "", name).replace("> >", ">>")
 
 
@@ -37,5 +41,4 @@ def readable(mangled: Iterable[str]) -> dict[str, str]:
     """
     names = sorted(set(mangled))
     ran = subprocess.run(["c++filt"], input="\n".join(names), capture_output=True, text=True, check=True)
-    maths = _maths()
-    return {name: _readable(plain, maths) for name, plain in zip(names, ran.stdout.splitlines(), strict=True)}
+    return {name: _readable(plain) for name, plain in zip(names, ran.stdout.splitlines(), strict=True)}

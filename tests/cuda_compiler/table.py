@@ -31,7 +31,7 @@ and occupancy follow from them by the rules of the CUDA programming guide. `make
 Two numbers with a stroke are for 8.0 / 9.0. *Shared* is in bytes, static and dynamic together, of the launch
 with the lowest occupancy. *Blocks* is how many a multiprocessor holds at a time, and *occupancy* the share of
 its warps that they are. Where a row stands for several instances (their vector widths, runs and windows), it
-has the one with the lowest occupancy.
+has the one with the lowest occupancy. The wgmma kernels are empty for 8.0, where they are never launched.
 """
 
 
