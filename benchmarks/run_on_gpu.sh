@@ -114,7 +114,8 @@ machine() {
 # The tests that name a backend, by files. The suite is what the promises rest on, and comes first as a whole;
 # pytest keeps the tests of a backend together, so a run that is short of time would lose one backend of all.
 SUITE=(tests/test_cuda_graphs.py tests/test_determinism.py tests/test_gradients.py tests/test_gemm.py
-  tests/test_wgmma.py tests/test_few_channels.py tests/test_cuda_grouped.py)
+  tests/test_wgmma.py tests/test_few_channels.py tests/test_cuda_grouped.py tests/test_epilogue.py
+  tests/test_filter_and_bias.py)
 FURTHER=(tests/test_pooling.py tests/test_cuda_pool_kernels.py tests/test_accuracy.py tests/test_zero_sizes.py
   tests/test_higher_order.py tests/test_training_step.py tests/test_handlers.py)
 

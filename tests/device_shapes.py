@@ -52,11 +52,20 @@ ARITHMETICS = {
     "float64": ("float64", lax.Precision.HIGHEST, 0.0),
 }
 OPS = {"fprop": "y", "dgrad": "dx", "wgrad": "dw"}
+LAYER = "fprop with bias and relu"
 POOL_AXES = [reference.Axis(9, 3, 2, 1, 1), reference.Axis(10, 2, 2, 0, 0)]
 
 
+def has_layer(case):
+    """Whether jc.conv can be asked for it: a layer has no input dilation."""
+    return all(axis.input_dilation == 1 for axis in case.axes)
+
+
 def run_conv(kernel, case, arithmetic):
-    """The ops that the kernel serves, each checked against the float64 sums; how many there were."""
+    """The ops that the kernel serves, each checked against the float64 sums; how many there were.
+
+    fprop also with the epilogue, the bias and relu of a layer, in its own call.
+    """
     dtype, precision, factors_eps = ARITHMETICS[arithmetic]
     module = ffi.backends[conftest.PLATFORM].module
     ops = [op for op in OPS if serves(module, kernel, op, case, dtype, tf32=factors_eps > 0)]
@@ -69,14 +78,27 @@ def run_conv(kernel, case, arithmetic):
         "dgrad": lambda x, w, dy: jc.conv_input_grad(dy, w, x.shape, **rest),
         "wgrad": lambda x, w, dy: jc.conv_filter_grad(x, dy, w.shape, **rest),
     }
-    results = jax.jit(lambda *arrays: {op: calls[op](*arrays) for op in ops})(x, w, dy)
     exact, magnitude = case.reference(x, w, dy), case.reference(x, w, dy, reduce_abs=True)
+    sums = {op: (exact[OPS[op]], magnitude[OPS[op]], case.sum_lengths[OPS[op]]) for op in ops}
+    # What may be off by the rounding of factors: relu makes no difference larger, and the bias is no factor.
+    factors = {op: factors_eps * magnitude[OPS[op]] for op in ops}
+    if "fprop" in ops and has_layer(case):
+        channel = case.to_canonical[2][-1]
+        b = np.random.default_rng(1).standard_normal(case.y[channel]).astype(dtype)
+        layer = dict(rest, activation="relu")
+        del layer["input_dilation"]
+        calls[LAYER] = lambda x, w, dy: jc.conv(x, w, b, **layer)
+        wide = b.astype(np.float64).reshape([-1 if d == channel else 1 for d in range(case.rank + 2)])
+        sums[LAYER] = (
+            np.maximum(exact["y"] + wide, 0), magnitude["y"] + np.abs(wide), case.sum_lengths["y"] + 1
+        )  # fmt: skip
+        factors[LAYER] = factors["fprop"]
+    results = jax.jit(lambda *arrays: {op: calls[op](*arrays) for op in sums})(x, w, dy)
     for op, result in results.items():
-        name = OPS[op]
-        bound = sum_bound(dtype, case.sum_lengths[name], magnitude[name], exact[name])
+        right, size, length = sums[op]
         what = f"{op} of {case.name} in {arithmetic} by {kernel}"
-        assert_within(result, exact[name], bound + factors_eps * magnitude[name], what)
-    return len(ops)
+        assert_within(result, right, sum_bound(dtype, length, size, right) + factors[op], what)
+    return len(results)
 
 
 def run_rest(kernel, arithmetic):

@@ -47,6 +47,36 @@ def test_every_kernel_serves_one_of_the_shapes(backend):
 
 
 @only_direct
+@pytest.mark.parametrize("without", ["bias", "relu"])
+def test_the_epilogue_is_checked(backend, monkeypatch, without):
+    """A layer that forgets a part of it is told, by its name."""
+    case, real = device_shapes.CASES[2], device_shapes.jc.conv
+    assert device_shapes.run_conv("direct", case, "bfloat16") == 4
+    lacking = {"bias": lambda x, w, b, **how: real(x, w, **how),
+               "relu": lambda x, w, b, **how: real(x, w, b, **{**how, "activation": None})}  # fmt: skip
+    monkeypatch.setattr(device_shapes.jc, "conv", lacking[without])
+    with pytest.raises(AssertionError, match=r"fprop with bias and relu of 2d_few_channels in bfloat16"):
+        device_shapes.run_conv("direct", case, "bfloat16")
+
+
+@only_direct
+def test_an_input_dilation_is_no_layers(backend):
+    dilated = next(case for case in device_shapes.CASES if not device_shapes.has_layer(case))
+    assert device_shapes.run_conv("direct", dilated, "float32") == 3
+
+
+@only_direct
+def test_every_kernel_serves_a_layer(backend):
+    module = ffi.backends[conftest.PLATFORM].module
+    for kernel in module.kernels():
+        assert any(
+            serves(module, kernel, "fprop", case, dtype, factors_eps > 0)
+            for case in filter(device_shapes.has_layer, device_shapes.CASES)
+            for dtype, _, factors_eps in device_shapes.ARITHMETICS.values()
+        ), f"the epilogue of {kernel} is never called"
+
+
+@only_direct
 def test_a_question_that_cannot_be_asked_is_no_refusal(backend):
     with pytest.raises(ValueError, match="int16"):
         serves(ffi.backends[conftest.PLATFORM].module, "gemm", "fprop", device_shapes.CASES[0], "int16")

@@ -10,6 +10,7 @@ from conftest import PLATFORM, cuda_backend
 from conv_cases import NDHWC, NHWC, NWC
 from conv_cases import ConvCase as C
 from emulated_counters import counting
+from emulated_launches import conv_launches
 from lax_answers import exact_conv
 from tolerance import assert_within, sum_bound
 
@@ -125,6 +126,58 @@ def test_a_sum_in_parts(backend, dtype):
     bound = sum_bound(dtype, case.sum_lengths["dw"], magnitude["dw"], exact["dw"])
     assert_within(first, exact["dw"], bound, "dw")
     np.testing.assert_array_equal(first, second)
+
+
+FOR_MULTIPROCESSORS = [
+    BY_NAME["more tiles than multiprocessors"],
+    BY_NAME["phases of a stride"],
+    # Positions enough for several parts of dw, and more tiles of it than one.
+    C("parts of a sum", (2, 32, 32, 72), (1, 2, 72, 136), 1, "SAME", order=NHWC),
+]
+
+
+@WGMMA
+@pytest.mark.emulator
+@pytest.mark.parametrize("case", FOR_MULTIPROCESSORS, ids=lambda case: case.name)
+def test_bits_do_not_depend_on_the_number_of_multiprocessors(backend, case, monkeypatch):
+    """Which block takes which tile does, and no more."""
+    x, w, dy = case.arrays("bfloat16")
+    run = jax.jit(lambda x, w, dy: {name: op(case, x, w, dy) for name, op in OPS.items()})
+    problem = {
+        "dtype": "bfloat16",
+        "batch": case.x[0],
+        "in_channels": case.x[-1],
+        "out_channels": case.w[-1],
+        "groups": case.groups,
+        "axes": [
+            (a.input, a.taps, a.output, a.stride, a.pad_lo, a.input_dilation, a.filter_dilation)
+            for a in case.axes
+        ],
+    }
+    bits, blocks = [], []
+    for count in (1, 3, 7):
+        monkeypatch.setenv("JAX_CONVGRAD_EMULATOR_MULTIPROCESSORS", str(count))
+        bits.append({name: np.asarray(array).view(np.uint16) for name, array in run(x, w, dy).items()})
+        blocks.append([conv_launches(op, "wgmma", **problem)[0].blocks for op in ("fprop", "dgrad", "wgrad")])
+    # So that there is something to compare: the launches are not the same.
+    assert blocks[0] == [1, 1, 1]
+    assert max(blocks[1]) == 3 and max(blocks[2]) > 3
+    for other in bits[1:]:
+        for name in OPS:
+            np.testing.assert_array_equal(bits[0][name], other[name], name)
+
+
+@WGMMA
+@pytest.mark.emulator
+@pytest.mark.parametrize("text", ["0", "-2", "many", "3 ", "", "99999999999"])
+def test_a_wrong_number_of_multiprocessors_is_an_error(backend, text, monkeypatch):
+    case = BY_NAME["whole tiles"]
+    x, w, dy = case.arrays("bfloat16")
+    run = jax.jit(functools.partial(OPS["y"], case))
+    run(x, w, dy).block_until_ready()
+    monkeypatch.setenv("JAX_CONVGRAD_EMULATOR_MULTIPROCESSORS", text)
+    with pytest.raises(ValueError, match="CUDA: invalid argument"):
+        run(x, w, dy).block_until_ready()
 
 
 @WGMMA

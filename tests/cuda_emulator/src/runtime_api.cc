@@ -1,5 +1,7 @@
 #include "cuda_emulator/runtime_api.h"
 
+#include <charconv>
+#include <cstdlib>
 #include <cstring>
 #include <utility>
 
@@ -9,6 +11,17 @@ namespace cuda_emulator {
 namespace {
 thread_local cudaError_t last_error = cudaSuccess;
 thread_local std::string failure_message = "unspecified launch failure";
+
+// Asked anew at each query, so that one process can be devices of several sizes. 0 where the text is no
+// number of multiprocessors.
+int multiprocessors() {
+  const char* text = std::getenv("JAX_CONVGRAD_EMULATOR_MULTIPROCESSORS");
+  if (!text) return 3;
+  const char* end = text + std::strlen(text);
+  int count = 0;
+  auto [stopped, error] = std::from_chars(text, end, count);
+  return error == std::errc() && stopped == end && count > 0 ? count : 0;
+}
 }  // namespace
 
 cudaError_t remember(cudaError_t error) { return last_error = error; }
@@ -82,8 +95,8 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int dev
   if (device != 0) return cuda_emulator::remember(cudaErrorInvalidValue);
   switch (attribute) {
     case cudaDevAttrMultiProcessorCount:
-      *value = 3;
-      return cudaSuccess;
+      *value = cuda_emulator::multiprocessors();
+      return *value > 0 ? cudaSuccess : cuda_emulator::remember(cudaErrorInvalidValue);
     case cudaDevAttrComputeCapabilityMajor:
       *value = 9;
       return cudaSuccess;

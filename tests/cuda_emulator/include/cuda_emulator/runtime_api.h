@@ -60,8 +60,9 @@ cudaError_t cudaPeekAtLastError();
 cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind, cudaStream_t = nullptr);
 cudaError_t cudaMemsetAsync(void* to, int byte, size_t bytes, cudaStream_t = nullptr);
 
-// One device, of compute capability 9.0 and with 3 multiprocessors: few, so that persistent kernels loop. No
-// other attribute is known.
+// One device, of compute capability 9.0 and with 3 multiprocessors, or as many as the environment variable
+// JAX_CONVGRAD_EMULATOR_MULTIPROCESSORS says: few, so that persistent kernels loop. No other attribute is
+// known.
 cudaError_t cudaGetDevice(int* device);
 cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int device);
 
