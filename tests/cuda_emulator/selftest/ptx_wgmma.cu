@@ -56,7 +56,7 @@ __device__ void fill_shared(const uint4* image, int bytes) {
   uint4* shared = shared_memory<uint4>();
   for (int i = static_cast<int>(threadIdx.x); i < bytes / 16; i += static_cast<int>(blockDim.x))
     shared[i] = image[i];
-#if defined(__CUDACC__)
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
   asm volatile("fence.proxy.async.shared::cta;" ::: "memory");  // wgmma reads by another path
 #endif
   __syncthreads();

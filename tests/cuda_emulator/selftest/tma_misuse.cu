@@ -203,7 +203,7 @@ static __global__ void watch_arrivals(const __grid_constant__ TensorMap map, int
   uint64_t* barriers = reinterpret_cast<uint64_t*>(tiles + 2 * kTile);
   if (threadIdx.x == 0) {
     for (int i = 0; i < 2 * kTile; ++i) tiles[i] = 100;
-#if defined(__CUDACC__)
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
     asm volatile("fence.proxy.async.shared::cta;" ::: "memory");  // TMA writes by another path
 #endif
     for (int i = 0; i < 2; ++i) mbarrier_init(&barriers[i], 1);

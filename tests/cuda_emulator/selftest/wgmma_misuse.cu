@@ -20,7 +20,7 @@ constexpr size_t kBytes = 2 * kTile * 2;                             // a and b
 __device__ void fill_with_ones() {
   uint16_t* shared = shared_memory<uint16_t>();
   for (int i = static_cast<int>(threadIdx.x); i < 2 * kTile; i += 128) shared[i] = 0x3f80;
-#if defined(__CUDACC__)
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
   asm volatile("fence.proxy.async.shared::cta;" ::: "memory");  // wgmma reads by another path
 #endif
 }
