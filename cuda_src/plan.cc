@@ -104,8 +104,7 @@ ConvKernel choose_kernel(const ConvProblem& problem, ConvOp op, Request request,
   if (requested == ConvKernel::kGemm && !gemm)
     throw std::invalid_argument(
         "jax_convgrad: the kernel \"gemm\" serves devices of compute capability 8.0 and up, and positions "
-        "and "
-        "steps below 2^29");
+        "and steps below 2^29");
   if (requested == ConvKernel::kGrouped && !grouped_serves(p))
     throw std::invalid_argument(std::string("jax_convgrad: the kernel \"grouped\" serves ") + kGroupedServes);
   const bool wgmma = capability == 9 && wgmma_serves(p, op, request.tf32);
@@ -117,10 +116,8 @@ ConvKernel choose_kernel(const ConvProblem& problem, ConvOp op, Request request,
     // A layer's dgrad by this name is whichever kernel "auto" takes, where its other ops are served.
     if (capability < 8 || op != ConvOp::kDgrad || !few_channels_serves(p, false))
       throw std::invalid_argument(
-          std::string(
-              "jax_convgrad: the kernel \"few_channels\" serves devices of compute capability 8.0 and "
-              "up, and ") +
-          kFewChannelsServes);
+          std::string("jax_convgrad: the kernel \"few_channels\" serves devices of compute capability 8.0 ") +
+          "and up, and " + kFewChannelsServes);
     requested = ConvKernel::kAuto;
   }
   if (requested != ConvKernel::kAuto) return requested;
