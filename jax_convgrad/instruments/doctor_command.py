@@ -66,7 +66,7 @@ def examine(add: Any, quick: bool) -> list[str]:
     add(kernels.kernels_section(cpu, cuda, jax))
     add(machine.cpu_section(cpu))
     add(machine.settings_section())
-    add(gpu.gpu_section(look("driver", timeout=60), cuda, jax))
+    add(gpu.gpu_section(look("driver", timeout=60), cuda, jax, gpu.plugins()))
     if quick:
         return []
     if "jax_convgrad" not in jax.steps:

@@ -54,7 +54,7 @@ def runs_on(capability: tuple[int, int], architectures: str) -> str:
     return "ptx" if by_ptx else ""
 
 
-def _plugins() -> list[str]:
+def plugins() -> list[str]:
     """JAX's CUDA plugins that are installed."""
     found = []
     for major in ("12", "13"):
@@ -65,8 +65,8 @@ def _plugins() -> list[str]:
     return found
 
 
-def gpu_section(driver: Outcome, cuda: Outcome | None, jax: Outcome) -> Section:
-    """From the driver up to JAX."""
+def gpu_section(driver: Outcome, cuda: Outcome | None, jax: Outcome, plugins: list[str]) -> Section:
+    """From the driver up to JAX, of which the CUDA plugins are named."""
     section = Section("GPU")
     devices: dict[str, Any] = jax.steps.get("devices") or {"kinds": {}, "errors": {}, "default": None}
     gpus = driver.steps.get("devices") or []
@@ -75,7 +75,7 @@ def gpu_section(driver: Outcome, cuda: Outcome | None, jax: Outcome) -> Section:
         "driver": driver.as_facts(),
         "on_the_bus": _gpus_on_the_bus(),
         "jax": devices,
-        "plugins": _plugins(),
+        "plugins": plugins,
     }
     _driver(section, driver, gpus)
     if gpus:

@@ -27,8 +27,8 @@ _PROGRAM = (
 class Failure:
     """Why a step did not finish: an exception, or the end of its process.
 
-    ``raised`` is the exception's type, ``missing`` the module of a ModuleNotFoundError, ``signal`` the name of
-    the signal that killed the process, ``said`` the last line that it wrote to standard error.
+    ``raised`` is the exception's type, ``missing`` the module of a ModuleNotFoundError, ``signal`` the name
+    of what killed the process, ``said`` the last line that it wrote to standard error.
     """
 
     message: str
