@@ -30,7 +30,7 @@ SOURCES := pyproject.toml CMakeLists.txt \
            $(shell find jax_convgrad cpu_src cuda_src ffi_src -type f -not -path '*/__pycache__/*' -not -name '*.so')
 CXX_STYLED := $(shell find cpu_src cuda_src ffi_src benchmarks tests/cuda_emulator tests/cpu_kernels -type f \
                 \( -name '*.h' -o -name '*.cc' -o -name '*.cuh' -o -name '*.cu' \))
-PY_STYLED  := jax_convgrad tests examples benchmarks docs/site
+PY_STYLED  := jax_convgrad tests examples benchmarks docs
 
 .DEFAULT_GOAL := help
 .PHONY: help train test test-python test-newest test-aarch64 test-sanitized emulator emulator-sanitized \
@@ -157,4 +157,4 @@ $(VENV)/bin/python:
 
 clean:  ## remove everything that make built
 	rm -rf .venv .venv-newest build .pytest_cache .ruff_cache .mypy_cache
-	find jax_convgrad tests examples docs/site -name __pycache__ -type d -prune -exec rm -rf {} +
+	find jax_convgrad tests examples docs -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -88,8 +88,9 @@ def main():
         except BlockError as wrong:
             sys.exit(f"{page}:{line}: {language} block: {wrong}")
         except (Exception, SystemExit) as error:
+            # Above the page's own frame are those of main and of the runner.
+            error.__traceback__ = error.__traceback__.tb_next.tb_next
             shown = "".join(traceback.format_exception(error))
-            # The frames above the page's own are this program's.
             at = [int(number) for number in re.findall(rf'File "{re.escape(page)}", line (\d+)', shown)]
             sys.exit(f"{page}:{at[0] if at else line}: {language} block:\n{shown}")
 

@@ -86,7 +86,8 @@ RUN_PAGES = [
 @pytest.mark.parametrize("page", RUN_PAGES)
 def test_blocks_run(page, clone):
     ran = run(page, runnable(page), clone)
-    assert ran.returncode == 0, ran.stderr + ran.stdout
+    if ran.returncode != 0:
+        pytest.fail(f"{ran.stdout}{ran.stderr}", pytrace=False)
 
 
 def test_the_reference_has_every_public_function():

@@ -25,7 +25,7 @@ GUIDE = r"""# Guide
 
 ## A sum
 
-With $\mathit{pad\_lo} < O$:
+Drawn by [a script](draw.py). With $\mathit{pad\_lo} < O$:
 
 $$Y[o] = \sum_r X[o + r]\, W[r]$$
 """
@@ -53,6 +53,7 @@ def repository(tmp_path):
     files = {
         "docs/README.md": HOME,
         "docs/guide.md": GUIDE,
+        "docs/draw.py": "print('drawn')\n",
         "docs/api/layers.md": "# Layers\n\n::: jax_convgrad.layer.scale\n",
         "jax_convgrad/__init__.py": '"""A package that cannot be imported."""\n\nimport no_such_module\n',
         "jax_convgrad/layer.py": LAYER,
@@ -97,6 +98,7 @@ def test_pages_lead_to_sources_and_functions(repository):
     assert "how much" in (site / "api" / "layers.html").read_text()  # read, for it cannot be imported
 
     guide = (site / "guide.html").read_text()
+    assert '<a href="source/docs/draw.py.html">a script</a>' in guide
     assert guide.count("<math") == 2 and guide.count('<math display="block"') == 1
     assert "arithmatex" not in guide
 

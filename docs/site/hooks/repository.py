@@ -19,6 +19,7 @@ LANGUAGES = {
     "Makefile": "make",
     "run": "bash",
 }
+DOCS = PurePosixPath("docs")
 FENCE = "`" * 10
 
 
@@ -28,7 +29,9 @@ def language(path):
 
 
 class Repository:
-    """The source files outside of docs/: a page each below ``source/``, a folder's page being its README.md.
+    """The source files: a page each below ``source/``, a folder's page being its README.md.
+
+    Of docs/ these are scripts alone, since its pages are the site's own.
 
     Attributes:
       files: their paths in the repository, in order.
@@ -40,10 +43,11 @@ class Repository:
     def __init__(self, root):
         """Looks through the folder ``root``."""
         self.root = root
-        found = [*root.iterdir(), *(path for folder in FOLDERS for path in (root / folder).rglob("*"))]
+        found = [*root.iterdir(), *(root / "docs").glob("*.py")]
+        found += [path for folder in FOLDERS for path in (root / folder).rglob("*")]
         relative = (PurePosixPath(path.relative_to(root)) for path in found if path.is_file())
         self.files = sorted(path for path in relative if language(path) and "__pycache__" not in path.parts)
-        self.folders = {folder for path in self.files for folder in path.parents}
+        self.folders = {folder for path in self.files for folder in path.parents} - {DOCS}
 
         by_name = {}
         for path in self.files:
@@ -59,19 +63,19 @@ class Repository:
 
     def page(self, path):
         """Where the page of a path in the repository is among the site's sources; None where it has none."""
-        if path.parts[:1] == ("docs",):
-            inside = path.relative_to("docs")
-            return str(inside if inside.suffix else inside / "README.md")
+        if path in self.files:
+            return str("source" / (path if path.suffix == ".md" else path.with_name(f"{path.name}.md")))
         if path in self.folders:
             return str("source" / path / "README.md")
-        if path not in self.files:
-            return None
-        return str("source" / (path if path.suffix == ".md" else path.with_name(f"{path.name}.md")))
+        if path.is_relative_to(DOCS):
+            inside = path.relative_to(DOCS)
+            return str(inside if inside.suffix else inside / "README.md")
+        return None
 
     def written_in(self, page):
         """The folder of the repository in which the text of a page stands."""
         path = PurePosixPath(page)
-        return path.relative_to("source").parent if path.parts[0] == "source" else "docs" / path.parent
+        return path.relative_to("source").parent if path.parts[0] == "source" else DOCS / path.parent
 
     def pages(self):
         """Where each page below source/ is among the site's sources, and its text."""
