@@ -108,8 +108,9 @@ def _script(path, arguments):
 
 
 def _options(folder, arguments):
-    """Options that no source in the folder names."""
+    """Options that no source in the folder names, whole or as the word that argparse is given."""
     sources = [*(ROOT / folder).rglob("*.py"), *(ROOT / folder).rglob("*.sh")]
     text = "\n".join(path.read_text() for path in sources) + "--help"
     options = {word.partition("=")[0] for word in arguments if word.startswith("--")}
-    return [f"{folder} has no option {option}" for option in sorted(options) if option not in text]
+    missing = sorted(name for name in options if name not in text and f'"{name[2:]}"' not in text)
+    return [f"{folder} has no option {name}" for name in missing]
