@@ -4,6 +4,7 @@ tests/README.md has the forms of blocks. Those of a page that run are one test: 
 """
 
 import importlib
+import inspect
 import json
 import os
 import re
@@ -90,17 +91,41 @@ def test_blocks_run(page, clone):
         pytest.fail(f"{ran.stdout}{ran.stderr}", pytrace=False)
 
 
+REFERENCE = [
+    identifier
+    for page in PAGES
+    if page.startswith("docs/api/")
+    for identifier in re.findall(r"^::: (\S+)", text_of(page), re.MULTILINE)
+]
+
+
+def named(identifier):
+    module, _, name = identifier.rpartition(".")
+    return getattr(importlib.import_module(module), name)
+
+
 def test_the_reference_has_every_public_function():
-    named = [
-        identifier
-        for page in PAGES
-        if page.startswith("docs/api/")
-        for identifier in re.findall(r"^::: (\S+)", text_of(page), re.MULTILINE)
-    ]
-    assert sorted(identifier.rpartition(".")[2] for identifier in named) == sorted(jax_convgrad.__all__)
-    for identifier in named:
-        module, _, name = identifier.rpartition(".")
-        assert getattr(importlib.import_module(module), name) is getattr(jax_convgrad, name)
+    by_name = {identifier.rpartition(".")[2]: identifier for identifier in REFERENCE}
+    assert len(by_name) == len(REFERENCE)
+    for name in jax_convgrad.__all__:
+        assert named(by_name[name]) is getattr(jax_convgrad, name)
+
+
+def description(identifier):
+    """The docstring, which the site shows, without its lists of arguments and the like."""
+    sections = r"^(?:Args|Attributes|Raises|Returns|Yields):$"
+    return re.split(sections, inspect.getdoc(named(identifier)), maxsplit=1, flags=re.MULTILINE)[0]
+
+
+@pytest.mark.parametrize("identifier", REFERENCE)
+def test_examples_in_docstrings_run(identifier, clone):
+    """Each by itself, in the forms that a page's blocks have."""
+    found = blocks(description(identifier))
+    wrong = [wrong_block(identifier, block) for block in found]
+    assert [what for what in wrong if what] == []
+    if found:
+        ran = run(identifier, found, clone)
+        assert ran.returncode == 0, ran.stderr
 
 
 # What the checks above let through would stand on the pages: each of them has to find its mistake.

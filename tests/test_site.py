@@ -14,7 +14,7 @@ SITE = Path(__file__).parent.parent / "docs" / "site"
 NAVIGATION = ["README.md", "guide.md", "api/layers.md", "source/README.md"]
 HOME = r"""# Home
 
-The [kernel](../cuda_src/kernel.cu), [its folder](../cuda_src) and `cuda_src/kernel.cu`, by `scale()` of
+The [kernel](../cuda_src/kernel.cu), [its folder](../cuda_src) and `cuda_src/kernel.cu`, by `scale(x, by=3)` of
 [one page](guide.md#a-sum).
 
 ```cuda title="cuda_src/kernel.cu"
@@ -88,9 +88,11 @@ def test_pages_lead_to_sources_and_functions(repository):
     source = "source/cuda_src/kernel.cu.html"
     assert f'<a href="{source}">kernel</a>' in home
     assert f'<a href="{source}"><code>cuda_src/kernel.cu</code></a>' in home
-    assert f'<a href="{source}"><span class="filename">cuda_src/kernel.cu</span></a>' in home
+    assert f'<span class="filename"><a href="{source}">cuda_src/kernel.cu</a></span>' in home
     assert '<a href="source/cuda_src/index.html">its folder</a>' in home
-    assert re.search(r'href="api/layers.html#jax_convgrad.layer.scale"[^>]*><code>scale\(\)</code>', home)
+    assert re.search(
+        r'href="api/layers.html#jax_convgrad.layer.scale"[^>]*><code>scale\(x, by=3\)</code>', home
+    )
 
     assert re.search(r"<h1[^>]*><code>cuda_src/kernel.cu</code>", (site / source).read_text())
     assert 'href="kernel.cu.html"' in (site / "source" / "cuda_src" / "index.html").read_text()

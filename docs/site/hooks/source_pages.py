@@ -18,6 +18,8 @@ from mkdocs.structure.files import File, InclusionLevel
 from mkdocs.utils import get_relative_url
 from repository import Repository
 
+# A name by itself, or a call of it with any arguments.
+FUNCTION = re.compile(r"(?:jax_convgrad\.)?(\w+)(?:\(.*\))?")
 NEVER_LINKED = {"a", "pre", "h1", "h2", "h3", "h4", "h5", "h6"}
 
 
@@ -62,7 +64,8 @@ class SourceLinks(Treeprocessor):
         path = self.repository.called.get(text)
         if path is not None:
             return ElementTree.Element("a", href=self._href(self.repository.page(path)))
-        function = self.repository.functions.get(text.removesuffix("()").removeprefix("jax_convgrad."))
+        name = FUNCTION.fullmatch(text)
+        function = self.repository.functions.get(name[1]) if name else None
         return None if function is None else ElementTree.Element("autoref", identifier=function)
 
 
@@ -99,9 +102,9 @@ def on_page_content(content, page, files, **_):
     repository = SourceLinks.repository
 
     def link(match):
-        if match[1] not in repository.called:
+        if match[0] not in repository.called:
             return match[0]
-        target = files.get_file_from_path(repository.page(repository.called[match[1]]))
+        target = files.get_file_from_path(repository.page(repository.called[match[0]]))
         return f'<a href="{get_relative_url(target.url, page.file.url)}">{match[0]}</a>'
 
-    return re.sub(r'<span class="filename">([^<]+)</span>', link, content)
+    return re.sub(r'(?<=<span class="filename">)[^<]+(?=</span>)', link, content)
