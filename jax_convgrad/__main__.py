@@ -7,13 +7,14 @@ import os
 import sys
 
 from jax_convgrad import plan_command
+from jax_convgrad.instruments import explain_command
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command and returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m jax_convgrad", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for module in (plan_command,):
+    for module in (plan_command, explain_command):
         module.add_command(commands)
     parsed = parser.parse_args(arguments)
     try:
