@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 from typing import Any
 
 from jax_convgrad import layer_text
@@ -162,12 +163,19 @@ def as_dict(explanation: Explanation) -> dict[str, Any]:
     for number, term in enumerate(terms):
         entry: dict[str, Any] = {"text": terms.text(term), **dict(terms.factors(term))}
         if explanation.values is not None:
-            entry["value"] = explanation.values[number].item()
+            entry["value"] = _json_number(explanation.values[number])
         result["terms"].append(entry)
     if explanation.kernel is not None:
-        result["total"] = float(explanation.total)
-        result["kernel"] = {"function": explanation.kernel[0], "returns": float(explanation.kernel[1])}
+        function, answer = explanation.kernel
+        result["total"] = _json_number(explanation.total)
+        result["kernel"] = {"function": function, "returns": _json_number(answer)}
     return result
+
+
+def _json_number(value: Any) -> float | int | str:
+    """JSON has no word for infinity and NaN, which an empty window gives; they are strings."""
+    number = value.item() if hasattr(value, "item") else value
+    return number if math.isfinite(number) else str(number)
 
 
 def _candidate(axis: Any, array: str, candidate: Any) -> dict[str, Any]:

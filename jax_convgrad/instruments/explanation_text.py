@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from jax_convgrad.instruments.candidates import relation, solution
@@ -121,24 +122,28 @@ def _abridged(lines: list[str], everything: bool) -> list[str]:
 
 def _structure(terms: Terms) -> str:
     """How many terms, and of what."""
-    pool = isinstance(terms.layer, Pool)
+    layer = terms.layer
     own = f"{terms.array}{bracketed(terms.index)}"
     tied = math.prod(map(len, terms.tied))
     of = math.prod(map(len, terms.candidates))
     count = len(terms)
+    if not count and isinstance(layer, Pool) and terms.array == "y":
+        empty = "-inf" if layer.kind == "max" else "0" if layer.count_include_pad else "0/0, which is NaN"
+        return f"No terms, the window is on padding alone: {own} is {empty}"
     if not count:
-        nothing = "-inf: its window is on padding alone" if pool and terms.array == "y" else "0"
-        return f"No terms: {own} is {nothing}"
+        return f"No terms: {own} is 0"
+    if isinstance(layer, Pool) and layer.kind == "max" and terms.array == "dx":
+        held = f"{_many(count, 'window')} hold{'s' if count == 1 else ''} x{bracketed(terms.index)}"
+        return f"{held}, by {tied} of {_many(of, 'tap')}; each whose first maximum it is gives its dy"
     parts = []
     if terms.array in ("dw", "db"):
         parts.append(_many(len(terms.images), "image"))
         parts.append(f"{tied} of {_many(of, 'output')}")
     else:
         parts.append(f"{tied} of {_many(of, 'tap')}")
-    if not pool and terms.array == "y":
-        parts.append(_many(len(terms.in_channels), "input channel"))
-    if not pool and terms.array == "dx":
-        parts.append(_many(len(terms.out_channels), "output channel"))
+    for channels, which in ((terms.in_channels, "input"), (terms.out_channels, "output")):
+        if len(channels) > 1:
+            parts.append(f"{len(channels)} {which} channels")
     return f"{_many(count, 'term')}, {' x '.join(parts)}"
 
 
@@ -154,9 +159,9 @@ def _listed(explanation: Explanation, everything: bool) -> list[str]:
         rows = _rows(explanation, everything)
     if explanation.values is None:
         return [f"  {text}".rstrip() for text, *_ in rows]
-    rows.append((_result_name(terms), "", f"= {explanation.total:g}", ""))
-    cells = [(f"  {text}", *rest) for text, *rest in rows]
-    return str(Table(("t", "n", "v", "w"), cells, frozenset("nv"))).splitlines()[1:]  # no head
+    rows.append((_result_name(terms), "", f"{explanation.total:g}", ""))
+    cells = [(f"  {text}", n, "=" if value else "", value, which) for text, n, value, which in rows]
+    return str(Table(tuple("tn=vw"), cells, frozenset("nv"))).splitlines()[1:]  # no head
 
 
 def _result_name(terms: Terms) -> str:
@@ -200,17 +205,17 @@ def _row(explanation: Explanation, number: int, term: Term) -> Row:
             return (
                 text,
                 "",
-                f"= {explanation.values[number]:g}",
+                f"{explanation.values[number]:g}",
                 "the first maximum" if term.x == best else "",
             )
         chosen = best == terms.index
-        which = "its window's maximum is this" if chosen else f"its window's is x{bracketed(best or ())}"
+        which = "its window's maximum is " + ("this" if chosen else f"x{bracketed(best or ())}")
     numbers = numbers if "*" in numbers or "/" in numbers else ""
-    return text, numbers, f"= {explanation.values[number]:g}", which
+    return text, numbers, f"{explanation.values[number]:g}", which
 
 
 def _number(value: Any) -> str:
-    return f"({value:g})" if value < 0 else f"{value:g}"
+    return f"({value:g})" if np.iscomplexobj(value) or value < 0 else f"{value:g}"
 
 
 def _by_channels(explanation: Explanation) -> list[Row] | None:
@@ -228,7 +233,7 @@ def _by_channels(explanation: Explanation) -> list[Row] | None:
         text = " * ".join(f"{name}[{index}]" for name, index in zip(names, merged, strict=True))
         value = ""
         if explanation.values is not None:
-            value = f"= {explanation.values[start : start + channels].sum():g}"
+            value = f"{explanation.values[start : start + channels].sum():g}"
         rows.append((text, "", value, ""))
     return rows
 
@@ -245,7 +250,9 @@ def _compared(explanation: Explanation) -> list[str]:
     if answer == total or (np.isnan(answer) and np.isnan(total)):
         verdict = "the same"
     else:
-        magnitude = float(np.abs(explanation.values).sum()) * float(np.finfo(answer.dtype).eps)
-        rounding = f", {abs(answer - total) / magnitude:.2g} of the terms' rounding" if magnitude else ""
-        verdict = f"apart by {abs(answer - total):.2g}{rounding}"
+        # Each addition and each product may be off by half a unit of the partial sums, at most.
+        unit = float(jnp.finfo(answer.dtype).eps) / 2
+        bound = (len(explanation.values) + 2) * unit * float(np.abs(explanation.values).sum())
+        within = "within" if abs(answer - total) <= bound else "more than"
+        verdict = f"apart by {abs(answer - total):.2g}, {within} the rounding of {answer.dtype}"
     return [f"{function} returns {answer:g}: {verdict}."]

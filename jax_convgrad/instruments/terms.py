@@ -110,7 +110,7 @@ class Terms:
           dy: the gradient that arrives, [N, output spatial..., K]; of dx, dw and db.
 
         Returns:
-          One number a term, of NumPy's dtype for the product. Integers are exact.
+          One number a term, in int64 of integers, else in float64 or complex128.
 
         Raises:
           ValueError: an array that is needed is missing or of another shape.
@@ -121,18 +121,19 @@ class Terms:
             if array is None or np.shape(array) != shapes[name]:
                 given = "missing" if array is None else f"of shape {np.shape(array)}"
                 raise ValueError(f"{name} must be of shape {shapes[name]}, but is {given}")
+        x, w, dy = (needed.get(name) for name in ("x", "w", "dy"))
         # Every array is laid out [n, positions..., c, k], with one entry where it does not have the letter.
         at = {letter: [[getattr(t, letter) for t in along] for along in self.tied] for letter in "iro"}
         factors = []
         if isinstance(self.layer, Pool):
             return self._pooled(x, dy)
         if "x" in needed:
-            factors.append(np.asarray(x)[np.ix_(self.images, *at["i"], self.in_channels)][..., None])
+            factors.append(_exact(x)[np.ix_(self.images, *at["i"], self.in_channels)][..., None])
         if "w" in needed:
             channels = [c % self.group_in for c in self.in_channels]
-            factors.append(np.asarray(w)[np.ix_(*at["r"], channels, self.out_channels)][None])
+            factors.append(_exact(w)[np.ix_(*at["r"], channels, self.out_channels)][None])
         if "dy" in needed:
-            factors.append(np.asarray(dy)[np.ix_(self.images, *at["o"], self.out_channels)][..., None, :])
+            factors.append(_exact(dy)[np.ix_(self.images, *at["o"], self.out_channels)][..., None, :])
         product = factors[0] if len(factors) == 1 else factors[0] * factors[1]
         return product.reshape(-1)
 
@@ -176,7 +177,7 @@ class Terms:
     def _gather(self, array: Any, name: str) -> np.ndarray:
         letter = {"x": "i", "dy": "o"}[name]
         positions = [[getattr(t, letter) for t in along] for along in self.tied]
-        return np.asarray(array)[np.ix_(self.images, *positions, self.in_channels)].reshape(-1)
+        return _exact(array)[np.ix_(self.images, *positions, self.in_channels)].reshape(-1)
 
     def _pooled(self, x: Any, dy: Any) -> np.ndarray:
         assert isinstance(self.layer, Pool)
@@ -187,6 +188,18 @@ class Terms:
             chosen = [winner(self.layer, x, term.y) == self.index for term in self]
             return np.where(np.array(chosen, bool), values, np.zeros_like(values))
         return values
+
+
+def _exact(array: Any) -> np.ndarray:
+    """An array in the widest dtype of its kind."""
+    array = np.asarray(array)
+    if array.dtype.kind in "biu":
+        return array.astype(np.int64)
+    return array.astype(np.complex128 if array.dtype.kind == "c" else np.float64)
+
+
+MOST_CANDIDATES = 2**20
+"""Taps, or outputs, along an axis, that are looked at."""
 
 
 def terms_of(layer: AnyLayer | str, array: str, index: Sequence[int]) -> Terms:
@@ -210,6 +223,11 @@ def terms_of(layer: AnyLayer | str, array: str, index: Sequence[int]) -> Terms:
     index = checked_index(layer, array, index)
     letter = OWN_LETTER.get(array, "")
     axes = axes_of(layer)
+    most = max((axis.output if letter in ("", "r") else axis.taps for axis in axes), default=0)
+    if most > MOST_CANDIDATES:
+        raise ValueError(
+            f"an axis of {most} {'outputs' if letter in ('', 'r') else 'taps'} is too long to list"
+        )
     if not letter:
         candidates = tuple(tuple(Candidate(-1, -1, o) for o in range(axis.output)) for axis in axes)
     else:

@@ -18,7 +18,7 @@ from jax_convgrad.instruments.elements import Index
 from jax_convgrad.instruments.terms import Term, Terms, winner
 from jax_convgrad.layer_text import Pool
 
-MOST_CELLS = 14
+MOST_CELLS = 12
 """Cells of a panel along an axis; of a longer one only a part around the terms is drawn."""
 
 OWN, FACTOR, PASSED, PLAIN, PADDING, ZERO = "own", "factor", "passed", "plain", "padding", "zero"
@@ -61,7 +61,7 @@ class Panel:
 
 @dataclass(frozen=True)
 class Window:
-    """The window of a pooled output: the number of its term, its positions, and whether it passes dy on."""
+    """An output's window: its term's number (0 is the element's), its positions, and whether dy passes."""
 
     term: int
     spans: tuple[range, ...]
@@ -70,7 +70,7 @@ class Window:
 
 @dataclass
 class Picture:
-    """Panels for x, w and y, the terms that are drawn, and of a pooling's gradient the windows."""
+    """Panels of x, w and y, the terms drawn, and windows: of y the element's, of pooling's dx each term's."""
 
     terms: Terms
     drawn: list[Term]
@@ -80,6 +80,13 @@ class Picture:
     def panel(self, array: str) -> Panel:
         """The panel of "x", "w" or "y", or of the gradient of one, "dx", "dw" or "dy"."""
         return next(panel for panel in self.panels if panel.array[-1] == array[-1])
+
+    @property
+    def linked(self) -> bool:
+        """Whether a term has cells in two panels, whose colour says that they belong together."""
+        return self.terms.array != "db" and not (
+            isinstance(self.terms.layer, Pool) and self.terms.array == "y"
+        )
 
     @property
     def notes(self) -> list[str]:
@@ -117,6 +124,8 @@ def picture_of(terms: Terms, arrays: Mapping[str, Any]) -> Picture:
         own = picture.panel(terms.array)
         if own.array == terms.array:
             own.cells[own.position(terms.index)].value = terms.total(**arrays)
+    if terms.array == "y":
+        picture.windows = [Window(0, _span(terms, terms.index[1:-1]), True)]
     if isinstance(layer, Pool):
         _pool(picture, layer, arrays.get("x"))
     return picture
@@ -195,6 +204,14 @@ def _part(whole: range, lit: Sequence[int]) -> range:
     return range(start, min(last + 3, whole[-1] + 1, start + MOST_CELLS))
 
 
+def _span(terms: Terms, o: Index) -> tuple[range, ...]:
+    """The positions from the first to the last tap of an output's window."""
+    return tuple(
+        range(at * a.stride - a.pad_lo, at * a.stride - a.pad_lo + dilated(a.taps, a.filter_dilation))
+        for a, at in zip(terms.axes, o, strict=True)
+    )
+
+
 def _pool(picture: Picture, pool: Pool, x: Any) -> None:
     """The windows of a gradient's terms, and with x what max pooling passed over."""
     terms = picture.terms
@@ -207,12 +224,8 @@ def _pool(picture: Picture, pool: Pool, x: Any) -> None:
                 cell.kind = PASSED
         return
     for number, term in enumerate(picture.drawn, 1):
-        spans = tuple(
-            range(o * a.stride - a.pad_lo, o * a.stride - a.pad_lo + dilated(a.taps, a.filter_dilation))
-            for a, o in zip(terms.axes, term.y[1:-1], strict=True)
-        )
         best = winner(pool, x, term.y) if maxima else terms.index
-        picture.windows.append(Window(number, spans, best == terms.index))
+        picture.windows.append(Window(number, _span(terms, term.y[1:-1]), best == terms.index))
         if best == terms.index or best is None:
             continue
         outputs.cells[outputs.position(term.y)].kind = PASSED

@@ -47,6 +47,7 @@ _INCH = 0.36  # a cell
 _GAP = 2.4  # between panels, in cells, for the numbers of the rows
 _KEY = 0.62  # a line of the key, in cells
 _CHARACTER = 0.0083 / _INCH  # wide, in cells, one character of one point
+_MOST_WRITTEN = 99  # terms whose numbers and values are written into their cells
 _PLACED = {"ha": "center", "va": "center"}
 
 Place = tuple[float, float]
@@ -109,8 +110,11 @@ def plot_terms(
     return figure
 
 
-def colour(number: int, count: int) -> str:
-    """Of term ``number`` of ``count``: a hue of its own up to nine, then a scale from dark to light."""
+def colour(picture: Picture, number: int) -> str:
+    """Of a term: a hue of its own up to nine, then a scale from dark to light; one for all if not linked."""
+    count = len(picture.drawn)
+    if not picture.linked:
+        return HUES[0]
     if count <= len(HUES):
         return HUES[number - 1]
     from matplotlib import colormaps
@@ -143,7 +147,7 @@ def _relations(terms: Terms) -> str:
 def _key(picture: Picture, arrays: Mapping[str, Any]) -> list[str]:
     """A line for each term, where they are as few as there are hues, and the sum where there are numbers."""
     terms = picture.terms
-    if not 0 < len(picture.drawn) <= len(HUES) or terms.array == "db":
+    if not 0 < len(picture.drawn) <= len(HUES) or not picture.linked:
         return []
     lines = [terms.text(term) for term in picture.drawn]
     if picture.windows and not all(window.chosen for window in picture.windows):
@@ -189,7 +193,6 @@ def _at(panel: Panel, place: Place, position: Index) -> Place:
 
 
 def _draw(axes: Axes, picture: Picture, panel: Panel, place: Place) -> None:
-    count = len(picture.drawn)
     weight = "bold" if panel.array == picture.terms.array else "normal"
     caption: dict[str, Any] = {"fontsize": 8.5, "color": _INK, "weight": weight, "va": "center"}
     if len(panel.ranges) == 1:
@@ -198,13 +201,14 @@ def _draw(axes: Axes, picture: Picture, panel: Panel, place: Place) -> None:
         middle = place[0] + _extent(panel)[1] / 2
         axes.text(middle, place[1] - 0.95, panel.caption, ha="center", **caption)
     for position, cell in panel.cells.items():
-        _draw_cell(axes, panel, cell, _at(panel, place, position), count)
+        _draw_cell(axes, picture, panel, cell, _at(panel, place, position))
     _draw_numbers(axes, panel, place)
 
 
-def _draw_cell(axes: Axes, panel: Panel, cell: Cell, corner: Place, count: int) -> None:
+def _draw_cell(axes: Axes, picture: Picture, panel: Panel, cell: Cell, corner: Place) -> None:
     from matplotlib.patches import Rectangle
 
+    count = len(picture.drawn)
     decided = cell.kind == OWN and panel.array == "x"  # a value in view: it is looked at, not asked for
     styles: dict[str, dict[str, Any]] = {
         PADDING: {"facecolor": "#f6f6f6", "edgecolor": _FAINT, "hatch": "/////", "linewidth": 0.6},
@@ -216,25 +220,28 @@ def _draw_cell(axes: Axes, panel: Panel, cell: Cell, corner: Place, count: int) 
     }
     style = styles[cell.kind]
     if cell.kind == FACTOR:
-        style["facecolor"] = colour(cell.term, count)
-    if cell.kind == PASSED:
-        style["edgecolor"] = colour(cell.term, count)
-    inset = 0.07 if cell.kind == PASSED else 0
+        style["facecolor"] = colour(picture, cell.term)
+    if cell.kind == PASSED and not picture.linked:
+        style = {"facecolor": "#e9f5fb", "edgecolor": _RULE, "linewidth": 0.7}
+    elif cell.kind == PASSED:
+        style["edgecolor"] = colour(picture, cell.term)
+    inset = 0.07 if cell.kind == PASSED and picture.linked else 0
     layer = {PADDING: 1, ZERO: 1, PLAIN: 1.1, PASSED: 1.3, FACTOR: 1.2, OWN: 1.4}[cell.kind]
     left, up = corner
     side = 1 - 2 * inset
-    patch = Rectangle((left + inset, up + inset), side, side, zorder=layer, **style)
+    patch = Rectangle((left + inset, up + inset), side, side, zorder=layer, clip_on=False, **style)
     if cell.index is not None and cell.kind != PLAIN:
         patch.set_gid(f"{panel.array}{bracketed(cell.index)}")
     axes.add_patch(patch)
 
     ink = _readable_on(style["facecolor"]) if cell.kind != PLAIN else _GREY
     text: dict[str, Any] = {"color": ink, "zorder": 3, **_PLACED}
-    if cell.value is not None:
-        axes.text(left + 0.5, up + 0.54, f"{cell.value:.3g}", fontsize=8, **text)
-        if cell.term and count <= len(HUES):
+    if cell.value is not None and (count <= _MOST_WRITTEN or cell.kind == OWN):
+        number = f"{cell.value:.3g}"
+        axes.text(left + 0.5, up + 0.54, number, fontsize=8 if len(number) < 4 else 6.5, **text)
+        if picture.linked and cell.term and count <= len(HUES):
             axes.text(left + 0.2, up + 0.22, str(cell.term), fontsize=5, **text)
-    elif cell.term and count <= 99:
+    elif cell.term and count <= _MOST_WRITTEN:
         axes.text(left + 0.5, up + 0.52, str(cell.term), fontsize=8, **text)
     elif cell.kind == OWN:
         axes.text(left + 0.5, up + 0.52, "?", fontsize=9, weight="bold", **text)
@@ -282,7 +289,6 @@ def _draw_numbers(axes: Axes, panel: Panel, place: Place) -> None:
 
 def _links(axes: Axes, picture: Picture, places: list[Place]) -> None:
     """In one dimension: a line from input through tap to output, for each term."""
-    count = len(picture.drawn)
     for number, term in enumerate(picture.drawn, 1):
         ends = []
         for panel, place in zip(picture.panels, places, strict=True):
@@ -293,15 +299,15 @@ def _links(axes: Axes, picture: Picture, places: list[Place]) -> None:
                 ends += [(left + 0.5, up), (left + 0.5, up + 1)]
         if len(ends) == 2 * len(places) > 2:
             xs, ys = zip(*ends[1:-1], strict=True)
-            axes.plot(xs, ys, color=colour(number, count), linewidth=1.8, zorder=0.5)
+            axes.plot(xs, ys, color=colour(picture, number), linewidth=1.8, zorder=0.5)
 
 
 def _draw_windows(axes: Axes, picture: Picture, place: Place) -> None:
-    """An outline for each window, a little smaller than the one before, so that all are seen."""
+    """An outline for each window, each a little smaller than the one before, so that all are seen."""
     from matplotlib.patches import Rectangle
 
     panel = picture.panels[0]
-    if len(panel.ranges) == 3:
+    if panel.array[-1] != "x" or len(panel.ranges) == 3:
         return
     for window in picture.windows:
         clipped = [
@@ -310,12 +316,12 @@ def _draw_windows(axes: Axes, picture: Picture, place: Place) -> None:
         ]
         left, up = _at(panel, place, tuple(low for low, _ in clipped))
         right, down = _at(panel, place, tuple(high for _, high in clipped))
-        inset = 0.05 + 0.06 * ((window.term - 1) % 5)
+        inset = 0.05 + 0.06 * ((window.term - 1) % 5) if window.term else 0
         corner, width, height = (left + inset, up + inset), right - left + 1, down - up + 1
         outline = Rectangle(
             corner, width - 2 * inset, height - 2 * inset, fill=False, linewidth=1.6, zorder=2
         )
-        outline.set_edgecolor(colour(window.term, len(picture.drawn)))
+        outline.set_edgecolor(colour(picture, window.term) if window.term else _INK)
         outline.set_linestyle("-" if window.chosen else (0, (3, 2)))
         outline.set_gid(f"window {window.term}")
         axes.add_patch(outline)
@@ -325,7 +331,7 @@ def _draw_key(axes: Axes, picture: Picture, line: int, text: str, corner: Place)
     from matplotlib.patches import Rectangle
 
     left, up = corner
-    face = colour(line + 1, len(picture.drawn))
+    face = colour(picture, line + 1)
     side = _KEY - 0.14
     axes.add_patch(Rectangle((left, up), side, side, facecolor=face, edgecolor=_INK, linewidth=0.5))
     middle = up + side / 2
