@@ -8,6 +8,7 @@ from jax_convgrad.binding import forward_mode
 from jax_convgrad.convolution import conv, conv_general_dilated
 from jax_convgrad.gradient_functions import conv_bias_grad, conv_filter_grad, conv_input_grad
 from jax_convgrad.installation import install, uninstall
+from jax_convgrad.instruments.explanation import explain
 from jax_convgrad.pooling import avg_pool, max_pool
 from jax_convgrad.replacement import replace_convolutions
 from jax_convgrad.transposed import conv_transpose
@@ -22,6 +23,7 @@ __all__ = [
     "conv_general_dilated",
     "conv_input_grad",
     "conv_transpose",
+    "explain",
     "forward_mode",
     "install",
     "max_pool",
