@@ -145,7 +145,9 @@ def parse_layer(text: str) -> Layer:
     axes = len(spatial)
     taps = _window(parts[1], axes, "the filter")
     (out_channels,) = sizes(parts[2], "the output channels", exactly=1)
-    options = _options(parts[3:], ("stride", "pad", "dilation", "groups", "transposed"), _FORM)
+    options = _options(
+        parts[3:], ("stride", "pad", "dilation", "groups", "transposed"), f"a layer is {_FORM}"
+    )
 
     stride = _each(options.get("stride", "1"), axes, "stride")
     dilation = _each(options.get("dilation", "1"), axes, "dilation")
@@ -180,7 +182,9 @@ def parse_pool(text: str) -> Pool:
     if kind not in ("max", "avg"):
         raise ValueError(f"the window {parts[1]!r} should begin with max or avg: {_POOL_FORM}")
     window = _window(of, axes, "the window")
-    options = _options(parts[2:], ("stride", "pad", "dilation", "exclude"), _POOL_FORM)
+    options = _options(
+        parts[2:], ("stride", "pad", "dilation", "exclude"), f"a pooling layer is {_POOL_FORM}"
+    )
 
     stride = _each(options.get("stride", "1"), axes, "stride")
     dilation = _each(options.get("dilation", "1"), axes, "dilation")
@@ -247,7 +251,7 @@ def _options(parts: list[str], known: tuple[str, ...], form: str) -> dict[str, s
         name, _, value = part.partition(" ")
         name, value = name.lower(), value.strip()
         if name not in known:
-            raise ValueError(f"{part!r} is not known; a layer is {form}")
+            raise ValueError(f"{part!r} is not known; {form}")
         if name in options:
             raise ValueError(f"{name} is given twice")
         if (name == "transposed") != (value == ""):

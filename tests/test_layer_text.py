@@ -1,4 +1,4 @@
-"""A layer and a pooling layer as text: what each part means, that it reads back, and that errors name the part."""
+"""A layer, and one that pools, as text: what each part means, reading it back, errors that name the part."""
 
 import pytest
 
