@@ -8,10 +8,6 @@ The line is x's shape with the channels last, the filter's taps and the output c
     groups 32
     transposed        the layer that undoes the strided convolution: stride makes the output larger,
                       and pad is the padding of the convolution undone
-
-A pooling layer, ``1x6x6x1, max 3x3, stride 2``, is x's shape and the window, max or avg, then any of stride
-(1 where it is not said, as in ``max_pool``), pad, dilation and, for avg, "exclude pad": padding is then not
-counted in the mean.
 """
 
 from __future__ import annotations
@@ -90,7 +86,12 @@ class Layer:
 
 @dataclass(frozen=True)
 class Pool:
-    """A pooling layer's shapes and steps, one entry an axis; ``kind`` is "max" or "avg"."""
+    """A pooling layer's shapes and steps, one entry an axis; ``kind`` is "max" or "avg".
+
+    As text it is x's shape and the window, ``1x6x6x1, max 3x3, stride 2``, then any of stride (1 where it is
+    not said, as in ``max_pool``), pad, dilation and, for avg, "exclude pad", which leaves padding out of the
+    mean.
+    """
 
     kind: str
     batch: int

@@ -24,6 +24,12 @@ _EXAMPLES = """examples:
 
 """
 
+_POOLING = """
+A pooling layer is x's shape and the window, as in "1x6x6x1, max 3x3, stride 2" or "1x6x6x1, avg 3x3",
+then any of stride (1 if not given), pad, dilation and, for avg, "exclude pad": padding is then not counted
+in the mean.
+"""
+
 
 def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Adds ``explain`` to the commands of ``python -m jax_convgrad``."""
@@ -31,7 +37,7 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         "explain",
         help="which products make one element of dX, dW, db or y, and a picture of them",
         description="Which products make one element of dX, dW, db or y of a layer, and why no others do.",
-        epilog=_EXAMPLES + (layer_text.__doc__ or ""),
+        epilog=f"{_EXAMPLES}{layer_text.__doc__}{_POOLING}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("layer", nargs="?", help='as in "1x5x5x1, 3x3, 1, stride 2"; or by the flags below')
@@ -42,7 +48,9 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     one.add_argument("--db", metavar="k", help="of the bias's, dE/db")
     one.add_argument("--y", metavar="n,o..,k", help="of the output")
     output = parser.add_argument_group("what to show")
-    output.add_argument("--values", action="store_true", help="draw x, w and dy, and compute with them")
+    output.add_argument(
+        "--values", action="store_true", help="with random integers as x, w and dy, and the kernel's answer"
+    )
     output.add_argument("--seed", type=int, help="of --values; 0 if not given")
     output.add_argument("--all", action="store_true", help="every term, however many there are")
     output.add_argument("--plot", metavar="FILE", help="draw the arrays: a .png, .svg or .pdf")
@@ -79,7 +87,8 @@ def _run(parser: argparse.ArgumentParser, parsed: argparse.Namespace) -> int:
         print(json.dumps(as_dict(explanation), indent=2))
         return 0
     if index is None:
-        print("No element is named; this is the middle of dx. --dx, --dw, --db and --y name one.\n")
+        which = "--dx and --y" if isinstance(layer, layer_text.Pool) else "--dx, --dw, --db and --y"
+        print(f"No element is named; this is the middle of dx. {which} name one.\n")
     print(as_text(explanation, parsed.all))
     if parsed.plot:
         print(f"\nThe picture is {parsed.plot}.")
