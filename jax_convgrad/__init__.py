@@ -17,6 +17,7 @@ __all__ = [
     "conv_general_dilated",
     "conv_input_grad",
     "conv_transpose",
+    "explain",
     "forward_mode",
     "install",
     "max_pool",

@@ -11,6 +11,10 @@ import sys
 # imported, since most need JAX, and the doctor must run without.
 _COMMANDS = {
     "plan": ("jax_convgrad.plan_command", "which CPU kernel serves each op of a layer, and why"),
+    "explain": (
+        "jax_convgrad.instruments.explain_command",
+        "which products make one element of a gradient, and why no others do",
+    ),
     "doctor": (
         "jax_convgrad.instruments.doctor_command",
         "whether this machine is set up, and what to do where it is not",
