@@ -8,6 +8,8 @@ from jax_convgrad.binding import forward_mode
 from jax_convgrad.convolution import conv, conv_general_dilated
 from jax_convgrad.gradient_functions import conv_bias_grad, conv_filter_grad, conv_input_grad
 from jax_convgrad.installation import install, uninstall
+from jax_convgrad.instruments.gradient_check import check_gradients
+from jax_convgrad.instruments.gradient_report import GradientError
 from jax_convgrad.pooling import avg_pool, max_pool
 from jax_convgrad.replacement import replace_convolutions
 from jax_convgrad.transposed import conv_transpose
@@ -15,7 +17,9 @@ from jax_convgrad.transposed import conv_transpose
 __version__ = "0.1.0"
 
 __all__ = [
+    "GradientError",
     "avg_pool",
+    "check_gradients",
     "conv",
     "conv_bias_grad",
     "conv_filter_grad",

@@ -11,8 +11,10 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, ParamSpec, TypeVar
 
+import jax
+
 from jax_convgrad.binding import forward_mode
-from jax_convgrad.jaxpr_rewriting import Substitute, rewritten
+from jax_convgrad.jaxpr_rewriting import Substitute, equations, rewritten
 from jax_convgrad.lowering import lax_forms
 
 P = ParamSpec("P")
@@ -31,3 +33,8 @@ def on_lax(f: Callable[P, R]) -> Callable[P, R]:
 def _substitute(equation: Any) -> Substitute | None:
     form = lax_forms.get(equation.primitive)
     return None if form is None else Substitute(partial(form, **equation.params), equation.invars)
+
+
+def has_kernels(f: Callable[..., Any], *args: Any) -> bool:
+    """Whether ``f``, traced with these arguments, computes anything with this package's primitives."""
+    return any(equation.primitive in lax_forms for equation, _ in equations(jax.make_jaxpr(f)(*args)))
