@@ -35,7 +35,7 @@ SHRINKING = 4.0 ** -np.arange(8)
 """Steps, in units of the first, until a difference agrees with the gradient."""
 
 NOISE = 6
-"""How many times the noise of one value the four of a difference may add up to; its standard deviation is 1."""
+"""How many times the noise of one value a difference of four may be off by; its deviation is about 1."""
 
 Leaves = Sequence[jax.Array]
 
@@ -148,6 +148,7 @@ class Differences:
         expected, noise = np.full(len(places), np.nan), np.full(len(places), np.nan)
         is_kink, settled = np.zeros(len(places), bool), np.zeros(len(places), bool)
         first_error, before = np.full(len(places), np.inf), np.full(len(places), np.nan)
+        best = np.full(len(places), np.inf)  # how far the best of the estimates may be off
         first_step = self._first_steps(k)[places]
         for factor in SHRINKING:
             # Steps so small that noise would hide what is looked for tell nothing more.
@@ -162,17 +163,20 @@ class Differences:
             error = np.abs(found[todo] - estimate)
             margin = allowed(estimate) + of_noise[todo]
             finite = np.isfinite(estimate)
-            expected[todo[finite]], noise[todo[finite]] = estimate[finite], of_noise[todo][finite]
             first_error[todo] = np.where(finite & np.isinf(first_error[todo]), error, first_error[todo])
             settled[todo] = error <= margin
+            unsteady = np.fmax(4 * _disagreement(changes, h), 2 * np.abs(estimate - before[todo]))
+            before[todo] = estimate
+            off = of_noise[todo] + unsteady
+            better = finite & ((off < best[todo]) | settled[todo])
+            expected[todo[better]], noise[todo[better]] = estimate[better], of_noise[todo][better]
+            best[todo[better]] = off[better]
             # At half the step a smooth function has half the gap between its sides; a kink at x keeps it.
             gap, wider = np.abs(right - left), np.abs(_sides_gap(changes, h))
             low, high = np.minimum(left, right) - margin, np.maximum(left, right) + margin
             between = (found[todo] >= low) & (found[todo] <= high)
             at_x = between & (gap > margin) & (gap > 0.7 * wider - margin)
-            unsteady = np.fmax(4 * _disagreement(changes, h), 2 * np.abs(estimate - before[todo]))
             beside_x = error <= margin + unsteady
-            before[todo] = estimate
             # By the smallest step: a kink further off is no excuse.
             is_kink[todo] = (at_x | beside_x) & ~settled[todo]
         return Difference(expected, noise, is_kink)
@@ -207,6 +211,9 @@ class Differences:
                 if jnp.issubdtype(leaf.dtype, jnp.complexfloating):
                     by = jnp.where(imaginary, 1j, 1) * by
                 flat = jnp.reshape(leaf, -1)
+                if not flat.size:
+                    moved.append(leaf)
+                    continue
                 # Beyond the end, where nothing is set, in all leaves but k.
                 at = jnp.where(k == n, place, flat.size)
                 value = _moved(flat.at[at].get(mode="fill", fill_value=0), by)
@@ -227,12 +234,14 @@ class Differences:
         # All entries move at once, and some meet their kinks: hence smaller steps than for one entry.
         size = float(np.sqrt(np.mean(self._sizes[k] ** 2)))
         first = self._eps or self._rounding ** (1 / 3) * size
-        best = (np.nan, np.inf)
+        best, before = (np.nan, np.inf), np.nan
         for factor in SHRINKING:
             h = np.array([first * factor])
             row = self._along(directions, _OFFSETS * h)
             estimate = float(_four_point(row[None], h)[0][0])
-            off = float(NOISE * self.noise / h[0] + 4 * _disagreement(row[None], h)[0])
+            unsteady = np.fmax(4 * _disagreement(row[None], h)[0], 2 * abs(estimate - before))
+            before = estimate
+            off = float(NOISE * self.noise / h[0] + unsteady)
             if off < best[1]:
                 best = estimate, off
         return best
