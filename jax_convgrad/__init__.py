@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 __all__ = [
+    "GradientError",
     "avg_pool",
+    "check_gradients",
     "conv",
     "conv_bias_grad",
     "conv_filter_grad",
