@@ -8,6 +8,7 @@ from jax_convgrad.binding import forward_mode
 from jax_convgrad.convolution import conv, conv_general_dilated
 from jax_convgrad.gradient_functions import conv_bias_grad, conv_filter_grad, conv_input_grad
 from jax_convgrad.installation import install, uninstall
+from jax_convgrad.instruments.flow import FlowReport, gradient_flow
 from jax_convgrad.pooling import avg_pool, max_pool
 from jax_convgrad.replacement import replace_convolutions
 from jax_convgrad.transposed import conv_transpose
@@ -15,6 +16,7 @@ from jax_convgrad.transposed import conv_transpose
 __version__ = "0.1.0"
 
 __all__ = [
+    "FlowReport",
     "avg_pool",
     "conv",
     "conv_bias_grad",
@@ -23,6 +25,7 @@ __all__ = [
     "conv_input_grad",
     "conv_transpose",
     "forward_mode",
+    "gradient_flow",
     "install",
     "max_pool",
     "replace_convolutions",
