@@ -1,8 +1,8 @@
 """The compiled parts of ``gradient_flow``: the gradients, and of each array a few numbers.
 
 Of an array a these are the largest magnitude, a scale s near it, the sum of |a|/s and the sum of (|a|/s)²,
-taken in float32, or float64 for float64. With elements divided by s no square overflows or underflows, however
-large or small all of a is; the products with s are for the host, in float64.
+taken in float32, or float64 for float64. With elements divided by s no square overflows or underflows,
+however large or small all of a is; the products with s are for the host, in float64.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ def sums(array: jax.Array) -> Sums:
     """Compiled once for each shape and dtype: a network has many layers of few shapes."""
     magnitude = jnp.abs(array.astype(_wide(array.dtype)))
     largest = jnp.max(magnitude, initial=0)
-    # Not so large that its reciprocal, by which XLA may multiply, is subnormal: CPUs are told to take that for 0.
+    # Not so large that its reciprocal, by which XLA may multiply, is subnormal, which it may take for zero.
     top = 2.0 ** (1000 if magnitude.dtype == jnp.float64 else 120)
     scale = jnp.where((largest > 0) & jnp.isfinite(largest), jnp.minimum(largest, top), 1)
     scaled = magnitude / scale
