@@ -21,6 +21,7 @@ __all__ = [
     "conv_transpose",
     "explain",
     "forward_mode",
+    "gradient_flow",
     "install",
     "max_pool",
     "replace_convolutions",

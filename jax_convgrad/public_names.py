@@ -12,6 +12,7 @@ from jax_convgrad.gradient_functions import conv_input_grad as conv_input_grad
 from jax_convgrad.installation import install as install
 from jax_convgrad.installation import uninstall as uninstall
 from jax_convgrad.instruments.explanation import explain as explain
+from jax_convgrad.instruments.flow import gradient_flow as gradient_flow
 from jax_convgrad.instruments.gradient_check import check_gradients as check_gradients
 from jax_convgrad.instruments.gradient_report import GradientError as GradientError
 from jax_convgrad.pooling import avg_pool as avg_pool
