@@ -54,6 +54,13 @@ def finding(told, problem):
     return next(f for section in told["sections"] for f in section["findings"] if f["problem"] == problem)
 
 
+def failures(told):
+    """The problems that make the exit code 1, without what this machine warns of."""
+    return [
+        f["problem"] for section in told["sections"] for f in section["findings"] if f["state"] == "FAILED"
+    ]
+
+
 @pytest.fixture
 def copy(tmp_path):
     """A folder for PYTHONPATH with a copy of the installed package."""
@@ -88,7 +95,6 @@ def test_here_all_is_well():
         (row,) = (line for line in lines if line.split("  ")[0] == "" and line.strip().startswith(op + "  "))
         errors = [float(cell) for cell in row.split()[-4:]]  # in float32, bfloat16, float16, float64
         assert all(0 <= error <= 1 for error in errors)
-    assert "-> " not in done.stdout.replace("It works", "")
 
 
 def test_the_json_report():
@@ -152,7 +158,7 @@ sys.meta_path.insert(0, Blocker())
 def test_without_jax(tmp_path):
     (tmp_path / "sitecustomize.py").write_text(BLOCK.format(blocked={"jax"}))
     told = quick(1, path=tmp_path)
-    assert told["problems"] == ["package-missing"]
+    assert failures(told) == ["package-missing"]
     found = finding(told, "package-missing")
     assert found["text"] == "jax is not installed for this Python"
     assert found["remedy"] == f'{sys.executable} -m pip install "jax>=0.9.1"'
@@ -165,7 +171,7 @@ def test_without_jax(tmp_path):
 def test_without_any_package(tmp_path):
     (tmp_path / "sitecustomize.py").write_text(BLOCK.format(blocked={"jax", "jaxlib", "numpy"}))
     told = quick(1, path=tmp_path)
-    assert told["problems"] == ["package-missing"] * 3
+    assert failures(told) == ["package-missing"] * 3
     assert told["verdict"].startswith("3 problems; the first to mend: ")
 
 
@@ -219,7 +225,7 @@ def test_a_module_that_is_garbage(copy):
     library.unlink()
     library.write_text("this is no library\n" * 1000)
     told = quick(1, path=copy)
-    assert told["problems"] == ["module-broken"]
+    assert failures(told) == ["module-broken"]
     assert "invalid ELF header" in finding(told, "module-broken")["text"]
 
 
@@ -229,7 +235,7 @@ def test_a_module_that_kills_the_process(copy, signal):
     program = f"import os, signal\nos.kill(os.getpid(), signal.{signal})\n"
     (copy / "jax_convgrad" / "_cpu.py").write_text(program)
     told = quick(1, path=copy)
-    assert told["problems"] == ["module-kills-python"]
+    assert failures(told) == ["module-kills-python"]
     found = finding(told, "module-kills-python")
     assert f"_cpu.py does not load: the process was killed by {signal}" in found["text"]
     assert found["remedy"].startswith("build it on this machine: ")
@@ -241,7 +247,7 @@ def test_a_cuda_module_that_lacks_a_library(copy):
     message = "libcudart.so.13: cannot open shared object file: No such file or directory"
     (copy / "jax_convgrad" / "_cuda.py").write_text(f"raise ImportError({message!r})\n")
     told = quick(1, path=copy)
-    assert told["problems"] == ["module-needs-library"]
+    assert failures(told) == ["module-needs-library"]
     assert message in finding(told, "module-needs-library")["text"]
     assert "libcudart.so.13" in finding(told, "module-needs-library")["remedy"]
 
@@ -258,7 +264,7 @@ def test_wrong_numbers_of_a_kernel(copy):
     done = doctor("--json", path=copy)
     told = json.loads(done.stdout)
     assert done.returncode == 1
-    assert set(told["problems"]) == {"numbers-wrong", "install-fails"}
+    assert set(failures(told)) == {"numbers-wrong", "install-fails"}
     wrong = [f["text"] for s in told["sections"] for f in s["findings"] if f["problem"] == "numbers-wrong"]
     assert [text.split(":")[0] for text in wrong] == [
         f"cpu, {dtype}" for dtype in ("float32", "bfloat16", "float16", "float64")
@@ -344,6 +350,13 @@ def loading(message):
     return [f.problem for f in section.findings if f.problem]
 
 
+def test_a_module_of_an_older_package():
+    """Copied over by hand, say: it loads, and lacks what the doctor asks."""
+    failure = Failure("no attribute 'ffi_api_version'", raised="AttributeError")
+    section = kernels.kernels_section(Outcome({"load": ""}, {"ffi_api_version": failure}), None, Outcome())
+    assert [f.problem for f in section.findings if f.problem] == ["module-too-old"]
+
+
 def test_what_a_loader_says():
     assert loading("/lib/libc.so.6: version `GLIBC_2.99' not found (required by _cpu.so)") == [
         "module-of-newer-system"
@@ -397,9 +410,7 @@ def test_which_devices_run_what(capability, architectures, way):
     assert gpu.runs_on(capability, architectures) == way
 
 
-def on_a_gpu(
-    capability=(9, 0), driver=13000, cuda=(("13.0.88", BUILT_FOR)), used=True, plugins=("a plugin",)
-):
+def on_a_gpu(capability=(9, 0), driver=13000, cuda=("13.0.88", BUILT_FOR), used=True, plugins=("a plugin",)):
     """The problems and the section of a machine with one."""
     device = {"name": "a GPU", "capability": list(capability), "memory": 80 * 2**30}
     kinds = {"cpu": ["cpu"], **({"cuda": ["a GPU"]} if used else {})}
