@@ -11,10 +11,20 @@ import sys
 from pathlib import Path
 
 import jaxlib
+import numpy as np
 import pytest
 
 import jax_convgrad
-from jax_convgrad.instruments.doctor import gpu, kernels, machine, packages, processes, report
+from jax_convgrad.instruments.doctor import (
+    checks,
+    gpu,
+    kernels,
+    machine,
+    packages,
+    processes,
+    report,
+    self_check,
+)
 from jax_convgrad.instruments.doctor.processes import Failure, Outcome
 from jax_convgrad.instruments.doctor.remedies import REMEDIES
 
@@ -284,6 +294,18 @@ def test_a_kernel_that_kills_the_process(copy):
     assert done.stdout.splitlines()[-1] == f"What to do: {REMEDIES['self-check-dies']}"
 
 
+def test_a_source_folder_without_an_installation(tmp_path):
+    shutil.copytree(
+        ROOT / "jax_convgrad", tmp_path / "jax_convgrad", ignore=shutil.ignore_patterns("__pycache__")
+    )
+    (tmp_path / "CMakeLists.txt").touch()
+    done = doctor("--quick", "--json", flags=("-S",), cwd=tmp_path)  # without site-packages
+    assert done.returncode == 1
+    told = json.loads(done.stdout)
+    assert failures(told) == ["source-folder-not-built", *["package-missing"] * 3]
+    assert f'pip install "{tmp_path}"' in told["verdict"]
+
+
 def test_the_source_folder():
     assert not list((ROOT / "jax_convgrad").glob("_cpu.*"))
     found = finding(quick(1, cwd=ROOT, flags=()), "source-folder-shadows")
@@ -372,6 +394,63 @@ def test_ffi_versions(compiled, problem):
     steps = {"load": "", "ffi_api_version": list(compiled), "targets": []}
     section = kernels.kernels_section(Outcome(steps), None, Outcome())
     assert [f.problem for f in section.findings if f.problem] == ([problem] if problem else [])
+
+
+def test_an_import_that_fails_for_a_reason_of_its_own():
+    steps = {"load": "", "ffi_api_version": [0, 0], "targets": []}
+    jax = Outcome(failures={"jax_convgrad": Failure("no attribute 'x'", raised="ImportError")})
+    section = kernels.kernels_section(Outcome(steps), None, jax)
+    assert [f.problem for f in section.findings if f.problem] == ["import-fails"]
+    assert "ImportError: no attribute 'x'" in str(section)
+
+
+def test_an_installation_of_another_version(monkeypatch):
+    monkeypatch.setattr(jax_convgrad, "__version__", "99.0")
+    section = packages.packages_section(Outcome())
+    assert [f.problem for f in section.findings if f.problem] == ["versions-differ"]
+
+
+def checked(outcome):
+    """The problems of a self-check that told this."""
+    section = checks.check_section("cpu", outcome, 1.0)
+    return [f.problem for f in section.findings if f.problem]
+
+
+def test_the_end_of_a_self_check():
+    right = {"errors": {"fprop": [0.5, "a case"]}, "bits_differ": []}
+    assert checked(Outcome({"float32": right, "install": ""})) == []
+    assert checked(Outcome({"float32": {**right, "bits_differ": ["fprop of a case"]}, "install": ""})) == [
+        "numbers-vary"
+    ]
+    wrong = {**right, "errors": {"fprop": [1.01, "a case"]}}
+    assert checked(Outcome({"float32": wrong, "install": ""})) == ["numbers-wrong"]
+    assert checked(Outcome({"float32": right, "install": "uninstall() leaves"})) == ["install-fails"]
+    for failure, problem in (
+        (Failure("no", raised="ValueError"), "self-check-raises"),
+        (Failure("killed", signal="SIGSEGV"), "self-check-dies"),
+        (Failure("no answer", timed_out=True), "self-check-hangs"),
+    ):
+        assert checked(Outcome({"float32": right}, {"bfloat16": failure})) == [problem]
+    assert checked(Outcome({"float32": right}, {"install": Failure("no", raised="RuntimeError")})) == [
+        "install-fails"
+    ]
+
+
+def test_other_bits_in_a_second_run_are_seen():
+    errors = self_check._Errors("float32")
+    values = iter([1.0, 1.0 + 2.0**-23])
+    errors.twice("a case", lambda: {"fprop": np.float32(next(values)), "dgrad": np.float32(1)})
+    assert errors.bits_differ == ["fprop of a case"]
+
+
+@pytest.mark.parametrize("actual, ratio", [(1.0, 0), (1.0 + 2.0**-7, 2), (np.nan, 1e9), (np.inf, 1e9)])
+def test_errors_are_in_units_of_their_bound(actual, ratio):
+    """Of a bfloat16 that is stored exactly, whose bound is half of its last place and what f32's sum adds."""
+    errors = self_check._Errors("bfloat16")
+    errors.add("fprop", "a case", np.array([actual]), np.array([1.0]), np.array([1.0]), length=3)
+    bound = 2.0**-8 + 4 * 2 * 2.0**-23
+    expected = ratio * 2.0**-8 / bound if ratio < 1e9 else 1e9  # what JSON has in place of NaN
+    assert errors.found["fprop"][0] == pytest.approx(expected, rel=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -473,6 +552,30 @@ def test_platforms_without_kernels_are_told():
         [],
     )
     assert "tpu (TPU v5): there are no kernels for it, jax.lax computes there" in str(section)
+
+
+def without_gpu(monkeypatch, on_bus=0, jax=None, **driver):
+    monkeypatch.setattr(gpu, "_gpus_on_the_bus", lambda: on_bus)
+    section = gpu.gpu_section(Outcome(**driver), None, jax or Outcome(), [])
+    return [(f.state, f.problem) for f in section.findings if f.problem]
+
+
+def test_drivers(monkeypatch):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    absent = {"load": Failure("libcuda.so.1: cannot open", raised="OSError")}
+    assert without_gpu(monkeypatch, failures=absent) == []
+    assert without_gpu(monkeypatch, 1, failures=absent) == [("warning", "driver-missing")]
+    no_device = {"init": Failure("cuInit: CUDA_ERROR_NO_DEVICE (100)", raised="RuntimeError")}
+    there = {"load": "", "version": 13000}
+    assert without_gpu(monkeypatch, steps=there, failures=no_device) == []
+    assert without_gpu(monkeypatch, 1, steps=there, failures=no_device) == [("warning", "driver-fails")]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert without_gpu(monkeypatch, 1, steps=there, failures=no_device) == [("warning", "gpu-hidden")]
+
+
+def test_a_jax_that_crashes_on_its_devices(monkeypatch):
+    jax = Outcome(failures={"devices": Failure("the process was killed by SIGSEGV", signal="SIGSEGV")})
+    assert without_gpu(monkeypatch, jax=jax, failures={"load": Failure("")}) == [("FAILED", "jax-dies")]
 
 
 DRIVER = r"""
