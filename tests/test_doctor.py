@@ -483,6 +483,9 @@ BUILT_FOR = "75-real 80 86-real 89-real 90a-real 100-real 120-real"  # cuda_src/
         ((8, 9), "80-virtual", "ptx"),
         ((10, 0), "90a", ""),  # neither the binary nor the PTX of 90a runs elsewhere
         ((9, 0), "90", "binary"),
+        ((10, 3), "100-real", "binary"),
+        ((10, 3), "100a-real", ""),
+        ((10, 3), "100f-real", "binary"),
     ],
 )
 def test_which_devices_run_what(capability, architectures, way):
