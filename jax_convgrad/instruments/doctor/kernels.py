@@ -6,16 +6,15 @@ import importlib.machinery
 import re
 from pathlib import Path
 
-from jax_convgrad.instruments.doctor.packages import OWN_FOLDER, ffi_version_of_jaxlib, is_source_folder
+from jax_convgrad.instruments.doctor.packages import (
+    OWN_FOLDER,
+    ffi_version_of_jaxlib,
+    is_source_folder,
+    module_file,
+)
 from jax_convgrad.instruments.doctor.processes import Outcome, look
 from jax_convgrad.instruments.doctor.report import Section
 from jax_convgrad.versions import LOWEST_JAX, NEWEST_TESTED_JAX, text
-
-
-def module_file(name: str) -> Path | None:
-    """What this Python would load as ``jax_convgrad.<name>``."""
-    spec = importlib.machinery.PathFinder.find_spec(f"jax_convgrad.{name}", [str(OWN_FOLDER)])
-    return Path(spec.origin) if spec and spec.origin else None
 
 
 def _files(name: str) -> list[Path]:
@@ -63,8 +62,10 @@ def _module(section: Section, name: str, outcome: Outcome | None, jax: Outcome) 
     assert file is not None
     if "load" not in outcome.steps:
         _not_loaded(section, file, outcome)
-    elif "ffi_api_version" in outcome.failures and outcome.failures["ffi_api_version"].raised:
-        section.fail("module-too-old", f"{file.name} tells no FFI version")
+    elif any(
+        step in outcome.failures and outcome.failures[step].raised for step in ("ffi_api_version", "build")
+    ):
+        section.fail("module-too-old", f"{file.name} does not tell what it was built for")
     elif outcome.failures and not any(failure.raised for failure in outcome.failures.values()):
         step, failure = next(iter(outcome.failures.items()))
         section.fail("module-kills-python", f"{file.name}, asked for its {step}: {failure}")

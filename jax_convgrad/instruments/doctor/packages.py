@@ -30,19 +30,21 @@ _OPTIONAL = {
 
 def is_source_folder() -> bool:
     """Whether the package that runs is the checkout's folder, in which nothing is built."""
-    return (OWN_FOLDER.parent / "CMakeLists.txt").exists() and not _native_file(OWN_FOLDER)
+    return (OWN_FOLDER.parent / "CMakeLists.txt").exists() and not module_file("_cpu")
 
 
-def _native_file(folder: Path) -> str | None:
-    spec = importlib.machinery.PathFinder.find_spec("jax_convgrad._cpu", [str(folder)])
-    return spec.origin if spec else None
+def module_file(name: str) -> Path | None:
+    """What this Python would load as ``jax_convgrad.<name>``; an editable installation has it elsewhere."""
+    spec = importlib.util.find_spec(f"jax_convgrad.{name}")
+    return Path(spec.origin) if spec and spec.origin else None
 
 
 def _installed_elsewhere() -> Path | None:
     """Another jax_convgrad on ``sys.path``, with native modules."""
     for entry in sys.path:
         folder = Path(entry or ".").resolve() / "jax_convgrad"
-        if folder != OWN_FOLDER and folder.is_dir() and _native_file(folder):
+        in_folder = importlib.machinery.PathFinder.find_spec("jax_convgrad._cpu", [str(folder)])
+        if folder != OWN_FOLDER and in_folder:
             return folder
     return None
 
