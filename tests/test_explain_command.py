@@ -3,6 +3,8 @@
 import builtins
 import json
 import re
+import shlex
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -76,7 +78,7 @@ def test_the_text(capsys):
           "r = 2:  i = (2 + 2 - 2)/2 = 1", "4 terms, 2 of 3 taps x 2 input channels:"]),
         (["1x9x4, 3, 6, groups 2, dilation 1", "--dw", "1,1,4"],
          ["in group 1 of 2, input channels 2..3 and output channels 3..5; w counts c in its group",
-          "dw[1,1,4] = sum over n, o of x[n,i,3] * dy[n,o,4]", "7 terms, 1 image x 7 of 7 outputs:",
+          "dw[1,1,4] = sum over n, o of x[n,i,3] * dy[n,o,4]", "7 terms, 7 of 7 outputs:",
           "x[0,7,3] * dy[0,6,4]"]),
         (["2x4x5x1, 3x3, 2, stride 1x2", "--y", "1,0,1,1"],
          ["where o + r = i along axis 0, o*2 + r = i along axis 1"]),
@@ -134,13 +136,18 @@ def test_the_numbers(capsys):
 
 
 def test_which_window_chose(capsys):
-    text = run(capsys, "1x6x6x1, max 3x3, stride 2", "--dx", "0,2,2,0", "--seed", "0")
-    explained = explain("1x6x6x1, max 3x3, stride 2", "dx", (0, 2, 2, 0), seed=0)
+    text = run(capsys, "1x6x6x1, max 3x3, stride 2", "--dx", "0,2,2,0", "--seed", "39")
+    explained = explain("1x6x6x1, max 3x3, stride 2", "dx", (0, 2, 2, 0), seed=39)
+    facts = as_dict(explained)["terms"]
+    assert {fact["maximum"] == (0, 2, 2, 0) for fact in facts} == {True, False}
+    assert [fact["value"] != 0 for fact in facts] == [f["maximum"] == (0, 2, 2, 0) for f in facts]
     for term in explained.terms:
         best = winner(explained.terms.layer, explained.arrays["x"], term.y)
-        which = "this" if best == (0, 2, 2, 0) else f"x{bracketed(best)}"
+        chosen = best == (0, 2, 2, 0)
+        which = f"its window's maximum is {'this input' if chosen else f'x{bracketed(best)}'}"
         line = next(line for line in text.splitlines() if line.startswith(f"  dy{bracketed(term.y)}"))
-        assert line.endswith(f"its window's maximum is {which}")
+        value = explained.arrays["dy"][term.y]
+        assert re.search(rf"= +{value}  {'' if chosen else 'not added, '}{re.escape(which)}$", line), line
     assert "the gradient of max_pool returns" in text
 
 
@@ -381,6 +388,29 @@ def test_the_command_draws(capsys, tmp_path):
     shapes = shapes_of(terms_of(STRIDED, "dx", (0, 2, 2, 0)).layer)
     svg = (tmp_path / "picture.svg").read_text()
     assert svg.count('id="dy[') == np.prod(shapes["dy"]) and 'id="dx[0,2,2,0]"' in svg
+
+
+def drawn_data(svg):
+    """What a picture shows, whatever matplotlib wrote it: the lit cells with their colours, and the texts."""
+    cells = re.findall(r'<g id="([^"]+\])">\s*<path[^>]*?style="[^"]*fill: (#\w+|none)', svg)
+    return dict(cells), re.findall(r"<text [^>]*>([^<]*)</text>", svg)
+
+
+def test_the_figures_of_the_page(tmp_path, monkeypatch):
+    """docs/explain.md names the command of each; what it draws today is what the page shows."""
+    monkeypatch.chdir(tmp_path)
+    docs = Path(__file__).parent.parent / "docs"
+    commands = re.findall(
+        r"^\$ python -m jax_convgrad (explain .*--plot .*)$", (docs / "explain.md").read_text(), re.M
+    )
+    names = {shlex.split(command)[-1] for command in commands}
+    assert {f"explain_{name}" for name in names} == {file.name for file in docs.glob("images/explain_*.svg")}
+    for command in commands:
+        assert command_line.main(shlex.split(command)) == 0
+        name = shlex.split(command)[-1]
+        cells, texts = drawn_data(Path(name).read_text())
+        assert len(cells) >= 5 and len(texts) >= 20
+        assert (cells, texts) == drawn_data((docs / "images" / f"explain_{name}").read_text()), name
 
 
 def test_colours_stay_apart():

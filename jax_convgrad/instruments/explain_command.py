@@ -12,7 +12,7 @@ from jax_convgrad.instruments.candidates import solution
 from jax_convgrad.instruments.elements import AnyLayer, Index, axes_of, letters
 from jax_convgrad.instruments.explanation import Explanation, explain
 from jax_convgrad.instruments.explanation_text import as_text, formula
-from jax_convgrad.instruments.terms import OWN_LETTER
+from jax_convgrad.instruments.terms import OWN_LETTER, winner
 
 _EXAMPLES = """examples:
   explain "1x5x5x1, 3x3, 1, stride 2"                       the middle of dx
@@ -156,7 +156,10 @@ def _plot(parser: argparse.ArgumentParser, explanation: Explanation, path: str) 
 
 
 def as_dict(explanation: Explanation) -> dict[str, Any]:
-    """The explanation for programs: every term, and of each axis every candidate with what it gives."""
+    """The explanation for programs: every term, and of each axis every candidate with what it gives.
+
+    A term of max pooling has its window's maximum beside it, and the value 0 in dx where that is another.
+    """
     terms = explanation.terms
     result: dict[str, Any] = {
         "layer": str(terms.layer),
@@ -173,6 +176,8 @@ def as_dict(explanation: Explanation) -> dict[str, Any]:
         entry: dict[str, Any] = {"text": terms.text(term), **dict(terms.factors(term))}
         if explanation.values is not None:
             entry["value"] = _json_number(explanation.values[number])
+            if isinstance(terms.layer, layer_text.Pool) and terms.layer.kind == "max":
+                entry["maximum"] = winner(terms.layer, explanation.arrays["x"], term.y)
         result["terms"].append(entry)
     if explanation.kernel is not None:
         function, answer = explanation.kernel

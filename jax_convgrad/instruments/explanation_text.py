@@ -137,7 +137,7 @@ def _structure(terms: Terms) -> str:
         return f"{held}, by {tied} of {_many(of, 'tap')}; each whose first maximum it is gives its dy"
     parts = []
     if terms.array in ("dw", "db"):
-        parts.append(_many(len(terms.images), "image"))
+        parts += [f"{len(terms.images)} images"] if len(terms.images) > 1 else []
         parts.append(f"{tied} of {_many(of, 'output')}")
     else:
         parts.append(f"{tied} of {_many(of, 'tap')}")
@@ -193,25 +193,19 @@ def _row(explanation: Explanation, number: int, term: Term) -> Row:
     text = terms.text(term)
     if explanation.values is None:
         return text, "", "", ""
-    factors = terms.factors(term)
-    numbers = " * ".join(_number(arrays[name][index]) for name, index in factors)
+    value = f"{explanation.values[number]:g}"
+    if isinstance(terms.layer, Pool) and terms.layer.kind == "max":
+        best = winner(terms.layer, arrays["x"], term.y)
+        if terms.array == "y":
+            return text, "", value, "the first maximum" if term.x == best else ""
+        if best == terms.index:
+            return text, "", value, "its window's maximum is this input"
+        dy = np.asarray(arrays["dy"])[term.y]
+        return text, "", f"{dy:g}", f"not added, its window's maximum is x{bracketed(best or ())}"
+    numbers = " * ".join(_number(np.asarray(arrays[name])[index]) for name, index in terms.factors(term))
     if term.count != 1:
         numbers += f" / {term.count}"
-    pool = terms.layer
-    which = ""
-    if isinstance(pool, Pool) and pool.kind == "max":
-        best = winner(pool, arrays["x"], term.y)
-        if terms.array == "y":
-            return (
-                text,
-                "",
-                f"{explanation.values[number]:g}",
-                "the first maximum" if term.x == best else "",
-            )
-        chosen = best == terms.index
-        which = "its window's maximum is " + ("this" if chosen else f"x{bracketed(best or ())}")
-    numbers = numbers if "*" in numbers or "/" in numbers else ""
-    return text, numbers, f"{explanation.values[number]:g}", which
+    return text, numbers if "*" in numbers or "/" in numbers else "", value, ""
 
 
 def _number(value: Any) -> str:

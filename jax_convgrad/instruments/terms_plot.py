@@ -81,7 +81,7 @@ def plot_terms(
     picture = picture_of(terms, arrays)
     places, width, height = _places(picture)
     key = _key(picture, arrays)
-    head = [title or formula(terms), f"{terms.layer}      {_relations(terms)}"]
+    head = [title or formula(terms), f"{terms.layer}{_relations(terms)}"]
     notes = "; ".join(picture.notes)
 
     key_at = width + 1.2
@@ -141,7 +141,7 @@ def _relations(terms: Terms) -> str:
     if terms.array == "db":
         return ""
     relations = dict.fromkeys(relation(axis) for axis in terms.axes)
-    return ",  ".join(relations)
+    return f"; where {' and '.join(relations)}"
 
 
 def _key(picture: Picture, arrays: Mapping[str, Any]) -> list[str]:
@@ -152,7 +152,7 @@ def _key(picture: Picture, arrays: Mapping[str, Any]) -> list[str]:
     lines = [terms.text(term) for term in picture.drawn]
     if picture.windows and not all(window.chosen for window in picture.windows):
         passed = [not window.chosen for window in picture.windows]
-        return [f"{t}  {'chose another' if p else 'chose it'}" for t, p in zip(lines, passed, strict=True)]
+        return [f"{t}: {'chose another' if p else 'chose it'}" for t, p in zip(lines, passed, strict=True)]
     if len(terms) == len(lines) and all(name in arrays for name in terms.operands):
         values = terms.values(**arrays)
         return [f"{text} = {value:g}" for text, value in zip(lines, values, strict=True)]
