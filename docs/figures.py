@@ -80,7 +80,8 @@ def arrays_of(figure: Figure) -> dict[str, np.ndarray]:
 def draw(name: str, folder: Path) -> Path:
     """One figure, into ``folder``."""
     import matplotlib
-    from jax_convgrad.instruments.explanation import explain
+
+    from jax_convgrad import explain
 
     figure = FIGURES[name]
     path = folder / f"{name}.svg"
