@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import io
 import re
 from pathlib import Path
 from typing import NamedTuple
@@ -88,7 +89,10 @@ def draw(name: str, folder: Path) -> Path:
     # Text stays text, and the same figure is the same file.
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
         explained = explain(figure.layer, figure.array, figure.index, **arrays_of(figure))
-        explained.plot(figure.title).savefig(path, metadata={"Date": None})
+        svg = io.StringIO()
+        explained.plot(figure.title).savefig(svg, format="svg", metadata={"Date": None})
+    # A browser would make one space of several.
+    path.write_text(svg.getvalue().replace("<text ", '<text xml:space="preserve" '))
     return path
 
 
