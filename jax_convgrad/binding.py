@@ -24,10 +24,17 @@ def forward_mode() -> AbstractContextManager[None]:
     """A context in which the layers can be differentiated in forward mode too.
 
     Inside it ``jax.jvp``, ``jax.linearize``, ``jax.jacfwd`` and ``jax.linear_transpose`` go straight through
-    this package's functions, and ``jax.grad`` gives what it gives outside, by the same kernels::
+    this package's functions, and ``jax.grad`` gives what it gives outside, by the same kernels:
 
-        with jax_convgrad.forward_mode():
-            y, t = jax.jvp(lambda x: conv(x, w), (x,), (dx,))
+    ```python
+    import jax
+    import jax.numpy as jnp
+    from jax_convgrad import conv, forward_mode
+
+    x, dx, w = jnp.ones((1, 8, 3)), jnp.ones((1, 8, 3)), jnp.ones((5, 3, 2))
+    with forward_mode():
+        y, dy = jax.jvp(lambda x: conv(x, w), (x,), (dx,))
+    ```
 
     Forward over reverse, as in ``jax.hessian``, needs it only where the innermost derivative is forward.
     """

@@ -36,11 +36,11 @@ def conv_general_dilated(
 ) -> jax.Array:
     """``jax.lax.conv_general_dilated``, argument for argument, on this package's kernels.
 
-        y[n,o,k] = Σ_{r,c} x[n,i,c] · w[r,c,k]   over all  o·stride + r·rhs_dilation − pad_lo = i·lhs_dilation
-
-    and likewise its gradients of every order (docs/derivation.md). Sums run in f32 for bf16 and f16, in the
-    operands' dtype otherwise. ``jax.lax`` computes where there are more than 3 spatial dimensions, and where
-    the dtype is none of those below: integers and bool, which have no gradient, and f8 and its likes.
+    ``y[n,o,k] = Σ_{r,c} x[n,i,c] · w[r,c,k]`` over all
+    ``o·stride + r·rhs_dilation − pad_lo = i·lhs_dilation`` (docs/derivation.md), and likewise its gradients
+    of every order. Sums run in f32 for bf16 and f16, in the operands' dtype otherwise. ``jax.lax`` computes
+    where there are more than 3 spatial dimensions, and where the dtype is none of those below: integers and
+    bool, which have no gradient, and f8 and its likes.
 
     Args:
       lhs: x, of rank 2 and more; on the kernels f32, f64, bf16, f16, complex64 or complex128.

@@ -23,10 +23,21 @@ R = TypeVar("R")
 def replace_convolutions(f: Callable[P, R]) -> Callable[P, R]:
     """``f`` with every ``jax.lax`` convolution inside it, and each of their gradients, on these kernels.
 
-    For models whose library calls ``jax.lax`` by itself::
+    For models whose library calls ``jax.lax`` by itself:
 
-        loss = replace_convolutions(loss)
-        grads = jax.jit(jax.grad(loss))(params, images, labels)
+    ```python
+    import jax
+    import jax.numpy as jnp
+    from jax_convgrad import replace_convolutions
+
+
+    def loss(w, x):
+        return jax.lax.conv(x, w, (1, 1), "SAME").sum()
+
+
+    w, x = jnp.ones((4, 3, 3, 3)), jnp.ones((1, 3, 8, 8))
+    dw = jax.jit(jax.grad(replace_convolutions(loss)))(w, x)
+    ```
 
     It may be a loss, a whole training step, or any other function, and be differentiated (in forward mode
     too), vmapped and jitted. It reaches into ``jit``, ``scan``, ``while_loop``, ``cond``, ``checkpoint``,

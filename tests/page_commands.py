@@ -3,6 +3,7 @@
 Installing, and what takes minutes, no test does; but a command whose parts are gone is found.
 """
 
+import itertools
 import re
 import shlex
 import tomllib
@@ -11,8 +12,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 # Programs of other projects; of their arguments only the paths are looked at.
-OTHERS = {"cd", "cmake", "ctest", "git", "pytest", "ruff", "mypy", "source"}
-STARTS = ("make ", "python ", "pip install ", ".venv/bin/", "benchmarks/run_on_gpu.sh ")
+OTHERS = {".", "apt-get", "cd", "cmake", "ctest", "git", "pytest", "ruff", "mypy", "source"}
+STARTS = ("make ", "python ", "python3 ", "pip install ", ".venv/bin/", "benchmarks/run_on_gpu.sh ")
 
 
 def commands(code):
@@ -30,8 +31,9 @@ def commands(code):
 
 def problems(command):
     """What a command asks for that is not there, a phrase each."""
+    command = command[1:] if command[0] == "sudo" else command
     program, arguments = command[0].removeprefix(".venv/bin/"), command[1:]
-    if program == "python":
+    if program in ("python", "python3"):
         arguments = [word for word in arguments if word != "-P"]
         if arguments[:1] == ["-m"]:
             program, arguments = arguments[1], arguments[2:]
@@ -74,6 +76,7 @@ def _make(arguments):
 def _pip(arguments):
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
+    required = " ".join(itertools.chain(project["dependencies"], *extras.values()))
     if arguments[:1] != ["install"]:
         return [f"pip {' '.join(arguments)} installs nothing"]
     found = []
@@ -84,10 +87,11 @@ def _pip(arguments):
                 found.append(f"CMakeLists.txt knows nothing of {name}")
         elif not word.startswith("-"):
             name, _, rest = word.partition("[")
-            if name not in (".", project["name"]):
-                found.append(f"{word} is not this package")
             wanted = [extra.strip() for extra in rest.rstrip("]").split(",") if rest]
-            found += [f"the package has no extra {extra}" for extra in wanted if extra not in extras]
+            if name in (".", project["name"]):
+                found += [f"the package has no extra {extra}" for extra in wanted if extra not in extras]
+            elif not re.search(rf"(?<![\w-]){re.escape(re.split('[<>=~]', name)[0])}(?![\w-])", required):
+                found.append(f"{word} is neither this package nor one that it asks for")
     return found
 
 
@@ -98,7 +102,9 @@ def _module(name, arguments):
         return []
     if name != "jax_convgrad":
         return [f"{name} is no module that this project speaks of"]
-    return _options("jax_convgrad", arguments)
+    sources = "".join(path.read_text() for path in (ROOT / "jax_convgrad").rglob("*.py"))
+    unknown = [word for word in arguments[:1] if f'"{word}"' not in sources and not word.startswith("-")]
+    return [f"jax_convgrad has no command {word}" for word in unknown] + _options("jax_convgrad", arguments)
 
 
 def _script(path, arguments):

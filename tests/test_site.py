@@ -14,8 +14,8 @@ SITE = Path(__file__).parent.parent / "docs" / "site"
 NAVIGATION = ["README.md", "guide.md", "api/layers.md", "source/README.md"]
 HOME = r"""# Home
 
-The [kernel](../cuda_src/kernel.cu), [its folder](../cuda_src), `cuda_src/kernel.cu`, by `scale(x, by=3)` of
-[one page](guide.md#a-sum).
+The [kernel](../cuda_src/kernel.cu), [its folder](../cuda_src) and `cuda_src/kernel.cu`, by `scale(x, by=3)`
+of [one page](guide.md#a-sum).
 
 ```cuda title="cuda_src/kernel.cu"
 int taps = 3;
