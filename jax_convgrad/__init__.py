@@ -10,6 +10,7 @@ from jax_convgrad.gradient_functions import conv_bias_grad, conv_filter_grad, co
 from jax_convgrad.installation import install, uninstall
 from jax_convgrad.instruments.gradient_check import check_gradients
 from jax_convgrad.instruments.gradient_report import GradientError
+from jax_convgrad.instruments.lax_comparison import compare_with_lax
 from jax_convgrad.pooling import avg_pool, max_pool
 from jax_convgrad.replacement import replace_convolutions
 from jax_convgrad.transposed import conv_transpose
@@ -20,6 +21,7 @@ __all__ = [
     "GradientError",
     "avg_pool",
     "check_gradients",
+    "compare_with_lax",
     "conv",
     "conv_bias_grad",
     "conv_filter_grad",
