@@ -13,6 +13,7 @@ __all__ = [
     "GradientError",
     "avg_pool",
     "check_gradients",
+    "compare_with_lax",
     "conv",
     "conv_bias_grad",
     "conv_filter_grad",

@@ -64,6 +64,11 @@ def install() -> None:
     jax.clear_caches()
 
 
+def is_installed() -> bool:
+    """Whether ``install()`` is in force."""
+    return bool(_original)
+
+
 def uninstall() -> None:
     """Undoes ``install()``: convolutions are ``jax.lax``'s own again. Clears JAX's caches too."""
     if not _original:

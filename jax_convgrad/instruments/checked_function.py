@@ -19,11 +19,15 @@ ListFunction = Callable[[Leaves], list[jax.Array]]
 
 @dataclass(frozen=True)
 class Parts:
-    """A call of f: the arrays that have a gradient, the rest, and f as a function of the former."""
+    """A call of f: the arrays that have a gradient, the rest, and f as a function of the former.
+
+    ``names`` and ``argnums`` say which array of which argument each of ``leaves`` is.
+    """
 
     function: ListFunction
     names: list[str]
     leaves: list[jax.Array]
+    argnums: list[int]
     others: list[tuple[str, Any]]
 
 
@@ -48,7 +52,13 @@ def parts_of(f: Callable[..., Any], args: tuple[Any, ...], argnums: Sequence[int
         for n, (name, leaf) in enumerate(zip(names, values, strict=True))
         if of_chosen[n] and n not in places
     ]
-    return Parts(function, [names[n] for n in places], [jnp.asarray(values[n]) for n in places], others)
+    return Parts(
+        function,
+        [names[n] for n in places],
+        [jnp.asarray(values[n]) for n in places],
+        [with_paths[n][0][0].idx for n in places],
+        others,
+    )
 
 
 def _argument_names(f: Callable[..., Any], count: int) -> list[str]:

@@ -28,6 +28,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.extend import core
+from jax.interpreters import partial_eval
 
 from jax_convgrad.jaxpr_rewriting import equations
 
@@ -53,7 +55,10 @@ class Difference(NamedTuple):
 
 
 def rounding_of(jaxpr: Any) -> float:
-    """The largest eps of all dtypes that the program computes in: conversions, sums, everything."""
+    """The largest eps of all dtypes that a program computes in, where it has a part in the results."""
+    if isinstance(jaxpr, core.ClosedJaxpr):
+        jaxpr = jaxpr.jaxpr
+    jaxpr, _ = partial_eval.dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))
     found = [
         float(jnp.finfo(out.aval.dtype).eps)
         for equation, _ in equations(jaxpr)

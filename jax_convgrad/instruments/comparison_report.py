@@ -1,0 +1,152 @@
+"""What ``compare_with_lax`` found, as tables in text and in HTML."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from jax_convgrad.instruments.convolutions_found import Found, Times
+from jax_convgrad.instruments.gradient_report import GradientError
+from jax_convgrad.instruments.table import Table
+
+
+@dataclass(frozen=True)
+class ParameterRow:
+    """One parameter's gradient both ways.
+
+    Attributes:
+      name: the place in params' tree, as in ``params['w']``.
+      shape: of the parameter.
+      dtype: of the parameter.
+      largest: max |lax|, the gradient's largest entry.
+      difference: max |ours − lax|, in roundings of that entry.
+      our_error: max |ours − float64|, in the same; None where there is no gradient in float64.
+      lax_error: max |lax − float64|.
+      verdict: "ok", "WRONG", "not finite" or "not finite on lax".
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    largest: float
+    difference: float
+    our_error: float | None
+    lax_error: float | None
+    verdict: str
+
+
+@dataclass(frozen=True)
+class LaxComparison:
+    """Loss, gradients and times on our kernels and on ``lax``.
+
+    Attributes:
+      loss: ours and lax's.
+      loss_roundings: their difference, in roundings of lax's.
+      parameters: one row for each.
+      convolutions: each kind of convolution in the model, how often it is run in a forward pass, and its
+        times by "forward", "dX" and "dW"; no times with ``repeats=0``.
+      step: times of loss and gradients together, or None.
+      notes: what else is to be said.
+    """
+
+    loss: tuple[float, float]
+    loss_roundings: float
+    parameters: tuple[ParameterRow, ...]
+    convolutions: tuple[tuple[Found, int, Mapping[str, Times]], ...]
+    step: Times | None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def ok(self) -> bool:
+        """Whether every parameter's gradient is as right as lax's."""
+        return all(row.verdict == "ok" for row in self.parameters)
+
+    def __bool__(self) -> bool:
+        """Refused: is it the report that is there, or the gradients that agree?"""
+        raise TypeError("a LaxComparison is neither true nor false: ask for comparison.ok")
+
+    def raise_if_wrong(self) -> None:
+        """Does nothing where the comparison is ok.
+
+        Raises:
+          GradientError: it is not; the message is the report.
+        """
+        if not self.ok:
+            raise GradientError(str(self))
+
+    @property
+    def _parameters(self) -> Table:
+        with_exact = any(row.our_error is not None for row in self.parameters)
+        numbers = ("largest", "ours - lax", *(("ours - f64", "lax - f64") if with_exact else ()))
+        rows = [
+            (
+                row.name,
+                f"{row.dtype}[{','.join(map(str, row.shape))}]",
+                f"{row.largest:.2g}",
+                _roundings(row.difference),
+                *((_roundings(row.our_error), _roundings(row.lax_error)) if with_exact else ()),
+                row.verdict,
+            )
+            for row in self.parameters
+        ]
+        return Table(("parameter", "array", *numbers, "verdict"), rows, frozenset(numbers))
+
+    @property
+    def _convolutions(self) -> Table:
+        ops = ("forward", "dX", "dW") if any(times for *_, times in self.convolutions) else ()
+        numbers = ("runs", *(name for op in ops for name in (op, f"{op} on lax", "lax/ours")))
+        rows = []
+        for found, count, times in self.convolutions:
+            extra = [word for word, there in (("bias", found.bias), ("relu", found.relu)) if there]
+            cells = [
+                cell
+                for op in ops
+                for cell in (_seconds(times[op].ours), _seconds(times[op].lax), f"{times[op].ratio:.2f}")
+            ]
+            rows.append((found.text, str(found.dtype), " ".join(extra), str(count), *cells))
+        return Table(("convolution", "dtype", "with", *numbers), rows, frozenset(numbers))
+
+    def _head(self) -> list[str]:
+        ours, by_lax = self.loss
+        wrong = sum(row.verdict != "ok" for row in self.parameters)
+        verdict = f"{wrong} of {len(self.parameters)} gradients not ok" if wrong else "gradients ok"
+        lines = [
+            f"{verdict}; loss {ours:.8g}, on lax {by_lax:.8g}: {_roundings(self.loss_roundings)} roundings"
+        ]
+        if self.step is not None:
+            lines.append(
+                f"loss and gradients take {_seconds(self.step.ours)}, on lax {_seconds(self.step.lax)}: "
+                f"lax/ours {self.step.ratio:.2f}"
+            )
+        return lines
+
+    def __str__(self) -> str:
+        parts = ["\n".join(self._head()), f"Gradients, errors in roundings:\n\n{self._parameters}"]
+        if self.convolutions:
+            parts.append(f"Convolutions:\n\n{self._convolutions}")
+        if self.notes:
+            parts.append("\n".join(self.notes))
+        return "\n\n".join(parts)
+
+    def _repr_html_(self) -> str:
+        head, *more = (html.escape(line) for line in self._head())
+        parts = [f"<p><b>{head}</b></p>", *(f"<p>{line}</p>" for line in more)]
+        parts.append(f"<p>Gradients, errors in roundings:</p>{self._parameters.html()}")
+        if self.convolutions:
+            parts.append(f"<p>Convolutions:</p>{self._convolutions.html()}")
+        parts += [f"<p>{html.escape(note)}</p>" for note in self.notes]
+        return "".join(parts)
+
+
+def _roundings(number: float | None) -> str:
+    if number is None:
+        return ""
+    return f"{number:.1f}" if number < 1000 else f"{number:.1e}"
+
+
+def _seconds(seconds: float) -> str:
+    for unit, size in (("s", 1.0), ("ms", 1e-3)):
+        if seconds >= size:
+            return f"{seconds / size:.3g} {unit}"
+    return f"{seconds * 1e6:.3g} us"

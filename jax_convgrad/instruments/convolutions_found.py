@@ -1,0 +1,184 @@
+"""The convolutions of a traced function, each kind once with its count, and their times both ways."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from jax_convgrad import primitives
+from jax_convgrad.arguments import Precision
+from jax_convgrad.epilogue import fprop_epilogue_p
+from jax_convgrad.ffi import Dims
+from jax_convgrad.geometry import ConvGeometry, dilated
+from jax_convgrad.instruments.lax_forms import on_lax
+from jax_convgrad.jaxpr_rewriting import equations
+from jax_convgrad.layer_text import Layer
+
+_FORWARD = {
+    primitives.fprop_p: "fprop",
+    fprop_epilogue_p: "fprop",
+    primitives.dgrad_p: "dgrad",
+    primitives.wgrad_p: "wgrad",
+}
+
+
+class Found(NamedTuple):
+    """One convolution: which contraction it is forward, and over what. Hashable; equal ones are one layer."""
+
+    contraction: str
+    shapes: tuple[tuple[int, ...], tuple[int, ...]]
+    dtype: np.dtype
+    geometry: ConvGeometry
+    dimensions: Dims
+    precision: Precision
+    bias: bool = False
+    relu: bool = False
+
+    @property
+    def text(self) -> str:
+        """The layer as ``layer_text`` writes it, else its shapes and relation."""
+        layer = _layer(self)
+        kind = "dW of " if self.contraction == "wgrad" else ""
+        if layer is not None:
+            return kind + str(layer)
+        return f"{self.contraction} of {list(self.shapes[0])} and {list(self.shapes[1])}"
+
+
+def found_in(jaxpr: Any) -> tuple[Counter[Found], int]:
+    """The convolutions on this package's kernels with how often each is run, and how many are ``lax``'s."""
+    found: Counter[Found] = Counter()
+    of_lax = 0
+    for equation, times in equations(jaxpr):
+        if equation.primitive is lax.conv_general_dilated_p:
+            of_lax += times
+        if equation.primitive not in _FORWARD:
+            continue
+        params = equation.params
+        a, b, *bias = (var.aval for var in equation.invars)
+        found[
+            Found(
+                _FORWARD[equation.primitive],
+                (tuple(a.shape), tuple(b.shape)),
+                np.dtype(a.dtype),
+                params["geometry"],
+                params["dimensions"],
+                params["precision"],
+                bool(bias),
+                params.get("relu", False),
+            )
+        ] += times
+    return found, of_lax
+
+
+def _layer(found: Found) -> Layer | None:
+    """None where the text has no words for it: a stride and an input dilation at once, no or 4 axes."""
+    geometry, dims = found.geometry, found.dimensions
+    a, b = found.shapes
+    if not 1 <= len(geometry.axes) <= 3:
+        return None
+    transposed = found.contraction == "dgrad"
+    if found.contraction == "wgrad":  # the layer whose filter's gradient it is
+        channels, batch, out = a[dims.x[1]], a[dims.x[0]], b[dims.y[1]]
+    elif transposed:  # from y's side to x's
+        batch, channels, out = a[dims.y[0]], a[dims.y[1]], b[dims.w[1]] * geometry.groups
+    else:
+        batch, channels, out = a[dims.x[0]], a[dims.x[1]], b[dims.w[0]]
+    # Of the convolution that is run over the input's positions.
+    run = geometry.transpose() if transposed else geometry
+    by_input = any(axis.input_dilation > 1 for axis in run.axes)
+    if by_input and any(axis.stride > 1 for axis in run.axes):
+        return None
+    pads = []
+    for axis in run.axes:
+        window = dilated(axis.taps, axis.filter_dilation)
+        span = dilated(axis.input, axis.input_dilation)
+        lo, hi = axis.pad_lo, (axis.output - 1) * axis.stride + window - span - axis.pad_lo
+        # A transposed layer is told by the padding of the convolution that it undoes.
+        pads.append((window - 1 - lo, window - 1 - hi) if by_input or transposed else (lo, hi))
+    layer = Layer(
+        batch,
+        tuple(axis.input for axis in run.axes),
+        channels,
+        tuple(axis.taps for axis in run.axes),
+        out,
+        tuple(axis.input_dilation if by_input else axis.stride for axis in run.axes),
+        tuple(pads),
+        tuple(axis.filter_dilation for axis in run.axes),
+        geometry.groups,
+        by_input or transposed,
+    )
+    return layer if layer.geometry == run else None
+
+
+@dataclass(frozen=True)
+class Times:
+    """Medians in seconds of one op here and on ``lax``."""
+
+    ours: float
+    lax: float
+
+    @property
+    def ratio(self) -> float:
+        """How many times as long ``lax`` takes."""
+        return self.lax / self.ours
+
+
+def interleaved(
+    ours: Callable[..., Any], theirs: Callable[..., Any], args: Sequence[Any], repeats: int
+) -> Times:
+    """Both jitted and compiled, then timed by turns, so that what else the machine does meets both."""
+    calls = [jax.jit(ours), jax.jit(theirs)]
+    for call in calls:
+        jax.block_until_ready(call(*args))
+    seconds: tuple[list[float], list[float]] = [], []
+    for _ in range(repeats):
+        for call, taken in zip(calls, seconds, strict=True):
+            start = time.perf_counter()
+            jax.block_until_ready(call(*args))
+            taken.append(time.perf_counter() - start)
+    return Times(*map(statistics.median, seconds))
+
+
+def timed(found: Found, repeats: int) -> dict[str, Times]:
+    """Times of "forward", and of "dX" and "dW": the gradients in the first and in the second operand."""
+    rng = np.random.default_rng(0)
+
+    def drawn(shape: Sequence[int]) -> jax.Array:
+        return jnp.asarray(rng.standard_normal(shape), found.dtype)
+
+    over: dict[str, Any] = {
+        "geometry": found.geometry,
+        "dimensions": found.dimensions,
+        "precision": found.precision,
+    }
+    fprop, dgrad, wgrad = (
+        partial(op, **over) for op in (primitives.fprop, primitives.dgrad, primitives.wgrad)
+    )
+    a, b = map(drawn, found.shapes)
+    forward: Callable[..., jax.Array] = {"fprop": fprop, "dgrad": dgrad, "wgrad": wgrad}[found.contraction]
+    result = jax.eval_shape(forward, a, b)
+    t = drawn(result.shape)
+    # The transposes of primitives.py.
+    gradients = {
+        "fprop": (lambda a, b, t: dgrad(t, b), lambda a, b, t: wgrad(a, t)),
+        "dgrad": (lambda a, b, t: fprop(t, b), lambda a, b, t: wgrad(t, a)),
+        "wgrad": (lambda a, b, t: dgrad(b, t), lambda a, b, t: fprop(a, t)),
+    }[found.contraction]
+    operands = [a, b]
+    if found.bias or found.relu:
+        operands += [drawn((result.shape[found.dimensions.y[1]],))] if found.bias else []
+        forward = partial(fprop_epilogue_p.bind, relu=found.relu, **over)
+    times = {"forward": interleaved(forward, on_lax(forward), operands, repeats)}
+    for name, gradient in zip(("dX", "dW"), gradients, strict=True):
+        times[name] = interleaved(gradient, on_lax(gradient), [a, b, t], repeats)
+    return times

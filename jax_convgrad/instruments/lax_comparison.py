@@ -1,0 +1,249 @@
+"""``compare_with_lax``: one step of a whole model on this package's kernels and on ``jax.lax``."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Sequence
+from functools import wraps
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jax_convgrad.binding import forward_mode
+from jax_convgrad.installation import is_installed
+from jax_convgrad.instruments.checked_function import parts_of, widened
+from jax_convgrad.instruments.comparison_report import LaxComparison, ParameterRow
+from jax_convgrad.instruments.convolutions_found import found_in, interleaved, timed
+from jax_convgrad.instruments.finite_differences import rounding_of, wide
+from jax_convgrad.instruments.lax_forms import on_lax
+from jax_convgrad.replacement import replace_convolutions
+
+LARGER = 4
+"""How many times lax's own error, or as many times the unrest, a difference may be."""
+
+ROUNDINGS = 8
+"""Roundings of the largest entry that it may be in any case."""
+
+Step = Callable[[Sequence[jax.Array], Sequence[jax.Array]], tuple[jax.Array, list[jax.Array]]]
+
+
+def compare_with_lax(
+    model_fn: Callable[[Any, Any], Any],
+    params: Any,
+    batch: Any,
+    *,
+    has_aux: bool = False,
+    repeats: int = 10,
+) -> LaxComparison:
+    """Loss, gradients and times of a whole model, on this package's kernels and on ``jax.lax``.
+
+        print(compare_with_lax(loss_fn, params, (images, labels)))
+
+    ``jax.value_and_grad(model_fn)`` is run both ways: with every ``jax.lax`` convolution replaced by these
+    kernels (``replace_convolutions``), and with every convolution and pooling of this package replaced by
+    ``jax.lax``'s own, so that it does not matter which of them the model was written with.
+
+    **Errors** are told in roundings: max |ours − lax| / (eps · max |lax|), eps being that of the computation,
+    so 1 is the gap between two neighbouring numbers next to the parameter's largest gradient. Sums of n
+    products in another order differ by some √n of that; to say whose error it is, the gradient is computed
+    once more in float64 by ``jax.lax``, where the model takes float64, and both are held against it. A
+    parameter's verdict is
+
+        ok      |ours − float64| ≤ 4·|lax − float64| + 8 roundings      (largest entries)
+        ok      |ours − lax| ≤ 4·unrest + 8·√n roundings, where there is no float64 to compare with
+
+    where n is the number of entries of the largest array that a convolution reads, which bounds its sums,
+    and unrest the most that lax's gradient moves when parameters and batch are changed by ± eps.
+
+    **Times** of each convolution that the model has, by shapes, steps and dtype: forward as the model calls
+    it, with bias and relu where they are one call; dX and dW by themselves. Medians of jitted calls, by turns
+    with ``jax.lax``. A call of some microseconds is mostly JAX's own overhead.
+
+    Args:
+      model_fn: ``model_fn(params, batch)`` gives a real scalar loss, or (loss, anything) with ``has_aux``.
+      params: any tree; its floating arrays are differentiated.
+      batch: any tree.
+      has_aux: whether the loss is the first of two results.
+      repeats: how many times each op is timed; 0 leaves times out.
+
+    Returns:
+      A ``LaxComparison``: ``ok``, ``loss``, ``parameters``, ``convolutions``, ``step``; printed, tables.
+
+    Raises:
+      TypeError: the loss is not a real scalar, or params hold nothing to differentiate.
+      ValueError: ``repeats`` is negative.
+      RuntimeError: ``install()`` is in force, under which ``jax.lax`` is these kernels too.
+    """
+    if not callable(model_fn):
+        raise TypeError(f"model_fn must be a function, not {type(model_fn).__name__}")
+    repeats = _repeats(repeats)
+    if is_installed():
+        raise RuntimeError(
+            "compare_with_lax needs lax's own convolutions: call jax_convgrad.uninstall() first"
+        )
+
+    @wraps(model_fn)
+    def loss_fn(params: Any, batch: Any) -> jax.Array:
+        result = model_fn(params, batch)
+        loss = jnp.asarray(result[0] if has_aux else result)
+        if loss.shape != () or not jnp.issubdtype(loss.dtype, jnp.floating):
+            raise TypeError(f"model_fn should return a real scalar loss, not {loss.dtype}{list(loss.shape)}")
+        return loss
+
+    parts = parts_of(loss_fn, (params, batch), (0, 1))
+    of_params = [n for n, place in enumerate(parts.argnums) if place == 0]
+    if not of_params:
+        raise TypeError("params should hold at least one floating array to differentiate")
+    leaves = [parts.leaves[n] for n in of_params]
+    rest = [leaf for n, leaf in enumerate(parts.leaves) if n not in of_params]
+
+    def loss(leaves: Sequence[jax.Array], rest: Sequence[jax.Array]) -> jax.Array:
+        given, other = iter(leaves), iter(rest)
+        return parts.function([next(given if n in of_params else other) for n in range(len(parts.leaves))])[0]
+
+    ours: Step = replace_convolutions(jax.value_and_grad(loss))
+    theirs: Step = jax.value_and_grad(on_lax(loss))
+    with forward_mode():
+        forward = jax.make_jaxpr(replace_convolutions(loss))(leaves, rest)
+    found, of_lax = found_in(forward)
+    eps = rounding_of(forward)
+    notes = []
+    if not found:
+        notes.append(
+            "the model has no convolution that runs on these kernels: both ways are the same program"
+        )
+    if of_lax:
+        notes.append(f"{of_lax} of its convolutions are lax's both ways: these kernels have not their like")
+
+    our_loss, our_gradients = _computed(ours, leaves, rest)
+    lax_loss, lax_gradients = _computed(theirs, leaves, rest)
+    exact, reason = _exact(loss, leaves, rest, lax_gradients)
+    if reason:
+        notes.append(f"no float64 gradient to compare with: {reason}")
+    longest = max((int(np.prod(shape)) for one in found for shape in one.shapes), default=1)
+    unrest = [0.0] * len(leaves) if exact else _unrest(theirs, leaves, rest, lax_gradients, eps)
+    rows = [
+        _row(
+            parts.names[of_params[k]],
+            leaf,
+            our_gradients[k],
+            lax_gradients[k],
+            exact[k] if exact else None,
+            eps=max(eps, float(jnp.finfo(leaf.dtype).eps)),
+            unrest=unrest[k],
+            longest=longest,
+        )
+        for k, leaf in enumerate(leaves)
+    ]
+    times = {one: timed(one, repeats) for one in found} if repeats else {}
+    return LaxComparison(
+        loss=(our_loss, lax_loss),
+        loss_roundings=abs(our_loss - lax_loss) / (eps * abs(lax_loss) or 1),
+        parameters=tuple(rows),
+        convolutions=tuple((one, count, times.get(one, {})) for one, count in found.items()),
+        step=interleaved(ours, theirs, (leaves, rest), repeats) if repeats else None,
+        notes=tuple(notes),
+    )
+
+
+def _repeats(value: Any) -> int:
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(f"repeats must be an integer, not {value!r}") from None
+    if number < 0:
+        raise ValueError(f"repeats must be at least 0, not {value}")
+    return number
+
+
+def _computed(
+    step: Step, leaves: Sequence[jax.Array], rest: Sequence[jax.Array]
+) -> tuple[float, list[np.ndarray]]:
+    loss, gradients = jax.jit(step)(leaves, rest)
+    return float(loss), [np.asarray(g.astype(wide(g.dtype))) for g in gradients]
+
+
+def _exact(
+    loss: Callable[..., jax.Array],
+    leaves: Sequence[jax.Array],
+    rest: Sequence[jax.Array],
+    by_lax: Sequence[np.ndarray],
+) -> tuple[list[np.ndarray] | None, str]:
+    """The gradients in float64 by ``lax``, or None and why there are none."""
+    if all(jnp.finfo(leaf.dtype).bits >= 64 for leaf in leaves):
+        return None, "the parameters are float64 themselves"
+    with jax.enable_x64(True):
+        arguments = widened(leaves), widened(rest)
+        try:
+            rounding = rounding_of(jax.make_jaxpr(loss)(*arguments))
+            if rounding > np.finfo(np.float64).eps:
+                return None, f"whatever it is given, the model computes in a dtype with eps {rounding:.2g}"
+            _, gradients = _computed(jax.value_and_grad(on_lax(loss)), *arguments)
+        except Exception as error:  # whatever the model raises where it is given another dtype
+            return None, next(iter(str(error).strip().splitlines()), type(error).__name__)
+    off = np.sqrt(sum(np.sum(np.abs(a - b) ** 2) for a, b in zip(gradients, by_lax, strict=True)))
+    norm = np.sqrt(sum(np.sum(np.abs(a) ** 2) for a in gradients))
+    if not off <= 0.1 * norm:
+        return (
+            None,
+            "in float64 the model is another function (random numbers differ by dtype, as in dropout)",
+        )
+    return gradients, ""
+
+
+def _unrest(
+    step: Step,
+    leaves: Sequence[jax.Array],
+    rest: Sequence[jax.Array],
+    by_lax: Sequence[np.ndarray],
+    eps: float,
+) -> list[float]:
+    """How far each gradient moves, at most, when all arguments are changed by an eps: of two tries."""
+    rng = np.random.default_rng(0)
+
+    def moved(arrays: Sequence[jax.Array]) -> list[jax.Array]:
+        factors = [1 + eps * rng.choice([-1.0, 1.0], a.shape) for a in arrays]
+        return [
+            (a.astype(wide(a.dtype)) * jnp.asarray(f)).astype(a.dtype)
+            for a, f in zip(arrays, factors, strict=True)
+        ]
+
+    tries = [_computed(step, moved(leaves), moved(rest))[1] for _ in range(2)]
+    return [
+        max(float(np.max(np.abs(one[k] - g), initial=0.0)) for one in tries) for k, g in enumerate(by_lax)
+    ]
+
+
+def _row(
+    name: str,
+    leaf: jax.Array,
+    ours: np.ndarray,
+    by_lax: np.ndarray,
+    exact: np.ndarray | None,
+    *,
+    eps: float,
+    unrest: float,
+    longest: int,
+) -> ParameterRow:
+    largest = float(np.max(np.abs(by_lax), initial=0.0))
+    one = eps * largest or 1.0  # a rounding
+
+    def roundings(a: np.ndarray, b: np.ndarray) -> float:
+        return float(np.max(np.abs(a - b), initial=0.0)) / one
+
+    difference = roundings(ours, by_lax)
+    our_error = lax_error = None
+    if exact is None:
+        allowed = LARGER * unrest / one + ROUNDINGS * float(np.sqrt(longest))
+        is_right = difference <= allowed
+    else:
+        our_error, lax_error = roundings(ours, exact), roundings(by_lax, exact)
+        is_right = our_error <= LARGER * lax_error + ROUNDINGS
+    verdict = "ok" if is_right else "WRONG"
+    if not np.isfinite(ours).all():
+        verdict = "not finite"
+    elif not np.isfinite(by_lax).all():
+        verdict = "not finite on lax"
+    return ParameterRow(name, leaf.shape, str(leaf.dtype), largest, difference, our_error, lax_error, verdict)

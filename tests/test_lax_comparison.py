@@ -1,0 +1,326 @@
+"""`compare_with_lax`: models on our layers and in Flax, planted differences, which convolutions are found."""
+
+import re
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+import jax_convgrad as jc
+from jax_convgrad import GradientError, compare_with_lax
+from jax_convgrad.instruments.convolutions_found import found_in, interleaved
+from jax_convgrad.layer_text import parse_layer
+
+RANDOM = np.random.default_rng(3)
+IMAGES = RANDOM.standard_normal((3, 8, 8, 3)).astype(np.float32)
+LABELS = np.array([0, 2, 1])
+BATCH = (jnp.asarray(IMAGES), jnp.asarray(LABELS))
+
+
+def cross_entropy(logits, labels):
+    return -jax.nn.log_softmax(logits)[jnp.arange(len(labels)), labels].mean()
+
+
+def our_params(dtype=jnp.float32):
+    draw = np.random.default_rng(4).standard_normal
+    return {
+        "w": jnp.asarray(draw((3, 3, 3, 4)) * 0.3, dtype),
+        "b": jnp.asarray(draw(4) * 0.1, dtype),
+        "up": jnp.asarray(draw((2, 2, 4, 4)) * 0.3, dtype),
+    }
+
+
+def our_loss(params, batch):
+    images, labels = batch
+    x = jc.conv(images.astype(params["w"].dtype), params["w"], params["b"], padding="SAME", activation="relu")
+    x = jc.conv_transpose(jc.max_pool(x, (2, 2), (2, 2)), params["up"], (2, 2), "VALID")
+    return cross_entropy(x.mean((1, 2)), labels)
+
+
+def rows_of(comparison):
+    return {row.name: row for row in comparison.parameters}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16", "float64"])
+def test_our_own_layers(dtype):
+    params = our_params(dtype)
+    comparison = compare_with_lax(our_loss, params, BATCH, repeats=2)
+    assert comparison.ok, comparison
+    # The numbers are those of the plain calls.
+    loss, grads = jax.jit(jax.value_and_grad(our_loss))(params, BATCH)
+    np.testing.assert_allclose(comparison.loss[0], loss, rtol=2 * float(jnp.finfo(dtype).eps))
+    row = rows_of(comparison)["params['w']"]
+    np.testing.assert_allclose(row.largest, np.abs(grads["w"].astype(float)).max(), rtol=0.05)
+    assert row.shape == (3, 3, 3, 4) and row.dtype == dtype
+    assert (row.our_error is None) == (dtype == "float64")
+    texts = [(found.text, count, found.bias, found.relu) for found, count, _ in comparison.convolutions]
+    assert texts == [
+        ("3x8x8x3, 3x3, 4, pad 1", 1, True, True),
+        ("3x4x4x4, 2x2, 4, stride 2, transposed", 1, False, False),
+    ]
+    for *_, times in comparison.convolutions:
+        assert set(times) == {"forward", "dX", "dW"}
+        assert all(0 < t.ours < 60 and 0 < t.lax < 60 and t.ratio > 0 for t in times.values())
+    assert comparison.step.ours > 0
+
+
+def test_a_difference_is_told_in_roundings(monkeypatch):
+    """A planted factor in one entry of dW: so many roundings as it is, and wrong beside float64."""
+    params = our_params()
+    exact = jax.grad(our_loss)({k: v.astype(jnp.float64) for k, v in params.items()}, BATCH)["w"]
+    place = np.unravel_index(np.argmax(np.abs(exact)), exact.shape)
+    from jax_convgrad import gradients
+
+    right = gradients.wgrad_bgrad
+
+    def off(*args):
+        dw, db = right(*args)
+        return dw.at[place].multiply(1 + 100 * jnp.finfo(jnp.float32).eps), db
+
+    monkeypatch.setattr(gradients, "wgrad_bgrad", off)
+    comparison = compare_with_lax(our_loss, params, BATCH, repeats=0)
+    rows = rows_of(comparison)
+    assert [row.verdict for row in rows.values()].count("WRONG") == 1
+    row = rows["params['w']"]
+    assert row.verdict == "WRONG"
+    assert 90 < row.difference < 110 and 90 < row.our_error < 110 and row.lax_error < 8
+    assert "1 of 3 gradients not ok" in str(comparison)
+    with pytest.raises(GradientError, match=r"params\['w'\].*WRONG"):
+        comparison.raise_if_wrong()
+    with pytest.raises(TypeError, match=r"comparison\.ok"):
+        assert comparison
+
+
+@pytest.mark.parametrize("library", ["linen", "nnx"])
+def test_flax(library):
+    if library == "linen":
+        from flax import linen as nn
+
+        class Model(nn.Module):
+            @nn.compact
+            def __call__(self, x):
+                x = nn.relu(nn.Conv(6, (3, 3), strides=2)(x))
+                x = nn.BatchNorm(use_running_average=False)(x)
+                x = nn.relu(nn.Conv(6, (3, 3), feature_group_count=6)(x))
+                return nn.Dense(4)(nn.ConvTranspose(5, (3, 3), strides=(2, 2))(x).mean((1, 2)))
+
+        model = Model()
+        variables = model.init(jax.random.key(0), IMAGES)
+        params = variables["params"]
+
+        def loss(params, batch):
+            logits, state = model.apply({**variables, "params": params}, batch[0], mutable=["batch_stats"])
+            return cross_entropy(logits, batch[1]), state
+
+        has_aux = True
+    else:
+        from flax import nnx
+
+        class Model(nnx.Module):
+            def __init__(self, rngs):
+                self.strided = nnx.Conv(3, 6, (3, 3), strides=2, rngs=rngs)
+                self.depthwise = nnx.Conv(6, 6, (3, 3), feature_group_count=6, rngs=rngs)
+                self.transposed = nnx.ConvTranspose(6, 5, (3, 3), strides=(2, 2), rngs=rngs)
+                self.linear = nnx.Linear(5, 4, rngs=rngs)
+
+            def __call__(self, x):
+                x = nnx.relu(self.depthwise(nnx.relu(self.strided(x))))
+                return self.linear(self.transposed(x).mean((1, 2)))
+
+        graph, params = nnx.split(Model(nnx.Rngs(0)))
+
+        def loss(params, batch):
+            return cross_entropy(nnx.merge(graph, params)(batch[0]), batch[1])
+
+        has_aux = False
+    comparison = compare_with_lax(loss, params, BATCH, has_aux=has_aux, repeats=1)
+    assert comparison.ok, comparison
+    assert len(comparison.parameters) == len(jax.tree.leaves(params))
+    assert [found.text for found, *_ in comparison.convolutions] == [
+        "3x8x8x3, 3x3, 6, stride 2, pad 0:1",
+        "3x4x4x6, 3x3, 6, pad 1, groups 6",
+        "3x4x4x6, 3x3, 5, stride 2, pad 0:1, transposed",
+    ]
+    # A bias before a batch normalisation has a gradient of nothing but rounding: no error beside lax's own.
+    for row in comparison.parameters:
+        assert row.our_error is not None
+        assert row.our_error < 1e-4 / np.finfo(np.float32).eps
+
+
+def test_equal_convolutions_are_counted_and_scans_multiply():
+    w = jnp.asarray(RANDOM.standard_normal((3, 3, 3, 3)) * 0.2)
+
+    def loss(w, x):
+        layer = partial(jc.conv, padding="SAME")
+        x = lax.scan(lambda x, _: (jnp.tanh(layer(x, w)), None), x, length=5)[0]
+        return jnp.sum(layer(jax.jit(layer)(x, w), w, dilation=2) ** 2)
+
+    comparison = compare_with_lax(loss, w, jnp.asarray(IMAGES, jnp.float64), repeats=0)
+    assert comparison.ok
+    assert [(found.text, count) for found, count, _ in comparison.convolutions] == [
+        ("3x8x8x3, 3x3, 3, pad 1", 6),
+        ("3x8x8x3, 3x3, 3, pad 2, dilation 2", 1),
+    ]
+    assert comparison.step is None
+    assert "forward" not in str(comparison)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "2x7x6x4, 3x2, 6, stride 2x1, pad 1:0x0:1, dilation 1x2, groups 2",
+        "2x9x2, 4, 3, stride 3, pad -1:0",
+        "1x4x3x5x2, 2x2x3, 4, pad 0x0x1",
+        "2x5x4x6, 3x3, 4, stride 2, pad 1, transposed",
+        "2x5x4x4, 3x3, 6, stride 3x1, pad 1:0, groups 2, transposed",
+    ],
+)
+@pytest.mark.parametrize("by", ["ours", "lax"])
+def test_a_layer_is_found_as_it_is_written(text, by):
+    """Its text read back is the same relation, by whichever of the two contractions it is run."""
+    layer = parse_layer(text)
+    ones = (1,) * len(layer.taps)
+    spec = "N" + "DHW"[-len(ones) :] + "C", "DHW"[-len(ones) :] + "IO", "N" + "DHW"[-len(ones) :] + "C"
+    conv = jc.conv_general_dilated if by == "ours" else jc.replace_convolutions(lax.conv_general_dilated)
+
+    def f(x, w):
+        return conv(
+            x,
+            w,
+            window_strides=ones if layer.transposed else layer.stride,
+            padding=layer.padding,
+            lhs_dilation=layer.stride if layer.transposed else ones,
+            rhs_dilation=layer.dilation,
+            dimension_numbers=spec,
+            feature_group_count=layer.groups,
+        )
+
+    with jc.forward_mode():
+        traced = jax.make_jaxpr(f)(jnp.ones(layer.x_shape), jnp.ones(layer.w_shape))
+    found, of_lax = found_in(traced)
+    ((one, count),) = found.items()
+    assert (count, of_lax) == (1, 0)
+    again = parse_layer(one.text)
+    assert (again.geometry, again.x_shape, again.w_shape) == (layer.geometry, layer.x_shape, layer.w_shape)
+
+
+def test_what_no_layer_text_says():
+    """Stride and input dilation at once; a filter's gradient as a forward pass: told by shapes, and timed."""
+
+    def loss(w, x):
+        y = jc.conv_general_dilated(x, w, (2,), [(1, 1)], lhs_dilation=(3,))
+        return jnp.sum(y**2) + jnp.sum(jc.conv_filter_grad(x, x, (1, 6, 6), padding=0) ** 2)
+
+    x = jnp.asarray(RANDOM.standard_normal((2, 6, 6)))
+    comparison = compare_with_lax(loss, jnp.asarray(RANDOM.standard_normal((4, 6, 2))), x, repeats=1)
+    assert comparison.ok, comparison
+    first, second = comparison.convolutions
+    assert first[0].text == "fprop of [2, 6, 6] and [4, 6, 2]"
+    assert second[0].text == "dW of 2x6x6, 1, 6"
+    assert first[2]["dW"].ours > 0 and second[2]["dX"].ours > 0
+
+
+def test_a_model_without_convolutions_says_so():
+    def loss(params, batch):
+        return jnp.sum((batch @ params) ** 2)
+
+    comparison = compare_with_lax(loss, jnp.ones((3, 2)), jnp.ones((4, 3)))
+    assert comparison.ok
+    assert comparison.convolutions == ()
+    assert "no convolution" in str(comparison)
+
+
+def test_what_stays_with_lax_is_told():
+    def loss(w, x):
+        y = lax.conv_general_dilated(x, w, (1,) * 4, "VALID")
+        return jnp.sum(y**2)
+
+    comparison = compare_with_lax(loss, jnp.ones((1, 1, 2, 2, 2, 2)), jnp.ones((1, 1, 3, 3, 3, 3)))
+    assert comparison.ok and "1 of its convolutions are lax's both ways" in str(comparison)
+
+
+def test_models_that_have_no_float64():
+    params = our_params()
+    key = jax.random.key(0)
+
+    def fixed(params, batch):
+        return our_loss({k: v.astype(jnp.bfloat16) for k, v in params.items()}, batch).astype(jnp.float32)
+
+    def dropped(params, batch):
+        noise = jax.random.normal(key, params["w"].shape, params["w"].dtype)
+        return our_loss({**params, "w": params["w"] * noise}, batch)
+
+    for loss, reason in ((fixed, "computes in a dtype with eps 0.0078"), (dropped, "another function")):
+        comparison = compare_with_lax(loss, params, BATCH, repeats=0)
+        assert comparison.ok, comparison
+        assert reason in str(comparison)
+        assert all(row.our_error is None for row in comparison.parameters)
+
+
+def test_nan_never_passes():
+    def loss(w, x):
+        return jnp.sum(jnp.log(jc.conv(x, w)))
+
+    comparison = compare_with_lax(loss, -jnp.ones((1, 1, 1)), jnp.ones((1, 2, 1)), repeats=0)
+    assert comparison.ok  # log of a negative number has a gradient
+
+    def divided(w, x):
+        return jnp.sum(jc.conv(x, w) / (w - w))
+
+    comparison = compare_with_lax(divided, jnp.ones((1, 1, 1)), jnp.ones((1, 2, 1)), repeats=0)
+    assert not comparison.ok
+    assert comparison.parameters[0].verdict == "not finite"
+
+
+def test_html():
+    page = compare_with_lax(our_loss, our_params(), BATCH, repeats=1)._repr_html_()
+    assert page.count("<table>") == 2
+    assert page.count("<tr>") == 1 + 3 + 1 + 2
+    assert re.search(r"params\[&#x27;w&#x27;\]", page)
+
+
+def test_times_are_of_the_functions_given():
+    """A slow function takes longer than a fast one, which are timed by turns."""
+    calls = []
+
+    def slow(x):
+        return lax.fori_loop(0, 20000, lambda i, x: jnp.sin(x), x)
+
+    times = interleaved(slow, lambda x: calls.append(0) or x, [jnp.ones(100)], 3)
+    assert len(calls) == 1  # traced once
+    assert times.ours > times.lax > 0
+    assert times.ratio == times.lax / times.ours
+
+
+def test_installed_is_refused():
+    jc.install()
+    try:
+        with pytest.raises(RuntimeError, match="uninstall"):
+            compare_with_lax(our_loss, our_params(), BATCH)
+    finally:
+        jc.uninstall()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ((lambda p, b: p, jnp.ones(2), None, {}), TypeError, "real scalar loss"),
+        ((lambda p, b: jnp.sum(p) * 1j, jnp.ones(2), None, {}), TypeError, "real scalar loss"),
+        ((lambda p, b: 1.0, jnp.arange(3), None, {}), TypeError, "params should hold"),
+        ((lambda p, b: jnp.sum(p), jnp.ones(2), None, {"repeats": -1}), ValueError, "repeats"),
+        ((lambda p, b: jnp.sum(p), jnp.ones(2), None, {"repeats": 1.5}), TypeError, "repeats"),
+        ((4, jnp.ones(2), None, {}), TypeError, "model_fn must be a function"),
+    ],
+)
+def test_bad_arguments_are_named(arguments, error, message):
+    *args, named = arguments
+    with pytest.raises(error, match=message):
+        compare_with_lax(*args, **named)
+
+
+def test_backends(backend):
+    comparison = compare_with_lax(our_loss, our_params(), BATCH, repeats=0)
+    assert comparison.ok, comparison
