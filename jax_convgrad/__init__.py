@@ -10,7 +10,11 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 __all__ = [
+    "Explanation",
+    "FlowReport",
     "GradientError",
+    "GradientReport",
+    "LaxComparison",
     "avg_pool",
     "check_gradients",
     "compare_with_lax",

@@ -11,10 +11,14 @@ from jax_convgrad.gradient_functions import conv_filter_grad as conv_filter_grad
 from jax_convgrad.gradient_functions import conv_input_grad as conv_input_grad
 from jax_convgrad.installation import install as install
 from jax_convgrad.installation import uninstall as uninstall
+from jax_convgrad.instruments.comparison_report import LaxComparison as LaxComparison
+from jax_convgrad.instruments.explanation import Explanation as Explanation
 from jax_convgrad.instruments.explanation import explain as explain
 from jax_convgrad.instruments.flow import gradient_flow as gradient_flow
+from jax_convgrad.instruments.flow_report import FlowReport as FlowReport
 from jax_convgrad.instruments.gradient_check import check_gradients as check_gradients
 from jax_convgrad.instruments.gradient_report import GradientError as GradientError
+from jax_convgrad.instruments.gradient_report import GradientReport as GradientReport
 from jax_convgrad.instruments.lax_comparison import compare_with_lax as compare_with_lax
 from jax_convgrad.pooling import avg_pool as avg_pool
 from jax_convgrad.pooling import max_pool as max_pool

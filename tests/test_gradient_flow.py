@@ -364,17 +364,18 @@ def test_order_through_custom_derivatives_and_branches():
 
 
 def test_stacked_layers_come_in_the_stacks_order():
-    params = {
-        "layers": [{"in": np.float32(i), "out": np.float32(1)} for i in range(12)],
-        "end": np.float32(1),
-    }
+    blocks = [{"first": {"w": np.float32(i)}, "second": {"w": np.float32(1)}} for i in range(12)]
+    params = {"blocks": blocks, "end": np.float32(1)}
 
     def loss(params, x):
-        stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *params["layers"])
-        x, _ = jax.lax.scan(lambda x, p: (p["out"] * jnp.sin(p["in"] * x), None), x, stacked)
+        def turn(x, block):
+            return block["second"]["w"] * jnp.sin(block["first"]["w"] * x), None
+
+        x, _ = jax.lax.scan(turn, x, jax.tree.map(lambda *leaves: jnp.stack(leaves), *params["blocks"]))
         return params["end"] * x
 
-    assert in_order(loss, params) == [*(f"layers/{i}" for i in range(12)), "end"]
+    names = [f"blocks/{i}/{name}" for i in range(12) for name in ("first", "second")]
+    assert in_order(loss, params) == [*names, "end"]
 
 
 def test_order_in_the_turns_of_a_loop():

@@ -206,3 +206,17 @@ def test_a_batch_larger_than_the_data_is_refused():
     result = run_example("--batch-size", 100_000)
     assert result.returncode == 1
     assert "--batch-size 100000 is more than" in result.stderr
+
+
+def test_the_pages_numbers_are_the_examples():
+    page = (EXAMPLES.parent / "docs" / "gradient_flow.md").read_text()
+    number = r"([\d.]+(?:e[+-]\d+)?)"
+    rows = re.findall(
+        rf"^\| ([^|]+) \| (LeCun|He) \| {number} \| {number} \| {number} \|$", page, re.MULTILINE
+    )
+    assert [row[:2] for row in rows] == [(name, how) for name in ARCHITECTURES for how in ("LeCun", "He")]
+    for name, initialisation, last, first, factor in rows:
+        of = norms(at_the_start(name, initialisation))
+        assert float(last) == pytest.approx(of[-1], rel=0.06)  # two digits
+        assert float(first) == pytest.approx(of[0], rel=0.06)
+        assert float(factor) == pytest.approx((of[0] / of[-1]) ** (1 / (CONVS - 1)), abs=0.006)
