@@ -63,7 +63,11 @@ def explain(
 ) -> Explanation:
     """Which products make one element of a layer's output or of its gradients.
 
-        print(explain("1x5x5x1, 3x3, 1, stride 2", "dx", (0, 2, 2, 0)))
+    ```python
+    from jax_convgrad import explain
+
+    print(explain("1x5x5x1, 3x3, 1, stride 2", "dx", (0, 2, 2, 0)))
+    ```
 
     Args:
       layer: a line of text, as ``python -m jax_convgrad explain`` takes it: "1x5x5x1, 3x3, 1, stride 2", or

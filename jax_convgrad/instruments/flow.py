@@ -36,11 +36,25 @@ def gradient_flow(
 ) -> FlowReport:
     """How large the gradient of a loss is, layer by layer, and how far a step with it moves the weights.
 
-    ::
+    ```python
+    import jax
+    import jax.numpy as jnp
+    from jax_convgrad import conv, gradient_flow
 
-        report = gradient_flow(loss_fn, params, batch, learning_rate=0.1)
-        print(report)
-        report.plot("flow.png")
+
+    def loss_fn(params, images):
+        y = conv(images, params["conv1"]["w"], activation="relu")
+        return conv(y, params["conv2"]["w"]).var()
+
+
+    w = jax.random.normal(jax.random.key(0), (3, 3, 4, 4))
+    params = {"conv1": {"w": w}, "conv2": {"w": w}}
+    report = gradient_flow(loss_fn, params, jnp.ones((1, 8, 8, 4)), learning_rate=0.1)
+    print(report)
+    assert [layer.name for layer in report.layers] == ["conv1", "conv2"]
+    ```
+
+    ``report.plot("flow.png")`` draws it.
 
     A layer is a group of arrays in ``params`` whose keys differ in the last one only, as "conv1/w" and
     "conv1/b" do; an array at the top of ``params`` is a layer by itself. Layers are listed in the order

@@ -43,7 +43,16 @@ def check_gradients(
 ) -> GradientReport:
     """Is this gradient right? ``jax.grad`` of ``f`` at ``args`` against finite differences, entry by entry.
 
-        print(check_gradients(loss, params, images))
+    ```python
+    import jax
+    import jax.numpy as jnp
+    from jax_convgrad import check_gradients, conv
+
+    x, w = jax.random.normal(jax.random.key(0), (1, 8, 3)), jnp.ones((5, 3, 2))
+    report = check_gradients(lambda x, w: jnp.tanh(conv(x, w)).sum(), x, w)
+    print(report)
+    assert report.ok
+    ```
 
     **What is compared.** With all outputs y of f and fixed weights c, the gradient of g = Re Σ c·y, as
     ``jax.vjp`` gives it, against four-point differences of g (finite_differences.py has formula, step and
@@ -63,14 +72,12 @@ def check_gradients(
     On a kink, any value between the derivatives to both sides passes, and is counted.
 
     **Tolerance**, for a gradient's entry v with expected value e: ``atol + rtol·|e|`` + 6·noise/step, with
-
-        rtol = 8·eps,    atol = 8·eps·(max|v| + ‖c·y‖/‖x‖)
-
-    where eps is the largest of all dtypes that the gradient is computed in, the maximum is over the array x,
-    and ‖c·y‖/‖x‖ is the size of gradients that the values of f let expect, for where they cancel. The last
-    term is that of the differences themselves, for the noise measured in g's values. An entry beyond that is
-    let pass as a kink, too, where the gradient in the differences' dtype is right and jumps as far when the
-    arguments are changed by eps: rounding has put a relu on its other side.
+    rtol = 8·eps and atol = 8·eps·(max|v| + ‖c·y‖/‖x‖), where eps is the largest of all dtypes that the
+    gradient is computed in, the maximum is over the array x, and ‖c·y‖/‖x‖ is the size of gradients that the
+    values of f let expect, for where they cancel. The last term is that of the differences themselves, for
+    the noise measured in g's values. An entry beyond that is let pass as a kink, too, where the gradient in
+    the differences' dtype is right and jumps as far when the arguments are changed by eps: rounding has put a
+    relu on its other side.
 
     **Large arrays.** Up to ``most_entries`` entries each is differenced. Of a larger array, a quarter as
     many, drawn at random with the largest among them; and the whole array along 4 random directions, in which

@@ -39,7 +39,22 @@ def compare_with_lax(
 ) -> LaxComparison:
     """Loss, gradients and times of a whole model, on this package's kernels and on ``jax.lax``.
 
-        print(compare_with_lax(loss_fn, params, (images, labels)))
+    ```python
+    import jax
+    import jax.numpy as jnp
+    from jax_convgrad import compare_with_lax, conv
+
+
+    def loss_fn(params, images):
+        return jnp.tanh(conv(images, params["w"], params["b"])).sum()
+
+
+    images = jax.random.normal(jax.random.key(0), (2, 8, 8, 3))
+    params = {"w": jax.random.normal(jax.random.key(1), (3, 3, 3, 4)), "b": jnp.zeros(4)}
+    report = compare_with_lax(loss_fn, params, images)
+    print(report)
+    assert report.ok
+    ```
 
     ``jax.value_and_grad(model_fn)`` is run both ways: with every ``jax.lax`` convolution replaced by these
     kernels (``replace_convolutions``), and with every convolution and pooling of this package replaced by
@@ -49,10 +64,10 @@ def compare_with_lax(
     so 1 is the gap between two neighbouring numbers next to the parameter's largest gradient. Sums of n
     products in another order differ by some √n of that; to say whose error it is, the gradient is computed
     once more in float64 by ``jax.lax``, where the model takes float64, and both are held against it. A
-    parameter's verdict is
+    parameter is ok where, in largest entries,
 
-        ok      |ours − float64| ≤ 4·|lax − float64| + 8 roundings      (largest entries)
-        ok      |ours − lax| ≤ 4·unrest + 8·√n roundings, where there is no float64 to compare with
+    * |ours − float64| ≤ 4·|lax − float64| + 8 roundings; or, with no float64 to compare with,
+    * |ours − lax| ≤ 4·unrest + 8·√n roundings,
 
     where n is the number of entries of the largest array that a convolution reads, which bounds its sums,
     and unrest the most that lax's gradient moves when parameters and batch are changed by ± eps.
