@@ -7,6 +7,8 @@ import importlib
 import os
 import sys
 
+from jax_convgrad.source_folder import installed_elsewhere, is_source_folder
+
 # Name to module and to what the list of commands says. Only the module of the command that is asked for is
 # imported, since most need JAX, and the doctor must run without.
 _COMMANDS = {
@@ -45,5 +47,14 @@ def main(arguments: list[str] | None = None) -> int:
     return code
 
 
+def _run_what_is_installed() -> None:
+    """In the clone Python has found its sources, in which nothing is built: starts anew without them."""
+    # A Python too old for the package, which the doctor tells of, has not got -P either.
+    can = getattr(sys.flags, "safe_path", None) is False
+    if can and is_source_folder() and installed_elsewhere():
+        os.execv(sys.executable, [sys.executable, "-P", *sys.orig_argv[1:]])
+
+
 if __name__ == "__main__":
+    _run_what_is_installed()
     sys.exit(main())

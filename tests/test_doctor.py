@@ -64,6 +64,13 @@ def finding(told, problem):
     return next(f for section in told["sections"] for f in section["findings"] if f["problem"] == problem)
 
 
+def finding_of(told, start):
+    """The text of the finding that begins so."""
+    return next(
+        f["text"] for section in told["sections"] for f in section["findings"] if f["text"].startswith(start)
+    )
+
+
 def failures(told):
     """The problems that make the exit code 1, without what this machine warns of."""
     return [
@@ -306,11 +313,16 @@ def test_a_source_folder_without_an_installation(tmp_path):
     assert f'pip install "{tmp_path}"' in told["verdict"]
 
 
-def test_the_source_folder():
+def test_in_the_clone_the_installed_package_runs():
     assert not list((ROOT / "jax_convgrad").glob("_cpu.*"))
-    found = finding(quick(1, cwd=ROOT, flags=()), "source-folder-shadows")
+    told = quick(0, cwd=ROOT, flags=("-B",))  # flags of Python's own stay
+    assert str(PACKAGE) in finding_of(told, f"jax_convgrad {jax_convgrad.__version__}")
+
+
+def test_the_source_folder_on_the_path():
+    found = finding(quick(1, path=ROOT), "source-folder-shadows")
     assert str(ROOT / "jax_convgrad") in found["text"] and str(PACKAGE) in found["text"]
-    assert "python -P -m jax_convgrad doctor" in found["remedy"]
+    assert "PYTHONPATH" in found["remedy"]
 
 
 # -------------------------------------------------------------------------------------------------- settings

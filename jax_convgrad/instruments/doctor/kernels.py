@@ -6,14 +6,10 @@ import importlib.machinery
 import re
 from pathlib import Path
 
-from jax_convgrad.instruments.doctor.packages import (
-    OWN_FOLDER,
-    ffi_version_of_jaxlib,
-    is_source_folder,
-    module_file,
-)
+from jax_convgrad.instruments.doctor.packages import ffi_version_of_jaxlib
 from jax_convgrad.instruments.doctor.processes import Outcome, look
 from jax_convgrad.instruments.doctor.report import Section
+from jax_convgrad.source_folder import OWN_FOLDER, is_source_folder, module_file
 from jax_convgrad.versions import LOWEST_JAX, NEWEST_TESTED_JAX, text
 
 

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.machinery
 import importlib.metadata
 import importlib.util
-import sys
 from pathlib import Path
 from typing import Any
 
 import jax_convgrad
 from jax_convgrad.instruments.doctor.processes import Outcome
 from jax_convgrad.instruments.doctor.report import Section
+from jax_convgrad.source_folder import OWN_FOLDER, installed_elsewhere, is_source_folder
 from jax_convgrad.versions import LOWEST_JAX, NEWEST_TESTED_JAX, numbers, text
-
-OWN_FOLDER = Path(jax_convgrad.__file__).resolve().parent
 
 _REQUIRED = {
     "numpy": "numpy>=1.26",
@@ -26,27 +23,6 @@ _OPTIONAL = {
     "flax": "a library of models",
     "matplotlib": "the plots; in the extra jax_convgrad[plot]",
 }
-
-
-def is_source_folder() -> bool:
-    """Whether the package that runs is the checkout's folder, in which nothing is built."""
-    return (OWN_FOLDER.parent / "CMakeLists.txt").exists() and not module_file("_cpu")
-
-
-def module_file(name: str) -> Path | None:
-    """What this Python would load as ``jax_convgrad.<name>``; an editable installation has it elsewhere."""
-    spec = importlib.util.find_spec(f"jax_convgrad.{name}")
-    return Path(spec.origin) if spec and spec.origin else None
-
-
-def _installed_elsewhere() -> Path | None:
-    """Another jax_convgrad on ``sys.path``, with native modules."""
-    for entry in sys.path:
-        folder = Path(entry or ".").resolve() / "jax_convgrad"
-        in_folder = importlib.machinery.PathFinder.find_spec("jax_convgrad._cpu", [str(folder)])
-        if folder != OWN_FOLDER and in_folder:
-            return folder
-    return None
 
 
 def _version(name: str) -> str:
@@ -88,7 +64,7 @@ def _own(section: Section) -> None:
     section.facts["jax_convgrad"] = {"version": version, "metadata": installed, "folder": str(OWN_FOLDER)}
     line = f"jax_convgrad {version}, {OWN_FOLDER}"
     if is_source_folder():
-        elsewhere = _installed_elsewhere()
+        elsewhere = installed_elsewhere()
         if elsewhere:
             section.fail(
                 "source-folder-shadows",

@@ -17,8 +17,8 @@ REMEDIES = {
     "package-broken": '{python} -m pip install --upgrade --force-reinstall "{requirement}"',
     "package-too-old": '{python} -m pip install --upgrade "{requirement}"',
     "package-untested": 'nothing, if the self-check is fine; else {python} -m pip install "{requirement}"',
-    "source-folder-shadows": "run it in another folder, or with -P: python -P -m jax_convgrad doctor",
-    "source-folder-not-built": '{python} -m pip install "{folder}"; then run Python elsewhere, or with -P',
+    "source-folder-shadows": "take the clone out of PYTHONPATH, so that the installed package is found",
+    "source-folder-not-built": '{python} -m pip install "{folder}"',
     "versions-differ": _REINSTALL,
     # The native modules
     "module-missing": _REINSTALL,

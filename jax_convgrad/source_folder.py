@@ -1,0 +1,34 @@
+"""The clone's own ``jax_convgrad`` folder, in which nothing is built, and the installed package behind it.
+
+Run in the clone, ``python -m`` and the prompt look in the current folder first. No JAX is needed here.
+"""
+
+from __future__ import annotations
+
+import importlib.machinery
+import importlib.util
+import sys
+from pathlib import Path
+
+OWN_FOLDER = Path(__file__).resolve().parent
+
+
+def is_source_folder() -> bool:
+    """Whether the package that runs is the clone's folder, in which nothing is built."""
+    return (OWN_FOLDER.parent / "CMakeLists.txt").exists() and not module_file("_cpu")
+
+
+def module_file(name: str) -> Path | None:
+    """What this Python would load as ``jax_convgrad.<name>``; an editable installation has it elsewhere."""
+    spec = importlib.util.find_spec(f"jax_convgrad.{name}")
+    return Path(spec.origin) if spec and spec.origin else None
+
+
+def installed_elsewhere() -> Path | None:
+    """Another jax_convgrad on ``sys.path``, with native modules."""
+    for entry in sys.path:
+        folder = Path(entry or ".").resolve() / "jax_convgrad"
+        in_folder = importlib.machinery.PathFinder.find_spec("jax_convgrad._cpu", [str(folder)])
+        if folder != OWN_FOLDER and in_folder:
+            return folder
+    return None
