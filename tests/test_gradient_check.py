@@ -1,5 +1,6 @@
 """`check_gradients`: planted mistakes are found and named, right gradients pass, in every dtype."""
 
+import inspect
 import re
 from functools import partial
 
@@ -22,6 +23,18 @@ B = RANDOM.standard_normal(4)
 def row_of(report, name, order=1):
     (row,) = [row for row in report.rows if (row.name, row.order) == (name, order)]
     return row
+
+
+def narrow(f):
+    """f as it is where it refuses float64, so that its differences are float32's."""
+
+    def g(*args):
+        if any(arg.dtype == jnp.float64 for arg in args):
+            raise TypeError("no float64 here")
+        return f(*args)
+
+    g.__signature__ = inspect.signature(f)
+    return g
 
 
 # ---------------------------------------------------------------------------------------- planted mistakes
@@ -66,8 +79,9 @@ def test_a_mistake_is_found_where_it_is(name, dtype, x64):
     where, mistake = MISTAKES[name]
     with jax.enable_x64(x64):
         args = [jnp.asarray(a, dtype) for a in (X, W, B)]
-        report = check_gradients(layer_with(mistake), *args)
-        right = check_gradients(jc.conv, *args)
+        as_it_is = (lambda f: f) if x64 else narrow
+        report = check_gradients(as_it_is(layer_with(mistake)), *args)
+        right = check_gradients(as_it_is(lambda x, w, b: jc.conv(x, w, b)), *args)
     assert right.ok
     assert not report.ok
     for row in report.rows:
@@ -181,10 +195,14 @@ def test_every_layer(name, order):
 def test_without_x64(name, dtype):
     f, args = CALLS[name]
     with jax.enable_x64(False):
-        report = check_gradients(f, *(jnp.asarray(arg, dtype) for arg in args))
+        args = [jnp.asarray(arg, dtype) for arg in args]
+        report, coarse = check_gradients(f, *args), check_gradients(narrow(f), *args)
+        assert jnp.ones(()).dtype == jnp.float32  # as it was
     assert report.ok, report
-    assert "float32" in report.reference
-    assert "x64 is off" in str(report)
+    assert "float64" in report.reference
+    assert coarse.ok, coarse
+    assert "float32" in coarse.reference
+    assert "does not take its arguments in float64: no float64 here" in str(coarse)
 
 
 def test_backends(backend):
@@ -255,14 +273,15 @@ def test_lax_alone_tells_what_float32_differences_cannot(monkeypatch):
     right = filter_and_bias.wgrad_bgrad_p
     with jax.enable_x64(False):
         args = [jnp.asarray(a, jnp.float32) for a in (X, W, B)]
-        assert check_gradients(jc.conv, *args).ok
+        layer = narrow(lambda x, w, b: jc.conv(x, w, b))
+        assert check_gradients(layer, *args).ok
 
         def off(x, dy, geometry, dimensions, precision):
             dw, db = right.bind(x, dy, geometry=geometry, dimensions=dimensions, precision=precision)
             return dw.at[1, 0, 2, 3].multiply(1 + 3e-5), db
 
         monkeypatch.setattr("jax_convgrad.gradients.wgrad_bgrad", off)
-        report = check_gradients(jc.conv, *args)
+        report = check_gradients(layer, *args)
     row = row_of(report, "w")
     assert (row.verdict, row.index) == ("WRONG", (1, 0, 2, 3))
     assert "lax's own gradient differs in 1 entr" in row.note
@@ -361,6 +380,36 @@ def test_arguments_that_must_keep_their_dtype():
     assert report.ok, report
     assert report.reference.startswith("finite differences in float32")
     assert "does not take its arguments in float64" in str(report)
+
+
+def test_random_numbers_that_differ_by_dtype():
+    """They would make f in float64 another function: so the differences are in its own dtype."""
+    key = jax.random.key(0)
+
+    def f(x):
+        return jnp.sum(jax.random.normal(key, x.shape, x.dtype) * x**2)
+
+    report = check_gradients(f, jnp.asarray(RANDOM.standard_normal(9), jnp.float32))
+    assert report.ok, report
+    assert "float32" in report.reference
+    assert "other values in float64" in str(report)
+
+
+def test_a_net_of_many_kinks_without_x64():
+    """Each step of a bias crosses the kinks of many units: kinks, and no error."""
+    draw = np.random.default_rng(0).standard_normal
+    with jax.enable_x64(False):
+        params = [jnp.asarray(draw(s) * 0.2, jnp.float32) for s in ((3, 3, 3, 8), (3, 3, 8, 8), (8, 4))]
+        x, b = jnp.asarray(draw((4, 12, 12, 3)), jnp.float32), jnp.zeros(8)
+
+        def loss(b, first, second, last):
+            h = jc.max_pool(jc.conv(x, first, b, padding="SAME", activation="relu"), (2, 2), (2, 2))
+            h = jc.conv(h, second, b, padding="SAME", activation="relu").mean((1, 2))
+            return -jax.nn.log_softmax(h @ last)[jnp.arange(4), jnp.arange(4)].mean()
+
+        report = check_gradients(loss, b, *params)
+    assert report.ok, report
+    assert "does not take" in str(report)  # as x is float32's
 
 
 def test_bfloat16_inside_is_told_from_a_mistake():

@@ -158,7 +158,8 @@ class Differences:
         for factor in SHRINKING:
             # Steps so small that noise would hide what is looked for tell nothing more.
             of_noise = NOISE * self.noise / (factor * first_step)
-            telling = factor == 1 or of_noise <= np.fmax(allowed(expected), first_error / 4)
+            # But two are made, to see whether they agree.
+            telling = factor >= SHRINKING[1] or of_noise <= np.fmax(allowed(expected), first_error / 4)
             todo = np.flatnonzero(~settled & telling)
             if not todo.size:
                 break
