@@ -30,11 +30,11 @@ SOURCES := pyproject.toml CMakeLists.txt \
            $(shell find jax_convgrad cpu_src cuda_src ffi_src -type f -not -path '*/__pycache__/*' -not -name '*.so')
 CXX_STYLED := $(shell find cpu_src cuda_src ffi_src benchmarks tests/cuda_emulator tests/cpu_kernels -type f \
                 \( -name '*.h' -o -name '*.cc' -o -name '*.cuh' -o -name '*.cu' \))
-PY_STYLED  := jax_convgrad tests examples benchmarks
+PY_STYLED  := jax_convgrad tests examples benchmarks docs
 
 .DEFAULT_GOAL := help
 .PHONY: help train test test-python test-newest test-aarch64 test-sanitized emulator emulator-sanitized \
-        kernels kernels-sanitized lint cuda-compile cuda-table sass benchmark instructions clean
+        kernels kernels-sanitized lint docs cuda-compile cuda-table sass benchmark instructions clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -117,6 +117,10 @@ lint: $(VENV)/installed-dev  ## layout, lint and types of the sources
 	$(VENV)/bin/clang-format --dry-run --Werror $(CXX_STYLED)
 	$(VENV)/bin/mypy jax_convgrad
 
+docs: $(VENV)/installed-docs  ## build the documentation as a site, build/site/index.html; warnings are errors
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/python -m mkdocs build --strict --quiet -f docs/site/mkdocs.yml
+	@echo "The site begins at build/site/index.html"
+
 cuda-compile: $(VENV)/installed-dev  ## how nvcc compiled the CUDA kernels: no warnings, no register spills in the fast ones
 	@if [ -n "$(NVCC)" ]; then $(VENV)/bin/python tests/cuda_compiler/check.py; \
 	 else echo "cuda-compile: no nvcc on this machine, no CUDA kernel was compiled"; fi
@@ -129,6 +133,12 @@ cuda-table: cuda-compile emulator  ## write docs/cuda_kernels.md: registers, sha
 
 $(VENV)/installed-examples: $(SOURCES) | $(VENV)/bin/python
 	$(VENV)/bin/python -m pip install $(INSTALL_FLAGS) '.[examples]'
+	@touch $@
+
+# The site is made of the sources, so the extra is installed without the package, which would have to be built.
+$(VENV)/installed-docs: pyproject.toml | $(VENV)/bin/python
+	$(VENV)/bin/python -c 'import tomllib; project = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
+	    print(*project["optional-dependencies"]["docs"], sep="\n")' | $(VENV)/bin/python -m pip install -r /dev/stdin
 	@touch $@
 
 # The emulator's build needs what the package's build gets from its build requirements. All builds are by the same
@@ -147,4 +157,4 @@ $(VENV)/bin/python:
 
 clean:  ## remove everything that make built
 	rm -rf .venv .venv-newest build .pytest_cache .ruff_cache .mypy_cache
-	find jax_convgrad tests examples -name __pycache__ -type d -prune -exec rm -rf {} +
+	find jax_convgrad tests examples docs -name __pycache__ -type d -prune -exec rm -rf {} +

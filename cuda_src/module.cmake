@@ -27,7 +27,9 @@ endif()
 
 nanobind_add_module(_cuda STABLE_ABI NB_STATIC ffi_src/module_cuda.cc ffi_src/handlers_cuda.cc
                     ffi_src/decode.cc)
-target_compile_definitions(_cuda PRIVATE CONVGRAD_MODULE=_cuda)
+target_compile_definitions(_cuda PRIVATE CONVGRAD_MODULE=_cuda
+                           "CONVGRAD_CUDA_TOOLKIT=\"${CMAKE_CUDA_COMPILER_VERSION}\""
+                           "CONVGRAD_CUDA_ARCHITECTURES=\"$<JOIN:${architectures}, >\"")
 set_target_properties(_cuda PROPERTIES CUDA_ARCHITECTURES "${architectures}")
 # The static runtime, so that the module loads beside whichever CUDA libraries JAX brought, and without any.
 target_link_libraries(_cuda PRIVATE jax_convgrad_ffi cuda_kernels CUDA::cudart_static)

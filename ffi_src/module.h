@@ -3,6 +3,7 @@
 
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/array.h>
+#include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
@@ -10,6 +11,7 @@
 #include <map>
 #include <stdexcept>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "ffi_src/problem.h"
@@ -61,6 +63,9 @@ void define_module(nb::module_& module, const std::map<std::string, XLA_FFI_Hand
         return capsules;
       },
       "Op name -> capsule of its FFI handler.");
+  module.def(
+      "ffi_api_version", [] { return std::make_pair(XLA_FFI_API_MAJOR, XLA_FFI_API_MINOR); },
+      "The version of XLA's FFI headers that the handlers are compiled with: major, minor.");
   module.def(
       "conv_workspace_bytes",
       [conv_bytes](const std::string& op, const std::string& kernel, const std::string& dtype, int64_t batch,

@@ -48,6 +48,9 @@ NB_MODULE(CONVGRAD_MODULE, module) {
       nb::arg("op"), nb::arg("dtype"), nb::arg("batch"), nb::arg("in_channels"), nb::arg("out_channels"),
       nb::arg("groups"), nb::arg("axes"), nb::arg("tf32"), nb::arg("capability"),
       "Which kernel \"auto\" stands for, on devices of this compute capability's first number.");
+  module.def(
+      "build", [] { return std::make_pair(CONVGRAD_CUDA_TOOLKIT, CONVGRAD_CUDA_ARCHITECTURES); },
+      "The CUDA toolkit's version, and the architectures as CMake's CUDA_ARCHITECTURES names them.");
   module.def("handler_calls", &cuda::handler_calls,
              "How many calls have reached a handler: a CUDA graph that is replayed makes none.");
 }

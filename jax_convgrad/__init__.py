@@ -3,30 +3,52 @@
 ``gradients.py`` says which kernel is whose derivative; ``docs/derivation.md`` derives them.
 """
 
-from jax_convgrad import batching as _batching
-from jax_convgrad.binding import forward_mode
-from jax_convgrad.convolution import conv, conv_general_dilated
-from jax_convgrad.gradient_functions import conv_bias_grad, conv_filter_grad, conv_input_grad
-from jax_convgrad.installation import install, uninstall
-from jax_convgrad.pooling import avg_pool, max_pool
-from jax_convgrad.replacement import replace_convolutions
-from jax_convgrad.transposed import conv_transpose
+# ruff: noqa: F403, F405  (the names below are those of public_names.py, for whoever reads without running)
+import importlib
+from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "GradientError",
     "avg_pool",
+    "check_gradients",
     "conv",
     "conv_bias_grad",
     "conv_filter_grad",
     "conv_general_dilated",
     "conv_input_grad",
     "conv_transpose",
+    "explain",
     "forward_mode",
+    "gradient_flow",
     "install",
     "max_pool",
     "replace_convolutions",
     "uninstall",
 ]
 
-_batching.register()
+# At run time the names are imported when the first of them is used, so that `python -m jax_convgrad doctor`,
+# which imports this file before anything else, runs where JAX or the kernels cannot be imported.
+if TYPE_CHECKING:
+    from jax_convgrad.public_names import *
+else:
+
+    def __getattr__(name):
+        if name not in __all__:
+            raise AttributeError(f"module 'jax_convgrad' has no attribute {name!r}")
+        try:
+            public_names = importlib.import_module("jax_convgrad.public_names")
+        except ImportError as error:
+            error.add_note("`python -m jax_convgrad doctor` tells what is wrong and what to do about it.")
+            raise
+        except AttributeError as error:  # which `from jax_convgrad import` would hide
+            raise ImportError(
+                f"jax_convgrad cannot be imported with this version of JAX ({error}): "
+                "`python -m jax_convgrad doctor` tells what to do"
+            ) from error
+        globals().update({public: getattr(public_names, public) for public in __all__})
+        return globals()[name]
+
+    def __dir__():
+        return sorted({*globals(), *__all__})

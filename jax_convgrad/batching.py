@@ -21,9 +21,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.extend.core import Primitive
-from jax.interpreters import batching
 
-from jax_convgrad import epilogue, filter_and_bias, pool_primitives, primitives
 from jax_convgrad.ffi import Dims
 from jax_convgrad.geometry import ConvGeometry
 
@@ -88,7 +86,7 @@ def _nothing(
     return empty, jax.tree.map(lambda _: 0, out)
 
 
-def _contraction_rule(primitive: Primitive, operands: str, result: str) -> Callable[..., Any]:
+def contraction_rule(primitive: Primitive, operands: str, result: str) -> Callable[..., Any]:
     """The rule of a primitive that takes two of x, w and y, as named, and gives the third."""
 
     def rule(
@@ -118,91 +116,110 @@ def _contraction_rule(primitive: Primitive, operands: str, result: str) -> Calla
     return rule
 
 
-def _fprop_epilogue_rule(
-    args: Sequence[jax.Array],
-    mapped: Sequence[int | None],
-    *,
-    geometry: ConvGeometry,
-    dimensions: Dims,
-    **params: Any,
-) -> tuple[jax.Array, int]:
-    """As fprop's; b goes with y's channels where the mapped axis is folded into them."""
-    primitive = epilogue.fprop_epilogue_p
-    size = _mapped_size(args, mapped)
-    if size == 0:
-        params |= {"geometry": geometry, "dimensions": dimensions}
-        return _nothing(primitive, args, mapped, params)
-    (x, w, *b), (x_at, w_at, *b_at) = args, mapped
-    if w_at is None and b_at not in ([], [None]):
-        # Channels stay as they are, each with a b for every example: no call has that.
-        apart = partial(epilogue.step_by_step, geometry=geometry, dimensions=dimensions, **params)
-        return jax.vmap(apart, tuple(mapped))(*args), 0
-    into = _FOLDED_INTO["".join(name for name, at in (("x", x_at), ("w", w_at), ("y", 0)) if at is not None)]
-    place, outside = _place("y", into, dimensions, geometry.groups)
-    if into != "batch":
-        each = [jnp.tile(bias, (size, 1)) if at is None else bias for bias, at in zip(b, b_at, strict=True)]
-        b = [_fold(bias, at or 0, 0, outside) for bias, at in zip(each, b_at, strict=True)]
-    if x_at is not None:
-        x = _fold(x, x_at, *_place("x", into, dimensions, geometry.groups))
-    if w_at is not None:
-        w = _fold(w, w_at, *_place("w", into, dimensions, geometry.groups))
-    groups = geometry.groups * (size if into == "groups" else 1)
-    y = primitive.bind(
-        x, w, *b, geometry=ConvGeometry(geometry.axes, groups), dimensions=dimensions, **params
-    )
-    return _unfold(y, size, place, outside), 0
+def fprop_epilogue_rule(primitive: Primitive, step_by_step: Callable[..., jax.Array]) -> Callable[..., Any]:
+    """As fprop's; b goes with y's channels where the mapped axis is folded into them.
+
+    ``step_by_step`` computes the same with other primitives.
+    """
+
+    def rule(
+        args: Sequence[jax.Array],
+        mapped: Sequence[int | None],
+        *,
+        geometry: ConvGeometry,
+        dimensions: Dims,
+        **params: Any,
+    ) -> tuple[jax.Array, int]:
+        size = _mapped_size(args, mapped)
+        if size == 0:
+            params |= {"geometry": geometry, "dimensions": dimensions}
+            return _nothing(primitive, args, mapped, params)
+        (x, w, *b), (x_at, w_at, *b_at) = args, mapped
+        if w_at is None and b_at not in ([], [None]):
+            # Channels stay as they are, each with a b for every example: no call has that.
+            apart = partial(step_by_step, geometry=geometry, dimensions=dimensions, **params)
+            return jax.vmap(apart, tuple(mapped))(*args), 0
+        into = _FOLDED_INTO[
+            "".join(name for name, at in (("x", x_at), ("w", w_at), ("y", 0)) if at is not None)
+        ]
+        place, outside = _place("y", into, dimensions, geometry.groups)
+        if into != "batch":
+            each = [
+                jnp.tile(bias, (size, 1)) if at is None else bias for bias, at in zip(b, b_at, strict=True)
+            ]
+            b = [_fold(bias, at or 0, 0, outside) for bias, at in zip(each, b_at, strict=True)]
+        if x_at is not None:
+            x = _fold(x, x_at, *_place("x", into, dimensions, geometry.groups))
+        if w_at is not None:
+            w = _fold(w, w_at, *_place("w", into, dimensions, geometry.groups))
+        groups = geometry.groups * (size if into == "groups" else 1)
+        y = primitive.bind(
+            x, w, *b, geometry=ConvGeometry(geometry.axes, groups), dimensions=dimensions, **params
+        )
+        return _unfold(y, size, place, outside), 0
+
+    return rule
 
 
-def _wgrad_bgrad_rule(
-    args: Sequence[jax.Array],
-    mapped: Sequence[int | None],
-    *,
-    geometry: ConvGeometry,
-    dimensions: Dims,
-    **params: Any,
-) -> tuple[list[jax.Array], list[int | None]]:
+def wgrad_bgrad_rule(primitive: Primitive) -> Callable[..., Any]:
     """As wgrad's; db has the channels of dy, and is mapped where dy is."""
-    primitive = filter_and_bias.wgrad_bgrad_p
-    size = _mapped_size(args, mapped)
-    if size == 0:
-        params |= {"geometry": geometry, "dimensions": dimensions}
-        return _nothing(primitive, args, mapped, params)
-    (x, dy), (x_at, dy_at) = args, mapped
-    into = _FOLDED_INTO["".join(name for name, at in (("x", x_at), ("w", 0), ("y", dy_at)) if at is not None)]
-    if x_at is not None:
-        x = _fold(x, x_at, *_place("x", into, dimensions, geometry.groups))
-    if dy_at is not None:
-        dy = _fold(dy, dy_at, *_place("y", into, dimensions, geometry.groups))
-    groups = geometry.groups * (size if into == "groups" else 1)
-    dw, db = primitive.bind(
-        x, dy, geometry=ConvGeometry(geometry.axes, groups), dimensions=dimensions, **params
-    )
-    dw = _unfold(dw, size, *_place("w", into, dimensions, geometry.groups))
-    if dy_at is None:
-        return [dw, db], [0, None]
-    outside = _place("y", into, dimensions, geometry.groups)[1]
-    return [dw, _unfold(db, size, 0, outside)], [0, 0]
+
+    def rule(
+        args: Sequence[jax.Array],
+        mapped: Sequence[int | None],
+        *,
+        geometry: ConvGeometry,
+        dimensions: Dims,
+        **params: Any,
+    ) -> tuple[list[jax.Array], list[int | None]]:
+        size = _mapped_size(args, mapped)
+        if size == 0:
+            params |= {"geometry": geometry, "dimensions": dimensions}
+            return _nothing(primitive, args, mapped, params)
+        (x, dy), (x_at, dy_at) = args, mapped
+        into = _FOLDED_INTO[
+            "".join(name for name, at in (("x", x_at), ("w", 0), ("y", dy_at)) if at is not None)
+        ]
+        if x_at is not None:
+            x = _fold(x, x_at, *_place("x", into, dimensions, geometry.groups))
+        if dy_at is not None:
+            dy = _fold(dy, dy_at, *_place("y", into, dimensions, geometry.groups))
+        groups = geometry.groups * (size if into == "groups" else 1)
+        dw, db = primitive.bind(
+            x, dy, geometry=ConvGeometry(geometry.axes, groups), dimensions=dimensions, **params
+        )
+        dw = _unfold(dw, size, *_place("w", into, dimensions, geometry.groups))
+        if dy_at is None:
+            return [dw, db], [0, None]
+        outside = _place("y", into, dimensions, geometry.groups)[1]
+        return [dw, _unfold(db, size, 0, outside)], [0, 0]
+
+    return rule
 
 
-def _bgrad_rule(
-    args: Sequence[jax.Array], mapped: Sequence[int], *, channel_axis: int
-) -> tuple[jax.Array, int]:
-    (dy,), (at,) = args, mapped
-    if dy.shape[at] == 0:
-        return _nothing(primitives.bgrad_p, args, mapped, {"channel_axis": channel_axis})
-    db = primitives.bgrad(_fold(dy, at, channel_axis, 1), channel_axis)
-    return _unfold(db, dy.shape[at], 0, 1), 0
+def bgrad_rule(primitive: Primitive) -> Callable[..., Any]:
+    """The mapped axis joins the channels, whichever they are."""
+
+    def rule(args: Sequence[jax.Array], mapped: Sequence[int], *, channel_axis: int) -> tuple[jax.Array, int]:
+        (dy,), (at,) = args, mapped
+        if dy.shape[at] == 0:
+            return _nothing(primitive, args, mapped, {"channel_axis": channel_axis})
+        db = primitive.bind(_fold(dy, at, channel_axis, 1), channel_axis=channel_axis)
+        return _unfold(db, dy.shape[at], 0, 1), 0
+
+    return rule
 
 
-def _spread_rule(
+def spread_rule(
     args: Sequence[jax.Array], mapped: Sequence[int], *, shape: tuple[int, ...], channel_axis: int
 ) -> tuple[jax.Array, int]:
+    """A broadcast by one more axis."""
     (b,), (at,) = args, mapped
     rows = jnp.moveaxis(b, at, 0)
     return jax.lax.broadcast_in_dim(rows, (rows.shape[0], *shape), (0, channel_axis + 1)), 0
 
 
-def _pool_rule(primitive: Primitive) -> Callable[..., Any]:
+def pool_rule(primitive: Primitive) -> Callable[..., Any]:
     """Of a primitive with one operand."""
 
     def rule(args: Sequence[jax.Array], mapped: Sequence[int], **params: Any) -> Any:
@@ -217,7 +234,7 @@ def _pool_rule(primitive: Primitive) -> Callable[..., Any]:
     return rule
 
 
-def _position_rule(primitive: Primitive) -> Callable[..., Any]:
+def position_rule(primitive: Primitive) -> Callable[..., Any]:
     """Of a primitive that reads one operand at the positions in the other, image by image.
 
     The kernels read an operand that has fewer images again and again, so one that is not mapped stays as it
@@ -245,24 +262,3 @@ def _position_rule(primitive: Primitive) -> Callable[..., Any]:
         return _unfold(primitive.bind(*folded, **params), size, 0, 1), 0
 
     return rule
-
-
-def register() -> None:
-    """Gives every primitive its rule."""
-    rules = batching.primitive_batchers
-    rules[primitives.fprop_p] = _contraction_rule(primitives.fprop_p, "xw", "y")
-    rules[primitives.dgrad_p] = _contraction_rule(primitives.dgrad_p, "yw", "x")
-    rules[primitives.wgrad_p] = _contraction_rule(primitives.wgrad_p, "xy", "w")
-    rules[epilogue.fprop_epilogue_p] = _fprop_epilogue_rule
-    rules[filter_and_bias.wgrad_bgrad_p] = _wgrad_bgrad_rule
-    rules[primitives.bgrad_p] = _bgrad_rule
-    rules[primitives.spread_p] = _spread_rule
-    for primitive in (
-        pool_primitives.max_pool_p,
-        pool_primitives.max_pool_argmax_p,
-        pool_primitives.avg_pool_p,
-        pool_primitives.avg_pool_grad_p,
-    ):
-        rules[primitive] = _pool_rule(primitive)
-    for primitive in (pool_primitives.max_pool_grad_p, pool_primitives.max_pool_select_p):
-        rules[primitive] = _position_rule(primitive)

@@ -15,10 +15,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.interpreters import ad
+from jax.interpreters import ad, batching
 
 from jax_convgrad import complex_form, primitives
 from jax_convgrad.arguments import Precision
+from jax_convgrad.batching import fprop_epilogue_rule
 from jax_convgrad.ffi import Dims
 from jax_convgrad.geometry import ConvGeometry
 from jax_convgrad.lowering import define_primitive, shaped
@@ -152,3 +153,4 @@ def _transpose(t: Any, x: Any, w: Any, *b: Any, relu: bool, **params: Any) -> li
 
 ad.primitive_jvps[fprop_epilogue_p] = _jvp
 ad.primitive_transposes[fprop_epilogue_p] = _transpose
+batching.primitive_batchers[fprop_epilogue_p] = fprop_epilogue_rule(fprop_epilogue_p, step_by_step)

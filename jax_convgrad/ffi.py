@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import importlib
 import pathlib
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import ModuleType
@@ -22,8 +21,7 @@ from jax.typing import DTypeLike
 
 from jax_convgrad.arguments import Precision, allows_tf32
 from jax_convgrad.geometry import Axis, ConvGeometry
-
-_LOWEST_JAXLIB = (0, 9, 1)  # the FFI headers that the native modules are compiled with (pyproject.toml)
+from jax_convgrad.versions import LOWEST_JAX, numbers, text
 
 
 @dataclass(frozen=True)
@@ -71,12 +69,11 @@ def _cuda_module() -> ModuleType | None:
 
 
 def _register_modules() -> None:
-    # Release candidates too: the third number of "0.11.0rc1" is 0.
-    version = tuple(int(part) for part in re.findall(r"\d+", jaxlib.__version__)[:3])
-    if version < _LOWEST_JAXLIB:
+    if numbers(jaxlib.__version__) < LOWEST_JAX:
         # An older FFI would not refuse these handlers but take the whole backend down with them.
-        lowest = ".".join(map(str, _LOWEST_JAXLIB))
-        raise ImportError(f"jax_convgrad needs jaxlib >= {lowest}, but jaxlib is {jaxlib.__version__}")
+        raise ImportError(
+            f"jax_convgrad needs jaxlib >= {text(LOWEST_JAX)}, but jaxlib is {jaxlib.__version__}"
+        )
     try:
         backends["cpu"] = Backend(importlib.import_module("jax_convgrad._cpu"))
     except ModuleNotFoundError as error:

@@ -10,10 +10,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
-from jax.interpreters import ad, partial_eval
+from jax.interpreters import ad, batching, partial_eval
 
 from jax_convgrad import complex_form, ffi, primitives
 from jax_convgrad.arguments import Precision
+from jax_convgrad.batching import wgrad_bgrad_rule
 from jax_convgrad.ffi import Dims
 from jax_convgrad.geometry import ConvGeometry
 from jax_convgrad.lowering import define_primitive, shaped
@@ -106,3 +107,4 @@ def _transpose(cotangents: Any, x: Any, dy: Any, **params: Any) -> list[Any]:
 partial_eval.dce_rules[wgrad_bgrad_p] = _only_what_is_used
 ad.primitive_jvps[wgrad_bgrad_p] = _jvp
 ad.primitive_transposes[wgrad_bgrad_p] = _transpose
+batching.primitive_batchers[wgrad_bgrad_p] = wgrad_bgrad_rule(wgrad_bgrad_p)

@@ -17,6 +17,9 @@ from jax.sharding import PartitionSpec
 from jax_convgrad import ffi, sharding
 from jax_convgrad.geometry import MAX_AXES, Axis, ConvGeometry
 
+lax_forms: dict[Primitive, Callable[..., Any]] = {}
+"""Each primitive to what computes the same with ``jax.lax``, of the same operands and parameters."""
+
 
 @functools.cache
 def _jitted(primitive: Primitive, params: tuple[tuple[str, Any], ...]) -> Callable[..., Any]:
@@ -58,6 +61,7 @@ def define_primitive(
     """
     primitive = Primitive(f"jax_convgrad_{name}")
     primitive.multiple_results = multiple_results
+    lax_forms[primitive] = on_lax
 
     def abstract_eval(*operands: Any, **params: Any) -> Any:
         result = abstract(*operands, **params)

@@ -24,7 +24,6 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     """Adds ``plan`` to the commands of ``python -m jax_convgrad``."""
     parser = commands.add_parser(
         "plan",
-        help="which CPU kernel serves each op of a layer, and why",
         description="Which CPU kernel serves each op of a layer, and why.",
         epilog=layer_text.__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -15,9 +15,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import ShapedArray
 from jax.extend.core import Primitive
-from jax.interpreters import ad
+from jax.interpreters import ad, batching
 
 from jax_convgrad import complex_form, fallback, ffi
+from jax_convgrad.batching import pool_rule, position_rule
 from jax_convgrad.geometry import Axis
 from jax_convgrad.lowering import define_primitive, shaped
 from jax_convgrad.sharding import Factors
@@ -198,3 +199,8 @@ _linear_in_first(max_pool_grad_p, max_pool_select)
 _linear_in_first(max_pool_select_p, max_pool_grad)
 ad.deflinear2(avg_pool_p, lambda t, x, **params: [avg_pool_grad(t, **params)])
 ad.deflinear2(avg_pool_grad_p, lambda t, dy, **params: [avg_pool(t, **params)])
+
+for _of_one_operand in (max_pool_p, max_pool_argmax_p, avg_pool_p, avg_pool_grad_p):
+    batching.primitive_batchers[_of_one_operand] = pool_rule(_of_one_operand)
+for _at_positions in (max_pool_grad_p, max_pool_select_p):
+    batching.primitive_batchers[_at_positions] = position_rule(_at_positions)

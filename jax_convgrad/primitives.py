@@ -17,11 +17,12 @@ from typing import Any
 
 import jax
 from jax import lax
-from jax.interpreters import ad
+from jax.interpreters import ad, batching
 
 from jax_convgrad import complex_form, fallback
 from jax_convgrad.arguments import Precision
 from jax_convgrad.axis_types import Spec
+from jax_convgrad.batching import bgrad_rule, contraction_rule, spread_rule
 from jax_convgrad.ffi import Dims
 from jax_convgrad.geometry import ConvGeometry
 from jax_convgrad.lowering import define_primitive, shaped
@@ -194,6 +195,10 @@ ad.defbilinear(
     lambda t, x, dy, **params: fprop(x, t, **params),
 )
 
+batching.primitive_batchers[fprop_p] = contraction_rule(fprop_p, "xw", "y")
+batching.primitive_batchers[dgrad_p] = contraction_rule(dgrad_p, "yw", "x")
+batching.primitive_batchers[wgrad_p] = contraction_rule(wgrad_p, "xy", "w")
+
 # ------------------------------------------------------------------------------------------ bias gradient
 
 bgrad_p = define_primitive(
@@ -235,3 +240,5 @@ def spread(b: jax.Array, shape: tuple[int, ...], channel_axis: int) -> jax.Array
 
 ad.deflinear2(bgrad_p, lambda t, dy, *, channel_axis: [spread(t, dy.aval.shape, channel_axis)])
 ad.deflinear2(spread_p, lambda t, b, *, shape, channel_axis: [bgrad(t, channel_axis)])
+batching.primitive_batchers[bgrad_p] = bgrad_rule(bgrad_p)
+batching.primitive_batchers[spread_p] = spread_rule

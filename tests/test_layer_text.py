@@ -1,8 +1,8 @@
-"""A layer as text: what each part means, that it reads back, and that errors name the part."""
+"""A layer, and one that pools, as text: what each part means, reading it back, errors that name the part."""
 
 import pytest
 
-from jax_convgrad.layer_text import Layer, parse_layer
+from jax_convgrad.layer_text import Layer, Pool, parse_layer, parse_layer_or_pool, parse_pool
 
 
 def test_all_parts():
@@ -75,3 +75,38 @@ def test_reads_back(text):
 def test_errors_name_the_part(text, message):
     with pytest.raises(ValueError, match=message):
         parse_layer(text)
+
+
+def test_pooling():
+    pool = parse_pool("8x56x48x64, avg 3x5, stride 2x1, pad 1x0:2, dilation 2, exclude pad")
+    assert pool == Pool("avg", 8, (56, 48), 64, (3, 5), (2, 1), ((1, 1), (0, 2)), (2, 2), False)
+    assert pool.x_shape == (8, 56, 48, 64) and pool.y_shape == (8, 27, 42, 64)
+    for text in (str(pool), "1x6x6x1, max 3x3", "2x9x3, avg 3, stride 3, pad 1:2"):
+        assert str(parse_pool(text)) == text
+    assert parse_pool("1x7x8x2, Max 3x3, stride 2, pad same").pad == ((1, 1), (0, 1))
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("1x6x6x1", "should have an input and a window"),
+        ("1x6x6x1, mean 3x3", "the window 'mean 3x3' should begin with max or avg"),
+        ("1x6x6x1, max", "the window '' should be positive numbers"),
+        ("1x6x6x1, max 3", "the window '3' should have 2 sizes"),
+        ("1x6x6x1, max 3x3, groups 2", "'groups 2' is not known; a pooling layer is"),
+        ("1x6x6x1, max 3x3, exclude pad", "'exclude pad' is for avg"),
+        ("1x6x6x1, avg 3x3, exclude input", "'exclude input' is not known"),
+        ("1x6x6x1, avg 7x7", "has no output: the window is larger"),
+        ("1x6x6x1, avg 3x3, pad two", "pad 'two' should be numbers"),
+    ],
+)
+def test_errors_of_pooling_name_the_part(text, message):
+    with pytest.raises(ValueError, match=message):
+        parse_pool(text)
+
+
+def test_a_layer_or_pooling():
+    assert parse_layer_or_pool("1x6x6x1, max 3x3, stride 2") == parse_pool("1x6x6x1, max 3x3, stride 2")
+    assert parse_layer_or_pool("1x6x6x1, 3x3, 4") == parse_layer("1x6x6x1, 3x3, 4")
+    with pytest.raises(ValueError, match="an input, a filter and output channels"):
+        parse_layer_or_pool("1x6x6x1")

@@ -1,9 +1,20 @@
 """The package and the JAX that it meets."""
 
+import tomllib
+from pathlib import Path
+
 import jaxlib
 import pytest
 
-from jax_convgrad import ffi
+from jax_convgrad import ffi, versions
+
+
+def test_the_versions_are_those_that_pip_is_told():
+    project = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text())
+    lowest = versions.text(versions.LOWEST_JAX)
+    assert {f"jax>={lowest}", f"jaxlib>={lowest}"} <= set(project["project"]["dependencies"])
+    assert f"jaxlib=={lowest}" in project["build-system"]["requires"]
+    assert versions.LOWEST_JAX < versions.NEWEST_TESTED_JAX
 
 
 def test_a_release_candidate_is_read(monkeypatch):

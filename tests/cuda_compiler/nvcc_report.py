@@ -2,10 +2,13 @@
 """Runs nvcc as the package's build does, strictly, and keeps ptxas's report of each file in build/nvcc.
 
 A launcher in CMake's sense, CMAKE_CUDA_COMPILER_LAUNCHER: its arguments are nvcc's whole command line. So
-what is judged (check.py) and disassembled (sass.py) is what the package is made of, and is compiled once.
+what is judged (check.py) and disassembled (sass.py) is what the package is made of, and is compiled once. A
+launcher that the environment has for C++ files, ccache say, is nvcc's too: it repeats ptxas's report with the
+object that it kept.
 """
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -22,7 +25,10 @@ def main() -> None:
         sys.exit(subprocess.run(command).returncode)
     file = REPORTS / f"{Path(sources[0]).stem}.json"
     file.unlink(missing_ok=True)
-    ran = subprocess.run([*command, *STRICT], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    launcher = os.environ.get("CMAKE_CXX_COMPILER_LAUNCHER", "").split()
+    ran = subprocess.run(
+        [*launcher, *command, *STRICT], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
     if ran.returncode:
         print(ran.stdout, file=sys.stderr)
         sys.exit(ran.returncode)

@@ -19,4 +19,5 @@ nanobind_add_module(_cuda_emulated NB_STATIC NB_SUPPRESS_WARNINGS NOMINSIZE NOST
 target_link_libraries(_cuda_emulated PRIVATE emulated_kernels)
 target_include_directories(_cuda_emulated SYSTEM PRIVATE "${ffi_headers}")
 # Both modules may be imported by one process, so they have different names.
-target_compile_definitions(_cuda_emulated PRIVATE CONVGRAD_MODULE=_cuda_emulated)
+target_compile_definitions(_cuda_emulated PRIVATE CONVGRAD_MODULE=_cuda_emulated
+                           "CONVGRAD_CUDA_TOOLKIT=\"\"" "CONVGRAD_CUDA_ARCHITECTURES=\"emulated\"")

@@ -1,0 +1,34 @@
+"""Formulas become MathML when the site is built: no script draws them, and nothing is fetched.
+
+pymdownx.arithmatex finds ``$...$`` and ``$$...$$`` in a page, math-core converts what is between them.
+"""
+
+import html
+import re
+
+from math_core import LatexError, LatexToMathML
+from mkdocs.exceptions import PluginError
+
+FORMULA = re.compile(
+    r'<span class="arithmatex">\\\((?P<inline>.*?)\\\)</span>'
+    r'|<div class="arithmatex">\s*\\\[(?P<block>.*?)\\\]\s*</div>',
+    re.DOTALL,
+)
+CONVERTER = LatexToMathML(fancy_error=False)
+
+
+def on_page_content(content, page, **_):
+    """Puts MathML in the place of a page's formulas."""
+
+    def replace(match):
+        tex = html.unescape(match["inline"] or match["block"]).strip()
+        try:
+            mathml = CONVERTER.convert_with_local_state(tex, displaystyle=match["block"] is not None)
+        except LatexError as error:
+            raise PluginError(f"{page.file.src_uri}: {error} in the formula {tex}") from error
+        return mathml if match["inline"] else f'<div class="formula">{mathml}</div>'
+
+    content = FORMULA.sub(replace, content)
+    if 'class="arithmatex"' in content:
+        raise PluginError(f"{page.file.src_uri}: a formula in a form that {__file__} does not know")
+    return content

@@ -1,0 +1,110 @@
+"""The repository's files as pages of the site, so that what a page refers to opens beside it.
+
+Pages link to files outside of docs/ relatively, as they have to where they are read in the repository. Here
+these links are turned to the pages below ``source/``; one to what is not there is left as it is, and MkDocs
+ends the build. Code spans and titles of excerpts that name a file, and code spans that name a public
+function, become links.
+"""
+
+import posixpath
+import re
+from pathlib import Path, PurePosixPath
+from urllib.parse import urlsplit
+from xml.etree import ElementTree
+
+from markdown.extensions import Extension
+from markdown.treeprocessors import Treeprocessor
+from mkdocs.structure.files import File, InclusionLevel
+from mkdocs.utils import get_relative_url
+from repository import Repository
+
+# A name by itself, or a call of it with any arguments.
+FUNCTION = re.compile(r"(?:jax_convgrad\.)?(\w+)(?:\(.*\))?")
+NEVER_LINKED = {"a", "pre", "h1", "h2", "h3", "h4", "h5", "h6"}
+
+
+class SourceLinks(Treeprocessor):
+    """Turns the links of one page after the other.
+
+    Attributes:
+      repository: whose pages they are.
+      page: where the next page is among the site's sources.
+    """
+
+    repository: Repository
+    page: str
+
+    def run(self, root):
+        """Goes through a page's elements."""
+        for link in root.iter("a"):
+            target = urlsplit(link.get("href", ""))
+            if target.path and not (target.scheme or target.netloc):
+                folder = self.repository.written_in(self.page)
+                path = PurePosixPath(posixpath.normpath(folder / target.path))
+                page = self.repository.page(path)
+                if page is not None:
+                    link.set("href", self._href(page) + (f"#{target.fragment}" if target.fragment else ""))
+        self._link_code(root)
+
+    def _href(self, page):
+        return posixpath.relpath(page, posixpath.dirname(self.page) or ".")
+
+    def _link_code(self, element):
+        for position, child in enumerate(element):
+            if child.tag == "code" and len(child) == 0:
+                link = self._link_to(child.text or "")
+                if link is not None:
+                    link.tail, child.tail = child.tail, None
+                    link.append(child)
+                    element[position] = link
+            elif child.tag not in NEVER_LINKED:
+                self._link_code(child)
+
+    def _link_to(self, text):
+        path = self.repository.called.get(text)
+        if path is not None:
+            return ElementTree.Element("a", href=self._href(self.repository.page(path)))
+        name = FUNCTION.fullmatch(text)
+        function = self.repository.functions.get(name[1]) if name else None
+        return None if function is None else ElementTree.Element("autoref", identifier=function)
+
+
+class SourceLinksExtension(Extension):
+    """Puts SourceLinks between inline markup (priority 20) and MkDocs' own look at links (0)."""
+
+    def extendMarkdown(self, md):  # noqa: N802
+        """Called by Python-Markdown."""
+        md.treeprocessors.register(SourceLinks(md), "source_links", 10)
+
+
+def on_config(config):
+    """Looks through the repository, and has Markdown turn links."""
+    SourceLinks.repository = Repository(Path(config.docs_dir).parent)
+    config.markdown_extensions.append(SourceLinksExtension())
+
+
+def on_files(files, config):
+    """Adds the pages below source/, of which the navigation has the first."""
+    repository = SourceLinks.repository
+    front = repository.page(PurePosixPath())
+    for page, text in repository.pages():
+        inclusion = InclusionLevel.INCLUDED if page == front else InclusionLevel.NOT_IN_NAV
+        files.append(File.generated(config, page, content=text, inclusion=inclusion))
+
+
+def on_page_markdown(markdown, page, **_):
+    """Notes which page comes next."""
+    SourceLinks.page = page.file.src_uri
+
+
+def on_page_content(content, page, files, **_):
+    """Links the file that an excerpt's title names."""
+    repository = SourceLinks.repository
+
+    def link(match):
+        if match[0] not in repository.called:
+            return match[0]
+        target = files.get_file_from_path(repository.page(repository.called[match[0]]))
+        return f'<a href="{get_relative_url(target.url, page.file.url)}">{match[0]}</a>'
+
+    return re.sub(r'(?<=<span class="filename">)[^<]+(?=</span>)', link, content)

@@ -1,0 +1,147 @@
+"""The packages: which versions, from where, and whether JAX imports."""
+
+from __future__ import annotations
+
+import importlib.machinery
+import importlib.metadata
+import importlib.util
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax_convgrad
+from jax_convgrad.instruments.doctor.processes import Outcome
+from jax_convgrad.instruments.doctor.report import Section
+from jax_convgrad.versions import LOWEST_JAX, NEWEST_TESTED_JAX, numbers, text
+
+OWN_FOLDER = Path(jax_convgrad.__file__).resolve().parent
+
+_REQUIRED = {
+    "numpy": "numpy>=1.26",
+    "jaxlib": f"jaxlib>={text(LOWEST_JAX)}",
+    "jax": f"jax>={text(LOWEST_JAX)}",
+}
+_OPTIONAL = {
+    "optax": "the examples' optimizer",
+    "flax": "a library of models",
+    "matplotlib": "the plots; in the extra jax_convgrad[plot]",
+}
+
+
+def is_source_folder() -> bool:
+    """Whether the package that runs is the checkout's folder, in which nothing is built."""
+    return (OWN_FOLDER.parent / "CMakeLists.txt").exists() and not _native_file(OWN_FOLDER)
+
+
+def _native_file(folder: Path) -> str | None:
+    spec = importlib.machinery.PathFinder.find_spec("jax_convgrad._cpu", [str(folder)])
+    return spec.origin if spec else None
+
+
+def _installed_elsewhere() -> Path | None:
+    """Another jax_convgrad on ``sys.path``, with native modules."""
+    for entry in sys.path:
+        folder = Path(entry or ".").resolve() / "jax_convgrad"
+        if folder != OWN_FOLDER and folder.is_dir() and _native_file(folder):
+            return folder
+    return None
+
+
+def _version(name: str) -> str:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+
+
+def _folder(name: str) -> str:
+    """Where it would be imported from, or "" where it would not be."""
+    try:
+        spec = importlib.util.find_spec(name)
+    except (ImportError, ValueError):
+        return ""
+    if spec is None:
+        return ""
+    places = [*(spec.submodule_search_locations or []), spec.origin]
+    return next((place for place in places if place), "")
+
+
+def packages_section(jax: Outcome) -> Section:
+    """Versions and places of this package, what it requires, and what is used beside it."""
+    section = Section("Packages")
+    _own(section)
+    for name, requirement in _REQUIRED.items():
+        _required(section, name, requirement, jax)
+    for name, use in _OPTIONAL.items():
+        version, folder = _version(name), _folder(name)
+        section.facts[name] = {"version": version, "folder": folder}
+        section.note(
+            f"{name} {version}, {folder}" if folder else f"{name} is not installed (optional: {use})"
+        )
+    return section
+
+
+def _own(section: Section) -> None:
+    version, installed = jax_convgrad.__version__, _version("jax_convgrad")
+    section.facts["jax_convgrad"] = {"version": version, "metadata": installed, "folder": str(OWN_FOLDER)}
+    line = f"jax_convgrad {version}, {OWN_FOLDER}"
+    if is_source_folder():
+        elsewhere = _installed_elsewhere()
+        if elsewhere:
+            section.fail(
+                "source-folder-shadows",
+                f"{line}\nis the source folder, in which nothing is built; it is found before the installed\n"
+                f"{elsewhere}",
+            )
+        else:
+            section.fail(
+                "source-folder-not-built",
+                f"{line}\nis the source folder, in which nothing is built, and the package is not installed",
+                folder=str(OWN_FOLDER.parent),
+            )
+    elif installed and installed != version:
+        section.warn("versions-differ", f"{line}, but what is installed is {installed}")
+    else:
+        section.ok(line)
+
+
+def _required(section: Section, name: str, requirement: str, jax: Outcome) -> None:
+    told = jax.steps.get(name)
+    version, folder = (told[0], str(Path(told[1]).parent)) if told else (_version(name), _folder(name))
+    section.facts[name] = {"version": version, "folder": folder, "imports": bool(told)}
+    line = " ".join(filter(None, [name, version])) + (f", {folder}" if folder else "")
+    details = {"requirement": requirement}
+    failure = jax.failures.get(name)
+    if (failure and failure.missing == name) or not (told or folder):
+        section.fail("package-missing", f"{name} is not installed for this Python", **details)
+    elif failure:
+        section.fail("package-broken", f"{line}\ncannot be imported: {failure}", **details)
+    elif name in ("jax", "jaxlib") and numbers(version) < LOWEST_JAX:
+        section.fail("package-too-old", f"{line}\nis older than {text(LOWEST_JAX)}", **details)
+    elif name in ("jax", "jaxlib") and numbers(version)[: len(NEWEST_TESTED_JAX)] > NEWEST_TESTED_JAX:
+        newest = text(NEWEST_TESTED_JAX)
+        section.warn(
+            "package-untested",
+            f"{line}\nis newer than {newest}, the newest that jax_convgrad is tested with",
+            requirement=f"{name}<={newest}.*",
+        )
+    elif not told:
+        section.note(f"{line}, not looked at")
+    else:
+        section.ok(line)
+
+
+def ffi_version_of_jaxlib(jax: Outcome) -> tuple[int, int] | None:
+    """Major and minor version of XLA's FFI, by the headers that jaxlib carries."""
+    told: Any = jax.steps.get("jaxlib")
+    folder = str(Path(told[1]).parent) if told else _folder("jaxlib")
+    header = Path(folder or "/nowhere") / "include" / "xla" / "ffi" / "api" / "c_api.h"
+    found = {}
+    try:
+        for line in header.read_text(errors="replace").splitlines():
+            words = line.split()
+            if words[:1] == ["#define"] and len(words) == 3 and words[1].startswith("XLA_FFI_API_M"):
+                found[words[1]] = int(words[2])
+        return found["XLA_FFI_API_MAJOR"], found["XLA_FFI_API_MINOR"]
+    except (OSError, KeyError, ValueError):
+        return None

@@ -1,0 +1,196 @@
+"""``gradient_flow``: how large the gradient of a loss is in each layer, and how far it moves the weights."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from jax_convgrad.instruments.flow_program import Inputs, Sums, is_parameter, program, sums
+from jax_convgrad.instruments.flow_report import FlowReport, ParameterFlow
+from jax_convgrad.instruments.forward_order import CONSTANT, Origin, forward_order
+
+
+class Optimizer(Protocol):
+    """What is needed of an ``optax.GradientTransformation``."""
+
+    init: Callable[..., Any]
+    """params -> state."""
+    update: Callable[..., Any]
+    """(gradients, state, params) -> (updates, state)."""
+
+
+def gradient_flow(
+    loss_fn: Callable[[Any, Any], Any],
+    params: Any,
+    batch: Any,
+    *,
+    learning_rate: ArrayLike | None = None,
+    optimizer: Optimizer | None = None,
+    opt_state: Any = None,
+    has_aux: bool = False,
+) -> FlowReport:
+    """How large the gradient of a loss is, layer by layer, and how far a step with it moves the weights.
+
+    ::
+
+        report = gradient_flow(loss_fn, params, batch, learning_rate=0.1)
+        print(report)
+        report.plot("flow.png")
+
+    A layer is a group of arrays in ``params`` whose keys differ in the last one only, as "conv1/w" and
+    "conv1/b" do; an array at the top of ``params`` is a layer by itself. Layers are listed in the order
+    in which the forward pass brings them together with the arrays of ``batch``, whatever they are called.
+    Those that it never does come last, in the pytree's order.
+
+    Parameters are the floating-point and complex arrays in ``params``. All else in it, Python's own
+    numbers included, is passed to ``loss_fn`` as it is. Gradients are computed in one compiled call and
+    measured on the device, in float32, or in float64 for float64, without overflow. That call is compiled
+    anew each time, since ``loss_fn`` may read what changes outside of it. To look often, during training for
+    instance, pass a function that ``jax.jit`` made: it is compiled once for the same function, optimizer and
+    shapes.
+
+    Args:
+      loss_fn: (params, batch) -> a real scalar, or with ``has_aux`` (scalar, anything).
+      params: pytree, of any library: dicts, ``flax.nnx.State``, Equinox modules.
+      batch: pytree, passed to ``loss_fn``.
+      learning_rate: of gradient descent, whose step is -learning_rate·g. 1 where neither it nor an
+        ``optimizer`` is given.
+      optimizer: whose step it is instead: an ``optax.GradientTransformation``, or any object with its
+        ``init`` and ``update``. In the trees that it gets, None stands for all that is no parameter.
+      opt_state: the optimizer's state at this point of the training, a fresh one where None. (The first
+        step of a fresh Adam moves every weight by the learning rate, however small its gradient is.)
+      has_aux: whether ``loss_fn`` returns something beside the loss, which is dropped.
+
+    Returns:
+      The numbers, which print as a table.
+
+    Raises:
+      TypeError: an argument is of the wrong kind, or the loss is no real floating-point number.
+      ValueError: the loss is no scalar, ``params`` holds no parameter, or arguments do not go together.
+    """
+    if not callable(loss_fn):
+        raise TypeError(f"loss_fn must be a function (params, batch) -> loss, not {loss_fn!r}")
+    rate = _learning_rate(learning_rate, optimizer, opt_state)
+    inputs = Inputs(params, batch, opt_state)
+    if not inputs.parameters:
+        raise ValueError(
+            "params holds no floating-point or complex array, so there is nothing to differentiate by"
+        )
+
+    order = _order(loss_fn, has_aux, inputs)
+    run = program(loss_fn, optimizer, has_aux, inputs.form)
+    loss, *arrays = run(inputs.parameters, inputs.arrays)
+    # Asked for all at once, so that they come in one transfer when the device is done.
+    loss, *measured = jax.device_get((loss, *([*map(sums, of)] for of in (*arrays, inputs.parameters))))
+    gradients, updates, weights = measured
+
+    names = [_names(path) for path, leaf in jax.tree.leaves_with_path(params) if is_parameter(leaf)]
+    rows = []
+    for at in order:
+        step_norm = updates[at].norm() if updates else rate * gradients[at].norm()
+        rows.append(_row(names[at], inputs.parameters[at], gradients[at], weights[at].norm(), step_norm))
+    layers = {row.layer: None for row in rows}  # in the order of their first parameters
+    step = f"gradient descent with learning rate {rate:.6g}"
+    if optimizer is not None:
+        step = "the optimizer with the state given" if opt_state is not None else "the optimizer, newly begun"
+    return FlowReport(float(loss), tuple(row for layer in layers for row in rows if row.layer == layer), step)
+
+
+def _learning_rate(learning_rate: Any, optimizer: Any, opt_state: Any) -> float:
+    """The number to take; checks these three arguments."""
+    if optimizer is not None:
+        if learning_rate is not None:
+            raise ValueError("learning_rate and optimizer are both given, but an optimizer has its own")
+        if not all(callable(getattr(optimizer, name, None)) for name in ("init", "update")):
+            raise TypeError(
+                "optimizer must have the methods init and update, as an optax.GradientTransformation has, "
+                f"but is {optimizer!r}"
+            )
+    elif opt_state is not None:
+        raise ValueError("opt_state is given without the optimizer that it belongs to")
+    if learning_rate is None:
+        return 1.0
+    if callable(learning_rate):
+        raise TypeError("learning_rate must be a number; of a schedule, pass its value at this step")
+    try:
+        rate = float(learning_rate)
+    except (TypeError, ValueError):
+        raise TypeError(f"learning_rate must be a number, not {learning_rate!r}") from None
+    if not 0 <= rate < math.inf:
+        raise ValueError(f"learning_rate must be finite and not negative, but is {rate}")
+    return rate
+
+
+def _order(loss_fn: Callable[..., Any], has_aux: bool, inputs: Inputs) -> Sequence[int]:
+    """The parameters' numbers in the order of the forward pass, which is traced, and its result checked."""
+
+    def forward(parameters: Any, arrays: Any) -> jax.Array:
+        params, batch, _ = inputs.form.arguments(parameters, arrays)
+        return _checked_loss(loss_fn(params, batch), has_aux)
+
+    traced = jax.make_jaxpr(forward)(inputs.parameters, inputs.arrays)
+    count = len(inputs.parameters)
+    origins: list[Origin] = [frozenset({number}) for number in range(count)]
+    origins += [CONSTANT] * inputs.of_params + [None] * inputs.of_batch
+    origins += [CONSTANT] * (count + len(inputs.arrays) - len(origins))
+    met = forward_order(traced.jaxpr, origins)
+    return [*met, *sorted(set(range(count)) - set(met))]
+
+
+def _checked_loss(result: Any, has_aux: bool) -> jax.Array:
+    if has_aux:
+        if not (isinstance(result, tuple) and len(result) == 2):
+            raise TypeError(f"loss_fn must return (loss, aux) with has_aux, not {_kind(result)}")
+        result = result[0]
+    elif isinstance(result, tuple):
+        raise TypeError(
+            "loss_fn must return a scalar, not a tuple; if it returns (loss, aux), pass has_aux=True"
+        )
+    if not isinstance(result, jax.Array | float):
+        raise TypeError(f"loss_fn must return a scalar array, not {_kind(result)}")
+    loss = jnp.asarray(result)
+    if loss.ndim:
+        raise ValueError(f"loss_fn must return a scalar, but returned an array of shape {loss.shape}")
+    if not jnp.issubdtype(loss.dtype, jnp.floating):
+        raise TypeError(f"loss_fn must return a real floating-point number, but returned {loss.dtype}")
+    return loss
+
+
+def _kind(value: Any) -> str:
+    return "None" if value is None else f"a value of type {type(value).__name__}"
+
+
+def _names(path: tuple[Any, ...]) -> tuple[str, str]:
+    """A parameter's name, and its layer's, from its keys."""
+    if len(path) > 1 and path[-1] == jax.tree_util.GetAttrKey("value"):
+        path = path[:-1]  # the box that Flax keeps an array in
+
+    def text(keys: tuple[Any, ...]) -> str:
+        return jax.tree_util.keystr(keys, simple=True, separator="/")
+
+    name = text(path) or "params"  # which is then one array
+    return name, text(path[:-1]) or name
+
+
+def _row(
+    names: tuple[str, str], parameter: Any, gradient: Sums, weight_norm: float, update_norm: float
+) -> ParameterFlow:
+    return ParameterFlow(
+        name=names[0],
+        size=parameter.size,
+        gradient_norm=gradient.norm(),
+        gradient_mean=gradient.mean(parameter.size),
+        gradient_max=float(gradient.largest),
+        zeros=int(gradient.zeros),
+        nonfinite=int(gradient.nonfinite),
+        weight_norm=weight_norm,
+        update_norm=update_norm,
+        layer=names[1],
+        shape=parameter.shape,
+        dtype=str(parameter.dtype),
+    )

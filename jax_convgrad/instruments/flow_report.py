@@ -1,0 +1,264 @@
+"""What ``gradient_flow`` reports: numbers a parameter and a layer, verdicts, a table."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from jax_convgrad.instruments.table import Table
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+THOUSANDFOLD = 1e3
+"""How much smaller or larger than the reference's a gradient's norm is that has vanished or exploded."""
+
+DEAD_SHARE = 0.99
+"""The share of zeros in a gradient from which on the layer is called dead."""
+
+
+@dataclass(frozen=True)
+class Flow:
+    """The gradient g of one parameter or one layer, beside the weights w that it belongs to.
+
+    Where g has a NaN or an infinity its norm, mean and largest magnitude are NaN or infinite too.
+    """
+
+    name: str
+    """The keys that lead to it in ``params``, as in "blocks/3/conv"."""
+    size: int
+    """How many numbers."""
+    gradient_norm: float
+    """‖g‖, the root of the sum of squares."""
+    gradient_mean: float
+    """The mean of |g|."""
+    gradient_max: float
+    """The largest |g|."""
+    zeros: int
+    """How many elements of g are zero."""
+    nonfinite: int
+    """How many are NaN or infinite."""
+    weight_norm: float
+    """‖w‖."""
+    update_norm: float
+    """‖Δw‖, of the change that the optimizer makes of g."""
+
+    @property
+    def zero_share(self) -> float:
+        """The share of zeros in g, 0 to 1."""
+        return self.zeros / self.size if self.size else 0.0
+
+    @property
+    def update_ratio(self) -> float:
+        """‖Δw‖ / ‖w‖; infinite where all weights are zero, NaN where the update is zero as well."""
+        if self.weight_norm == 0:
+            return math.nan if self.update_norm == 0 else self.update_norm * math.inf
+        return self.update_norm / self.weight_norm
+
+
+@dataclass(frozen=True)
+class ParameterFlow(Flow):
+    """One array of ``params``."""
+
+    layer: str
+    """The layer that it is in."""
+    shape: tuple[int, ...]
+    dtype: str
+
+
+@dataclass(frozen=True)
+class LayerFlow(Flow):
+    """One layer: its parameters' numbers taken together."""
+
+    verdict: str = ""
+    """One of "not finite", "dead", "vanishing", "exploding" and "": see ``FlowReport``."""
+
+    @classmethod
+    def of(cls, name: str, parts: Sequence[Flow]) -> LayerFlow:
+        """The numbers of all parts as of one long array."""
+        size = sum(part.size for part in parts)
+        return cls(
+            name=name,
+            size=size,
+            gradient_norm=_norm([part.gradient_norm for part in parts]),
+            gradient_mean=sum(part.gradient_mean * (part.size / size) for part in parts if part.size),
+            gradient_max=_largest([part.gradient_max for part in parts]),
+            zeros=sum(part.zeros for part in parts),
+            nonfinite=sum(part.nonfinite for part in parts),
+            weight_norm=_norm([part.weight_norm for part in parts]),
+            update_norm=_norm([part.update_norm for part in parts]),
+        )
+
+
+def _norm(parts: Sequence[float]) -> float:
+    # hypot says that infinity and NaN together are infinite. To the kernels, and here, they are NaN.
+    return math.nan if any(map(math.isnan, parts)) else math.hypot(*parts)
+
+
+def _largest(parts: Sequence[float]) -> float:
+    return math.nan if any(map(math.isnan, parts)) else max(parts)
+
+
+@dataclass(frozen=True, repr=False)
+class FlowReport:
+    """How the gradient flows through the layers: printed a table, drawn by ``plot``, numbers in ``layers``.
+
+    Layers stand in the order of the forward pass. A layer's verdict is
+
+    * "not finite" where its gradient has a NaN or an infinity;
+    * "dead" where at least 99 % of its gradient's elements are zero;
+    * "vanishing" where its gradient's norm is below a thousandth of the reference's, and "exploding" where
+      it is above a thousand times that.
+
+    The reference is that of the last two layers which has the larger norm. The last by itself won't do: its
+    gradient is also small where its input is, in a network whose signal vanishes on the way forward.
+    """
+
+    loss: float
+    """The value that was differentiated."""
+    parameters: tuple[ParameterFlow, ...]
+    """A row for each array, those of a layer next to each other."""
+    update: str
+    """The update that the ratios are about, in words."""
+
+    @cached_property
+    def layers(self) -> tuple[LayerFlow, ...]:
+        """A row for each layer, its verdict included."""
+        parts: dict[str, list[Flow]] = {}
+        for parameter in self.parameters:
+            parts.setdefault(parameter.layer, []).append(parameter)
+        layers = [LayerFlow.of(name, flows) for name, flows in parts.items()]
+        reference = layers[at].gradient_norm if (at := _reference(layers)) is not None else math.nan
+        return tuple(replace(layer, verdict=_verdict(layer, reference)) for layer in layers)
+
+    @property
+    def reference(self) -> LayerFlow | None:
+        """The layer that the others are judged by; None where both have a norm of zero or not finite."""
+        return None if (at := _reference(self.layers)) is None else self.layers[at]
+
+    @property
+    def fall(self) -> float:
+        """The factor by which the gradient's norm changes from a layer to the one before it, on average.
+
+        The geometric mean from the reference, layer m counted from 0, to the first: (‖g_0‖ / ‖g_m‖) ** (1/m).
+        NaN where there is no way between two layers, or one of the two norms is zero or not finite.
+        """
+        at, first = _reference(self.layers), self.layers[0].gradient_norm
+        if not at or not 0 < first < math.inf:
+            return math.nan
+        return math.exp((math.log(first) - math.log(self.layers[at].gradient_norm)) / at)
+
+    def by_parameter(self) -> FlowReport:
+        """The same report with a row, a verdict and a point in the picture for every array of ``params``."""
+        return replace(self, parameters=tuple(replace(row, layer=row.name) for row in self.parameters))
+
+    def table(self) -> Table:
+        """A row for each layer; "-" where a ratio has no weights to be one of."""
+        head = ("layer", "size", "‖g‖", "mean |g|", "max |g|", "zeros", "‖w‖", "‖Δw‖/‖w‖", "verdict")
+        rows = [
+            (
+                layer.name,
+                str(layer.size),
+                *map(_number, (layer.gradient_norm, layer.gradient_mean, layer.gradient_max)),
+                _percent(layer.zeros, layer.size),
+                _number(layer.weight_norm),
+                "-" if layer.weight_norm == 0 else _number(layer.update_ratio),
+                layer.verdict,
+            )
+            for layer in self.layers
+        ]
+        return Table(head, rows, right=frozenset(head[1:-1]))
+
+    def summary(self) -> str:
+        """Lines of text: the loss, the gradient's way from the last layer to the first, and the verdicts."""
+        first, reference = self.layers[0], self.reference
+        lines = [f"loss {self.loss:.6g}; Δw is the step of {self.update}"]
+        if reference is not None and not math.isnan(self.fall):
+            lines.append(
+                f"‖g‖ goes from {reference.gradient_norm:.2e} in {reference.name} back to "
+                f"{first.gradient_norm:.2e} in {first.name}, by a factor of {self.fall:.3g} a layer"
+            )
+        for verdict, meaning in _MEANINGS.items():
+            names = [layer.name for layer in self.layers if layer.verdict == verdict]
+            if names:
+                meaning = meaning.format(reference=reference.name if reference else "")
+                lines.append(f"{verdict} ({meaning}): {_listed(names)}")
+        return "\n".join(lines)
+
+    def __str__(self) -> str:
+        return f"{self.table()}\n\n{self.summary()}"
+
+    __repr__ = __str__  # at a prompt too
+
+    def _repr_html_(self) -> str:
+        from html import escape
+
+        return self.table().html() + "".join(f"<p>{escape(line)}</p>" for line in self.summary().split("\n"))
+
+    def plot(self, path: str | Path | None = None, ax: Axes | None = None) -> Figure:
+        """Draws gradient norm, mean magnitude and update ratio over the layers, on a log scale.
+
+        A log scale has no place for zero, NaN and infinity; they stand at its lower and upper edge, marked.
+
+        Args:
+          path: file to write the picture to, of any kind that matplotlib writes; its folder has to be there.
+          ax: axes to draw into, in place of a figure of its own.
+
+        Returns:
+          The figure, which a notebook shows.
+
+        Raises:
+          ImportError: matplotlib is not installed.
+        """
+        from jax_convgrad.instruments.flow_plot import draw
+
+        return draw(self, path, ax)
+
+
+_MEANINGS = {
+    "not finite": "NaN or infinite elements in the gradient",
+    "dead": "at least 99 % of the gradient is zero",
+    "vanishing": "‖g‖ below a thousandth of {reference}'s",
+    "exploding": "‖g‖ above a thousand times {reference}'s",
+}
+
+
+def _reference(layers: Sequence[LayerFlow]) -> int | None:
+    """The number of the layer that the others are judged by, if there is one."""
+    last_two = range(len(layers))[-2:]
+    usable = [at for at in last_two if 0 < layers[at].gradient_norm < math.inf]
+    return max(usable, key=lambda at: layers[at].gradient_norm, default=None)
+
+
+def _verdict(layer: LayerFlow, reference: float) -> str:
+    if layer.nonfinite:
+        return "not finite"
+    if layer.size == 0:
+        return ""
+    if layer.zero_share >= DEAD_SHARE:
+        return "dead"
+    if layer.gradient_norm < reference / THOUSANDFOLD:
+        return "vanishing"
+    if layer.gradient_norm > reference * THOUSANDFOLD:
+        return "exploding"
+    return ""  # which holds where the reference is NaN too
+
+
+def _number(value: float) -> str:
+    return "0" if value == 0 else f"{value:.2e}"
+
+
+def _percent(count: int, size: int) -> str:
+    """In percent, and 0 % or 100 % only where it is none or all."""
+    if count in (0, size):
+        return "0 %" if count == 0 else "100 %"
+    return f"{min(max(100 * count / size, 0.1), 99.9):.1f} %"
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names) if len(names) <= 6 else f"{', '.join(names[:5])} and {len(names) - 5} more"

@@ -1,0 +1,40 @@
+"""``on_lax``: a function with every convolution and pooling of this package computed by ``jax.lax``.
+
+The inverse of ``replace_convolutions``. The function is traced in ``forward_mode()``, where this package's
+layers are not bound to their own derivatives. So what is differentiated afterwards is ``lax``'s own gradient
+of ``lax``'s own operation, and shares nothing with the rules and kernels of this package.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, ParamSpec, TypeVar
+
+import jax
+
+from jax_convgrad.binding import forward_mode
+from jax_convgrad.jaxpr_rewriting import Substitute, equations, rewritten
+from jax_convgrad.lowering import lax_forms
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def on_lax(f: Callable[P, R]) -> Callable[P, R]:
+    """``f`` with all that this package's kernels compute inside it, derivatives included, by ``jax.lax``.
+
+    It reaches where ``replace_convolutions`` reaches, and like it traces ``f`` at each call. A custom
+    derivative inside ``f`` that is not this package's stays, with the convolutions in its rules on ``lax``.
+    """
+    return rewritten(f, lambda jaxpr: _substitute, forward_mode)
+
+
+def _substitute(equation: Any) -> Substitute | None:
+    form = lax_forms.get(equation.primitive)
+    return None if form is None else Substitute(partial(form, **equation.params), equation.invars)
+
+
+def has_kernels(f: Callable[..., Any], *args: Any) -> bool:
+    """Whether ``f``, traced with these arguments, computes anything with this package's primitives."""
+    return any(equation.primitive in lax_forms for equation, _ in equations(jax.make_jaxpr(f)(*args)))

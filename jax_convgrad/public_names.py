@@ -1,0 +1,21 @@
+"""Where each public name comes from; ``__init__.py`` imports this module when the first of them is used.
+
+A name is imported ``as`` itself, by which type checkers know that it is meant to be passed on.
+"""
+
+from jax_convgrad.binding import forward_mode as forward_mode
+from jax_convgrad.convolution import conv as conv
+from jax_convgrad.convolution import conv_general_dilated as conv_general_dilated
+from jax_convgrad.gradient_functions import conv_bias_grad as conv_bias_grad
+from jax_convgrad.gradient_functions import conv_filter_grad as conv_filter_grad
+from jax_convgrad.gradient_functions import conv_input_grad as conv_input_grad
+from jax_convgrad.installation import install as install
+from jax_convgrad.installation import uninstall as uninstall
+from jax_convgrad.instruments.explanation import explain as explain
+from jax_convgrad.instruments.flow import gradient_flow as gradient_flow
+from jax_convgrad.instruments.gradient_check import check_gradients as check_gradients
+from jax_convgrad.instruments.gradient_report import GradientError as GradientError
+from jax_convgrad.pooling import avg_pool as avg_pool
+from jax_convgrad.pooling import max_pool as max_pool
+from jax_convgrad.replacement import replace_convolutions as replace_convolutions
+from jax_convgrad.transposed import conv_transpose as conv_transpose

@@ -1,0 +1,131 @@
+"""``import jax_convgrad`` imports nothing but itself; a public name is imported when it is first used."""
+
+import pickle
+import pkgutil
+import pydoc
+import subprocess
+import sys
+
+import pytest
+
+import jax_convgrad
+from jax_convgrad import public_names
+
+SUBMODULES = [
+    module.name
+    for module in pkgutil.iter_modules(jax_convgrad.__path__)
+    if module.name != "__main__" and not module.name.startswith("_cuda")
+]
+
+
+def run(program):
+    """Of a fresh interpreter, what it prints."""
+    done = subprocess.run([sys.executable, "-P", "-c", program], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_import_alone_loads_neither_jax_nor_numpy_nor_the_kernels():
+    loaded = run("import sys, jax_convgrad; print(*sys.modules)").split()
+    assert "jax_convgrad" in loaded
+    assert not {"jax", "jaxlib", "numpy", "jax_convgrad._cpu", "jax_convgrad.ffi"} & set(loaded)
+
+
+def test_the_doctor_s_modules_load_no_jax_and_no_numpy():
+    loaded = run("import sys, jax_convgrad.instruments.doctor_command; print(*sys.modules)").split()
+    assert not {"jax", "jaxlib", "numpy", "jax_convgrad._cpu", "jax_convgrad.ffi"} & set(loaded)
+
+
+def test_every_public_name_is_the_one_that_public_names_imports():
+    imported = {name for name in vars(public_names) if not name.startswith("_")}
+    assert imported == set(jax_convgrad.__all__)
+    for name in jax_convgrad.__all__:
+        assert getattr(jax_convgrad, name) is getattr(public_names, name)
+
+
+def test_no_module_has_the_name_of_a_public_function():
+    """The import of such a module would put itself in the function's place."""
+    assert not set(SUBMODULES) & set(jax_convgrad.__all__)
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match=r"module 'jax_convgrad' has no attribute 'convolve'"):
+        _ = jax_convgrad.convolve
+    with pytest.raises(ImportError, match="convolve"):
+        exec("from jax_convgrad import convolve")
+
+
+def test_star_dir_and_help_know_the_names():
+    program = "from jax_convgrad import *; print(conv.__module__, max_pool.__module__)"
+    assert run(program).split() == ["jax_convgrad.convolution", "jax_convgrad.pooling"]
+    assert set(run("import jax_convgrad; print(*dir(jax_convgrad))").split()) >= {
+        *jax_convgrad.__all__,
+        "__version__",
+        "__all__",
+    }
+    text = pydoc.plain(pydoc.render_doc(jax_convgrad))
+    for name in jax_convgrad.__all__:
+        assert f"{name}(" in text
+
+
+def test_a_function_is_pickled_by_its_name():
+    assert pickle.loads(pickle.dumps(jax_convgrad.conv)) is jax_convgrad.conv
+
+
+def test_any_module_may_come_first():
+    """None relies on what another's import has imported, and none is imported in a circle."""
+    program = (
+        "import importlib, os, sys, jax\n"
+        "def imports(name):\n"
+        "    child = os.fork()\n"  # a process each, but one import of jax
+        "    if child:\n        return os.waitpid(child, 0)[1] == 0\n"
+        "    try:\n        importlib.import_module('jax_convgrad.' + name)\n        os._exit(0)\n"
+        "    except BaseException as error:\n        print(name, error, file=sys.stderr, flush=True)\n"
+        "    os._exit(1)\n"
+        f"sys.exit(not all([imports(name) for name in {SUBMODULES}]))"
+    )
+    assert {"ffi", "convolution", "gradients", "batching"} <= set(SUBMODULES)
+    run(program)
+
+
+def test_vmap_is_there_whichever_module_is_imported():
+    """A primitive has its rule from the module that defines it."""
+    program = (
+        "import jax, numpy as np\n"
+        "from jax_convgrad.convolution import conv\n"
+        "x, w = np.ones((3, 1, 5, 2), np.float32), np.ones((2, 2, 4), np.float32)\n"
+        "dx = jax.vmap(jax.grad(lambda x: conv(x, w, activation='relu').sum()))(x)\n"
+        "print(*map(int, dx[2, 0, :, 0]))"
+    )
+    assert run(program).split() == ["4", "8", "8", "8", "4"]
+
+
+BLOCKED = """
+import sys
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name == "jax":
+            raise ModuleNotFoundError("No module named 'jax'", name="jax")
+sys.meta_path.insert(0, Blocker())
+"""
+
+
+def test_a_name_that_cannot_be_imported_says_why_and_whom_to_ask():
+    program = BLOCKED + (
+        "import jax_convgrad\n"
+        "try:\n    from jax_convgrad import conv\n"
+        "except ModuleNotFoundError as error:\n    print(error, *error.__notes__)"
+    )
+    assert run(program).strip() == (
+        "No module named 'jax' `python -m jax_convgrad doctor` tells what is wrong and what to do about it."
+    )
+
+
+def test_a_jax_without_what_is_used_of_it_is_an_import_error():
+    """`from ... import` would take an AttributeError for a name that is not there, and hide it."""
+    program = (
+        "import jax\ndel jax.make_user_context\n"
+        "try:\n    from jax_convgrad import conv\n"
+        "except ImportError as error:\n    print(error)"
+    )
+    assert "with this version of JAX (module 'jax' has no attribute 'make_user_context')" in run(program)
