@@ -33,7 +33,7 @@ CXX_STYLED := $(shell find cpu_src cuda_src ffi_src benchmarks tests/cuda_emulat
 PY_STYLED  := jax_convgrad tests examples benchmarks docs
 
 .DEFAULT_GOAL := help
-.PHONY: help train test test-python test-newest test-aarch64 test-sanitized emulator emulator-sanitized \
+.PHONY: help train examples test test-python test-newest test-aarch64 test-sanitized emulator emulator-sanitized \
         kernels kernels-sanitized lint docs cuda-compile cuda-table sass benchmark instructions clean
 
 help:  ## list the targets
@@ -41,6 +41,17 @@ help:  ## list the targets
 
 train: $(VENV)/installed-examples  ## train a small network on handwritten digits (EXAMPLE_FLAGS="--help" for options)
 	$(VENV)/bin/python examples/train_cnn.py $(EXAMPLE_FLAGS)
+
+# Each in full, one after another; where it draws, into build/examples/. That in several processes has its test.
+EXAMPLES ?= train_cnn gradient_flow segmentation flax_model custom_layer
+# Where all is installed for development, it is not built once more.
+examples: $(or $(wildcard $(VENV)/installed-dev),$(VENV)/installed-examples)  ## run every example, a minute at most each (docs/examples.md)
+	@mkdir -p build/examples
+	@set -e; for name in $(EXAMPLES); do \
+	    plot="--plot build/examples/$$name.png"; [ $$name != flax_model ] || plot=; \
+	    echo "python examples/$$name.py $$plot"; \
+	    $(VENV)/bin/python examples/$$name.py $$plot; \
+	done
 
 benchmark: $(VENV)/installed-examples  ## time every layer and op, against jax.lax (BENCHMARK_FLAGS="--help" for options)
 	$(VENV)/bin/python benchmarks/run.py $(BENCHMARK_FLAGS)

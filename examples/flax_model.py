@@ -150,7 +150,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         default="argument",
         help="how the kernels come under the model (default: %(default)s)",
     )
-    add_training_options(parser, epochs=12, learning_rate=0.05)
+    add_training_options(parser, epochs=12, learning_rate=0.02)
     return parser.parse_args(argv)
 
 
