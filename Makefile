@@ -25,6 +25,11 @@ BENCHMARK_FLAGS ?=
 # To leave the CUDA kernels out where nvcc is found: INSTALL_FLAGS="-C cmake.define.JAX_CONVGRAD_CUDA=OFF"
 INSTALL_FLAGS   ?=
 
+# Where all is installed for development, examples run on that, and nothing is built once more for them. Else they
+# get what this machine can use: nvcc takes minutes for kernels that want a GPU.
+EXAMPLES_INSTALLED = $(or $(wildcard $(VENV)/installed-dev),$(VENV)/installed-examples)
+HAS_GPU = $(wildcard /dev/nvidiactl /dev/dxg)
+
 # What ends up in the installed package: a change in any of these installs it anew.
 SOURCES := pyproject.toml CMakeLists.txt \
            $(shell find jax_convgrad cpu_src cuda_src ffi_src -type f -not -path '*/__pycache__/*' -not -name '*.so')
@@ -33,16 +38,26 @@ CXX_STYLED := $(shell find cpu_src cuda_src ffi_src benchmarks tests/cuda_emulat
 PY_STYLED  := jax_convgrad tests examples benchmarks docs
 
 .DEFAULT_GOAL := help
-.PHONY: help train test test-python test-newest test-aarch64 test-sanitized emulator emulator-sanitized \
+.PHONY: help train examples test test-python test-newest test-aarch64 test-sanitized emulator emulator-sanitized \
         kernels kernels-sanitized lint docs cuda-compile cuda-table sass benchmark instructions clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-train: $(VENV)/installed-examples  ## train a small network on handwritten digits (EXAMPLE_FLAGS="--help" for options)
+train: $(EXAMPLES_INSTALLED)  ## train a small network on handwritten digits (EXAMPLE_FLAGS="--help" for options)
 	$(VENV)/bin/python examples/train_cnn.py $(EXAMPLE_FLAGS)
 
-benchmark: $(VENV)/installed-examples  ## time every layer and op, against jax.lax (BENCHMARK_FLAGS="--help" for options)
+# Each in full, one after another; where it draws, into build/examples/. That in several processes has its test.
+EXAMPLES ?= train_cnn gradient_flow segmentation flax_model custom_layer
+examples: $(EXAMPLES_INSTALLED)  ## run every example, a minute at most each (docs/examples.md)
+	@mkdir -p build/examples
+	@set -e; for name in $(EXAMPLES); do \
+	    plot="--plot build/examples/$$name.png"; [ $$name != flax_model ] || plot=; \
+	    echo "python examples/$$name.py $$plot"; \
+	    $(VENV)/bin/python examples/$$name.py $$plot; \
+	done
+
+benchmark: $(EXAMPLES_INSTALLED)  ## time every layer and op, against jax.lax (BENCHMARK_FLAGS="--help" for options)
 	$(VENV)/bin/python benchmarks/run.py $(BENCHMARK_FLAGS)
 
 instructions: $(VENV)/installed-dev  ## count the hot CPU kernels' instructions; fails where they have become more
@@ -132,7 +147,7 @@ cuda-table: cuda-compile emulator  ## write docs/cuda_kernels.md: registers, sha
 	$(VENV)/bin/python tests/cuda_compiler/table.py "$(shell $(NVCC) --version | sed -n 's/.*release \([0-9.]*\).*/\1/p')"
 
 $(VENV)/installed-examples: $(SOURCES) | $(VENV)/bin/python
-	$(VENV)/bin/python -m pip install $(INSTALL_FLAGS) '.[examples]'
+	$(VENV)/bin/python -m pip install $(or $(INSTALL_FLAGS),$(if $(HAS_GPU),,-C cmake.define.JAX_CONVGRAD_CUDA=OFF)) '.[examples]'
 	@touch $@
 
 # The site is made of the sources, so the extra is installed without the package, which would have to be built.

@@ -1,10 +1,6 @@
 """Draws the runs of gradient_flow.py: gradient norms over depth before and after training, and the losses."""
 
-from pathlib import Path
-
-import matplotlib
 import numpy as np
-from matplotlib.figure import Figure
 
 STYLES = {
     "plain": dict(color="#cc6677", marker="o"),
@@ -12,31 +8,6 @@ STYLES = {
     "batch norm": dict(color="#117733", marker="^"),
     "residual, batch norm": dict(color="#aa7722", marker="D"),
 }
-
-
-def has_screen() -> bool:
-    """Whether matplotlib has a backend that opens windows."""
-    import matplotlib.pyplot as plt
-
-    plt.get_backend()  # chooses one, if none is set
-    return matplotlib.get_backend().lower() in matplotlib.backends.backend_registry.list_builtin(
-        matplotlib.backends.BackendFilter.INTERACTIVE
-    )
-
-
-def draw_runs(runs, path: Path | None, show: bool) -> None:
-    """`runs`: from (architecture, initialisation) to a run with before, after and losses."""
-    if show:
-        import matplotlib.pyplot as plt
-
-        figure = plt.figure(figsize=(10.5, 6.2), layout="constrained")
-    else:
-        figure = Figure(figsize=(10.5, 6.2), layout="constrained")
-    draw_into(figure, runs)
-    if path:
-        figure.savefig(path, dpi=90)
-    if show:
-        plt.show()
 
 
 def draw_into(figure, runs) -> None:

@@ -18,16 +18,22 @@ docs/gradient_flow.md derives these factors, and those of the other variants.
 import argparse
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from command_line import (
+    add_picture_options,
+    check_picture_options,
+    example_parser,
+    hand_over,
+    new_figure,
+    positive,
+)
 from digits import Digits, load_bundled
 from tqdm import tqdm
-from train_cnn import positive
 
 from jax_convgrad import FlowReport, conv, gradient_flow
 
@@ -197,26 +203,14 @@ def factor_a_layer(report: FlowReport) -> float:
 
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = example_parser(__doc__)
     option = parser.add_argument
-    option("--plot", type=Path, metavar="FILE.png", help="draw gradients and losses into FILE.png")
-    option("--show", action="store_true", help="show the picture on the screen")
     option("--steps", type=positive(int), default=150, help="of each variant (default: %(default)s)")
     option("--batch-size", type=positive(int), default=32, help="default: %(default)s")
     option("--learning-rate", type=positive(float), default=1e-3, help="of Adam (default: %(default)s)")
-    option("--seed", type=int, default=0, help="of the filters and the batches (default: %(default)s)")
+    add_picture_options(parser, "gradients and losses")
     args = parser.parse_args(argv)
-    if args.plot and not args.plot.absolute().parent.is_dir():
-        parser.error(f"--plot: there is no folder {args.plot.absolute().parent}")
-    if args.seed < 0:
-        parser.error(f"--seed: {args.seed} is negative")
-    if args.show:
-        from flow_figure import has_screen
-
-        if not has_screen():
-            parser.error("--show: matplotlib finds no screen to show it on; --plot writes a file")
+    check_picture_options(parser, args)
     return args
 
 
@@ -230,11 +224,11 @@ def main() -> None:
     runs = run_variants(digits, args)
     print_table(runs)
     if args.plot or args.show:
-        from flow_figure import draw_runs
+        from flow_figure import draw_into
 
-        draw_runs(runs, args.plot, args.show)
-        if args.plot:
-            print(f"picture drawn into {args.plot}")
+        figure = new_figure(args, figsize=(10.5, 6.2), dpi=90, layout="constrained")
+        draw_into(figure, runs)
+        hand_over(figure, args)
 
 
 if __name__ == "__main__":

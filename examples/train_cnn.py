@@ -16,6 +16,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from command_line import (
+    add_picture_options,
+    check_picture_options,
+    example_parser,
+    hand_over,
+    new_figure,
+    positive,
+)
 from digits import Digits, load_bundled, load_mnist
 from tqdm import tqdm
 
@@ -164,9 +172,8 @@ class Epoch(NamedTuple):
     test_accuracy: float
 
 
-def train(digits: Digits, args: argparse.Namespace) -> tuple[list[Epoch], float]:
+def train(layers: Layers, digits: Digits, args: argparse.Namespace) -> tuple[list[Epoch], float]:
     """Trains for args.epochs; returns each epoch's figures and the seconds that a step took on average."""
-    layers = LAYERS[args.gradients]
     steps_per_epoch = len(digits.train_images) // args.batch_size
     schedule = optax.cosine_decay_schedule(args.learning_rate, args.epochs * steps_per_epoch)
     optimizer = optax.adam(schedule)
@@ -200,66 +207,55 @@ def train(digits: Digits, args: argparse.Namespace) -> tuple[list[Epoch], float]
     return history, float(np.mean(step_seconds[1:] or step_seconds))  # the first step also compiles
 
 
-def positive(kind: type) -> Callable[[str], int | float]:
-    """An argument's type: a number of this kind that is greater than zero."""
-
-    def parse(text):
-        value = kind(text)
-        if not value > 0:
-            raise argparse.ArgumentTypeError(f"{text} is not greater than zero")
-        return value
-
-    return parse
-
-
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-
-    def not_negative(text):
-        if int(text) < 0:
-            raise argparse.ArgumentTypeError(f"{text} is negative")
-        return int(text)
-
+    parser = example_parser(__doc__)
     option = parser.add_argument
     option("--gradients", choices=LAYERS, default="handwritten", help="whose kernels (default: %(default)s)")
     option("--data", type=Path, metavar="DIR", help="read MNIST's four idx files, plain or .gz, from DIR")
-    option("--plot", type=Path, metavar="FILE.png", help="draw the loss and accuracy curves into FILE.png")
-    option("--epochs", type=positive(int), default=30, help="default: %(default)s")
-    option("--batch-size", type=positive(int), default=32, help="default: %(default)s")
-    option("--learning-rate", type=positive(float), default=1e-2, help="at the start (default: %(default)s)")
-    option(
-        "--seed", type=not_negative, default=0, help="of the filters and the batches (default: %(default)s)"
-    )
+    add_training_options(parser, epochs=30)
+    add_picture_options(parser, "the loss and accuracy curves")
     args = parser.parse_args(argv)
     if args.data and not args.data.is_dir():
         parser.error(f"--data: there is no folder {args.data}")
-    if args.plot and not args.plot.absolute().parent.is_dir():
-        parser.error(f"--plot: there is no folder {args.plot.absolute().parent}")
+    check_picture_options(parser, args)
     return args
+
+
+def add_training_options(parser: argparse.ArgumentParser, epochs: int, learning_rate: float = 1e-2) -> None:
+    option = parser.add_argument
+    option("--epochs", type=positive(int), default=epochs, help="default: %(default)s")
+    option("--batch-size", type=positive(int), default=32, help="default: %(default)s")
+    option(
+        "--learning-rate",
+        type=positive(float),
+        default=learning_rate,
+        help="at the start (default: %(default)s)",
+    )
+
+
+def check_batch_size(digits: Digits, batch_size: int) -> None:
+    if batch_size > len(digits.train_images):
+        sys.exit(f"--batch-size {batch_size} is more than the {len(digits.train_images)} training images")
 
 
 def main() -> None:
     args = parse_arguments()
     digits = load_mnist(args.data) if args.data else load_bundled()
-    if args.batch_size > len(digits.train_images):
-        sys.exit(
-            f"--batch-size {args.batch_size} is more than the {len(digits.train_images)} training images"
-        )
+    check_batch_size(digits, args.batch_size)
     print(
         f"{len(digits.train_images)} training and {len(digits.test_images)} test images of "
         f"{digits.train_images.shape[1]}x{digits.train_images.shape[2]}, "
         f"{args.gradients} gradients on {jax.devices()[0].platform}"
     )
-    history, seconds_per_step = train(digits, args)
+    history, seconds_per_step = train(LAYERS[args.gradients], digits, args)
     print(f"{seconds_per_step:.5f} seconds per step of {args.batch_size} images")
     print(f"test accuracy: {history[-1].test_accuracy:.4f}")
-    if args.plot:
-        from curves import plot_history
+    if args.plot or args.show:
+        from curves import SIZE, plot_history
 
-        plot_history(history, args.plot)
-        print(f"curves drawn into {args.plot}")
+        figure = new_figure(args, figsize=SIZE, dpi=150, layout="constrained")
+        plot_history(history, figure)
+        hand_over(figure, args)
 
 
 if __name__ == "__main__":

@@ -19,10 +19,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from command_line import example_parser, positive
 from digits import load_bundled
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
-from train_cnn import LAYERS, init_params, make_evaluate, make_train_step, positive, shuffled_batches
+from train_cnn import LAYERS, init_params, make_evaluate, make_train_step, shuffled_batches
 
 
 def train(args: argparse.Namespace) -> dict[str, np.ndarray]:
@@ -110,9 +111,7 @@ def run_all(args: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = example_parser(__doc__)
     option = parser.add_argument
     option("--processes", type=positive(int), default=2, help="default: %(default)s")
     option("--process-id", type=int, help="which of them this is; without it, all are started here")
@@ -120,7 +119,6 @@ def main() -> None:
     option("--steps", type=positive(int), default=200, help="default: %(default)s")
     option("--batch-size", type=positive(int), default=32, help="of all processes (default: %(default)s)")
     option("--learning-rate", type=positive(float), default=2e-2, help="default: %(default)s")
-    option("--seed", type=int, default=0, help="of the filters and the batches (default: %(default)s)")
     option("--save", type=Path, metavar="DIR", help="write each process's parameters there")
     args = parser.parse_args()
     if args.batch_size % args.processes:

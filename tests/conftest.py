@@ -75,6 +75,8 @@ def _runs_here(item):
     elif item.get_closest_marker("cuda_device"):
         return False
     kernel = backend.rpartition("-")[2] if backend else None
+    if item.get_closest_marker("pooling") and kernel == "gemm":
+        return False
     if kernel not in PARTIAL:
         return True
     serves, marker = PARTIAL[kernel]
@@ -89,6 +91,7 @@ def pytest_configure(config):
         'small_groups: the test\'s problems are ones that "grouped" serves',
         'few_channels: the test\'s problems are ones that "few_channels" serves',
         "emulator: reads the emulator's counters",
+        'pooling: runs no convolution; "tiled" and "gemm" are both the vector kernels there, and one is enough',
         "cuda_device: needs a real device: JAX_CONVGRAD_TEST_DEVICE=cuda",
     ):
         config.addinivalue_line("markers", marker)

@@ -192,7 +192,7 @@ def test_the_picture_holds_the_numbers():
         (["--plot", "/no/such/folder/flow.png"], "--plot: there is no folder /no/such/folder"),
         (["--steps", "0"], "--steps: 0 is not greater than zero"),
         (["--seed", "-1"], "--seed: -1 is negative"),
-        (["--show"], "--show: matplotlib finds no screen"),
+        (["--show"], "--show: no window can be opened here"),
     ],
 )
 def test_wrong_options_are_told_before_training(arguments, message):

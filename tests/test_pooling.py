@@ -11,6 +11,8 @@ from tolerance import assert_within, sum_bound
 
 import jax_convgrad as jc
 
+pytestmark = pytest.mark.pooling
+
 DTYPES = ["float32", "float64", "bfloat16", "float16"]
 
 # name: inputs, window, strides, padding

@@ -1,0 +1,269 @@
+"""Trains a small U-Net to say of every pixel whether it is ring, triangle, cross or background.
+
+python examples/segmentation.py                               # draws its images itself, no download
+python examples/segmentation.py --plot segmentation.png       # and some of them beside the answers
+python examples/segmentation.py --gradients lax               # the same run on XLA's convolution, to compare
+
+The encoder is made of conv, relu and max_pool; the decoder doubles the image's sides by conv_transpose until
+they are exactly what they were. The gradients of all of them come from the handwritten kernels.
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from command_line import (
+    add_picture_options,
+    check_picture_options,
+    example_parser,
+    hand_over,
+    new_figure,
+    positive,
+)
+from shapes import CLASSES, MIN_SIZE, draw
+from tqdm import tqdm
+
+import jax_convgrad
+
+CHANNELS = (8, 16, 32, 32)  # at full size, at half, a quarter and an eighth of the side
+TEST_IMAGES = 128
+
+
+# The layers, twice: on jax_convgrad and on XLA. Nothing else in this file knows the difference.
+
+
+class Layers(NamedTuple):
+    """Activations are [N, height, width, channels], filters [taps, taps, in channels, out channels]."""
+
+    conv: Callable  # (x, w, b, activation), as large as x; the activation is None or "relu"
+    max_pool: Callable  # (x): windows of 2x2 side by side, the last one cut off where a side is odd
+    conv_transpose: Callable  # (x, w, padding), at stride 2
+
+
+DIMENSIONS = ("NHWC", "HWIO", "NHWC")
+
+
+def _lax_conv(x, w, b, activation):
+    y = jax.lax.conv_general_dilated(x, w, (1, 1), "SAME", dimension_numbers=DIMENSIONS) + b
+    return jax.nn.relu(y) if activation == "relu" else y
+
+
+def _lax_max_pool(x):
+    window = (1, 2, 2, 1)
+    return jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, window, window, "SAME")
+
+
+LAYERS = {
+    "handwritten": Layers(
+        conv=lambda x, w, b, activation: jax_convgrad.conv(x, w, b, padding="SAME", activation=activation),
+        max_pool=lambda x: jax_convgrad.max_pool(x, (2, 2), strides=(2, 2), padding="SAME"),
+        conv_transpose=lambda x, w, padding: jax_convgrad.conv_transpose(x, w, (2, 2), padding),
+    ),
+    "lax": Layers(
+        conv=_lax_conv,
+        max_pool=_lax_max_pool,
+        conv_transpose=lambda x, w, padding: jax.lax.conv_transpose(x, w, (2, 2), padding),
+    ),
+}
+
+
+# The network.
+
+
+def upsample(layers: Layers, x: jax.Array, w: jax.Array, shape: tuple[int, int]) -> jax.Array:
+    """x, pooled from images of `shape`, back at exactly that shape.
+
+    conv_transpose puts stride - 1 = 1 zero between the m pixels of a side and convolves with R = 2 taps, so
+    that (2m - 1) + low + high - (R - 1) come out: 2m, with one zero of padding at either end. A side of
+    2m - 1, which SAME pooling also takes to m, needs one less; there the padding at the high end is left out,
+    so that nothing is computed only to be cropped.
+    """
+    padding = [(1, 1 - size % 2) for size in shape]
+    return layers.conv_transpose(x, w, padding)
+
+
+def init_params(key: jax.Array) -> dict[str, tuple[jax.Array, ...]]:
+    """(filter, bias) by the layer's name, by He's initialisation: normal with variance 2 / fan_in."""
+    params = {}
+
+    def add(name, taps, inputs, outputs, fan_in):
+        shape = (taps, taps, inputs, outputs)
+        w = jax.random.normal(jax.random.fold_in(key, len(params)), shape, jnp.float32)
+        params[name] = (w * np.sqrt(2 / fan_in, dtype=np.float32), jnp.zeros(outputs, jnp.float32))
+
+    def add_two(name, inputs, outputs):
+        add(f"{name}.1", 3, inputs, outputs, 9 * inputs)
+        add(f"{name}.2", 3, outputs, outputs, 9 * outputs)
+
+    inputs = 1
+    for level, channels in enumerate(CHANNELS):
+        add_two(f"down{level}", inputs, channels)
+        inputs = channels
+    for level in reversed(range(len(CHANNELS) - 1)):
+        # At stride 2 an output meets just one of the 2x2 taps.
+        add(f"double{level}", 2, inputs, CHANNELS[level], inputs)
+        inputs = CHANNELS[level]
+        add_two(f"up{level}", 2 * inputs, inputs)
+    add("classes", 1, inputs, len(CLASSES), inputs)
+    return params
+
+
+def predict(layers: Layers, params, images: jax.Array) -> jax.Array:
+    """The logits [N, height, width, classes] of images [N, height, width, 1], of any height and width."""
+
+    def two_convs(name, x):
+        for part in (1, 2):
+            x = layers.conv(x, *params[f"{name}.{part}"], "relu")
+        return x
+
+    x, skips = images, []
+    for level in range(len(CHANNELS) - 1):
+        skips.append(two_convs(f"down{level}", x))
+        x = layers.max_pool(skips[-1])
+    x = two_convs(f"down{len(CHANNELS) - 1}", x)
+
+    for level in reversed(range(len(CHANNELS) - 1)):
+        # What pooling lost, where exactly a shape ends, comes in again from the encoder at the same size.
+        skip = skips[level]
+        w, b = params[f"double{level}"]
+        x = upsample(layers, x, w, skip.shape[1:3]) + b
+        x = two_convs(f"up{level}", jnp.concatenate([skip, x], axis=-1))
+    return layers.conv(x, *params["classes"], None)
+
+
+# Training and testing.
+
+
+def make_loss(layers: Layers):
+    """A function (params, images, labels) -> the cross-entropy, a mean over all pixels."""
+
+    def loss_fn(params, images, labels):
+        logits = predict(layers, params, images)
+        return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+
+    return loss_fn
+
+
+def make_train_step(layers: Layers, optimizer: optax.GradientTransformation):
+    """One jitted step: (params, opt_state, images, labels) -> (params, opt_state, loss)."""
+    loss_fn = make_loss(layers)
+
+    @jax.jit
+    def train_step(params, opt_state, images, labels):
+        loss, grads = jax.value_and_grad(loss_fn)(params, images, labels)
+        updates, opt_state = optimizer.update(grads, opt_state, params)
+        return optax.apply_updates(params, updates), opt_state, loss
+
+    return train_step
+
+
+def intersection_over_union(predicted: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """For each class: the pixels that both give it, over those that either does; nan where there are none."""
+    pairs = np.bincount(len(CLASSES) * labels.ravel() + predicted.ravel(), minlength=len(CLASSES) ** 2)
+    confusion = pairs.reshape(len(CLASSES), len(CLASSES))  # [class by the labels, class predicted]
+    both = np.diag(confusion)
+    either = confusion.sum(0) + confusion.sum(1) - both
+    return np.divide(both, either, out=np.full(len(CLASSES), np.nan), where=either > 0)
+
+
+class Result(NamedTuple):
+    losses: np.ndarray  # of each step
+    step_seconds: np.ndarray  # the first includes the compilation
+    images: np.ndarray  # held out
+    labels: np.ndarray
+    predicted: np.ndarray
+
+
+def train(layers: Layers, args: argparse.Namespace) -> Result:
+    """Trains for args.steps, with new images drawn for each, and predicts the held-out ones."""
+    optimizer = optax.adam(optax.cosine_decay_schedule(args.learning_rate, args.steps))
+    train_step = make_train_step(layers, optimizer)
+    params = init_params(jax.random.key(args.seed))
+    opt_state = optimizer.init(params)
+    rng = np.random.default_rng(args.seed)
+    losses, step_seconds = [], []
+    with tqdm(range(args.steps), unit="step", file=sys.stderr) as progress:
+        for _ in progress:
+            images, labels = draw(rng, args.batch_size, args.size)
+            start = time.perf_counter()
+            params, opt_state, loss = train_step(params, opt_state, images, labels)
+            losses.append(float(loss))  # float() waits for the step to end
+            step_seconds.append(time.perf_counter() - start)
+            progress.set_postfix(loss=f"{losses[-1]:.4f}", refresh=False)
+
+    # Their seed is fixed and none that a run has, so that every run is judged by the same unseen images.
+    images, labels = draw(np.random.default_rng([2015, 5, 18]), TEST_IMAGES, args.size)
+    classify = jax.jit(lambda images: predict(layers, params, images).argmax(-1))
+    predicted = np.concatenate([classify(part) for part in np.split(images, 8)])
+    return Result(np.array(losses), np.array(step_seconds), images, labels, predicted)
+
+
+def plot(result: Result, figure, columns: int = 6) -> None:
+    """Three rows: held-out images, the truth, what the network says."""
+    from matplotlib.colors import ListedColormap
+    from matplotlib.patches import Patch
+
+    colors = ListedColormap(["#eeeeee", "#4477aa", "#ccbb44", "#cc6677"])
+    truth_and_prediction = dict(cmap=colors, vmin=0, vmax=len(CLASSES) - 1)
+    rows = [
+        ("image", result.images[:columns, ..., 0], dict(cmap="gray")),
+        ("truth", result.labels[:columns], truth_and_prediction),
+        ("prediction", result.predicted[:columns], truth_and_prediction),
+    ]
+    for row, (name, pictures, options) in zip(figure.subplots(3, columns), rows, strict=True):
+        row[0].set_ylabel(name)
+        for axes, picture in zip(row, pictures, strict=True):
+            axes.imshow(picture, interpolation="nearest", **options)
+            axes.set(xticks=[], yticks=[])
+    patches = [
+        Patch(facecolor=colors(index), edgecolor="gray", label=name) for index, name in enumerate(CLASSES)
+    ]
+    figure.legend(handles=patches, loc="outside lower center", ncols=len(CLASSES), frameon=False)
+
+
+def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = example_parser(__doc__)
+    option = parser.add_argument
+    option("--gradients", choices=LAYERS, default="handwritten", help="whose kernels (default: %(default)s)")
+    option("--steps", type=positive(int), default=1600, help="default: %(default)s")
+    option("--batch-size", type=positive(int), default=8, help="default: %(default)s")
+    option(
+        "--size", type=positive(int), default=40, help="pixels a side, odd ones too (default: %(default)s)"
+    )
+    option("--learning-rate", type=positive(float), default=3e-3, help="at the start (default: %(default)s)")
+    add_picture_options(parser, "held-out images, the truth and the network's answer")
+    args = parser.parse_args(argv)
+    if args.size < MIN_SIZE:
+        parser.error(f"--size: in fewer than {MIN_SIZE} pixels no shape can be told, but it is {args.size}")
+    check_picture_options(parser, args)
+    return args
+
+
+def main() -> None:
+    args = parse_arguments()
+    print(
+        f"images of {args.size}x{args.size}, {args.batch_size} new ones a step, "
+        f"{args.gradients} gradients on {jax.devices()[0].platform}"
+    )
+    result = train(LAYERS[args.gradients], args)
+    print(f"loss: {result.losses[0]:.4f} in the first step, {result.losses[-20:].mean():.4f} in the last 20")
+    print(f"{np.median(result.step_seconds):.4f} seconds per step of {args.batch_size} images (median)")
+    print(f"intersection over union on {TEST_IMAGES} images held out:")
+    ious = intersection_over_union(result.predicted, result.labels)
+    for name, iou in zip(CLASSES, ious, strict=True):
+        print(f"  {name:10}  {iou:.4f}")
+    print(f"mean IoU: {np.nanmean(ious):.4f}")
+    if args.plot or args.show:
+        figure = new_figure(args, figsize=(8, 4.6), dpi=100, layout="constrained")
+        plot(result, figure)
+        hand_over(figure, args)
+
+
+if __name__ == "__main__":
+    main()
