@@ -91,7 +91,7 @@ def pytest_configure(config):
         'small_groups: the test\'s problems are ones that "grouped" serves',
         'few_channels: the test\'s problems are ones that "few_channels" serves',
         "emulator: reads the emulator's counters",
-        'pooling: runs no convolution; "tiled" and "gemm" are both the vector kernels there, and one is enough',
+        'pooling: no convolution; "tiled" and "gemm" both are the vector kernels there, and one is enough',
         "cuda_device: needs a real device: JAX_CONVGRAD_TEST_DEVICE=cuda",
     ):
         config.addinivalue_line("markers", marker)

@@ -36,15 +36,21 @@ class SourceLinks(Treeprocessor):
 
     def run(self, root):
         """Goes through a page's elements."""
-        for link in root.iter("a"):
-            target = urlsplit(link.get("href", ""))
-            if target.path and not (target.scheme or target.netloc):
-                folder = self.repository.written_in(self.page)
-                path = PurePosixPath(posixpath.normpath(folder / target.path))
-                page = self.repository.page(path)
-                if page is not None:
-                    link.set("href", self._href(page) + (f"#{target.fragment}" if target.fragment else ""))
+        for tag, attribute in (("a", "href"), ("img", "src")):
+            for element in root.iter(tag):
+                target = self._on_site(urlsplit(element.get(attribute, "")))
+                if target is not None:
+                    element.set(attribute, target)
         self._link_code(root)
+
+    def _on_site(self, target):
+        if not target.path or target.scheme or target.netloc:
+            return None
+        folder = self.repository.written_in(self.page)
+        page = self.repository.page(PurePosixPath(posixpath.normpath(folder / target.path)))
+        if page is None:
+            return None
+        return self._href(page) + (f"#{target.fragment}" if target.fragment else "")
 
     def _href(self, page):
         return posixpath.relpath(page, posixpath.dirname(self.page) or ".")
