@@ -55,7 +55,7 @@ EPSILON = 1e-5
 
 def standardise(w: jax.Array) -> tuple[jax.Array, jax.Array]:
     """(ŵ, σ) of a filter w [taps, taps, inputs, outputs]; σ is [1, 1, 1, outputs]."""
-    centred = w - w.mean(TAPS_AND_INPUTS, keepdims=True)
+    centred = w - jnp.mean(w, TAPS_AND_INPUTS, keepdims=True)
     sigma = jnp.sqrt((centred**2).mean(TAPS_AND_INPUTS, keepdims=True) + EPSILON)
     return centred / sigma, sigma
 
