@@ -11,7 +11,7 @@ NVCC   ?= $(or $(shell command -v nvcc),$(wildcard /usr/local/cuda/bin/nvcc))
 ifneq ($(NVCC),)
 export CUDACXX := $(NVCC)
 endif
-KEEP_REPORTS := -C cmake.define.CMAKE_CUDA_COMPILER_LAUNCHER=$(CURDIR)/tests/cuda_compiler/nvcc_report.py
+KEEP_REPORTS := --config-settings cmake.define.CMAKE_CUDA_COMPILER_LAUNCHER=$(CURDIR)/tests/cuda_compiler/nvcc_report.py
 
 # For more or fewer tests, or other options: make test PYTEST_FLAGS="-k pooling -x"
 PYTEST_FLAGS    ?= -n auto --maxprocesses 8
@@ -22,7 +22,7 @@ SANITIZED_TESTS := tests/test_gradients.py tests/test_pooling.py tests/test_hand
 EXAMPLE_FLAGS   ?=
 # make benchmark BENCHMARK_FLAGS="--peers lax,torch --out results"; benchmarks/README.md has more
 BENCHMARK_FLAGS ?=
-# To leave the CUDA kernels out where nvcc is found: INSTALL_FLAGS="-C cmake.define.JAX_CONVGRAD_CUDA=OFF"
+# To leave the CUDA kernels out where nvcc is found: INSTALL_FLAGS="--config-settings cmake.define.JAX_CONVGRAD_CUDA=OFF"
 INSTALL_FLAGS   ?=
 
 # Where all is installed for development, examples run on that, and nothing is built once more for them. Else they
@@ -147,7 +147,7 @@ cuda-table: cuda-compile emulator  ## write docs/cuda_kernels.md: registers, sha
 	$(VENV)/bin/python tests/cuda_compiler/table.py "$(shell $(NVCC) --version | sed -n 's/.*release \([0-9.]*\).*/\1/p')"
 
 $(VENV)/installed-examples: $(SOURCES) | $(VENV)/bin/python
-	$(VENV)/bin/python -m pip install $(or $(INSTALL_FLAGS),$(if $(HAS_GPU),,-C cmake.define.JAX_CONVGRAD_CUDA=OFF)) '.[examples]'
+	$(VENV)/bin/python -m pip install $(or $(INSTALL_FLAGS),$(if $(HAS_GPU),,--config-settings cmake.define.JAX_CONVGRAD_CUDA=OFF)) '.[examples]'
 	@touch $@
 
 # The site is made of the sources, so the extra is installed without the package, which would have to be built.

@@ -87,7 +87,7 @@ package() {
   fi
   rm -rf "$PACKAGE"
   "$PYTHON" -m pip install --no-deps --no-compile --target "$PACKAGE" "${isolation[@]}" . \
-    -C cmake.define.JAX_CONVGRAD_CUDA=ON -C "cmake.define.CMAKE_CUDA_ARCHITECTURES=$ARCH-real" || return
+    --config-settings cmake.define.JAX_CONVGRAD_CUDA=ON --config-settings "cmake.define.CMAKE_CUDA_ARCHITECTURES=$ARCH-real" || return
   sha256sum "$PACKAGE"/jax_convgrad/*.so
   echo "$(nvcc --version | grep release), $ARCH, $("$PYTHON" -V), $(git rev-parse HEAD 2> /dev/null)" \
     > "$PACKAGE/built_by.txt"

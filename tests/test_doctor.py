@@ -526,7 +526,7 @@ def test_a_gpu_with_all_that_it_needs():
 
 def test_a_gpu_without_kernels_fails_only_where_jax_uses_it():
     assert on_a_gpu(cuda=None)[0] == [("FAILED", "cuda-kernels-missing")]
-    assert "-C cmake.define.JAX_CONVGRAD_CUDA=ON" in str(on_a_gpu(cuda=None)[1])
+    assert "--config-settings cmake.define.JAX_CONVGRAD_CUDA=ON" in str(on_a_gpu(cuda=None)[1])
     assert on_a_gpu(cuda=None, used=False, plugins=())[0] == [
         ("warning", "jax-without-cuda"),
         ("warning", "cuda-kernels-missing"),
