@@ -30,7 +30,8 @@ def _jitted(primitive: Primitive, params: tuple[tuple[str, Any], ...]) -> Callab
 def _warn_no_cuda_kernels() -> None:
     warnings.warn(
         "jax_convgrad was built without CUDA kernels, so for CUDA it computes with jax.lax. "
-        "Install it where nvcc is found, with --config-settings cmake.define.JAX_CONVGRAD_CUDA=ON, to have them.",
+        "Install it where nvcc is found, with --config-settings cmake.define.JAX_CONVGRAD_CUDA=ON, to have "
+        "them.",
         stacklevel=2,
     )
 

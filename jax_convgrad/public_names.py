@@ -17,9 +17,9 @@ from jax_convgrad.instruments.explanation import explain as explain
 from jax_convgrad.instruments.flow import gradient_flow as gradient_flow
 from jax_convgrad.instruments.flow_report import FlowReport as FlowReport
 from jax_convgrad.instruments.gradient_check import check_gradients as check_gradients
-from jax_convgrad.instruments.gradient_report import GradientError as GradientError
 from jax_convgrad.instruments.gradient_report import GradientReport as GradientReport
 from jax_convgrad.instruments.lax_comparison import compare_with_lax as compare_with_lax
+from jax_convgrad.instruments.verdict import GradientError as GradientError
 from jax_convgrad.pooling import avg_pool as avg_pool
 from jax_convgrad.pooling import max_pool as max_pool
 from jax_convgrad.replacement import replace_convolutions as replace_convolutions

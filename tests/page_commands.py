@@ -81,7 +81,7 @@ def _pip(arguments):
         return [f"pip {' '.join(arguments)} installs nothing"]
     found = []
     for position, word in enumerate(arguments[1:], 1):
-        if arguments[position - 1] == "-C":
+        if arguments[position - 1] in ("-C", "--config-settings"):
             name = word.removeprefix("cmake.define.").partition("=")[0]
             if name not in (ROOT / "CMakeLists.txt").read_text():
                 found.append(f"CMakeLists.txt knows nothing of {name}")

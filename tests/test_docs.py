@@ -197,7 +197,10 @@ assert jnp.arange(3.0).dtype == "float32"  # the reader's JAX, not the tests'
         ("```sh\nX=1 make test && make trane  # comment\n```", "no target trane"),
         ("```sh\npip install '.[examples,exampels]'\n```", "no extra exampels"),
         ("```sh\npip install jax_convgard\n```", "neither this package"),
-        ("```sh\npip install . --config-settings cmake.define.JAX_CONVGRAD_CDUA=ON\n```", "JAX_CONVGRAD_CDUA"),
+        (
+            "```sh\npip install . --config-settings cmake.define.CONVGRAD_CDUA=ON\n```",
+            "CONVGRAD_CDUA",
+        ),
         ("```sh\npython examples/train_cmm.py\n```", "no script"),
         ("```sh\npython examples/train_cnn.py --epoxs=3\n```", "no option --epoxs"),
         ("```sh\npytest tests/test_gradient.py -x\n```", "tests/test_gradient.py is not there"),

@@ -12,6 +12,7 @@ from jax import lax
 import jax_convgrad as jc
 from jax_convgrad import GradientError, compare_with_lax
 from jax_convgrad.instruments.convolutions_found import found_in, interleaved
+from jax_convgrad.instruments.lax_comparison import _row
 from jax_convgrad.layer_text import parse_layer
 
 RANDOM = np.random.default_rng(3)
@@ -90,7 +91,7 @@ def test_a_difference_is_told_in_roundings(monkeypatch):
     assert "1 of 3 gradients not ok" in str(comparison)
     with pytest.raises(GradientError, match=r"params\['w'\].*WRONG"):
         comparison.raise_if_wrong()
-    with pytest.raises(TypeError, match=r"comparison\.ok"):
+    with pytest.raises(TypeError, match=r"\.ok"):
         assert comparison
 
 
@@ -260,12 +261,78 @@ def test_models_that_have_no_float64():
         assert all(row.our_error is None for row in comparison.parameters)
 
 
+def test_a_wrong_gradient_is_told_without_float64(monkeypatch):
+    """Sums are exact to float32 in bf16 models too, so that their length excuses nothing."""
+    from jax_convgrad import gradients
+
+    right = gradients.wgrad_bgrad
+
+    def fixed(params, batch):
+        return our_loss({k: v.astype(jnp.bfloat16) for k, v in params.items()}, batch).astype(jnp.float32)
+
+    for factor in (-1, 0, 0.7):
+
+        def wrong(*args, by=factor):
+            dw, db = right(*args)
+            return dw * by, db
+
+        monkeypatch.setattr(gradients, "wgrad_bgrad", wrong)
+        comparison = compare_with_lax(fixed, our_params(), BATCH, repeats=0)
+        verdicts = {name: row.verdict for name, row in rows_of(comparison).items()}
+        assert verdicts == {"params['w']": "WRONG", "params['b']": "ok", "params['up']": "ok"}, comparison
+
+
+def test_a_gradient_where_lax_has_none_is_wrong():
+    row = partial(_row, "w", jnp.ones(3), np.full(3, 5.0), np.zeros(3), eps=1e-7, unrest=0.0, longest=9)
+    assert row(exact=None).verdict == row(exact=np.zeros(3)).verdict == "WRONG"
+
+
+def test_a_wrong_loss_is_told(monkeypatch):
+    from jax_convgrad import gradients
+
+    right = gradients.fprop_epilogue
+    monkeypatch.setattr(gradients, "fprop_epilogue", lambda *args: right(*args) * 1.01)
+    comparison = compare_with_lax(our_loss, our_params(), BATCH, repeats=0)
+    assert comparison.loss_verdict == "WRONG" and not comparison.ok
+    assert "loss WRONG" in str(comparison)
+
+
+def test_a_loss_that_cancels_is_right():
+    def loss(w, x):
+        return jc.conv(x, w).sum()
+
+    for seed in range(5):
+        draw = np.random.default_rng(seed).standard_normal
+        w, x = jnp.asarray(draw((5, 8, 8)), jnp.float32), jnp.asarray(draw((4, 50, 8)), jnp.float32)
+        comparison = compare_with_lax(loss, w, x, repeats=0)
+        assert comparison.ok, comparison
+
+
+def test_rules_of_the_models_own_are_named():
+    @jax.custom_vjp
+    def doubled(x):
+        return 2 * x
+
+    doubled.defvjp(lambda x: (2 * x, None), lambda _, dy: (-dy,))
+
+    def loss(w, x):
+        return jax.nn.relu(doubled(jc.conv(x, w))).sum()
+
+    arguments = jnp.ones((3, 2, 2)), jnp.ones((1, 5, 2))
+    report = str(compare_with_lax(loss, *arguments, repeats=0))
+    assert "the derivative rules of doubled; check_gradients(model_fn, params, batch) does" in report
+    assert not jc.check_gradients(loss, *arguments).ok
+    report = str(compare_with_lax(lambda w, x: jax.nn.relu(jc.conv(x, w)).sum(), *arguments, repeats=0))
+    assert "rules" not in report
+
+
 def test_nan_never_passes():
     def loss(w, x):
         return jnp.sum(jnp.log(jc.conv(x, w)))
 
     comparison = compare_with_lax(loss, -jnp.ones((1, 1, 1)), jnp.ones((1, 2, 1)), repeats=0)
-    assert comparison.ok  # log of a negative number has a gradient
+    assert comparison.parameters[0].verdict == "ok"  # log of a negative number has a gradient
+    assert comparison.loss_verdict == "not finite" and not comparison.ok
 
     def divided(w, x):
         return jnp.sum(jc.conv(x, w) / (w - w))

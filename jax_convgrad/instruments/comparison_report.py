@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from jax_convgrad.instruments.convolutions_found import Found, Times
-from jax_convgrad.instruments.gradient_report import GradientError
 from jax_convgrad.instruments.table import Table
+from jax_convgrad.instruments.verdict import Report
 
 
 @dataclass(frozen=True)
@@ -37,12 +37,13 @@ class ParameterRow:
 
 
 @dataclass(frozen=True)
-class LaxComparison:
+class LaxComparison(Report):
     """Loss, gradients and times on our kernels and on ``lax``.
 
     Attributes:
       loss: ours and lax's.
-      loss_roundings: their difference, in roundings of lax's.
+      loss_roundings: their difference, in roundings of the larger.
+      loss_verdict: "ok", "WRONG" or "not finite".
       parameters: one row for each.
       convolutions: each kind of convolution in the model, how often it is run in a forward pass, and its
         times by "forward", "dX" and "dW"; no times with ``repeats=0``.
@@ -52,6 +53,7 @@ class LaxComparison:
 
     loss: tuple[float, float]
     loss_roundings: float
+    loss_verdict: str
     parameters: tuple[ParameterRow, ...]
     convolutions: tuple[tuple[Found, int, Mapping[str, Times]], ...]
     step: Times | None
@@ -59,21 +61,8 @@ class LaxComparison:
 
     @property
     def ok(self) -> bool:
-        """Whether every parameter's gradient is as right as lax's."""
-        return all(row.verdict == "ok" for row in self.parameters)
-
-    def __bool__(self) -> bool:
-        """Refused: is it the report that is there, or the gradients that agree?"""
-        raise TypeError("a LaxComparison is neither true nor false: ask for comparison.ok")
-
-    def raise_if_wrong(self) -> None:
-        """Does nothing where the comparison is ok.
-
-        Raises:
-          GradientError: it is not; the message is the report.
-        """
-        if not self.ok:
-            raise GradientError(str(self))
+        """Whether the loss and every parameter's gradient are as right as lax's."""
+        return self.loss_verdict == "ok" and all(row.verdict == "ok" for row in self.parameters)
 
     @property
     def _parameters(self) -> Table:
@@ -110,7 +99,9 @@ class LaxComparison:
     def _head(self) -> list[str]:
         ours, by_lax = self.loss
         wrong = sum(row.verdict != "ok" for row in self.parameters)
-        verdict = f"{wrong} of {len(self.parameters)} gradients not ok" if wrong else "gradients ok"
+        faults = [f"{wrong} of {len(self.parameters)} gradients not ok"] if wrong else []
+        faults += [f"loss {self.loss_verdict}"] if self.loss_verdict != "ok" else []
+        verdict = "; ".join(faults) or "the kernels agree with lax"
         lines = [
             f"{verdict}; loss {ours:.8g}, on lax {by_lax:.8g}: {_roundings(self.loss_roundings)} roundings"
         ]

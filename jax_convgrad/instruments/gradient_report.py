@@ -7,10 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from jax_convgrad.instruments.table import Table
-
-
-class GradientError(AssertionError):
-    """A gradient is wrong; the message is the report."""
+from jax_convgrad.instruments.verdict import Report
 
 
 @dataclass(frozen=True)
@@ -100,7 +97,7 @@ class GradientRow:
 
 
 @dataclass(frozen=True)
-class GradientReport:
+class GradientReport(Report):
     """All of ``check_gradients``' rows; printed, they are a table, and in a notebook one in HTML."""
 
     rows: tuple[GradientRow, ...]
@@ -111,19 +108,6 @@ class GradientReport:
     def ok(self) -> bool:
         """Whether every gradient is right so far as the check can tell."""
         return all(row.ok for row in self.rows)
-
-    def __bool__(self) -> bool:
-        """Refused: is it the report that is there, or the gradient that is right?"""
-        raise TypeError("a GradientReport is neither true nor false: ask for report.ok")
-
-    def raise_if_wrong(self) -> None:
-        """Does nothing where the report is ok.
-
-        Raises:
-          GradientError: it is not; the message is the report.
-        """
-        if not self.ok:
-            raise GradientError(str(self))
 
     @property
     def _table(self) -> Table:

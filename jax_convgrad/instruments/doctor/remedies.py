@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 _REINSTALL = "{python} -m pip install --force-reinstall --no-deps --no-cache-dir . (in a clone)"
-_WITH_CUDA = "{python} -m pip install --no-deps . --config-settings cmake.define.JAX_CONVGRAD_CUDA=ON (in a clone)"
+_WITH_CUDA = (
+    "{python} -m pip install --no-deps . --config-settings cmake.define.JAX_CONVGRAD_CUDA=ON (in a clone)"
+)
 _FOR_THIS_GPU = (
     "{python} -m pip install --no-deps . --config-settings cmake.define.JAX_CONVGRAD_CUDA=ON "
     "--config-settings cmake.define.CMAKE_CUDA_ARCHITECTURES={architecture} (in a clone)"
