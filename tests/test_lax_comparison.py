@@ -288,11 +288,18 @@ def test_a_gradient_where_lax_has_none_is_wrong():
 
 
 def test_a_wrong_loss_is_told(monkeypatch):
-    from jax_convgrad import gradients
+    """A kernel whose y is too large by a hundredth. The mean over the batch has linear gradients alone."""
+    from jax_convgrad import ffi
 
-    right = gradients.fprop_epilogue
-    monkeypatch.setattr(gradients, "fprop_epilogue", lambda *args: right(*args) * 1.01)
-    comparison = compare_with_lax(our_loss, our_params(), BATCH, repeats=0)
+    right = ffi.fprop
+    monkeypatch.setattr(ffi, "fprop", lambda *args, **how: right(*args, **how) * 1.01)
+    jax.clear_caches()  # compiled programs keep the kernels that they were compiled with
+    w, x = jnp.ones((3, 2, 2)), jnp.ones((1, 5, 2))
+    try:
+        comparison = compare_with_lax(lambda w, x: jc.conv(x, w).mean(), w, x, repeats=0)
+    finally:
+        jax.clear_caches()
+    assert [row.verdict for row in comparison.parameters] == ["ok"]
     assert comparison.loss_verdict == "WRONG" and not comparison.ok
     assert "loss WRONG" in str(comparison)
 
