@@ -23,7 +23,11 @@ class Block(NamedTuple):
     language: str  # "" where it is indented or nothing is said
     title: str  # of an excerpt, else ""
     line: int  # the first line of its code
-    code: str
+    code: str  # with "..." where the page says that it may differ
+
+
+# Before a block, unseen: patterns, one a line, of what another machine may print otherwise.
+MAY_DIFFER = re.compile(r"<!-- may differ:\n(.*?)-->\s*", re.DOTALL)
 
 
 @cache
@@ -42,15 +46,27 @@ def _inline(text):
 
 def blocks(text):
     """The code blocks of a page, in order."""
-    found = []
+    found, patterns = [], []
     for token in _tokens(text):
-        if token.type == "code_block":
+        if token.type == "html_block" and (differing := MAY_DIFFER.fullmatch(token.content)):
+            patterns = differing[1].split("\n")[:-1]
+        elif token.type == "code_block":
             found.append(Block("", "", token.map[0] + 1, token.content))
         elif token.type == "fence":
             language = token.info.split(maxsplit=1)[0] if token.info.strip() else ""
             title = re.search(r'title="([^"]*)"', token.info)
-            found.append(Block(language, title[1] if title else "", token.map[0] + 2, token.content))
+            code = _abridged(token.content, patterns)
+            found.append(Block(language, title[1] if title else "", token.map[0] + 2, code))
+            patterns = []
     return found
+
+
+def _abridged(code, patterns):
+    for pattern in patterns:
+        code, count = re.subn(pattern, "...", code, flags=re.DOTALL | re.MULTILINE)
+        if not count:
+            raise ValueError(f"nothing in the block may differ as {pattern!r} says:\n{code}")
+    return code
 
 
 def code_spans(text):

@@ -26,13 +26,32 @@ def run_python(page, line, code, namespace):
 
 def run_pycon(page, line, code, namespace):
     """Compares what each prompt prints with what is written below it."""
-    test = doctest.DocTestParser().get_doctest(code, {}, page, page, line - 1)
-    if not test.examples:
+    examples = [doctest.Example(source, wanted, lineno=at) for source, wanted, at in pycon_examples(code)]
+    if not examples:
         raise BlockError("there is no >>> in it")
+    test = doctest.DocTest(examples, {}, page, page, line - 1, None)
     test.globs = namespace
     report = []
     if doctest.DocTestRunner(optionflags=FLAGS).run(test, out=report.append, clear_globs=False).failed:
         raise BlockError("".join(report))
+
+
+def pycon_examples(code):
+    """(source, what it should print, line within the block) of each prompt.
+
+    In a docstring an empty line ends the output; in a block it is one of the output's lines, as on a screen.
+    """
+    found = []
+    for at, text in enumerate(code.splitlines()):
+        if text.startswith(">>> "):
+            found.append([f"{text[4:]}\n", "", at])
+        elif found and not found[-1][1] and (text == "..." or text.startswith("... ")):
+            found[-1][0] += f"{text[4:]}\n"
+        elif found:
+            found[-1][1] += f"{text}\n"
+        elif text.strip():
+            raise BlockError("it does not begin with >>>")
+    return [(source, f"{wanted.rstrip()}\n" if wanted.strip() else "", at) for source, wanted, at in found]
 
 
 def run_console(page, line, code, namespace):
