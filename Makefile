@@ -147,6 +147,7 @@ cuda-table: cuda-compile emulator  ## write docs/cuda_kernels.md: registers, sha
 	$(VENV)/bin/python tests/cuda_compiler/table.py "$(shell $(NVCC) --version | sed -n 's/.*release \([0-9.]*\).*/\1/p')"
 
 $(VENV)/installed-examples: $(SOURCES) | $(VENV)/bin/python
+	@echo "Installing into $(VENV), and compiling the kernels: some minutes, the first time"
 	$(VENV)/bin/python -m pip install $(or $(INSTALL_FLAGS),$(if $(HAS_GPU),,--config-settings cmake.define.JAX_CONVGRAD_CUDA=OFF)) '.[examples]'
 	@touch $@
 

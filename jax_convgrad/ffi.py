@@ -8,7 +8,6 @@ from the start where it can, instead of transposing it here.
 from __future__ import annotations
 
 import importlib
-import pathlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import ModuleType
@@ -21,6 +20,7 @@ from jax.typing import DTypeLike
 
 from jax_convgrad.arguments import Precision, allows_tf32
 from jax_convgrad.geometry import Axis, ConvGeometry
+from jax_convgrad.source_folder import OWN_FOLDER, installed_elsewhere
 from jax_convgrad.versions import LOWEST_JAX, numbers, text
 
 
@@ -79,9 +79,12 @@ def _register_modules() -> None:
     except ModuleNotFoundError as error:
         if error.name != "jax_convgrad._cpu":
             raise
+        elsewhere = installed_elsewhere()
+        found_before = f", and was found before the installed {elsewhere}" if elsewhere else ""
         raise ImportError(
-            f"{pathlib.Path(__file__).parent} is jax_convgrad's source folder, in which nothing is built. "
-            "Install the package (pip install .) and run Python elsewhere, or with the option -P."
+            f"{OWN_FOLDER} is jax_convgrad's source folder, in which nothing is built{found_before}. "
+            + ("" if elsewhere else "Install the package (pip install .), and ")
+            + "run Python in another folder, or with the option -P."
         ) from None
     register(backends["cpu"], "cpu")
     cuda = _cuda_module()

@@ -24,6 +24,13 @@ def module_file(name: str) -> Path | None:
     return Path(spec.origin) if spec and spec.origin else None
 
 
+def python_of_clone() -> Path | None:
+    """The Python of the virtual environment that ``make`` has set up in the clone, if it has the package."""
+    environment = OWN_FOLDER.parent / ".venv"
+    has_it = any(environment.glob("lib/python*/site-packages/jax_convgrad/_cpu.*"))
+    return environment / "bin" / "python" if has_it else None
+
+
 def installed_elsewhere() -> Path | None:
     """Another jax_convgrad on ``sys.path``, with native modules."""
     for entry in sys.path:

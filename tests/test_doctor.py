@@ -309,8 +309,29 @@ def test_a_source_folder_without_an_installation(tmp_path):
     done = doctor("--quick", "--json", flags=("-S",), cwd=tmp_path)  # without site-packages
     assert done.returncode == 1
     told = json.loads(done.stdout)
-    assert failures(told) == ["source-folder-not-built", *["package-missing"] * 3]
+    assert failures(told) == ["source-folder-not-built"]
     assert f'pip install "{tmp_path}"' in told["verdict"]
+    assert finding_of(told, "numpy is not installed")
+
+
+def test_a_clone_whose_own_python_has_the_package(tmp_path):
+    shutil.copytree(
+        ROOT / "jax_convgrad", tmp_path / "jax_convgrad", ignore=shutil.ignore_patterns("__pycache__")
+    )
+    (tmp_path / "CMakeLists.txt").touch()
+    installed = tmp_path / ".venv" / "lib" / "python3.11" / "site-packages" / "jax_convgrad"
+    installed.mkdir(parents=True)
+    (installed / "_cpu.abi3.so").touch()
+    done = doctor("--quick", "--json", flags=("-S",), cwd=tmp_path)
+    told = json.loads(done.stdout)
+    assert done.returncode == 1 and failures(told) == ["installed-for-another-python"]
+    assert f"{tmp_path}/.venv/bin/python -m jax_convgrad doctor" in told["verdict"]
+
+
+def test_a_jax_that_ends_the_process_as_if_all_were_well(tmp_path):
+    (tmp_path / "jax").mkdir()
+    (tmp_path / "jax" / "__init__.py").write_text("import os\nos._exit(0)\n")
+    assert "package-broken" in quick(1, path=tmp_path)["problems"]
 
 
 def test_in_the_clone_the_installed_package_runs():

@@ -54,4 +54,4 @@ def test_source_folder_says_what_it_is(tmp_path):
         [sys.executable, "-c", "from jax_convgrad import conv"], cwd=tmp_path, capture_output=True, text=True
     )
     assert run.returncode != 0
-    assert "source folder" in run.stderr
+    assert "source folder" in run.stderr and "found before the installed" in run.stderr

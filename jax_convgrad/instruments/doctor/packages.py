@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
+import sys
+import sysconfig
 from pathlib import Path
 from typing import Any
 
 import jax_convgrad
 from jax_convgrad.instruments.doctor.processes import Outcome
 from jax_convgrad.instruments.doctor.report import Section
-from jax_convgrad.source_folder import OWN_FOLDER, installed_elsewhere, is_source_folder
+from jax_convgrad.source_folder import OWN_FOLDER, installed_elsewhere, is_source_folder, python_of_clone
 from jax_convgrad.versions import LOWEST_JAX, NEWEST_TESTED_JAX, numbers, text
 
 _REQUIRED = {
@@ -71,16 +73,31 @@ def _own(section: Section) -> None:
                 f"{line}\nis the source folder, in which nothing is built; it is found before the installed\n"
                 f"{elsewhere}",
             )
+        elif (python := python_of_clone()) is not None:
+            section.fail(
+                "installed-for-another-python",
+                f"{line}\nis the source folder, in which nothing is built; the clone's own Python has the package,\n"
+                "and this one has not",
+                other=str(python),
+            )
         else:
             section.fail(
                 "source-folder-not-built",
                 f"{line}\nis the source folder, in which nothing is built, and the package is not installed",
-                folder=str(OWN_FOLDER.parent),
+                install=_install(str(OWN_FOLDER.parent)),
             )
     elif installed and installed != version:
         section.warn("versions-differ", f"{line}, but what is installed is {installed}")
     else:
         section.ok(line)
+
+
+def _install(folder: str) -> str:
+    """How this Python gets the package; a system's own may leave that to virtual environments."""
+    marker = Path(sysconfig.get_path("stdlib")) / "EXTERNALLY-MANAGED"
+    if marker.exists() and sys.prefix == sys.base_prefix:
+        return f'{sys.executable} -m venv ~/convgrad && ~/convgrad/bin/pip install "{folder}"'
+    return f'{sys.executable} -m pip install "{folder}"'
 
 
 def _required(section: Section, name: str, requirement: str, jax: Outcome) -> None:
@@ -90,7 +107,10 @@ def _required(section: Section, name: str, requirement: str, jax: Outcome) -> No
     line = " ".join(filter(None, [name, version])) + (f", {folder}" if folder else "")
     details = {"requirement": requirement}
     failure = jax.failures.get(name)
-    if (failure and failure.missing == name) or not (told or folder):
+    is_missing = (failure and failure.missing == name) or not (told or folder)
+    if is_missing and is_source_folder() and not installed_elsewhere():
+        section.note(f"{name} is not installed for this Python: it comes with the package")
+    elif is_missing:
         section.fail("package-missing", f"{name} is not installed for this Python", **details)
     elif failure:
         section.fail("package-broken", f"{line}\ncannot be imported: {failure}", **details)

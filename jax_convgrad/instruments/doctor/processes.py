@@ -77,7 +77,7 @@ def look(*task: str, timeout: float, environment: dict[str, str] | None = None) 
         code, out, err = None, expired.stdout or b"", expired.stderr or b""
     outcome, under_way = _read(out.decode(errors="replace"))
     outcome.stderr = err.decode(errors="replace")[-4000:]
-    if code == 0 or (outcome.failures and not under_way):
+    if not under_way and (code == 0 or outcome.failures):
         return outcome
     # Before Python's own account of a crash.
     words = outcome.stderr.split("Fatal Python error")[0].splitlines()

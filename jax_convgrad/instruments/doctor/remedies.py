@@ -20,7 +20,8 @@ REMEDIES = {
     "package-too-old": '{python} -m pip install --upgrade "{requirement}"',
     "package-untested": 'nothing, if the self-check is fine; else {python} -m pip install "{requirement}"',
     "source-folder-shadows": "take the clone out of PYTHONPATH, so that the installed package is found",
-    "source-folder-not-built": '{python} -m pip install "{folder}"',
+    "source-folder-not-built": "{install}",
+    "installed-for-another-python": "{other} -m jax_convgrad doctor",
     "versions-differ": _REINSTALL,
     # The native modules
     "module-missing": _REINSTALL,
