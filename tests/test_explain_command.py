@@ -227,12 +227,25 @@ def test_for_programs(capsys):
         (["--input", "1x5x1", "--max-pool", "3", "--filter", "3"], "--max-pool takes no filter"),
         (["--input", "1x5x1", "--max-pool", "3", "--groups", "2"], "'groups 2' is not known"),
         ([STRIDED, "--seed", "-1"], "--seed should not be negative"),
-        ([STRIDED, "--plot", "picture.xyz"], "--plot 'picture.xyz'"),
+        ([STRIDED, "--dx", "-1,2,2,0"], "dx[-1,2,2,0] does not exist: n is -1"),
+        ([STRIDED, "--plot", "picture.xyz"], "--plot: the name picture.xyz should end in .png, .svg or .pdf"),
+        ([STRIDED, "--plot", "picture"], "--plot: the name picture should end in"),
+        ([STRIDED, "--plot", "nodir/picture.png"], "--plot: there is no folder nodir"),
+        ([STRIDED, "--plot", "."], "--plot: . is a folder"),
+        (["of no layer", "--plot", "nodir/picture.png"], "--plot: there is no folder nodir"),
         (["512x512x512x512, 3x3, 64", "--values"], "are too many: take a smaller one"),
     ],
 )
 def test_what_is_refused(arguments, message, capsys):
     assert message in refused(capsys, *arguments)
+
+
+def test_what_is_wrong_is_said_in_a_line(capsys):
+    """The ten lines of usage are for words that are no options."""
+    for arguments in ([STRIDED, "--dx", "0,2,2"], ["8x56x56x64, 3, 64"], [STRIDED, "--plot", "x.xyz"]):
+        told = refused(capsys, *arguments)
+        assert told.startswith("explain: ") and told.count("\n") == 1, told
+    assert refused(capsys, STRIDED, "--dz", "0").startswith("usage: ")
 
 
 def test_without_matplotlib(monkeypatch, capsys, tmp_path):
@@ -252,10 +265,11 @@ def test_without_matplotlib(monkeypatch, capsys, tmp_path):
 
 
 def test_a_file_that_cannot_be_written(capsys, tmp_path):
+    name = f"{'long' * 100}.svg"
     with pytest.raises(SystemExit) as exit:
-        command_line.main(["explain", STRIDED, "--plot", str(tmp_path / "none" / "picture.svg")])
+        command_line.main(["explain", STRIDED, "--plot", str(tmp_path / name)])
     assert exit.value.code == 1
-    assert "No such file" in capsys.readouterr().err
+    assert "explain: --plot: [Errno" in capsys.readouterr().err
 
 
 PICTURES = [
@@ -381,7 +395,7 @@ def test_all_that_is_written_fits(layer, array, index):
 
 
 def test_the_command_draws(capsys, tmp_path):
-    for name in ("picture.svg", "picture.png", "picture.pdf"):
+    for name in ("picture.svg", "picture.png", "picture.pdf", "picture.jpg"):
         file = tmp_path / name
         assert f"The picture is {file}." in run(capsys, STRIDED, "--values", "--plot", str(file))
         assert file.stat().st_size > 1000

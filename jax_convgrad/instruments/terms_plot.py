@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jax_convgrad.instruments.candidates import relation
@@ -48,6 +49,7 @@ _GAP = 2.4  # between panels, in cells, for the numbers of the rows
 _KEY = 0.62  # a line of the key, in cells
 _CHARACTER = 0.0083 / _INCH  # wide, in cells, one character of one point
 _MOST_WRITTEN = 99  # terms whose numbers and values are written into their cells
+_NEEDS_MATPLOTLIB = 'a picture needs matplotlib: pip install "jax_convgrad[plot]"'
 _PLACED = {"ha": "center", "va": "center"}
 
 Place = tuple[float, float]
@@ -75,7 +77,7 @@ def plot_terms(
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise ImportError('a picture needs matplotlib: pip install "jax_convgrad[plot]"') from error
+        raise ImportError(_NEEDS_MATPLOTLIB) from error
     given = {"x": x, "w": w, "dy": dy}
     arrays = {name: array for name, array in given.items() if array is not None}
     picture = picture_of(terms, arrays)
@@ -123,8 +125,34 @@ def colour(picture: Picture, number: int) -> str:
     return to_hex(colormaps["viridis"]((number - 1) / (count - 1)))
 
 
+def check_path(path: str) -> None:
+    """Refuses before the work what ``save`` would fail at.
+
+    Raises:
+      ImportError: matplotlib is not installed.
+      OSError: no file can have such a name.
+      ValueError: the folder is not there, or matplotlib writes no files of that suffix.
+    """
+    try:
+        from matplotlib.backend_bases import FigureCanvasBase
+    except ImportError as error:
+        raise ImportError(_NEEDS_MATPLOTLIB) from error
+    file = Path(path)
+    kinds = FigureCanvasBase.get_supported_filetypes()
+    if not file.parent.is_dir():
+        raise ValueError(f"there is no folder {file.parent}")
+    if file.is_dir():
+        raise ValueError(f"{path or '.'} is a folder, not a file")
+    if file.suffix.lower().removeprefix(".") not in kinds:
+        raise ValueError(
+            f"the name {path} should end in .png, .svg or .pdf (or .{', .'.join(sorted(kinds))})"
+        )
+
+
 def save(figure: Figure, path: str) -> None:
-    """Writes a figure to a file by its suffix, the same bytes every time; text in SVG stays text.
+    """Writes a figure to a file by its suffix; text in SVG stays text.
+
+    A .png, .svg, .pdf or .jpg has the same bytes every time.
 
     Raises:
       OSError: the file cannot be written.
@@ -132,7 +160,8 @@ def save(figure: Figure, path: str) -> None:
     """
     from matplotlib import rc_context
 
-    undated = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(path.lower().rpartition(".")[2], {})
+    # None for the others: of a .jpg matplotlib refuses even an empty dictionary.
+    undated = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(path.lower().rpartition(".")[2])
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": "jax_convgrad"}):
         figure.savefig(path, dpi=150, metadata=undated)
 
