@@ -394,6 +394,41 @@ def test_all_that_is_written_fits(layer, array, index):
         assert inside, text.get_text()
 
 
+@pytest.mark.parametrize(
+    "layer, array, index",
+    [
+        ("1x5x1, 3, 1", "y", (0, 1, 0)),
+        ("1x5x1, 3, 1, stride 2, pad 1", "dx", (0, 1, 0)),
+        ("1x8x1, 3, 1", "dw", (1, 0, 0)),
+        ("1x9x1, max 3, stride 2, pad 1", "dx", (0, 4, 0)),
+    ],
+)
+def test_no_line_runs_through_a_number(layer, array, index):
+    """In one dimension, where lines join the factors of a term."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    figure = explain(layer, array, index, seed=0).plot()
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    axes = figure.axes[0]
+    numbers = [text for text in axes.texts if re.fullmatch(r"-?\d+|[iro]", text.get_text())]
+    outside = [text for text in numbers if text.get_fontsize() == 6.5]
+    assert len(outside) >= 8 and axes.lines
+    for line in axes.lines:
+        path = line.get_path().transformed(line.get_transform())
+        for text in outside:
+            assert not path.intersects_bbox(text.get_window_extent(renderer), filled=False), text.get_text()
+
+
+def test_slices_of_padding_alone_are_left_out():
+    picture = picture_of(terms_of("1x3x4x4x1, 2x2x2, 1, pad 1", "y", (0, 1, 2, 2, 0)), {})
+    x = picture.panel("x")
+    assert [len(r) for r in x.ranges] == [3, 6, 6]
+    assert picture.notes == ["slices of padding alone are left out"]
+    assert {position[0] for position, cell in x.cells.items() if cell.kind != "padding"} == {0, 1, 2}
+    unpadded = picture_of(terms_of("1x3x4x4x1, 2x2x2, 1", "y", (0, 1, 2, 2, 0)), {})
+    assert unpadded.notes == []
+
+
 def test_the_command_draws(capsys, tmp_path):
     for name in ("picture.svg", "picture.png", "picture.pdf", "picture.jpg"):
         file = tmp_path / name
