@@ -225,7 +225,8 @@ def sizes(text: str, name: str, *, at_least: int = 1, exactly: int | None = None
     if max(numbers) > _MOST:
         raise ValueError(f"{name} {text!r} should be numbers below 2^30")
     if len(numbers) < at_least or (exactly is not None and len(numbers) != exactly):
-        wanted = f"at least {at_least} numbers" if exactly is None else f"{exactly} number"
+        several = f"at least {at_least} numbers with an x between them, as in 8x56x56x64"
+        wanted = several if exactly is None else f"{exactly} number"
         raise ValueError(f"{name} {text!r} should be {wanted}")
     return numbers
 

@@ -41,9 +41,18 @@ def _run(parser: argparse.ArgumentParser, parsed: argparse.Namespace) -> int:
     try:
         plan = layer_plan(parse_layer(parsed.layer), parsed.dtype, parsed.kernel)
     except ValueError as error:
-        parser.error(str(error))
+        # parser.error would print the usage before it.
+        parser.exit(2, f"plan: {error}{_POOLING if _pools(parsed.layer) else ''}\n")
     print(json.dumps(plan, indent=2) if parsed.json else as_text(plan))
     return 0
+
+
+_POOLING = "\nPlan knows convolutions only; `python -m jax_convgrad explain` knows pooling."
+
+
+def _pools(text: str) -> bool:
+    """Whether the line says a pooling layer, as in "1x6x6x1, max 3x3"."""
+    return text.partition(",")[2].lower().split()[:1] in (["max"], ["avg"])
 
 
 def layer_plan(layer: Layer, dtype: str = "float32", kernel: str = "auto") -> dict[str, Any]:

@@ -25,6 +25,7 @@ from jax_convgrad.instruments.doctor import (
     report,
     self_check,
 )
+from jax_convgrad.instruments.doctor.gpu import gpu_section
 from jax_convgrad.instruments.doctor.processes import Failure, Outcome
 from jax_convgrad.instruments.doctor.remedies import REMEDIES
 
@@ -358,6 +359,12 @@ def test_a_platform_that_is_not_there():
     told = quick(1, JAX_PLATFORMS="abacus")
     assert "abacus" in finding(told, "jax-has-no-device")["text"]
     assert "unset JAX_PLATFORMS" in finding(told, "jax-has-no-device")["remedy"]
+
+
+def test_jax_that_raises_without_a_word():
+    jax = Outcome(failures={"devices": Failure("", raised="AssertionError")})
+    (found,) = [f for f in gpu_section(Outcome(), None, jax, []).findings if f.problem == "jax-has-no-device"]
+    assert found.text == "JAX raises AssertionError when it is asked for its devices"
 
 
 def test_an_instruction_set_that_is_not_there():

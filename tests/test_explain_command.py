@@ -227,12 +227,25 @@ def test_for_programs(capsys):
         (["--input", "1x5x1", "--max-pool", "3", "--filter", "3"], "--max-pool takes no filter"),
         (["--input", "1x5x1", "--max-pool", "3", "--groups", "2"], "'groups 2' is not known"),
         ([STRIDED, "--seed", "-1"], "--seed should not be negative"),
-        ([STRIDED, "--plot", "picture.xyz"], "--plot 'picture.xyz'"),
+        ([STRIDED, "--dx", "-1,2,2,0"], "dx[-1,2,2,0] does not exist: n is -1"),
+        ([STRIDED, "--plot", "picture.xyz"], "--plot: the name picture.xyz should end in .png, .svg or .pdf"),
+        ([STRIDED, "--plot", "picture"], "--plot: the name picture should end in"),
+        ([STRIDED, "--plot", "nodir/picture.png"], "--plot: there is no folder nodir"),
+        ([STRIDED, "--plot", "."], "--plot: . is a folder"),
+        (["of no layer", "--plot", "nodir/picture.png"], "--plot: there is no folder nodir"),
         (["512x512x512x512, 3x3, 64", "--values"], "are too many: take a smaller one"),
     ],
 )
 def test_what_is_refused(arguments, message, capsys):
     assert message in refused(capsys, *arguments)
+
+
+def test_what_is_wrong_is_said_in_a_line(capsys):
+    """The ten lines of usage are for words that are no options."""
+    for arguments in ([STRIDED, "--dx", "0,2,2"], ["8x56x56x64, 3, 64"], [STRIDED, "--plot", "x.xyz"]):
+        told = refused(capsys, *arguments)
+        assert told.startswith("explain: ") and told.count("\n") == 1, told
+    assert refused(capsys, STRIDED, "--dz", "0").startswith("usage: ")
 
 
 def test_without_matplotlib(monkeypatch, capsys, tmp_path):
@@ -252,10 +265,11 @@ def test_without_matplotlib(monkeypatch, capsys, tmp_path):
 
 
 def test_a_file_that_cannot_be_written(capsys, tmp_path):
+    name = f"{'long' * 100}.svg"
     with pytest.raises(SystemExit) as exit:
-        command_line.main(["explain", STRIDED, "--plot", str(tmp_path / "none" / "picture.svg")])
+        command_line.main(["explain", STRIDED, "--plot", str(tmp_path / name)])
     assert exit.value.code == 1
-    assert "No such file" in capsys.readouterr().err
+    assert "explain: --plot: [Errno" in capsys.readouterr().err
 
 
 PICTURES = [
@@ -380,8 +394,43 @@ def test_all_that_is_written_fits(layer, array, index):
         assert inside, text.get_text()
 
 
+@pytest.mark.parametrize(
+    "layer, array, index",
+    [
+        ("1x5x1, 3, 1", "y", (0, 1, 0)),
+        ("1x5x1, 3, 1, stride 2, pad 1", "dx", (0, 1, 0)),
+        ("1x8x1, 3, 1", "dw", (1, 0, 0)),
+        ("1x9x1, max 3, stride 2, pad 1", "dx", (0, 4, 0)),
+    ],
+)
+def test_no_line_runs_through_a_number(layer, array, index):
+    """In one dimension, where lines join the factors of a term."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    figure = explain(layer, array, index, seed=0).plot()
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    axes = figure.axes[0]
+    numbers = [text for text in axes.texts if re.fullmatch(r"-?\d+|[iro]", text.get_text())]
+    outside = [text for text in numbers if text.get_fontsize() == 6.5]
+    assert len(outside) >= 8 and axes.lines
+    for line in axes.lines:
+        path = line.get_path().transformed(line.get_transform())
+        for text in outside:
+            assert not path.intersects_bbox(text.get_window_extent(renderer), filled=False), text.get_text()
+
+
+def test_slices_of_padding_alone_are_left_out():
+    picture = picture_of(terms_of("1x3x4x4x1, 2x2x2, 1, pad 1", "y", (0, 1, 2, 2, 0)), {})
+    x = picture.panel("x")
+    assert [len(r) for r in x.ranges] == [3, 6, 6]
+    assert picture.notes == ["slices of padding alone are left out"]
+    assert {position[0] for position, cell in x.cells.items() if cell.kind != "padding"} == {0, 1, 2}
+    unpadded = picture_of(terms_of("1x3x4x4x1, 2x2x2, 1", "y", (0, 1, 2, 2, 0)), {})
+    assert unpadded.notes == []
+
+
 def test_the_command_draws(capsys, tmp_path):
-    for name in ("picture.svg", "picture.png", "picture.pdf"):
+    for name in ("picture.svg", "picture.png", "picture.pdf", "picture.jpg"):
         file = tmp_path / name
         assert f"The picture is {file}." in run(capsys, STRIDED, "--values", "--plot", str(file))
         assert file.stat().st_size > 1000

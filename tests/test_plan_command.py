@@ -12,6 +12,7 @@ from pathlib import Path
 import jax
 import pytest
 
+import jax_convgrad
 from jax_convgrad import __main__ as command_line
 from jax_convgrad import conv, conv_bias_grad, conv_filter_grad, conv_input_grad, ffi
 from jax_convgrad.layer_text import parse_layer
@@ -151,6 +152,12 @@ def test_the_table_and_its_json(capsys):
         (["8x56x56x64, 3x3, 64", "--kernel", "winograd"], '"winograd"'),
         (["8x56x56x64, 3x3, 64", "--kernel", "tiled.sse9"], '"sse9"'),
         (["8x56x56x64, 3x3, 64", "--dtype", "int8"], "int8"),
+        (["1x5x5x1, max 3x3"], "convolutions only; `python -m jax_convgrad explain` knows pooling"),
+        (["1x6x6x1, avg 3x3, stride 2"], "explain` knows pooling"),
+        (
+            ["8,56,56,64 3x3 64"],
+            "the input '8' should be at least 3 numbers with an x between them, as in",
+        ),
     ],
 )
 def test_what_is_malformed(arguments, message, capsys):
@@ -158,6 +165,20 @@ def test_what_is_malformed(arguments, message, capsys):
         command_line.main(["plan", *arguments])
     assert exit.value.code == 2
     assert message in capsys.readouterr().err
+
+
+def test_what_is_wrong_is_said_in_a_line(capsys):
+    with pytest.raises(SystemExit):
+        command_line.main(["plan", "8x56x56x64, 3, 64"])
+    told = capsys.readouterr().err
+    assert told.startswith("plan: ") and told.count("\n") == 1 and "pooling" not in told
+
+
+def test_the_version(capsys):
+    with pytest.raises(SystemExit) as exit:
+        command_line.main(["--version"])
+    assert exit.value.code == 0
+    assert capsys.readouterr().out == f"jax_convgrad {jax_convgrad.__version__}\n"
 
 
 def test_without_cpu_kernels(monkeypatch, capsys):

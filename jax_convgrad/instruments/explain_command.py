@@ -51,9 +51,9 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     output.add_argument(
         "--values", action="store_true", help="with random integers as x, w and dy, and the kernel's answer"
     )
-    output.add_argument("--seed", type=int, help="of --values; 0 if not given")
+    output.add_argument("--seed", type=int, help="of --values, which it implies; 0 if not given")
     output.add_argument("--all", action="store_true", help="every term, however many there are")
-    output.add_argument("--plot", metavar="FILE", help="draw the arrays: a .png, .svg or .pdf")
+    output.add_argument("--plot", metavar="FILE", help="draw the arrays: a .png, .svg, .pdf or .jpg")
     output.add_argument("--json", action="store_true", help="for programs: every term")
     flags = parser.add_argument_group("the layer by flags, whose values are those of the line of text")
     flags.add_argument("--input", metavar="1x5x5x1")
@@ -74,14 +74,16 @@ _VALUED = ("stride", "pad", "dilation", "groups")
 def _run(parser: argparse.ArgumentParser, parsed: argparse.Namespace) -> int:
     seed = parsed.seed if parsed.seed is not None else 0 if parsed.values else None
     try:
+        if parsed.plot is not None:  # before the explanation, which would else be computed for nothing
+            _check_plot(parser, parsed.plot)
         if seed is not None and seed < 0:
             raise ValueError(f"--seed should not be negative, but is {seed}")
         layer = layer_text.parse_layer_or_pool(_layer_text(parsed))
         array, index = _element(parsed, layer)
         explanation = explain(layer, array, index, seed=seed)
     except ValueError as error:
-        parser.error(str(error))
-    if parsed.plot:
+        parser.exit(2, f"explain: {error}\n")  # parser.error would print the usage before it
+    if parsed.plot is not None:
         _plot(parser, explanation, parsed.plot)
     if parsed.json:
         print(json.dumps(as_dict(explanation), indent=2))
@@ -90,7 +92,7 @@ def _run(parser: argparse.ArgumentParser, parsed: argparse.Namespace) -> int:
         which = "--dx and --y" if isinstance(layer, layer_text.Pool) else "--dx, --dw, --db and --y"
         print(f"No element is named; this is the middle of dx. {which} name one.\n")
     print(as_text(explanation, parsed.all))
-    if parsed.plot:
+    if parsed.plot is not None:
         print(f"\nThe picture is {parsed.plot}.")
     return 0
 
@@ -144,15 +146,24 @@ def _element(parsed: argparse.Namespace, layer: AnyLayer) -> tuple[str, Index | 
     return "dx", None
 
 
+def _check_plot(parser: argparse.ArgumentParser, path: str) -> None:
+    from jax_convgrad.instruments.terms_plot import check_path
+
+    try:
+        check_path(path)
+    except (ImportError, OSError) as error:
+        parser.exit(1, f"explain: --plot: {error}\n")
+    except ValueError as error:
+        raise ValueError(f"--plot: {error}") from None
+
+
 def _plot(parser: argparse.ArgumentParser, explanation: Explanation, path: str) -> None:
     from jax_convgrad.instruments.terms_plot import save
 
     try:
         save(explanation.plot(), path)
-    except (ImportError, OSError) as error:
-        parser.exit(1, f"explain: {error}\n")
-    except ValueError as error:
-        parser.error(f"--plot {path!r}: {error}")
+    except OSError as error:
+        parser.exit(1, f"explain: --plot: {error}\n")
 
 
 def as_dict(explanation: Explanation) -> dict[str, Any]:

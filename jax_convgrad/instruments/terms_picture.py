@@ -46,6 +46,7 @@ class Panel:
     ranges: tuple[range, ...]
     whole: tuple[range, ...]
     step: tuple[int, ...]
+    unpadded: bool = False  # of three axes, whose slices of padding alone are left out
     cells: dict[Index, Cell] = field(default_factory=dict)
 
     def number(self, axis: int, position: int) -> int | None:
@@ -97,6 +98,8 @@ class Picture:
                 notes.append(f"{letter} = {channels[0]} is drawn of {channels[0]}..{channels[-1]}")
         if len(terms.images) > 1:
             notes.append(f"image 0 is drawn of {len(terms.images)}")
+        if any(panel.unpadded for panel in self.panels):
+            notes.append("slices of padding alone are left out")
         if any(panel.ranges != panel.whole for panel in self.panels):
             notes.append("large arrays are drawn in part")
         return notes
@@ -152,7 +155,7 @@ def _panel(terms: Terms, array: str, name: str, at: tuple[int, int]) -> Panel:
     first, last = at
     caption = f"{name}[{dots},{first},{last}]" if array == "w" else f"{name}[{first},{dots},{last}]"
     letter = {"x": "i", "w": "r", "y": "o"}[array]
-    step = (1,) * len(axes)
+    step, unpadded = (1,) * len(axes), False
     if array == "x":
         step = tuple(axis.input_dilation for axis in axes)
         whole = []
@@ -160,9 +163,12 @@ def _panel(terms: Terms, array: str, name: str, at: tuple[int, int]) -> Panel:
             read = (axis.output - 1) * axis.stride + (axis.taps - 1) * axis.filter_dilation - axis.pad_lo
             end = max(dilated(axis.input, axis.input_dilation) - 1, read)
             whole.append(range(min(0, -axis.pad_lo), end + 1))
+        inputs = range(dilated(axes[0].input, axes[0].input_dilation))
+        if len(axes) == 3 and whole[0] != inputs:
+            whole[0], unpadded = inputs, True
     else:
         whole = [range(axis.taps if array == "w" else axis.output) for axis in axes]
-    return Panel(name, caption, letter, tuple(whole), tuple(whole), step)
+    return Panel(name, caption, letter, tuple(whole), tuple(whole), step, unpadded)
 
 
 def _fill(panel: Panel, terms: Terms, drawn: list[Term], at: tuple[int, int], values: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jax_convgrad.instruments.candidates import relation
@@ -45,9 +46,11 @@ The terms are numbered as well, so that no reader has to tell colours apart.
 _INK, _GREY, _RULE, _FAINT = "#1a1a1a", "#767676", "#9a9a9a", "#d9d9d9"
 _INCH = 0.36  # a cell
 _GAP = 2.4  # between panels, in cells, for the numbers of the rows
+_NUMBER = 0.3  # from a cell up to the middle of its number, in cells
 _KEY = 0.62  # a line of the key, in cells
 _CHARACTER = 0.0083 / _INCH  # wide, in cells, one character of one point
 _MOST_WRITTEN = 99  # terms whose numbers and values are written into their cells
+_NEEDS_MATPLOTLIB = 'a picture needs matplotlib: pip install "jax_convgrad[plot]"'
 _PLACED = {"ha": "center", "va": "center"}
 
 Place = tuple[float, float]
@@ -75,7 +78,7 @@ def plot_terms(
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise ImportError('a picture needs matplotlib: pip install "jax_convgrad[plot]"') from error
+        raise ImportError(_NEEDS_MATPLOTLIB) from error
     given = {"x": x, "w": w, "dy": dy}
     arrays = {name: array for name, array in given.items() if array is not None}
     picture = picture_of(terms, arrays)
@@ -91,6 +94,8 @@ def plot_terms(
     texts = ((head[0], 10.5), (head[1], 8.5), (notes, 7.5))
     width = max(width, *(len(text) * size * _CHARACTER for text, size in texts))
     top, bottom = (2.5 if len(terms.axes) == 1 else 3.3), 1.1 if notes else 0.4
+    if len(terms.axes) == 1 and len(places) > 1:
+        bottom += 0.45  # the numbers below the last panel
     figure = Figure(figsize=((width + 0.8) * _INCH, (height + top + bottom) * _INCH), facecolor="white")
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set_axis_off()
@@ -123,8 +128,34 @@ def colour(picture: Picture, number: int) -> str:
     return to_hex(colormaps["viridis"]((number - 1) / (count - 1)))
 
 
+def check_path(path: str) -> None:
+    """Refuses before the work what ``save`` would fail at.
+
+    Raises:
+      ImportError: matplotlib is not installed.
+      OSError: no file can have such a name.
+      ValueError: the folder is not there, or matplotlib writes no files of that suffix.
+    """
+    try:
+        from matplotlib.backend_bases import FigureCanvasBase
+    except ImportError as error:
+        raise ImportError(_NEEDS_MATPLOTLIB) from error
+    file = Path(path)
+    kinds = FigureCanvasBase.get_supported_filetypes()
+    if not file.parent.is_dir():
+        raise ValueError(f"there is no folder {file.parent}")
+    if file.is_dir():
+        raise ValueError(f"{path or '.'} is a folder, not a file")
+    if file.suffix.lower().removeprefix(".") not in kinds:
+        raise ValueError(
+            f"the name {path} should end in .png, .svg or .pdf (or .{', .'.join(sorted(kinds))})"
+        )
+
+
 def save(figure: Figure, path: str) -> None:
-    """Writes a figure to a file by its suffix, the same bytes every time; text in SVG stays text.
+    """Writes a figure to a file by its suffix; text in SVG stays text.
+
+    A .png, .svg, .pdf or .jpg has the same bytes every time.
 
     Raises:
       OSError: the file cannot be written.
@@ -132,7 +163,8 @@ def save(figure: Figure, path: str) -> None:
     """
     from matplotlib import rc_context
 
-    undated = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(path.lower().rpartition(".")[2], {})
+    # None for the others: of a .jpg matplotlib refuses even an empty dictionary.
+    undated = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(path.lower().rpartition(".")[2])
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": "jax_convgrad"}):
         figure.savefig(path, dpi=150, metadata=undated)
 
@@ -202,7 +234,9 @@ def _draw(axes: Axes, picture: Picture, panel: Panel, place: Place) -> None:
         axes.text(middle, place[1] - 0.95, panel.caption, ha="center", **caption)
     for position, cell in panel.cells.items():
         _draw_cell(axes, picture, panel, cell, _at(panel, place, position))
-    _draw_numbers(axes, panel, place)
+    # In one dimension lines end on the last panel from above.
+    last = picture.panels[-1] is panel and picture.panels[0] is not panel
+    _draw_numbers(axes, panel, place, below=last and len(panel.ranges) == 1)
 
 
 def _draw_cell(axes: Axes, picture: Picture, panel: Panel, cell: Cell, corner: Place) -> None:
@@ -256,19 +290,19 @@ def _readable_on(face: str) -> str:
     return _INK if luminance > 0.18 else "white"
 
 
-def _draw_numbers(axes: Axes, panel: Panel, place: Place) -> None:
+def _draw_numbers(axes: Axes, panel: Panel, place: Place, below: bool) -> None:
     """The indices along the edges, and of three axes which slice it is."""
     style: dict[str, Any] = {"fontsize": 6.5, "color": _GREY, "zorder": 2, **_PLACED}
-    behind = {"boxstyle": "square,pad=0.15", "facecolor": "white", "edgecolor": "none"}
+    edge = 1.32 if below else -_NUMBER
     *outer, columns = panel.ranges
     first = tuple(r[0] for r in panel.ranges)
     for position in columns:
         number = panel.number(len(outer), position)
         if number is not None:
             left, up = _at(panel, place, (*first[:-1], position))
-            axes.text(left + 0.5, up - 0.3, str(number), bbox=None if outer else behind, **style)
+            axes.text(left + 0.5, up + edge, str(number), **style)
     left, up = _at(panel, place, first)
-    axes.text(left - 0.35, up - 0.3, panel.letter, style="italic", **style)
+    axes.text(left - 0.35, up + edge, panel.letter, style="italic", **style)
     if not outer:
         return
     slices = outer[0] if len(outer) == 2 else (None,)
@@ -288,17 +322,20 @@ def _draw_numbers(axes: Axes, panel: Panel, place: Place) -> None:
 
 
 def _links(axes: Axes, picture: Picture, places: list[Place]) -> None:
-    """In one dimension: a line from input through tap to output, for each term."""
+    """In one dimension: lines from input to tap to output, of each term; to a tap they end at its number."""
     for number, term in enumerate(picture.drawn, 1):
         ends = []
         for panel, place in zip(picture.panels, places, strict=True):
+            above = 0 if panel is picture.panels[-1] else 2 * _NUMBER - 0.05
             index = {"x": term.x, "w": term.w, "y": term.y}[panel.array[-1]]
             position = panel.position(index or ())
             if position in panel.cells:
                 left, up = _at(panel, place, position)
-                ends += [(left + 0.5, up), (left + 0.5, up + 1)]
-        if len(ends) == 2 * len(places) > 2:
-            xs, ys = zip(*ends[1:-1], strict=True)
+                ends += [(left + 0.5, up - above), (left + 0.5, up + 1)]
+        if len(ends) < 2 * len(places):
+            continue
+        for line in zip(ends[1:-1:2], ends[2::2], strict=True):
+            xs, ys = zip(*line, strict=True)
             axes.plot(xs, ys, color=colour(picture, number), linewidth=1.8, zorder=0.5)
 
 
