@@ -412,6 +412,56 @@ def test_a_net_of_many_kinks_without_x64():
     assert "does not take" in str(report)  # as x is float32's
 
 
+def normalised_net(p, x):
+    """Biases before a batch normalisation, whose gradients are 0: sums of terms that cancel."""
+    layer = partial(jc.conv, padding="SAME")
+    for stride, n in ((1, "1"), (2, "2")):
+        y = layer(x, p["w" + n], p["b" + n], stride=stride)
+        mean, variance = y.mean((0, 1, 2)), y.var((0, 1, 2))
+        x = jax.nn.relu((y - mean) * lax.rsqrt(variance + 1e-5))
+    return -jax.nn.log_softmax(x.mean((1, 2)) @ p["last"])[:, 0].mean()
+
+
+def net_arguments(seed):
+    rng = np.random.default_rng(seed)
+
+    def drawn(*shape, scale):
+        return jnp.asarray(scale * rng.standard_normal(shape), jnp.float32)
+
+    p = {
+        "w1": drawn(3, 3, 3, 8, scale=0.27),
+        "w2": drawn(3, 3, 8, 8, scale=0.17),
+        "last": drawn(8, 4, scale=1),
+    }
+    return p | {"b1": jnp.zeros(8, jnp.float32), "b2": jnp.zeros(8, jnp.float32)}, drawn(
+        8, 12, 12, 3, scale=1
+    )
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_gradients_that_cancel_in_a_normalised_net(seed):
+    with jax.enable_x64(False):
+        report = check_gradients(normalised_net, *net_arguments(seed), most_entries=80)
+    assert report.ok, report
+
+
+def test_mistakes_in_a_normalised_net():
+    @jax.custom_vjp
+    def wrong(p, x):
+        return normalised_net(p, x)
+
+    def bwd(kept, dy):
+        dp, dx = jax.vjp(normalised_net, *kept)[1](dy)
+        wrong_there = {"b2": dp["b2"].at[1].add(1e-4), "w2": dp["w2"].at[1, 1, 2, 3].multiply(1.01)}
+        return dp | wrong_there, dx
+
+    wrong.defvjp(lambda p, x: (wrong(p, x), (p, x)), bwd)
+    with jax.enable_x64(False):
+        report = check_gradients(wrong, *net_arguments(0), most_entries=600)
+    not_ok = {row.name: row.index for row in report.rows if not row.ok}
+    assert not_ok == {"p['b2']": (1,), "p['w2']": (1, 1, 2, 3)}, report
+
+
 def test_bfloat16_inside_is_told_from_a_mistake():
     def f(x, scale=1.0):
         return jnp.sum(jnp.tanh(x.astype(jnp.bfloat16)) * jnp.bfloat16(1.5)).astype(x.dtype)

@@ -56,12 +56,14 @@ def check_gradients(
     On a kink, any value between the derivatives to both sides passes, and is counted.
 
     **Tolerance**, for a gradient's entry v with expected value e: ``atol + rtol·|e|`` + 6·noise/step, with
-    rtol = 8·eps and atol = 8·eps·(max|v| + ‖c·y‖/‖x‖), where eps is the largest of all dtypes that the
-    gradient is computed in, the maximum is over the array x, and ‖c·y‖/‖x‖ is the size of gradients that the
-    values of f let expect, for where they cancel. The last term is that of the differences themselves, for
-    the noise measured in g's values. An entry beyond that is let pass as a kink, too, where the gradient in
-    the differences' dtype is right and jumps as far when the arguments are changed by eps: rounding has put a
-    relu on its other side.
+    rtol = 8·eps and atol = 8·eps·(max|v| + ‖c·y‖/‖x‖) + 4·unrest, where eps is the largest of all dtypes that
+    the gradient is computed in, the maximum is over the array x, and ‖c·y‖/‖x‖ is the size of gradients that
+    the values of f let expect. The unrest is the most by which an entry of the array's gradient moves where
+    all arguments are multiplied by 1 ± eps, in three draws: it tells of terms that cancel inside. (Moves of
+    over √eps of those sizes are jumps, and left out.) The last term is that of the differences themselves,
+    for the noise measured in g's values. An entry beyond that is let pass as a kink, too, where the gradient
+    in the differences' dtype is right and jumps as far when the arguments are changed by eps: rounding has
+    put a relu on its other side.
 
     **Large arrays.** Up to ``most_entries`` entries each is differenced. Of a larger array, a quarter as
     many, drawn at random with the largest among them; and the whole array along 4 random directions, in which

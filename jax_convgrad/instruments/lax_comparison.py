@@ -18,6 +18,7 @@ from jax_convgrad.instruments.comparison_report import LaxComparison, ParameterR
 from jax_convgrad.instruments.convolutions_found import found_in, interleaved, timed
 from jax_convgrad.instruments.finite_differences import rounding_of, wide
 from jax_convgrad.instruments.lax_forms import on_lax
+from jax_convgrad.instruments.rounding_moves import unrest_of
 from jax_convgrad.replacement import replace_convolutions
 
 LARGER = 4
@@ -138,7 +139,13 @@ def compare_with_lax(
     if reason:
         notes.append(f"no float64 gradient to compare with: {reason}")
     longest = max((int(np.prod(shape)) for one in found for shape in one.shapes), default=1)
-    unrest = [0.0] * len(leaves) if exact else _unrest(theirs, leaves, rest, lax_gradients, eps)
+    unrest = [0.0] * len(leaves)
+    if not exact:
+
+        def by_lax(both: Sequence[jax.Array]) -> list[np.ndarray]:
+            return _computed(theirs, both[: len(leaves)], both[len(leaves) :])[1]
+
+        unrest = unrest_of(by_lax, [*leaves, *rest], lax_gradients, eps, tries=2)
     rows = [
         _row(
             parts.names[of_params[k]],
@@ -206,29 +213,6 @@ def _exact(
             "in float64 the model is another function (random numbers differ by dtype, as in dropout)",
         )
     return gradients, ""
-
-
-def _unrest(
-    step: Step,
-    leaves: Sequence[jax.Array],
-    rest: Sequence[jax.Array],
-    by_lax: Sequence[np.ndarray],
-    eps: float,
-) -> list[float]:
-    """How far each gradient moves, at most, when all arguments are changed by an eps: of two tries."""
-    rng = np.random.default_rng(0)
-
-    def moved(arrays: Sequence[jax.Array]) -> list[jax.Array]:
-        factors = [1 + eps * rng.choice([-1.0, 1.0], a.shape) for a in arrays]
-        return [
-            (a.astype(wide(a.dtype)) * jnp.asarray(f)).astype(a.dtype)
-            for a, f in zip(arrays, factors, strict=True)
-        ]
-
-    tries = [_computed(step, moved(leaves), moved(rest))[1] for _ in range(2)]
-    return [
-        max(float(np.max(np.abs(one[k] - g), initial=0.0)) for one in tries) for k, g in enumerate(by_lax)
-    ]
 
 
 def _row(

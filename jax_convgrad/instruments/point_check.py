@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import jax
@@ -19,12 +20,16 @@ from jax_convgrad.instruments.checked_function import (
 from jax_convgrad.instruments.finite_differences import Difference, Differences, rounding_of, wide
 from jax_convgrad.instruments.gradient_report import GradientRow
 from jax_convgrad.instruments.lax_forms import has_kernels, on_lax
+from jax_convgrad.instruments.rounding_moves import unrest_of
 
 DIRECTIONS = 4
 """Random directions along which an array that is too large to difference each entry is checked as a whole."""
 
 ROUNDINGS = 8
 """How many eps of the largest entry a gradient may be off by."""
+
+UNREST = 4
+"""How many times as far as it moves where its arguments are moved by an eps a gradient may be off."""
 
 
 class PointCheck:
@@ -63,6 +68,7 @@ class PointCheck:
         self._size_of_values = _norm([c * y for c, y in zip(weights, values, strict=True)])
         self._has_finite_values = all(np.isfinite(y).all() for y in values)
         dtypes = ", ".join(dict.fromkeys(str(leaf.dtype) for leaf in self._reference))
+        self._unrest = self._measured_unrest() if atol is None else [0.0] * len(leaves)
         self.reference = f"finite differences in {dtypes}"
         if self._by_lax is not None:
             self.reference += " and by lax's own gradient"
@@ -71,6 +77,18 @@ class PointCheck:
     def _gradient(function: ListFunction, leaves: Leaves) -> list[np.ndarray]:
         with jax.default_matmul_precision("highest"):
             return _wide_arrays(jax.jit(function)(leaves))
+
+    def _scale(self, k: int) -> float:
+        """The size of gradients of leaf k: those found, and what the values of f let expect."""
+        largest = float(np.max(np.abs(self._found[k]), initial=0.0))
+        size = _norm([np.asarray(self._reference[k])]) or float(np.sqrt(self._leaves[k].size)) or 1.0
+        return largest + self._size_of_values / size
+
+    def _measured_unrest(self) -> list[float]:
+        # A move of more than √eps is a kink's, and no reason to let pass all entries of the array.
+        jumps = [self._rounding**0.5 * self._scale(k) for k in range(len(self._leaves))]
+        gradient = partial(self._gradient, self.gradient_function)
+        return unrest_of(gradient, self._leaves, self._found, self._rounding, 3, jumps)
 
     def _reference_point(
         self, function: ListFunction, outputs: Sequence[Any]
@@ -152,9 +170,7 @@ class PointCheck:
         rtol = ROUNDINGS * self._rounding if self._rtol is None else self._rtol
         atol = self._atol
         if atol is None:
-            largest = float(np.max(np.abs(self._found[k])))
-            size = _norm([np.asarray(self._reference[k])]) or np.sqrt(self._leaves[k].size)
-            atol = ROUNDINGS * self._rounding * (largest + self._size_of_values / size)
+            atol = ROUNDINGS * self._rounding * self._scale(k) + UNREST * self._unrest[k]
         return atol + rtol * np.abs(expected)
 
     def _places(self, k: int, found: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
