@@ -382,6 +382,36 @@ def test_arguments_that_must_keep_their_dtype():
     assert "does not take its arguments in float64" in str(report)
 
 
+@pytest.mark.parametrize("x64", [True, False])
+@pytest.mark.parametrize("argnums", [0, 1])
+def test_arguments_that_are_not_chosen_are_float64_too(argnums, x64):
+    """A relative error of 3e-4 in one entry, which float32's differences would let pass."""
+
+    def f(x, w, scale):
+        return jnp.tanh(jc.conv(x, w["w"])).sum() * scale
+
+    @jax.custom_vjp
+    def wrong(x, w, scale):
+        return f(x, w, scale)
+
+    def bwd(kept, dy):
+        dx, dw, _ = jax.vjp(f, *kept)[1](dy)
+        return dx.at[1, 3, 2, 1].multiply(1 + 3e-4), {"w": dw["w"].at[2, 0, 1, 1].multiply(1 + 3e-4)}, None
+
+    wrong.defvjp(lambda *args: (f(*args), args), bwd)
+    with jax.enable_x64(x64):
+        args = jnp.asarray(X, jnp.float32), {"w": jnp.asarray(W, jnp.float32)}, 2.0
+        right, report = (
+            check_gradients(f, *args, argnums=argnums),
+            check_gradients(wrong, *args, argnums=argnums),
+        )
+        second = check_gradients(f, *args, argnums=argnums, order=2)
+    assert right.ok and second.ok, second
+    assert right.reference == "finite differences in float64 and by lax's own gradient"
+    (row,) = report.rows
+    assert (row.verdict, row.index) == ("WRONG", [(1, 3, 2, 1), (2, 0, 1, 1)][argnums])
+
+
 def test_random_numbers_that_differ_by_dtype():
     """They would make f in float64 another function: so the differences are in its own dtype."""
     key = jax.random.key(0)

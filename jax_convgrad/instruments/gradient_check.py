@@ -104,10 +104,10 @@ def check_gradients(
         raise TypeError("args should hold at least one array of a floating or complex dtype to differentiate")
 
     rows, notes, reference = [], [], ""
-    function = parts.function
+    functions = parts.function, parts.wide_function
     for level in range(1, order + 1):
         rng = np.random.default_rng((seed, level))
-        check = PointCheck(function, parts.leaves, parts.names, level, eps, rtol, atol, most_entries, rng)
+        check = PointCheck(functions, parts.leaves, parts.names, level, eps, rtol, atol, most_entries, rng)
         reference = reference or check.reference
         rows += check.rows()
         notes += check.notes
@@ -115,7 +115,7 @@ def check_gradients(
             if level < order:
                 notes.append(f"order {level + 1} builds on order {level}, and was not checked")
             break
-        function = check.gradient_function
+        functions = check.gradient_functions
     rows += [_row_of_other(name, leaf) for name, leaf in parts.others]
     report = GradientReport(tuple(rows), reference, tuple(dict.fromkeys(notes)))
     if raise_on_error:

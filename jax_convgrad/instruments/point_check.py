@@ -33,11 +33,14 @@ UNREST = 4
 
 
 class PointCheck:
-    """One order's check: the gradient of one function at one point."""
+    """One order's check: the gradient of one function at one point.
+
+    ``functions`` are the function, and the same for leaves that are widened.
+    """
 
     def __init__(
         self,
-        function: ListFunction,
+        functions: tuple[ListFunction, ListFunction],
         leaves: Leaves,
         names: Sequence[str],
         order: int,
@@ -51,19 +54,21 @@ class PointCheck:
         self._rtol, self._atol, self._most_entries = rtol, atol, most_entries
         self._rng = rng
         self.notes: list[str] = []
+        function = functions[0]
         outputs = jax.eval_shape(function, leaves)
         if not outputs:
             raise TypeError("f should return at least one array of a floating or complex dtype")
         weights = random_weights(outputs, rng)
-        self.gradient_function = gradient_of(function, weights)
-        self._found = self._gradient(self.gradient_function, leaves)
-        self._rounding = rounding_of(jax.make_jaxpr(self.gradient_function)(leaves))
-        self._x64, self._reference = self._reference_point(function, outputs)
+        self.gradient_functions = gradient_of(function, weights), gradient_of(functions[1], weights)
+        self._found = self._gradient(self.gradient_functions[0], leaves)
+        self._rounding = rounding_of(jax.make_jaxpr(self.gradient_functions[0])(leaves))
+        self._x64, self._reference, is_wide = self._reference_point(functions, outputs)
+        self._reference_gradient = self.gradient_functions[is_wide]
         self._by_lax: list[np.ndarray] | None = None
         with jax.enable_x64(self._x64):
-            if has_kernels(self.gradient_function, self._reference):
-                self._by_lax = self._gradient(on_lax(self.gradient_function), self._reference)
-            self._differences = Differences(function, self._reference, weights, eps, rng)
+            if has_kernels(self._reference_gradient, self._reference):
+                self._by_lax = self._gradient(on_lax(self._reference_gradient), self._reference)
+            self._differences = Differences(functions[is_wide], self._reference, weights, eps, rng)
             values = _wide_arrays(self._differences.values)
         self._size_of_values = _norm([c * y for c, y in zip(weights, values, strict=True)])
         self._has_finite_values = all(np.isfinite(y).all() for y in values)
@@ -87,21 +92,21 @@ class PointCheck:
     def _measured_unrest(self) -> list[float]:
         # A move of more than √eps is a kink's, and no reason to let pass all entries of the array.
         jumps = [self._rounding**0.5 * self._scale(k) for k in range(len(self._leaves))]
-        gradient = partial(self._gradient, self.gradient_function)
+        gradient = partial(self._gradient, self.gradient_functions[0])
         return unrest_of(gradient, self._leaves, self._found, self._rounding, 3, jumps)
 
     def _reference_point(
-        self, function: ListFunction, outputs: Sequence[Any]
-    ) -> tuple[bool, list[jax.Array]]:
-        """Whether to turn x64 on, and the point in the widest dtypes in which f is the same function."""
+        self, functions: tuple[ListFunction, ListFunction], outputs: Sequence[Any]
+    ) -> tuple[bool, list[jax.Array], bool]:
+        """Whether to turn x64 on, the point in the widest dtypes in which f is the same, whether widened."""
         x64 = wide(np.dtype(float)) == np.float64
-        values = _wide_arrays(jax.jit(function)(self._leaves))
+        values = _wide_arrays(jax.jit(functions[0])(self._leaves))
         for on in (True,) if x64 else (True, False):
             with jax.enable_x64(on):
                 leaves = widened(self._leaves)
                 name = str(np.dtype(wide(np.dtype(float))))
                 try:
-                    there = _wide_arrays(jax.jit(function)(leaves))
+                    there = _wide_arrays(jax.jit(functions[1])(leaves))
                 except Exception as error:  # whatever f raises where it is given another dtype
                     reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
                     self.notes.append(f"f does not take its arguments in {name}: {reason}")
@@ -115,21 +120,21 @@ class PointCheck:
                     f"f has other values in {name} (random numbers differ by dtype, as in dropout)"
                 )
                 continue
-            return on, leaves
-        return x64, list(self._leaves)
+            return on, leaves, True
+        return x64, list(self._leaves), False
 
     def _is_jump(
         self, k: int, places: np.ndarray, difference: Difference, tolerance: np.ndarray
     ) -> np.ndarray:
         """Where the gradient in the reference's dtype is right, and jumps when arguments change by an eps."""
-        right = self._gradient(self.gradient_function, self._reference)[k].reshape(-1)[places]
+        right = self._gradient(self._reference_gradient, self._reference)[k].reshape(-1)[places]
         jump = np.zeros(len(places))
         for _ in range(4):
             moved = [
                 leaf * (1 + self._rounding * self._rng.choice([-1.0, 1.0], leaf.shape)).astype(leaf.dtype)
                 for leaf in self._reference
             ]
-            there = self._gradient(self.gradient_function, moved)[k].reshape(-1)[places]
+            there = self._gradient(self._reference_gradient, moved)[k].reshape(-1)[places]
             jump = np.fmax(jump, np.abs(there - right))
         found = self._found[k].reshape(-1)[places]
         return (np.abs(right - difference.expected) <= tolerance) & (np.abs(found - right) <= 2 * jump)
