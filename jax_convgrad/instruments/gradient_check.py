@@ -49,11 +49,12 @@ def check_gradients(
 
     Where f contains convolutions or poolings of this package, anywhere inside, every entry is also compared
     with ``lax``'s own gradient of the same function on ``lax``'s own operations, and an array's largest
-    disagreements are differenced.
+    disagreements are differenced. (Not under ``install()``, where ``lax``'s would be these kernels too.)
 
     **Step.** (eps of the dtype)^(1/4) times an entry's size, and where that disagrees with the gradient,
     smaller ones. So a kink beside an entry (a relu that turns on, a maximum that changes place) is no error.
-    On a kink, any value between the derivatives to both sides passes, and is counted.
+    On a kink, any value between the derivatives to both sides passes, and is counted; on several at once,
+    any from about the range that the gradient has where the arguments are moved off them by an eps.
 
     **Tolerance**, for a gradient's entry v with expected value e: ``atol + rtol·|e|`` + 6·noise/step, with
     rtol = 8·eps and atol = 8·eps·(max|v| + ‖c·y‖/‖x‖) + 4·unrest, where eps is the largest of all dtypes that
