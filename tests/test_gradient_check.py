@@ -137,6 +137,20 @@ def test_one_wrong_entry_of_a_large_array(dtype):
     assert right.ok and right.rows[0].directions == 4
 
 
+def test_noise_in_one_direction_leaves_the_others(monkeypatch):
+    """One that halving does not confirm: a wrong entry is found along the next."""
+    from jax_convgrad.instruments.point_check import PointCheck
+
+    wrong = jax.custom_vjp(lambda x: jnp.sum(x**2))
+    wrong.defvjp(lambda x: (wrong(x), x), lambda x, dy: ((2 * x * dy).at[17, 3].multiply(-1.0),))
+    x = jnp.asarray(np.random.default_rng(6).standard_normal((40, 30)))
+    right, noise = PointCheck._excess, iter([2.0, 0.5, 0.5])
+    monkeypatch.setattr(PointCheck, "_excess", lambda *args: next(noise, None) or right(*args))
+    (row,) = check_gradients(wrong, x).rows
+    assert (row.verdict, row.index, next(noise, None)) == ("WRONG", (17, 3), None)
+    assert "direction" in row.note
+
+
 def test_a_mistake_of_the_second_order():
     """Right at first order: only the gradient's own gradient is wrong, in one entry."""
 
@@ -202,7 +216,8 @@ def test_without_x64(name, dtype):
     assert "float64" in report.reference
     assert coarse.ok, coarse
     assert "float32" in coarse.reference
-    assert "does not take its arguments in float64: no float64 here" in str(coarse)
+    assert "does not take its arguments in float64: no float64 here; arrays" in str(coarse)
+    assert "that it closes over can be handed over as arguments" in str(coarse)
 
 
 def test_backends(backend):
@@ -266,6 +281,19 @@ def test_without_our_convolutions_there_is_no_column_of_lax():
     assert "lax" not in str(report)
 
 
+def test_under_install_there_is_no_column_of_lax():
+    """It would be these kernels compared with themselves."""
+    jc.install()
+    try:
+        report = check_gradients(jc.conv, X, W)
+    finally:
+        jc.uninstall()
+    assert report.ok
+    assert report.reference == "finite differences in float64"
+    assert report.rows[0].lax_error is None
+    assert "under install()" in str(report)
+
+
 def test_lax_alone_tells_what_float32_differences_cannot(monkeypatch):
     """A relative error of 3e-5 in one entry: below what float32's differences see."""
     from jax_convgrad import filter_and_bias
@@ -327,6 +355,45 @@ def test_a_value_that_no_kink_explains_is_a_mistake(x64):
         assert row_of(check_gradients(relu(0, below=0.5), x), "x").verdict == "WRONG"
 
 
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_several_kinks_at_once(dtype):
+    """Zeros before a relu: a black border under biases of 0, all of it, and what is wrong beside it."""
+    rng = np.random.default_rng(0)
+    image = np.zeros((2, 10, 10, 1))
+    image[:, 3:7, 3:7] = rng.random((2, 4, 4, 1))
+    p = {
+        "w1": rng.standard_normal((3, 3, 1, 4)) / 2,
+        "b1": np.zeros(4),
+        "w2": rng.standard_normal((3, 3, 4, 4)) / 3,
+        "b2": np.zeros(4),
+    }
+    p, image = jax.tree.map(lambda a: jnp.asarray(a, dtype), (p, image))
+    layer = partial(jc.conv, padding="SAME", activation="relu")
+
+    def net(p, x):
+        x = jc.max_pool(layer(x, p["w1"], p["b1"]), (2, 2), (2, 2))
+        return layer(x, p["w2"], p["b2"]).mean((1, 2))
+
+    report = check_gradients(net, p, image)
+    assert report.ok, report
+    assert row_of(report, "x").kinks > 100
+    zeros = jnp.zeros((1, 6, 6, 2), dtype)
+    w = jnp.asarray(rng.standard_normal((3, 3, 2, 2)), dtype)
+    assert check_gradients(lambda x, w: jax.nn.relu(jc.conv(x, w)).sum(), zeros, w).ok
+
+    @jax.custom_vjp
+    def wrong(p, x):
+        return net(p, x)
+
+    def bwd(kept, dy):
+        dp, dx = jax.vjp(net, *kept)[1](dy)
+        return dp, dx.at[0, 5, 4, 0].multiply(1.01).at[0, 0, 0, 0].add(10.0)
+
+    wrong.defvjp(lambda *args: (net(*args), args), bwd)
+    row = row_of(check_gradients(wrong, p, image), "x")
+    assert row.verdict == "WRONG" and "2 of 200 entries" in row.note, row
+
+
 def test_steps_that_meet_a_kink_are_made_again():
     """The kink is 1e-5 away, inside the first step: the derivative is 0, found by a smaller one."""
     report = check_gradients(jax.nn.relu, jnp.array([-1e-5, 1.0]))
@@ -382,6 +449,36 @@ def test_arguments_that_must_keep_their_dtype():
     assert "does not take its arguments in float64" in str(report)
 
 
+@pytest.mark.parametrize("x64", [True, False])
+@pytest.mark.parametrize("argnums", [0, 1])
+def test_arguments_that_are_not_chosen_are_float64_too(argnums, x64):
+    """A relative error of 3e-4 in one entry, which float32's differences would let pass."""
+
+    def f(x, w, scale):
+        return jnp.tanh(jc.conv(x, w["w"])).sum() * scale
+
+    @jax.custom_vjp
+    def wrong(x, w, scale):
+        return f(x, w, scale)
+
+    def bwd(kept, dy):
+        dx, dw, _ = jax.vjp(f, *kept)[1](dy)
+        return dx.at[1, 3, 2, 1].multiply(1 + 3e-4), {"w": dw["w"].at[2, 0, 1, 1].multiply(1 + 3e-4)}, None
+
+    wrong.defvjp(lambda *args: (f(*args), args), bwd)
+    with jax.enable_x64(x64):
+        args = jnp.asarray(X, jnp.float32), {"w": jnp.asarray(W, jnp.float32)}, 2.0
+        right, report = (
+            check_gradients(f, *args, argnums=argnums),
+            check_gradients(wrong, *args, argnums=argnums),
+        )
+        second = check_gradients(f, *args, argnums=argnums, order=2)
+    assert right.ok and second.ok, second
+    assert right.reference == "finite differences in float64 and by lax's own gradient"
+    (row,) = report.rows
+    assert (row.verdict, row.index) == ("WRONG", [(1, 3, 2, 1), (2, 0, 1, 1)][argnums])
+
+
 def test_random_numbers_that_differ_by_dtype():
     """They would make f in float64 another function: so the differences are in its own dtype."""
     key = jax.random.key(0)
@@ -412,6 +509,56 @@ def test_a_net_of_many_kinks_without_x64():
     assert "does not take" in str(report)  # as x is float32's
 
 
+def normalised_net(p, x):
+    """Biases before a batch normalisation, whose gradients are 0: sums of terms that cancel."""
+    layer = partial(jc.conv, padding="SAME")
+    for stride, n in ((1, "1"), (2, "2")):
+        y = layer(x, p["w" + n], p["b" + n], stride=stride)
+        mean, variance = y.mean((0, 1, 2)), y.var((0, 1, 2))
+        x = jax.nn.relu((y - mean) * lax.rsqrt(variance + 1e-5))
+    return -jax.nn.log_softmax(x.mean((1, 2)) @ p["last"])[:, 0].mean()
+
+
+def net_arguments(seed):
+    rng = np.random.default_rng(seed)
+
+    def drawn(*shape, scale):
+        return jnp.asarray(scale * rng.standard_normal(shape), jnp.float32)
+
+    p = {
+        "w1": drawn(3, 3, 3, 8, scale=0.27),
+        "w2": drawn(3, 3, 8, 8, scale=0.17),
+        "last": drawn(8, 4, scale=1),
+    }
+    return p | {"b1": jnp.zeros(8, jnp.float32), "b2": jnp.zeros(8, jnp.float32)}, drawn(
+        8, 12, 12, 3, scale=1
+    )
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_gradients_that_cancel_in_a_normalised_net(seed):
+    with jax.enable_x64(False):
+        report = check_gradients(normalised_net, *net_arguments(seed), most_entries=80)
+    assert report.ok, report
+
+
+def test_mistakes_in_a_normalised_net():
+    @jax.custom_vjp
+    def wrong(p, x):
+        return normalised_net(p, x)
+
+    def bwd(kept, dy):
+        dp, dx = jax.vjp(normalised_net, *kept)[1](dy)
+        wrong_there = {"b2": dp["b2"].at[1].add(1e-4), "w2": dp["w2"].at[1, 1, 2, 3].multiply(1.01)}
+        return dp | wrong_there, dx
+
+    wrong.defvjp(lambda p, x: (wrong(p, x), (p, x)), bwd)
+    with jax.enable_x64(False):
+        report = check_gradients(wrong, *net_arguments(0), most_entries=600)
+    not_ok = {row.name: row.index for row in report.rows if not row.ok}
+    assert not_ok == {"p['b2']": (1,), "p['w2']": (1, 1, 2, 3)}, report
+
+
 def test_bfloat16_inside_is_told_from_a_mistake():
     def f(x, scale=1.0):
         return jnp.sum(jnp.tanh(x.astype(jnp.bfloat16)) * jnp.bfloat16(1.5)).astype(x.dtype)
@@ -426,6 +573,17 @@ def test_bfloat16_inside_is_told_from_a_mistake():
     wrong.defvjp(lambda x: (f(x), x), lambda x, dy: (jax.grad(f)(x).at[7].multiply(-1) * dy,))
     row = row_of(check_gradients(wrong, x), "x")
     assert (row.verdict, row.index) == ("WRONG", (7,))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_dtype_that_f_computes_in_is_named(dtype):
+    """Whatever that of its arguments is."""
+    x = jnp.asarray(RANDOM.standard_normal(5), jnp.float32)
+    report = check_gradients(lambda x: jnp.sin(x.astype(dtype)).sum(), x)
+    assert report.ok
+    assert report.reference == f"finite differences in {dtype}"
+    eps = float(jnp.finfo(dtype).eps)
+    assert f"whatever it is given, f computes in a dtype with eps {eps:.2g}" in str(report)
 
 
 @pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])

@@ -21,10 +21,12 @@ ListFunction = Callable[[Leaves], list[jax.Array]]
 class Parts:
     """A call of f: the arrays that have a gradient, the rest, and f as a function of the former.
 
-    ``names`` and ``argnums`` say which array of which argument each of ``leaves`` is.
+    ``names`` and ``argnums`` say which array of which argument each of ``leaves`` is. ``wide_function`` is
+    for leaves that are widened: it widens the arrays of all other arguments, too.
     """
 
     function: ListFunction
+    wide_function: ListFunction
     names: list[str]
     leaves: list[jax.Array]
     argnums: list[int]
@@ -40,12 +42,28 @@ def parts_of(f: Callable[..., Any], args: tuple[Any, ...], argnums: Sequence[int
     of_chosen = [path[0].idx in argnums for path, _ in with_paths]
     places = [n for n, leaf in enumerate(values) if of_chosen[n] and has_gradient(leaf)]
 
-    def function(leaves: Leaves) -> list[jax.Array]:
+    # Python's numbers take the dtype of what they meet.
+    fixed = [
+        (n, jnp.asarray(leaf))
+        for n, leaf in enumerate(values)
+        if not of_chosen[n] and has_gradient(leaf) and not isinstance(leaf, float | complex)
+    ]
+
+    def with_values(values: list[Any], leaves: Leaves) -> list[jax.Array]:
         filled = list(values)
         for place, leaf in zip(places, leaves, strict=True):
             filled[place] = leaf
         results = jax.tree.leaves(f(*jax.tree.unflatten(tree, filled)))
         return [jnp.asarray(leaf) for leaf in results if has_gradient(leaf)]
+
+    def function(leaves: Leaves) -> list[jax.Array]:
+        return with_values(values, leaves)
+
+    def wide_function(leaves: Leaves) -> list[jax.Array]:
+        widest = list(values)
+        for n, leaf in fixed:
+            (widest[n],) = widened([leaf])
+        return with_values(widest, leaves)
 
     others = [
         (name, leaf)
@@ -54,6 +72,7 @@ def parts_of(f: Callable[..., Any], args: tuple[Any, ...], argnums: Sequence[int
     ]
     return Parts(
         function,
+        wide_function,
         [names[n] for n in places],
         [jnp.asarray(values[n]) for n in places],
         [with_paths[n][0][0].idx for n in places],

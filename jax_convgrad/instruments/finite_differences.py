@@ -73,6 +73,7 @@ class Differences:
 
     ``eps`` is a step in x's own units for all entries, or None for one in proportion to each entry. f's
     products are asked for at precision "highest": those of TF32 would leave little of a difference.
+    ``rounding`` is the eps of the coarsest dtype that f computes in.
     """
 
     def __init__(
@@ -87,11 +88,11 @@ class Differences:
         self._f = f
         self._weights = [jnp.asarray(c, wide(c.dtype)) for c in weights]
         self._eps = eps
-        self._sizes = [_sizes(leaf) for leaf in leaves]
+        self._sizes = [sizes_of(leaf) for leaf in leaves]
         self._entries = jax.jit(self._entry_changes)
         self._steps = jax.jit(self._changes_along)
         with _full_precision():
-            self._rounding = rounding_of(jax.make_jaxpr(f)(self.leaves))
+            self.rounding = rounding_of(jax.make_jaxpr(f)(self.leaves))
             self.values = [jnp.asarray(y) for y in jax.jit(f)(self.leaves)]
         self.noise = self._measured_noise(rng)
 
@@ -99,7 +100,7 @@ class Differences:
         """That of one value of g, at least the rounding of f's outputs."""
         # In whole gaps between numbers, so that it is not the rounding of x + h·d that is measured.
         directions = [
-            self._rounding * 2.0 ** np.floor(np.log2(sizes)) * rng.choice([-1.0, 1.0], sizes.shape)
+            self.rounding * 2.0 ** np.floor(np.log2(sizes)) * rng.choice([-1.0, 1.0], sizes.shape)
             for sizes in self._sizes
         ]
         # As many steps in each call as a derivative needs, so that one compiled program serves both.
@@ -112,7 +113,7 @@ class Differences:
             np.sum(np.abs(np.asarray(c) * np.asarray(y.astype(c.dtype))) ** 2)
             for c, y in zip(self._weights, self.values, strict=True)
         ]
-        floor = self._rounding / 2 * float(np.sqrt(sum(squares)))
+        floor = self.rounding / 2 * float(np.sqrt(sum(squares)))
         return max(measured, floor) if np.isfinite(measured) else floor
 
     def _change(self, moved: Leaves, values: Leaves) -> jax.Array:
@@ -192,7 +193,7 @@ class Differences:
         if self._eps is not None:
             return np.full(sizes.shape, self._eps)
         # Powers of two, which leave more of x's own bits in x ± h.
-        return 2.0 ** np.round(np.log2(self._rounding**0.25 * sizes))
+        return 2.0 ** np.round(np.log2(self.rounding**0.25 * sizes))
 
     def _changes(self, k: int, places: np.ndarray, h: np.ndarray, imaginary: bool) -> np.ndarray:
         """g(x + t·e) − g(x) for t of −2h, −h, h, 2h: one row an entry."""
@@ -239,7 +240,7 @@ class Differences:
         ]
         # All entries move at once, and some meet their kinks: hence smaller steps than for one entry.
         size = float(np.sqrt(np.mean(self._sizes[k] ** 2)))
-        first = self._eps or self._rounding ** (1 / 3) * size
+        first = self._eps or self.rounding ** (1 / 3) * size
         best, before = (np.nan, np.inf), np.nan
         for factor in SHRINKING:
             h = np.array([first * factor])
@@ -269,7 +270,7 @@ _OFFSETS = np.array([-2.0, -1.0, 1.0, 2.0])
 _CHUNK = 32
 
 
-def _sizes(leaf: jax.Array) -> np.ndarray:
+def sizes_of(leaf: jax.Array) -> np.ndarray:
     """How large each entry is, for steps in proportion: at least as the array's root mean square."""
     sizes = np.abs(np.asarray(leaf.astype(wide(leaf.dtype)))).astype(np.float64)
     mean = float(np.sqrt(np.mean(sizes**2))) if sizes.size else 0.0

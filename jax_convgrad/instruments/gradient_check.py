@@ -49,19 +49,22 @@ def check_gradients(
 
     Where f contains convolutions or poolings of this package, anywhere inside, every entry is also compared
     with ``lax``'s own gradient of the same function on ``lax``'s own operations, and an array's largest
-    disagreements are differenced.
+    disagreements are differenced. (Not under ``install()``, where ``lax``'s would be these kernels too.)
 
     **Step.** (eps of the dtype)^(1/4) times an entry's size, and where that disagrees with the gradient,
     smaller ones. So a kink beside an entry (a relu that turns on, a maximum that changes place) is no error.
-    On a kink, any value between the derivatives to both sides passes, and is counted.
+    On a kink, any value between the derivatives to both sides passes, and is counted; on several at once,
+    any from about the range that the gradient has where the arguments are moved off them by an eps.
 
     **Tolerance**, for a gradient's entry v with expected value e: ``atol + rtol·|e|`` + 6·noise/step, with
-    rtol = 8·eps and atol = 8·eps·(max|v| + ‖c·y‖/‖x‖), where eps is the largest of all dtypes that the
-    gradient is computed in, the maximum is over the array x, and ‖c·y‖/‖x‖ is the size of gradients that the
-    values of f let expect, for where they cancel. The last term is that of the differences themselves, for
-    the noise measured in g's values. An entry beyond that is let pass as a kink, too, where the gradient in
-    the differences' dtype is right and jumps as far when the arguments are changed by eps: rounding has put a
-    relu on its other side.
+    rtol = 8·eps and atol = 8·eps·(max|v| + ‖c·y‖/‖x‖) + 4·unrest, where eps is the largest of all dtypes that
+    the gradient is computed in, the maximum is over the array x, and ‖c·y‖/‖x‖ is the size of gradients that
+    the values of f let expect. The unrest is the most by which an entry of the array's gradient moves where
+    all arguments are multiplied by 1 ± eps, in three draws: it tells of terms that cancel inside. (Moves of
+    over √eps of those sizes are jumps, and left out.) The last term is that of the differences themselves,
+    for the noise measured in g's values. An entry beyond that is let pass as a kink, too, where the gradient
+    in the differences' dtype is right and jumps as far when the arguments are changed by eps: rounding has
+    put a relu on its other side.
 
     **Large arrays.** Up to ``most_entries`` entries each is differenced. Of a larger array, a quarter as
     many, drawn at random with the largest among them; and the whole array along 4 random directions, in which
@@ -102,10 +105,10 @@ def check_gradients(
         raise TypeError("args should hold at least one array of a floating or complex dtype to differentiate")
 
     rows, notes, reference = [], [], ""
-    function = parts.function
+    functions = parts.function, parts.wide_function
     for level in range(1, order + 1):
         rng = np.random.default_rng((seed, level))
-        check = PointCheck(function, parts.leaves, parts.names, level, eps, rtol, atol, most_entries, rng)
+        check = PointCheck(functions, parts.leaves, parts.names, level, eps, rtol, atol, most_entries, rng)
         reference = reference or check.reference
         rows += check.rows()
         notes += check.notes
@@ -113,7 +116,7 @@ def check_gradients(
             if level < order:
                 notes.append(f"order {level + 1} builds on order {level}, and was not checked")
             break
-        function = check.gradient_function
+        functions = check.gradient_functions
     rows += [_row_of_other(name, leaf) for name, leaf in parts.others]
     report = GradientReport(tuple(rows), reference, tuple(dict.fromkeys(notes)))
     if raise_on_error:

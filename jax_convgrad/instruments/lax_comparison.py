@@ -19,6 +19,7 @@ from jax_convgrad.instruments.convolutions_found import found_in, interleaved, t
 from jax_convgrad.instruments.finite_differences import rounding_of, wide
 from jax_convgrad.instruments.lax_forms import on_lax
 from jax_convgrad.instruments.own_rules import own_rules
+from jax_convgrad.instruments.rounding_moves import unrest_of
 from jax_convgrad.replacement import replace_convolutions
 
 LARGER = 4
@@ -146,7 +147,14 @@ def compare_with_lax(
     if reason:
         notes.append(f"no float64 gradient to compare with: {reason}")
     longest = max((int(np.prod(shape)) for one in found for shape in one.shapes), default=1)
-    unrest, loss_unrest = _unrest(theirs, leaves, rest, lax_gradients, lax_loss, eps)
+
+    def by_lax(both: Sequence[jax.Array]) -> list[np.ndarray]:
+        """The gradients, and the loss as one more array."""
+        value, gradients = _computed(theirs, both[: len(leaves)], both[len(leaves) :])
+        return [*gradients, np.asarray(value)]
+
+    all_of_lax = [*lax_gradients, np.asarray(lax_loss)]
+    *unrest, loss_unrest = unrest_of(by_lax, [*leaves, *rest], all_of_lax, eps, tries=2)
     one = eps * max(abs(our_loss), abs(lax_loss)) or 1.0
     allowed = LARGER * loss_unrest / one + _of_sums(longest, eps)
     rows = [
@@ -217,32 +225,6 @@ def _exact(
             "in float64 the model is another function (random numbers differ by dtype, as in dropout)",
         )
     return gradients, ""
-
-
-def _unrest(
-    step: Step,
-    leaves: Sequence[jax.Array],
-    rest: Sequence[jax.Array],
-    by_lax: Sequence[np.ndarray],
-    lax_loss: float,
-    eps: float,
-) -> tuple[list[float], float]:
-    """How far each gradient and the loss move when all arguments are changed by an eps: most of two tries."""
-    rng = np.random.default_rng(0)
-
-    def moved(arrays: Sequence[jax.Array]) -> list[jax.Array]:
-        factors = [1 + eps * rng.choice([-1.0, 1.0], a.shape) for a in arrays]
-        return [
-            (a.astype(wide(a.dtype)) * jnp.asarray(f)).astype(a.dtype)
-            for a, f in zip(arrays, factors, strict=True)
-        ]
-
-    tries = [_computed(step, moved(leaves), moved(rest)) for _ in range(2)]
-    of_gradients = [
-        max(float(np.max(np.abs(gradients[k] - g), initial=0.0)) for _, gradients in tries)
-        for k, g in enumerate(by_lax)
-    ]
-    return of_gradients, max(abs(loss - lax_loss) for loss, _ in tries)
 
 
 def _of_sums(longest: int, eps: float) -> float:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
+from jax_convgrad.installation import is_installed
 from jax_convgrad.instruments.checked_function import (
     Leaves,
     ListFunction,
@@ -16,9 +19,10 @@ from jax_convgrad.instruments.checked_function import (
     random_weights,
     widened,
 )
-from jax_convgrad.instruments.finite_differences import Difference, Differences, rounding_of, wide
+from jax_convgrad.instruments.finite_differences import Differences, rounding_of, wide
 from jax_convgrad.instruments.gradient_report import GradientRow
 from jax_convgrad.instruments.lax_forms import has_kernels, on_lax
+from jax_convgrad.instruments.rounding_moves import are_jumps, unrest_of
 
 DIRECTIONS = 4
 """Random directions along which an array that is too large to difference each entry is checked as a whole."""
@@ -26,13 +30,19 @@ DIRECTIONS = 4
 ROUNDINGS = 8
 """How many eps of the largest entry a gradient may be off by."""
 
+UNREST = 4
+"""How many times as far as it moves where its arguments are moved by an eps a gradient may be off."""
+
 
 class PointCheck:
-    """One order's check: the gradient of one function at one point."""
+    """One order's check: the gradient of one function at one point.
+
+    ``functions`` are the function, and the same for leaves that are widened.
+    """
 
     def __init__(
         self,
-        function: ListFunction,
+        functions: tuple[ListFunction, ListFunction],
         leaves: Leaves,
         names: Sequence[str],
         order: int,
@@ -46,24 +56,31 @@ class PointCheck:
         self._rtol, self._atol, self._most_entries = rtol, atol, most_entries
         self._rng = rng
         self.notes: list[str] = []
+        function = functions[0]
         outputs = jax.eval_shape(function, leaves)
         if not outputs:
             raise TypeError("f should return at least one array of a floating or complex dtype")
         weights = random_weights(outputs, rng)
-        self.gradient_function = gradient_of(function, weights)
-        self._found = self._gradient(self.gradient_function, leaves)
-        self._rounding = rounding_of(jax.make_jaxpr(self.gradient_function)(leaves))
-        self._x64, self._reference = self._reference_point(function, outputs)
+        self.gradient_functions = gradient_of(function, weights), gradient_of(functions[1], weights)
+        self._found = self._gradient(self.gradient_functions[0], leaves)
+        self._rounding = rounding_of(jax.make_jaxpr(self.gradient_functions[0])(leaves))
+        self._x64, self._reference, is_wide = self._reference_point(functions, outputs)
+        self._reference_gradient = self.gradient_functions[is_wide]
         self._by_lax: list[np.ndarray] | None = None
         with jax.enable_x64(self._x64):
-            if has_kernels(self.gradient_function, self._reference):
-                self._by_lax = self._gradient(on_lax(self.gradient_function), self._reference)
-            self._differences = Differences(function, self._reference, weights, eps, rng)
+            kernels = has_kernels(self._reference_gradient, self._reference)
+            if kernels and is_installed():
+                self.notes.append(
+                    "not compared with lax's own gradient: under install() it is these kernels', too"
+                )
+            elif kernels:
+                self._by_lax = self._gradient(on_lax(self._reference_gradient), self._reference)
+            self._differences = Differences(functions[is_wide], self._reference, weights, eps, rng)
             values = _wide_arrays(self._differences.values)
         self._size_of_values = _norm([c * y for c, y in zip(weights, values, strict=True)])
         self._has_finite_values = all(np.isfinite(y).all() for y in values)
-        dtypes = ", ".join(dict.fromkeys(str(leaf.dtype) for leaf in self._reference))
-        self.reference = f"finite differences in {dtypes}"
+        self._unrest = self._measured_unrest() if atol is None else [0.0] * len(leaves)
+        self.reference = f"finite differences in {self._dtypes()}"
         if self._by_lax is not None:
             self.reference += " and by lax's own gradient"
 
@@ -72,21 +89,48 @@ class PointCheck:
         with jax.default_matmul_precision("highest"):
             return _wide_arrays(jax.jit(function)(leaves))
 
+    def _dtypes(self) -> str:
+        """Those of the differences."""
+        given = [leaf.dtype for leaf in self._reference]
+        rounding = self._differences.rounding
+        if rounding <= max(float(jnp.finfo(dtype).eps) for dtype in given):
+            return ", ".join(dict.fromkeys(map(str, given)))
+        self.notes.append(f"whatever it is given, f computes in a dtype with eps {rounding:.2g}")
+        return next(
+            (name for name in ("float32", "float16", "bfloat16") if jnp.finfo(name).eps == rounding),
+            f"a dtype with eps {rounding:.2g}",
+        )
+
+    def _scale(self, k: int) -> float:
+        """The size of gradients of leaf k: those found, and what the values of f let expect."""
+        largest = float(np.max(np.abs(self._found[k]), initial=0.0))
+        size = _norm([np.asarray(self._reference[k])]) or float(np.sqrt(self._leaves[k].size)) or 1.0
+        return largest + self._size_of_values / size
+
+    def _measured_unrest(self) -> list[float]:
+        # A move of more than √eps is a kink's, and no reason to let pass all entries of the array.
+        jumps = [self._rounding**0.5 * self._scale(k) for k in range(len(self._leaves))]
+        gradient = partial(self._gradient, self.gradient_functions[0])
+        return unrest_of(gradient, self._leaves, self._found, self._rounding, 3, jumps)
+
     def _reference_point(
-        self, function: ListFunction, outputs: Sequence[Any]
-    ) -> tuple[bool, list[jax.Array]]:
-        """Whether to turn x64 on, and the point in the widest dtypes in which f is the same function."""
+        self, functions: tuple[ListFunction, ListFunction], outputs: Sequence[Any]
+    ) -> tuple[bool, list[jax.Array], bool]:
+        """Whether to turn x64 on, the point in the widest dtypes in which f is the same, whether widened."""
         x64 = wide(np.dtype(float)) == np.float64
-        values = _wide_arrays(jax.jit(function)(self._leaves))
+        values = _wide_arrays(jax.jit(functions[0])(self._leaves))
         for on in (True,) if x64 else (True, False):
             with jax.enable_x64(on):
                 leaves = widened(self._leaves)
                 name = str(np.dtype(wide(np.dtype(float))))
                 try:
-                    there = _wide_arrays(jax.jit(function)(leaves))
+                    there = _wide_arrays(jax.jit(functions[1])(leaves))
                 except Exception as error:  # whatever f raises where it is given another dtype
                     reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-                    self.notes.append(f"f does not take its arguments in {name}: {reason}")
+                    self.notes.append(
+                        f"f does not take its arguments in {name}: {reason}; "
+                        "arrays that it closes over can be handed over as arguments"
+                    )
                     continue
             if [y.shape for y in there] != [y.shape for y in outputs]:
                 self.notes.append(f"f returns other shapes where its arguments are {name}")
@@ -94,27 +138,21 @@ class PointCheck:
             # Not <=, which NaN would fail: that is told of later.
             if _distance(there, values) > _norm(values) * self._rounding**0.5:
                 self.notes.append(
-                    f"f has other values in {name} (random numbers differ by dtype, as in dropout)"
+                    f"f has other values in {name} "
+                    "(do its random numbers depend on the dtype, as in dropout?)"
                 )
                 continue
-            return on, leaves
-        return x64, list(self._leaves)
+            return on, leaves, True
+        return x64, list(self._leaves), False
 
-    def _is_jump(
-        self, k: int, places: np.ndarray, difference: Difference, tolerance: np.ndarray
+    def _are_jumps(
+        self, k: int, places: np.ndarray, expected: np.ndarray, tolerance: np.ndarray
     ) -> np.ndarray:
-        """Where the gradient in the reference's dtype is right, and jumps when arguments change by an eps."""
-        right = self._gradient(self.gradient_function, self._reference)[k].reshape(-1)[places]
-        jump = np.zeros(len(places))
-        for _ in range(4):
-            moved = [
-                leaf * (1 + self._rounding * self._rng.choice([-1.0, 1.0], leaf.shape)).astype(leaf.dtype)
-                for leaf in self._reference
-            ]
-            there = self._gradient(self.gradient_function, moved)[k].reshape(-1)[places]
-            jump = np.fmax(jump, np.abs(there - right))
+        def entries(leaves: Leaves) -> np.ndarray:
+            return self._gradient(self._reference_gradient, leaves)[k].reshape(-1)[places]
+
         found = self._found[k].reshape(-1)[places]
-        return (np.abs(right - difference.expected) <= tolerance) & (np.abs(found - right) <= 2 * jump)
+        return are_jumps(entries, self._reference, self._rounding, self._rng, found, expected, tolerance)
 
     # ------------------------------------------------------------------------------------------ one array
 
@@ -152,9 +190,7 @@ class PointCheck:
         rtol = ROUNDINGS * self._rounding if self._rtol is None else self._rtol
         atol = self._atol
         if atol is None:
-            largest = float(np.max(np.abs(self._found[k])))
-            size = _norm([np.asarray(self._reference[k])]) or np.sqrt(self._leaves[k].size)
-            atol = ROUNDINGS * self._rounding * (largest + self._size_of_values / size)
+            atol = ROUNDINGS * self._rounding * self._scale(k) + UNREST * self._unrest[k]
         return atol + rtol * np.abs(expected)
 
     def _places(self, k: int, found: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
@@ -177,7 +213,7 @@ class PointCheck:
         tolerance = self._allowed(k, difference.expected) + difference.noise
         is_kink = difference.is_kink
         if (error > tolerance)[~is_kink].any():
-            is_kink |= (error > tolerance) & self._is_jump(k, places, difference, tolerance)
+            is_kink |= (error > tolerance) & self._are_jumps(k, places, difference.expected, tolerance)
         self._kinks = set(places[is_kink].tolist())
         row = replace(row, entries=len(places), kinks=int(is_kink.sum()))
         if np.isnan(error[~is_kink]).any():
@@ -210,8 +246,9 @@ class PointCheck:
             if np.iscomplexobj(self._found[k]):
                 direction = direction + 1j * self._rng.choice([-1.0, 1.0], shape)
             excess = self._excess(k, direction)
-            if excess > 1:
-                return self._located(k, direction, row)
+            located = self._located(k, direction, row) if excess > 1 else None
+            if located is not None:
+                return located
         return replace(row, directions=DIRECTIONS)
 
     def _excess(self, k: int, direction: np.ndarray) -> float:
@@ -224,8 +261,12 @@ class PointCheck:
         error = abs(float(np.sum(np.real(found * direction))) - expected)
         return error / allowed if np.isfinite(error) and np.isfinite(allowed) else 0.0
 
-    def _located(self, k: int, direction: np.ndarray, row: GradientRow) -> GradientRow:
-        """The row with a wrong entry, which is in that half of the entries whose direction is wrong too."""
+    def _located(self, k: int, direction: np.ndarray, row: GradientRow) -> GradientRow | None:
+        """The row with a wrong entry, which is in that half of the entries whose direction is wrong too.
+
+        None where there is no such entry: one as wrong as the direction would have shown in every part that
+        it is in, so that was noise.
+        """
         low, high = 0, direction.size
         while high - low > 1:
             middle = (low + high) // 2
@@ -242,8 +283,7 @@ class PointCheck:
             if confirmed.verdict == "WRONG":
                 note = "found along a random direction; there may be more"
                 return replace(confirmed, directions=DIRECTIONS, entries=row.entries + 1, note=note)
-        # An entry as wrong as the direction would have shown in every part that it is in. So this was noise.
-        return replace(row, directions=DIRECTIONS)
+        return None
 
     def _beside_lax(self, k: int, row: GradientRow, distances: np.ndarray) -> GradientRow:
         """The row after a look at where ``lax``'s own gradient is further off than both may be rounded."""

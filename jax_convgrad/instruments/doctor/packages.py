@@ -76,8 +76,8 @@ def _own(section: Section) -> None:
         elif (python := python_of_clone()) is not None:
             section.fail(
                 "installed-for-another-python",
-                f"{line}\nis the source folder, in which nothing is built; the clone's own Python has the package,\n"
-                "and this one has not",
+                f"{line}\nis the source folder, in which nothing is built; the clone's own Python has the\n"
+                "package, and this one has not",
                 other=str(python),
             )
         else:
