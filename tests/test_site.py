@@ -25,7 +25,7 @@ GUIDE = r"""# Guide
 
 ## A sum
 
-Drawn by [a script](draw.py). With $\mathit{pad\_lo} < O$:
+Drawn by [a script](draw.py) with `draw --dry-run`. With $\mathit{pad\_lo} < O$:
 
 $$Y[o] = \sum_r X[o + r]\, W[r]$$
 """
@@ -103,6 +103,9 @@ def test_pages_lead_to_sources_and_functions(repository):
     assert '<a href="source/docs/draw.py.html">a script</a>' in guide
     assert guide.count("<math") == 2 and guide.count('<math display="block"') == 1
     assert "arithmatex" not in guide
+    assert "<mtext><i>pad_lo</i></mtext>" in guide
+    assert '<code>draw <span class="option">--dry-run</span></code>' in guide
+    assert not (site / "404.html").exists()  # its links begin with a slash
 
 
 MISTAKES = {

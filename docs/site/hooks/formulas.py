@@ -14,6 +14,8 @@ FORMULA = re.compile(
     r'|<div class="arithmatex">\s*\\\[(?P<block>.*?)\\\]\s*</div>',
     re.DOTALL,
 )
+# Words are text: as letters of a product browsers would space them.
+WORD = re.compile(r"\\mathit\{(?=[^{}]{2})")
 CONVERTER = LatexToMathML(fancy_error=False)
 
 
@@ -22,6 +24,7 @@ def on_page_content(content, page, **_):
 
     def replace(match):
         tex = html.unescape(match["inline"] or match["block"]).strip()
+        tex = WORD.sub(r"\\textit{", tex)
         try:
             mathml = CONVERTER.convert_with_local_state(tex, displaystyle=match["block"] is not None)
         except LatexError as error:
