@@ -128,6 +128,14 @@ def test_examples_in_docstrings_run(identifier, clone):
         assert ran.returncode == 0, ran.stderr
 
 
+def test_what_may_differ_is_loosened_and_must_be_there():
+    page = "<!-- may differ:\n\\d+(?= s)\n-->\n```text\ntook 12 s, 3 m\n```\n"
+    (block,) = blocks(page)
+    assert block.code == "took ... s, 3 m\n"
+    with pytest.raises(ValueError, match="nothing in the block may differ"):
+        blocks(page.replace("12 s", "12 m"))
+
+
 # What the checks above let through would stand on the pages: each of them has to find its mistake.
 BROKEN = {
     "```python\nx = 1\n```\n\n```python\nassert x == 2\n```": r":6: python block",
