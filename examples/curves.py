@@ -3,7 +3,7 @@
 A history is a sequence of epochs with train_loss, test_loss, train_accuracy and test_accuracy.
 """
 
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import MaxNLocator, NullLocator, PercentFormatter, StrMethodFormatter
 
 SIZE = (9, 3.6)  # inches
 
@@ -41,11 +41,23 @@ def _plot(axes, history, figure_of_epoch, label, style):
 
 def _finish(loss, accuracy):
     loss.set(ylabel="mean cross-entropy", yscale="log")
+    _ticks_within_a_decade(loss.yaxis)
     accuracy.set_ylabel("digits read right")
     accuracy.yaxis.set_major_formatter(PercentFormatter(1.0))
     for axes in (loss, accuracy):
         axes.set_xlabel("epoch")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set_xlim(0.5, max(len(line.get_xdata()) for line in axes.lines) + 0.5)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(frameon=False)
+
+
+def _ticks_within_a_decade(axis):
+    """Plain numbers, as there may be no power of ten among them; over more the log scale's own ticks do."""
+    low, high = axis.get_view_interval()
+    if high < 10 * low:
+        axis.set_major_locator(MaxNLocator(5))
+        axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axis.set_minor_locator(NullLocator())
+        axis.axes.set_ylim(low, high)

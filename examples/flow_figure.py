@@ -38,7 +38,7 @@ def draw_into(figure, runs) -> None:
         loss.axhline(np.log(10), color="#888888", linewidth=0.8, linestyle=":")
         loss.annotate(
             "guessing", (0.99, np.log(10)), xycoords=("axes fraction", "data"), ha="right", va="bottom",
-            fontsize=8, color="#666666",
+            xytext=(0, 3), textcoords="offset points", fontsize=8, color="#666666",
         )  # fmt: skip
     for before, after, loss in rows[-1:]:
         before.set_xlabel("convolution, from the first to the last")

@@ -98,6 +98,8 @@ def run_all(args: argparse.Namespace) -> None:
         any_free.bind(("localhost", 0))
         args.coordinator = f"localhost:{any_free.getsockname()[1]}"
     args.process_id = 0
+    each, s = args.batch_size // args.processes, "" if args.processes == 1 else "es"
+    print(f"{args.processes} process{s} on this machine, {each} images each a step", flush=True)
     command = [sys.executable, __file__, *sys.argv[1:], "--coordinator", args.coordinator]
     others = [subprocess.Popen([*command, "--process-id", str(i)]) for i in range(1, args.processes)]
     try:

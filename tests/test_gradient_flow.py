@@ -635,6 +635,16 @@ def test_the_picture_goes_into_axes_that_are_given(tmp_path):
     assert (tmp_path / "both.png").exists()
 
 
+@pytest.mark.parametrize(
+    "count, name, rotation", [(3, "conv1", 0), (12, "conv1", 90), (3, "encoder" * 5, 90)]
+)
+def test_names_are_turned_where_they_do_not_fit_beside_each_other(count, name, rotation):
+    weights = {f"{name}_{i:02}": np.ones(3, np.float32) for i in range(count)}
+    report = gradient_flow(dot, weights, weights)
+    (axes,) = report.plot().axes
+    assert {label.get_rotation() for label in axes.get_xticklabels()} == {rotation}
+
+
 def test_of_very_many_layers_some_are_named():
     figure = flow_of(*ones(*range(1, 101))).plot()
     (axes,) = figure.axes

@@ -211,6 +211,27 @@ def test_the_example_learns_and_draws_its_curves(tmp_path):
         assert all(half.sum() > 100 for half in halves)
 
 
+def test_the_curves_of_one_epoch():
+    """Its number and plain losses on the axes, though no power of ten lies between them."""
+    from curves import plot_history
+    from matplotlib.figure import Figure
+
+    figure = Figure()
+    plot_history([train_cnn.Epoch(1.9, 0.4, 1.3, 0.8)], figure)
+    figure.draw_without_rendering()
+    loss = figure.axes[0]
+    assert loss.get_xlim() == (0.5, 1.5)
+
+    def labels(axis):
+        """Within the axes."""
+        low, high = axis.get_view_interval()
+        ticks = [*axis.get_major_ticks(), *axis.get_minor_ticks()]
+        return [t.label1.get_text() for t in ticks if low <= t.get_loc() <= high]
+
+    assert labels(loss.xaxis) == ["1"]
+    assert len(labels(loss.yaxis)) >= 2 and all(1 < float(label) < 2 for label in labels(loss.yaxis))
+
+
 def test_a_batch_larger_than_the_data_is_refused():
     result = run_example("--batch-size", 100_000)
     assert result.returncode != 0

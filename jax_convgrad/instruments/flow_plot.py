@@ -19,6 +19,7 @@ SERIES: dict[str, tuple[Callable[[LayerFlow], float], dict[str, Any]]] = {
     "‖Δw‖/‖w‖, update to weight": (lambda layer: layer.update_ratio, dict(color="#cc6677", marker="D")),
 }
 ZERO, NONFINITE = "zero", "NaN or infinite"
+_CHARACTER = 0.075  # inches, of a name
 MOST_NAMES = 40
 """Of more layers than these, only every so-manieth is named."""
 
@@ -54,8 +55,11 @@ def draw(report: FlowReport, path: str | Path | None, ax: Axes | None) -> Figure
     _mark(ax, lost, 1.0, "X", "#aa3377", NONFINITE)
 
     every = math.ceil(len(layers) / MOST_NAMES)
-    ax.set_xticks(range(0, len(layers), every), [layer.name for layer in layers[::every]])
-    ax.tick_params(axis="x", labelrotation=90, labelsize=8)
+    names = [layer.name for layer in layers[::every]]
+    room = ax.get_window_extent().width / figure.dpi / len(layers) if layers else 0
+    upright = max(map(len, names), default=0) * _CHARACTER > room
+    ax.set_xticks(range(0, len(layers), every), names)
+    ax.tick_params(axis="x", labelrotation=90 if upright else 0, labelsize=8)
     ax.set_xlim(-0.5, len(layers) - 0.5)
     ax.set_xlabel("layer, from the first of the forward pass to the last")
     ax.set_title(f"Gradient flow at loss {report.loss:.4g}")
