@@ -39,7 +39,7 @@ def problems(site):
 
 @event_priority(-200)  # behind the plugins that write last
 def on_post_build(config):
-    """Takes away the page for servers, whose links begin with a slash; ends the build where something is amiss."""
+    """Takes away the page for servers, whose links begin with a slash; ends a build that is amiss."""
     (Path(config.site_dir) / "404.html").unlink(missing_ok=True)
     found = list(problems(Path(config.site_dir)))
     if found:
