@@ -405,17 +405,24 @@ def test_a_process_that_hangs_is_ended():
     assert failure.timed_out and str(failure) == "no answer within 0 seconds"
 
 
+def section_of_kernels(cpu, jax):
+    """Of an installation without CUDA kernels, whatever this one has."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kernels, "_files", lambda name: [])
+        return kernels.kernels_section(cpu, None, jax)
+
+
 def loading(message):
     """The kernels' section where the CPU module does not load with this message."""
     outcome = Outcome(failures={"load": Failure(message, raised="ImportError")})
-    section = kernels.kernels_section(outcome, None, Outcome())
+    section = section_of_kernels(outcome, Outcome())
     return [f.problem for f in section.findings if f.problem]
 
 
 def test_a_module_of_an_older_package():
     """Copied over by hand, say: it loads, and lacks what the doctor asks."""
     failure = Failure("no attribute 'ffi_api_version'", raised="AttributeError")
-    section = kernels.kernels_section(Outcome({"load": ""}, {"ffi_api_version": failure}), None, Outcome())
+    section = section_of_kernels(Outcome({"load": ""}, {"ffi_api_version": failure}), Outcome())
     assert [f.problem for f in section.findings if f.problem] == ["module-too-old"]
 
 
@@ -432,14 +439,14 @@ def test_what_a_loader_says():
 )
 def test_ffi_versions(compiled, problem):
     steps = {"load": "", "ffi_api_version": list(compiled), "targets": []}
-    section = kernels.kernels_section(Outcome(steps), None, Outcome())
+    section = section_of_kernels(Outcome(steps), Outcome())
     assert [f.problem for f in section.findings if f.problem] == ([problem] if problem else [])
 
 
 def test_an_import_that_fails_for_a_reason_of_its_own():
     steps = {"load": "", "ffi_api_version": [0, 0], "targets": []}
     jax = Outcome(failures={"jax_convgrad": Failure("no attribute 'x'", raised="ImportError")})
-    section = kernels.kernels_section(Outcome(steps), None, jax)
+    section = section_of_kernels(Outcome(steps), jax)
     assert [f.problem for f in section.findings if f.problem] == ["import-fails"]
     assert "ImportError: no attribute 'x'" in str(section)
 
