@@ -586,6 +586,17 @@ def test_the_dtype_that_f_computes_in_is_named(dtype):
     assert f"whatever it is given, f computes in a dtype with eps {eps:.2g}" in str(report)
 
 
+def test_a_value_that_is_rounded_in_long_treads():
+    """1 + x - 1 in float32: for small steps it does not change at all."""
+
+    def f(x):
+        x = x.astype(jnp.float32)
+        return jnp.sum((1 + 1e-4 * jnp.sin(x)) - 1)
+
+    report = check_gradients(f, jnp.asarray(RANDOM.standard_normal(1), jnp.float32))
+    assert report.ok and report.rows[0].kinks == 0, report
+
+
 @pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
 def test_steps_suit_the_size_of_the_argument(scale):
     x = jnp.asarray(RANDOM.standard_normal(30) * scale)
