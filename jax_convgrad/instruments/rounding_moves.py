@@ -39,7 +39,8 @@ def unrest_of(
     largest = [0.0] * len(found)
     for _ in range(tries):
         for k, there in enumerate(gradient(_multiplied(leaves, eps, rng))):
-            moves = np.abs(there - found[k])
+            with np.errstate(invalid="ignore"):  # of infinities
+                moves = np.abs(there - found[k])
             is_move = moves < (np.inf if jumps is None else jumps[k])
             largest[k] = max(largest[k], float(np.max(moves, initial=0.0, where=is_move)))
     return largest
