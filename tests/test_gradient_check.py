@@ -587,7 +587,7 @@ def test_the_dtype_that_f_computes_in_is_named(dtype):
 
 
 def test_a_value_that_is_rounded_in_long_treads():
-    """A loss of 8e-5, a difference of numbers near 10 in float32: for small steps it does not change at all."""
+    """A loss of 8e-5, a difference of numbers near 10 in float32: small steps do not change it at all."""
     draw = np.random.default_rng(11).standard_normal
     x, w1, b1 = draw((2, 12, 12, 3)), draw((3, 3, 3, 6)) * 0.4, draw(6) * 0.1
     args = [x, w1, b1, draw((3, 3, 6, 6)) * 0.3, draw(6) * 0.1, draw((6, 3))]
