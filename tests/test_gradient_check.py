@@ -586,6 +586,22 @@ def test_the_dtype_that_f_computes_in_is_named(dtype):
     assert f"whatever it is given, f computes in a dtype with eps {eps:.2g}" in str(report)
 
 
+def test_a_value_that_is_rounded_in_long_treads():
+    """A loss of 8e-5, a difference of numbers near 10 in float32: small steps do not change it at all."""
+    draw = np.random.default_rng(11).standard_normal
+    x, w1, b1 = draw((2, 12, 12, 3)), draw((3, 3, 3, 6)) * 0.4, draw(6) * 0.1
+    args = [x, w1, b1, draw((3, 3, 6, 6)) * 0.3, draw(6) * 0.1, draw((6, 3))]
+
+    def loss(*args):
+        x, w1, b1, w2, b2, last = (arg.astype(jnp.float32) for arg in args)
+        layer = partial(jc.conv, padding="SAME", activation="relu")
+        y = layer(jc.max_pool(layer(x, w1, b1), (2, 2), (2, 2)), w2, b2)
+        return -jax.nn.log_softmax(y.mean((1, 2)) @ last)[:, 0].mean()
+
+    report = check_gradients(loss, *(jnp.asarray(arg, jnp.float32) for arg in args), most_entries=40)
+    assert report.ok, report
+
+
 @pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
 def test_steps_suit_the_size_of_the_argument(scale):
     x = jnp.asarray(RANDOM.standard_normal(30) * scale)

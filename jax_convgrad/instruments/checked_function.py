@@ -138,3 +138,19 @@ def gradient_of(function: ListFunction, weights: Sequence[np.ndarray]) -> ListFu
         return result
 
     return gradient
+
+
+def wide_arrays(arrays: Sequence[jax.Array]) -> list[np.ndarray]:
+    """As NumPy's, in the widest dtype of each one's kind."""
+    return [np.asarray(array.astype(wide(array.dtype))) for array in arrays]
+
+
+def distance(some: Sequence[np.ndarray], others: Sequence[np.ndarray]) -> float:
+    """The norm of the differences of all entries."""
+    with np.errstate(invalid="ignore"):  # of infinities
+        return norm([a - b for a, b in zip(some, others, strict=True)])
+
+
+def norm(arrays: Sequence[np.ndarray]) -> float:
+    """That of all entries together."""
+    return float(np.sqrt(sum(float(np.sum(np.abs(array) ** 2)) for array in arrays)))

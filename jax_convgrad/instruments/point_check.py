@@ -15,8 +15,11 @@ from jax_convgrad.installation import is_installed
 from jax_convgrad.instruments.checked_function import (
     Leaves,
     ListFunction,
+    distance,
     gradient_of,
+    norm,
     random_weights,
+    wide_arrays,
     widened,
 )
 from jax_convgrad.instruments.finite_differences import Differences, rounding_of, wide
@@ -76,8 +79,8 @@ class PointCheck:
             elif kernels:
                 self._by_lax = self._gradient(on_lax(self._reference_gradient), self._reference)
             self._differences = Differences(functions[is_wide], self._reference, weights, eps, rng)
-            values = _wide_arrays(self._differences.values)
-        self._size_of_values = _norm([c * y for c, y in zip(weights, values, strict=True)])
+            values = wide_arrays(self._differences.values)
+        self._size_of_values = norm([c * y for c, y in zip(weights, values, strict=True)])
         self._has_finite_values = all(np.isfinite(y).all() for y in values)
         self._unrest = self._measured_unrest() if atol is None else [0.0] * len(leaves)
         self.reference = f"finite differences in {self._dtypes()}"
@@ -87,7 +90,7 @@ class PointCheck:
     @staticmethod
     def _gradient(function: ListFunction, leaves: Leaves) -> list[np.ndarray]:
         with jax.default_matmul_precision("highest"):
-            return _wide_arrays(jax.jit(function)(leaves))
+            return wide_arrays(jax.jit(function)(leaves))
 
     def _dtypes(self) -> str:
         """Those of the differences."""
@@ -104,7 +107,7 @@ class PointCheck:
     def _scale(self, k: int) -> float:
         """The size of gradients of leaf k: those found, and what the values of f let expect."""
         largest = float(np.max(np.abs(self._found[k]), initial=0.0))
-        size = _norm([np.asarray(self._reference[k])]) or float(np.sqrt(self._leaves[k].size)) or 1.0
+        size = norm([np.asarray(self._reference[k])]) or float(np.sqrt(self._leaves[k].size)) or 1.0
         return largest + self._size_of_values / size
 
     def _measured_unrest(self) -> list[float]:
@@ -118,13 +121,13 @@ class PointCheck:
     ) -> tuple[bool, list[jax.Array], bool]:
         """Whether to turn x64 on, the point in the widest dtypes in which f is the same, whether widened."""
         x64 = wide(np.dtype(float)) == np.float64
-        values = _wide_arrays(jax.jit(functions[0])(self._leaves))
+        values = wide_arrays(jax.jit(functions[0])(self._leaves))
         for on in (True,) if x64 else (True, False):
             with jax.enable_x64(on):
                 leaves = widened(self._leaves)
                 name = str(np.dtype(wide(np.dtype(float))))
                 try:
-                    there = _wide_arrays(jax.jit(functions[1])(leaves))
+                    there = wide_arrays(jax.jit(functions[1])(leaves))
                 except Exception as error:  # whatever f raises where it is given another dtype
                     reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
                     self.notes.append(
@@ -136,7 +139,7 @@ class PointCheck:
                 self.notes.append(f"f returns other shapes where its arguments are {name}")
                 continue
             # Not <=, which NaN would fail: that is told of later.
-            if _distance(there, values) > _norm(values) * self._rounding**0.5:
+            if distance(there, values) > norm(values) * self._rounding**0.5:
                 self.notes.append(
                     f"f has other values in {name} "
                     "(do its random numbers depend on the dtype, as in dropout?)"
@@ -307,17 +310,3 @@ class PointCheck:
             tolerance=float(2 * self._allowed(k, expected)),
             note=f"lax's own gradient differs in {beyond.size} entries, by less than differences can tell",
         )
-
-
-def _wide_arrays(arrays: Sequence[jax.Array]) -> list[np.ndarray]:
-    return [np.asarray(array.astype(wide(array.dtype))) for array in arrays]
-
-
-def _distance(some: Sequence[np.ndarray], others: Sequence[np.ndarray]) -> float:
-    with np.errstate(invalid="ignore"):  # of infinities
-        return _norm([a - b for a, b in zip(some, others, strict=True)])
-
-
-def _norm(arrays: Sequence[np.ndarray]) -> float:
-    """That of all entries together."""
-    return float(np.sqrt(sum(float(np.sum(np.abs(array) ** 2)) for array in arrays)))
