@@ -70,6 +70,7 @@ def _native(name: str) -> None:
 def _jax() -> None:
     """Imports what the package needs, from the bottom up, then the package, and asks JAX for its devices."""
     for name in ("numpy", "jaxlib", "jax"):
+        # The default binds each turn's name; mypy infers no type for such a lambda.
         step(name, lambda name=name: _version_and_file(name))  # type: ignore[misc]
     try:
         step("devices", _devices)

@@ -300,5 +300,6 @@ def run(platform: str, step: Callable[[str, Callable[[], Any]], Any]) -> None:
     """The check on a platform in JAX's name ("cpu", "cuda"); ``step`` gets each part's name and function."""
     with jax.default_device(jax.devices(platform)[0]):
         for dtype in DTYPES:
+            # The default binds each turn's dtype; mypy infers no type for such a lambda.
             step(dtype, lambda dtype=dtype: _in_its_context(dtype))  # type: ignore[misc]
         step("install", _round_trip)
