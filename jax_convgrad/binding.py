@@ -25,8 +25,9 @@ _forward_mode = jax.make_user_context(False)
 def forward_mode() -> AbstractContextManager[None]:
     """A context in which the layers can be differentiated in forward mode too, on every version of JAX.
 
-    From jax 0.12 on they can be outside of it as well. Inside it ``jax.jvp``, ``jax.linearize``, ``jax.jacfwd`` and ``jax.linear_transpose`` go straight through
-    this package's functions, and ``jax.grad`` gives what it gives outside, by the same kernels:
+    From jax 0.12 on they can be outside of it as well. Inside it ``jax.jvp``, ``jax.linearize``,
+    ``jax.jacfwd`` and ``jax.linear_transpose`` go straight through this package's functions, and
+    ``jax.grad`` gives what it gives outside, by the same kernels:
 
     ```python
     import jax
