@@ -94,7 +94,8 @@ def define_primitive(
             if not splits or factors is None:
                 return kernel(*operands, **params)
             apart = of_partial_sums and (functools.partial(of_partial_sums[0], platform), of_partial_sums[1])
-            parts = sharding.partitioned(kernel, factors(*operands, **params), params, apart)(*operands)
+            split = sharding.partitioned(name, platform, kernel, factors(*operands, **params), params, apart)
+            parts = split(*operands)
             return parts if multiple_results else parts[0]
         if platform == "cuda" and platform not in ffi.backends:
             _warn_no_cuda_kernels()

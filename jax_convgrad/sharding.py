@@ -33,6 +33,8 @@ from jax.sharding import (
     use_abstract_mesh,
 )
 
+from jax_convgrad import partitioned_call
+
 try:
     # What JAX tells the devices of before anything is lowered, as custom_partitioning needs them. It has no
     # public name; in a JAX without it XLA gathers what it could split.
@@ -93,6 +95,7 @@ def is_splittable(ctx: Any) -> bool:
     by_hand = {kind is AxisType.Manual for kind in get_abstract_mesh().axis_types}
     return (
         _told_devices is not None
+        and partitioned_call.CAN_BE_NAMED
         and getattr(jax.config, "jax_use_shardy_partitioner", True)
         and not getattr(lowering, "for_export", True)
         and by_hand != {True, False}
@@ -108,12 +111,16 @@ def _devices(module_context: Any) -> int | None:
 
 
 def partitioned(
+    name: str,
+    platform: str,
     native: Callable[..., Any],
     factors: Factors,
     params: dict[str, Any],
     of_partial_sums: tuple[Callable[..., Any], Callable[..., Any]] | None = None,
 ) -> Callable[..., tuple[jax.Array, ...]]:
     """``native(*operands, **params)`` as a tuple of results, which XLA may split as ``factors`` say.
+
+    ``name`` tells apart what is called with the same factors and parameters.
 
     Where what is summed over is split, results are added up; or, where ``of_partial_sums`` is a pair of
     functions, what the first of them gives, and the second finishes the sum.
@@ -152,7 +159,14 @@ def partitioned(
 
     # Shardings come undecoded, as XLA may split over a part of a mesh axis, for which JAX has no name.
     whole.def_partition(partition, sharding_rule=rule, decode_shardings=False)
-    return whole
+
+    def call(*operands: jax.Array) -> tuple[jax.Array, ...]:
+        types = [(array.shape, array.dtype) for array in operands]
+        split = (factors.operands, factors.results, dict(factors.sizes))
+        what = partitioned_call.digest(name, partitioned_call.kernels(platform), params, types, split)
+        return partitioned_call.named(whole, what)(*operands)
+
+    return call
 
 
 def _as_tuple(results: Any) -> tuple[jax.Array, ...]:
@@ -226,10 +240,14 @@ def _prime_factors(size: int) -> list[int]:
 
 def _atoms(mesh: Mesh, arrays: Sequence[Any]) -> Mesh:
     """The mesh with each axis taken apart into axes of prime size, so that any part of one has a name."""
-    if mesh.empty:
-        devices = np.array(list(arrays[0].sharding.devices_indices_map(arrays[0].shape)))
-    else:
-        devices = mesh.devices
+    devices = mesh.devices
+    for array in arrays:
+        if array.sharding is not None:
+            # Theirs is the program's order, which the mesh of a context around it may not have.
+            divided = (len(array.sharding.device_set),) * len(array.shape)
+            in_order = np.array(list(array.sharding.devices_indices_map(divided)))
+            devices = in_order.reshape(mesh.devices.shape if mesh.size == in_order.size else -1)
+            break
     sizes = [prime for size in devices.shape for prime in _prime_factors(size)]
     return Mesh(devices.reshape(sizes), tuple(f"atom{j}" for j in range(len(sizes))))
 
