@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
+from jax.extend.core import Primitive
 from jax.sharding import AxisType, auto_axes
 
 from jax_convgrad import primitives
@@ -20,6 +21,7 @@ _CONTRACTIONS: dict[str, Callable[..., jax.Array]] = {
     "dgrad": primitives.dgrad,
     "wgrad": primitives.wgrad,
 }
+_PRIMITIVES = {"fprop": primitives.fprop_p, "dgrad": primitives.dgrad_p, "wgrad": primitives.wgrad_p}
 _GEOMETRIC = (
     "window_strides",
     "padding",
@@ -60,6 +62,28 @@ def _taken(lhs: Any, rhs: Any, out: Any, params: dict[str, Any]) -> bool:
     if not all(isinstance(number, int) for number in (*sizes, *steps, *pads)):
         return False
     return max((*sizes, *pads), default=0) <= _MAX_SIZE and max(steps, default=1) <= MAX_STEP
+
+
+def single_primitive(
+    contraction: Contraction, params: dict[str, Any], lhs: Any, rhs: Any, out: Any
+) -> tuple[Primitive, tuple[str, ...], dict[str, Any]] | None:
+    """What ``runner`` comes to where nothing is moved, converted or resharded: one primitive.
+
+    With it the names of its operands and its parameters. ``lhs``, ``rhs`` and ``out`` are abstract values.
+    """
+    moves = (contraction.lhs_move, contraction.rhs_move, contraction.out_move)
+    if any(moves) or lhs.dtype != out.dtype or AxisType.Explicit in out.sharding.mesh.axis_types:
+        return None
+    primitive = _PRIMITIVES[contraction.name]
+    return (
+        primitive,
+        contraction.operands,
+        {
+            "geometry": contraction.geometry,
+            "dimensions": contraction.dimensions,
+            "precision": params["precision"],
+        },
+    )
 
 
 def runner(

@@ -20,6 +20,9 @@ from jax_convgrad.geometry import MAX_AXES, Axis, ConvGeometry
 lax_forms: dict[Primitive, Callable[..., Any]] = {}
 """Each primitive to what computes the same with ``jax.lax``, of the same operands and parameters."""
 
+rules: dict[tuple[Primitive, str], Callable[..., Any]] = {}
+"""Each primitive, on each platform that may have kernels, to its lowering rule."""
+
 
 @functools.cache
 def _jitted(primitive: Primitive, params: tuple[tuple[str, Any], ...]) -> Callable[..., Any]:
@@ -128,7 +131,8 @@ def define_primitive(
         return lower(functools.partial(on_platform, platform, splits), ctx, *operands, **params)
 
     for platform in ("cpu", "cuda"):
-        mlir.register_lowering(primitive, functools.partial(lower_for, platform), platform=platform)
+        rules[primitive, platform] = functools.partial(lower_for, platform)
+        mlir.register_lowering(primitive, rules[primitive, platform], platform=platform)
     mlir.register_lowering(primitive, functools.partial(lower, on_lax))
     sharding.requires_devices(primitive)
     return primitive
