@@ -7,6 +7,7 @@ from the start where it can, instead of transposing it here.
 
 from __future__ import annotations
 
+import functools
 import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -119,6 +120,8 @@ def _steps(axes: Sequence[Axis]) -> dict[str, np.ndarray]:
     }
 
 
+# A large net has many layers of few kinds.
+@functools.lru_cache(4096)
 def _conv_attributes(
     backend: Backend, geometry: ConvGeometry, dims: Dims, precision: Precision
 ) -> dict[str, Any]:
@@ -207,6 +210,7 @@ def _require_known(*shapes: tuple[int, ...]) -> None:
             )
 
 
+@functools.lru_cache(4096)
 def _workspace(
     backend: Backend,
     op: str,

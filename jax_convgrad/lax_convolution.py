@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -44,8 +45,20 @@ def contraction_of(
     """
     if not _taken(lhs, rhs, out, params):
         return None
-    geometric = {name: params[name] for name in _GEOMETRIC}
-    return recognise(lhs.shape, rhs.shape, out.shape, **geometric, rhs_reversed=rhs_reversed)
+    geometric = tuple((name, params[name]) for name in _GEOMETRIC)
+    return _recognised(lhs.shape, rhs.shape, out.shape, geometric, rhs_reversed)
+
+
+@functools.lru_cache(4096)
+def _recognised(
+    lhs: tuple[int, ...],
+    rhs: tuple[int, ...],
+    out: tuple[int, ...],
+    geometric: tuple[tuple[str, Any], ...],
+    rhs_reversed: bool,
+) -> Contraction | None:
+    """``recognise``, once for all layers alike of a large net."""
+    return recognise(lhs, rhs, out, **dict(geometric), rhs_reversed=rhs_reversed)
 
 
 def _taken(lhs: Any, rhs: Any, out: Any, params: dict[str, Any]) -> bool:
