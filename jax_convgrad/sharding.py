@@ -89,7 +89,7 @@ def is_splittable(ctx: Any) -> bool:
 
     An exported one may not, since what is called back is not there where it is loaded. Nor can JAX describe
     to a callback what is split over some axes by hand, in shard_map, and over the others by XLA; and the
-    older partitioner, GSPMD, reads no Shardy rule.
+    older partitioner, GSPMD, reads no Shardy rule. A program for one device has nothing to partition.
     """
     lowering = getattr(ctx.module_context, "lowering_parameters", None)
     by_hand = {kind is AxisType.Manual for kind in get_abstract_mesh().axis_types}
@@ -99,7 +99,15 @@ def is_splittable(ctx: Any) -> bool:
         and getattr(jax.config, "jax_use_shardy_partitioner", True)
         and not getattr(lowering, "for_export", True)
         and by_hand != {True, False}
+        and _devices(ctx.module_context) != 1
     )
+
+
+def _devices(module_context: Any) -> int | None:
+    """How many devices a program is lowered for, where this JAX says it."""
+    context = getattr(module_context, "axis_context", None)
+    count = getattr(context, "num_devices", None)
+    return getattr(getattr(context, "mesh", None), "size", None) if count is None else count
 
 
 def partitioned(
