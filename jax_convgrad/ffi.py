@@ -1,4 +1,4 @@
-"""The border to native code: targets registered per platform, attributes, layouts, workspace.
+"""The border to native code: attributes, layouts, workspace; targets.py registers what is called.
 
 The one place that says ``ffi_call``. Kernels know one physical layout (channels last); a user's order of
 dimensions is kept by telling XLA the layout of each operand and result, which then stores the array that way
@@ -8,34 +8,20 @@ from the start where it can, instead of transposing it here.
 from __future__ import annotations
 
 import functools
-import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from types import ModuleType
 from typing import Any, NamedTuple
 
 import jax
-import jaxlib
 import numpy as np
 from jax.core import ShapedArray
 from jax.typing import DTypeLike
 
 from jax_convgrad.arguments import Precision, allows_tf32
 from jax_convgrad.geometry import Axis, ConvGeometry
-from jax_convgrad.source_folder import OWN_FOLDER, installed_elsewhere
-from jax_convgrad.versions import LOWEST_JAX, numbers, text
+from jax_convgrad.targets import Backend, backends, register
 
-
-@dataclass(frozen=True)
-class Backend:
-    """A native module, the prefix of its target names, and which of its kernels a call asks for.
-
-    ``kernel`` is "auto" (the plan's choice) or a kernel's name, for tests and measurements.
-    """
-
-    module: Any
-    prefix: str = "jax_convgrad_"
-    kernel: str = "auto"
+__all__ = ["Backend", "backends", "register"]  # whoever calls the kernels asks here for what they are
 
 
 class Dims(NamedTuple):
@@ -48,54 +34,6 @@ class Dims(NamedTuple):
     x: tuple[int, ...]
     w: tuple[int, ...]
     y: tuple[int, ...]
-
-
-backends: dict[str, Backend] = {}
-"""Platform, in JAX's name for lowering ("cpu", "cuda"), to the kernels that serve it."""
-
-
-def register(backend: Backend, platform: str) -> None:
-    """Registers every target of ``backend`` with XLA, for "cpu" or "CUDA"."""
-    for name, handler in backend.module.registrations().items():
-        jax.ffi.register_ffi_target(backend.prefix + name, handler, platform=platform)
-
-
-def _cuda_module() -> ModuleType | None:
-    """The CUDA kernels, or None in a package that was built without them."""
-    try:
-        return importlib.import_module("jax_convgrad._cuda")
-    except ModuleNotFoundError as error:
-        if error.name != "jax_convgrad._cuda":
-            raise
-        return None
-
-
-def _register_modules() -> None:
-    if numbers(jaxlib.__version__) < LOWEST_JAX:
-        # An older FFI would not refuse these handlers but take the whole backend down with them.
-        raise ImportError(
-            f"jax_convgrad needs jaxlib >= {text(LOWEST_JAX)}, but jaxlib is {jaxlib.__version__}"
-        )
-    try:
-        backends["cpu"] = Backend(importlib.import_module("jax_convgrad._cpu"))
-    except ModuleNotFoundError as error:
-        if error.name != "jax_convgrad._cpu":
-            raise
-        elsewhere = installed_elsewhere()
-        found_before = f", and was found before the installed {elsewhere}" if elsewhere else ""
-        raise ImportError(
-            f"{OWN_FOLDER} is jax_convgrad's source folder, in which nothing is built{found_before}. "
-            + ("" if elsewhere else "Install the package (pip install .), and ")
-            + "run Python in another folder, or with the option -P."
-        ) from None
-    register(backends["cpu"], "cpu")
-    cuda = _cuda_module()
-    if cuda is not None:
-        backends["cuda"] = Backend(cuda)
-        register(backends["cuda"], "CUDA")
-
-
-_register_modules()
 
 
 def _int64(values: Sequence[int]) -> np.ndarray:

@@ -23,4 +23,5 @@ from jax_convgrad.instruments.verdict import GradientError as GradientError
 from jax_convgrad.pooling import avg_pool as avg_pool
 from jax_convgrad.pooling import max_pool as max_pool
 from jax_convgrad.replacement import replace_convolutions as replace_convolutions
+from jax_convgrad.targets import export_checks as export_checks
 from jax_convgrad.transposed import conv_transpose as conv_transpose
