@@ -24,6 +24,7 @@ __all__ = [
     "conv_general_dilated",
     "conv_input_grad",
     "conv_transpose",
+    "dots_saveable",
     "explain",
     "forward_mode",
     "gradient_flow",

@@ -136,7 +136,9 @@ def _lower(ctx: Any, lhs: Any, rhs: Any, **params: Any) -> Sequence[Any]:
     platform = _only_platform(ctx)
     if platform is not None:  # which spares tracing the primitive, and much of a large net's lowering
         rule = _original.get(platform, _original[None]).rule
-        on_platform = partial(_on_kernels, platform, rule) if platform in ffi.backends else partial(_as_lax, rule)
+        on_platform = (
+            partial(_on_kernels, platform, rule) if platform in ffi.backends else partial(_as_lax, rule)
+        )
         return on_platform(ctx, lhs, rhs, before, out=out_aval, contraction=contraction, **params)
     return mlir.lower_fun(by_platform, multiple_results=False)(ctx, lhs, rhs, before)
 
