@@ -26,6 +26,7 @@ __all__ = [
     "conv_general_dilated",
     "conv_input_grad",
     "conv_transpose",
+    "dots_saveable",
     "explain",
     "export_checks",
     "forward_mode",

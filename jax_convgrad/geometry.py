@@ -9,6 +9,7 @@ and every op of this package sums products over all tied triples (docs/derivatio
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -74,6 +75,27 @@ class ConvGeometry:
     def transpose(self) -> ConvGeometry:
         """The geometry whose ``dgrad`` is this one's ``fprop`` with flipped taps, and the other way round."""
         return ConvGeometry(tuple(axis.transpose() for axis in self.axes), self.groups)
+
+
+def tied(axis: Axis) -> int:
+    """How many pairs of a tap and an output are tied to an input: the products along this axis.
+
+    Of each tap the outputs are the o with o·s ≡ p − r·f (mod d) between two bounds: a class modulo
+    d/gcd(s, d).
+    """
+    common = math.gcd(axis.stride, axis.input_dilation)
+    modulus = axis.input_dilation // common
+    inverse = pow(axis.stride // common, -1, modulus)
+    count = 0
+    for tap in range(axis.taps):
+        offset = axis.pad_lo - tap * axis.filter_dilation  # o·s = i·d + offset
+        if offset % common:
+            continue
+        first = max(0, -(-offset // axis.stride))
+        last = min(axis.output - 1, ((axis.input - 1) * axis.input_dilation + offset) // axis.stride)
+        first += (offset // common * inverse - first) % modulus
+        count += max(0, (last - first) // modulus + 1)
+    return count
 
 
 def dilated(size: int, dilation: int) -> int:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import jax
@@ -27,6 +29,44 @@ rules: dict[tuple[Primitive, str], Callable[..., Any]] = {}
 @functools.cache
 def _jitted(primitive: Primitive, params: tuple[tuple[str, Any], ...]) -> Callable[..., Any]:
     return jax.jit(functools.partial(primitive.bind, **dict(params)))
+
+
+_debug_nans: ContextVar[bool] = ContextVar("debug_nans", default=False)
+
+
+@contextmanager
+def debugging_nans() -> Iterator[None]:
+    """Kernels called within look for NaN if ``jax_debug_nans`` is set here, whatever it is inside.
+
+    JAX switches it off where it evaluates a jaxpr.
+    """
+    token = _debug_nans.set(_debug_nans.get() or jax.config.jax_debug_nans)
+    try:
+        yield
+    finally:
+        _debug_nans.reset(token)
+
+
+def _check_for_nans(primitive: Primitive, operands: Any, results: Any) -> None:
+    """What JAX does for its own primitives under ``jax_debug_nans`` and ``jax_debug_infs``.
+
+    Raises:
+      FloatingPointError: there is one.
+    """
+    looked_for = {
+        "nan": (jax.config.jax_debug_nans or _debug_nans.get(), jnp.isnan),
+        "inf": (jax.config.jax_debug_infs, jnp.isinf),
+    }
+    for value, (is_asked, is_value) in looked_for.items():
+        if is_asked:
+            with jax.debug_nans(False), jax.debug_infs(False):
+                in_results, in_operands = (
+                    any(bool(is_value(array).any()) for array in jax.tree.leaves(arrays))
+                    for arrays in (results, operands)
+                )
+            if in_results:
+                whence = ", whose operands have it already" if in_operands else ""
+                raise FloatingPointError(f"invalid value ({value}) encountered in {primitive.name}{whence}")
 
 
 @functools.cache
@@ -79,9 +119,12 @@ def define_primitive(
     primitive.def_abstract_eval(abstract_eval)
 
     def run_eagerly(*operands: jax.Array, **params: Any) -> Any:
-        # Under jax.disable_jit (and jax_debug_nans, which uses it) jit would come straight back to this.
-        with jax.disable_jit(False):
-            return _jitted(primitive, tuple(params.items()))(*operands)
+        # Under jax.disable_jit jit would come straight back to this, and so it would where jax_debug_nans has
+        # found a NaN in jit's results. So they are looked through here, where the primitive is known.
+        with jax.disable_jit(False), jax.debug_nans(False), jax.debug_infs(False):
+            results = _jitted(primitive, tuple(params.items()))(*operands)
+        _check_for_nans(primitive, operands, results)
+        return results
 
     primitive.def_impl(run_eagerly)
 

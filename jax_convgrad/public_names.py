@@ -3,7 +3,9 @@
 A name is imported ``as`` itself, by which type checkers know that it is meant to be passed on.
 """
 
+from jax_convgrad import tool_rules as _tool_rules  # noqa: F401  # which enters them
 from jax_convgrad.binding import forward_mode as forward_mode
+from jax_convgrad.checkpoint_policy import dots_saveable as dots_saveable
 from jax_convgrad.convolution import conv as conv
 from jax_convgrad.convolution import conv_general_dilated as conv_general_dilated
 from jax_convgrad.gradient_functions import conv_bias_grad as conv_bias_grad
