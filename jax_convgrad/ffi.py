@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 from jax.core import ShapedArray
+from jax.interpreters.mlir import ir
 from jax.typing import DTypeLike
 
 from jax_convgrad.arguments import Precision, allows_tf32
@@ -106,6 +107,18 @@ class Lowered:
         return len(self.aval.shape)
 
 
+def _named(location: Any, name: str) -> Any:
+    """The location of an operation, which profiles and HLO metadata show, with the name in place of JAX's.
+
+    That is that of a primitive, twice: the second time behind the scopes that it stands in.
+    """
+    if not (hasattr(location, "name_str") and hasattr(location, "child_loc")):
+        return location
+    *scopes, last = location.name_str.split("/")
+    named = "/".join((*scopes, f"{name}:" if last.endswith(":") else name))
+    return ir.Location.name(named, childLoc=_named(location.child_loc, name))
+
+
 def _ffi_call(
     target: str,
     results: Sequence[jax.ShapeDtypeStruct],
@@ -124,7 +137,9 @@ def _ffi_call(
             operand_layouts=input_layouts and [layout[::-1] for layout in input_layouts],
             result_layouts=output_layouts and [layout[::-1] for layout in output_layouts],
         )
-        values = rule(ctx, *(operand.value for operand in operands), **attributes)
+        name = "jax_convgrad." + target.removeprefix("jax_convgrad_")
+        with _named(ir.Location.current, name):
+            values = rule(ctx, *(operand.value for operand in operands), **attributes)
         return [Lowered(ctx, value, aval) for value, aval in zip(values, avals, strict=True)]
 
     def call(*operands: Any, **attributes: Any) -> Any:

@@ -136,11 +136,13 @@ def define_primitive(
             return zeros if multiple_results else zeros[0]
         kernels = platform in ffi.backends and _within_kernels(**params)
         if kernels and serves(platform, *operands, **params):
-            kernel = functools.partial(native, platform)
             if not splits or factors is None:
-                return kernel(*operands, **params)
+                return native(platform, *operands, **params)
             apart = of_partial_sums and (functools.partial(of_partial_sums[0], platform), of_partial_sums[1])
-            split = sharding.partitioned(name, platform, kernel, factors(*operands, **params), params, apart)
+            # A device's part is the primitive again, in a program of its own in which nothing is split.
+            split = sharding.partitioned(
+                name, platform, primitive.bind, factors(*operands, **params), params, apart
+            )
             parts = split(*operands)
             return parts if multiple_results else parts[0]
         if platform == "cuda" and platform not in ffi.backends:

@@ -89,7 +89,8 @@ def is_splittable(ctx: Any) -> bool:
 
     An exported one may not, since what is called back is not there where it is loaded. Nor can JAX describe
     to a callback what is split over some axes by hand, in shard_map, and over the others by XLA; and the
-    older partitioner, GSPMD, reads no Shardy rule. A program for one device has nothing to partition.
+    older partitioner, GSPMD, reads no Shardy rule. A program for one device, or for one device's part, has
+    nothing to partition.
     """
     lowering = getattr(ctx.module_context, "lowering_parameters", None)
     by_hand = {kind is AxisType.Manual for kind in get_abstract_mesh().axis_types}
@@ -100,7 +101,15 @@ def is_splittable(ctx: Any) -> bool:
         and not getattr(lowering, "for_export", True)
         and by_hand != {True, False}
         and _devices(ctx.module_context) != 1
+        and not _is_part(ctx.module_context)
     )
+
+
+def _is_part(module_context: Any) -> bool:
+    """Whether what is lowered is one device's part alone, over all axes of its mesh."""
+    context = getattr(module_context, "axis_context", None)
+    mesh = getattr(context, "mesh", None)
+    return mesh is not None and set(getattr(context, "manual_axes", ())) == set(mesh.axis_names)
 
 
 def _devices(module_context: Any) -> int | None:
@@ -164,7 +173,8 @@ def partitioned(
         types = [(array.shape, array.dtype) for array in operands]
         split = (factors.operands, factors.results, dict(factors.sizes))
         what = partitioned_call.digest(name, partitioned_call.kernels(platform), params, types, split)
-        return partitioned_call.named(whole, what)(*operands)
+        with jax.named_scope(f"jax_convgrad.{name}"):
+            return partitioned_call.named(whole, what)(*operands)
 
     return call
 
