@@ -7,7 +7,11 @@ Every dimension of x, w and y is one letter of the sums, or a spatial position:
 A letter that is split the same way in all arrays that have it leaves each device a smaller problem of the
 same kind. Where it is a letter that is summed over (c in fprop, k in dgrad, n in wgrad) each device has a
 partial sum, and one all-reduce adds them. With groups the letter g stands for the channels of x, w and y
-together, split between groups only. Spatial positions are not split: XLA gathers them first.
+together, split between groups only.
+
+Rows, the positions along a spatial axis, are a letter that x and y share although they have different
+numbers of them. They may be split into parts of which the last are smaller. A device then needs rows of its
+neighbours' parts, and fetches them before its call (spatial_parts.py).
 """
 
 from __future__ import annotations
@@ -18,6 +22,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.experimental.custom_partitioning import custom_partitioning
@@ -32,6 +37,8 @@ from jax.sharding import (
     get_abstract_mesh,
     use_abstract_mesh,
 )
+
+from jax_convgrad.spatial_parts import Local, Place, Rows
 
 try:
     # What JAX tells the devices of before anything is lowered, as custom_partitioning needs them. It has no
@@ -54,13 +61,19 @@ class Factors:
 
     ``sizes`` says of each letter into how many parts at most: the size of its dimensions, or for g the
     number of groups. ``localize(params, ways)`` gives the parameters of one device's part, where letters are
-    split into so many ways.
+    split into so many ways. Letters without a size are rows, and ``rows(params, places)`` gives one device's
+    call where they are split.
     """
 
     operands: tuple[Labels, ...]
     results: tuple[Labels, ...]
     sizes: Mapping[str, int]
     localize: Callable[[dict[str, Any], Mapping[str, int]], dict[str, Any]] = lambda params, ways: params
+    rows: Rows | None = None
+
+    def is_rows(self, label: str | None) -> bool:
+        """Whether it is a letter whose parts need not be of one size."""
+        return label is not None and label not in self.sizes
 
     @property
     def summed(self) -> tuple[str, ...]:
@@ -121,15 +134,18 @@ def partitioned(
         ways = {label: math.prod(atoms.shape[name] for name in names) for label, names in axes.items()}
         local = factors.localize(params, ways)
         reduced = tuple(name for label in factors.summed for name in axes.get(label, ()))
+        places = {label: Place(names, ways[label]) for label, names in axes.items() if factors.is_rows(label)}
+        call = factors.rows(local, places) if factors.rows and places else Local(local)
 
         def part(*shards: jax.Array) -> tuple[jax.Array, ...]:
             # A context's mesh, which is about the whole arrays, would else get into the sum's own types.
             with use_abstract_mesh(_NO_MESH):
-                if not reduced:
-                    return _as_tuple(native(*shards, **local))
-                partial, finish = of_partial_sums or (native, None)
-                sums = tuple(lax.psum(array, reduced) for array in _as_tuple(partial(*shards, **local)))
-                return sums if finish is None else _as_tuple(finish(*sums, *shards, **local))
+                given = call.before(*shards)
+                compute, finish = (reduced and of_partial_sums) or (native, None)
+                results = tuple(call.after(*_as_tuple(compute(*given, **call.params))))
+                if reduced:
+                    results = tuple(summed(array, reduced) for array in results)
+                return results if finish is None else _as_tuple(finish(*results, *given, **call.params))
 
         def shardings(of: Sequence[Labels]) -> tuple[NamedSharding, ...]:
             specs = [
@@ -145,6 +161,13 @@ def partitioned(
     # Shardings come undecoded, as XLA may split over a part of a mesh axis, for which JAX has no name.
     whole.def_partition(partition, sharding_rule=rule, decode_shardings=False)
     return whole
+
+
+def summed(array: jax.Array, names: tuple[str, ...]) -> jax.Array:
+    """The sum over devices; of 16-bit numbers it is one of float32, rounded once."""
+    if jnp.issubdtype(array.dtype, jnp.floating) and array.dtype.itemsize < 4:
+        return lax.psum(array.astype(jnp.float32), names).astype(array.dtype)
+    return lax.psum(array, names)
 
 
 def _as_tuple(results: Any) -> tuple[jax.Array, ...]:
@@ -196,9 +219,12 @@ def _shardy_rule(factors: Factors, types: Sequence[Any]) -> tuple[str, dict[str,
     written = [" ".join(dimensions) for dimensions in terms]
     split = len(factors.operands)
     text = ", ".join(written[:split]) + " -> " + ", ".join(written[split:])
+    rows = {label for labels in factors.results for label in labels if factors.is_rows(label)}
     return text, {
         "reduction_factors": factors.summed,
         "need_replication_factors": tuple(whole),
+        # Rows have as many results as there are, and Shardy asks for the lesser number of the two.
+        "permutation_factors": tuple(sorted(rows)),
         **sizes,
     }
 
@@ -262,7 +288,8 @@ def _split_of(sharding: Sharding | None, rank: int, atoms: Mesh) -> tuple[tuple[
 def _agree(factors: Factors, atoms: Mesh, arrays: Sequence[Any]) -> dict[str, tuple[str, ...]]:
     """One split for each letter; ``arrays`` are the results, then the operands.
 
-    What does not divide is not split that far, as the filling of a last, smaller part would be summed too.
+    What does not divide is not split that far, as the filling of a last, smaller part would be summed too;
+    that of rows is taken out.
     """
     axes: dict[str, tuple[str, ...]] = {}
     taken: set[str] = set()
@@ -274,7 +301,7 @@ def _agree(factors: Factors, atoms: Mesh, arrays: Sequence[Any]) -> dict[str, tu
             ways = 1
             for name in names:
                 ways *= atoms.shape[name]
-                if name in taken or factors.sizes[label] % ways:
+                if name in taken or factors.sizes.get(label, ways) % ways:
                     break
                 used += (name,)
             if used:
