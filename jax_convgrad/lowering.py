@@ -102,13 +102,12 @@ def define_primitive(
         return mlir.lower_fun(function, multiple_results=multiple_results)(ctx, *operands, **params)
 
     def lower_for(platform: str, ctx: Any, *operands: Any, **params: Any) -> Any:
-        function = functools.partial(on_platform, platform, sharding.is_splittable(ctx))
-        return lower(function, ctx, *operands, **params)
+        ctx, splits = sharding.splittable(ctx)
+        return lower(functools.partial(on_platform, platform, splits), ctx, *operands, **params)
 
     for platform in ("cpu", "cuda"):
         mlir.register_lowering(primitive, functools.partial(lower_for, platform), platform=platform)
     mlir.register_lowering(primitive, functools.partial(lower, on_lax))
-    sharding.requires_devices(primitive)
     return primitive
 
 

@@ -16,6 +16,7 @@ neighbours' parts, and fetches them before its call (spatial_parts.py).
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,31 +24,20 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 from jax.experimental.custom_partitioning import custom_partitioning
-from jax.extend.core import Primitive
 from jax.sharding import (
     AbstractMesh,
     AxisType,
     Mesh,
     NamedSharding,
     PartitionSpec,
-    Sharding,
     get_abstract_mesh,
     use_abstract_mesh,
 )
 
+from jax_convgrad.mesh_atoms import atoms_of, places_of, split_of
 from jax_convgrad.spatial_parts import Local, Place, Rows
-
-try:
-    # What JAX tells the devices of before anything is lowered, as custom_partitioning needs them. It has no
-    # public name; in a JAX without it XLA gathers what it could split.
-    from jax._src import dispatch
-
-    _told_devices: set[Primitive] | None = dispatch.prim_requires_devices_during_lowering
-except (ImportError, AttributeError):
-    _told_devices = None
 
 _NO_MESH = AbstractMesh((), ())
 
@@ -89,27 +79,41 @@ class Factors:
         )
 
 
-def requires_devices(primitive: Primitive) -> None:
-    """Has JAX tell the primitive's lowering which devices it is for."""
-    if _told_devices is not None:
-        _told_devices.add(primitive)
+def _described(context: Any) -> Any:
+    """What is lowered and for which devices, in a way in which custom_partitioning works, or None.
 
-
-def is_splittable(ctx: Any) -> bool:
-    """Whether the computation that is being lowered may be partitioned by a callback; else XLA gathers.
-
-    An exported one may not, since what is called back is not there where it is loaded. Nor can JAX describe
-    to a callback what is split over some axes by hand, in shard_map, and over the others by XLA; and the
-    older partitioner, GSPMD, reads no Shardy rule.
+    An exported program may not be partitioned by a callback, since what is called back is not there where
+    it is loaded. Nor can JAX describe to a callback what is split over some axes by hand, in shard_map, and
+    over the others by XLA; and the older partitioner, GSPMD, reads no Shardy rule.
     """
-    lowering = getattr(ctx.module_context, "lowering_parameters", None)
+    lowering = getattr(context.module_context, "lowering_parameters", None)
     by_hand = {kind is AxisType.Manual for kind in get_abstract_mesh().axis_types}
-    return (
-        _told_devices is not None
-        and getattr(jax.config, "jax_use_shardy_partitioner", True)
-        and not getattr(lowering, "for_export", True)
-        and by_hand != {True, False}
+    if (
+        not getattr(jax.config, "jax_use_shardy_partitioner", True)
+        or getattr(lowering, "for_export", True)
+        or by_hand == {True, False}
+    ):
+        return None
+    devices = context.module_context.axis_context
+    if not hasattr(devices, "device_assignment"):
+        return context  # in shard_map, where there is nothing to split
+    # JAX asks which devices they are, and then wants one mesh for the whole program. A partition is in terms
+    # of their numbers alone, so any device stands for each.
+    any_device = jax.local_devices()[0]
+    numbered = dataclasses.replace(
+        devices, device_assignment=(any_device,) * devices.num_devices, abstract_mesh=None
     )
+    return context.replace(module_context=context.module_context.replace(axis_context=numbered))
+
+
+def splittable(context: Any) -> tuple[Any, bool]:
+    """A lowering's context, and whether what is lowered may be split by a callback; else XLA gathers."""
+    try:
+        described = _described(context)
+    except (AttributeError, TypeError):
+        # Another JAX, in which what this asks for has moved.
+        described = None
+    return (context, False) if described is None else (described, True)
 
 
 def partitioned(
@@ -129,8 +133,9 @@ def partitioned(
         return _as_tuple(native(*operands, **params))
 
     def partition(mesh: Mesh, operands: Sequence[Any], results: Sequence[Any]) -> Any:
-        atoms = _atoms(mesh, [*results, *operands])
-        axes = _agree(factors, atoms, [*results, *operands])
+        # The context's mesh need not be that of the arrays, of which a program may have several.
+        atoms = atoms_of(arrays := [*results, *operands])
+        axes = _agree(factors, atoms, arrays)
         ways = {label: math.prod(atoms.shape[name] for name in names) for label, names in axes.items()}
         local = factors.localize(params, ways)
         reduced = tuple(name for label in factors.summed for name in axes.get(label, ()))
@@ -232,60 +237,7 @@ def _shardy_rule(factors: Factors, types: Sequence[Any]) -> tuple[str, dict[str,
 # --------------------------------------------------------------------------- what it decided, and what we do
 
 
-def _prime_factors(size: int) -> list[int]:
-    factors, divisor = [], 2
-    while size > 1:
-        while size % divisor == 0:
-            factors.append(divisor)
-            size //= divisor
-        divisor += 1
-    return factors
-
-
-def _atoms(mesh: Mesh, arrays: Sequence[Any]) -> Mesh:
-    """The mesh with each axis taken apart into axes of prime size, so that any part of one has a name."""
-    if mesh.empty:
-        devices = np.array(list(arrays[0].sharding.devices_indices_map(arrays[0].shape)))
-    else:
-        devices = mesh.devices
-    sizes = [prime for size in devices.shape for prime in _prime_factors(size)]
-    return Mesh(devices.reshape(sizes), tuple(f"atom{j}" for j in range(len(sizes))))
-
-
-def _split_of(sharding: Sharding | None, rank: int, atoms: Mesh) -> tuple[tuple[str, ...], ...]:
-    """The atoms that each dimension is split over, the outermost first; none where they cannot tell it."""
-    unsplit = ((),) * rank
-    if sharding is None or sharding.is_fully_replicated:
-        return unsplit
-    count = atoms.size
-    # A shape that every split divides. Entry [..., d] is where a device's part begins along dimension d.
-    indices = sharding.devices_indices_map((count,) * rank)
-    starts = np.array([[part.start or 0 for part in indices[device]] for device in atoms.devices.flat])
-    starts = starts.reshape(*atoms.devices.shape, rank)
-    origin = (0,) * len(atoms.axis_names)
-    result = []
-    expected = np.zeros_like(starts)
-    for d in range(rank):
-        # How far a part moves along d when one atom's coordinate goes from 0 to 1.
-        strides = {}
-        for axis, name in enumerate(atoms.axis_names):
-            step = starts[(*origin[:axis], 1, *origin[axis + 1 :])][d] - starts[origin][d]
-            if step:
-                strides[name] = step
-                along = [1] * len(origin)
-                along[axis] = -1
-                expected[..., d] += step * np.arange(atoms.shape[name]).reshape(along)
-        names = tuple(sorted(strides, key=lambda name: -strides[name]))
-        part = count
-        for name in names:
-            part //= atoms.shape[name]
-            if strides[name] != part:
-                return unsplit
-        result.append(names)
-    return tuple(result) if np.array_equal(starts, expected) else unsplit
-
-
-def _agree(factors: Factors, atoms: Mesh, arrays: Sequence[Any]) -> dict[str, tuple[str, ...]]:
+def _agree(factors: Factors, atoms: AbstractMesh, arrays: Sequence[Any]) -> dict[str, tuple[str, ...]]:
     """One split for each letter; ``arrays`` are the results, then the operands.
 
     What does not divide is not split that far, as the filling of a last, smaller part would be summed too;
@@ -294,7 +246,9 @@ def _agree(factors: Factors, atoms: Mesh, arrays: Sequence[Any]) -> dict[str, tu
     axes: dict[str, tuple[str, ...]] = {}
     taken: set[str] = set()
     for labels, array in zip((*factors.results, *factors.operands), arrays, strict=True):
-        for label, names in zip(labels, _split_of(array.sharding, len(labels), atoms), strict=True):
+        rank = len(labels)
+        split = split_of(places_of(array.sharding, rank), rank, atoms) or ((),) * rank
+        for label, names in zip(labels, split, strict=True):
             if label is None or label in axes:
                 continue
             used: tuple[str, ...] = ()
