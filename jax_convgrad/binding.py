@@ -1,7 +1,8 @@
 """How a layer meets JAX's differentiation: ``jax.custom_vjp``, or forward mode where that is asked for.
 
 A function bound with ``custom_vjp`` has no derivative in forward mode. What it is made of has one, so inside
-``forward_mode()`` a layer is traced without the binding, and every mode in every order is there.
+``forward_mode()`` a layer is traced without the binding, and every mode in every order is there. From jax
+0.12 on a layer is bound by a primitive with rules for both modes, the same for reverse mode (hijax_layer.py).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 
 import jax
 
+from jax_convgrad import hijax_layer
 from jax_convgrad.axis_types import Spec, with_axis_types
 
 # Part of what jit caches by, so that a function traced outside is traced again inside.
@@ -21,10 +23,11 @@ _forward_mode = jax.make_user_context(False)
 
 
 def forward_mode() -> AbstractContextManager[None]:
-    """A context in which the layers can be differentiated in forward mode too.
+    """A context in which the layers can be differentiated in forward mode too, on every version of JAX.
 
-    Inside it ``jax.jvp``, ``jax.linearize``, ``jax.jacfwd`` and ``jax.linear_transpose`` go straight through
-    this package's functions, and ``jax.grad`` gives what it gives outside, by the same kernels:
+    From jax 0.12 on they can be outside of it as well. Inside it ``jax.jvp``, ``jax.linearize``,
+    ``jax.jacfwd`` and ``jax.linear_transpose`` go straight through this package's functions, and
+    ``jax.grad`` gives what it gives outside, by the same kernels:
 
     ```python
     import jax
@@ -48,7 +51,7 @@ def bind(
     arrays: int,
     result_spec: Callable[..., Spec],
 ) -> Callable[..., Any]:
-    """``layer`` with ``jax.custom_vjp``.
+    """``layer`` with ``jax.custom_vjp``, or with the same rules and one for forward mode.
 
     The first ``arrays`` of its arguments are arrays or None, the others are static.
     ``result_spec(specs, *static)`` says over which explicit mesh axes the result is split when the arrays are
@@ -67,6 +70,10 @@ def bind(
             filled = (None if operand is None else next(rest) for operand in operands)
             if _forward_mode.value:
                 return layer(*filled, *static)
+            if hijax_layer.HAS_BOTH_MODES:
+                places = tuple(operand is not None for operand in operands)
+                avals = tuple(map(jax.typeof, given))
+                return hijax_layer.Layer(layer, fwd, bwd, places, static, avals)(*given)
             try:
                 return with_vjp(*filled, *static)
             except TypeError as error:

@@ -21,6 +21,7 @@ from jax_convgrad import complex_form, primitives
 from jax_convgrad.arguments import Precision
 from jax_convgrad.batching import fprop_epilogue_rule
 from jax_convgrad.ffi import Dims
+from jax_convgrad.filter_and_bias import wgrad_bgrad
 from jax_convgrad.geometry import ConvGeometry
 from jax_convgrad.lowering import define_primitive, shaped
 from jax_convgrad.sharding import Factors
@@ -129,9 +130,11 @@ def _jvp(primals: Any, tangents: Any, *, relu: bool, **params: Any) -> Any:
     parts = []
     if type(x_t) is not ad.Zero:
         parts.append(primitives.fprop(x_t, w, **params))
-    if type(w_t) is not ad.Zero:
-        parts.append(primitives.fprop(x, w_t, **params))
-    parts += [primitives.spread(t, y.shape, params["dimensions"].y[1]) for t in b_t if type(t) is not ad.Zero]
+    b_t = [t for t in b_t if type(t) is not ad.Zero]
+    if type(w_t) is not ad.Zero:  # together with b', so that its transpose is dw and db in one call
+        parts.append(fprop_epilogue(x, w_t, b_t[0] if b_t else None, False, **params))
+    else:
+        parts += [primitives.spread(t, y.shape, params["dimensions"].y[1]) for t in b_t]
     y_t = functools.reduce(operator.add, parts)
     return y, jnp.where(y > 0, y_t, 0) if relu else y_t
 
@@ -142,6 +145,8 @@ def _transpose(t: Any, x: Any, w: Any, *b: Any, relu: bool, **params: Any) -> li
         raise NotImplementedError("jax_convgrad: a layer with relu is not linear, and has no transpose")
     if type(t) is ad.Zero:
         return [ad.Zero(operand.aval) if ad.is_undefined_primal(operand) else None for operand in (x, w, *b)]
+    if b and ad.is_undefined_primal(w) and ad.is_undefined_primal(b[0]):
+        return [None, *wgrad_bgrad(x, t, **params)]
     return [
         primitives.dgrad(t, w, **params) if ad.is_undefined_primal(x) else None,
         primitives.wgrad(x, t, **params) if ad.is_undefined_primal(w) else None,

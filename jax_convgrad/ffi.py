@@ -7,8 +7,9 @@ from the start where it can, instead of transposing it here.
 
 from __future__ import annotations
 
+import functools
 import importlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -16,6 +17,7 @@ from typing import Any, NamedTuple
 import jax
 import jaxlib
 import numpy as np
+from jax.core import ShapedArray
 from jax.typing import DTypeLike
 
 from jax_convgrad.arguments import Precision, allows_tf32
@@ -118,6 +120,8 @@ def _steps(axes: Sequence[Axis]) -> dict[str, np.ndarray]:
     }
 
 
+# A large net has many layers of few kinds.
+@functools.lru_cache(4096)
 def _conv_attributes(
     backend: Backend, geometry: ConvGeometry, dims: Dims, precision: Precision
 ) -> dict[str, Any]:
@@ -137,6 +141,65 @@ def _result(shape: Sequence[int], dtype: DTypeLike) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(tuple(shape), dtype)
 
 
+@dataclass(frozen=True)
+class Lowered:
+    """An operand or a result of a call that is written straight into the program that is being lowered.
+
+    It stands where an array would, as far as the functions below look at one.
+    """
+
+    ctx: Any
+    value: Any
+    aval: Any
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Known sizes only."""
+        return self.aval.shape
+
+    @property
+    def dtype(self) -> Any:
+        """NumPy's."""
+        return self.aval.dtype
+
+    @property
+    def ndim(self) -> int:
+        """Its number of dimensions."""
+        return len(self.aval.shape)
+
+
+def _ffi_call(
+    target: str,
+    results: Sequence[jax.ShapeDtypeStruct],
+    *,
+    input_layouts: Sequence[Sequence[int]] | None = None,
+    output_layouts: Sequence[Sequence[int]] | None = None,
+) -> Callable[..., Any]:
+    """``jax.ffi.ffi_call``, and the same of ``Lowered`` operands without tracing it first."""
+
+    def written(*operands: Lowered, **attributes: Any) -> list[Lowered]:
+        avals = [ShapedArray(result.shape, result.dtype) for result in results]
+        ctx = operands[0].ctx.replace(avals_in=[operand.aval for operand in operands], avals_out=avals)
+        # Minor to major there, as XLA has them.
+        rule = jax.ffi.ffi_lowering(
+            target,
+            operand_layouts=input_layouts and [layout[::-1] for layout in input_layouts],
+            result_layouts=output_layouts and [layout[::-1] for layout in output_layouts],
+        )
+        values = rule(ctx, *(operand.value for operand in operands), **attributes)
+        return [Lowered(ctx, value, aval) for value, aval in zip(values, avals, strict=True)]
+
+    def call(*operands: Any, **attributes: Any) -> Any:
+        if isinstance(operands[0], Lowered):
+            return written(*operands, **attributes)
+        of_arrays = jax.ffi.ffi_call(
+            target, results, input_layouts=input_layouts, output_layouts=output_layouts
+        )
+        return of_arrays(*operands, **attributes)
+
+    return call
+
+
 def _require_known(*shapes: tuple[int, ...]) -> None:
     """Workspace is sized when a program is lowered, so sizes must be numbers by then."""
     for shape in shapes:
@@ -147,6 +210,7 @@ def _require_known(*shapes: tuple[int, ...]) -> None:
             )
 
 
+@functools.lru_cache(4096)
 def _workspace(
     backend: Backend,
     op: str,
@@ -192,7 +256,7 @@ def fprop(
     # The workspace is the filter's alone, so that the batch may be a symbol in an exported program.
     one = tuple(1 if d == dims.x[0] else size for d, size in enumerate(x.shape))
     _require_known(one, w.shape)
-    call = jax.ffi.ffi_call(
+    call = _ffi_call(
         backend.prefix + "fprop",
         (
             _result(shape, x.dtype),
@@ -217,7 +281,7 @@ def dgrad(
     backend = backends[platform]
     one = tuple(1 if d == dims.x[0] else size for d, size in enumerate(shape))
     _require_known(one, w.shape)
-    call = jax.ffi.ffi_call(
+    call = _ffi_call(
         backend.prefix + "dgrad",
         (
             _result(shape, dy.dtype),
@@ -241,7 +305,7 @@ def wgrad(
     """dw of the given shape."""
     backend = backends[platform]
     _require_known(x.shape, dy.shape)
-    call = jax.ffi.ffi_call(
+    call = _ffi_call(
         backend.prefix + "wgrad",
         (
             _result(shape, x.dtype),
@@ -271,7 +335,7 @@ def wgrad_bgrad(
     backend = backends[platform]
     _require_known(x.shape, dy.shape)
     workspace = _workspace(backend, "wgrad_bgrad", x.shape, dy.shape, x.dtype, geometry, dims, precision)
-    call = jax.ffi.ffi_call(
+    call = _ffi_call(
         backend.prefix + "wgrad_bgrad",
         (_result(shape, x.dtype), _result((dy.shape[dims.y[1]],), dy.dtype), workspace),
         input_layouts=[_activation_layout(dims.x), _activation_layout(dims.y)],
@@ -289,7 +353,7 @@ def bgrad(platform: str, dy: jax.Array, channel_axis: int) -> jax.Array:
     rows = int(np.prod([size for axis, size in enumerate(dy.shape) if axis != channel_axis], dtype=np.int64))
     workspace = backend.module.bgrad_workspace_bytes(dtype=dy.dtype.name, rows=rows, channels=channels)
     others = tuple(axis for axis in range(dy.ndim) if axis != channel_axis)
-    call = jax.ffi.ffi_call(
+    call = _ffi_call(
         backend.prefix + "bgrad",
         (_result((channels,), dy.dtype), _result((workspace,), np.uint8)),
         input_layouts=[(*others, channel_axis)],
@@ -308,7 +372,7 @@ def pool(
 ) -> Sequence[jax.Array]:
     """One of the pooling targets, over arrays [N, spatial..., C]; ``results`` are shapes and dtypes."""
     backend = backends[platform]
-    call = jax.ffi.ffi_call(backend.prefix + op, [_result(shape, dtype) for shape, dtype in results])
+    call = _ffi_call(backend.prefix + op, [_result(shape, dtype) for shape, dtype in results])
     return call(
         *operands,
         window=_int64([axis.taps for axis in axes]),

@@ -22,7 +22,8 @@ from jax.extend.core import Primitive
 from jax.interpreters import mlir
 
 from jax_convgrad import ffi
-from jax_convgrad.lax_convolution import before_reversals, contraction_of, runner
+from jax_convgrad.lax_convolution import before_reversals, contraction_of, runner, single_primitive
+from jax_convgrad.lowering import rules
 from jax_convgrad.recognition import Contraction
 
 _convolution_p = lax.conv_general_dilated_p
@@ -121,7 +122,21 @@ def _lower(ctx: Any, lhs: Any, rhs: Any, **params: Any) -> Sequence[Any]:
         return _by_platform_p.bind(lhs, rhs, before, out=out_aval, contraction=contraction, **params)
 
     ctx = ctx.replace(avals_in=[lhs_aval, rhs_aval, rhs_aval])
+    platform = _only_platform(ctx)
+    if platform is not None:  # which spares tracing the primitive, and much of a large net's lowering
+        rule = _original.get(platform, _original[None]).rule
+        on_platform = (
+            partial(_on_kernels, platform, rule) if platform in ffi.backends else partial(_as_lax, rule)
+        )
+        return on_platform(ctx, lhs, rhs, before, out=out_aval, contraction=contraction, **params)
     return mlir.lower_fun(by_platform, multiple_results=False)(ctx, lhs, rhs, before)
+
+
+def _only_platform(ctx: Any) -> str | None:
+    """The one platform that an equation is lowered for; None where it has several, or one of its own."""
+    platforms = getattr(ctx, "platforms", None) or getattr(ctx.module_context, "platforms", ())
+    is_elsewhere = getattr(getattr(ctx, "jaxpr_eqn_ctx", None), "compute_type", None) is not None
+    return platforms[0] if len(platforms) == 1 and not is_elsewhere else None
 
 
 def _reversal(value: Any) -> tuple[Any, Sequence[int]] | None:
@@ -163,7 +178,13 @@ def _on_kernels(
 ) -> Sequence[Any]:
     if contraction is None or platform not in ffi.backends:
         return _as_lax(rule, ctx, lhs, rhs, before, out=out, contraction=contraction, **params)
-    run = runner(contraction, params, out)
     lhs_aval, _, before_aval = ctx.avals_in
+    single = single_primitive(contraction, params, lhs_aval, before_aval, out)
+    if single is not None:
+        primitive, names, own_params = single
+        given = {"lhs": (lhs, lhs_aval), "rhs": (before, before_aval)}
+        values, avals = zip(*(given[name] for name in names), strict=True)
+        return rules[primitive, platform](ctx.replace(avals_in=list(avals)), *values, **own_params)
+    run = runner(contraction, params, out)
     ctx = ctx.replace(avals_in=[lhs_aval, before_aval])
     return mlir.lower_fun(run, multiple_results=False)(ctx, lhs, before)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
+from jax.extend.core import Primitive
 from jax.sharding import AxisType, auto_axes
 
 from jax_convgrad import primitives
@@ -20,6 +22,7 @@ _CONTRACTIONS: dict[str, Callable[..., jax.Array]] = {
     "dgrad": primitives.dgrad,
     "wgrad": primitives.wgrad,
 }
+_PRIMITIVES = {"fprop": primitives.fprop_p, "dgrad": primitives.dgrad_p, "wgrad": primitives.wgrad_p}
 _GEOMETRIC = (
     "window_strides",
     "padding",
@@ -42,8 +45,20 @@ def contraction_of(
     """
     if not _taken(lhs, rhs, out, params):
         return None
-    geometric = {name: params[name] for name in _GEOMETRIC}
-    return recognise(lhs.shape, rhs.shape, out.shape, **geometric, rhs_reversed=rhs_reversed)
+    geometric = tuple((name, params[name]) for name in _GEOMETRIC)
+    return _recognised(lhs.shape, rhs.shape, out.shape, geometric, rhs_reversed)
+
+
+@functools.lru_cache(4096)
+def _recognised(
+    lhs: tuple[int, ...],
+    rhs: tuple[int, ...],
+    out: tuple[int, ...],
+    geometric: tuple[tuple[str, Any], ...],
+    rhs_reversed: bool,
+) -> Contraction | None:
+    """``recognise``, once for all layers alike of a large net."""
+    return recognise(lhs, rhs, out, **dict(geometric), rhs_reversed=rhs_reversed)
 
 
 def _taken(lhs: Any, rhs: Any, out: Any, params: dict[str, Any]) -> bool:
@@ -60,6 +75,28 @@ def _taken(lhs: Any, rhs: Any, out: Any, params: dict[str, Any]) -> bool:
     if not all(isinstance(number, int) for number in (*sizes, *steps, *pads)):
         return False
     return max((*sizes, *pads), default=0) <= _MAX_SIZE and max(steps, default=1) <= MAX_STEP
+
+
+def single_primitive(
+    contraction: Contraction, params: dict[str, Any], lhs: Any, rhs: Any, out: Any
+) -> tuple[Primitive, tuple[str, ...], dict[str, Any]] | None:
+    """What ``runner`` comes to where nothing is moved, converted or resharded: one primitive.
+
+    With it the names of its operands and its parameters. ``lhs``, ``rhs`` and ``out`` are abstract values.
+    """
+    moves = (contraction.lhs_move, contraction.rhs_move, contraction.out_move)
+    if any(moves) or lhs.dtype != out.dtype or AxisType.Explicit in out.sharding.mesh.axis_types:
+        return None
+    primitive = _PRIMITIVES[contraction.name]
+    return (
+        primitive,
+        contraction.operands,
+        {
+            "geometry": contraction.geometry,
+            "dimensions": contraction.dimensions,
+            "precision": params["precision"],
+        },
+    )
 
 
 def runner(

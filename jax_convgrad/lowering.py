@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -19,6 +19,9 @@ from jax_convgrad.geometry import MAX_AXES, Axis, ConvGeometry
 
 lax_forms: dict[Primitive, Callable[..., Any]] = {}
 """Each primitive to what computes the same with ``jax.lax``, of the same operands and parameters."""
+
+rules: dict[tuple[Primitive, str], Callable[..., Any]] = {}
+"""Each primitive, on each platform that may have kernels, to its lowering rule."""
 
 
 @functools.cache
@@ -45,6 +48,7 @@ def define_primitive(
     factors: Callable[..., sharding.Factors] | None = None,
     multiple_results: bool = False,
     sums: bool = False,
+    only_calls: bool = True,
     serves: Callable[..., bool] = lambda platform, *operands, **params: True,
     of_partial_sums: tuple[Callable[..., Any], Callable[..., Any]] | None = None,
 ) -> Primitive:
@@ -53,7 +57,8 @@ def define_primitive(
     ``abstract`` gives the result's ShapedArray (or a list of them), ``native(platform, *operands, **params)``
     calls the kernels and ``on_lax(*operands, **params)`` computes the same with ``jax.lax``, where a platform
     has no kernels and where there are more spatial axes than they know. ``sums`` says that a result is a sum
-    over every operand, and so zero where one is empty.
+    over every operand, and so zero where one is empty, and ``only_calls`` that of real operands ``native``
+    makes a call and nothing else.
     ``serves(platform, *operands, **params)`` says whether the kernels take such operands; else ``on_lax``
     computes.
     ``factors(*operands, **params)`` says how the kernels may be split over devices. Where a result of
@@ -89,10 +94,11 @@ def define_primitive(
         kernels = platform in ffi.backends and _within_kernels(**params)
         if kernels and serves(platform, *operands, **params):
             kernel = functools.partial(native, platform)
-            if factors is None or not splits:
+            if not splits or factors is None:
                 return kernel(*operands, **params)
             apart = of_partial_sums and (functools.partial(of_partial_sums[0], platform), of_partial_sums[1])
-            parts = sharding.partitioned(kernel, factors(*operands, **params), params, apart)(*operands)
+            split = sharding.partitioned(name, platform, kernel, factors(*operands, **params), params, apart)
+            parts = split(*operands)
             return parts if multiple_results else parts[0]
         if platform == "cuda" and platform not in ffi.backends:
             _warn_no_cuda_kernels()
@@ -101,12 +107,33 @@ def define_primitive(
     def lower(function: Callable[..., Any], ctx: Any, *operands: Any, **params: Any) -> Any:
         return mlir.lower_fun(function, multiple_results=multiple_results)(ctx, *operands, **params)
 
+    def is_a_call(platform: str, ctx: Any, params: Mapping[str, Any]) -> bool:
+        """Whether ``on_platform`` would come to one call of a kernel, for one device."""
+        arrays = (*ctx.avals_in, *ctx.avals_out)
+        floats = {array.dtype for array in arrays if jnp.issubdtype(array.dtype, jnp.inexact)}
+        return (
+            only_calls
+            and platform in ffi.backends
+            and _within_kernels(**params)
+            and len(floats) == 1
+            and not any(jnp.issubdtype(dtype, jnp.complexfloating) for dtype in floats)
+            and all(isinstance(size, int) and size > 0 for array in arrays for size in array.shape)
+            and serves(platform, *ctx.avals_in, **params)
+        )
+
     def lower_for(platform: str, ctx: Any, *operands: Any, **params: Any) -> Any:
-        ctx, splits = sharding.splittable(ctx)
-        return lower(functools.partial(on_platform, platform, splits), ctx, *operands, **params)
+        split = sharding.splittable(ctx) if factors is not None else None
+        splits = split is not None
+        if not splits and is_a_call(platform, ctx, params):
+            # Traced first, as below, a large net takes longer to lower than lax's.
+            given = [ffi.Lowered(ctx, *pair) for pair in zip(operands, ctx.avals_in, strict=True)]
+            results = native(platform, *given, **params)
+            return [result.value for result in (results if multiple_results else [results])]
+        return lower(functools.partial(on_platform, platform, splits), split or ctx, *operands, **params)
 
     for platform in ("cpu", "cuda"):
-        mlir.register_lowering(primitive, functools.partial(lower_for, platform), platform=platform)
+        rules[primitive, platform] = functools.partial(lower_for, platform)
+        mlir.register_lowering(primitive, rules[primitive, platform], platform=platform)
     mlir.register_lowering(primitive, functools.partial(lower, on_lax))
     return primitive
 

@@ -237,6 +237,7 @@ spread_p = define_primitive(
     lambda b, *, shape, channel_axis: shaped(b, shape),
     lambda platform, b, **params: _spread(b, **params),
     _spread,
+    only_calls=False,
 )
 
 

@@ -28,14 +28,13 @@ from jax import lax
 from jax.experimental.custom_partitioning import custom_partitioning
 from jax.sharding import (
     AbstractMesh,
-    AxisType,
     Mesh,
     NamedSharding,
     PartitionSpec,
-    get_abstract_mesh,
     use_abstract_mesh,
 )
 
+from jax_convgrad import partitioned_call
 from jax_convgrad.mesh_atoms import atoms_of, places_of, split_of
 from jax_convgrad.spatial_parts import Local, Place, Rows
 
@@ -79,50 +78,42 @@ class Factors:
         )
 
 
-def _described(context: Any) -> Any:
-    """What is lowered and for which devices, in a way in which custom_partitioning works, or None.
+def splittable(context: Any) -> Any:
+    """The context of a lowering that may be partitioned by a callback, as that needs it; else None.
 
-    An exported program may not be partitioned by a callback, since what is called back is not there where
-    it is loaded. Nor can JAX describe to a callback what is split over some axes by hand, in shard_map, and
-    over the others by XLA; and the older partitioner, GSPMD, reads no Shardy rule.
+    A program for one device has nothing to partition. An exported one may not be, since what is called back
+    is not there where it is loaded. In shard_map arrays are parts by hand; JAX cannot describe to a callback
+    what XLA splits them over besides. The older partitioner, GSPMD, reads no Shardy rule.
     """
     lowering = getattr(context.module_context, "lowering_parameters", None)
-    by_hand = {kind is AxisType.Manual for kind in get_abstract_mesh().axis_types}
+    devices: Any = getattr(context.module_context, "axis_context", None)
     if (
-        not getattr(jax.config, "jax_use_shardy_partitioner", True)
+        not partitioned_call.CAN_BE_NAMED
+        or not getattr(jax.config, "jax_use_shardy_partitioner", True)
         or getattr(lowering, "for_export", True)
-        or by_hand == {True, False}
+        or not hasattr(devices, "device_assignment")
+        or devices.num_devices == 1
     ):
         return None
-    devices = context.module_context.axis_context
-    if not hasattr(devices, "device_assignment"):
-        return context  # in shard_map, where there is nothing to split
-    # JAX asks which devices they are, and then wants one mesh for the whole program. A partition is in terms
-    # of their numbers alone, so any device stands for each.
-    any_device = jax.local_devices()[0]
-    numbered = dataclasses.replace(
-        devices, device_assignment=(any_device,) * devices.num_devices, abstract_mesh=None
+    # JAX can say which devices they are, but only where a program has one mesh. What a part computes is said
+    # by their numbers alone, so that any device stands for each.
+    numbers = dataclasses.replace(
+        devices, device_assignment=(jax.local_devices()[0],) * devices.num_devices, abstract_mesh=None
     )
-    return context.replace(module_context=context.module_context.replace(axis_context=numbered))
-
-
-def splittable(context: Any) -> tuple[Any, bool]:
-    """A lowering's context, and whether what is lowered may be split by a callback; else XLA gathers."""
-    try:
-        described = _described(context)
-    except (AttributeError, TypeError):
-        # Another JAX, in which what this asks for has moved.
-        described = None
-    return (context, False) if described is None else (described, True)
+    return context.replace(module_context=context.module_context.replace(axis_context=numbers))
 
 
 def partitioned(
+    name: str,
+    platform: str,
     native: Callable[..., Any],
     factors: Factors,
     params: dict[str, Any],
     of_partial_sums: tuple[Callable[..., Any], Callable[..., Any]] | None = None,
 ) -> Callable[..., tuple[jax.Array, ...]]:
     """``native(*operands, **params)`` as a tuple of results, which XLA may split as ``factors`` say.
+
+    ``name`` tells apart what is called with the same factors and parameters.
 
     Where what is summed over is split, results are added up; or, where ``of_partial_sums`` is a pair of
     functions, what the first of them gives, and the second finishes the sum.
@@ -165,7 +156,14 @@ def partitioned(
 
     # Shardings come undecoded, as XLA may split over a part of a mesh axis, for which JAX has no name.
     whole.def_partition(partition, sharding_rule=rule, decode_shardings=False)
-    return whole
+
+    def call(*operands: jax.Array) -> tuple[jax.Array, ...]:
+        types = [(array.shape, array.dtype) for array in operands]
+        split = (factors.operands, factors.results, dict(factors.sizes))
+        what = partitioned_call.digest(name, partitioned_call.kernels(platform), params, types, split)
+        return partitioned_call.named(whole, what)(*operands)
+
+    return call
 
 
 def summed(array: jax.Array, names: tuple[str, ...]) -> jax.Array:

@@ -1,5 +1,7 @@
 """Forward mode, alone and mixed with reverse mode up to the third order, against lax's."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +10,11 @@ from jax import lax
 from test_no_lax_inside import foreign
 
 import jax_convgrad as jc
+from jax_convgrad.hijax_layer import HAS_BOTH_MODES
+
+both_modes = pytest.mark.skipif(
+    not HAS_BOTH_MODES, reason="before jax 0.12 layers are bound for reverse mode"
+)
 
 RANDOM = np.random.default_rng(3)
 X = jnp.asarray(RANDOM.standard_normal((1, 4, 3, 2)))
@@ -88,6 +95,80 @@ def test_derivatives(name, mode):
     assert_same(got, jax.jit(MODES[mode](theirs))(X, W))
 
 
+@both_modes
+@pytest.mark.parametrize("jit", [False, True])
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_derivatives_straight_on_a_layer(name, mode, jit):
+    """Without the context; with ``jit`` the layer is a jaxpr before it is differentiated."""
+    ours, theirs = FUNCTIONS[name]
+    got = jax.jit(MODES[mode](jax.jit(ours) if jit else ours))(X, W)
+    assert_same(got, jax.jit(MODES[mode](theirs))(X, W))
+
+
+@both_modes
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_forward_mode_inside_of_other_transformations(name):
+    ours, theirs = FUNCTIONS[name]
+
+    def uses(f):
+        def looped(x, w):
+            return lax.scan(lambda c, k: (c + f(x, k * w).sum(), f(x, w)), 0.0, jnp.arange(1.0, 4))
+
+        def chosen(x, w):
+            return lax.cond(w.sum() > -1e9, f, lambda x, w: 0 * f(x, w), x, w)
+
+        mapped = jax.vmap(f, (None, 0))
+        return [
+            directional(looped),
+            lambda x, w: jax.jvp(mapped, (x, jnp.stack([w, 2 * w])), (x, jnp.stack([w, w]))),
+            lambda x, w: jax.vmap(directional(f), (None, 0))(x, jnp.stack([w, 2 * w])),
+            directional(chosen),
+            directional(jax.checkpoint(f)),
+            jax.grad(directional(jax.checkpoint(scalar(f))), (0, 1)),
+        ]
+
+    for of_ours, of_theirs in zip(uses(ours), uses(theirs), strict=True):
+        assert_same(jax.jit(of_ours)(X, W), jax.jit(of_theirs)(X, W))
+
+
+@both_modes
+def test_reverse_mode_is_by_the_layers_own_rule():
+    """The same kernels as where it is bound by custom_vjp: dw and db are one call."""
+
+    def f(x, w, b):
+        return jnp.sin(jc.conv(x, w, b, activation="relu")).sum()
+
+    calls = re.findall(r"@(jax_convgrad_\w+)", jax.jit(jax.grad(f, (0, 1, 2))).lower(X, W, B).as_text())
+    names = set(calls) - {"jax_convgrad_fprop", "jax_convgrad_dgrad"}
+    assert len(calls) == 4 and names == {"jax_convgrad_wgrad", "jax_convgrad_bgrad"}
+    jaxpr = str(jax.make_jaxpr(jax.grad(f, (0, 1, 2)))(X, W, B))
+    assert "jax_convgrad_wgrad_bgrad" in jaxpr
+
+
+@both_modes
+def test_linear_transpose_straight_on_a_layer():
+    f, lax_f = FUNCTIONS["conv_general_dilated"]
+    y = f(X, W)
+    in_x = [jax.linear_transpose(lambda x, g=g: g(x, W), X)(y) for g in (f, lax_f)]
+    in_w = [jax.linear_transpose(lambda w, g=g: g(X, w), W)(y) for g in (f, lax_f)]
+    assert_same(*in_x)
+    assert_same(*in_w)
+    with pytest.raises(NotImplementedError, match="not linear"):
+        jax.linear_transpose(lambda x: jc.conv(x, W, B, activation="relu"), X)(jc.conv(X, W))
+
+
+@both_modes
+def test_checkpoint_policies_see_into_a_layer():
+    """What a policy saves is not computed again, as where the layer is bound by custom_vjp."""
+    f = scalar(FUNCTIONS["conv"][0])
+    calls = [
+        str(jax.make_jaxpr(jax.grad(jax.checkpoint(f, policy=policy)))(X, W)).count("jax_convgrad_fprop")
+        for policy in (None, lambda p, *_, **__: p.name.startswith("jax_convgrad_fprop"))
+    ]
+    assert calls == [2, 1]
+
+
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_hessian_of_the_bound_layer(backend, name):
     """Forward over reverse needs no context: the binding is gone once reverse mode has been through."""
@@ -109,11 +190,12 @@ def test_jit_knows_the_context():
     """A function that was traced outside is traced anew inside, where it can be pushed forward."""
     f = jax.jit(FUNCTIONS["conv"][0])
     f(X, W)
-    with pytest.raises(TypeError, match="forward-mode"):
-        jax.jvp(f, (X, W), (X, W))
-    with pytest.raises(TypeError, match="forward-mode") as error:
-        jax.jvp(FUNCTIONS["conv"][0], (X, W), (X, W))
-    assert any("jax_convgrad.forward_mode()" in note for note in error.value.__notes__)
+    if not HAS_BOTH_MODES:
+        with pytest.raises(TypeError, match="forward-mode"):
+            jax.jvp(f, (X, W), (X, W))
+        with pytest.raises(TypeError, match="forward-mode") as error:
+            jax.jvp(FUNCTIONS["conv"][0], (X, W), (X, W))
+        assert any("jax_convgrad.forward_mode()" in note for note in error.value.__notes__)
     with jc.forward_mode():
         jax.jvp(f, (X, W), (X, W))
 
