@@ -22,7 +22,7 @@ from jax.interpreters import ad, batching
 
 from jax_convgrad import complex_form, fallback
 from jax_convgrad.arguments import Precision
-from jax_convgrad.axis_types import Spec
+from jax_convgrad.axis_types import Spec, rows_spec
 from jax_convgrad.batching import bgrad_rule, contraction_rule, spread_rule
 from jax_convgrad.ffi import Dims
 from jax_convgrad.geometry import ConvGeometry
@@ -89,18 +89,20 @@ def w_shape(x: Any, dy: Any, geometry: ConvGeometry, dimensions: Dims) -> tuple[
 
 
 # How a result is split over explicit mesh axes, by how its operands are. It does not have the axes of what is
-# summed over; spatial positions are gathered, and channels of groups go by the filter's.
+# summed over, and channels of groups go by the filter's.
 
 
-def y_spec(x: Spec, w: Spec, dimensions: Dims) -> Spec:
+def y_spec(x: Spec, w: Spec, geometry: ConvGeometry, dimensions: Dims) -> Spec:
     """The result's of ``fprop``."""
-    return _at(dimensions.y, x[dimensions.x[0]], w[dimensions.w[0]])
+    rows = rows_spec(x, dimensions.x[2:], geometry.output_shape)
+    return _at(dimensions.y, x[dimensions.x[0]], w[dimensions.w[0]], rows)
 
 
 def x_spec(dy: Spec, w: Spec, geometry: ConvGeometry, dimensions: Dims) -> Spec:
     """The result's of ``dgrad``."""
     channels = w[dimensions.w[1]] if geometry.groups == 1 else None
-    return _at(dimensions.x, dy[dimensions.y[0]], channels)
+    rows = rows_spec(dy, dimensions.y[2:], geometry.input_shape)
+    return _at(dimensions.x, dy[dimensions.y[0]], channels, rows)
 
 
 def w_spec(x: Spec, dy: Spec, geometry: ConvGeometry, dimensions: Dims) -> Spec:
