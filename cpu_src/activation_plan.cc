@@ -17,14 +17,6 @@ int64_t divide_up(int64_t count, int64_t size) { return (count + size - 1) / siz
 // Lanes of the widest vectors: what is rounded up to them suits every instruction set.
 int64_t widest_lanes(DType dtype) { return dtype == DType::kF64 ? 8 : 16; }
 
-// Whether results of neighbouring phases fit into a panel side by side, for any instruction set.
-bool merges_phases(const ConvProblem& p, LanesAre lanes_are) {
-  const Axis& axis = p.axis[2];
-  return lanes_are == LanesAre::kResults && p.groups == 1 && p.out_channels > 0 &&
-         p.out_channels <= widest_lanes(p.dtype) && axis.taps > 1 && axis.input_dilation > 1 &&
-         axis.input_dilation / std::gcd(axis.stride, axis.input_dilation) > 1;
-}
-
 int64_t merged_width_of(const ConvProblem& p) {
   // A panel may read a vector past the end; and rows an odd number of lines apart meet in all of the cache's
   // sets.
@@ -83,6 +75,13 @@ double pixel_cycles(int64_t count, int vectors, int64_t most) {
 }
 
 }  // namespace
+
+bool merges_phases(const ConvProblem& p, LanesAre lanes_are) {
+  const Axis& axis = p.axis[2];
+  return lanes_are == LanesAre::kResults && p.groups == 1 && p.out_channels > 0 &&
+         p.out_channels <= widest_lanes(p.dtype) && axis.taps > 1 && axis.input_dilation > 1 &&
+         axis.input_dilation / std::gcd(axis.stride, axis.input_dilation) > 1;
+}
 
 TilePlace Box::place(int64_t tile) const {
   const int64_t in_box = tile - first_tile, piece = in_box % tiles_along;

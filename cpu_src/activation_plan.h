@@ -106,6 +106,10 @@ class ActivationPlan {
   int64_t panel_parts_ = 1;
 };
 
+// Whether results of neighbouring phases fit into a panel side by side, for any instruction set: a function
+// of the filter's shape and the steps. For dgrad the problem is the transposed one.
+bool merges_phases(const ConvProblem& problem, LanesAre lanes_are);
+
 // Bytes of the packed filter, for any instruction set: a function of the filter's shape alone.
 int64_t packed_filter_bytes(const ConvProblem& problem, bool transposed, LanesAre lanes_are);
 

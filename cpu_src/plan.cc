@@ -6,6 +6,7 @@
 #include "cpu_src/activation_plan.h"
 #include "cpu_src/filter_plan.h"
 #include "cpu_src/grouped_plan.h"
+#include "cpu_src/met_taps.h"
 
 namespace convgrad::cpu {
 namespace {
@@ -19,6 +20,17 @@ bool has_few_results(Op op, const ConvProblem& problem) {
   const int64_t sources = op == Op::kFprop ? problem.group_in() : problem.group_out();
   const int64_t results = op == Op::kFprop ? problem.group_out() : problem.group_in();
   return results <= lanes_of(problem.dtype) / 4 && sources >= lanes_of(problem.dtype);
+}
+
+// Where a large stride leaves many phases of few channels side by side, these fill the lanes.
+bool fills_lanes_with_phases(Op op, const ConvProblem& problem) {
+  constexpr int64_t kManyPhases = 32;
+  const ConvProblem seen = op == Op::kDgrad ? problem.transpose() : problem;
+  return merges_phases(seen, LanesAre::kResults) && Phases(seen.axis[2]).result_step() >= kManyPhases;
+}
+
+bool sums_along_lanes(Op op, const ConvProblem& problem) {
+  return has_few_results(op, problem) && !fills_lanes_with_phases(op, problem);
 }
 
 // Groups larger than half a vector fill one by themselves, and tiles feed it without a copy of the sources.
@@ -74,7 +86,7 @@ Plan plan(Op op, const ConvProblem& problem, Choice choice) {
   if (takes_grouped(op, problem))
     return {Kernel::kGrouped, "several groups side by side in a vector's lanes"};
   if (op == Op::kWgrad) return {Kernel::kTiled, "an outer product of channels at every position"};
-  if (has_few_results(op, problem))
+  if (sums_along_lanes(op, problem))
     return {Kernel::kDot, "few channels in the result and many that are summed over"};
   // Each position repays a little of the copying; a filter beyond the caches costs more.
   const int64_t positions = problem.batch * problem.inputs();
@@ -93,15 +105,16 @@ int64_t conv_workspace_bytes(Op op, const ConvProblem& problem, Choice choice) {
   };
   const Kernel kernel = plan(op, problem, choice).kernel;
   if (op == Op::kWgrad) {
-    if (kernel == Kernel::kGrouped) return grouped_wgrad_bytes(problem);
-    return kernel == Kernel::kTiled ? partial_filter_bytes(problem) : 0;
+    const ConvProblem met = met_taps(problem).problem;
+    if (kernel == Kernel::kGrouped) return grouped_wgrad_bytes(met);
+    return kernel == Kernel::kTiled ? partial_filter_bytes(met) : 0;
   }
   if (kernel == Kernel::kGrouped)
     return op == Op::kFprop ? grouped_filter_bytes(problem, false)
                             : grouped_filter_bytes(problem.transpose(), true);
   if (kernel == Kernel::kDirect) return 0;
   // The batch may not be known yet. Where the choice depends on it, "dot" needs no workspace.
-  const bool dot = choice.kernel == Kernel::kAuto ? has_few_results(op, problem) : kernel == Kernel::kDot;
+  const bool dot = choice.kernel == Kernel::kAuto ? sums_along_lanes(op, problem) : kernel == Kernel::kDot;
   return filter_bytes(dot ? LanesAre::kSources : LanesAre::kResults);
 }
 

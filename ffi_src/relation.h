@@ -62,6 +62,9 @@ struct Congruence {
 struct Progression {
   int64_t first, step, count;
   int64_t partner, partner_step;
+
+  CONVGRAD_HD int64_t at(int64_t j) const { return first + step * j; }
+  CONVGRAD_HD int64_t partner_at(int64_t j) const { return partner + partner_step * j; }
 };
 
 // Of one pair along one axis, such as an output and the taps, all that is tied: prepared once, then asked for
@@ -112,6 +115,18 @@ CONVGRAD_HD inline Tied taps_of_output(const Axis& axis) {
 // The outputs that a tap ties to inputs: outputs_of_tap(axis).from(axis.pad_lo - r * axis.filter_dilation).
 CONVGRAD_HD inline Tied outputs_of_tap(const Axis& axis) {
   return Tied(axis.stride, axis.output, axis.input_dilation, axis.input);
+}
+
+// The taps that tie input i to outputs, upwards, so that the outputs go down: r' = taps - 1 - r of the
+// transposed axis.
+CONVGRAD_HD inline Progression taps_of_input(const Axis& axis, int64_t i) {
+  const Axis other = axis.transpose();
+  Progression tied = taps_of_output(other).from(other.pad_lo - i * other.stride);
+  if (tied.count == 0) return tied;
+  tied.first = axis.taps - 1 - tied.at(tied.count - 1);
+  tied.partner = tied.partner_at(tied.count - 1);
+  tied.partner_step = -tied.partner_step;
+  return tied;
 }
 
 }  // namespace convgrad
