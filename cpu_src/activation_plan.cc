@@ -25,10 +25,12 @@ int64_t merged_width_of(const ConvProblem& p) {
   return (divide_up(numbers, kLine) / 2 * 2 + 3) * kLine;
 }
 
-// Whether writing what meets no tap by itself, a region a phase, is what would take the time.
+// Whether writing what meets no tap by itself, a region a phase, is what would take the time: where there are
+// many phases, or channels that fill no vector.
 bool clears_first(const ConvProblem& p) {
-  return std::any_of(std::begin(p.axis), std::end(p.axis), [](const Axis& axis) {
+  return std::any_of(std::begin(p.axis), std::end(p.axis), [&](const Axis& axis) {
     const Phases phases(axis);
+    if (p.out_channels < widest_lanes(p.dtype)) return phases.count() > phases.classes();
     return phases.count() >= kManyPhases && phases.count() > 2 * phases.classes();
   });
 }
@@ -122,6 +124,7 @@ void ActivationPlan::list_regions() {
   int64_t largest[kAxes + 1] = {0, 0, 0, problem.batch};
   for (int axis = 0; axis < kAxes; ++axis) {
     tap_order[axis] = packed_taps(problem.axis[axis]);
+    met[axis] = tap_bounds(problem.axis[axis], 0, problem.axis[axis].output);
     const Phases phases(problem.axis[axis]);
     if (merges && axis == 2) {
       merged_taps = phases.first_taps();
@@ -203,6 +206,16 @@ int64_t ActivationPlan::filter_tap(int64_t packed_tap, int64_t r2) const {
   for (int at = 0; at < kAxes; ++at)
     tap = tap * axis[at].taps + (transposed ? axis[at].taps - 1 - r[at] : r[at]);
   return tap;
+}
+
+int64_t ActivationPlan::met_tap(int64_t index) const {
+  const int64_t in_plane = met[1].count() * met[2].count();
+  const int64_t at[kAxes] = {index / in_plane, index / met[2].count() % met[1].count(),
+                             index % met[2].count()};
+  int64_t place = 0;
+  for (int a = 0; a < kAxes; ++a)
+    place = place * problem.axis[a].taps + packed_place(problem.axis[a], met[a].first + at[a]);
+  return place;
 }
 
 int64_t ActivationPlan::packed_channels() const {

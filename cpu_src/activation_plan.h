@@ -71,6 +71,11 @@ class ActivationPlan {
   int64_t filter_tap(int64_t packed_tap) const;
   // The same with tap r2 of the innermost axis by its number; packed_tap's counts for nothing.
   int64_t filter_tap(int64_t packed_tap, int64_t r2) const;
+  // Taps that any result may meet, axis by axis: only these have to be packed. A number below their product
+  // leads to the packed position of one of them.
+  TapBounds met[kAxes];
+  int64_t met_taps() const { return met[0].count() * met[1].count() * met[2].count(); }
+  int64_t met_tap(int64_t index) const;
   int64_t panel_width() const { return static_cast<int64_t>(vectors) * lanes; }
   int64_t filter_rows() const { return problem.taps() * problem.group_in(); }
   int64_t packed_channels() const;  // of one group, rounded up to whole vectors

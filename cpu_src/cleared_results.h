@@ -34,7 +34,7 @@ void clear_results(const ActivationPlan& plan, int64_t task, const Epilogue& epi
     return;
   }
   for (int64_t k = 0; k < channels; ++k) begin[k] = narrow<T>(epilogue.finish_channel<T>(Sum<T>{0}, k));
-  std::copy(begin, end - channels, begin + channels);
+  for (T* pixel = begin + channels; pixel < end; pixel += channels) std::copy(begin, begin + channels, pixel);
 }
 
 }  // namespace convgrad::cpu

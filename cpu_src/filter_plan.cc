@@ -64,8 +64,6 @@ bool is_swapped(const ConvProblem& p) {
 
 ConvProblem summed(const ConvProblem& p) { return merge_trivial_axes(is_swapped(p) ? p.transpose() : p); }
 
-int64_t divide_down(int64_t a, int64_t b) { return a / b - (a % b != 0 && (a < 0) != (b < 0)); }
-
 // Cycles of a tile for one position, on a machine of two multiply-adds and two loads a cycle.
 double tile_cycles(double channels, int vectors) {
   const double loads = (channels + vectors) / 2;
@@ -73,14 +71,6 @@ double tile_cycles(double channels, int vectors) {
 }
 
 }  // namespace
-
-TapBounds tap_bounds(const Axis& axis, int64_t begin, int64_t end) {
-  // -pad_lo + o * stride + r * filter_dilation lies on the input for an o in [begin, end).
-  const int64_t least = axis.pad_lo - (end - 1) * axis.stride,
-                most = (axis.input - 1) * axis.input_dilation + axis.pad_lo - begin * axis.stride;
-  const int64_t first = std::clamp<int64_t>(-divide_down(-least, axis.filter_dilation), 0, axis.taps);
-  return {first, std::clamp<int64_t>(divide_down(most, axis.filter_dilation) + 1, first, axis.taps)};
-}
 
 FilterPlan::FilterPlan(const ConvProblem& original, Isa isa)
     : isa(isa),

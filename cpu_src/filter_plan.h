@@ -4,17 +4,11 @@
 #include <cstdint>
 
 #include "cpu_src/isa.h"
+#include "cpu_src/regions.h"
 #include "ffi_src/problem.h"
 #include "ffi_src/relation.h"
 
 namespace convgrad::cpu {
-
-// Taps [first, last) of an axis that may tie outputs [begin, end).
-struct TapBounds {
-  int64_t first, last;
-  bool hold(int64_t tap) const { return first <= tap && tap < last; }
-};
-TapBounds tap_bounds(const Axis& axis, int64_t begin, int64_t end);
 
 // A tile of the filter's sums: channels [first_row, first_row + rows) of one tap, `vectors` vectors of output
 // channels from first_channel on. With joined taps a "tap" has one number along axis 2, and its rows are that

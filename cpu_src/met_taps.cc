@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "cpu_src/filter_plan.h"
+#include "cpu_src/regions.h"
 
 namespace convgrad::cpu {
 

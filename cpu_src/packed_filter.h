@@ -26,12 +26,11 @@ inline int64_t merged_classes(const ActivationPlan& plan) {
 
 inline int64_t packing_tasks(const ActivationPlan& plan) {
   if (plan.merges) {
-    const Axis* axis = plan.problem.axis;
     const int64_t parts = (merged_classes(plan) + kPackedClasses - 1) / kPackedClasses;
-    return axis[0].taps * axis[1].taps * plan.packed_taps2() * parts;
+    return plan.met[0].count() * plan.met[1].count() * plan.packed_taps2() * parts;
   }
   const int64_t parts = (plan.problem.group_in() + kPackedSources - 1) / kPackedSources;
-  return plan.problem.groups * plan.problem.taps() * parts;
+  return plan.problem.groups * plan.met_taps() * parts;
 }
 
 // Rows of all phases' channels: a task is a place of taps and some of the classes.
@@ -39,16 +38,20 @@ template <typename T>
 void pack_merged(const ActivationPlan& plan, int64_t task, const T* filter, Sum<T>* packed) {
   const ConvProblem& p = plan.problem;
   const int64_t sources = p.in_channels, results = p.out_channels, taps2 = p.axis[2].taps;
-  const int64_t parts = (merged_classes(plan) + kPackedClasses - 1) / kPackedClasses, place = task / parts;
+  const int64_t parts = (merged_classes(plan) + kPackedClasses - 1) / kPackedClasses, at = task / parts;
   const int64_t first = task % parts * kPackedClasses,
                 last = std::min(merged_classes(plan), first + kPackedClasses);
-  const int64_t t2 = place % plan.packed_taps2(), tap01 = place / plan.packed_taps2();
+  const int64_t t2 = at % plan.packed_taps2(), outer = at / plan.packed_taps2();
+  const int64_t r0 = plan.met[0].first + outer / plan.met[1].count(),
+                r1 = plan.met[1].first + outer % plan.met[1].count();
+  const int64_t tap01 = packed_place(p.axis[0], r0) * p.axis[1].taps + packed_place(p.axis[1], r1);
+  const int64_t place = tap01 * plan.packed_taps2() + t2;
   const int64_t width = plan.merged_width(), step = Phases(p.axis[2]).class_step();
   Sum<T>* const rows = packed + place * sources * width;
   const int64_t source_step = plan.transposed ? 1 : results, result_step = plan.transposed ? sources : 1;
-  for (int64_t at = first; at < last; ++at) {
-    const int64_t r2 = plan.merged_taps[at] + t2 * step;
-    Sum<T>* to = rows + at * results;
+  for (int64_t of_class = first; of_class < last; ++of_class) {
+    const int64_t r2 = plan.merged_taps[of_class] + t2 * step;
+    Sum<T>* to = rows + of_class * results;
     if (r2 >= taps2) {
       for (int64_t c = 0; c < sources; ++c) std::fill_n(to + c * width, results, Sum<T>{0});
       continue;
@@ -73,7 +76,8 @@ void pack_filter(const ActivationPlan& plan, int64_t task, const T* filter, Sum<
   const int64_t parts = (sources + kPackedSources - 1) / kPackedSources;
   const int64_t first_source = task % parts * kPackedSources;
   const int64_t last_source = std::min(sources, first_source + kPackedSources);
-  const int64_t group = task / parts / p.taps(), packed_tap = task / parts % p.taps();
+  const int64_t group = task / parts / plan.met_taps(),
+                packed_tap = plan.met_tap(task / parts % plan.met_taps());
   const int64_t tap = plan.filter_tap(packed_tap);
   // w[r,c,k]: fprop's source is c and its result k; dgrad's the other way round.
   const T* from = plan.transposed ? filter + tap * results * p.in_channels + group * sources

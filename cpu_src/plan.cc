@@ -33,10 +33,27 @@ bool sums_along_lanes(Op op, const ConvProblem& problem) {
   return has_few_results(op, problem) && !fills_lanes_with_phases(op, problem);
 }
 
+// Results so few, of so few channels, that copying a filter of many taps would take longer than the sums.
+bool is_below_a_copy(Op op, const ConvProblem& problem) {
+  constexpr int64_t kFewResults = 8, kFewChannels = 4, kManyTaps = 256;
+  const ConvProblem seen = op == Op::kDgrad ? problem.transpose() : problem;
+  return op != Op::kWgrad && seen.group_out() <= kFewChannels && seen.taps() >= kManyTaps &&
+         seen.batch * seen.outputs() <= kFewResults;
+}
+
+// Of the row that a small-group kernel buffers, most would lie between the windows.
+bool leaves_most_between_windows(Op op, const ConvProblem& problem) {
+  const ConvProblem seen = op == Op::kDgrad ? problem.transpose() : problem;
+  return std::any_of(std::begin(seen.axis), std::end(seen.axis), [](const Axis& axis) {
+    const int64_t window = (axis.taps - 1) * axis.filter_dilation / axis.input_dilation + 1;
+    return axis.stride / axis.input_dilation > 8 + 4 * window;
+  });
+}
+
 // Groups larger than half a vector fill one by themselves, and tiles feed it without a copy of the sources.
 bool takes_grouped(Op op, const ConvProblem& problem) {
   if (!grouped_serves(problem) || 2 * problem.group_out() > lanes_of(problem.dtype) ||
-      2 * problem.group_in() > lanes_of(problem.dtype))
+      2 * problem.group_in() > lanes_of(problem.dtype) || leaves_most_between_windows(op, problem))
     return false;
   return op == Op::kWgrad || !has_few_results(op, problem);
 }
@@ -86,6 +103,7 @@ Plan plan(Op op, const ConvProblem& problem, Choice choice) {
   if (takes_grouped(op, problem))
     return {Kernel::kGrouped, "several groups side by side in a vector's lanes"};
   if (op == Op::kWgrad) return {Kernel::kTiled, "an outer product of channels at every position"};
+  if (is_below_a_copy(op, problem)) return {Kernel::kDirect, "too few results to repay a copy of the filter"};
   if (sums_along_lanes(op, problem))
     return {Kernel::kDot, "few channels in the result and many that are summed over"};
   // Each position repays a little of the copying; a filter beyond the caches costs more.
@@ -104,6 +122,8 @@ int64_t conv_workspace_bytes(Op op, const ConvProblem& problem, Choice choice) {
                             : packed_filter_bytes(problem.transpose(), true, lanes_are);
   };
   const Kernel kernel = plan(op, problem, choice).kernel;
+  // The batch may not be known yet, and "auto" takes "direct" only by how few results there are.
+  const bool direct = choice.kernel == Kernel::kDirect;
   if (op == Op::kWgrad) {
     const ConvProblem met = met_taps(problem).problem;
     if (kernel == Kernel::kGrouped) return grouped_wgrad_bytes(met);
@@ -112,8 +132,8 @@ int64_t conv_workspace_bytes(Op op, const ConvProblem& problem, Choice choice) {
   if (kernel == Kernel::kGrouped)
     return op == Op::kFprop ? grouped_filter_bytes(problem, false)
                             : grouped_filter_bytes(problem.transpose(), true);
-  if (kernel == Kernel::kDirect) return 0;
-  // The batch may not be known yet. Where the choice depends on it, "dot" needs no workspace.
+  if (direct) return 0;
+  // Where the choice depends on the batch, "dot" needs no workspace either.
   const bool dot = choice.kernel == Kernel::kAuto ? sums_along_lanes(op, problem) : kernel == Kernel::kDot;
   return filter_bytes(dot ? LanesAre::kSources : LanesAre::kResults);
 }

@@ -195,6 +195,19 @@ std::vector<Region> regions(const Axis& axis) {
   return found;
 }
 
+TapBounds tap_bounds(const Axis& axis, int64_t begin, int64_t end) {
+  // -pad_lo + o * stride + r * filter_dilation lies on the input for an o in [begin, end).
+  const int64_t least = axis.pad_lo - (end - 1) * axis.stride,
+                most = (axis.input - 1) * axis.input_dilation + axis.pad_lo - begin * axis.stride;
+  const int64_t first = std::clamp<int64_t>(divide_up(least, axis.filter_dilation), 0, axis.taps);
+  return {first, std::clamp<int64_t>(divide_down(most, axis.filter_dilation) + 1, first, axis.taps)};
+}
+
+int64_t packed_place(const Axis& axis, int64_t r) {
+  const int64_t step = tap_step(axis);
+  return packed_before(axis, step, r % step) + r / step;
+}
+
 bool is_trivial(const Axis& axis) {
   return axis.taps == 1 && axis.input == axis.output && axis.stride == 1 && axis.pad_lo == 0 &&
          axis.input_dilation == 1;

@@ -76,6 +76,17 @@ Region region_of_one(const Axis& axis, const Region& phase, int64_t j);
 // The packed order of an axis' taps, in which those of one phase are neighbours: packed position -> tap r.
 std::vector<int64_t> packed_taps(const Axis& axis);
 
+// Taps [first, last) of an axis that may tie outputs [begin, end).
+struct TapBounds {
+  int64_t first, last;
+  int64_t count() const { return last - first; }
+  bool hold(int64_t tap) const { return first <= tap && tap < last; }
+};
+TapBounds tap_bounds(const Axis& axis, int64_t begin, int64_t end);
+
+// Where tap r is in packed order.
+int64_t packed_place(const Axis& axis, int64_t r);
+
 // An axis along which a position meets itself alone, so that it can be read as part of another.
 bool is_trivial(const Axis& axis);
 
