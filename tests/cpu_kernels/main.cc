@@ -14,6 +14,7 @@ int main(int count, char** arguments) {
   test::Report report;
   test::check_convolutions(report, filter);
   test::check_relation(report, filter);
+  test::check_plan_costs(report, filter);
   test::check_bgrad(report, filter);
   test::check_pooling(report, filter);
   report.print();
