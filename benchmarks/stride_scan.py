@@ -2,11 +2,12 @@
 
 python benchmarks/stride_scan.py --problems 1000 --seed 1
 
-A plan whose cost grows with a step, and not with the products there are, shows here as a call that takes many times
-lax's. Each problem is one gradient or the forward pass of one layer. Ours is timed first, and where it is quicker
-than the floor nothing more: most are, and compiling lax's program is what would take the time. The others are timed
-by turns, as the ratio of the least time of each; a ratio above the bound is measured again with more turns, and the
-least ratio counts. Exits 1 where one is still above the bound.
+A plan whose cost grows with a step, and not with the products there are, shows as a call that takes many
+times lax's. Each problem is one gradient or the forward pass of one layer. Ours is timed first, and
+where it is quicker than the floor nothing more: most are, and compiling lax's program is what would take
+the time. The others are timed by turns, as the ratio of the least time of each; a ratio above the bound
+is measured again with more turns, and the least ratio counts. Exits 1 where one is still above the
+bound.
 """
 
 from __future__ import annotations
@@ -79,7 +80,7 @@ def _log_uniform(random: np.random.Generator, most: float) -> int:
 
 
 def _axis(random: np.random.Generator, axes: int) -> tuple[int, int, int, tuple[int, int], int, int] | None:
-    """Input, taps, stride, padding, input dilation and filter dilation; None for a draw that comes to nothing."""
+    """Input, taps, stride, padding and the two dilations; None for a draw that comes to nothing."""
     largest = {1: 1 << 19, 2: 2000, 3: 150}[axes]
     taps = _log_uniform(random, min(_MOST_TAPS, largest)) if random.random() < 0.8 else 1
     stride = _log_uniform(random, _MOST_STRIDE) if random.random() < 0.5 else 1
@@ -245,7 +246,8 @@ def main() -> None:
         if index % 200 == 199:
             jax.clear_caches()
     print(
-        f"{args.problems} problems in {time.perf_counter() - begin:.0f} s, {timed} of them above {args.floor * 1e3:g} ms"
+        f"{args.problems} problems in {time.perf_counter() - begin:.0f} s, "
+        f"{timed} of them above {args.floor * 1e3:g} ms"
     )
     print(f"ours / lax, the worst {len(worst)}:")
     for found, ours, lax, index, layer in worst:

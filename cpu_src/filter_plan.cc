@@ -50,15 +50,18 @@ bool joins_taps(const ConvProblem& p) {
   return p.group_in() < 8 && axis.taps > 1 && axis.filter_dilation == 1 && axis.input_dilation == 1;
 }
 
-// Whether the transposed problem has far fewer outputs without an input.
+// Whether the transposed problem has far fewer outputs without an input: between the inputs, or on the
+// padding.
 bool is_swapped(const ConvProblem& p) {
-  constexpr double kFarApart = 16;
+  constexpr double kFarApart = 12, kPadding = 16;
   double outputs = 1, inputs = 1;  // from one that is tied by a tap to the next
   for (const Axis& axis : p.axis) {
     const double common = static_cast<double>(std::gcd(axis.stride, axis.input_dilation));
     outputs *= static_cast<double>(axis.input_dilation) / common;
     inputs *= static_cast<double>(axis.stride) / common;
   }
+  if (inputs == 1 && static_cast<double>(p.outputs()) > kPadding * static_cast<double>(p.inputs()))
+    return true;
   return outputs >= kFarApart && outputs > inputs;
 }
 
