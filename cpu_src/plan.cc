@@ -33,19 +33,27 @@ bool sums_along_lanes(Op op, const ConvProblem& problem) {
   return has_few_results(op, problem) && !fills_lanes_with_phases(op, problem);
 }
 
-// Results so few, of so few channels, that copying a filter of many taps would take longer than the sums.
+// Sums of so few products, of so few channels, that copying a filter of many taps would take longer.
 bool is_below_a_copy(Op op, const ConvProblem& problem) {
-  constexpr int64_t kFewResults = 8, kFewChannels = 4, kManyTaps = 256;
+  constexpr int64_t kFewChannels = 4, kManyTaps = 256;
   const ConvProblem seen = op == Op::kDgrad ? problem.transpose() : problem;
-  return op != Op::kWgrad && seen.group_out() <= kFewChannels && seen.taps() >= kManyTaps &&
-         seen.batch * seen.outputs() <= kFewResults;
+  if (op == Op::kWgrad || seen.group_out() > kFewChannels || seen.taps() < kManyTaps) return false;
+  double products = static_cast<double>(seen.batch) * static_cast<double>(seen.group_out());
+  for (const Axis& axis : seen.axis) {
+    const double inputs = static_cast<double>(axis.input), outputs = static_cast<double>(axis.output),
+                 taps = static_cast<double>(axis.taps);
+    products *= std::min({inputs * outputs, inputs * taps, outputs * taps});
+  }
+  return products <= static_cast<double>(seen.taps() * lanes_of(seen.dtype));
 }
 
 // Of the row that a small-group kernel buffers, most would lie between the windows.
 bool leaves_most_between_windows(Op op, const ConvProblem& problem) {
   const ConvProblem seen = op == Op::kDgrad ? problem.transpose() : problem;
-  return std::any_of(std::begin(seen.axis), std::end(seen.axis), [](const Axis& axis) {
+  return std::any_of(std::begin(seen.axis), std::end(seen.axis), [op](const Axis& axis) {
     const int64_t window = (axis.taps - 1) * axis.filter_dilation / axis.input_dilation + 1;
+    // Or wgrad's rows of dy, which lie between inputs.
+    if (op == Op::kWgrad && axis.input_dilation / axis.stride > 12) return true;
     return axis.stride / axis.input_dilation > 8 + 4 * window;
   });
 }
@@ -103,7 +111,8 @@ Plan plan(Op op, const ConvProblem& problem, Choice choice) {
   if (takes_grouped(op, problem))
     return {Kernel::kGrouped, "several groups side by side in a vector's lanes"};
   if (op == Op::kWgrad) return {Kernel::kTiled, "an outer product of channels at every position"};
-  if (is_below_a_copy(op, problem)) return {Kernel::kDirect, "too few results to repay a copy of the filter"};
+  if (is_below_a_copy(op, problem))
+    return {Kernel::kDirect, "too few products to repay a copy of the filter"};
   if (sums_along_lanes(op, problem))
     return {Kernel::kDot, "few channels in the result and many that are summed over"};
   // Each position repays a little of the copying; a filter beyond the caches costs more.
