@@ -10,7 +10,8 @@
 namespace convgrad::cpu {
 namespace {
 
-constexpr int64_t kManyPhases = 16;
+// Fewer merged numbers in a row would leave much of it, and of the workspace, to what rounds it up.
+constexpr int64_t kManyPhases = 16, kMergedNumbers = 64;
 
 int64_t divide_up(int64_t count, int64_t size) { return (count + size - 1) / size; }
 
@@ -82,7 +83,8 @@ bool merges_phases(const ConvProblem& p, LanesAre lanes_are) {
   const Axis& axis = p.axis[2];
   return lanes_are == LanesAre::kResults && p.groups == 1 && p.out_channels > 0 &&
          p.out_channels <= widest_lanes(p.dtype) && axis.taps > 1 && axis.input_dilation > 1 &&
-         axis.input_dilation / std::gcd(axis.stride, axis.input_dilation) > 1;
+         axis.input_dilation / std::gcd(axis.stride, axis.input_dilation) > 1 &&
+         Phases(axis).classes() * p.out_channels >= kMergedNumbers;
 }
 
 TilePlace Box::place(int64_t tile) const {
