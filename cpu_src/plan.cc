@@ -38,6 +38,8 @@ bool is_below_a_copy(Op op, const ConvProblem& problem) {
   constexpr int64_t kFewChannels = 4, kManyTaps = 256;
   const ConvProblem seen = op == Op::kDgrad ? problem.transpose() : problem;
   if (op == Op::kWgrad || seen.group_out() > kFewChannels || seen.taps() < kManyTaps) return false;
+  // A result by itself takes about as long as two taps' copies.
+  if (2 * seen.batch * seen.outputs() > seen.taps()) return false;
   double products = static_cast<double>(seen.batch) * static_cast<double>(seen.group_out());
   for (const Axis& axis : seen.axis) {
     const double inputs = static_cast<double>(axis.input), outputs = static_cast<double>(axis.output),
