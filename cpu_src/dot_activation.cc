@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "cpu_src/activation_plan.h"
+#include "cpu_src/cleared_results.h"
 #include "cpu_src/kernels.h"
 #include "cpu_src/microkernels/dot_tile.h"
 #include "cpu_src/microkernels/rows.h"
@@ -48,7 +49,7 @@ void pack(const ActivationPlan& plan, int64_t task, const T* filter, T* packed) 
   // A task is a group and a tap.
   const ConvProblem& p = plan.problem;
   const int64_t sources = p.group_in(), results = p.group_out();
-  const int64_t group = task / p.taps(), packed_tap = task % p.taps();
+  const int64_t group = task / plan.met_taps(), packed_tap = plan.met_tap(task % plan.met_taps());
   const DotFilter place(plan);
   const T* from = filter + plan.filter_tap(packed_tap) * sources * p.out_channels + group * results;
   for (int64_t k = 0; k < results; ++k) {
@@ -107,9 +108,13 @@ Work dot_activation(const ConvProblem& problem, bool transposed, Isa isa, const 
     T* result = static_cast<T*>(result_data);
     T* packed = static_cast<T*>(workspace);
     Work work;
-    if (plan->packed)
-      work.phases.push_back({plan->problem.groups * plan->problem.taps(),
-                             [=](int64_t task) { pack(*plan, task, filter, packed); }});
+    const int64_t packing = plan->packed ? plan->problem.groups * plan->met_taps() : 0,
+                  clearing = clearing_tasks(*plan);
+    if (packing + clearing > 0)
+      work.phases.push_back({packing + clearing, [=](int64_t task) {
+                               if (task < packing) return pack(*plan, task, filter, packed);
+                               clear_results(*plan, task - packing, epilogue, result);
+                             }});
     work.phases.push_back({plan->tasks(), [=](int64_t task) {
                              run_task<T>(*plan, task, source, plan->packed ? packed : filter, epilogue,
                                          result);

@@ -102,7 +102,7 @@ class GroupedRunner {
     list_.clear();
     offsets_.clear();
     for (const StripPhase& part : plan_.phases_of(strip_)) {
-      const Region& phase = *part.phase;
+      const Region& phase = part.phase;
       const int64_t first_source = phase.source_first + phase.source_step * part.first;
       const int64_t offset = static_cast<int64_t>(offsets_.size());
       for (int64_t t = 0; t < phase.taps; ++t) {

@@ -144,7 +144,7 @@ class GroupedFilterRunner {
     const RowLayout& layout = sources_.layout();
     const int64_t lanes = plan_.lanes, copies = plan_.copies();
     for (const StripPhase& part : plan_.phases_of(strip_)) {
-      const Region& phase = *part.phase;
+      const Region& phase = part.phase;
       if (phase.taps == 0) continue;
       Job job{};
       job.source = layout.offset(phase.source_first + phase.source_step * part.first, 0);

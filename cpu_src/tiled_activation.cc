@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "cpu_src/activation_plan.h"
+#include "cpu_src/cleared_results.h"
 #include "cpu_src/kernels.h"
 #include "cpu_src/microkernels/activation_tile.h"
 #include "cpu_src/microkernels/rows.h"
@@ -66,7 +67,12 @@ class TileRunner {
            : in_place && streams(result, result_step, terms) ? Into::kStream
                                                              : Into::kSet);
     }
-    if (epilogue_.any()) rows_.finish(epilogue_, first_channel, sums, sums_step, pixels, channels);
+    if (epilogue_.any()) {
+      // Of merged phases every one has all channels.
+      const int64_t phases = box.region[2]->phases, each = channels / phases;
+      for (int64_t phase = 0; phase < phases; ++phase)
+        rows_.finish(epilogue_, first_channel, sums + phase * each, sums_step, pixels, each);
+    }
     if (!in_place) rows_.narrow(sums, sums_step, result, result_step, pixels, channels);
   }
 
@@ -123,9 +129,10 @@ void run_task(const ActivationPlan& plan, int64_t task, const T* source, const S
         p.batch * p.inputs() * p.in_channels * static_cast<int64_t>(sizeof(T)) > kBeyondCache;
     for (int64_t panel = range.first_panel; panel < range.last_panel; ++panel) {
       const int64_t group = panel / plan.panels, in_group = panel % plan.panels * plan.panel_width();
-      const int64_t channels = std::min(plan.panel_width(), p.group_out() - in_group);
+      const int64_t channels =
+          plan.merges ? plan.box_channels(box) : std::min(plan.panel_width(), p.group_out() - in_group);
       const int vectors = static_cast<int>((channels + plan.lanes - 1) / plan.lanes);
-      const PanelRows rows = plan.panel_rows(group, in_group, vectors);
+      const PanelRows rows = plan.merges ? plan.merged_panel(box) : plan.panel_rows(group, in_group, vectors);
       const bool joined = p.groups == 1 && box.region[2]->tap_source_step == 1;
       list_terms(
           plan, box, joined, kRun, terms, [&](int64_t tap) { return tap * p.group_in() * rows.step; },
@@ -157,9 +164,12 @@ Work tiled_activation(const ConvProblem& problem, bool transposed, Isa isa, cons
     T* result = static_cast<T*>(result_data);
     S* packed = static_cast<S*>(workspace);
     Work work;
-    if (plan->packed)
-      work.phases.push_back(
-          {packing_tasks(*plan), [=](int64_t task) { pack_filter(*plan, task, filter, packed); }});
+    const int64_t packing = plan->packed ? packing_tasks(*plan) : 0, clearing = clearing_tasks(*plan);
+    if (packing + clearing > 0)
+      work.phases.push_back({packing + clearing, [=](int64_t task) {
+                               if (task < packing) return pack_filter(*plan, task, filter, packed);
+                               clear_results(*plan, task - packing, epilogue, result);
+                             }});
     work.phases.push_back({plan->tasks(), [=](int64_t task) {
                              const S* read = packed;
                              if constexpr (std::is_same_v<T, S>) {
