@@ -14,6 +14,7 @@ __all__ = [
     "FlowReport",
     "GradientError",
     "GradientReport",
+    "InstalledReport",
     "LaxComparison",
     "avg_pool",
     "check_gradients",
@@ -28,7 +29,9 @@ __all__ = [
     "forward_mode",
     "gradient_flow",
     "install",
+    "installed_report",
     "max_pool",
+    #    "max_unpool",
     "replace_convolutions",
     "uninstall",
 ]

@@ -114,6 +114,34 @@ def max_pool_argmax(x: jax.Array, *, axes: Sequence[Axis]) -> tuple[jax.Array, j
     return y, position
 
 
+def ruled_position(x: jax.Array, *, axes: Sequence[Axis], rule: str) -> jax.Array:
+    """The flat position that ``lax``'s derivatives of a maximum take in each window, -1 where none.
+
+    Both go on from the best so far to the next tap unless best >= next, which no NaN is and nothing is of a
+    NaN. ``select_and_scatter`` starts with the window's first tap, and reads padding as -inf at no position;
+    ``select_and_gather`` starts with -inf at no position, and leaves padding out.
+    """
+    positions = jnp.arange(_volume(x), dtype=jnp.int32).reshape((1, *x.shape[1:-1], 1))
+    positions = jnp.broadcast_to(positions, x.shape)
+    window = _window(axes, x.shape)
+    scatters = rule == "select_and_scatter"
+    least, nowhere, unset = jnp.array(-jnp.inf, x.dtype), jnp.int32(-1), jnp.int32(-2)
+    if scatters:
+        pads = [(lo, hi, 0) for lo, hi in window["padding"]]
+        x, positions = lax.pad(x, least, pads), lax.pad(positions, nowhere, pads)
+        window["padding"] = ((0, 0),) * x.ndim
+
+    def next_best(
+        a: tuple[jax.Array, jax.Array], b: tuple[jax.Array, jax.Array]
+    ) -> tuple[jax.Array, jax.Array]:
+        (a_value, a_at), (b_value, b_at) = a, b
+        stays = (a_value >= b_value) & (a_at != unset)
+        return lax.select(stays, a_value, b_value), lax.select(stays, a_at, b_at)
+
+    start = (least, unset if scatters else nowhere)
+    return lax.reduce_window((x, positions), start, next_best, **window)[1]
+
+
 def _volume(x: jax.Array) -> int:
     volume = 1
     for size in x.shape[1:-1]:
@@ -156,6 +184,17 @@ def avg_pool(x: jax.Array, *, axes: Sequence[Axis], count_include_pad: bool) -> 
     else:
         count = lax.reduce_window(ones, x.dtype.type(0), lax.add, **window)
     return total / count
+
+
+def sum_pool(x: jax.Array, *, axes: Sequence[Axis]) -> jax.Array:
+    """y as each window's sum."""
+    return lax.reduce_window(x, x.dtype.type(0), lax.add, **_window(axes, x.shape))
+
+
+def sum_pool_grad(dy: jax.Array, *, shape: tuple[int, ...], axes: Sequence[Axis]) -> jax.Array:
+    """dx as the transpose of ``sum_pool``."""
+    x = jax.ShapeDtypeStruct(shape, dy.dtype)
+    return jax.linear_transpose(partial(sum_pool, axes=axes), x)(dy)[0]
 
 
 def avg_pool_grad(
