@@ -31,7 +31,7 @@ __all__ = [
     "install",
     "installed_report",
     "max_pool",
-    #    "max_unpool",
+    "max_unpool",
     "replace_convolutions",
     "uninstall",
 ]

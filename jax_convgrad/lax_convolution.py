@@ -49,7 +49,7 @@ def contraction_of(
 
 
 def _left(lhs: Any, rhs: Any, out: Any, params: dict[str, Any]) -> str | None:
-    """What of the dtype, the rank or the numbers the kernels have not or have no room for; None if nothing."""
+    """What of the dtype, the rank or the numbers is not for the kernels; None if nothing."""
     dtypes = {array.dtype.name for array in (lhs, rhs, out)}
     if lhs.dtype != rhs.dtype or not {lhs.dtype.name, out.dtype.name} <= set(NUMBERS):
         return " and ".join(sorted(dtypes))

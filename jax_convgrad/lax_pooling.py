@@ -1,4 +1,4 @@
-"""One of ``jax.lax``'s own windowed reductions, as it stands in a traced program, on this package's primitives.
+"""One of ``jax.lax``'s own windowed reductions, as it stands in a program, on this package's primitives.
 
 Values and gradients are ``jax.lax``'s, also in windows with a NaN and of -inf alone (fallback.py says which
 position its derivatives take there). What ``lax`` adds up in 16 bits is added up in f32 here.
@@ -23,12 +23,12 @@ from jax_convgrad.pool_recognition import Order, Pooling, recognise
 try:
     from jax._src.lax import windowed_reductions as _windowed
 
-    _scatter_p = _windowed.select_and_scatter_add_p
-    _gather_p = _windowed.select_and_gather_add_p
-    _sum_p = _windowed.reduce_window_sum_p
-    _max_p = _windowed.reduce_window_max_p
-    _min_p = _windowed.reduce_window_min_p
-    _any_p = _windowed.reduce_window_p
+    _scatter_p: Any = _windowed.select_and_scatter_add_p
+    _gather_p: Any = _windowed.select_and_gather_add_p
+    _sum_p: Any = _windowed.reduce_window_sum_p
+    _max_p: Any = _windowed.reduce_window_max_p
+    _min_p: Any = _windowed.reduce_window_min_p
+    _any_p: Any = _windowed.reduce_window_p
 except (ImportError, AttributeError):  # a JAX that keeps them elsewhere: its poolings stay its own
     _scatter_p = _gather_p = _sum_p = _max_p = _min_p = _any_p = None
 

@@ -6,7 +6,7 @@ import html
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from jax_convgrad.instruments.table import Table
@@ -92,7 +92,7 @@ _paused = False
 
 
 def installed_report() -> InstalledReport:
-    """What runs each ``jax.lax`` convolution and window lowered since ``install()``: a kernel, or lax and why.
+    """What runs each ``jax.lax`` convolution and window since ``install()``: a kernel, or lax and why.
 
     A program is lowered when it is compiled for the first time, so a function that was called before its
     report was asked for is in it once, however often it was called. Convolutions and windows are
@@ -102,11 +102,7 @@ def installed_report() -> InstalledReport:
     Returns:
       The report; without rows before ``install()`` and after ``uninstall()``.
     """
-    return InstalledReport(tuple(InstalledRow(*_fields(row), times=times) for row, times in _seen.items()))
-
-
-def _fields(row: InstalledRow) -> tuple[Any, ...]:
-    return row.operation, row.operands, row.result, row.platform, row.kernel, row.why
+    return InstalledReport(tuple(replace(row, times=times) for row, times in _seen.items()))
 
 
 def begin(verbose: bool) -> None:

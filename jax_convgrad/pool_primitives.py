@@ -235,7 +235,7 @@ def _max_pool_argmax_jvp(primals: Any, tangents: Any, *, axes: tuple[Axis, ...])
 
 
 def _ruled_position_jvp(primals: Any, tangents: Any, *, axes: tuple[Axis, ...], rule: str) -> Any:
-    position = ruled_position(*primals, axes, rule)
+    position = ruled_position(primals[0], axes, rule)
     return position, ad.Zero(ShapedArray(position.shape, jax.dtypes.float0))
 
 

@@ -1,8 +1,9 @@
 """``replace_convolutions``: a function with every convolution and window inside it on this package's kernels.
 
 Each equation of ``lax``'s convolution and of its reductions of windows, anywhere in the function's jaxpr
-(jaxpr_rewriting.py), gives way to primitives that compute the same (recognition.py, pool_recognition.py). These have derivatives of their own, so what is
-differentiated, mapped or compiled afterwards stays on the kernels.
+(jaxpr_rewriting.py), gives way to primitives that compute the same (recognition.py, pool_recognition.py).
+These have derivatives of their own, so what is differentiated, mapped or compiled afterwards stays on the
+kernels.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ R = TypeVar("R")
 
 
 def replace_convolutions(f: Callable[P, R]) -> Callable[P, R]:
-    """``f`` with every ``jax.lax`` convolution and pooling window in it, and their gradients, on these kernels.
+    """``f`` with every ``jax.lax`` convolution and window in it, and their gradients, on these kernels.
 
     For models whose library calls ``jax.lax`` by itself:
 
@@ -46,8 +47,8 @@ def replace_convolutions(f: Callable[P, R]) -> Callable[P, R]:
     too), vmapped and jitted. It reaches into ``jit``, ``scan``, ``while_loop``, ``cond``, ``checkpoint``,
     ``custom_vjp`` and ``custom_jvp``. Windows are those of ``lax.reduce_window`` that ``install`` takes, too.
     Everything else in ``f`` stays as it is, and so does what these kernels have not (integers, more than 3
-    spatial dimensions), or what only comes up later: in the rule of a ``jax.custom_batching.custom_vmap`` that is mapped from outside, and in a
-    ``custom_vjp`` with ``optimize_remat`` under ``checkpoint``.
+    spatial dimensions), or what only comes up later: in the rule of a
+    ``jax.custom_batching.custom_vmap`` that is mapped from outside, and in a ``custom_vjp`` with ``optimize_remat`` under ``checkpoint``.
 
     ``f`` is traced at each call, as ``jax.jit`` traces it once: arrays in its arguments become tracers, and
     what else there is (numbers, strings, functions) is passed as it is. Inside ``jax.jit`` that happens
