@@ -48,7 +48,8 @@ def replace_convolutions(f: Callable[P, R]) -> Callable[P, R]:
     ``custom_vjp`` and ``custom_jvp``. Windows are those of ``lax.reduce_window`` that ``install`` takes, too.
     Everything else in ``f`` stays as it is, and so does what these kernels have not (integers, more than 3
     spatial dimensions), or what only comes up later: in the rule of a
-    ``jax.custom_batching.custom_vmap`` that is mapped from outside, and in a ``custom_vjp`` with ``optimize_remat`` under ``checkpoint``.
+    ``jax.custom_batching.custom_vmap`` that is mapped from outside, and in a ``custom_vjp`` with
+    ``optimize_remat`` under ``checkpoint``.
 
     ``f`` is traced at each call, as ``jax.jit`` traces it once: arrays in its arguments become tracers, and
     what else there is (numbers, strings, functions) is passed as it is. Inside ``jax.jit`` that happens
