@@ -24,7 +24,6 @@ from jax_convgrad.lowering_record import InstalledReport as InstalledReport
 from jax_convgrad.lowering_record import installed_report as installed_report
 from jax_convgrad.pooling import avg_pool as avg_pool
 from jax_convgrad.pooling import max_pool as max_pool
-
-from jax_convgrad.unpooling import max_unpool as max_unpool
 from jax_convgrad.replacement import replace_convolutions as replace_convolutions
 from jax_convgrad.transposed import conv_transpose as conv_transpose
+from jax_convgrad.unpooling import max_unpool as max_unpool

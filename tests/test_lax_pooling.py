@@ -148,7 +148,7 @@ def test_dtypes(dtype):
         check(WINDOWS[name], x, tolerance=1e-6)
 
 
-# ------------------------------------------------------------------------------------ NaN and -inf, by position
+# ------------------------------------------------------------------------------- NaN and -inf, by position
 
 NAN, LEAST = np.nan, -np.inf
 RARE = [
@@ -250,7 +250,7 @@ def test_what_stays_on_lax_says_why(why):
     assert [row.why for row in jc.installed_report().rows] == [why]
 
 
-# ---------------------------------------------------------------------------------------------------- the report
+# ----------------------------------------------------------------------------------------------- the report
 
 
 def test_the_report_tells_of_convolutions_and_windows(capsys):

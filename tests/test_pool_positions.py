@@ -156,7 +156,7 @@ def test_bad_arguments(change, error, said):
         jax.jit(lambda: jc.max_unpool(**fitting | change))()
 
 
-# ---------------------------------------------------------------------------------- integers, bool, 8-bit floats
+# ----------------------------------------------------------------------------- integers, bool, 8-bit floats
 
 FEW_BITS = ["int32", "int8", "uint8", "int16", "bool", "float8_e4m3fn", "float8_e5m2"]
 PADDINGS = ["VALID", "SAME", ((1, 1), (0, 1))]
