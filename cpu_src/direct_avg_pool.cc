@@ -7,8 +7,9 @@
 namespace convgrad::cpu {
 namespace {
 
-// What output o's sum is divided by: its window's taps, all of them or those on the input.
+// What output o's sum is divided by: its window's taps, all of them or those on the input; or 1.
 int64_t count(const PoolProblem& p, int64_t o) {
+  if (p.sum) return 1;
   if (p.count_include_pad) return p.taps();
   int64_t on_input = 0;
   for_each_input(p.axis, output_position(p, o), [&](int64_t, int64_t) { ++on_input; });

@@ -41,6 +41,22 @@ void for_each_pair(const Progression (&tied)[kAxes], int64_t taps1, int64_t taps
   }
 }
 
+// Calls visit(flat input index) for every tap of output o's window; kNone for one on padding.
+template <typename Visit>
+void for_each_tap(const PoolProblem& p, const Position& o, Visit&& visit) {
+  for (int64_t r0 = 0; r0 < p.axis[0].taps; ++r0) {
+    const int64_t i0 = p.axis[0].input_at(o.at[0], r0);
+    for (int64_t r1 = 0; r1 < p.axis[1].taps; ++r1) {
+      const int64_t i1 = p.axis[1].input_at(o.at[1], r1);
+      for (int64_t r2 = 0; r2 < p.axis[2].taps; ++r2) {
+        const int64_t i2 = p.axis[2].input_at(o.at[2], r2);
+        const bool on_input = i0 != kNone && i1 != kNone && i2 != kNone;
+        visit(on_input ? (i0 * p.axis[1].input + i1) * p.axis[2].input + i2 : kNone);
+      }
+    }
+  }
+}
+
 // Calls visit(tap, input), both flat, for every tap of output o's window that is on the input.
 template <typename Visit>
 void for_each_input(const Axis (&axis)[kAxes], const Position& o, Visit&& visit) {

@@ -58,6 +58,22 @@ __device__ inline void for_each_input(const Axis (&axis)[kAxes], const int64_t (
   for_each_pair(tied(0), tied(1), tied(2), axis[1].taps, axis[2].taps, axis[1].input, axis[2].input, visit);
 }
 
+// For every tap of the window at `o`, in row-major order: visit(i), flat, and kNone for one on padding.
+template <typename Visit>
+__device__ inline void for_each_tap(const Axis (&axis)[kAxes], const int64_t (&o)[kAxes], Visit visit) {
+  for (int64_t r0 = 0; r0 < axis[0].taps; ++r0) {
+    const int64_t i0 = axis[0].input_at(o[0], r0);
+    for (int64_t r1 = 0; r1 < axis[1].taps; ++r1) {
+      const int64_t i1 = axis[1].input_at(o[1], r1);
+      for (int64_t r2 = 0; r2 < axis[2].taps; ++r2) {
+        const int64_t i2 = axis[2].input_at(o[2], r2);
+        const bool on_input = i0 != kNone && i1 != kNone && i2 != kNone;
+        visit(on_input ? (i0 * axis[1].input + i1) * axis[2].input + i2 : kNone);
+      }
+    }
+  }
+}
+
 // For every tap r that ties `i` to an output, in row-major order: visit(r, o), both flat.
 template <typename Visit>
 __device__ inline void for_each_output(const Axis (&axis)[kAxes], const int64_t (&i)[kAxes], Visit visit) {

@@ -194,6 +194,26 @@ PoolProblem decode_pool(const ffi::Dictionary& attributes, ffi::AnyBuffer x, ffi
   return problem;
 }
 
+PoolProblem decode_avg_pool(const ffi::Dictionary& attributes, ffi::AnyBuffer x, ffi::AnyBuffer y) {
+  PoolProblem problem = decode_pool(attributes, x, y);
+  problem.sum = decode_attribute<bool>(attributes, "sum", "a bool");
+  return problem;
+}
+
+PoolProblem decode_max_pool_argmax(const ffi::Dictionary& attributes, ffi::AnyBuffer x, ffi::AnyBuffer y) {
+  PoolProblem problem = decode_pool(attributes, x, y);
+  const auto rule = decode_attribute<std::string_view>(attributes, "position_rule", "a string");
+  if (rule == "select_and_scatter") {
+    problem.position_rule = PositionRule::kSelectAndScatter;
+  } else if (rule == "select_and_gather") {
+    problem.position_rule = PositionRule::kSelectAndGather;
+  } else if (rule != "first_maximum") {
+    fail("position_rule is \"", rule,
+         "\", it must be \"first_maximum\", \"select_and_scatter\" or \"select_and_gather\"");
+  }
+  return problem;
+}
+
 PoolProblem decode_max_pool_grad(const ffi::Dictionary& attributes, ffi::AnyBuffer dy,
                                  ffi::AnyBuffer position, ffi::AnyBuffer dx) {
   PoolProblem problem = decode_windows(attributes, dx, dy);

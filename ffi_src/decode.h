@@ -29,6 +29,10 @@ ConvProblem decode_conv(const ffi::Dictionary& attributes, ffi::AnyBuffer x, ffi
 // x and y are [N, spatial..., C]. Attributes: window (taps per axis), stride, pad_lo,
 // filter_dilation, and count_include_pad.
 PoolProblem decode_pool(const ffi::Dictionary& attributes, ffi::AnyBuffer x, ffi::AnyBuffer y);
+// The same with the attribute "sum": whether a window's sum is wanted, and not its mean.
+PoolProblem decode_avg_pool(const ffi::Dictionary& attributes, ffi::AnyBuffer x, ffi::AnyBuffer y);
+// The same with the attribute "position_rule": "first_maximum", "select_and_scatter" or "select_and_gather".
+PoolProblem decode_max_pool_argmax(const ffi::Dictionary& attributes, ffi::AnyBuffer x, ffi::AnyBuffer y);
 
 // The same for the calls that take positions, int32 and shaped as y too, but for the batch: those of both
 // operands divide the result's.

@@ -70,8 +70,8 @@ Work plan_max_pool(const Call& call) {
 Work plan_max_pool_argmax(const Call& call) {
   call.expect(1, 2);
   const ffi::AnyBuffer x = call.operand(0), y = call.result(0);
-  return max_pool(decode_pool(call.attributes, x, y), choice_of(call), x.untyped_data(), y.untyped_data(),
-                  checked_position(call.result(1), y));
+  return max_pool(decode_max_pool_argmax(call.attributes, x, y), choice_of(call), x.untyped_data(),
+                  y.untyped_data(), checked_position(call.result(1), y));
 }
 
 Work plan_max_pool_grad(const Call& call) {
@@ -92,13 +92,14 @@ Work plan_max_pool_select(const Call& call) {
 Work plan_avg_pool(const Call& call) {
   call.expect(1, 1);
   const ffi::AnyBuffer x = call.operand(0), y = call.result(0);
-  return avg_pool(decode_pool(call.attributes, x, y), choice_of(call), x.untyped_data(), y.untyped_data());
+  return avg_pool(decode_avg_pool(call.attributes, x, y), choice_of(call), x.untyped_data(),
+                  y.untyped_data());
 }
 
 Work plan_avg_pool_grad(const Call& call) {
   call.expect(1, 1);
   const ffi::AnyBuffer dy = call.operand(0), dx = call.result(0);
-  return avg_pool_grad(decode_pool(call.attributes, dx, dy), choice_of(call), dy.untyped_data(),
+  return avg_pool_grad(decode_avg_pool(call.attributes, dx, dy), choice_of(call), dy.untyped_data(),
                        dx.untyped_data());
 }
 

@@ -85,7 +85,7 @@ cudaError_t launch_max_pool(const Call& call, cudaStream_t stream) {
 cudaError_t launch_max_pool_argmax(const Call& call, cudaStream_t stream) {
   call.expect(1, 2);
   const ffi::AnyBuffer x = call.operand(0), y = call.result(0);
-  return max_pool(decode_pool(call.attributes, x, y), pool_kernel_of(call), x.untyped_data(),
+  return max_pool(decode_max_pool_argmax(call.attributes, x, y), pool_kernel_of(call), x.untyped_data(),
                   y.untyped_data(), checked_position(call.result(1), y), stream);
 }
 
@@ -107,14 +107,14 @@ cudaError_t launch_max_pool_select(const Call& call, cudaStream_t stream) {
 cudaError_t launch_avg_pool(const Call& call, cudaStream_t stream) {
   call.expect(1, 1);
   const ffi::AnyBuffer x = call.operand(0), y = call.result(0);
-  return avg_pool(decode_pool(call.attributes, x, y), pool_kernel_of(call), x.untyped_data(),
+  return avg_pool(decode_avg_pool(call.attributes, x, y), pool_kernel_of(call), x.untyped_data(),
                   y.untyped_data(), stream);
 }
 
 cudaError_t launch_avg_pool_grad(const Call& call, cudaStream_t stream) {
   call.expect(1, 1);
   const ffi::AnyBuffer dy = call.operand(0), dx = call.result(0);
-  return avg_pool_grad(decode_pool(call.attributes, dx, dy), pool_kernel_of(call), dy.untyped_data(),
+  return avg_pool_grad(decode_avg_pool(call.attributes, dx, dy), pool_kernel_of(call), dy.untyped_data(),
                        dx.untyped_data(), stream);
 }
 

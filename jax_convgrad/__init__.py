@@ -16,6 +16,7 @@ __all__ = [
     "FlowReport",
     "GradientError",
     "GradientReport",
+    "InstalledReport",
     "LaxComparison",
     "avg_pool",
     "check_gradients",
@@ -32,7 +33,9 @@ __all__ = [
     "forward_mode",
     "gradient_flow",
     "install",
+    "installed_report",
     "max_pool",
+    "max_unpool",
     "replace_convolutions",
     "uninstall",
 ]

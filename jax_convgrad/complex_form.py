@@ -123,11 +123,12 @@ def avg_pool(
     shape: tuple[int, ...],
     axes: Sequence[Axis],
     count_include_pad: bool,
+    sum: bool = False,
 ) -> jax.Array:
     """Either of average pooling's calls, which treat each channel alike."""
 
     def call(x: jax.Array, shape: tuple[int, ...], dtype: DTypeLike) -> jax.Array:
-        return ffi.pool(platform, op, [x], [(shape, dtype)], axes, count_include_pad)[0]
+        return ffi.pool(platform, op, [x], [(shape, dtype)], axes, count_include_pad, sum=sum)[0]
 
     if not _is_complex(x):
         return call(x, shape, x.dtype)

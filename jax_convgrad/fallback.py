@@ -92,7 +92,7 @@ def _window(axes: Sequence[Axis], shape: Sequence[int]) -> dict[str, Sequence]:
 
 def max_pool(x: jax.Array, *, axes: Sequence[Axis]) -> jax.Array:
     """y by ``lax.reduce_window``."""
-    return lax.reduce_window(x, x.dtype.type(-np.inf), lax.max, **_window(axes, x.shape))
+    return lax.reduce_window(x, -np.inf, lax.max, **_window(axes, x.shape))
 
 
 def max_pool_argmax(x: jax.Array, *, axes: Sequence[Axis]) -> tuple[jax.Array, jax.Array]:
@@ -109,9 +109,37 @@ def max_pool_argmax(x: jax.Array, *, axes: Sequence[Axis]) -> tuple[jax.Array, j
         take_a = (a_at >= 0) & (above | (~below & a_first) | (b_at < 0))
         return lax.select(take_a, a_value, b_value), lax.select(take_a, a_at, b_at)
 
-    start = (jnp.array(-jnp.inf, x.dtype), jnp.array(-1, jnp.int32))
+    start = (_least(x.dtype), jnp.array(-1, jnp.int32))
     y, position = lax.reduce_window((x, positions), start, larger, **_window(axes, x.shape))
     return y, position
+
+
+def ruled_position(x: jax.Array, *, axes: Sequence[Axis], rule: str) -> jax.Array:
+    """The flat position that ``lax``'s derivatives of a maximum take in each window, -1 where none.
+
+    Both go on from the best so far to the next tap unless best >= next, which no NaN is and nothing is of a
+    NaN. ``select_and_scatter`` starts with the window's first tap, and reads padding as -inf at no position;
+    ``select_and_gather`` starts with -inf at no position, and leaves padding out.
+    """
+    positions = jnp.arange(_volume(x), dtype=jnp.int32).reshape((1, *x.shape[1:-1], 1))
+    positions = jnp.broadcast_to(positions, x.shape)
+    window = _window(axes, x.shape)
+    scatters = rule == "select_and_scatter"
+    least, nowhere, unset = jnp.array(-jnp.inf, x.dtype), jnp.int32(-1), jnp.int32(-2)
+    if scatters:
+        pads = [(lo, hi, 0) for lo, hi in window["padding"]]
+        x, positions = lax.pad(x, least, pads), lax.pad(positions, nowhere, pads)
+        window["padding"] = ((0, 0),) * x.ndim
+
+    def next_best(
+        a: tuple[jax.Array, jax.Array], b: tuple[jax.Array, jax.Array]
+    ) -> tuple[jax.Array, jax.Array]:
+        (a_value, a_at), (b_value, b_at) = a, b
+        stays = (a_value >= b_value) & (a_at != unset)
+        return lax.select(stays, a_value, b_value), lax.select(stays, a_at, b_at)
+
+    start = (least, unset if scatters else nowhere)
+    return lax.reduce_window((x, positions), start, next_best, **window)[1]
 
 
 def _volume(x: jax.Array) -> int:
@@ -134,8 +162,9 @@ def max_pool_select(t: jax.Array, position: jax.Array) -> jax.Array:
     t, position = _repeated(t, images), _repeated(position, images)
     flat_t = t.reshape((t.shape[0], _volume(t), t.shape[-1]))
     flat_at = position.reshape((position.shape[0], _volume(position), position.shape[-1]))
+    inside = (flat_at >= 0) & (flat_at < flat_t.shape[1])
     chosen = jnp.take_along_axis(flat_t, jnp.maximum(flat_at, 0), axis=1, mode="clip")
-    return jnp.where(flat_at >= 0, chosen, 0).reshape(position.shape)
+    return jnp.where(inside, chosen, 0).reshape(position.shape)
 
 
 def max_pool_grad(dy: jax.Array, position: jax.Array, *, shape: tuple[int, ...]) -> jax.Array:
@@ -156,6 +185,41 @@ def avg_pool(x: jax.Array, *, axes: Sequence[Axis], count_include_pad: bool) -> 
     else:
         count = lax.reduce_window(ones, x.dtype.type(0), lax.add, **window)
     return total / count
+
+
+def max_unpool(y: jax.Array, position: jax.Array, *, shape: tuple[int, ...]) -> jax.Array:
+    """Each number added at its position, wherever that is in its image; those off the image give nothing."""
+    images, channels = y.shape[0], y.shape[-1]
+    volume = 1
+    for size in shape[1:-1]:
+        volume *= size
+    values = y.reshape((images, _volume(y), channels))
+    at = position.reshape(values.shape)
+    at = jnp.where((at >= 0) & (at < volume), at, volume)  # the last is dropped
+    n = jnp.arange(images)[:, None, None]
+    c = jnp.arange(channels)[None, None, :]
+    narrow = jnp.issubdtype(y.dtype, jnp.floating) and y.dtype.itemsize < 4
+    total = jnp.zeros((images, volume, channels), jnp.float32 if narrow else y.dtype)
+    total = total.at[n, at, c].add(values.astype(total.dtype), mode="drop")
+    return total.astype(y.dtype).reshape(shape)
+
+
+def _least(dtype: np.dtype) -> jax.Array:
+    """What no number of a dtype is below."""
+    if dtype == np.bool_:
+        return jnp.array(False)
+    return jnp.array(jnp.iinfo(dtype).min if jnp.issubdtype(dtype, jnp.integer) else -jnp.inf, dtype)
+
+
+def sum_pool(x: jax.Array, *, axes: Sequence[Axis]) -> jax.Array:
+    """y as each window's sum."""
+    return lax.reduce_window(x, x.dtype.type(0), lax.add, **_window(axes, x.shape))
+
+
+def sum_pool_grad(dy: jax.Array, *, shape: tuple[int, ...], axes: Sequence[Axis]) -> jax.Array:
+    """dx as the transpose of ``sum_pool``."""
+    x = jax.ShapeDtypeStruct(shape, dy.dtype)
+    return jax.linear_transpose(partial(sum_pool, axes=axes), x)(dy)[0]
 
 
 def avg_pool_grad(

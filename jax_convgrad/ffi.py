@@ -322,6 +322,7 @@ def pool(
     results: Sequence[tuple[tuple[int, ...], DTypeLike]],
     axes: Sequence[Axis],
     count_include_pad: bool = True,
+    **attributes: bool | str,
 ) -> Sequence[jax.Array]:
     """One of the pooling targets, over arrays [N, spatial..., C]; ``results`` are shapes and dtypes."""
     backend = backends[platform]
@@ -332,4 +333,5 @@ def pool(
         count_include_pad=count_include_pad,
         **_steps(axes),
         kernel=backend.kernel,
+        **attributes,
     )

@@ -1,5 +1,7 @@
 """``install()``: the lowering of ``lax``'s own convolution is this package's kernels, for the whole process.
 
+Windows likewise: installed_pooling.py.
+
 What is traced stays ``lax``'s: its primitive with its derivatives and its vmap, forward mode included. Only
 where a program is lowered for a platform that has kernels, each convolution becomes the contraction that it
 is (recognition.py). All private names of JAX that this needs are here.
@@ -21,9 +23,11 @@ from jax.core import ShapedArray
 from jax.extend.core import Primitive
 from jax.interpreters import mlir
 
-from jax_convgrad import ffi
+from jax_convgrad import ffi, installed_pooling, lowering_record
 from jax_convgrad.lax_convolution import before_reversals, contraction_of, runner, single_primitive
+from jax_convgrad.lax_pooling import WINDOW_PRIMITIVES
 from jax_convgrad.lowering import rules
+from jax_convgrad.on_lax import OnLax
 from jax_convgrad.recognition import Contraction
 
 _convolution_p = lax.conv_general_dilated_p
@@ -31,22 +35,32 @@ _original: dict[str | None, Any] = {}
 """Platform, or None for all others, to the entry that lax has there, while this package's is installed."""
 
 
-def install() -> None:
-    """Runs every ``jax.lax`` convolution of this process on these kernels, without any change to its code.
+def install(*, verbose: bool = False) -> None:
+    """Runs every ``jax.lax`` convolution and pooling window of this process on these kernels, as it stands.
 
     That holds for those of Flax, Haiku, Equinox, Keras and all else that calls ``jax.lax``, on CPU and CUDA,
-    and for all that JAX makes of them: gradients of any order, forward mode, vmap. Convolutions that these
-    kernels have not stay ``jax.lax``'s: integers, more than 3 spatial dimensions.
+    and for all that JAX makes of them: gradients of any order, forward mode, vmap. Windows are those of
+    ``lax.reduce_window`` with a maximum, a minimum or a sum, over 1 to 3 dimensions of an array, in any
+    order. Their values and gradients are ``jax.lax``'s; sums of 16-bit numbers run in float32.
+
+    What these kernels have not stays ``jax.lax``'s: integers, more than 3 spatial dimensions, a reduction
+    function of one's own, cumulative sums, what is exported. ``installed_report()`` says of each operation
+    what runs it, and why where that is ``jax.lax``.
 
     It clears JAX's caches (``jax.clear_caches``), so that functions compiled before are compiled anew. What
     was compiled ahead of time (``jax.jit(f).lower(...).compile()``) stays as it is. Twice is as good as once.
+
+    Args:
+      verbose: print a line for each convolution and window when a program with it is lowered.
 
     Raises:
       RuntimeError: this version of JAX keeps its lowering rules elsewhere.
     """
     if _original:
+        lowering_record.speak(verbose)
         return
     on_platforms, elsewhere = _rules()
+    lowering_record.begin(verbose)
     entries: dict[str | None, Any] = {
         platform: table[_convolution_p] for platform, table in on_platforms.items() if _convolution_p in table
     }
@@ -61,6 +75,7 @@ def install() -> None:
         mlir.register_lowering(_by_platform_p, partial(_on_kernels, platform, rule), platform=platform)
     # An uncacheable rule is called in place, where it can see what its operands come from.
     mlir.register_lowering(_convolution_p, _lower, cacheable=False)
+    installed_pooling.put(on_platforms, elsewhere)
     jax.clear_caches()
 
 
@@ -70,7 +85,7 @@ def is_installed() -> bool:
 
 
 def uninstall() -> None:
-    """Undoes ``install()``: convolutions are ``jax.lax``'s own again. Clears JAX's caches too."""
+    """Undoes ``install()``: convolutions and windows are ``jax.lax``'s own again. Clears JAX's caches too."""
     if not _original:
         return
     on_platforms, elsewhere = _rules()
@@ -78,8 +93,14 @@ def uninstall() -> None:
         table = elsewhere if platform is None else on_platforms[platform]
         table[_convolution_p] = entry
     _original.clear()
+    installed_pooling.take_back(on_platforms)
+    lowering_record.begin(verbose=False)
     _make_cacheable()
     jax.clear_caches()
+
+
+def _taken_primitives() -> tuple[Any, ...]:
+    return _convolution_p, *WINDOW_PRIMITIVES
 
 
 def _rules() -> tuple[Mapping[str, dict[Any, Any]], dict[Any, Any]]:
@@ -101,7 +122,7 @@ def _make_cacheable() -> None:
         from jax._src.interpreters.mlir import _uncacheable_primitives
     except ImportError:
         return
-    _uncacheable_primitives.discard(_convolution_p)
+    _uncacheable_primitives.difference_update(_taken_primitives())
 
 
 # ------------------------------------------------------------------------------------------------- the rules
@@ -115,8 +136,14 @@ def _lower(ctx: Any, lhs: Any, rhs: Any, **params: Any) -> Sequence[Any]:
         rhs, _reversal, rhs_aval.shape, params["dimension_numbers"].rhs_spec
     )
     contraction = contraction_of(lhs_aval, rhs_aval, out_aval, params, is_reversed)
-    if contraction is None or (is_reversed and not contraction.unreversed):
+    if isinstance(contraction, OnLax) or (is_reversed and not contraction.unreversed):
         before = rhs
+    for platform in ctx.module_context.platforms:
+        if platform in ("cpu", "cuda"):
+            runs_on: str | OnLax = OnLax(f"no kernels for {platform}")
+            if isinstance(contraction, OnLax) or platform in ffi.backends:
+                runs_on = contraction if isinstance(contraction, OnLax) else contraction.name
+            lowering_record.record(_convolution_p.name, ctx.avals_in, out_aval, [platform], runs_on)
 
     def by_platform(lhs: jax.Array, rhs: jax.Array, before: jax.Array) -> jax.Array:
         return _by_platform_p.bind(lhs, rhs, before, out=out_aval, contraction=contraction, **params)
@@ -173,10 +200,10 @@ def _on_kernels(
     before: Any,
     *,
     out: ShapedArray,
-    contraction: Contraction | None,
+    contraction: Contraction | OnLax,
     **params: Any,
 ) -> Sequence[Any]:
-    if contraction is None or platform not in ffi.backends:
+    if isinstance(contraction, OnLax) or platform not in ffi.backends:
         return _as_lax(rule, ctx, lhs, rhs, before, out=out, contraction=contraction, **params)
     lhs_aval, _, before_aval = ctx.avals_in
     single = single_primitive(contraction, params, lhs_aval, before_aval, out)

@@ -14,6 +14,7 @@ from jax.sharding import AxisType, auto_axes
 from jax_convgrad import primitives
 from jax_convgrad.arguments import NUMBERS, converted
 from jax_convgrad.geometry import MAX_AXES, MAX_STEP
+from jax_convgrad.on_lax import OnLax
 from jax_convgrad.recognition import Contraction, Move, recognise
 
 _MAX_SIZE = 2**31 - 1
@@ -38,13 +39,14 @@ Value = TypeVar("Value")
 
 def contraction_of(
     lhs: Any, rhs: Any, out: Any, params: dict[str, Any], rhs_reversed: bool
-) -> Contraction | None:
-    """The contraction to run this convolution by, or None where ``jax.lax`` has to run it.
+) -> Contraction | OnLax:
+    """The contraction to run this convolution by, or why ``jax.lax`` has to run it.
 
     ``lhs``, ``rhs`` and ``out`` are abstract values, ``params`` those of ``lax.conv_general_dilated_p``.
     """
-    if not _taken(lhs, rhs, out, params):
-        return None
+    why = _left(lhs, rhs, out, params)
+    if why is not None:
+        return OnLax(why)
     geometric = tuple((name, params[name]) for name in _GEOMETRIC)
     return _recognised(lhs.shape, rhs.shape, out.shape, geometric, rhs_reversed)
 
@@ -56,25 +58,30 @@ def _recognised(
     out: tuple[int, ...],
     geometric: tuple[tuple[str, Any], ...],
     rhs_reversed: bool,
-) -> Contraction | None:
+) -> Contraction:
     """``recognise``, once for all layers alike of a large net."""
     return recognise(lhs, rhs, out, **dict(geometric), rhs_reversed=rhs_reversed)
 
 
-def _taken(lhs: Any, rhs: Any, out: Any, params: dict[str, Any]) -> bool:
-    """Whether the kernels have the dtype, the rank and room for the numbers."""
+def _left(lhs: Any, rhs: Any, out: Any, params: dict[str, Any]) -> str | None:
+    """What of the dtype, the rank or the numbers is not for the kernels; None if nothing."""
+    dtypes = {array.dtype.name for array in (lhs, rhs, out)}
     if lhs.dtype != rhs.dtype or not {lhs.dtype.name, out.dtype.name} <= set(NUMBERS):
-        return False
+        return " and ".join(sorted(dtypes))
     # A preferred dtype that holds what the operands hold; float16 and bfloat16 do not hold each other.
-    if jnp.promote_types(lhs.dtype, out.dtype) != out.dtype or lhs.ndim > 2 + MAX_AXES:
-        return False
+    if jnp.promote_types(lhs.dtype, out.dtype) != out.dtype:
+        return f"{lhs.dtype.name} with a result of {out.dtype.name}"
+    if lhs.ndim > 2 + MAX_AXES:
+        return f"{lhs.ndim - 2} spatial dimensions"
     sizes = (*lhs.shape, *rhs.shape, *out.shape)
     steps = (*params["window_strides"], *params["lhs_dilation"], *params["rhs_dilation"])
     pads = [abs(end) for pair in params["padding"] for end in pair]
     # Under shape polymorphism a size may be an expression.
     if not all(isinstance(number, int) for number in (*sizes, *steps, *pads)):
-        return False
-    return max((*sizes, *pads), default=0) <= _MAX_SIZE and max(steps, default=1) <= MAX_STEP
+        return "a symbolic size"
+    if max((*sizes, *pads), default=0) > _MAX_SIZE:
+        return "a size of 2**31 or more"
+    return f"a step above {MAX_STEP}" if max(steps, default=1) > MAX_STEP else None
 
 
 def single_primitive(
@@ -121,6 +128,11 @@ def runner(
         )
         return _moved(result, contraction.out_move, groups)
 
+    return over_explicit_axes(run, out)
+
+
+def over_explicit_axes(run: Callable[..., jax.Array], out: Any) -> Callable[..., jax.Array]:
+    """``run`` where explicit mesh axes are automatic ones, with a result that is split as ``out`` is."""
     mesh = out.sharding.mesh
     explicit = tuple(
         name for name, kind in zip(mesh.axis_names, mesh.axis_types, strict=True) if kind is AxisType.Explicit
