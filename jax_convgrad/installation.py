@@ -161,7 +161,7 @@ def _lower(ctx: Any, lhs: Any, rhs: Any, **params: Any) -> Sequence[Any]:
 
 def _only_platform(ctx: Any) -> str | None:
     """The one platform that an equation is lowered for; None where it has several, or one of its own."""
-    platforms = getattr(ctx, "platforms", None) or getattr(ctx.module_context, "platforms", ())
+    platforms: Sequence[str] = getattr(ctx, "platforms", None) or ctx.module_context.platforms
     is_elsewhere = getattr(getattr(ctx, "jaxpr_eqn_ctx", None), "compute_type", None) is not None
     return platforms[0] if len(platforms) == 1 and not is_elsewhere else None
 

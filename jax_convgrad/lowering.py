@@ -40,7 +40,7 @@ def debugging_nans() -> Iterator[None]:
 
     JAX switches it off where it evaluates a jaxpr.
     """
-    token = _debug_nans.set(_debug_nans.get() or jax.config.jax_debug_nans)
+    token = _debug_nans.set(_debug_nans.get() or getattr(jax.config, "jax_debug_nans", False))
     try:
         yield
     finally:
@@ -54,8 +54,8 @@ def _check_for_nans(primitive: Primitive, operands: Any, results: Any) -> None:
       FloatingPointError: there is one.
     """
     looked_for = {
-        "nan": (jax.config.jax_debug_nans or _debug_nans.get(), jnp.isnan),
-        "inf": (jax.config.jax_debug_infs, jnp.isinf),
+        "nan": (getattr(jax.config, "jax_debug_nans", False) or _debug_nans.get(), jnp.isnan),
+        "inf": (getattr(jax.config, "jax_debug_infs", False), jnp.isinf),
     }
     for value, (is_asked, is_value) in looked_for.items():
         if is_asked:
@@ -172,8 +172,11 @@ def define_primitive(
         if not splits and is_a_call(platform, ctx, params):
             # Traced first, as below, a large net takes longer to lower than lax's.
             given = [ffi.Lowered(ctx, *pair) for pair in zip(operands, ctx.avals_in, strict=True)]
-            results = native(platform, *given, **params)
-            return [result.value for result in (results if multiple_results else [results])]
+            try:
+                results = native(platform, *given, **params)
+                return [result.value for result in (results if multiple_results else [results])]
+            except (TypeError, AttributeError):
+                pass  # it does more than a call, or is wrong, as tracing it will tell
         return lower(functools.partial(on_platform, platform, splits), split or ctx, *operands, **params)
 
     for platform in ("cpu", "cuda"):

@@ -58,17 +58,18 @@ def _tell_jet() -> None:
     from jax.experimental import jet
 
     # The rule of lax's convolution, for whatever a version's series are: coefficients or derivatives.
-    bilinear = jet.jet_rules[lax.conv_general_dilated_p].func
+    rules: dict[Primitive, Any] = jet.jet_rules
+    bilinear = rules[lax.conv_general_dilated_p].func
     for contraction in _CONTRACTIONS:
-        jet.jet_rules[contraction] = partial(bilinear, contraction)
+        rules[contraction] = partial(bilinear, contraction)
     for linear in _LINEAR:
         jet.deflinear(linear)
     for at_positions in _AT_POSITIONS:
-        jet.jet_rules[at_positions] = partial(_first_by_first, at_positions)
-    jet.jet_rules[fprop_epilogue_p] = partial(_epilogue_series, partial(bilinear, primitives.fprop_p))
-    jet.jet_rules[wgrad_bgrad_p] = partial(_two_sums_series, partial(bilinear, primitives.wgrad_p))
-    jet.jet_rules[pools.max_pool_p] = _max_pool_series
-    jet.jet_rules[pools.max_pool_argmax_p] = partial(_argmax_series, jet.zero_series)
+        rules[at_positions] = partial(_first_by_first, at_positions)
+    rules[fprop_epilogue_p] = partial(_epilogue_series, partial(bilinear, primitives.fprop_p))
+    rules[wgrad_bgrad_p] = partial(_two_sums_series, partial(bilinear, primitives.wgrad_p))
+    rules[pools.max_pool_p] = _max_pool_series
+    rules[pools.max_pool_argmax_p] = partial(_argmax_series, jet.zero_series)
 
 
 Series = Sequence[Any]

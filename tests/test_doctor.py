@@ -509,6 +509,17 @@ def test_versions_of_jax(version, problem):
     assert [f.problem for f in section.findings if f.problem] == ([problem] * 2 if problem else [])
 
 
+@pytest.mark.parametrize("version, warned", [("0.11.1", True), ("0.11.0", False), ("0.11.2", False)])
+def test_the_jaxlib_whose_fft_deadlocks(version, warned):
+    jax = Outcome({name: [version, f"/x/{name}/__init__.py"] for name in ("numpy", "jaxlib", "jax")})
+    section = packages.packages_section(jax)
+    found = [(f.problem, f.text) for f in section.findings if f.problem]
+    assert [problem for problem, _ in found] == ["jaxlib-fft-deadlocks"] * warned
+    for _, text in found:
+        assert "jaxlib 0.11.1" in text and "Fourier transform on the CPU" in text
+    assert "jaxlib!=0.11.1" in REMEDIES["jaxlib-fft-deadlocks"]
+
+
 # ------------------------------------------------------------------------------------------------------- GPU
 
 BUILT_FOR = "75-real 80 86-real 89-real 90a-real 100-real 120-real"  # cuda_src/module.cmake
