@@ -21,7 +21,7 @@ from jax.core import ShapedArray
 from jax.extend.core import Primitive
 from jax.interpreters import mlir
 
-from jax_convgrad import ffi
+from jax_convgrad import exporting, ffi
 from jax_convgrad.lax_convolution import before_reversals, contraction_of, runner, single_primitive
 from jax_convgrad.lowering import rules
 from jax_convgrad.recognition import Contraction
@@ -31,19 +31,29 @@ _original: dict[str | None, Any] = {}
 """Platform, or None for all others, to the entry that lax has there, while this package's is installed."""
 
 
-def install() -> None:
+def install(*, export: bool = False) -> None:
     """Runs every ``jax.lax`` convolution of this process on these kernels, without any change to its code.
 
     That holds for those of Flax, Haiku, Equinox, Keras and all else that calls ``jax.lax``, on CPU and CUDA,
     and for all that JAX makes of them: gradients of any order, forward mode, vmap. Convolutions that these
-    kernels have not stay ``jax.lax``'s: integers, more than 3 spatial dimensions.
+    kernels have not stay ``jax.lax``'s: integers, more than 3 spatial dimensions, sizes that are symbols.
+
+    What ``jax.export`` exports meanwhile has ``jax.lax``'s own convolutions, so that it runs wherever JAX
+    does, unless ``export`` asks for the kernels; then it needs this package where it is loaded, and
+    ``disabled_checks`` for the kernels' targets where it is exported.
 
     It clears JAX's caches (``jax.clear_caches``), so that functions compiled before are compiled anew. What
-    was compiled ahead of time (``jax.jit(f).lower(...).compile()``) stays as it is. Twice is as good as once.
+    was compiled ahead of time (``jax.jit(f).lower(...).compile()``) stays as it is. Twice is as good as once;
+    the last ``export`` counts.
+
+    Args:
+      export: whether exported programs call the kernels too.
 
     Raises:
       RuntimeError: this version of JAX keeps its lowering rules elsewhere.
     """
+    if exporting.set_with_kernels(bool(export)) and _original:
+        jax.clear_caches()
     if _original:
         return
     on_platforms, elsewhere = _rules()
@@ -126,6 +136,10 @@ def _lower(ctx: Any, lhs: Any, rhs: Any, **params: Any) -> Sequence[Any]:
         rhs, _reversal, rhs_aval.shape, params["dimension_numbers"].rhs_spec
     )
     contraction = contraction_of(lhs_aval, rhs_aval, out_aval, params, is_reversed)
+    if exporting.stays_on_lax(ctx):
+        contraction = None
+    if contraction is None and (rule := _only_rule(ctx)) is not None:
+        return rule(ctx, lhs, rhs, **params)
     if contraction is None or (is_reversed and not contraction.unreversed):
         before = rhs
 
@@ -136,16 +150,30 @@ def _lower(ctx: Any, lhs: Any, rhs: Any, **params: Any) -> Sequence[Any]:
     platform = _only_platform(ctx)
     if platform is not None:  # which spares tracing the primitive, and much of a large net's lowering
         rule = _original.get(platform, _original[None]).rule
-        on_platform = partial(_on_kernels, platform, rule) if platform in ffi.backends else partial(_as_lax, rule)
+        on_platform = (
+            partial(_on_kernels, platform, rule) if platform in ffi.backends else partial(_as_lax, rule)
+        )
         return on_platform(ctx, lhs, rhs, before, out=out_aval, contraction=contraction, **params)
     return mlir.lower_fun(by_platform, multiple_results=False)(ctx, lhs, rhs, before)
 
 
-def _only_platform(ctx: Any) -> str | None:
-    """The one platform that an equation is lowered for; None where it has several, or one of its own."""
+def _platforms(ctx: Any) -> tuple[str, ...]:
+    """The platforms that an equation is lowered for; none where it has one of its own."""
     platforms = getattr(ctx, "platforms", None) or getattr(ctx.module_context, "platforms", ())
     is_elsewhere = getattr(getattr(ctx, "jaxpr_eqn_ctx", None), "compute_type", None) is not None
-    return platforms[0] if len(platforms) == 1 and not is_elsewhere else None
+    return () if is_elsewhere or platforms is None else tuple(platforms)
+
+
+def _only_platform(ctx: Any) -> str | None:
+    """The one platform that an equation is lowered for; None where it has several, or one of its own."""
+    platforms = _platforms(ctx)
+    return platforms[0] if len(platforms) == 1 else None
+
+
+def _only_rule(ctx: Any) -> Any:
+    """``lax``'s rule on every platform that an equation is lowered for; None where it has several."""
+    found = [_original.get(platform, _original[None]).rule for platform in _platforms(ctx)]
+    return found[0] if found and all(rule is found[0] for rule in found) else None
 
 
 def _reversal(value: Any) -> tuple[Any, Sequence[int]] | None:

@@ -64,12 +64,16 @@ def _factors(operands: int, results: int) -> Callable[..., Factors]:
     return factors
 
 
+_ANY_SIZE = frozenset("nc")
+"""Letters whose size pooling's kernels learn when they run only."""
+
 max_pool_p = define_primitive(
     "max_pool",
     lambda x, *, axes: shaped(x, _pooled(x, axes)),
     lambda platform, x, *, axes: ffi.pool(platform, "max_pool", [x], [(_pooled(x, axes), x.dtype)], axes)[0],
     fallback.max_pool,
     factors=_factors(1, 1),
+    any_size=_ANY_SIZE,
 )
 
 max_pool_argmax_p = define_primitive(
@@ -84,6 +88,7 @@ max_pool_argmax_p = define_primitive(
     ),
     fallback.max_pool_argmax,
     factors=_factors(1, 2),
+    any_size=_ANY_SIZE,
     multiple_results=True,
 )
 
@@ -95,6 +100,7 @@ max_pool_grad_p = define_primitive(
     )[0],
     lambda dy, position, *, axes: fallback.max_pool_grad(dy, position, shape=_scattered(dy, position, axes)),
     factors=_factors(2, 1),
+    any_size=_ANY_SIZE,
 )
 
 max_pool_select_p = define_primitive(
@@ -105,6 +111,7 @@ max_pool_select_p = define_primitive(
     )[0],
     lambda t, position, *, axes: fallback.max_pool_select(t, position),
     factors=_factors(2, 1),
+    any_size=_ANY_SIZE,
 )
 
 avg_pool_p = define_primitive(
@@ -115,6 +122,7 @@ avg_pool_p = define_primitive(
     ),
     fallback.avg_pool,
     factors=_factors(1, 1),
+    any_size=_ANY_SIZE,
 )
 
 avg_pool_grad_p = define_primitive(
@@ -127,6 +135,7 @@ avg_pool_grad_p = define_primitive(
         dy, shape=_unpooled(dy, axes), axes=axes, count_include_pad=count_include_pad
     ),
     factors=_factors(1, 1),
+    any_size=_ANY_SIZE,
 )
 
 
