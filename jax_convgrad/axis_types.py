@@ -8,14 +8,26 @@ made to vary has its gradients summed over the devices, and one that was reshard
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 from jax import lax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec, auto_axes, get_abstract_mesh, reshard
 
 Spec = Sequence[Any]
-"""What a PartitionSpec says of each dimension."""
+"""What a PartitionSpec says of each dimension, or ``Rows``."""
+
+
+class Rows(NamedTuple):
+    """A dimension of ``size`` that is split over the axes ``names`` as far as they divide it."""
+
+    names: Any
+    size: int
+
+
+def rows_spec(spec: Spec, dims: Sequence[int], sizes: Sequence[int]) -> list[Rows]:
+    """The rows of a result, of so many along each spatial axis, from an operand's whose axes are ``dims``."""
+    return [Rows(spec[d], size) for d, size in zip(dims, sizes, strict=True)]
 
 
 def _varying(array: jax.Array) -> frozenset[Any]:
@@ -63,7 +75,7 @@ def with_axis_types(
     arrays = tuple(a if not jax.typeof(a).sharding.mesh.empty else reshard(a, replicated) for a in arrays)
     if out_sharding is None:
         specs = [jax.typeof(array).sharding.spec for array in arrays]
-        out_sharding = NamedSharding(mesh, PartitionSpec(*_once(result_spec(specs))))
+        out_sharding = NamedSharding(mesh, PartitionSpec(*_once(result_spec(specs), mesh)))
     axes = tuple(
         name for name, kind in zip(mesh.axis_names, mesh.axis_types, strict=True) if kind is AxisType.Explicit
     )
@@ -76,12 +88,19 @@ def _names(entry: Any) -> tuple[Any, ...]:
     return entry if isinstance(entry, tuple) else (entry,)
 
 
-def _once(spec: Spec) -> list[Any]:
-    """The spec without axes that an earlier dimension has already."""
+def _once(spec: Spec, mesh: Any) -> list[Any]:
+    """The spec without axes that an earlier dimension has already, or that rows are not divided by."""
     taken: set[Any] = set()
     result = []
     for entry in spec:
-        names = tuple(name for name in _names(entry) if name not in taken)
-        taken.update(names)
-        result.append(names or None)
+        names, size = entry if isinstance(entry, Rows) else (entry, 0)
+        free: list[Any] = []
+        for name in _names(names):
+            size, rest = divmod(size, mesh.shape[name])
+            if rest:
+                break
+            if name not in taken:
+                free.append(name)
+        taken.update(free)
+        result.append(tuple(free) or None)
     return result

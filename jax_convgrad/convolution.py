@@ -116,7 +116,9 @@ def conv_general_dilated(
         y = gradients.convolution(x, w, None, False, geometry, dims, precision)
         return converted(y, dtype)
 
-    return with_axis_types(convolution, (x, w), lambda specs: y_spec(specs[0], specs[1], dims), out_sharding)
+    return with_axis_types(
+        convolution, (x, w), lambda specs: y_spec(specs[0], specs[1], geometry, dims), out_sharding
+    )
 
 
 def conv(

@@ -87,6 +87,7 @@ def _factors(x: Any, w: Any, *b: Any, geometry: ConvGeometry, dimensions: Dims, 
         contraction.results,
         contraction.sizes,
         contraction.localize,
+        contraction.rows,
     )
 
 

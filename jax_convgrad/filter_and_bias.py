@@ -32,7 +32,11 @@ def _factors(x: Any, dy: Any, **params: Any) -> Factors:
     contraction = primitives.wgrad_factors(x, dy, **params)
     channel = contraction.operands[1][params["dimensions"].y[1]]
     return Factors(
-        contraction.operands, (*contraction.results, (channel,)), contraction.sizes, contraction.localize
+        contraction.operands,
+        (*contraction.results, (channel,)),
+        contraction.sizes,
+        contraction.localize,
+        contraction.rows,
     )
 
 

@@ -21,6 +21,7 @@ import jax.numpy as jnp
 
 from jax_convgrad import pool_primitives, primitives
 from jax_convgrad.arguments import Precision
+from jax_convgrad.axis_types import rows_spec
 from jax_convgrad.binding import bind
 from jax_convgrad.epilogue import fprop_epilogue
 from jax_convgrad.ffi import Dims
@@ -62,7 +63,7 @@ def _convolution_bwd(relu, geometry, dims, precision, kept, dy):  # type: ignore
 
 
 def _convolution_spec(specs, relu, geometry, dims, precision):  # type: ignore[no-untyped-def]
-    return primitives.y_spec(specs[0], specs[1], dims)
+    return primitives.y_spec(specs[0], specs[1], geometry, dims)
 
 
 convolution = bind(_convolution, _convolution_fwd, _convolution_bwd, 3, _convolution_spec)
@@ -98,7 +99,8 @@ transposed_convolution = bind(_transposed_convolution, _transposed_fwd, _transpo
 
 
 def _pool_spec(specs, axes, *_):  # type: ignore[no-untyped-def]
-    return (specs[0][0], *(None for _ in axes), specs[0][-1])
+    rows = rows_spec(specs[0], range(1, len(axes) + 1), [axis.output for axis in axes])
+    return (specs[0][0], *rows, specs[0][-1])
 
 
 def _max_pool(x: jax.Array, axes: tuple[Axis, ...]) -> jax.Array:

@@ -71,7 +71,6 @@ def install(*, export: bool = False) -> None:
         mlir.register_lowering(_by_platform_p, partial(_on_kernels, platform, rule), platform=platform)
     # An uncacheable rule is called in place, where it can see what its operands come from.
     mlir.register_lowering(_convolution_p, _lower, cacheable=False)
-    _requires_devices().add(_convolution_p)
     jax.clear_caches()
 
 
@@ -90,7 +89,6 @@ def uninstall() -> None:
         table[_convolution_p] = entry
     _original.clear()
     _make_cacheable()
-    _requires_devices().discard(_convolution_p)
     jax.clear_caches()
 
 
@@ -114,15 +112,6 @@ def _make_cacheable() -> None:
     except ImportError:
         return
     _uncacheable_primitives.discard(_convolution_p)
-
-
-def _requires_devices() -> set[Any]:
-    """Primitives whose lowering is told for which devices it is, to split a kernel over them."""
-    try:
-        from jax._src.dispatch import prim_requires_devices_during_lowering
-    except ImportError:
-        return set()
-    return prim_requires_devices_during_lowering
 
 
 # ------------------------------------------------------------------------------------------------- the rules

@@ -126,19 +126,19 @@ def define_primitive(
         )
 
     def lower_for(platform: str, ctx: Any, *operands: Any, **params: Any) -> Any:
-        splits = factors is not None and sharding.is_splittable(ctx)
+        split = sharding.splittable(ctx) if factors is not None else None
+        splits = split is not None
         if not splits and is_a_call(platform, ctx, params):
             # Traced first, as below, a large net takes longer to lower than lax's.
             given = [ffi.Lowered(ctx, *pair) for pair in zip(operands, ctx.avals_in, strict=True)]
             results = native(platform, *given, **params)
             return [result.value for result in (results if multiple_results else [results])]
-        return lower(functools.partial(on_platform, platform, splits), ctx, *operands, **params)
+        return lower(functools.partial(on_platform, platform, splits), split or ctx, *operands, **params)
 
     for platform in ("cpu", "cuda"):
         rules[primitive, platform] = functools.partial(lower_for, platform)
         mlir.register_lowering(primitive, rules[primitive, platform], platform=platform)
     mlir.register_lowering(primitive, functools.partial(lower, on_lax))
-    sharding.requires_devices(primitive)
     return primitive
 
 

@@ -138,8 +138,8 @@ def _rename(call: Any, what: str, module_context: Any) -> None:
     """Has ``call`` ask for its callback by a digest."""
     address = ir.StringAttr(call.attributes["backend_config"]).value
     callback = _callbacks[address.encode()]
-    # Partitions of one call over meshes of other shapes differ; which devices those are, makes no difference.
-    what = digest(what, list(callback.mesh.devices.shape))
+    # Which devices they are, and in which meshes, makes no difference to a partition.
+    what = digest(what, module_context.axis_context.num_devices)
     with _lock:
         # Programs that say the same share one callback, which lives as long as one of them does.
         shared = _callbacks.get(what.encode())

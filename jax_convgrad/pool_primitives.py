@@ -17,11 +17,12 @@ from jax.core import ShapedArray
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching
 
-from jax_convgrad import complex_form, fallback, ffi
+from jax_convgrad import complex_form, fallback, ffi, pool_parts
 from jax_convgrad.batching import pool_rule, position_rule
 from jax_convgrad.geometry import Axis
 from jax_convgrad.lowering import define_primitive, shaped
 from jax_convgrad.sharding import Factors
+from jax_convgrad.spatial_parts import Rows, letter
 
 
 def _pooled(x: Any, axes: tuple[Axis, ...]) -> tuple[int, ...]:
@@ -49,17 +50,17 @@ def _selected(t: Any, position: Any, axes: tuple[Axis, ...]) -> tuple[int, ...]:
     return (_images(t, position), *_pooled(t, axes)[1:])
 
 
-def _factors(operands: int, results: int) -> Callable[..., Factors]:
-    """Pooling treats every image and channel alike: both may be split, and nothing is summed.
+def _factors(operands: int, results: int, rows: Rows) -> Callable[..., Factors]:
+    """Pooling treats every image and channel alike: both may be split, and nothing is summed. Rows too.
 
     Not so images where one operand has fewer, since each of its own belongs to several of the other's.
     """
 
     def factors(*arrays: Any, **_: Any) -> Factors:
         n = "n" if len({array.shape[0] for array in arrays}) == 1 else None
-        labels = (n, *(None,) * (arrays[0].ndim - 2), "c")
+        labels = (n, *map(letter, range(arrays[0].ndim - 2)), "c")
         sizes = {"n": arrays[0].shape[0], "c": arrays[0].shape[-1]}
-        return Factors((labels,) * operands, (labels,) * results, sizes)
+        return Factors((labels,) * operands, (labels,) * results, sizes, rows=rows)
 
     return factors
 
@@ -72,7 +73,7 @@ max_pool_p = define_primitive(
     lambda x, *, axes: shaped(x, _pooled(x, axes)),
     lambda platform, x, *, axes: ffi.pool(platform, "max_pool", [x], [(_pooled(x, axes), x.dtype)], axes)[0],
     fallback.max_pool,
-    factors=_factors(1, 1),
+    factors=_factors(1, 1, pool_parts.max_pool),
     any_size=_ANY_SIZE,
 )
 
@@ -87,7 +88,7 @@ max_pool_argmax_p = define_primitive(
         axes,
     ),
     fallback.max_pool_argmax,
-    factors=_factors(1, 2),
+    factors=_factors(1, 2, pool_parts.max_pool_argmax),
     any_size=_ANY_SIZE,
     multiple_results=True,
 )
@@ -99,7 +100,7 @@ max_pool_grad_p = define_primitive(
         platform, "max_pool_grad", [dy, position], [(_scattered(dy, position, axes), dy.dtype)], axes
     )[0],
     lambda dy, position, *, axes: fallback.max_pool_grad(dy, position, shape=_scattered(dy, position, axes)),
-    factors=_factors(2, 1),
+    factors=_factors(2, 1, pool_parts.max_pool_grad),
     any_size=_ANY_SIZE,
 )
 
@@ -110,7 +111,7 @@ max_pool_select_p = define_primitive(
         platform, "max_pool_select", [t, position], [(_selected(t, position, axes), t.dtype)], axes
     )[0],
     lambda t, position, *, axes: fallback.max_pool_select(t, position),
-    factors=_factors(2, 1),
+    factors=_factors(2, 1, pool_parts.max_pool_select),
     any_size=_ANY_SIZE,
 )
 
@@ -121,7 +122,7 @@ avg_pool_p = define_primitive(
         platform, "avg_pool", x, _pooled(x, axes), axes, count_include_pad
     ),
     fallback.avg_pool,
-    factors=_factors(1, 1),
+    factors=_factors(1, 1, pool_parts.avg_pool),
     any_size=_ANY_SIZE,
 )
 
@@ -134,7 +135,7 @@ avg_pool_grad_p = define_primitive(
     lambda dy, *, axes, count_include_pad: fallback.avg_pool_grad(
         dy, shape=_unpooled(dy, axes), axes=axes, count_include_pad=count_include_pad
     ),
-    factors=_factors(1, 1),
+    factors=_factors(1, 1, pool_parts.avg_pool_grad),
     any_size=_ANY_SIZE,
 )
 

@@ -11,7 +11,7 @@ from jax.typing import ArrayLike
 
 from jax_convgrad import gradients
 from jax_convgrad.arguments import NUMBERS, REAL, arrays
-from jax_convgrad.axis_types import with_axis_types
+from jax_convgrad.axis_types import Spec, rows_spec, with_axis_types
 from jax_convgrad.geometry import Axis, are_known, axis_of, dilated, pads, steps
 
 
@@ -47,7 +47,7 @@ def max_pool(
       ValueError: an argument's length or value does not fit.
     """
     x, axes = _prepare(REAL, inputs, window_shape, strides, padding, window_dilation)
-    return _over_leading(lambda x: gradients.max_pool(x, axes), x, len(axes))
+    return _over_leading(lambda x: gradients.max_pool(x, axes), x, axes)
 
 
 def avg_pool(
@@ -79,7 +79,7 @@ def avg_pool(
       ValueError: an argument's length or value does not fit.
     """
     x, axes = _prepare(NUMBERS, inputs, window_shape, strides, padding, window_dilation)
-    return _over_leading(lambda x: gradients.avg_pool(x, axes, bool(count_include_pad)), x, len(axes))
+    return _over_leading(lambda x: gradients.avg_pool(x, axes, bool(count_include_pad)), x, axes)
 
 
 def _prepare(
@@ -121,14 +121,19 @@ def _prepare(
     return x, axes
 
 
-def _over_leading(pool: Callable[[jax.Array], jax.Array], x: jax.Array, rank: int) -> jax.Array:
+def _over_leading(pool: Callable[[jax.Array], jax.Array], x: jax.Array, axes: Sequence[Axis]) -> jax.Array:
     """``pool`` of x as [N, spatial..., C], where N stands for all of its leading dimensions."""
+    rank = len(axes)
     leading = x.shape[: -rank - 1]
 
     def run(x: jax.Array) -> jax.Array:
         y = pool(jnp.reshape(x, (math.prod(leading), *x.shape[-rank - 1 :])))
         return jnp.reshape(y, (*leading, *y.shape[1:]))
 
-    return with_axis_types(
-        run, (x,), lambda specs: (*specs[0][: len(leading)], *(None,) * rank, specs[0][-1])
-    )
+    def result_spec(specs: Sequence[Spec]) -> Spec:
+        (spec,) = specs
+        spatial = range(len(leading), len(leading) + rank)
+        rows = rows_spec(spec, spatial, [axis.output for axis in axes])
+        return (*spec[: len(leading)], *rows, spec[-1])
+
+    return with_axis_types(run, (x,), result_spec)

@@ -12,7 +12,8 @@ which gives derivatives of every order. On a platform without kernels each is lo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -21,22 +22,21 @@ from jax.interpreters import ad, batching
 
 from jax_convgrad import complex_form, fallback
 from jax_convgrad.arguments import Precision
-from jax_convgrad.axis_types import Spec
+from jax_convgrad.axis_types import Spec, rows_spec
 from jax_convgrad.batching import bgrad_rule, contraction_rule, spread_rule
 from jax_convgrad.ffi import Dims
 from jax_convgrad.geometry import ConvGeometry
 from jax_convgrad.lowering import define_primitive, shaped
 from jax_convgrad.problem import arranged
 from jax_convgrad.sharding import Factors
+from jax_convgrad.spatial_parts import contraction, letter, sum_of_rows
 
 # --------------------------------------------------------------------------------- the three contractions
 
 
-def _at(spec: tuple[int, ...], first: Any, second: Any) -> tuple[Any, ...]:
-    """What is said of each dimension, in their order, when nothing is said of the spatial ones."""
-    parts: list[Any] = [None] * len(spec)
-    parts[spec[0]], parts[spec[1]] = first, second
-    return tuple(parts)
+def _at(spec: tuple[int, ...], first: Any, second: Any, rows: Sequence[Any] | None = None) -> tuple[Any, ...]:
+    """What is said of each dimension, in their order; None of the spatial ones where nothing is said."""
+    return arranged(spec, (first, second, *(rows or (None,) * (len(spec) - 2))))
 
 
 def _factors(operands: str, result: str) -> Callable[..., Factors]:
@@ -45,20 +45,22 @@ def _factors(operands: str, result: str) -> Callable[..., Factors]:
     def factors(a: Any, b: Any, *, geometry: ConvGeometry, dimensions: Dims, **_: Any) -> Factors:
         # With groups it is those that are split, in x, w and y alike, and not the channels of one.
         c, k, own = ("c", "k", "c") if geometry.groups == 1 else ("g", "g", None)
+        rows = [letter(axis) for axis in range(len(geometry.axes))]
         labels = {
-            "x": _at(dimensions.x, "n", c),
+            "x": _at(dimensions.x, "n", c, rows),
             "w": _at(dimensions.w, k, own),
-            "y": _at(dimensions.y, "n", k),
+            "y": _at(dimensions.y, "n", k, rows),
         }
         sizes = {
             label: array.shape[d]
             for name, array in zip(operands, (a, b), strict=True)
             for d, label in enumerate(labels[name])
-            if label is not None
+            if label is not None and label not in rows
         }
         if geometry.groups > 1:
             sizes["g"] = geometry.groups
-        return Factors(tuple(labels[name] for name in operands), (labels[result],), sizes, _local_groups)
+        arrays = tuple(labels[name] for name in operands)
+        return Factors(arrays, (labels[result],), sizes, _local_groups, contraction(operands, result))
 
     return factors
 
@@ -87,18 +89,20 @@ def w_shape(x: Any, dy: Any, geometry: ConvGeometry, dimensions: Dims) -> tuple[
 
 
 # How a result is split over explicit mesh axes, by how its operands are. It does not have the axes of what is
-# summed over; spatial positions are gathered, and channels of groups go by the filter's.
+# summed over, and channels of groups go by the filter's.
 
 
-def y_spec(x: Spec, w: Spec, dimensions: Dims) -> Spec:
+def y_spec(x: Spec, w: Spec, geometry: ConvGeometry, dimensions: Dims) -> Spec:
     """The result's of ``fprop``."""
-    return _at(dimensions.y, x[dimensions.x[0]], w[dimensions.w[0]])
+    rows = rows_spec(x, dimensions.x[2:], geometry.output_shape)
+    return _at(dimensions.y, x[dimensions.x[0]], w[dimensions.w[0]], rows)
 
 
 def x_spec(dy: Spec, w: Spec, geometry: ConvGeometry, dimensions: Dims) -> Spec:
     """The result's of ``dgrad``."""
     channels = w[dimensions.w[1]] if geometry.groups == 1 else None
-    return _at(dimensions.x, dy[dimensions.y[0]], channels)
+    rows = rows_spec(dy, dimensions.y[2:], geometry.input_shape)
+    return _at(dimensions.x, dy[dimensions.y[0]], channels, rows)
 
 
 def w_spec(x: Spec, dy: Spec, geometry: ConvGeometry, dimensions: Dims) -> Spec:
@@ -203,17 +207,22 @@ batching.primitive_batchers[wgrad_p] = contraction_rule(wgrad_p, "xy", "w")
 
 # ------------------------------------------------------------------------------------------ bias gradient
 
+
+def _bgrad_factors(dy: Any, *, channel_axis: int) -> Factors:
+    """Every position may be split, whether it divides or not."""
+    labels = tuple("k" if d == channel_axis else f"n{d}" for d in range(dy.ndim))
+    sizes = {label: size for label, size in zip(labels, dy.shape, strict=True) if label != "k"}
+    rows = functools.partial(sum_of_rows, labels, sizes)
+    return Factors((labels,), (("k",),), {"k": dy.shape[channel_axis]}, rows=rows)
+
+
 bgrad_p = define_primitive(
     "bgrad",
     lambda dy, *, channel_axis: shaped(dy, (dy.shape[channel_axis],)),
     complex_form.bgrad,
     fallback.bgrad,
     sums=True,
-    factors=lambda dy, *, channel_axis: Factors(
-        (tuple("k" if d == channel_axis else f"n{d}" for d in range(dy.ndim)),),
-        (("k",),),
-        {"k" if d == channel_axis else f"n{d}": size for d, size in enumerate(dy.shape)},
-    ),
+    factors=_bgrad_factors,
 )
 
 

@@ -7,42 +7,36 @@ Every dimension of x, w and y is one letter of the sums, or a spatial position:
 A letter that is split the same way in all arrays that have it leaves each device a smaller problem of the
 same kind. Where it is a letter that is summed over (c in fprop, k in dgrad, n in wgrad) each device has a
 partial sum, and one all-reduce adds them. With groups the letter g stands for the channels of x, w and y
-together, split between groups only. Spatial positions are not split: XLA gathers them first.
+together, split between groups only.
+
+Rows, the positions along a spatial axis, are a letter that x and y share although they have different
+numbers of them. They may be split into parts of which the last are smaller. A device then needs rows of its
+neighbours' parts, and fetches them before its call (spatial_parts.py).
 """
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import jax
-import numpy as np
+import jax.numpy as jnp
 from jax import lax
 from jax.experimental.custom_partitioning import custom_partitioning
-from jax.extend.core import Primitive
 from jax.sharding import (
     AbstractMesh,
-    AxisType,
     Mesh,
     NamedSharding,
     PartitionSpec,
-    Sharding,
-    get_abstract_mesh,
     use_abstract_mesh,
 )
 
 from jax_convgrad import partitioned_call
-
-try:
-    # What JAX tells the devices of before anything is lowered, as custom_partitioning needs them. It has no
-    # public name; in a JAX without it XLA gathers what it could split.
-    from jax._src import dispatch
-
-    _told_devices: set[Primitive] | None = dispatch.prim_requires_devices_during_lowering
-except (ImportError, AttributeError):
-    _told_devices = None
+from jax_convgrad.mesh_atoms import atoms_of, places_of, split_of
+from jax_convgrad.spatial_parts import Local, Place, Rows
 
 _NO_MESH = AbstractMesh((), ())
 
@@ -56,13 +50,19 @@ class Factors:
 
     ``sizes`` says of each letter into how many parts at most: the size of its dimensions, or for g the
     number of groups. ``localize(params, ways)`` gives the parameters of one device's part, where letters are
-    split into so many ways.
+    split into so many ways. Letters without a size are rows, and ``rows(params, places)`` gives one device's
+    call where they are split.
     """
 
     operands: tuple[Labels, ...]
     results: tuple[Labels, ...]
     sizes: Mapping[str, int]
     localize: Callable[[dict[str, Any], Mapping[str, int]], dict[str, Any]] = lambda params, ways: params
+    rows: Rows | None = None
+
+    def is_rows(self, label: str | None) -> bool:
+        """Whether it is a letter whose parts need not be of one size."""
+        return label is not None and label not in self.sizes
 
     @property
     def summed(self) -> tuple[str, ...]:
@@ -78,36 +78,29 @@ class Factors:
         )
 
 
-def requires_devices(primitive: Primitive) -> None:
-    """Has JAX tell the primitive's lowering which devices it is for."""
-    if _told_devices is not None:
-        _told_devices.add(primitive)
+def splittable(context: Any) -> Any:
+    """The context of a lowering that may be partitioned by a callback, as that needs it; else None.
 
-
-def is_splittable(ctx: Any) -> bool:
-    """Whether the computation that is being lowered may be partitioned by a callback; else XLA gathers.
-
-    An exported one may not, since what is called back is not there where it is loaded. Nor can JAX describe
-    to a callback what is split over some axes by hand, in shard_map, and over the others by XLA; and the
-    older partitioner, GSPMD, reads no Shardy rule. A program for one device has nothing to partition.
+    A program for one device has nothing to partition. An exported one may not be, since what is called back
+    is not there where it is loaded. In shard_map arrays are parts by hand; JAX cannot describe to a callback
+    what XLA splits them over besides. The older partitioner, GSPMD, reads no Shardy rule.
     """
-    lowering = getattr(ctx.module_context, "lowering_parameters", None)
-    by_hand = {kind is AxisType.Manual for kind in get_abstract_mesh().axis_types}
-    return (
-        _told_devices is not None
-        and partitioned_call.CAN_BE_NAMED
-        and getattr(jax.config, "jax_use_shardy_partitioner", True)
-        and not getattr(lowering, "for_export", True)
-        and by_hand != {True, False}
-        and _devices(ctx.module_context) != 1
+    lowering = getattr(context.module_context, "lowering_parameters", None)
+    devices: Any = getattr(context.module_context, "axis_context", None)
+    if (
+        not partitioned_call.CAN_BE_NAMED
+        or not getattr(jax.config, "jax_use_shardy_partitioner", True)
+        or getattr(lowering, "for_export", True)
+        or not hasattr(devices, "device_assignment")
+        or devices.num_devices == 1
+    ):
+        return None
+    # JAX can say which devices they are, but only where a program has one mesh. What a part computes is said
+    # by their numbers alone, so that any device stands for each.
+    numbers = dataclasses.replace(
+        devices, device_assignment=(jax.local_devices()[0],) * devices.num_devices, abstract_mesh=None
     )
-
-
-def _devices(module_context: Any) -> int | None:
-    """How many devices a program is lowered for, where this JAX says it."""
-    context = getattr(module_context, "axis_context", None)
-    count = getattr(context, "num_devices", None)
-    return getattr(getattr(context, "mesh", None), "size", None) if count is None else count
+    return context.replace(module_context=context.module_context.replace(axis_context=numbers))
 
 
 def partitioned(
@@ -131,20 +124,24 @@ def partitioned(
         return _as_tuple(native(*operands, **params))
 
     def partition(mesh: Mesh, operands: Sequence[Any], results: Sequence[Any]) -> Any:
-        atoms = _atoms(mesh, [*results, *operands])
-        axes = _agree(factors, atoms, [*results, *operands])
+        # The context's mesh need not be that of the arrays, of which a program may have several.
+        atoms = atoms_of(arrays := [*results, *operands])
+        axes = _agree(factors, atoms, arrays)
         ways = {label: math.prod(atoms.shape[name] for name in names) for label, names in axes.items()}
         local = factors.localize(params, ways)
         reduced = tuple(name for label in factors.summed for name in axes.get(label, ()))
+        places = {label: Place(names, ways[label]) for label, names in axes.items() if factors.is_rows(label)}
+        call = factors.rows(local, places) if factors.rows and places else Local(local)
 
         def part(*shards: jax.Array) -> tuple[jax.Array, ...]:
             # A context's mesh, which is about the whole arrays, would else get into the sum's own types.
             with use_abstract_mesh(_NO_MESH):
-                if not reduced:
-                    return _as_tuple(native(*shards, **local))
-                partial, finish = of_partial_sums or (native, None)
-                sums = tuple(lax.psum(array, reduced) for array in _as_tuple(partial(*shards, **local)))
-                return sums if finish is None else _as_tuple(finish(*sums, *shards, **local))
+                given = call.before(*shards)
+                compute, finish = (reduced and of_partial_sums) or (native, None)
+                results = tuple(call.after(*_as_tuple(compute(*given, **call.params))))
+                if reduced:
+                    results = tuple(summed(array, reduced) for array in results)
+                return results if finish is None else _as_tuple(finish(*results, *given, **call.params))
 
         def shardings(of: Sequence[Labels]) -> tuple[NamedSharding, ...]:
             specs = [
@@ -167,6 +164,13 @@ def partitioned(
         return partitioned_call.named(whole, what)(*operands)
 
     return call
+
+
+def summed(array: jax.Array, names: tuple[str, ...]) -> jax.Array:
+    """The sum over devices; of 16-bit numbers it is one of float32, rounded once."""
+    if jnp.issubdtype(array.dtype, jnp.floating) and array.dtype.itemsize < 4:
+        return lax.psum(array.astype(jnp.float32), names).astype(array.dtype)
+    return lax.psum(array, names)
 
 
 def _as_tuple(results: Any) -> tuple[jax.Array, ...]:
@@ -218,9 +222,12 @@ def _shardy_rule(factors: Factors, types: Sequence[Any]) -> tuple[str, dict[str,
     written = [" ".join(dimensions) for dimensions in terms]
     split = len(factors.operands)
     text = ", ".join(written[:split]) + " -> " + ", ".join(written[split:])
+    rows = {label for labels in factors.results for label in labels if factors.is_rows(label)}
     return text, {
         "reduction_factors": factors.summed,
         "need_replication_factors": tuple(whole),
+        # Rows have as many results as there are, and Shardy asks for the lesser number of the two.
+        "permutation_factors": tuple(sorted(rows)),
         **sizes,
     }
 
@@ -228,79 +235,25 @@ def _shardy_rule(factors: Factors, types: Sequence[Any]) -> tuple[str, dict[str,
 # --------------------------------------------------------------------------- what it decided, and what we do
 
 
-def _prime_factors(size: int) -> list[int]:
-    factors, divisor = [], 2
-    while size > 1:
-        while size % divisor == 0:
-            factors.append(divisor)
-            size //= divisor
-        divisor += 1
-    return factors
-
-
-def _atoms(mesh: Mesh, arrays: Sequence[Any]) -> Mesh:
-    """The mesh with each axis taken apart into axes of prime size, so that any part of one has a name."""
-    devices = mesh.devices
-    for array in arrays:
-        if array.sharding is not None:
-            # Theirs is the program's order, which the mesh of a context around it may not have.
-            divided = (len(array.sharding.device_set),) * len(array.shape)
-            in_order = np.array(list(array.sharding.devices_indices_map(divided)))
-            devices = in_order.reshape(mesh.devices.shape if mesh.size == in_order.size else -1)
-            break
-    sizes = [prime for size in devices.shape for prime in _prime_factors(size)]
-    return Mesh(devices.reshape(sizes), tuple(f"atom{j}" for j in range(len(sizes))))
-
-
-def _split_of(sharding: Sharding | None, rank: int, atoms: Mesh) -> tuple[tuple[str, ...], ...]:
-    """The atoms that each dimension is split over, the outermost first; none where they cannot tell it."""
-    unsplit = ((),) * rank
-    if sharding is None or sharding.is_fully_replicated:
-        return unsplit
-    count = atoms.size
-    # A shape that every split divides. Entry [..., d] is where a device's part begins along dimension d.
-    indices = sharding.devices_indices_map((count,) * rank)
-    starts = np.array([[part.start or 0 for part in indices[device]] for device in atoms.devices.flat])
-    starts = starts.reshape(*atoms.devices.shape, rank)
-    origin = (0,) * len(atoms.axis_names)
-    result = []
-    expected = np.zeros_like(starts)
-    for d in range(rank):
-        # How far a part moves along d when one atom's coordinate goes from 0 to 1.
-        strides = {}
-        for axis, name in enumerate(atoms.axis_names):
-            step = starts[(*origin[:axis], 1, *origin[axis + 1 :])][d] - starts[origin][d]
-            if step:
-                strides[name] = step
-                along = [1] * len(origin)
-                along[axis] = -1
-                expected[..., d] += step * np.arange(atoms.shape[name]).reshape(along)
-        names = tuple(sorted(strides, key=lambda name: -strides[name]))
-        part = count
-        for name in names:
-            part //= atoms.shape[name]
-            if strides[name] != part:
-                return unsplit
-        result.append(names)
-    return tuple(result) if np.array_equal(starts, expected) else unsplit
-
-
-def _agree(factors: Factors, atoms: Mesh, arrays: Sequence[Any]) -> dict[str, tuple[str, ...]]:
+def _agree(factors: Factors, atoms: AbstractMesh, arrays: Sequence[Any]) -> dict[str, tuple[str, ...]]:
     """One split for each letter; ``arrays`` are the results, then the operands.
 
-    What does not divide is not split that far, as the filling of a last, smaller part would be summed too.
+    What does not divide is not split that far, as the filling of a last, smaller part would be summed too;
+    that of rows is taken out.
     """
     axes: dict[str, tuple[str, ...]] = {}
     taken: set[str] = set()
     for labels, array in zip((*factors.results, *factors.operands), arrays, strict=True):
-        for label, names in zip(labels, _split_of(array.sharding, len(labels), atoms), strict=True):
+        rank = len(labels)
+        split = split_of(places_of(array.sharding, rank), rank, atoms) or ((),) * rank
+        for label, names in zip(labels, split, strict=True):
             if label is None or label in axes:
                 continue
             used: tuple[str, ...] = ()
             ways = 1
             for name in names:
                 ways *= atoms.shape[name]
-                if name in taken or factors.sizes[label] % ways:
+                if name in taken or factors.sizes.get(label, ways) % ways:
                     break
                 used += (name,)
             if used:

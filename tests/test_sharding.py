@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 import reference
 from jax import export, lax
-from jax.sharding import AbstractMesh, AxisType, NamedSharding
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from reference import Axis
 
 import jax_convgrad as jc
-from jax_convgrad import ffi, sharding
+from jax_convgrad import ffi, partitioned_call
 
 NHWC = ("NHWC", "HWIO", "NHWC")
 
@@ -70,7 +70,6 @@ def specs(layout, grouped, names):
             (first, None, None, last if grouped else None), (None, None, None, last), (last,)
         ),
         "batch_and_in_channels": ((first, None, None, last), (None, None, last), ()),
-        "spatial": ((None, None, last), (), ()),
     }[layout]  # fmt: skip
 
 
@@ -134,16 +133,6 @@ def test_results_stay_split(name):
     assert dx.sharding.shard_shape(dx.shape) == (4, *dx.shape[1:3], dx_channels)
     assert dw.sharding.shard_shape(dw.shape) == (*dw.shape[:3], features)
     assert db.sharding.shard_shape(db.shape) == (features,)
-
-
-@pytest.mark.parametrize("name", LAYERS)
-def test_spatial_dimensions_are_gathered(name):
-    layer = LAYERS[name]
-    mesh = meshes.make("8")
-    split = specs("spatial", layer.groups > 1, mesh.axis_names)
-    program, results = compiled(layer.with_gradients, layer.arrays(), mesh, split)
-    meshes.assert_equal_to_rounding(results, layer.unsharded())
-    assert set(meshes.collectives(program)) == {"all-gather"}
 
 
 @pytest.mark.parametrize("groups", [1, 2, 4])
@@ -238,23 +227,25 @@ def test_ways_to_say_it(of):
     meshes.assert_equal_to_rounding(results, layer.unsharded())
 
 
-def test_depthwise_filter_gradient_where_lax_is_wrong():
-    """The batch over one axis of two: lax's dw adds up what the other axis only repeats."""
+@pytest.mark.parametrize("groups", [4, 16], ids=["groups", "depthwise"])
+@pytest.mark.parametrize(("axis", "too_large"), [("a", 2), ("b", 4)])
+def test_grouped_filter_gradient_where_lax_is_wrong(groups, axis, too_large):
+    """The batch over one axis of a 4x2 mesh: lax's dw adds up what the other axis only repeats."""
     random = np.random.default_rng(0)
     x = random.standard_normal((8, 6, 6, 16))
-    w = random.standard_normal((3, 3, 1, 16))
+    w = random.standard_normal((3, 3, 16 // groups, 16))
     dy = random.standard_normal((8, 6, 6, 16))
-    exact = reference.wgrad(x, dy, [Axis(6, 3, 1, 1, 1)] * 2, 16)
+    exact = reference.wgrad(x, dy, [Axis(6, 3, 1, 1, 1)] * 2, groups)
     mesh = meshes.make("4x2")
 
     def gradient(conv):
         def dw(x, w, dy):
             y = lambda w: conv(  # noqa: E731
-                x, w, (1, 1), "SAME", dimension_numbers=NHWC, feature_group_count=16
+                x, w, (1, 1), "SAME", dimension_numbers=NHWC, feature_group_count=groups
             )
             return jax.vjp(y, w)[1](dy)[0]
 
-        return compiled(dw, (x, w, dy), mesh, (("a",), (), ("a",)))
+        return compiled(dw, (x, w, dy), mesh, ((axis,), (), (axis,)))
 
     program, ours = gradient(jc.conv_general_dilated)
     np.testing.assert_allclose(ours, exact, rtol=1e-10, atol=1e-10)
@@ -262,7 +253,8 @@ def test_depthwise_filter_gradient_where_lax_is_wrong():
     _, of_lax = gradient(lax.conv_general_dilated)
     times = float(np.median(np.asarray(of_lax) / exact))
     if (0, 9, 1) <= jax.__version_info__ <= (0, 12, 0):
-        assert times == pytest.approx(2, rel=1e-10)  # where this fails, lax is mended, and the README is old
+        # Where this fails, lax is mended, and the README is old.
+        assert times == pytest.approx(too_large, rel=1e-10)
 
 
 def test_complex_layer():
@@ -301,8 +293,8 @@ def test_max_pool_of_many_cotangents():
 
 
 def test_numbers_stay_right_where_nothing_can_be_split(monkeypatch):
-    """In a JAX that does not tell devices: XLA gathers."""
-    monkeypatch.setattr(sharding, "_told_devices", None)
+    """In a JAX whose lowering has other contexts: XLA gathers."""
+    monkeypatch.setattr(partitioned_call, "CAN_BE_NAMED", False)
     layer = Layer(16, 24)
 
     def f(x, w, b):
@@ -327,19 +319,66 @@ def test_an_exported_program_runs_split():
     meshes.assert_equal_to_rounding(again(*layer.arrays()), layer.unsharded())
 
 
-def test_two_meshes_in_one_program_are_refused():
-    x, w, b = LAYERS["dense"].arrays()
-    (x,) = meshes.place(meshes.make("8"), (x,), (("a",),))
-    (w,) = meshes.place(meshes.make("4x2"), (w,), ((),))
-    with pytest.raises(ValueError, match="mesh should be the same across the entire program"):
-        jax.jit(LAYERS["dense"])(x, w, b)
+def test_two_meshes_in_one_program():
+    """XLA gathers the one array that another is not split like, and nothing else."""
+    layer = LAYERS["dense"]
+    x, w, b = layer.arrays()
+    one, other = meshes.make("8"), meshes.make("4x2")
+    (x,) = meshes.place(one, (x,), (("a",),))
+    w, b = meshes.place(other, (w, b), ((None, None, None, "b"), ()))
+    program = jax.jit(layer.with_gradients).lower(x, w, b).compile()
+    meshes.assert_equal_to_rounding(program(x, w, b), layer.unsharded())
+    counts = meshes.collectives(program)
+    assert counts["all-reduce"] == 1
+    assert counts["all-gather"] <= 1
 
 
-def test_export_for_an_abstract_mesh_is_refused():
+def test_two_layers_on_meshes_of_their_own():
+    """Each splits as its own mesh says, within one program; only what goes between them changes places."""
+    layer = LAYERS["dense"]
+    x, w, b = layer.arrays()
+    one = NamedSharding(meshes.make("8"), P("a"))
+    other = NamedSharding(meshes.make("4x2"), P("b", None, None, "a"))
+
+    def f(x, w, b):
+        y = jc.conv(lax.with_sharding_constraint(x, one), w, b, padding="SAME")
+        return jc.conv_input_grad(lax.with_sharding_constraint(y, other), w, x.shape, padding="SAME")
+
+    program = jax.jit(f).lower(x, w, b).compile()
+    meshes.assert_equal_to_rounding(program(x, w, b), jax.jit(f)(x, w, b))
+    assert "jax_convgrad_fprop" in program.as_text()
+    assert "f64[2,7,8,16]" in program.as_text()  # a part of x over all eight
+
+
+@pytest.mark.parametrize("sizes", [(3, 2), (2, 3), (6,)], ids=str)
+@pytest.mark.parametrize("order", ["in_order", "shuffled"])
+def test_meshes_of_any_shape_and_order(sizes, order):
+    layer = Layer(12, 12, batch=6)
+    devices = np.array(jax.devices()[:6])
+    if order == "shuffled":
+        devices = devices[[3, 1, 4, 0, 5, 2]]
+    mesh = Mesh(devices.reshape(sizes), ("a", "b")[: len(sizes)])
+    x, w, b = layer.arrays()
+    last = mesh.axis_names[-1]
+    for split in ((("a",), (), ()), ((last,), (), ()), (("a",), (None, None, None, last), ())):
+        if len(sizes) == 1 and split[1]:
+            continue
+        program, results = compiled(layer.with_gradients, (x, w, b), mesh, split)
+        meshes.assert_equal_to_rounding(results, layer.unsharded())
+        assert set(meshes.collectives(program)) == {"all-reduce"}
+
+
+def test_export_for_an_abstract_mesh():
     layer = LAYERS["dense"]
     mesh = AbstractMesh((4, 2), ("a", "b"), axis_types=(AxisType.Auto,) * 2)
     shardings = tuple(NamedSharding(mesh, P(*spec)) for spec in (("a",), (), ()))
     f = jax.jit(layer.with_gradients, in_shardings=shardings)
     arrays = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in layer.arrays()]
-    with pytest.raises(ValueError, match="AbstractMesh cannot be used"):
-        export.export(f, platforms=["cpu"])(*arrays)
+    targets = [
+        export.DisabledSafetyCheck.custom_call("jax_convgrad_" + name)
+        for name in ffi.backends["cpu"].module.registrations()
+    ]
+    exported = export.export(f, platforms=["cpu"], disabled_checks=targets)(*arrays)
+    split = (("a",), (), ())
+    placed = meshes.place(meshes.make("4x2"), layer.arrays(), split)
+    meshes.assert_equal_to_rounding(jax.jit(exported.call)(*placed), layer.unsharded())

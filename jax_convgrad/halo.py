@@ -1,0 +1,164 @@
+"""Which rows each device needs where an axis is split into parts: integers, and no array.
+
+XLA splits an axis of ``size`` rows into as many parts as there are devices, of ceil(size / parts) rows each:
+the last parts are smaller, or empty. Where input and output positions are tied by
+
+    o * stride + r * filter_dilation - pad_lo  =  i * input_dilation          (the relation)
+
+and device j computes its part of the outputs, the inputs that those are tied to are one window of rows. The
+windows of all devices are of one length, and so is the relation within them, because every device runs the
+same program; only where they begin differs. A window begins in a device's own part of the inputs or in
+another's, and whatever of it lies in other parts is its halo.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from jax_convgrad.geometry import Axis
+
+
+def part_size(size: int, parts: int) -> int:
+    """Rows of each part but the last ones."""
+    return -(-size // parts)
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Rows that come from the part ``distance`` after a device's own: ``begin`` to ``end`` of that part."""
+
+    distance: int
+    begin: int
+    end: int
+    pairs: tuple[tuple[int, int], ...]
+    """(source, target) of every transfer; a device that is no target has no use for the rows."""
+
+
+@dataclass(frozen=True)
+class Window:
+    """``length`` rows from row ``starts[j]`` for device j, out of ``size`` rows in ``len(starts)`` parts.
+
+    A window may begin before the first row and end after the last one. ``used`` says of each device
+    whether it has a result at all.
+    """
+
+    size: int
+    length: int
+    starts: tuple[int, ...]
+    used: tuple[bool, ...]
+
+    @property
+    def parts(self) -> int:
+        """Into how many parts the rows are split."""
+        return len(self.starts)
+
+    @property
+    def part(self) -> int:
+        """Rows of a part."""
+        return part_size(self.size, self.parts)
+
+    @property
+    def valid(self) -> tuple[tuple[int, int], ...]:
+        """Which of its window's rows there are, for each device: from the first to before the second."""
+        return tuple(
+            (min(max(-start, 0), self.length), min(max(self.size - start, 0), self.length))
+            if used
+            else (0, 0)
+            for start, used in zip(self.starts, self.used, strict=True)
+        )
+
+    @property
+    def span(self) -> tuple[int, int]:
+        """The rows that are put together, counted from the first of a device's own part.
+
+        They hold the window of every device that needs a row. One that needs none takes any.
+        """
+        relative = [
+            start - j * self.part
+            for j, (start, (begin, end)) in enumerate(zip(self.starts, self.valid, strict=True))
+            if begin < end
+        ]
+        if not relative:
+            return 0, self.length
+        return min(relative), max(relative) + self.length
+
+    @property
+    def offsets(self) -> tuple[int, ...]:
+        """Where within ``span`` each device's window begins."""
+        low, high = self.span
+        last = high - low - self.length
+        return tuple(min(max(start - j * self.part - low, 0), last) for j, start in enumerate(self.starts))
+
+    @property
+    def has_idle(self) -> bool:
+        """Whether a device with results needs no row at all, so that what it takes is none of its window."""
+        return any(used and begin >= end for used, (begin, end) in zip(self.used, self.valid, strict=True))
+
+    def pieces(self) -> Iterator[Piece]:
+        """What ``span`` is made of, in the order of the rows."""
+        low, high = self.span
+        part = self.part
+        for distance in range(low // part, -(-high // part)):
+            begin, end = max(low - distance * part, 0), min(high - distance * part, part)
+            targets = [j for j in range(self.parts) if distance and self._needs(j, j + distance)]
+            yield Piece(distance, begin, end, tuple((j + distance, j) for j in targets))
+
+    def _needs(self, device: int, source: int) -> bool:
+        first, last = (self.starts[device] + end for end in self.valid[device])
+        return max(first, source * self.part) < min(last, (source + 1) * self.part)
+
+
+@dataclass(frozen=True)
+class Split:
+    """An axis split into parts, as the device that computes a part of the outputs sees it.
+
+    Where a part's first output is not in the same phase of the input dilation on every device, each begins
+    some outputs earlier: ``shifts[j]`` of ``local``'s outputs come before device j's own.
+    """
+
+    axis: Axis
+    local: Axis
+    window: Window
+    shifts: tuple[int, ...]
+
+    @property
+    def part(self) -> int:
+        """Outputs of a part."""
+        return part_size(self.axis.output, len(self.shifts))
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """Outputs that each device's part has, without what fills up a smaller one."""
+        return tuple(
+            min(max(self.axis.output - j * self.part, 0), self.part) for j in range(len(self.shifts))
+        )
+
+
+def split(axis: Axis, parts: int) -> Split:
+    """The axis with inputs and outputs in ``parts`` parts each; there is at least one of either."""
+    part = part_size(axis.output, parts)
+    # Outputs whose relation has the same phase are so many apart.
+    period = axis.input_dilation // math.gcd(axis.stride, axis.input_dilation)
+    used = tuple(j * part < axis.output for j in range(parts))
+    shifts = tuple(j * part % period if used[j] else 0 for j in range(parts))
+    outputs = part + max(shifts)
+    # The first input that an output 0 can be tied to, and the last that the part's last one can be.
+    first = -(axis.pad_lo // axis.input_dilation)
+    reach = (outputs - 1) * axis.stride + (axis.taps - 1) * axis.filter_dilation - axis.pad_lo
+    length = max(reach // axis.input_dilation - first + 1, 1)
+    starts = tuple(
+        (j * part - shifts[j]) * axis.stride // axis.input_dilation + first if used[j] else 0
+        for j in range(parts)
+    )
+    local = Axis(
+        input=length,
+        taps=axis.taps,
+        output=outputs,
+        stride=axis.stride,
+        pad_lo=axis.pad_lo + first * axis.input_dilation,
+        input_dilation=axis.input_dilation,
+        filter_dilation=axis.filter_dilation,
+    )
+    return Split(axis, local, Window(axis.input, length, starts, used), shifts)

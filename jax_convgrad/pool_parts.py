@@ -1,0 +1,252 @@
+"""Pooling whose rows are split over devices: what one device's kernel call is made of.
+
+Rows come from neighbours as for a convolution (spatial_parts.py). Two things are about the whole array,
+and so are seen to here: positions of maxima, and how many inputs of a window are not padding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from jax_convgrad.geometry import Axis
+from jax_convgrad.halo import Split, split
+from jax_convgrad.spatial_parts import Local, Place, exchanged, letter, own_results, without_filling
+
+_Split = Mapping[int, tuple[Split, Place]]
+"""The axes that are split."""
+
+
+def _splits(axes: Sequence[Axis], places: Mapping[str, Place], traded: bool) -> _Split:
+    return {
+        a: (split(axis.transpose() if traded else axis, places[letter(a)].parts), places[letter(a)])
+        for a, axis in enumerate(axes)
+        if letter(a) in places
+    }
+
+
+def _with_axes(params: dict[str, Any], splits: _Split, traded: bool) -> dict[str, Any]:
+    axes = list(params["axes"])
+    for a, (parts, _) in splits.items():
+        axes[a] = parts.local.transpose() if traded else parts.local
+    return {**params, "axes": tuple(axes)}
+
+
+def _fetched(array: jax.Array, splits: _Split, fill: Any = 0) -> jax.Array:
+    for a, (parts, place) in splits.items():
+        array = exchanged(array, a + 1, parts.window, place, fill)
+    return array
+
+
+def _own(array: jax.Array, splits: _Split) -> jax.Array:
+    for a, (parts, place) in splits.items():
+        array = own_results(array, a + 1, parts, place)
+    return array
+
+
+# ------------------------------------------------------------------------------------------------- positions
+
+
+def _coordinates(position: jax.Array, sizes: Sequence[int]) -> list[jax.Array]:
+    """Of flat positions, what they are along each axis."""
+    result = []
+    for size in reversed(sizes):
+        result.append(lax.rem(position, jnp.int32(size)))
+        position = lax.div(position, jnp.int32(size))
+    return result[::-1]
+
+
+def _flat(coordinates: Sequence[jax.Array], sizes: Sequence[int]) -> jax.Array:
+    result = coordinates[0]
+    for coordinate, size in zip(coordinates[1:], sizes[1:], strict=True):
+        result = result * jnp.int32(size) + coordinate
+    return result
+
+
+def _translated(
+    position: jax.Array, begins: Mapping[int, Any], sizes: Sequence[int], into: Sequence[int]
+) -> jax.Array:
+    """Flat positions in an array of the spatial ``sizes`` as those in a part of it, of the sizes ``into``.
+
+    ``begins`` are the rows at which the part begins. What lies outside is -1, as no position is.
+    """
+    coordinates = _coordinates(position, sizes)
+    inside = position >= 0
+    for a, begin in begins.items():
+        coordinates[a] = coordinates[a] - jnp.asarray(begin, jnp.int32)
+        inside &= (coordinates[a] >= 0) & (coordinates[a] < into[a])
+    return jnp.where(inside, _flat(coordinates, into), -1)
+
+
+def _outputs(axis: int, count: int, begin: Any, axes: int) -> jax.Array:
+    """The numbers of ``count`` outputs from ``begin`` on, to be broadcast over [N, spatial..., C]."""
+    shape = [1] * (axes + 2)
+    shape[axis + 1] = count
+    return lax.broadcasted_iota(jnp.int32, shape, axis + 1) + jnp.asarray(begin, jnp.int32)
+
+
+def _taps_inside(axis: Axis, output: Any) -> tuple[Any, Any]:
+    """The first tap of a window that is not on padding, and the one after the last."""
+    before = axis.pad_lo - output * axis.stride
+    first = jnp.clip(-(-before // axis.filter_dilation), 0, axis.taps)
+    last = jnp.clip((axis.input - 1 + before) // axis.filter_dilation + 1, first, axis.taps)
+    return first, last
+
+
+def lowest(dtype: Any) -> Any:
+    """What no number of the dtype is below."""
+    if jnp.issubdtype(dtype, jnp.floating):
+        return -np.inf
+    return False if jnp.issubdtype(dtype, jnp.bool_) else int(jnp.iinfo(dtype).min)
+
+
+def max_pool(params: dict[str, Any], places: Mapping[str, Place]) -> Local:
+    """One device's call of ``max_pool``."""
+    splits = _splits(params["axes"], places, traded=False)
+    return Local(_with_axes(params, splits, traded=False), lambda x: (_fetched(x, splits, lowest(x.dtype)),))
+
+
+def max_pool_argmax(params: dict[str, Any], places: Mapping[str, Place]) -> Local:
+    """One device's call of ``max_pool_argmax``."""
+    axes: tuple[Axis, ...] = params["axes"]
+    splits = _splits(axes, places, traded=False)
+    call = max_pool(params, places)
+    sizes = [axis.input for axis in axes]
+    fetched = [axis.input for axis in call.params["axes"]]
+
+    def after(y: jax.Array, position: jax.Array) -> Sequence[jax.Array]:
+        coordinates = _coordinates(position, fetched)
+        outside = jnp.zeros_like(position, bool)
+        for a, (parts, place) in splits.items():
+            coordinates[a] = coordinates[a] + jnp.int32(place.of(parts.window.starts))
+            outside |= (coordinates[a] < 0) | (coordinates[a] >= sizes[a])
+        result = jnp.where(position < 0, -1, _flat(coordinates, sizes))
+        if not any(_reaches_out(axes[a]) for a in splits):
+            return y, result
+        # Where the window's first maximum lies on padding, all in the window is as low as that. So it is the
+        # first number of the window that there is.
+        first = []
+        empty: Any = False
+        for a, axis in enumerate(axes):
+            begin = splits[a][1].of(_begins(splits[a][0])) if a in splits else 0
+            output = _outputs(a, position.shape[a + 1], begin, len(axes))
+            tap, last = _taps_inside(axis, output)
+            first.append(output * axis.stride + tap * axis.filter_dilation - axis.pad_lo)
+            empty |= tap >= last
+        first_inside = jnp.where(empty, -1, _flat(first, sizes))
+        return y, jnp.where(outside, first_inside, result).astype(jnp.int32)
+
+    return Local(call.params, call.before, after)
+
+
+def _begins(parts: Split) -> tuple[int, ...]:
+    """The first output of each device's part."""
+    return tuple(j * parts.part for j in range(len(parts.shifts)))
+
+
+def _reaches_out(axis: Axis) -> bool:
+    """Whether a window along the axis has taps on padding."""
+    last = (axis.output - 1) * axis.stride + (axis.taps - 1) * axis.filter_dilation - axis.pad_lo
+    return axis.pad_lo > 0 or last >= axis.input
+
+
+def max_pool_grad(params: dict[str, Any], places: Mapping[str, Place]) -> Local:
+    """One device's call of ``max_pool_grad``."""
+    splits = _splits(params["axes"], places, traded=True)
+    local = _with_axes(params, splits, traded=True)
+    sizes = [axis.input for axis in params["axes"]]
+    computed = [axis.input for axis in local["axes"]]
+
+    def before(dy: jax.Array, position: jax.Array) -> Sequence[jax.Array]:
+        begins = {
+            a: place.of([j * parts.part - shift for j, shift in enumerate(parts.shifts)])
+            for a, (parts, place) in splits.items()
+        }
+        position = _fetched(position, splits, -1)
+        return _fetched(dy, splits), _translated(position, begins, sizes, computed)
+
+    return Local(local, before, lambda dx: (_own(dx, splits),))
+
+
+def max_pool_select(params: dict[str, Any], places: Mapping[str, Place]) -> Local:
+    """One device's call of ``max_pool_select``."""
+    splits = _splits(params["axes"], places, traded=False)
+    local = _with_axes(params, splits, traded=False)
+    sizes = [axis.input for axis in params["axes"]]
+    fetched = [axis.input for axis in local["axes"]]
+
+    def before(t: jax.Array, position: jax.Array) -> Sequence[jax.Array]:
+        for a, (parts, place) in splits.items():
+            position = without_filling(position, a + 1, parts.axis.output, place, -1)
+        begins = {a: place.of(parts.window.starts) for a, (parts, place) in splits.items()}
+        return _fetched(t, splits), _translated(position, begins, sizes, fetched)
+
+    return Local(local, before)
+
+
+# -------------------------------------------------------------------------------------------------- averages
+
+
+def _scaled(array: jax.Array, axes: Sequence[Axis], begins: Mapping[int, Any], least: int) -> jax.Array:
+    """Averages over all taps of a window as those over taps on numbers, along the axes of ``begins``.
+
+    Array is of outputs, from ``begins`` on; a window without numbers counts as one of ``least``.
+    """
+    real = jnp.finfo(array.dtype).dtype
+    for a, begin in begins.items():
+        first, last = _taps_inside(axes[a], _outputs(a, array.shape[a + 1], begin, len(axes)))
+        count = jnp.maximum(last - first, least)
+        array = array * (axes[a].taps / count.astype(real))
+    return array
+
+
+def _is_narrow(dtype: Any) -> bool:
+    return jnp.issubdtype(dtype, jnp.floating) and dtype.itemsize < 4
+
+
+def avg_pool(params: dict[str, Any], places: Mapping[str, Place]) -> Local:
+    """One device's call of ``avg_pool``, in whose windows no row is missing."""
+    axes: tuple[Axis, ...] = params["axes"]
+    splits = _splits(axes, places, traded=False)
+    local = _with_axes(params, splits, traded=False)
+    cut = [a for a in splits if not params["count_include_pad"] and _reaches_out(axes[a])]
+    if not cut:
+        return Local(local, lambda x: (_fetched(x, splits),))
+    dtype = None
+
+    def before(x: jax.Array) -> Sequence[jax.Array]:
+        nonlocal dtype
+        dtype = x.dtype
+        x = _fetched(x, splits)
+        return (x.astype(jnp.float32) if _is_narrow(dtype) else x,)
+
+    def after(y: jax.Array) -> Sequence[jax.Array]:
+        begins = {a: splits[a][1].of(_begins(splits[a][0])) for a in cut}
+        return (_scaled(y, axes, begins, 0).astype(dtype),)
+
+    return Local(local, before, after)
+
+
+def avg_pool_grad(params: dict[str, Any], places: Mapping[str, Place]) -> Local:
+    """One device's call of ``avg_pool_grad``, which sees windows of which it has a part of the inputs."""
+    axes: tuple[Axis, ...] = params["axes"]
+    splits = _splits(axes, places, traded=True)
+    local = {**_with_axes(params, splits, traded=True), "count_include_pad": True}
+    cut = [a for a, axis in enumerate(axes) if not params["count_include_pad"] and _reaches_out(axis)]
+    dtype = None
+
+    def before(dy: jax.Array) -> Sequence[jax.Array]:
+        nonlocal dtype
+        dtype = dy.dtype
+        dy = _fetched(dy, splits)
+        if cut and _is_narrow(dtype):
+            dy = dy.astype(jnp.float32)
+        begins = {a: splits[a][1].of(splits[a][0].window.starts) if a in splits else 0 for a in cut}
+        return (_scaled(dy, axes, begins, 1),)
+
+    return Local(local, before, lambda dx: (_own(dx, splits).astype(dtype),))

@@ -1,0 +1,368 @@
+"""Rows split over 8 devices: the numbers of one device, halos exchanged, and nothing gathered."""
+
+import jax
+import jax.numpy as jnp
+import meshes
+import numpy as np
+import pytest
+from jax import lax
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+import jax_convgrad as jc
+
+RANDOM = np.random.default_rng(11)
+
+
+def inputs(x, w):
+    return [RANDOM.standard_normal(shape) for shape in (x, w, w[-1:])]
+
+
+def loss(y):
+    """Not linear, and summed where it lies, so that no result crosses the program's edge unevenly split."""
+    return jnp.sum(jnp.sin(y))
+
+
+def conv_gradients(**arguments):
+    return jax.value_and_grad(lambda x, w, b: loss(jc.conv(x, w, b, **arguments)), (0, 1, 2))
+
+
+def check(f, arrays, mesh, split, *, exchanges=True, eps=1e-11):
+    """f split over the mesh gives what it gives on one device, without a gather.
+
+    ``exchanges`` says whether there are halos; None leaves it open.
+    """
+    shardings = tuple(NamedSharding(mesh, P(*spec)) for spec in split)
+    # Gradients stay where their arrays are.
+    program = jax.jit(f, in_shardings=shardings).lower(*arrays).compile()
+    results = program(*meshes.place(mesh, arrays, split))
+    meshes.assert_equal_to_rounding(results, jax.jit(f)(*arrays), eps)
+    counts = meshes.collectives(program)
+    assert not counts["all-gather"], counts
+    assert not counts["all-to-all"], counts
+    assert exchanges is None or bool(counts["collective-permute"]) == exchanges, counts
+    return program
+
+
+LAYERS = {
+    "same": ((2, 64, 6, 3), (3, 3, 3, 4), {"padding": "SAME"}),
+    "valid_uneven": ((2, 64, 6, 3), (3, 3, 3, 4), {"padding": "VALID"}),
+    "stride_2": ((2, 64, 6, 3), (3, 3, 3, 4), {"padding": "SAME", "stride": 2}),
+    "stride_3_uneven": ((2, 64, 6, 3), (5, 3, 3, 4), {"padding": "SAME", "stride": (3, 1)}),
+    "dilation": ((2, 64, 6, 3), (3, 3, 3, 4), {"padding": "SAME", "dilation": (5, 2)}),
+    "several_neighbours": ((2, 16, 6, 3), (13, 3, 3, 4), {"padding": "SAME"}),
+    "asymmetric": ((2, 32, 6, 3), (4, 3, 3, 4), {"padding": ((5, 1), (0, 2)), "stride": (2, 1)}),
+    "negative_pads": ((2, 64, 6, 3), (3, 3, 3, 4), {"padding": ((-3, -9), (1, 1))}),
+    "a_row_each": ((2, 8, 6, 3), (3, 3, 3, 4), {"padding": "SAME"}),
+    "fewer_results_than_devices": ((2, 16, 6, 3), (3, 3, 3, 4), {"padding": "SAME", "stride": (5, 1)}),
+    "stride_past_the_taps": ((2, 64, 6, 3), (2, 3, 3, 4), {"padding": "VALID", "stride": (7, 1)}),
+    "1d": ((2, 64, 3), (5, 3, 4), {"padding": "SAME"}),
+    "3d": ((1, 16, 4, 3, 2), (3, 3, 3, 2, 4), {"padding": "SAME", "stride": (2, 1, 1)}),
+    "groups": ((2, 64, 6, 4), (3, 3, 2, 8), {"padding": "SAME", "groups": 2}),
+    "depthwise": ((2, 64, 6, 8), (3, 3, 1, 8), {"padding": "SAME", "groups": 8, "stride": (2, 1)}),
+}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_rows_of_a_layer(name):
+    x, w, arguments = LAYERS[name]
+    arguments = {**arguments, "activation": "relu"}
+    check(conv_gradients(**arguments), inputs(x, w), meshes.make("8"), ((None, "a"), (), ()))
+
+
+def test_patches_exchange_nothing():
+    arrays = inputs((2, 64, 8, 3), (4, 4, 3, 5))
+    check(conv_gradients(stride=4), arrays, meshes.make("8"), ((None, "a"), (), ()), exchanges=False)
+
+
+SPLITS = {
+    "rows_and_columns": ((None, "a", "b"), (), ()),
+    "both_axes_on_rows": ((None, ("a", "b")), (), ()),
+    "batch_and_rows": (("b", "a"), (), ()),
+    "rows_and_channels_in": ((None, "a", None, "b"), (None, None, "b"), ()),
+    "rows_and_channels_out": ((None, "a"), (None, None, None, "b"), ("b",)),
+}
+
+
+@pytest.mark.parametrize("split", SPLITS)
+@pytest.mark.parametrize("name", ["same", "stride_2"])
+def test_rows_beside_other_dimensions(name, split):
+    _, _, arguments = LAYERS[name]
+    arrays = inputs((4, 32, 8, 4), (3, 3, 4, 6))
+    f = conv_gradients(**arguments, activation="relu")
+    check(f, arrays, meshes.make("4x2"), SPLITS[split])
+
+
+def test_batch_rows_and_channels_at_once():
+    mesh = jax.make_mesh((2, 2, 2), ("n", "h", "c"), axis_types=(AxisType.Auto,) * 3)
+    arrays = inputs((4, 16, 6, 4), (3, 3, 4, 6))
+    f = conv_gradients(padding="SAME", activation="relu")
+    check(f, arrays, mesh, (("n", "h", None, "c"), (None, None, "c"), ()))
+    check(f, arrays, mesh, (("n", "h"), (None, None, None, "c"), ("c",)))
+
+
+def test_groups_and_rows_at_once():
+    arrays = inputs((4, 16, 6, 8), (3, 3, 1, 8))
+    f = conv_gradients(padding="SAME", groups=8)
+    check(f, arrays, meshes.make("4x2"), ((None, "a", None, "b"), (None, None, None, "b"), ("b",)))
+
+
+@pytest.mark.parametrize("stride", [(2, 1), (3, 2), (5, 1)], ids=str)
+def test_a_transposed_convolution(stride):
+    """Input dilation: parts of its result begin in different phases where they do not divide by it."""
+    x, w = RANDOM.standard_normal((2, 16, 5, 3)), RANDOM.standard_normal((4, 3, 3, 4))
+    f = jax.value_and_grad(lambda x, w: loss(jc.conv_transpose(x, w, stride, "SAME")), (0, 1))
+    exchanges = stride[0] < w.shape[0]  # else each row of x is tied to rows of its own
+    check(f, (x, w), meshes.make("8"), ((None, "a"), ()), exchanges=exchanges)
+
+
+@pytest.mark.parametrize(("stride", "dilation"), [(2, 3), (3, 2), (4, 6)], ids=str)
+def test_stride_and_input_dilation_together(stride, dilation):
+    x, w = RANDOM.standard_normal((2, 16, 5, 3)), RANDOM.standard_normal((4, 3, 3, 4))
+
+    def f(x, w):
+        order = ("NHWC", "HWIO", "NHWC")
+        return loss(
+            jc.conv_general_dilated(
+                x, w, (stride, 1), ((3, 2), (1, 1)), (dilation, 1), dimension_numbers=order
+            )
+        )
+
+    check(jax.value_and_grad(f, (0, 1)), (x, w), meshes.make("8"), ((None, "a"), ()), exchanges=None)
+
+
+def test_second_derivatives():
+    arrays = inputs((2, 32, 6, 3), (3, 3, 3, 4))
+
+    def f(x, w, b):
+        y = jc.conv(x, w, b, padding="SAME", stride=(2, 1))
+        y = jc.avg_pool(jc.max_pool(y, (3, 3), (1, 1), "SAME"), (2, 2), (1, 1), "SAME", False)
+        return loss(y)
+
+    first = jax.grad(f, (0, 1, 2))
+    second = jax.grad(lambda *a: sum(jnp.sum(jnp.cos(g)) for g in first(*a)), (0, 1, 2))
+    check(second, arrays, meshes.make("8"), ((None, "a"), (), ()))
+
+
+# --------------------------------------------------------------------------------------------------- pooling
+
+WINDOWS = {
+    "halving": ((2, 2), (2, 2), "VALID", False),
+    "overlapping": ((3, 3), (2, 2), "SAME", True),
+    "every_row": ((3, 3), (1, 1), "SAME", True),
+    "uneven": ((3, 2), (3, 1), ((1, 2), (0, 1)), True),
+    "several_neighbours": ((11, 2), (1, 1), ((6, 4), (0, 1)), True),
+    "stride_past_the_window": ((2, 2), (5, 3), ((1, 1), (0, 1)), True),
+}
+
+
+def pools(x, window, stride, padding, count_include_pad):
+    """Both poolings, their gradients, and the tangent of the maximum, which reads at its positions."""
+
+    def f(x):
+        y, pull_max = jax.vjp(lambda x: jc.max_pool(x, window, stride, padding), x)
+        z, pull_avg = jax.vjp(lambda x: jc.avg_pool(x, window, stride, padding, count_include_pad), x)
+        with jc.forward_mode():
+            _, t = jax.jvp(lambda x: jc.max_pool(x, window, stride, padding), (x,), (jnp.sin(3 * x),))
+        weights = jnp.cos(jnp.arange(y.shape[1], dtype=x.dtype))[:, None, None]
+        sums = [jnp.sum(a * weights, (1, 2)) for a in (jnp.maximum(y, -9), z, t)]
+        return *sums, pull_max(weights + 0 * t)[0], pull_avg(weights + 0 * z)[0]
+
+    return f
+
+
+@pytest.mark.parametrize("name", WINDOWS)
+@pytest.mark.parametrize("counted", [True, False], ids=["pads_counted", "pads_left_out"])
+@pytest.mark.parametrize("rows", [64, 16])
+def test_rows_of_pooling(name, counted, rows):
+    window, stride, padding, exchanges = WINDOWS[name]
+    x = RANDOM.standard_normal((2, rows, 6, 3))
+    f = pools(x, window, stride, padding, counted)
+    check(f, (x,), meshes.make("8"), ((None, "a"),), exchanges=exchanges)
+
+
+@pytest.mark.parametrize(
+    "split", [(None, "a", "b"), ("b", "a"), (None, ("a", "b")), (None, "a", None, "b")], ids=str
+)
+def test_pooling_beside_other_dimensions(split):
+    x = RANDOM.standard_normal((4, 32, 8, 4))
+    check(pools(x, (3, 3), (2, 2), "SAME", False), (x,), meshes.make("4x2"), (split,))
+
+
+def test_the_first_of_equal_maxima_is_no_padding():
+    """All in a window as low as what stands for padding: the gradient goes to the first number there is."""
+    x = np.where(RANDOM.random((2, 32, 8, 4)) < 0.8, -np.inf, RANDOM.standard_normal((2, 32, 8, 4)))
+    dy = RANDOM.standard_normal((2, 32, 8, 4))
+
+    def f(x, dy):
+        return jax.vjp(lambda x: jc.max_pool(x, (3, 3), (1, 1), "SAME"), x)[1](dy)[0]
+
+    for split in ((None, "a"), (None, None, "a")):
+        check(f, (x, dy), meshes.make("8"), (split, split))
+    check(f, (x, dy), meshes.make("4x2"), ((None, "a", "b"),) * 2)
+
+
+def test_a_nan_in_a_neighbour_s_part():
+    x = RANDOM.standard_normal((1, 16, 4, 2))
+    x[0, 7, 1, 0] = np.nan
+    f = jax.jit(lambda x: jc.max_pool(x, (3, 3), (1, 1), "SAME"))
+    (placed,) = meshes.place(meshes.make("8"), (x,), ((None, "a"),))
+    np.testing.assert_array_equal(f(placed), f(x))
+
+
+# --------------------------------------------------------------------------------- 16 bits, memory, what asks
+
+
+def test_sums_of_bfloat16_parts_are_added_in_float32():
+    """The filter's gradient: partial sums that bfloat16 would round at each addition."""
+    x, dy = (RANDOM.standard_normal(shape).astype(jnp.bfloat16) for shape in ((1, 64, 8, 4), (1, 64, 8, 6)))
+    f = jax.jit(lambda x, dy: jc.conv_filter_grad(x, dy, (3, 3, 4, 6), padding="SAME"))
+    exact = np.asarray(f(x.astype(np.float64), dy.astype(np.float64)))
+    placed = meshes.place(meshes.make("8"), (x, dy), ((None, "a"),) * 2)
+    program = f.lower(*placed).compile()
+    assert meshes.collectives(program)["all-reduce"] == 1
+    reductions = [line for line in program.as_text().splitlines() if " all-reduce(" in line]
+    assert all("f32[" in line.split("all-reduce(")[0] for line in reductions)
+    # Each part is rounded once and their sum once: half a unit of each, of numbers below the largest.
+    error = np.abs(np.asarray(f(*placed), np.float64) - exact).max()
+    parts = [
+        f(x[:, j : j + 8].astype(np.float64), dy[:, j : j + 8].astype(np.float64)) for j in range(0, 64, 8)
+    ]
+    bound = sum(np.abs(part).max() for part in (*parts, exact)) * 2.0**-9 * 1.5
+    assert error < bound
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16, jnp.float32])
+def test_narrow_types(dtype):
+    arrays = [a.astype(dtype) for a in inputs((2, 32, 6, 4), (3, 3, 4, 4))]
+
+    def f(x, w, b):
+        y = jc.conv(x, w, b, padding="SAME", stride=(2, 1))
+        return jc.avg_pool(jc.max_pool(y, (2, 2)), (3, 3), (1, 1), "SAME", False).astype(jnp.float32)
+
+    (placed, w, b) = meshes.place(meshes.make("8"), arrays, ((None, "a"), (), ()))
+    split, whole = jax.jit(f)(placed, w, b), jax.jit(f)(*arrays)
+    eps = float(jnp.finfo(dtype).eps)
+    np.testing.assert_allclose(split, whole, rtol=eps, atol=eps * float(np.abs(whole).max()))
+
+
+def test_memory_a_device_falls():
+    x, w = jax.ShapeDtypeStruct((1, 512, 64, 8), np.float32), jax.ShapeDtypeStruct((3, 3, 8, 8), np.float32)
+
+    def f(x, w):
+        y = jc.max_pool(jc.conv(x, w, padding="SAME", activation="relu"), (2, 2), (2, 2))
+        return loss(jc.conv(y, w, padding="SAME"))
+
+    def memory(devices):
+        mesh = jax.make_mesh((devices,), ("a",), devices=jax.devices()[:devices], axis_types=(AxisType.Auto,))
+        shardings = NamedSharding(mesh, P(None, "a")), NamedSharding(mesh, P())
+        stats = jax.jit(jax.grad(f, (0, 1)), in_shardings=shardings).lower(x, w).compile().memory_analysis()
+        return stats.temp_size_in_bytes + stats.argument_size_in_bytes + stats.output_size_in_bytes
+
+    one, two, eight = memory(1), memory(2), memory(8)
+    assert two < 0.7 * one, (one, two)
+    assert eight < 0.25 * one, (one, eight)
+
+
+@pytest.mark.parametrize("split", [(None, "a"), (None, "a", "b"), ("b", "a"), (None, ("a", "b"))], ids=str)
+def test_explicit_axes(split):
+    """Rows stay split through a net whose sizes they divide, and say so in their types."""
+    x, w, b = inputs((4, 32, 16, 4), (3, 3, 4, 4))
+
+    def net(x, w, b):
+        y = jc.conv(x, w, b, padding="SAME", stride=(2, 1), activation="relu")
+        y = jc.conv_transpose(y, w, (2, 1), "SAME")
+        return jc.avg_pool(jc.max_pool(y, (2, 2), (2, 2)), (3, 3), (1, 1), "SAME", False)
+
+    f = jax.value_and_grad(lambda *arrays: loss(net(*arrays)), (0, 1, 2))
+    mesh = meshes.make("4x2", AxisType.Explicit)
+    with jax.set_mesh(mesh):
+        arrays = meshes.place(mesh, (x, w, b), (split, (), ()))
+        assert jax.typeof(net(*arrays)).sharding.spec == P(*split, *(None,) * (4 - len(split)))
+        program = jax.jit(f).lower(*arrays).compile()
+        results = program(*arrays)
+    assert results[1][0].sharding.is_equivalent_to(arrays[0].sharding, 4)
+    meshes.assert_equal_to_rounding(results, meshes.unsharded(f, x, w, b), 1e-11)
+    counts = meshes.collectives(program)
+    assert not counts["all-gather"], counts
+    assert counts["collective-permute"], counts
+
+
+def test_explicit_rows_that_do_not_divide_are_gathered_at_the_layer():
+    x, w, b = inputs((4, 32, 16, 4), (3, 3, 4, 4))
+    mesh = meshes.make("4x2", AxisType.Explicit)
+    with jax.set_mesh(mesh):
+        arrays = meshes.place(mesh, (x, w, b), ((None, ("a", "b")), (), ()))
+        y = jc.conv(*arrays, padding=((0, 2), (1, 1)), stride=(8, 1))  # 4 rows, of 8
+        assert jax.typeof(y).sharding.spec == P(None, ("a",), None, None)
+        y = jc.conv(*arrays)  # 30
+        assert jax.typeof(y).sharding.spec == P(None, None, None, None)
+    meshes.assert_equal_to_rounding(y, meshes.unsharded(jc.conv, x, w, b), 1e-11)
+
+
+def test_shard_map_exchanges_nothing_by_itself():
+    """A device's rows are an array of their own there, as for lax; the halo is the program's to exchange."""
+    x, w, _ = inputs((2, 32, 6, 3), (3, 3, 3, 4))
+    mesh = meshes.make("8")
+    order = ("NHWC", "HWIO", "NHWC")
+
+    def rows(conv):
+        f = jax.shard_map(
+            lambda x, w: conv(x, w, (1, 1), "SAME", dimension_numbers=order),
+            mesh=mesh,
+            in_specs=(P(None, "a"), P()),
+            out_specs=P(None, "a"),
+        )
+        return jax.jit(jax.value_and_grad(lambda x, w: loss(f(x, w)), (0, 1)))
+
+    ours = rows(jc.conv_general_dilated)
+    meshes.assert_equal_to_rounding(ours(x, w), rows(lax.conv_general_dilated)(x, w), 1e-11)
+    assert not meshes.collectives(ours.lower(x, w).compile())["collective-permute"]
+
+
+def test_shard_map_over_batch_with_rows_left_to_xla():
+    """Where some axes are by hand and others not, XLA gathers the rows: right numbers."""
+    x, w, b = inputs((4, 32, 6, 3), (3, 3, 3, 4))
+    mesh = meshes.make("4x2")
+
+    def f(x, w, b):
+        layer = jax.shard_map(
+            lambda x, w, b: jc.conv(x, w, b, padding="SAME"),
+            mesh=mesh,
+            in_specs=(P("b"), P(), P()),
+            out_specs=P("b"),
+            axis_names={"b"},
+        )
+        return loss(layer(x, w, b))
+
+    f = jax.value_and_grad(f, (0, 1, 2))
+    placed = meshes.place(mesh, (x, w, b), (("b", "a"), (), ()))
+    expected = jax.value_and_grad(lambda *a: loss(jc.conv(*a, padding="SAME")), (0, 1, 2))(x, w, b)
+    meshes.assert_equal_to_rounding(jax.jit(f)(*placed), expected, 1e-11)
+
+
+@pytest.mark.parametrize("way", ["install", "replace"])
+def test_lax_programs(way):
+    x, w, _ = inputs((2, 32, 6, 3), (3, 3, 3, 4))
+
+    def net(x, w):
+        y = lax.conv_general_dilated(x, w, (2, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+        return loss(y)
+
+    f = jax.value_and_grad(net, (0, 1))
+    expected = jax.jit(f)(x, w)
+    mesh = meshes.make("8")
+    split = ((None, "a"), ())
+    try:
+        if way == "install":
+            jc.install()
+        f = jc.replace_convolutions(f) if way == "replace" else f
+        placed = meshes.place(mesh, (x, w), split)
+        program = jax.jit(f).lower(*placed).compile()
+        meshes.assert_equal_to_rounding(program(*placed), expected, 1e-11)
+    finally:
+        jc.uninstall()
+    assert "jax_convgrad_fprop" in program.as_text()
+    counts = meshes.collectives(program)
+    assert not counts["all-gather"]
+    assert counts["collective-permute"]
