@@ -219,13 +219,21 @@ def _selected_by_axis(t: jax.Array, position: jax.Array) -> jax.Array:
 
 def max_pool_grad(dy: jax.Array, position: jax.Array, *, shape: tuple[int, ...]) -> jax.Array:
     """dx: each dy added at its chosen position."""
-    t = jax.ShapeDtypeStruct(shape, dy.dtype)
-    return jax.linear_transpose(lambda t: max_pool_select(t, position), t)(_repeated(dy, shape[0]))[0]
+    wide = _summed_in(dy.dtype)
+    t = jax.ShapeDtypeStruct(shape, wide)
+    select = jax.linear_transpose(lambda t: max_pool_select(t, position), t)
+    return select(_repeated(dy, shape[0]).astype(wide))[0].astype(dy.dtype)
+
+
+def _summed_in(dtype: jnp.dtype) -> jnp.dtype:
+    """What sums of such numbers run in, as the kernels' do: 16 bits are too few."""
+    return jnp.promote_types(dtype, jnp.float32)
 
 
 def avg_pool(x: jax.Array, *, axes: Sequence[Axis], count_include_pad: bool) -> jax.Array:
     """y as a window's sum over its count."""
-    window = _window(axes)
+    dtype, window = x.dtype, _window(axes)
+    x = x.astype(_summed_in(dtype))
     total = lax.reduce_window(_padded(x, 0, axes), x.dtype.type(0), lax.add, **window)
     ones = jnp.ones((1, *x.shape[1:-1], 1), x.dtype)
     if count_include_pad:
@@ -234,7 +242,7 @@ def avg_pool(x: jax.Array, *, axes: Sequence[Axis], count_include_pad: bool) -> 
             count = count * axis.taps
     else:
         count = lax.reduce_window(_padded(ones, 0, axes), x.dtype.type(0), lax.add, **window)
-    return total / count
+    return (total / count).astype(dtype)
 
 
 def avg_pool_grad(
