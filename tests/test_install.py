@@ -6,11 +6,14 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+import meshes
 import numpy as np
 import pytest
 from conv_cases import BY_NAME, CASES, FEW
 from jax import export, lax
 from jax.interpreters import mlir
+from jax.sharding import AbstractMesh, AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
 from test_no_lax_inside import FOREIGN_HLO, FOREIGN_STABLEHLO, primitives
 from test_recognition import has_outputs
 from test_replacement import FUNCTIONS, NO_SUCH_DERIVATIVE, WAYS, W, X, assert_same, layer, scalar
@@ -330,3 +333,35 @@ def test_a_jax_that_keeps_its_rules_elsewhere_is_refused(monkeypatch, name):
         jc.install()
     monkeypatch.undo()
     assert "@jax_convgrad_" not in jax.jit(layer).lower(X, W).as_text()
+
+
+@pytest.mark.parametrize("kernels", [False, True])
+def test_an_export_for_an_abstract_mesh(kernels):
+    """Of gradients, for a mesh of which no device is here; reloaded it runs split over one that is."""
+    gradient = jax.grad(scalar(layer), (0, 1))
+    jc.uninstall()
+    x = jnp.concatenate([X] * 4)
+    theirs = jax.jit(gradient)(x, W)
+    jc.install(export=kernels)
+    shardings = [
+        NamedSharding(AbstractMesh((8,), ("a",), axis_types=(AxisType.Auto,)), P(*spec)) for spec in ("a", ())
+    ]
+    f = jax.jit(gradient, in_shardings=tuple(shardings))
+    names = ffi.backends["cpu"].module.registrations()
+    checks = [export.DisabledSafetyCheck.custom_call("jax_convgrad_" + name) for name in names]
+    given = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in (x, W)]
+    program = export.export(f, platforms=["cpu", "tpu"], disabled_checks=checks if kernels else ())(*given)
+    assert ("@jax_convgrad_" in program.mlir_module()) == kernels
+    again = export.deserialize(bytearray(program.serialize()))
+    placed = meshes.place(meshes.make("8"), (x, W), ("a", ()))
+    assert_same(jax.jit(again.call)(*placed), theirs)
+
+
+def test_integers_are_exported_for_an_abstract_mesh(installed):
+    x = np.concatenate([np.arange(X.size, dtype=np.int8).reshape(X.shape) % 5] * 4)
+    w = np.arange(W.size, dtype=np.int8).reshape(W.shape) % 3
+    split = NamedSharding(AbstractMesh((8,), ("a",), axis_types=(AxisType.Auto,)), P("a"))
+    given = jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=split), jax.ShapeDtypeStruct(w.shape, w.dtype)
+    program = export.export(jax.jit(layer), platforms=["cpu", "tpu"])(*given)
+    (placed,) = meshes.place(meshes.make("8"), (x,), ("a",))
+    np.testing.assert_array_equal(jax.jit(program.call)(placed, w), layer(x, w))
