@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from jax.core import max_dim
-from jax.errors import InconclusiveDimensionOperation
 from jax.export import is_symbolic_dim
 
 MAX_AXES = 3
@@ -96,19 +95,13 @@ def are_known(sizes: Iterable[Any]) -> bool:
 
 
 def is_negative(size: int) -> bool:
-    """Whether it is; not where that depends on symbols."""
-    try:
-        return size < 0
-    except InconclusiveDimensionOperation:
-        return False
+    """Whether it is; not where that depends on symbols, whose comparison raises an error."""
+    return max_dim(size, 0) == 0 and size != 0
 
 
 def is_positive(size: int) -> bool:
     """Whether it is; not where that depends on symbols."""
-    try:
-        return size > 0
-    except InconclusiveDimensionOperation:
-        return False
+    return max_dim(size, 1) == size
 
 
 def size_of(value: Any) -> Any:
@@ -131,16 +124,15 @@ def padded(span: int, lo: int, hi: int) -> int:
     Raises:
       ValueError: the pads are negative and crop more than there is, or may do so where sizes are symbols.
     """
-    try:
-        crops_too_much = span + lo + hi < 0
-    except InconclusiveDimensionOperation:
+    total = span + lo + hi
+    if is_negative(total):
+        raise ValueError(f"padding must not crop more than the input's {span} positions, but is {(lo, hi)}")
+    if max_dim(total, 0) != total:
         raise ValueError(
             f"padding must not crop more than the input's {span} positions, which {(lo, hi)} may do: give "
             f'jax.export.symbolic_shape the constraint "{span} >= {-lo - hi}"'
-        ) from None
-    if crops_too_much:
-        raise ValueError(f"padding must not crop more than the input's {span} positions, but is {(lo, hi)}")
-    return span + lo + hi
+        )
+    return total
 
 
 def output_size(input_span: int, window_span: int, stride: int) -> int:
