@@ -99,8 +99,9 @@ fprop_epilogue_p = define_primitive(
     _native,
     step_by_step,
     # A sum over nothing is no call, but b.
-    serves=lambda platform, x, w, *b, **_: x.size > 0 and w.size > 0,
+    serves=lambda platform, x, w, *b, **_: x.size != 0 and w.size != 0,
     factors=_factors,
+    any_size=frozenset("n"),
     of_partial_sums=(_partial, _from_partial),
 )
 

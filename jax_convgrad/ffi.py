@@ -153,16 +153,6 @@ def _ffi_call(
     return call
 
 
-def _require_known(*shapes: tuple[int, ...]) -> None:
-    """Workspace is sized when a program is lowered, so sizes must be numbers by then."""
-    for shape in shapes:
-        if not all(isinstance(size, int) for size in shape):
-            raise ValueError(
-                f"jax_convgrad's kernels need known sizes, but a shape is {shape}: export with numbers in "
-                "place of symbols (a forward pass may have one for its batch)"
-            )
-
-
 @functools.lru_cache(4096)
 def _workspace(
     backend: Backend,
@@ -208,7 +198,6 @@ def fprop(
     backend = backends[platform]
     # The workspace is the filter's alone, so that the batch may be a symbol in an exported program.
     one = tuple(1 if d == dims.x[0] else size for d, size in enumerate(x.shape))
-    _require_known(one, w.shape)
     call = _ffi_call(
         backend.prefix + "fprop",
         (
@@ -233,7 +222,6 @@ def dgrad(
     """dx of the given shape."""
     backend = backends[platform]
     one = tuple(1 if d == dims.x[0] else size for d, size in enumerate(shape))
-    _require_known(one, w.shape)
     call = _ffi_call(
         backend.prefix + "dgrad",
         (
@@ -257,7 +245,6 @@ def wgrad(
 ) -> jax.Array:
     """dw of the given shape."""
     backend = backends[platform]
-    _require_known(x.shape, dy.shape)
     call = _ffi_call(
         backend.prefix + "wgrad",
         (
@@ -286,7 +273,6 @@ def wgrad_bgrad(
 ) -> tuple[jax.Array, jax.Array]:
     """dw of the given shape and db, from one pass over dy where the kernel can."""
     backend = backends[platform]
-    _require_known(x.shape, dy.shape)
     workspace = _workspace(backend, "wgrad_bgrad", x.shape, dy.shape, x.dtype, geometry, dims, precision)
     call = _ffi_call(
         backend.prefix + "wgrad_bgrad",
@@ -302,7 +288,6 @@ def bgrad(platform: str, dy: jax.Array, channel_axis: int) -> jax.Array:
     """db, one entry a channel."""
     backend = backends[platform]
     channels = dy.shape[channel_axis]
-    _require_known(dy.shape)
     rows = int(np.prod([size for axis, size in enumerate(dy.shape) if axis != channel_axis], dtype=np.int64))
     workspace = backend.module.bgrad_workspace_bytes(dtype=dy.dtype.name, rows=rows, channels=channels)
     others = tuple(axis for axis in range(dy.ndim) if axis != channel_axis)

@@ -51,7 +51,7 @@ wgrad_bgrad_p = define_primitive(
     ),
     _one_by_one,
     # Of no input channels db is still a sum.
-    serves=lambda platform, x, dy, **_: ffi.sums_filter_and_bias(platform) and x.size > 0 and dy.size > 0,
+    serves=lambda platform, x, dy, **_: ffi.sums_filter_and_bias(platform) and x.size != 0 and dy.size != 0,
     factors=_factors,
     multiple_results=True,
 )

@@ -23,7 +23,7 @@ from jax.core import ShapedArray
 from jax.extend.core import Primitive
 from jax.interpreters import mlir
 
-from jax_convgrad import ffi, installed_pooling, lowering_record
+from jax_convgrad import exporting, ffi, installed_pooling, lowering_record
 from jax_convgrad.lax_convolution import before_reversals, contraction_of, runner, single_primitive
 from jax_convgrad.lax_pooling import WINDOW_PRIMITIVES
 from jax_convgrad.lowering import rules
@@ -35,7 +35,7 @@ _original: dict[str | None, Any] = {}
 """Platform, or None for all others, to the entry that lax has there, while this package's is installed."""
 
 
-def install(*, verbose: bool = False) -> None:
+def install(*, export: bool = False, verbose: bool = False) -> None:
     """Runs every ``jax.lax`` convolution and pooling window of this process on these kernels, as it stands.
 
     That holds for those of Flax, Haiku, Equinox, Keras and all else that calls ``jax.lax``, on CPU and CUDA,
@@ -43,19 +43,27 @@ def install(*, verbose: bool = False) -> None:
     ``lax.reduce_window`` with a maximum, a minimum or a sum, over 1 to 3 dimensions of an array, in any
     order. Their values and gradients are ``jax.lax``'s; sums of 16-bit numbers run in float32.
 
-    What these kernels have not stays ``jax.lax``'s: integers, more than 3 spatial dimensions, a reduction
-    function of one's own, cumulative sums, what is exported. ``installed_report()`` says of each operation
+    What these kernels have not stays ``jax.lax``'s: integers, more than 3 spatial dimensions, sizes that are
+    symbols, a reduction function of one's own, cumulative sums. ``installed_report()`` says of each operation
     what runs it, and why where that is ``jax.lax``.
 
+    What ``jax.export`` exports meanwhile has ``jax.lax``'s own operations, so that it runs wherever JAX
+    does, unless ``export`` asks for the kernels; then it needs this package where it is loaded, and
+    ``export_checks()`` as ``disabled_checks`` where it is exported.
+
     It clears JAX's caches (``jax.clear_caches``), so that functions compiled before are compiled anew. What
-    was compiled ahead of time (``jax.jit(f).lower(...).compile()``) stays as it is. Twice is as good as once.
+    was compiled ahead of time (``jax.jit(f).lower(...).compile()``) stays as it is. Twice is as good as once;
+    the last ``export`` counts.
 
     Args:
+      export: whether exported programs call the kernels too.
       verbose: print a line for each convolution and window when a program with it is lowered.
 
     Raises:
       RuntimeError: this version of JAX keeps its lowering rules elsewhere.
     """
+    if exporting.set_with_kernels(bool(export)) and _original:
+        jax.clear_caches()
     if _original:
         lowering_record.speak(verbose)
         return
@@ -136,6 +144,9 @@ def _lower(ctx: Any, lhs: Any, rhs: Any, **params: Any) -> Sequence[Any]:
         rhs, _reversal, rhs_aval.shape, params["dimension_numbers"].rhs_spec
     )
     contraction = contraction_of(lhs_aval, rhs_aval, out_aval, params, is_reversed)
+    if exporting.stays_on_lax(ctx):
+        contraction = OnLax("exported")
+    on_lax = _only_rule(ctx) if isinstance(contraction, OnLax) else None
     if isinstance(contraction, OnLax) or (is_reversed and not contraction.unreversed):
         before = rhs
     for platform in ctx.module_context.platforms:
@@ -144,6 +155,8 @@ def _lower(ctx: Any, lhs: Any, rhs: Any, **params: Any) -> Sequence[Any]:
             if isinstance(contraction, OnLax) or platform in ffi.backends:
                 runs_on = contraction if isinstance(contraction, OnLax) else contraction.name
             lowering_record.record(_convolution_p.name, ctx.avals_in, out_aval, [platform], runs_on)
+    if on_lax is not None:
+        return on_lax(ctx, lhs, rhs, **params)
 
     def by_platform(lhs: jax.Array, rhs: jax.Array, before: jax.Array) -> jax.Array:
         return _by_platform_p.bind(lhs, rhs, before, out=out_aval, contraction=contraction, **params)
@@ -159,11 +172,23 @@ def _lower(ctx: Any, lhs: Any, rhs: Any, **params: Any) -> Sequence[Any]:
     return mlir.lower_fun(by_platform, multiple_results=False)(ctx, lhs, rhs, before)
 
 
+def _platforms(ctx: Any) -> tuple[str, ...]:
+    """The platforms that an equation is lowered for; none where it has one of its own."""
+    platforms = getattr(ctx, "platforms", None) or getattr(ctx.module_context, "platforms", ())
+    is_elsewhere = getattr(getattr(ctx, "jaxpr_eqn_ctx", None), "compute_type", None) is not None
+    return () if is_elsewhere or platforms is None else tuple(platforms)
+
+
 def _only_platform(ctx: Any) -> str | None:
     """The one platform that an equation is lowered for; None where it has several, or one of its own."""
-    platforms: Sequence[str] = getattr(ctx, "platforms", None) or ctx.module_context.platforms
-    is_elsewhere = getattr(getattr(ctx, "jaxpr_eqn_ctx", None), "compute_type", None) is not None
-    return platforms[0] if len(platforms) == 1 and not is_elsewhere else None
+    platforms = _platforms(ctx)
+    return platforms[0] if len(platforms) == 1 else None
+
+
+def _only_rule(ctx: Any) -> Any:
+    """``lax``'s rule on every platform that an equation is lowered for; None where it has several."""
+    found = [_original.get(platform, _original[None]).rule for platform in _platforms(ctx)]
+    return found[0] if found and all(rule is found[0] for rule in found) else None
 
 
 def _reversal(value: Any) -> tuple[Any, Sequence[int]] | None:

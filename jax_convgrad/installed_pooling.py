@@ -13,7 +13,7 @@ from typing import Any
 
 from jax.interpreters import mlir
 
-from jax_convgrad import ffi, lowering_record
+from jax_convgrad import exporting, ffi, lowering_record
 from jax_convgrad.lax_pooling import WINDOW_PRIMITIVES, Zeros, pooling_of, runner
 from jax_convgrad.on_lax import OnLax
 from jax_convgrad.pool_recognition import Pooling
@@ -55,7 +55,7 @@ def _lower(
     if isinstance(pooling, Pooling):
         if platform not in ffi.backends:
             pooling = OnLax(f"no kernels for {platform}")
-        elif getattr(getattr(ctx.module_context, "lowering_parameters", None), "for_export", False):
+        elif exporting.stays_on_lax(ctx):
             pooling = OnLax("exported")
     runs_on = pooling.kind if isinstance(pooling, Pooling) else pooling
     lowering_record.record(primitive.name, ctx.avals_in, ctx.avals_out[0], [platform], runs_on)

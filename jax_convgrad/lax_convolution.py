@@ -13,7 +13,7 @@ from jax.sharding import AxisType, auto_axes
 
 from jax_convgrad import primitives
 from jax_convgrad.arguments import NUMBERS, converted
-from jax_convgrad.geometry import MAX_AXES, MAX_STEP
+from jax_convgrad.geometry import MAX_AXES, MAX_STEP, are_known
 from jax_convgrad.on_lax import OnLax
 from jax_convgrad.recognition import Contraction, Move, recognise
 
@@ -75,11 +75,11 @@ def _left(lhs: Any, rhs: Any, out: Any, params: dict[str, Any]) -> str | None:
         return f"{lhs.ndim - 2} spatial dimensions"
     sizes = (*lhs.shape, *rhs.shape, *out.shape)
     steps = (*params["window_strides"], *params["lhs_dilation"], *params["rhs_dilation"])
-    pads = [abs(end) for pair in params["padding"] for end in pair]
-    # Under shape polymorphism a size may be an expression.
-    if not all(isinstance(number, int) for number in (*sizes, *steps, *pads)):
+    pads = [end for pair in params["padding"] for end in pair]
+    # Under shape polymorphism a size may be an expression, and then a pad too.
+    if not are_known((*sizes, *steps, *pads)):
         return "a symbolic size"
-    if max((*sizes, *pads), default=0) > _MAX_SIZE:
+    if max((*sizes, *map(abs, pads)), default=0) > _MAX_SIZE:
         return "a size of 2**31 or more"
     return f"a step above {MAX_STEP}" if max(steps, default=1) > MAX_STEP else None
 

@@ -17,7 +17,7 @@ from jax.interpreters import mlir
 from jax.sharding import PartitionSpec
 
 from jax_convgrad import ffi, sharding
-from jax_convgrad.geometry import MAX_AXES, Axis, ConvGeometry
+from jax_convgrad.geometry import MAX_AXES, Axis, ConvGeometry, are_known
 
 lax_forms: dict[Primitive, Callable[..., Any]] = {}
 """Each primitive to what computes the same with ``jax.lax``, of the same operands and parameters."""
@@ -89,6 +89,7 @@ def define_primitive(
     multiple_results: bool = False,
     sums: bool = False,
     only_calls: bool = True,
+    any_size: frozenset[str] = frozenset(),
     serves: Callable[..., bool] = lambda platform, *operands, **params: True,
     of_partial_sums: tuple[Callable[..., Any], Callable[..., Any]] | None = None,
 ) -> Primitive:
@@ -101,7 +102,9 @@ def define_primitive(
     makes a call and nothing else.
     ``serves(platform, *operands, **params)`` says whether the kernels take such operands; else ``on_lax``
     computes.
-    ``factors(*operands, **params)`` says how the kernels may be split over devices. Where a result of
+    ``factors(*operands, **params)`` says how the kernels may be split over devices, and ``any_size`` of which
+    of its letters they learn the size when they run only, so that it may be a symbol in an exported program;
+    of others their workspace depends, or their attributes. Where a result of
     partial sums is not the sum of partial results, ``of_partial_sums`` is called in their place: the first
     of it as ``native`` is, for a device's part of the sum, the second with the whole sum and as ``on_lax``.
     """
@@ -135,6 +138,7 @@ def define_primitive(
             zeros = [jnp.zeros(result.shape, result.dtype) for result in results]
             return zeros if multiple_results else zeros[0]
         kernels = platform in ffi.backends and _within_kernels(**params)
+        kernels = kernels and _sizes_are_known(any_size, factors, operands, params)
         if kernels and serves(platform, *operands, **params):
             if not splits or factors is None:
                 return native(platform, *operands, **params)
@@ -162,7 +166,7 @@ def define_primitive(
             and _within_kernels(**params)
             and len(floats) == 1
             and not any(jnp.issubdtype(dtype, jnp.complexfloating) for dtype in floats)
-            and all(isinstance(size, int) and size > 0 for array in arrays for size in array.shape)
+            and all(are_known(array.shape) and 0 not in array.shape for array in arrays)
             and serves(platform, *ctx.avals_in, **params)
         )
 
@@ -190,6 +194,27 @@ def shaped(array: Any, shape: Sequence[int], dtype: Any = None) -> ShapedArray:
     """A result of the given shape that varies as ``array`` does, of its dtype where none is given."""
     unsplit = array.sharding.update(spec=PartitionSpec(*(None for _ in shape)))
     return array.update(shape=tuple(shape), dtype=dtype, weak_type=False, sharding=unsplit)
+
+
+def _sizes_are_known(
+    any_size: frozenset[str],
+    factors: Callable[..., sharding.Factors] | None,
+    operands: Sequence[Any],
+    params: Mapping[str, Any],
+) -> bool:
+    """Whether no size is a symbol but those that kernels learn when they run."""
+    geometry = params.get("geometry")
+    axes = params.get("axes", ()) if geometry is None else geometry.axes
+    if all(are_known(array.shape) for array in operands) and all(axis.is_known for axis in axes):
+        return True
+    if factors is None or not all(axis.is_known for axis in axes):
+        return False
+    labels = factors(*operands, **params).operands
+    return all(
+        isinstance(size, int) or label in any_size
+        for array, letters in zip(operands, labels, strict=True)
+        for size, label in zip(array.shape, letters, strict=True)
+    )
 
 
 def _within_kernels(*, geometry: ConvGeometry | None = None, axes: Sequence[Axis] = (), **_: Any) -> bool:

@@ -67,12 +67,16 @@ def _factors(operands: int, results: int, rows: Rows | None) -> Callable[..., Fa
     return factors
 
 
+_ANY_SIZE = frozenset("nc")
+"""Letters whose size pooling's kernels learn when they run only."""
+
 max_pool_p = define_primitive(
     "max_pool",
     lambda x, *, axes: shaped(x, _pooled(x, axes)),
     lambda platform, x, *, axes: ffi.pool(platform, "max_pool", [x], [(_pooled(x, axes), x.dtype)], axes)[0],
     fallback.max_pool,
     factors=_factors(1, 1, pool_parts.max_pool),
+    any_size=_ANY_SIZE,
 )
 
 max_pool_argmax_p = define_primitive(
@@ -88,6 +92,7 @@ max_pool_argmax_p = define_primitive(
     ),
     fallback.max_pool_argmax,
     factors=_factors(1, 2, pool_parts.max_pool_argmax),
+    any_size=_ANY_SIZE,
     multiple_results=True,
 )
 
@@ -114,6 +119,7 @@ max_pool_grad_p = define_primitive(
     )[0],
     lambda dy, position, *, axes: fallback.max_pool_grad(dy, position, shape=_scattered(dy, position, axes)),
     factors=_factors(2, 1, pool_parts.max_pool_grad),
+    any_size=_ANY_SIZE,
 )
 
 max_pool_select_p = define_primitive(
@@ -124,6 +130,7 @@ max_pool_select_p = define_primitive(
     )[0],
     lambda t, position, *, axes: fallback.max_pool_select(t, position),
     factors=_factors(2, 1, pool_parts.max_pool_select),
+    any_size=_ANY_SIZE,
 )
 
 avg_pool_p = define_primitive(
@@ -134,6 +141,7 @@ avg_pool_p = define_primitive(
     ),
     fallback.avg_pool,
     factors=_factors(1, 1, pool_parts.avg_pool),
+    any_size=_ANY_SIZE,
 )
 
 avg_pool_grad_p = define_primitive(
@@ -146,6 +154,7 @@ avg_pool_grad_p = define_primitive(
         dy, shape=_unpooled(dy, axes), axes=axes, count_include_pad=count_include_pad
     ),
     factors=_factors(1, 1, pool_parts.avg_pool_grad),
+    any_size=_ANY_SIZE,
 )
 
 # The same without the division.

@@ -14,7 +14,7 @@ from jax.typing import ArrayLike
 from jax_convgrad import fallback, gradients, pool_primitives
 from jax_convgrad.arguments import NUMBERS, REAL, arrays
 from jax_convgrad.axis_types import Spec, rows_spec, with_axis_types
-from jax_convgrad.geometry import Axis, dilated, output_size, padded, pads, steps
+from jax_convgrad.geometry import Axis, are_known, axis_of, dilated, pads, steps
 
 
 def max_pool(
@@ -158,7 +158,7 @@ def _prepare(
             f"channels, but is of shape {x.shape}"
         )
     spatial = x.shape[-rank - 1 : -1]
-    if math.prod(spatial) >= 2**31:
+    if are_known(spatial) and math.prod(spatial) >= 2**31:
         raise ValueError(f"inputs must have fewer than 2**31 positions, but is of shape {x.shape}")
     window = steps(window_shape, rank, "window_shape")
     if math.prod(window) >= 2**31:
@@ -167,9 +167,9 @@ def _prepare(
     dilation = (1,) * rank if window_dilation is None else steps(window_dilation, rank, "window_dilation")
     spans = [dilated(taps, step) for taps, step in zip(window, dilation, strict=True)]
     axes = tuple(
-        Axis(size, taps, output_size(padded(size, lo, hi), span, step), step, lo, 1, apart)
-        for size, taps, span, step, apart, (lo, hi) in zip(
-            spatial, window, spans, stride, dilation, pads(padding, spatial, spans, stride), strict=True
+        axis_of(size, taps, stride=step, pads=pair, input_dilation=1, filter_dilation=apart)
+        for size, taps, step, apart, pair in zip(
+            spatial, window, stride, dilation, pads(padding, spatial, spans, stride), strict=True
         )
     )
     return x, axes

@@ -123,6 +123,7 @@ fprop_p = define_primitive(
     fallback.fprop,
     sums=True,
     factors=fprop_factors,
+    any_size=frozenset("n"),
 )
 
 dgrad_p = define_primitive(
@@ -141,6 +142,7 @@ dgrad_p = define_primitive(
     ),
     sums=True,
     factors=_factors("yw", "x"),
+    any_size=frozenset("n"),
 )
 
 wgrad_p = define_primitive(

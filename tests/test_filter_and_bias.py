@@ -268,6 +268,25 @@ def test_vmap_over_nothing(backend):
 
 
 @on_gemm
+def test_rows_split_over_devices(backend):
+    """dw of windows with halos and db of a device's own rows, where the last device has fewer."""
+    mesh = meshes.make("4x2")
+    x, w, b = LAYERS["dense"].arrays()
+    x = np.concatenate([x[:2], x[2:4]], 1)[:, :8]
+
+    def f(x, w, b):
+        y, pull = jax.vjp(lambda w, b: jc.conv(x, w, b, stride=(1, 2)), w, b)
+        return pull(jnp.cos(y))
+
+    program, results = compiled(f, (x, w, b), mesh, ((None, "a"), (), ()))
+    close(results, f(x, w, b))
+    assert "wgrad_bgrad" in program.as_text()
+    counts = meshes.collectives(program)
+    assert counts["all-reduce"] == 1
+    assert not counts["all-gather"]
+
+
+@on_gemm
 @pytest.mark.parametrize("layout", ["batch", "batch_over_all", "out_channels", "in_channels"])
 @pytest.mark.parametrize("name", ["dense", "groups", "groups_widening"])
 def test_split_over_devices(backend, name, layout):
