@@ -29,7 +29,8 @@ Work zeros(void* result, int64_t count, DType dtype) {
 Work fprop(const ConvProblem& problem, Choice choice, const void* x, const void* w, Epilogue epilogue,
            void* y, void* workspace) {
   if (const Sizes sizes(problem); sizes.any_empty())
-    return epilogue.any() ? direct_fprop(problem, x, w, epilogue, y) : zeros(y, sizes.y, problem.dtype);
+    return epilogue.any() ? direct_fprop(problem, x, w, epilogue, y)
+                          : zeros(y, sizes.y, problem.result_dtype());
   const Kernel kernel = plan(Op::kFprop, problem, choice).kernel;
   if (kernel == Kernel::kDirect) return direct_fprop(problem, x, w, epilogue, y);
   if (kernel == Kernel::kGrouped) return grouped_fprop(problem, choice.isa, x, w, epilogue, y, workspace);
@@ -39,7 +40,7 @@ Work fprop(const ConvProblem& problem, Choice choice, const void* x, const void*
 
 Work dgrad(const ConvProblem& problem, Choice choice, const void* dy, const void* w, void* dx,
            void* workspace) {
-  if (const Sizes sizes(problem); sizes.any_empty()) return zeros(dx, sizes.x, problem.dtype);
+  if (const Sizes sizes(problem); sizes.any_empty()) return zeros(dx, sizes.x, problem.result_dtype());
   const Kernel kernel = plan(Op::kDgrad, problem, choice).kernel;
   if (kernel == Kernel::kDirect) return direct_dgrad(problem, dy, w, dx);
   if (kernel == Kernel::kGrouped) return grouped_dgrad(problem, choice.isa, dy, w, dx, workspace);
@@ -49,7 +50,7 @@ Work dgrad(const ConvProblem& problem, Choice choice, const void* dy, const void
 
 Work wgrad(const ConvProblem& problem, Choice choice, const void* x, const void* dy, void* dw,
            void* workspace) {
-  if (const Sizes sizes(problem); sizes.any_empty()) return zeros(dw, sizes.w, problem.dtype);
+  if (const Sizes sizes(problem); sizes.any_empty()) return zeros(dw, sizes.w, problem.result_dtype());
   const Kernel kernel = plan(Op::kWgrad, problem, choice).kernel;
   if (kernel == Kernel::kDirect) return direct_wgrad(problem, x, dy, dw);
   if (kernel == Kernel::kGrouped) return grouped_wgrad(problem, choice.isa, x, dy, dw, workspace);
