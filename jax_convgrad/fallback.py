@@ -24,9 +24,16 @@ def _high_pad(axis: Axis, span: int) -> int:
 
 
 def fprop(
-    x: jax.Array, w: jax.Array, *, geometry: ConvGeometry, dimensions: Dims, precision: Precision
+    x: jax.Array,
+    w: jax.Array,
+    *,
+    geometry: ConvGeometry,
+    dimensions: Dims,
+    precision: Precision,
+    shape: tuple[int, ...] | None = None,
+    result_dtype: np.dtype | None = None,
 ) -> jax.Array:
-    """y by lax's convolution."""
+    """y by lax's convolution; ``shape`` is what it comes to."""
     padding = [
         (axis.pad_lo, _high_pad(axis, dilated(axis.input, axis.input_dilation))) for axis in geometry.axes
     ]
@@ -40,6 +47,7 @@ def fprop(
         dimension_numbers=lax.ConvDimensionNumbers(dimensions.x, dimensions.w, dimensions.y),
         feature_group_count=geometry.groups,
         precision=precision,
+        preferred_element_type=result_dtype,
     )
 
 
@@ -51,8 +59,10 @@ def dgrad(
     geometry: ConvGeometry,
     dimensions: Dims,
     precision: Precision,
+    result_dtype: np.dtype | None = None,
 ) -> jax.Array:
     """dx as the transpose of ``fprop`` in x."""
+    dy, w = (array if result_dtype is None else array.astype(result_dtype) for array in (dy, w))
     forward = partial(fprop, geometry=geometry, dimensions=dimensions, precision=precision)
     x = jax.ShapeDtypeStruct(shape, dy.dtype)
     return jax.linear_transpose(lambda x: forward(x, w), x)(dy)[0]
@@ -66,8 +76,10 @@ def wgrad(
     geometry: ConvGeometry,
     dimensions: Dims,
     precision: Precision,
+    result_dtype: np.dtype | None = None,
 ) -> jax.Array:
     """dw as the transpose of ``fprop`` in w."""
+    x, dy = (array if result_dtype is None else array.astype(result_dtype) for array in (x, dy))
     forward = partial(fprop, geometry=geometry, dimensions=dimensions, precision=precision)
     w = jax.ShapeDtypeStruct(shape, x.dtype)
     return jax.linear_transpose(lambda w: forward(x, w), w)(dy)[0]

@@ -19,7 +19,9 @@ import jax
 from jax import lax
 from jax.core import ShapedArray
 from jax.extend.core import Primitive
+from jax.extend.mlir.dialects import stablehlo
 from jax.interpreters import mlir
+from jax.interpreters.mlir import ir
 
 from jax_convgrad import ffi
 from jax_convgrad.lax_convolution import before_reversals, contraction_of, runner, single_primitive
@@ -128,6 +130,8 @@ def _lower(ctx: Any, lhs: Any, rhs: Any, **params: Any) -> Sequence[Any]:
     contraction = contraction_of(lhs_aval, rhs_aval, out_aval, params, is_reversed)
     if contraction is None or (is_reversed and not contraction.unreversed):
         before = rhs
+    elif before.type != rhs.type:  # it was widened on the way
+        before = stablehlo.ConvertOp(rhs.type, before).result
 
     def by_platform(lhs: jax.Array, rhs: jax.Array, before: jax.Array) -> jax.Array:
         return _by_platform_p.bind(lhs, rhs, before, out=out_aval, contraction=contraction, **params)
@@ -136,7 +140,9 @@ def _lower(ctx: Any, lhs: Any, rhs: Any, **params: Any) -> Sequence[Any]:
     platform = _only_platform(ctx)
     if platform is not None:  # which spares tracing the primitive, and much of a large net's lowering
         rule = _original.get(platform, _original[None]).rule
-        on_platform = partial(_on_kernels, platform, rule) if platform in ffi.backends else partial(_as_lax, rule)
+        on_platform = (
+            partial(_on_kernels, platform, rule) if platform in ffi.backends else partial(_as_lax, rule)
+        )
         return on_platform(ctx, lhs, rhs, before, out=out_aval, contraction=contraction, **params)
     return mlir.lower_fun(by_platform, multiple_results=False)(ctx, lhs, rhs, before)
 
@@ -149,13 +155,21 @@ def _only_platform(ctx: Any) -> str | None:
 
 
 def _reversal(value: Any) -> tuple[Any, Sequence[int]] | None:
-    """The operand and the dimensions of the reversal that ``value`` is the result of."""
+    """What ``value`` is the reversal, or a wider copy, of, and the dimensions: see before_reversals."""
     while getattr(value.owner, "name", None) == "sdy.sharding_constraint":  # follows each op on explicit axes
         value = value.owner.operation.operands[0]
-    if getattr(value.owner, "name", None) != "stablehlo.reverse":
+    name = getattr(value.owner, "name", None)
+    if name not in ("stablehlo.reverse", "stablehlo.convert"):
         return None
     operation = value.owner.operation
-    return operation.operands[0], list(operation.attributes["dimensions"])
+    before = operation.operands[0]
+    if name == "stablehlo.reverse":
+        return before, list(operation.attributes["dimensions"])
+    narrow, wide = (str(ir.RankedTensorType(array.type).element_type) for array in (before, value))
+    return (before, []) if (narrow, wide) in _WIDENINGS else None
+
+
+_WIDENINGS = {("bf16", "f32"), ("f16", "f32"), ("bf16", "f64"), ("f16", "f64"), ("f32", "f64")}
 
 
 _by_platform_p = Primitive("jax_convgrad_by_platform")
