@@ -142,9 +142,9 @@ def conv(
 ) -> jax.Array:
     """A convolution layer: activation(Σ_{r,c} x[n,i,c] · w[r,c,k] + b[k]), channels last by default.
 
-    The kernels add b and take relu's maximum in the type that they sum in, and round once to x's dtype. Where
-    ``jax.lax`` computes, or several devices add up a sum, or ``vmap`` maps b but not w, the sum is rounded
-    before b is added, as in a convolution of ``jax.lax`` followed by ``+ b``.
+    The kernels add b and take relu's maximum in the type that they sum in, and round once to x's dtype; so do
+    several devices that add up a sum. Where ``jax.lax`` computes, or ``vmap`` maps b but not w, the sum is
+    rounded before b is added, as in a convolution of ``jax.lax`` followed by ``+ b``.
 
     Args:
       x: [N, spatial..., C] (or as ``dimension_numbers`` says). Of which dtypes and how many spatial

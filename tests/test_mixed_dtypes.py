@@ -21,6 +21,7 @@ import jax_convgrad as jc
 from jax_convgrad import ffi, primitives
 from jax_convgrad.convolution import layer_geometry
 
+FLOAT32 = np.dtype(np.float32)
 NARROW = ("bfloat16", "float16")
 OPS = {"y": (primitives.fprop, 0, 1), "dx": (primitives.dgrad, 2, 1), "dw": (primitives.wgrad, 0, 2)}
 
@@ -83,7 +84,7 @@ def contraction(op, case):
     )  # fmt: skip
     function, a, b = OPS[op]
 
-    def run(*arrays, result_dtype=jnp.dtype("float32")):
+    def run(*arrays, result_dtype=FLOAT32):
         return function(arrays[a], arrays[b], geometry, dims, lax.Precision.HIGHEST, result_dtype)
 
     return run
@@ -442,7 +443,7 @@ def test_a_result_of_two_dtypes_has_no_bias():
     )
 
     def f(x, w, b):
-        return ffi.fprop("cpu", x, w, case.y, geometry, dims, None, b, result_dtype=jnp.dtype("float32"))
+        return ffi.fprop("cpu", x, w, case.y, geometry, dims, None, b, result_dtype=FLOAT32)
 
     with pytest.raises(jax.errors.JaxRuntimeError, match="one dtype"):
         jax.block_until_ready(jax.jit(f)(x, w, jnp.zeros(7, jnp.bfloat16)))
