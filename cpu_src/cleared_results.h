@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "cpu_src/activation_plan.h"
+#include "cpu_src/result.h"
 #include "ffi_src/epilogue.h"
 #include "ffi_src/number.h"
 
@@ -22,19 +23,29 @@ inline int64_t clearing_tasks(const ActivationPlan& plan) {
   return (pixels + each - 1) / each;
 }
 
-// What the epilogue makes of sums without a term.
-template <typename T>
-void clear_results(const ActivationPlan& plan, int64_t task, const Epilogue& epilogue, T* result) {
+// What the epilogue makes of sums without a term, as numbers of type Stored.
+template <typename T, typename Stored>
+void clear_numbers(const ActivationPlan& plan, int64_t task, const Epilogue& epilogue, Stored* result) {
   const int64_t channels = plan.problem.out_channels, each = cleared_pixels(plan), first = task * each;
   const int64_t last = std::min(plan.problem.batch * plan.problem.outputs(), first + each);
-  T* const begin = result + first * channels;
-  T* const end = result + last * channels;
+  Stored* const begin = result + first * channels;
+  Stored* const end = result + last * channels;
   if (!epilogue.any()) {
-    std::fill(begin, end, narrow<T>(Sum<T>{0}));
+    std::fill(begin, end, narrow<Stored>(Sum<T>{0}));
     return;
   }
-  for (int64_t k = 0; k < channels; ++k) begin[k] = narrow<T>(epilogue.finish_channel<T>(Sum<T>{0}, k));
-  for (T* pixel = begin + channels; pixel < end; pixel += channels) std::copy(begin, begin + channels, pixel);
+  for (int64_t k = 0; k < channels; ++k) begin[k] = narrow<Stored>(epilogue.finish_channel<T>(Sum<T>{0}, k));
+  for (Stored* pixel = begin + channels; pixel < end; pixel += channels)
+    std::copy(begin, begin + channels, pixel);
+}
+
+template <typename T>
+void clear_results(const ActivationPlan& plan, int64_t task, const Epilogue& epilogue,
+                   const Result<T>& result) {
+  if (result.sums() != nullptr)
+    clear_numbers<T>(plan, task, epilogue, result.sums());
+  else
+    clear_numbers<T>(plan, task, epilogue, const_cast<T*>(static_cast<const T*>(result.data())));
 }
 
 }  // namespace convgrad::cpu

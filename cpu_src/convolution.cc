@@ -32,7 +32,7 @@ const void* skip(const void* numbers, int64_t count, DType dtype) {
 
 // Zeros for the filter's gradient outside of the taps that are met.
 void add_zeros(const Sizes& all, const MetTaps& met, void* dw, Work& work) {
-  const int64_t count = Sizes(met.problem).w, size = bytes_of(met.problem.dtype);
+  const int64_t count = Sizes(met.problem).w, size = bytes_of(met.problem.result_dtype());
   if (count == all.w) return;
   char* const begin = static_cast<char*>(dw);
   char* const after = begin + (met.in_front + count) * size;
@@ -50,7 +50,7 @@ void add_zeros(const Sizes& all, const MetTaps& met, void* dw, Work& work) {
 Work fprop(const ConvProblem& given, Choice choice, const void* x, const void* w, Epilogue epilogue, void* y,
            void* workspace) {
   if (const Sizes sizes(given); sizes.any_empty())
-    return epilogue.any() ? direct_fprop(given, x, w, epilogue, y) : zeros(y, sizes.y, given.dtype);
+    return epilogue.any() ? direct_fprop(given, x, w, epilogue, y) : zeros(y, sizes.y, given.result_dtype());
   const Kernel kernel = plan(Op::kFprop, given, choice).kernel;
   const MetTaps met = met_taps(given);
   const ConvProblem& problem = met.problem;
@@ -63,7 +63,7 @@ Work fprop(const ConvProblem& given, Choice choice, const void* x, const void* w
 
 Work dgrad(const ConvProblem& given, Choice choice, const void* dy, const void* w, void* dx,
            void* workspace) {
-  if (const Sizes sizes(given); sizes.any_empty()) return zeros(dx, sizes.x, given.dtype);
+  if (const Sizes sizes(given); sizes.any_empty()) return zeros(dx, sizes.x, given.result_dtype());
   const Kernel kernel = plan(Op::kDgrad, given, choice).kernel;
   const MetTaps met = met_taps(given);
   const ConvProblem& problem = met.problem;
@@ -76,11 +76,11 @@ Work dgrad(const ConvProblem& given, Choice choice, const void* dy, const void* 
 
 Work wgrad(const ConvProblem& given, Choice choice, const void* x, const void* dy, void* dw,
            void* workspace) {
-  if (const Sizes sizes(given); sizes.any_empty()) return zeros(dw, sizes.w, given.dtype);
+  if (const Sizes sizes(given); sizes.any_empty()) return zeros(dw, sizes.w, given.result_dtype());
   const Kernel kernel = plan(Op::kWgrad, given, choice).kernel;
   const MetTaps met = met_taps(given);
   const ConvProblem& problem = met.problem;
-  void* const met_dw = const_cast<void*>(skip(dw, met.in_front, problem.dtype));
+  void* const met_dw = const_cast<void*>(skip(dw, met.in_front, problem.result_dtype()));
   Work work = kernel == Kernel::kDirect    ? direct_wgrad(problem, x, dy, met_dw)
               : kernel == Kernel::kGrouped ? grouped_wgrad(problem, choice.isa, x, dy, met_dw, workspace)
                                            : tiled_wgrad(problem, choice.isa, x, dy, met_dw, workspace);

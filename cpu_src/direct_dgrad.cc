@@ -59,15 +59,16 @@ Work direct_dgrad(const ConvProblem& p, const void* dy_data, const void* w_data,
                     const int64_t n = task / rows, i0 = task % rows / p.axis[1].input,
                                   i1 = task % p.axis[1].input;
                     const T* dy_image = dy + n * p.outputs() * p.out_channels;
-                    T* dx_row = dx + task * p.axis[2].input * p.in_channels;
+                    const int64_t dx_row = task * p.axis[2].input * p.in_channels;
                     LongSums<T> sums(p.group_in());
                     for (int64_t i2 = 0; i2 < p.axis[2].input; ++i2) {
                       for (int64_t g = 0; g < p.groups; ++g) {
                         sums.clear();
                         add_products(p, dy_image, w, i0, i1, i2, g, sums);
                         const Sum<T>* dx_sums = sums.totals();
-                        T* dx_at = dx_row + i2 * p.in_channels + g * p.group_in();
-                        for (int64_t c = 0; c < p.group_in(); ++c) dx_at[c] = narrow<T>(dx_sums[c]);
+                        const int64_t dx_at = dx_row + i2 * p.in_channels + g * p.group_in();
+                        for (int64_t c = 0; c < p.group_in(); ++c)
+                          store_sum(dx, dx_at + c, dx_sums[c], p.unrounded);
                       }
                     }
                   }}}};

@@ -37,24 +37,24 @@ Work direct_fprop(const ConvProblem& p, const void* x_data, const void* w_data, 
     const T* w = static_cast<const T*>(w_data);
     T* y = static_cast<T*>(y_data);
     const int64_t rows = p.axis[0].output * p.axis[1].output;
-    return Work{{{p.batch * rows, [=](int64_t task) {
-                    const int64_t n = task / rows, o0 = task % rows / p.axis[1].output,
-                                  o1 = task % p.axis[1].output;
-                    const T* x_image = x + n * p.inputs() * p.in_channels;
-                    T* y_row = y + task * p.axis[2].output * p.out_channels;
-                    LongSums<T> sums(p.group_out());
-                    for (int64_t o2 = 0; o2 < p.axis[2].output; ++o2) {
-                      for (int64_t g = 0; g < p.groups; ++g) {
-                        sums.clear();
-                        add_products(p, x_image, w, o0, o1, o2, g, sums);
-                        const Sum<T>* y_sums = sums.totals();
-                        const int64_t first_k = g * p.group_out();
-                        T* y_at = y_row + o2 * p.out_channels + first_k;
-                        for (int64_t k = 0; k < p.group_out(); ++k)
-                          y_at[k] = narrow<T>(epilogue.finish_channel<T>(y_sums[k], first_k + k));
-                      }
-                    }
-                  }}}};
+    return Work{
+        {{p.batch * rows, [=](int64_t task) {
+            const int64_t n = task / rows, o0 = task % rows / p.axis[1].output, o1 = task % p.axis[1].output;
+            const T* x_image = x + n * p.inputs() * p.in_channels;
+            const int64_t y_row = task * p.axis[2].output * p.out_channels;
+            LongSums<T> sums(p.group_out());
+            for (int64_t o2 = 0; o2 < p.axis[2].output; ++o2) {
+              for (int64_t g = 0; g < p.groups; ++g) {
+                sums.clear();
+                add_products(p, x_image, w, o0, o1, o2, g, sums);
+                const Sum<T>* y_sums = sums.totals();
+                const int64_t first_k = g * p.group_out();
+                const int64_t y_at = y_row + o2 * p.out_channels + first_k;
+                for (int64_t k = 0; k < p.group_out(); ++k)
+                  store_sum(y, y_at + k, epilogue.finish_channel<T>(y_sums[k], first_k + k), p.unrounded);
+              }
+            }
+          }}}};
   });
 }
 

@@ -70,10 +70,10 @@ Work direct_wgrad(const ConvProblem& p, const void* x_data, const void* dy_data,
                     sum_tile(p, tile, x, dy, sums);
                     const Sum<T>* total = sums.totals();
                     for (int64_t c = 0; c < tile.c_count; ++c) {
-                      T* dw_at =
-                          dw + (r * p.group_in() + c_first + c) * p.out_channels + tile.group * p.group_out();
+                      const int64_t dw_at =
+                          (r * p.group_in() + c_first + c) * p.out_channels + tile.group * p.group_out();
                       for (int64_t k = 0; k < p.group_out(); ++k)
-                        dw_at[k] = narrow<T>(total[c * p.group_out() + k]);
+                        store_sum(dw, dw_at + k, total[c * p.group_out() + k], p.unrounded);
                     }
                   }}}};
   });

@@ -13,6 +13,7 @@
 #include "cpu_src/kernels.h"
 #include "cpu_src/microkernels/dot_tile.h"
 #include "cpu_src/microkernels/rows.h"
+#include "cpu_src/result.h"
 #include "cpu_src/terms.h"
 #include "ffi_src/dispatch.h"
 
@@ -60,7 +61,7 @@ void pack(const ActivationPlan& plan, int64_t task, const T* filter, T* packed) 
 
 template <typename T>
 void run_task(const ActivationPlan& plan, int64_t task, const T* source, const T* filter,
-              const Epilogue& epilogue, T* result) {
+              const Epilogue& epilogue, Result<T> result) {
   using S = Sum<T>;
   const ConvProblem& p = plan.problem;
   const ActivationTask range = plan.task(task);
@@ -88,9 +89,9 @@ void run_task(const ActivationPlan& plan, int64_t task, const T* source, const T
         }
         const int64_t first_channel = group * p.group_out() + first;
         if (epilogue.any()) rows.finish(epilogue, first_channel, sums, channels, tile_place.pixels, channels);
-        T* to = result + tile_place.result + first_channel;
+        const Result<T> to = result + tile_place.result + first_channel;
         for (int64_t m = 0; m < tile_place.pixels; ++m) {
-          for (int64_t k = 0; k < channels; ++k) to[m * result_step + k] = narrow<T>(sums[m * channels + k]);
+          for (int64_t k = 0; k < channels; ++k) to.store_one(m * result_step + k, sums[m * channels + k]);
         }
       }
     }
@@ -105,7 +106,7 @@ Work dot_activation(const ConvProblem& problem, bool transposed, Isa isa, const 
     const auto plan = std::make_shared<const ActivationPlan>(problem, transposed, LanesAre::kSources, isa);
     const T* source = static_cast<const T*>(source_data);
     const T* filter = static_cast<const T*>(filter_data);
-    T* result = static_cast<T*>(result_data);
+    const Result<T> result(result_data, problem);
     T* packed = static_cast<T*>(workspace);
     Work work;
     const int64_t packing = plan->packed ? plan->problem.groups * plan->met_taps() : 0,

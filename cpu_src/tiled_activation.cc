@@ -16,6 +16,7 @@
 #include "cpu_src/microkernels/rows.h"
 #include "cpu_src/packed_filter.h"
 #include "cpu_src/read_ahead.h"
+#include "cpu_src/result.h"
 #include "cpu_src/terms.h"
 #include "ffi_src/dispatch.h"
 
@@ -35,21 +36,18 @@ class TileRunner {
         epilogue_(epilogue),
         tiles_(CONVGRAD_FOR_ISA(plan.isa, activation_tiles<S>())),
         rows_(CONVGRAD_FOR_ISA(plan.isa, row_conversions<T>())),
-        result_bytes_(plan.problem.batch * plan.problem.outputs() * plan.problem.out_channels *
-                      static_cast<int64_t>(sizeof(T))),
+        copies_(CONVGRAD_FOR_ISA(plan.isa, row_conversions<S>())),
+        results_(plan.problem.batch * plan.problem.outputs() * plan.problem.out_channels),
         sums_(kMaxTilePixels * kMaxTileVectors * tiles_.lanes) {}
 
   // The tile's pixels from `source` and `result` on, channels of one panel from `first_channel` on.
   void run(const Terms& terms, const Box& box, const T* source, const S* filter, int64_t filter_step,
-           T* result, int64_t pixels, int vectors, int64_t first_channel, int64_t channels) {
+           Result<T> result, int64_t pixels, int vectors, int64_t first_channel, int64_t channels) {
     const ActivationTile<S> tile = tiles_.tile[vectors][pixels];
     const int64_t width = vectors * tiles_.lanes, result_step = box.result_step[box.along];
-    const bool in_place = std::is_same_v<T, S> && channels == width;
-    S* sums = sums_.data();
-    int64_t sums_step = width;
-    if constexpr (std::is_same_v<T, S>) {
-      if (in_place) sums = result, sums_step = result_step;
-    }
+    const bool in_place = result.sums() != nullptr && channels == width;
+    S* sums = in_place ? result.sums() : sums_.data();
+    const int64_t sums_step = in_place ? result_step : width;
     for (size_t run = 0; run + 1 < terms.runs.size(); ++run) {
       const Segment* segments = terms.segments.data() + terms.runs[run];
       const int64_t count = terms.runs[run + 1] - terms.runs[run];
@@ -73,18 +71,18 @@ class TileRunner {
       for (int64_t phase = 0; phase < phases; ++phase)
         rows_.finish(epilogue_, first_channel, sums + phase * each, sums_step, pixels, each);
     }
-    if (!in_place) rows_.narrow(sums, sums_step, result, result_step, pixels, channels);
+    if (!in_place) result.store(rows_, copies_, sums, sums_step, result_step, pixels, channels);
   }
 
  private:
   // Results of a single run that are larger than the caches would only push out of them what is read again.
   // But the epilogue is about to read them.
-  bool streams(const T* result, int64_t result_step, const Terms& terms) const {
+  bool streams(const Result<T>& result, int64_t result_step, const Terms& terms) const {
     constexpr int64_t kBeyondCache = 24 << 20;
     const int64_t vector = tiles_.lanes * static_cast<int64_t>(sizeof(S));
-    return !epilogue_.any() && terms.runs.size() == 2 && result_bytes_ > kBeyondCache &&
-           reinterpret_cast<uintptr_t>(result) % vector == 0 &&
-           result_step * static_cast<int64_t>(sizeof(T)) % vector == 0;
+    return !epilogue_.any() && terms.runs.size() == 2 && results_ * result.number_bytes() > kBeyondCache &&
+           reinterpret_cast<uintptr_t>(result.data()) % vector == 0 &&
+           result_step * result.number_bytes() % vector == 0;
   }
 
   // The run's sources, as they are summed; its segments move along.
@@ -106,14 +104,15 @@ class TileRunner {
   const Epilogue epilogue_;
   const ActivationTiles<S>& tiles_;
   const RowConversions<T>& rows_;
-  const int64_t result_bytes_;
+  const RowConversions<S>& copies_;
+  const int64_t results_;
   std::vector<S> sums_, widened_;
   std::vector<Segment> moved_;
 };
 
 template <typename T>
 void run_task(const ActivationPlan& plan, int64_t task, const T* source, const Sum<T>* filter,
-              const Epilogue& epilogue, T* result) {
+              const Epilogue& epilogue, Result<T> result) {
   const ConvProblem& p = plan.problem;
   const ActivationTask range = plan.task(task);
   TileRunner<T> runner(plan, epilogue);
@@ -161,7 +160,7 @@ Work tiled_activation(const ConvProblem& problem, bool transposed, Isa isa, cons
     const auto plan = std::make_shared<const ActivationPlan>(problem, transposed, LanesAre::kResults, isa);
     const T* source = static_cast<const T*>(source_data);
     const T* filter = static_cast<const T*>(filter_data);
-    T* result = static_cast<T*>(result_data);
+    const Result<T> result(result_data, problem);
     S* packed = static_cast<S*>(workspace);
     Work work;
     const int64_t packing = plan->packed ? packing_tasks(*plan) : 0, clearing = clearing_tasks(*plan);

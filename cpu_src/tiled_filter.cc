@@ -14,6 +14,7 @@
 #include "cpu_src/kernels.h"
 #include "cpu_src/microkernels/filter_tile.h"
 #include "cpu_src/microkernels/rows.h"
+#include "cpu_src/result.h"
 #include "cpu_src/staged_rows.h"
 #include "ffi_src/dispatch.h"
 
@@ -241,7 +242,7 @@ Work tiled_wgrad(const ConvProblem& problem, Isa isa, const void* x_data, const 
     const auto plan = std::make_shared<const FilterPlan>(problem, isa);
     const T* x = static_cast<const T*>(plan->swapped ? dy_data : x_data);
     const T* dy = static_cast<const T*>(plan->swapped ? x_data : dy_data);
-    T* dw = static_cast<T*>(dw_data);
+    const Result<T> dw(dw_data, problem);
     S* partial = static_cast<S*>(workspace);
     const int64_t size = problem.taps() * problem.group_in() * problem.out_channels,
                   parts = plan->position_parts;
@@ -250,12 +251,12 @@ Work tiled_wgrad(const ConvProblem& problem, Isa isa, const void* x_data, const 
                              const FilterTask task = plan->task(index);
                              FilterTaskRunner<T> runner(*plan, x, dy);
                              const S* sums = runner.run(task).data();
-                             if (parts == 1) {
-                               write<T>(*plan, task, sums, runner.tile_size(), dw,
+                             if (parts == 1 && dw.sums() == nullptr) {
+                               write<T>(*plan, task, sums, runner.tile_size(), static_cast<T*>(dw_data),
                                         CONVGRAD_FOR_ISA(plan->isa, row_conversions<T>()));
                              } else {
                                write<S>(*plan, task, sums, runner.tile_size(),
-                                        partial + index / plan->unit_parts * size,
+                                        parts == 1 ? dw.sums() : partial + index / plan->unit_parts * size,
                                         CONVGRAD_FOR_ISA(plan->isa, row_conversions<S>()));
                              }
                            }});
@@ -266,7 +267,9 @@ Work tiled_wgrad(const ConvProblem& problem, Isa isa, const void* x_data, const 
                                const int64_t first = piece * kPiece, count = std::min(kPiece, size - first);
                                for (int64_t part = 1; part < parts; ++part)
                                  rows.add(partial + part * size + first, 0, partial + first, 0, 1, count);
-                               rows.narrow(partial + first, 0, dw + first, 0, 1, count);
+                               (dw + first)
+                                   .store(rows, CONVGRAD_FOR_ISA(plan->isa, row_conversions<S>()),
+                                          partial + first, 0, 0, 1, count);
                              }});
     }
     return work;

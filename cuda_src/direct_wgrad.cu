@@ -35,7 +35,7 @@ __global__ void direct_wgrad_kernel(ConvProblem p, const Stored* x, const Stored
         }
       }
     }
-    dw[at] = narrow<Stored>(dw_rck.value());
+    store_sum(dw, at, dw_rck.value(), p.unrounded);
   }
 }
 

@@ -29,7 +29,7 @@ Work plan_fprop(const Call& call) {
   call.expect(call.operands() == 3 ? 3 : 2, 2);
   const Choice choice = conv_choice_of(call);
   const ffi::AnyBuffer x = call.operand(0), w = call.operand(1), y = call.result(0);
-  const ConvProblem problem = decode_conv(call.attributes, x, w, y);
+  const ConvProblem problem = decode_conv(call.attributes, x, w, y, ConvArray::kY);
   return fprop(problem, choice, x.untyped_data(), w.untyped_data(), call.epilogue(problem), y.untyped_data(),
                conv_workspace(call, Op::kFprop, problem, choice));
 }
@@ -38,7 +38,7 @@ Work plan_dgrad(const Call& call) {
   call.expect(2, 2);
   const Choice choice = conv_choice_of(call);
   const ffi::AnyBuffer dy = call.operand(0), w = call.operand(1), dx = call.result(0);
-  const ConvProblem problem = decode_conv(call.attributes, dx, w, dy);
+  const ConvProblem problem = decode_conv(call.attributes, dx, w, dy, ConvArray::kX);
   return dgrad(problem, choice, dy.untyped_data(), w.untyped_data(), dx.untyped_data(),
                conv_workspace(call, Op::kDgrad, problem, choice));
 }
@@ -47,7 +47,7 @@ Work plan_wgrad(const Call& call) {
   call.expect(2, 2);
   const Choice choice = conv_choice_of(call);
   const ffi::AnyBuffer x = call.operand(0), dy = call.operand(1), dw = call.result(0);
-  const ConvProblem problem = decode_conv(call.attributes, x, dw, dy);
+  const ConvProblem problem = decode_conv(call.attributes, x, dw, dy, ConvArray::kW);
   return wgrad(problem, choice, x.untyped_data(), dy.untyped_data(), dw.untyped_data(),
                conv_workspace(call, Op::kWgrad, problem, choice));
 }

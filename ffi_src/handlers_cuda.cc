@@ -33,7 +33,7 @@ void* workspace_of(const Call& call, const ConvProblem& problem, ConvOp op, Requ
 cudaError_t launch_fprop(const Call& call, cudaStream_t stream) {
   call.expect(call.operands() == 3 ? 3 : 2, 2);
   const ffi::AnyBuffer x = call.operand(0), w = call.operand(1), y = call.result(0);
-  const ConvProblem problem = decode_conv(call.attributes, x, w, y);
+  const ConvProblem problem = decode_conv(call.attributes, x, w, y, ConvArray::kY);
   const Request request = request_of(call);
   return fprop(problem, request, x.untyped_data(), w.untyped_data(), call.epilogue(problem), y.untyped_data(),
                workspace_of(call, problem, ConvOp::kFprop, request), stream);
@@ -42,7 +42,7 @@ cudaError_t launch_fprop(const Call& call, cudaStream_t stream) {
 cudaError_t launch_dgrad(const Call& call, cudaStream_t stream) {
   call.expect(2, 2);
   const ffi::AnyBuffer dy = call.operand(0), w = call.operand(1), dx = call.result(0);
-  const ConvProblem problem = decode_conv(call.attributes, dx, w, dy);
+  const ConvProblem problem = decode_conv(call.attributes, dx, w, dy, ConvArray::kX);
   const Request request = request_of(call);
   return dgrad(problem, request, dy.untyped_data(), w.untyped_data(), dx.untyped_data(),
                workspace_of(call, problem, ConvOp::kDgrad, request), stream);
@@ -51,7 +51,7 @@ cudaError_t launch_dgrad(const Call& call, cudaStream_t stream) {
 cudaError_t launch_wgrad(const Call& call, cudaStream_t stream) {
   call.expect(2, 2);
   const ffi::AnyBuffer x = call.operand(0), dy = call.operand(1), dw = call.result(0);
-  const ConvProblem problem = decode_conv(call.attributes, x, dw, dy);
+  const ConvProblem problem = decode_conv(call.attributes, x, dw, dy, ConvArray::kW);
   const Request request = request_of(call);
   return wgrad(problem, request, x.untyped_data(), dy.untyped_data(), dw.untyped_data(),
                workspace_of(call, problem, ConvOp::kWgrad, request), stream);
@@ -60,7 +60,7 @@ cudaError_t launch_wgrad(const Call& call, cudaStream_t stream) {
 cudaError_t launch_wgrad_bgrad(const Call& call, cudaStream_t stream) {
   call.expect(2, 3);
   const ffi::AnyBuffer x = call.operand(0), dy = call.operand(1), dw = call.result(0), db = call.result(1);
-  const ConvProblem problem = decode_conv(call.attributes, x, dw, dy);
+  const ConvProblem problem = decode_conv(call.attributes, x, dw, dy, ConvArray::kW);
   const Request request = request_of(call);
   return wgrad_bgrad(
       problem, request, x.untyped_data(), dy.untyped_data(), dw.untyped_data(), checked_bias(db, problem, dy),

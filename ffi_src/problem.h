@@ -80,7 +80,9 @@ struct ConvProblem {
   int64_t out_channels = 1;  // K, all groups together
   int64_t groups = 1;        // input group g meets output group g only
   Axis axis[kAxes];
+  bool unrounded = false;  // the result of 16-bit operands is stored in f32, as it was summed
 
+  CONVGRAD_HD DType result_dtype() const { return unrounded ? DType::kF32 : dtype; }
   CONVGRAD_HD int64_t group_in() const { return in_channels / groups; }
   CONVGRAD_HD int64_t group_out() const { return out_channels / groups; }
   CONVGRAD_HD int64_t inputs() const { return axis[0].input * axis[1].input * axis[2].input; }
@@ -89,7 +91,8 @@ struct ConvProblem {
 
   CONVGRAD_HD ConvProblem transpose() const {
     return ConvProblem{dtype,       batch,  out_channels,
-                       in_channels, groups, {axis[0].transpose(), axis[1].transpose(), axis[2].transpose()}};
+                       in_channels, groups, {axis[0].transpose(), axis[1].transpose(), axis[2].transpose()},
+                       unrounded};
   }
 };
 

@@ -27,9 +27,16 @@ def _high_pad(axis: Axis, span: int) -> int:
 
 
 def fprop(
-    x: jax.Array, w: jax.Array, *, geometry: ConvGeometry, dimensions: Dims, precision: Precision
+    x: jax.Array,
+    w: jax.Array,
+    *,
+    geometry: ConvGeometry,
+    dimensions: Dims,
+    precision: Precision,
+    shape: tuple[int, ...] | None = None,
+    result_dtype: np.dtype | None = None,
 ) -> jax.Array:
-    """y by lax's convolution."""
+    """y by lax's convolution; ``shape`` is what it comes to."""
     if all(map(_has_known_pads, geometry.axes)):
         padding = [
             (axis.pad_lo, _high_pad(axis, dilated(axis.input, axis.input_dilation))) for axis in geometry.axes
@@ -50,6 +57,7 @@ def fprop(
         dimension_numbers=lax.ConvDimensionNumbers(dimensions.x, dimensions.w, dimensions.y),
         feature_group_count=geometry.groups,
         precision=precision,
+        preferred_element_type=result_dtype,
     )
     return y if wanted is None else lax.slice(y, (0,) * y.ndim, wanted(y.shape))
 
@@ -91,6 +99,7 @@ def dgrad(
     geometry: ConvGeometry,
     dimensions: Dims,
     precision: Precision,
+    result_dtype: np.dtype | None = None,
 ) -> jax.Array:
     """dx as the transpose of ``fprop`` in x."""
     if not are_known(axis.taps for axis in geometry.axes):
@@ -98,6 +107,7 @@ def dgrad(
             "jax_convgrad: a gradient with respect to x needs a filter of known sizes, but its spatial sizes "
             f"are {geometry.filter_shape}: export with numbers in place of these symbols"
         )
+    dy, w = (array if result_dtype is None else array.astype(result_dtype) for array in (dy, w))
     forward = partial(fprop, geometry=geometry, dimensions=dimensions, precision=precision)
     x = jax.ShapeDtypeStruct(shape, dy.dtype)
     return jax.linear_transpose(lambda x: forward(x, w), x)(dy)[0]
@@ -111,8 +121,10 @@ def wgrad(
     geometry: ConvGeometry,
     dimensions: Dims,
     precision: Precision,
+    result_dtype: np.dtype | None = None,
 ) -> jax.Array:
     """dw as the transpose of ``fprop`` in w."""
+    x, dy = (array if result_dtype is None else array.astype(result_dtype) for array in (x, dy))
     forward = partial(fprop, geometry=geometry, dimensions=dimensions, precision=precision)
     w = jax.ShapeDtypeStruct(shape, x.dtype)
     return jax.linear_transpose(lambda w: forward(x, w), w)(dy)[0]

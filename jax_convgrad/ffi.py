@@ -193,6 +193,7 @@ def fprop(
     precision: Precision,
     *bias: jax.Array,
     relu: bool = False,
+    result_dtype: np.dtype | None = None,
 ) -> jax.Array:
     """y of the given shape, with a bias added where one is given, and cut off at 0 where ``relu``."""
     backend = backends[platform]
@@ -201,7 +202,7 @@ def fprop(
     call = _ffi_call(
         backend.prefix + "fprop",
         (
-            _result(shape, x.dtype),
+            _result(shape, result_dtype or x.dtype),
             _workspace(backend, "fprop", one, shape, x.dtype, geometry, dims, precision),
         ),
         input_layouts=[_activation_layout(dims.x), _filter_layout(dims.w), *((0,) for _ in bias)],
@@ -218,6 +219,7 @@ def dgrad(
     geometry: ConvGeometry,
     dims: Dims,
     precision: Precision,
+    result_dtype: np.dtype | None = None,
 ) -> jax.Array:
     """dx of the given shape."""
     backend = backends[platform]
@@ -225,7 +227,7 @@ def dgrad(
     call = _ffi_call(
         backend.prefix + "dgrad",
         (
-            _result(shape, dy.dtype),
+            _result(shape, result_dtype or dy.dtype),
             _workspace(backend, "dgrad", one, dy.shape, dy.dtype, geometry, dims, precision),
         ),
         input_layouts=[_activation_layout(dims.y), _filter_layout(dims.w)],
@@ -242,13 +244,14 @@ def wgrad(
     geometry: ConvGeometry,
     dims: Dims,
     precision: Precision,
+    result_dtype: np.dtype | None = None,
 ) -> jax.Array:
     """dw of the given shape."""
     backend = backends[platform]
     call = _ffi_call(
         backend.prefix + "wgrad",
         (
-            _result(shape, x.dtype),
+            _result(shape, result_dtype or x.dtype),
             _workspace(backend, "wgrad", x.shape, dy.shape, x.dtype, geometry, dims, precision),
         ),
         input_layouts=[_activation_layout(dims.x), _activation_layout(dims.y)],

@@ -21,7 +21,9 @@ import jax
 from jax import lax
 from jax.core import ShapedArray
 from jax.extend.core import Primitive
+from jax.extend.mlir.dialects import stablehlo
 from jax.interpreters import mlir
+from jax.interpreters.mlir import ir
 
 from jax_convgrad import exporting, ffi, installed_pooling, lowering_record
 from jax_convgrad.lax_convolution import before_reversals, contraction_of, runner, single_primitive
@@ -149,6 +151,8 @@ def _lower(ctx: Any, lhs: Any, rhs: Any, **params: Any) -> Sequence[Any]:
     on_lax = _only_rule(ctx) if isinstance(contraction, OnLax) else None
     if isinstance(contraction, OnLax) or (is_reversed and not contraction.unreversed):
         before = rhs
+    elif before.type != rhs.type:  # it was widened on the way
+        before = stablehlo.ConvertOp(rhs.type, before).result
     for platform in ctx.module_context.platforms:
         if platform in ("cpu", "cuda"):
             runs_on: str | OnLax = OnLax(f"no kernels for {platform}")
@@ -192,13 +196,21 @@ def _only_rule(ctx: Any) -> Any:
 
 
 def _reversal(value: Any) -> tuple[Any, Sequence[int]] | None:
-    """The operand and the dimensions of the reversal that ``value`` is the result of."""
+    """What ``value`` is the reversal, or a wider copy, of, and the dimensions: see before_reversals."""
     while getattr(value.owner, "name", None) == "sdy.sharding_constraint":  # follows each op on explicit axes
         value = value.owner.operation.operands[0]
-    if getattr(value.owner, "name", None) != "stablehlo.reverse":
+    name = getattr(value.owner, "name", None)
+    if name not in ("stablehlo.reverse", "stablehlo.convert"):
         return None
     operation = value.owner.operation
-    return operation.operands[0], list(operation.attributes["dimensions"])
+    before = operation.operands[0]
+    if name == "stablehlo.reverse":
+        return before, list(operation.attributes["dimensions"])
+    narrow, wide = (str(ir.RankedTensorType(array.type).element_type) for array in (before, value))
+    return (before, []) if (narrow, wide) in _WIDENINGS else None
+
+
+_WIDENINGS = {("bf16", "f32"), ("f16", "f32"), ("bf16", "f64"), ("f16", "f64"), ("f32", "f64")}
 
 
 _by_platform_p = Primitive("jax_convgrad_by_platform")

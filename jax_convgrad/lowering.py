@@ -159,7 +159,7 @@ def define_primitive(
     def is_a_call(platform: str, ctx: Any, params: Mapping[str, Any]) -> bool:
         """Whether ``on_platform`` would come to one call of a kernel, for one device."""
         arrays = (*ctx.avals_in, *ctx.avals_out)
-        floats = {array.dtype for array in arrays if jnp.issubdtype(array.dtype, jnp.inexact)}
+        floats = {array.dtype for array in ctx.avals_in if jnp.issubdtype(array.dtype, jnp.inexact)}
         return (
             only_calls
             and platform in ffi.backends

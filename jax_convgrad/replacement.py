@@ -16,7 +16,7 @@ from jax.extend import core
 
 from jax_convgrad import lax_pooling
 from jax_convgrad.jaxpr_rewriting import Substitute, rewritten
-from jax_convgrad.lax_convolution import before_reversals, contraction_of, runner
+from jax_convgrad.lax_convolution import before_reversals, contraction_of, is_widening, runner
 from jax_convgrad.lax_pooling import WINDOW_PRIMITIVES, Zeros, pooling_of
 from jax_convgrad.on_lax import OnLax
 
@@ -59,7 +59,8 @@ def replace_convolutions(f: Callable[P, R]) -> Callable[P, R]:
 
 
 def _rule_in(jaxpr: Any) -> Callable[[Any], Substitute | None]:
-    reversals = {eqn.outvars[0]: eqn for eqn in jaxpr.eqns if eqn.primitive is lax.rev_p}
+    passed = (lax.rev_p, lax.convert_element_type_p)
+    reversals = {eqn.outvars[0]: eqn for eqn in jaxpr.eqns if eqn.primitive in passed}
     pads = {eqn.outvars[0]: eqn for eqn in jaxpr.eqns if eqn.primitive is lax.pad_p}
 
     def rule(equation: Any) -> Substitute | None:
@@ -78,7 +79,11 @@ def _substitute(equation: Any, reversals: dict[Any, Any]) -> Substitute | None:
     def reversal(var: Any) -> tuple[Any, Sequence[int]] | None:
         if isinstance(var, core.Literal) or var not in reversals:
             return None
-        return reversals[var].invars[0], reversals[var].params["dimensions"]
+        step = reversals[var]
+        (before,) = step.invars
+        if step.primitive is lax.rev_p:
+            return before, step.params["dimensions"]
+        return (before, ()) if is_widening(before.aval.dtype, var.aval.dtype) else None
 
     start, is_reversed = before_reversals(
         rhs, reversal, rhs.aval.shape, equation.params["dimension_numbers"].rhs_spec
