@@ -68,7 +68,7 @@ def _native(
 def _partial(
     platform: str, x: jax.Array, w: jax.Array, *_: jax.Array, relu: bool, **params: Any
 ) -> jax.Array:
-    return primitives.unrounded(_native)(platform, x, w, relu=False, **params)
+    return primitives.unrounded(primitives.fprop_p, x, w, **params)
 
 
 def _from_partial(

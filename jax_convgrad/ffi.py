@@ -112,7 +112,9 @@ def _named(location: Any, name: str) -> Any:
 
     That is that of a primitive, twice: the second time behind the scopes that it stands in.
     """
-    if not (hasattr(location, "name_str") and hasattr(location, "child_loc")):
+    # Where all locations are of one type, those without a name crash when they are asked for it.
+    is_a_name = getattr(location, "is_a_name", lambda: hasattr(location, "name_str"))
+    if not is_a_name():
         return location
     *scopes, last = location.name_str.split("/")
     named = "/".join((*scopes, f"{name}:" if last.endswith(":") else name))

@@ -13,7 +13,7 @@ import jax
 from jax.interpreters import ad, batching, partial_eval
 
 from jax_convgrad import complex_form, ffi, primitives
-from jax_convgrad.arguments import FLOAT32, Precision, converted
+from jax_convgrad.arguments import Precision, converted
 from jax_convgrad.batching import wgrad_bgrad_rule
 from jax_convgrad.ffi import Dims
 from jax_convgrad.geometry import ConvGeometry
@@ -47,19 +47,16 @@ def _native(
     return complex_form.wgrad_bgrad(platform, x, dy, shape, geometry, dimensions, precision)
 
 
-def _partial(
-    platform: str, x: jax.Array, dy: jax.Array, *, geometry: Any, dimensions: Any, precision: Any
-) -> Any:
-    """Of 16 bits a dw that is yet to be added up is of f32, for which there is no one call."""
+def _partial(platform: str, x: jax.Array, dy: jax.Array, **params: Any) -> Any:
+    """Of 16 bits a dw and a db that are yet to be added up are of f32, for which there is no one call."""
     if x.dtype.itemsize != 2:
-        return _native(platform, x, dy, geometry=geometry, dimensions=dimensions, precision=precision)
-    shape = primitives.w_shape(x, dy, geometry, dimensions)
-    dw = complex_form.wgrad(platform, x, dy, shape, geometry, dimensions, precision, FLOAT32)
-    return [dw, complex_form.bgrad(platform, dy, channel_axis=dimensions.y[1])]
+        return wgrad_bgrad_p.bind(x, dy, **params)
+    dw = primitives.unrounded(primitives.wgrad_p, x, dy, **params)
+    return [dw, primitives.unrounded_bgrad(dy, params["dimensions"].y[1])]
 
 
-def _rounded(dw: jax.Array, db: jax.Array, x: jax.Array, *_: Any, **__: Any) -> list[jax.Array]:
-    return [converted(dw, x.dtype), db]
+def _rounded(dw: jax.Array, db: jax.Array, x: jax.Array, dy: jax.Array, **_: Any) -> list[jax.Array]:
+    return [converted(dw, x.dtype), converted(db, dy.dtype)]
 
 
 wgrad_bgrad_p = define_primitive(

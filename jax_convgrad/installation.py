@@ -210,7 +210,14 @@ def _reversal(value: Any) -> tuple[Any, Sequence[int]] | None:
     return (before, []) if (narrow, wide) in _WIDENINGS else None
 
 
-_WIDENINGS = {("bf16", "f32"), ("f16", "f32"), ("bf16", "f64"), ("f16", "f64"), ("f32", "f64")}
+_WIDENINGS = {
+    ("bf16", "f32"),
+    ("f16", "f32"),
+    ("bf16", "f64"),
+    ("f16", "f64"),
+    ("f32", "f64"),
+    ("complex<f32>", "complex<f64>"),
+}
 
 
 _by_platform_p = Primitive("jax_convgrad_by_platform")

@@ -149,27 +149,24 @@ def _contraction(
     def rounded(total: jax.Array, a: jax.Array, *_: Any, result_dtype: Any = None, **__: Any) -> jax.Array:
         return converted(total, result_dtype or a.dtype)
 
-    return define_primitive(
+    primitive = define_primitive(
         name,
         abstract,
         on_kernels,
         elsewhere,
         sums=True,
         factors=_factors(operands, result),
-        of_partial_sums=(unrounded(on_kernels), rounded),
+        of_partial_sums=(lambda platform, *parts, **params: unrounded(primitive, *parts, **params), rounded),
         any_size=any_size,
     )
+    return primitive
 
 
-def unrounded(native: Callable[..., Any]) -> Callable[..., Any]:
-    """``native`` for a device's part of a sum, which is rounded when all parts are added."""
-
-    def partial(platform: str, *operands: Any, **params: Any) -> Any:
-        if operands[0].dtype.itemsize == 2:
-            params = {**params, "result_dtype": FLOAT32}
-        return native(platform, *operands, **params)
-
-    return partial
+def unrounded(contraction: Primitive, *operands: Any, **params: Any) -> jax.Array:
+    """A device's part of a sum, which is rounded when all are added: of 16-bit operands it is of f32."""
+    if operands[0].dtype.itemsize == 2:
+        params = {**params, "result_dtype": FLOAT32}
+    return contraction.bind(*operands, **params)
 
 
 fprop_p = _contraction("fprop", "xw", "y", y_shape, complex_form.fprop, fallback.fprop, frozenset("n"))
@@ -277,6 +274,11 @@ bgrad_p = define_primitive(
     sums=True,
     factors=_bgrad_factors,
 )
+
+
+def unrounded_bgrad(dy: jax.Array, channel_axis: int) -> jax.Array:
+    """A device's part of db; of 16 bits it is the sum of a dy that was widened."""
+    return bgrad_p.bind(converted(dy, FLOAT32) if dy.dtype.itemsize == 2 else dy, channel_axis=channel_axis)
 
 
 def bgrad(dy: jax.Array, channel_axis: int) -> jax.Array:

@@ -169,11 +169,11 @@ TABLE = [
     ("max_pool_strides_zero", max_pool((2, 2), (2, 0)), (XL,), ValueError, "strides"),
     ("max_pool_padding_word", max_pool((2, 2), padding="FULL"), (XL,), ValueError, "padding"),
     ("max_pool_padding_short", max_pool((2, 2), padding=((0, 0),)), (XL,), ValueError, "padding"),
-    ("max_pool_integers", max_pool((2, 2)), (XL.astype(np.int32),), TypeError, "inputs"),
+    ("max_pool_complex", max_pool((2, 2)), (XL.astype(np.complex64),), TypeError, "inputs"),
+    ("avg_pool_bool", avg_pool((2, 2)), (XL.astype(np.bool_),), TypeError, "inputs"),
     ("avg_pool_window_zero", avg_pool((2, 0)), (XL,), ValueError, "window_shape"),
     ("avg_pool_strides_negative", avg_pool((2, 2), (-1, 1)), (XL,), ValueError, "strides"),
     ("avg_pool_padding_triples", avg_pool((2, 2), padding=((0, 0, 0),) * 2), (XL,), ValueError, "padding"),
-    ("avg_pool_integers", avg_pool((2, 2)), (XL.astype(np.int32),), TypeError, "inputs"),
 ]  # fmt: skip
 
 
