@@ -294,7 +294,7 @@ def test_explicit_rows_that_do_not_divide_are_gathered_at_the_layer():
     with jax.set_mesh(mesh):
         arrays = meshes.place(mesh, (x, w, b), ((None, ("a", "b")), (), ()))
         y = jc.conv(*arrays, padding=((0, 2), (1, 1)), stride=(8, 1))  # 4 rows, of 8
-        assert jax.typeof(y).sharding.spec == P(None, ("a",), None, None)
+        assert jax.typeof(y).sharding.spec[1] in ("a", ("a",))
         y = jc.conv(*arrays)  # 30
         assert jax.typeof(y).sharding.spec == P(None, None, None, None)
     meshes.assert_equal_to_rounding(y, meshes.unsharded(jc.conv, x, w, b), 1e-11)
