@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <numeric>
 
 #include "cpu_src/microkernels/activation_tile.h"
 #include "cpu_src/microkernels/dot_tile.h"
@@ -9,10 +10,31 @@
 namespace convgrad::cpu {
 namespace {
 
+// Fewer merged numbers in a row would leave much of it, and of the workspace, to what rounds it up.
+constexpr int64_t kManyPhases = 16, kMergedNumbers = 64;
+
 int64_t divide_up(int64_t count, int64_t size) { return (count + size - 1) / size; }
 
 // Lanes of the widest vectors: what is rounded up to them suits every instruction set.
 int64_t widest_lanes(DType dtype) { return dtype == DType::kF64 ? 8 : 16; }
+
+int64_t merged_width_of(const ConvProblem& p) {
+  // A panel may read a vector past the end; and rows an odd number of lines apart meet in all of the cache's
+  // sets.
+  constexpr int64_t kLine = 16;
+  const int64_t numbers = Phases(p.axis[2]).classes() * p.out_channels;
+  return (divide_up(numbers, kLine) / 2 * 2 + 3) * kLine;
+}
+
+// Whether writing what meets no tap by itself, a region a phase, is what would take the time: where there are
+// many phases, or channels that fill no vector.
+bool clears_first(const ConvProblem& p) {
+  return std::any_of(std::begin(p.axis), std::end(p.axis), [&](const Axis& axis) {
+    const Phases phases(axis);
+    if (p.out_channels < widest_lanes(p.dtype)) return phases.count() > phases.classes();
+    return phases.count() >= kManyPhases && phases.count() > 2 * phases.classes();
+  });
+}
 
 // Whether the filter could be read where it is: summed as it is stored, channels in whole vectors, taps in
 // order.
@@ -57,6 +79,14 @@ double pixel_cycles(int64_t count, int vectors, int64_t most) {
 
 }  // namespace
 
+bool merges_phases(const ConvProblem& p, LanesAre lanes_are) {
+  const Axis& axis = p.axis[2];
+  return lanes_are == LanesAre::kResults && p.groups == 1 && p.out_channels > 0 &&
+         p.out_channels <= widest_lanes(p.dtype) && axis.taps > 1 && axis.input_dilation > 1 &&
+         axis.input_dilation / std::gcd(axis.stride, axis.input_dilation) > 1 &&
+         Phases(axis).classes() * p.out_channels >= kMergedNumbers;
+}
+
 TilePlace Box::place(int64_t tile) const {
   const int64_t in_box = tile - first_tile, piece = in_box % tiles_along;
   int64_t line = in_box / tiles_along;
@@ -81,25 +111,73 @@ ActivationPlan::ActivationPlan(const ConvProblem& problem, bool transposed, Lane
       lanes_are(lanes_are),
       problem(merge_trivial_axes(problem)),
       lanes(result_lanes(problem.dtype, isa, lanes_are)),
+      merges(merges_phases(this->problem, lanes_are)),
+      clears(clears_first(this->problem)),
       packed(packed_filter_bytes(problem, transposed, lanes_are) > 0 &&
-             !(lanes_are == LanesAre::kResults && fits_in_place(problem, transposed) &&
-               problem.batch * problem.outputs() < kFewPositions)) {
-  for (int axis = 0; axis < kAxes; ++axis) {
-    regions_[axis] = regions(this->problem.axis[axis]);
-    tap_order[axis] = packed_taps(this->problem.axis[axis]);
-  }
-  choose_vectors();
-  panels = divide_up(this->problem.group_out(), panel_width());
+             (merges || !(lanes_are == LanesAre::kResults && fits_in_place(problem, transposed) &&
+                          problem.batch * problem.outputs() < kFewPositions))) {
+  list_regions();
+  panels = merges ? 1 : divide_up(this->problem.group_out(), panel_width());
   split();
 }
 
-void ActivationPlan::choose_vectors() {
-  // By the largest box, where most of the time goes.
+void ActivationPlan::list_regions() {
+  // Vectors are chosen by the largest box, where most of the time goes.
   int64_t largest[kAxes + 1] = {0, 0, 0, problem.batch};
   for (int axis = 0; axis < kAxes; ++axis) {
+    tap_order[axis] = packed_taps(problem.axis[axis]);
+    met[axis] = tap_bounds(problem.axis[axis], 0, problem.axis[axis].output);
+    const Phases phases(problem.axis[axis]);
+    if (merges && axis == 2) {
+      merged_taps = phases.first_taps();
+      merged_taps2_ = phases.class_taps();
+      const std::vector<Region> tied = phases.tied();
+      int64_t most = 1;
+      for (const Region& run : tied) {
+        most = std::max(most, run.phases);
+        largest[axis] = std::max(largest[axis], run.count);
+      }
+      choose_vectors(most * problem.out_channels, largest);
+      vectors = std::max(vectors, static_cast<int>(divide_up(problem.out_channels, lanes)));
+      const int64_t side_by_side = std::max<int64_t>(panel_width() / problem.out_channels, 1);
+      int64_t next = 0;  // phase
+      const auto add_untied = [&](int64_t end) {
+        for (; !clears && next < end; ++next) add_regions(problem.axis[axis], phases[next], regions_[axis]);
+      };
+      for (const Region& run : tied) {
+        add_untied(run.result_first);
+        const int64_t pieces = divide_up(run.phases, side_by_side);
+        for (int64_t piece = 0; piece < pieces; ++piece) {
+          const int64_t first = run.phases * piece / pieces;
+          Region part = run;
+          part.result_first += first;
+          part.first_class += first;
+          part.phases = run.phases * (piece + 1) / pieces - first;
+          add_regions(problem.axis[axis], part, regions_[axis]);
+        }
+        next = run.result_first + run.phases;
+      }
+      add_untied(phases.count());
+    } else if (clears) {
+      for (const Region& run : phases.tied()) {
+        for (int64_t phase = run.result_first; phase < run.result_first + run.phases; ++phase)
+          add_regions(problem.axis[axis], phases[phase], regions_[axis]);
+      }
+    } else {
+      regions_[axis] = regions(problem.axis[axis]);
+    }
+    if (clears) {
+      auto& listed = regions_[axis];
+      listed.erase(std::remove_if(listed.begin(), listed.end(), [](const Region& r) { return r.taps == 0; }),
+                   listed.end());
+    }
     for (const Region& region : regions_[axis]) largest[axis] = std::max(largest[axis], region.count);
   }
-  const int64_t needed = divide_up(problem.group_out(), lanes);
+  if (!merges) choose_vectors(problem.group_out(), largest);
+}
+
+void ActivationPlan::choose_vectors(int64_t channels, const int64_t (&largest)[kAxes + 1]) {
+  const int64_t needed = divide_up(channels, lanes);
   double best = std::numeric_limits<double>::infinity();
   vectors = 1;
   for (int candidate = 1; candidate <= kMaxTileVectors; ++candidate) {
@@ -115,16 +193,31 @@ void ActivationPlan::choose_vectors() {
   }
 }
 
+int64_t ActivationPlan::merged_width() const { return merged_width_of(problem); }
+
 int64_t ActivationPlan::filter_tap(int64_t packed_tap) const {
+  return filter_tap(packed_tap, tap_order[2][packed_tap % problem.axis[2].taps]);
+}
+
+int64_t ActivationPlan::filter_tap(int64_t packed_tap, int64_t r2) const {
   const Axis* axis = problem.axis;
-  const int64_t place[kAxes] = {packed_tap / (axis[1].taps * axis[2].taps),
-                                packed_tap / axis[2].taps % axis[1].taps, packed_tap % axis[2].taps};
+  const int64_t place[kAxes - 1] = {packed_tap / (axis[1].taps * axis[2].taps),
+                                    packed_tap / axis[2].taps % axis[1].taps};
+  const int64_t r[kAxes] = {tap_order[0][place[0]], tap_order[1][place[1]], r2};
   int64_t tap = 0;
-  for (int at = 0; at < kAxes; ++at) {
-    const int64_t r = tap_order[at][place[at]];
-    tap = tap * axis[at].taps + (transposed ? axis[at].taps - 1 - r : r);
-  }
+  for (int at = 0; at < kAxes; ++at)
+    tap = tap * axis[at].taps + (transposed ? axis[at].taps - 1 - r[at] : r[at]);
   return tap;
+}
+
+int64_t ActivationPlan::met_tap(int64_t index) const {
+  const int64_t in_plane = met[1].count() * met[2].count();
+  const int64_t at[kAxes] = {index / in_plane, index / met[2].count() % met[1].count(),
+                             index % met[2].count()};
+  int64_t place = 0;
+  for (int a = 0; a < kAxes; ++a)
+    place = place * problem.axis[a].taps + packed_place(problem.axis[a], met[a].first + at[a]);
+  return place;
 }
 
 int64_t ActivationPlan::packed_channels() const {
@@ -225,6 +318,7 @@ void ActivationPlan::split() {
         box.region[0]->taps * box.region[1]->taps * box.region[2]->taps * problem.group_in();
     first_tiles_.push_back(first_tiles_.back() + box.tiles);
     cost_before.push_back(cost_before.back() + box.tiles * std::max<int64_t>(terms, 4) *
+                                                   box.region[2]->phases *
                                                    divide_up(box.extent[box.along], box.tiles_along));
   }
   const int64_t tiles = images_ * first_tiles_.back(), an_image = cost_before.back(),
@@ -257,6 +351,10 @@ ActivationTask ActivationPlan::task(int64_t index) const {
 
 int64_t packed_filter_bytes(const ConvProblem& problem, bool transposed, LanesAre lanes_are) {
   const int64_t rows = problem.taps() * problem.in_channels;
+  if (merges_phases(problem, lanes_are)) {
+    const int64_t places = problem.axis[0].taps * problem.axis[1].taps * Phases(problem.axis[2]).class_taps();
+    return places * problem.in_channels * merged_width_of(problem) * bytes_of_sum(problem.dtype);
+  }
   // The transposed filter's rows run along its sources as they are; the other has to be transposed.
   if (lanes_are == LanesAre::kSources)
     return transposed ? 0 : rows * problem.group_out() * bytes_of(problem.dtype);

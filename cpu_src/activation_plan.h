@@ -58,13 +58,35 @@ class ActivationPlan {
   int vectors;                // of a panel: the channels that a tile's pixels are computed for at once
   int64_t panels;             // of one group, the last one maybe narrower
   std::vector<int64_t> tap_order[kAxes];  // packed_taps() of each axis
-  bool packed;                            // whether the filter is copied, panel by panel, or read where it is
+  // Few channels, and phases side by side along the innermost axis: the results of neighbouring phases are
+  // one long pixel's channels, and a row of the packed filter holds those of all phases, merged_taps[class]
+  // their taps. Each sum has the same terms in the same order either way.
+  const bool merges;
+  std::vector<int64_t> merged_taps;
+  // Most results meet no tap: all are written first, as if none did, and boxes are of those that do.
+  const bool clears;
+  bool packed;  // whether the filter is copied, panel by panel, or read where it is
 
   // The tap at a packed position, as the filter has it (dgrad's are flipped).
   int64_t filter_tap(int64_t packed_tap) const;
+  // The same with tap r2 of the innermost axis by its number; packed_tap's counts for nothing.
+  int64_t filter_tap(int64_t packed_tap, int64_t r2) const;
+  // Taps that any result may meet, axis by axis: only these have to be packed. A number below their product
+  // leads to the packed position of one of them.
+  TapBounds met[kAxes];
+  int64_t met_taps() const { return met[0].count() * met[1].count() * met[2].count(); }
+  int64_t met_tap(int64_t index) const;
   int64_t panel_width() const { return static_cast<int64_t>(vectors) * lanes; }
   int64_t filter_rows() const { return problem.taps() * problem.group_in(); }
   int64_t packed_channels() const;  // of one group, rounded up to whole vectors
+  int64_t merged_width() const;     // of a packed row of merged phases
+  PanelRows merged_panel(const Box& box) const {
+    return {box.region[2]->first_class * problem.out_channels, merged_width()};
+  }
+  // Places of taps along the innermost axis in the packed filter.
+  int64_t packed_taps2() const { return merges ? merged_taps2_ : problem.axis[2].taps; }
+  // Result channels of a box's pixel, all groups together.
+  int64_t box_channels(const Box& box) const { return problem.out_channels * box.region[2]->phases; }
   PanelRows panel_rows(int64_t group, int64_t first_channel, int panel_vectors) const;
 
   int64_t tasks() const { return panel_parts_ * static_cast<int64_t>(tile_bounds_.size() - 1); }
@@ -75,10 +97,12 @@ class ActivationPlan {
 
  private:
   Box box(int64_t index) const;
-  void choose_vectors();
+  void list_regions();
+  void choose_vectors(int64_t channels, const int64_t (&largest)[kAxes + 1]);
   void split();
 
   std::vector<Region> regions_[kAxes];
+  int64_t merged_taps2_ = 0;
   // Boxes are those of one image where images are large, so that its lines are in the cache for all of them;
   // of the whole batch where they are small.
   int64_t images_ = 1;
@@ -86,6 +110,10 @@ class ActivationPlan {
   std::vector<int64_t> tile_bounds_;  // of each part of the tiles
   int64_t panel_parts_ = 1;
 };
+
+// Whether results of neighbouring phases fit into a panel side by side, for any instruction set: a function
+// of the filter's shape and the steps. For dgrad the problem is the transposed one.
+bool merges_phases(const ConvProblem& problem, LanesAre lanes_are);
 
 // Bytes of the packed filter, for any instruction set: a function of the filter's shape alone.
 int64_t packed_filter_bytes(const ConvProblem& problem, bool transposed, LanesAre lanes_are);

@@ -1,8 +1,10 @@
 // fprop, dgrad and wgrad by the kernel that the plan chooses. Where an array is empty every sum is, and no
 // kernel but fprop's direct one, for the epilogue of such sums, has to bear sizes of zero.
 #include <cstring>
+#include <utility>
 
 #include "cpu_src/kernels.h"
+#include "cpu_src/met_taps.h"
 #include "cpu_src/plan.h"
 
 namespace convgrad::cpu {
@@ -24,36 +26,66 @@ Work zeros(void* result, int64_t count, DType dtype) {
   return {{{bytes > 0, [=](int64_t) { std::memset(result, 0, bytes); }}}};
 }
 
+const void* skip(const void* numbers, int64_t count, DType dtype) {
+  return numbers == nullptr ? nullptr : static_cast<const char*>(numbers) + count * bytes_of(dtype);
+}
+
+// Zeros for the filter's gradient outside of the taps that are met.
+void add_zeros(const Sizes& all, const MetTaps& met, void* dw, Work& work) {
+  const int64_t count = Sizes(met.problem).w, size = bytes_of(met.problem.result_dtype());
+  if (count == all.w) return;
+  char* const begin = static_cast<char*>(dw);
+  char* const after = begin + (met.in_front + count) * size;
+  Phase& last = work.phases.back();
+  const int64_t tasks = last.tasks++;
+  last.run = [=, run = std::move(last.run)](int64_t task) {
+    if (task < tasks) return run(task);
+    std::memset(begin, 0, met.in_front * size);
+    std::memset(after, 0, (all.w - met.in_front - count) * size);
+  };
+}
+
 }  // namespace
 
-Work fprop(const ConvProblem& problem, Choice choice, const void* x, const void* w, Epilogue epilogue,
-           void* y, void* workspace) {
-  if (const Sizes sizes(problem); sizes.any_empty())
-    return epilogue.any() ? direct_fprop(problem, x, w, epilogue, y) : zeros(y, sizes.y, problem.dtype);
-  const Kernel kernel = plan(Op::kFprop, problem, choice).kernel;
+Work fprop(const ConvProblem& given, Choice choice, const void* x, const void* w, Epilogue epilogue, void* y,
+           void* workspace) {
+  if (const Sizes sizes(given); sizes.any_empty())
+    return epilogue.any() ? direct_fprop(given, x, w, epilogue, y) : zeros(y, sizes.y, given.result_dtype());
+  const Kernel kernel = plan(Op::kFprop, given, choice).kernel;
+  const MetTaps met = met_taps(given);
+  const ConvProblem& problem = met.problem;
+  w = skip(w, met.in_front, problem.dtype);
   if (kernel == Kernel::kDirect) return direct_fprop(problem, x, w, epilogue, y);
   if (kernel == Kernel::kGrouped) return grouped_fprop(problem, choice.isa, x, w, epilogue, y, workspace);
   if (kernel == Kernel::kDot) return dot_fprop(problem, choice.isa, x, w, epilogue, y, workspace);
   return tiled_fprop(problem, choice.isa, x, w, epilogue, y, workspace);
 }
 
-Work dgrad(const ConvProblem& problem, Choice choice, const void* dy, const void* w, void* dx,
+Work dgrad(const ConvProblem& given, Choice choice, const void* dy, const void* w, void* dx,
            void* workspace) {
-  if (const Sizes sizes(problem); sizes.any_empty()) return zeros(dx, sizes.x, problem.dtype);
-  const Kernel kernel = plan(Op::kDgrad, problem, choice).kernel;
+  if (const Sizes sizes(given); sizes.any_empty()) return zeros(dx, sizes.x, given.result_dtype());
+  const Kernel kernel = plan(Op::kDgrad, given, choice).kernel;
+  const MetTaps met = met_taps(given);
+  const ConvProblem& problem = met.problem;
+  w = skip(w, met.in_front, problem.dtype);
   if (kernel == Kernel::kDirect) return direct_dgrad(problem, dy, w, dx);
   if (kernel == Kernel::kGrouped) return grouped_dgrad(problem, choice.isa, dy, w, dx, workspace);
   if (kernel == Kernel::kDot) return dot_dgrad(problem, choice.isa, dy, w, dx);
   return tiled_dgrad(problem, choice.isa, dy, w, dx, workspace);
 }
 
-Work wgrad(const ConvProblem& problem, Choice choice, const void* x, const void* dy, void* dw,
+Work wgrad(const ConvProblem& given, Choice choice, const void* x, const void* dy, void* dw,
            void* workspace) {
-  if (const Sizes sizes(problem); sizes.any_empty()) return zeros(dw, sizes.w, problem.dtype);
-  const Kernel kernel = plan(Op::kWgrad, problem, choice).kernel;
-  if (kernel == Kernel::kDirect) return direct_wgrad(problem, x, dy, dw);
-  if (kernel == Kernel::kGrouped) return grouped_wgrad(problem, choice.isa, x, dy, dw, workspace);
-  return tiled_wgrad(problem, choice.isa, x, dy, dw, workspace);
+  if (const Sizes sizes(given); sizes.any_empty()) return zeros(dw, sizes.w, given.result_dtype());
+  const Kernel kernel = plan(Op::kWgrad, given, choice).kernel;
+  const MetTaps met = met_taps(given);
+  const ConvProblem& problem = met.problem;
+  void* const met_dw = const_cast<void*>(skip(dw, met.in_front, problem.result_dtype()));
+  Work work = kernel == Kernel::kDirect    ? direct_wgrad(problem, x, dy, met_dw)
+              : kernel == Kernel::kGrouped ? grouped_wgrad(problem, choice.isa, x, dy, met_dw, workspace)
+                                           : tiled_wgrad(problem, choice.isa, x, dy, met_dw, workspace);
+  add_zeros(Sizes(given), met, dw, work);
+  return work;
 }
 
 }  // namespace convgrad::cpu

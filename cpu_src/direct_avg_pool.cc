@@ -7,11 +7,12 @@
 namespace convgrad::cpu {
 namespace {
 
-// What output o's sum is divided by: its window's taps, all of them or those on the input.
+// What output o's sum is divided by: its window's taps, all of them or those on the input; or 1.
 int64_t count(const PoolProblem& p, int64_t o) {
+  if (p.sum) return 1;
   if (p.count_include_pad) return p.taps();
   int64_t on_input = 0;
-  for_each_input(p, output_position(p, o), [&](int64_t) { ++on_input; });
+  for_each_input(p.axis, output_position(p, o), [&](int64_t, int64_t) { ++on_input; });
   return on_input;
 }
 
@@ -29,7 +30,7 @@ Work direct_avg_pool(const PoolProblem& p, const void* x_data, void* y_data) {
                     for (int64_t o2 = 0; o2 < p.axis[2].output; ++o2) {
                       const int64_t o = task % rows * p.axis[2].output + o2;
                       sums.clear();
-                      for_each_input(p, output_position(p, o), [&](int64_t i) {
+                      for_each_input(p.axis, output_position(p, o), [&](int64_t, int64_t i) {
                         Sum<T>* sum = sums.next();
                         for (int64_t c = 0; c < C; ++c) sum[c] += widen(x_image[i * C + c]);
                       });
@@ -54,7 +55,7 @@ Work direct_avg_pool_grad(const PoolProblem& p, const void* dy_data, void* dx_da
                     for (int64_t i2 = 0; i2 < p.axis[2].input; ++i2) {
                       sums.clear();
                       const int64_t i = task % rows * p.axis[2].input + i2;
-                      for_each_output(p, input_position(p, i), [&](int64_t o) {
+                      for_each_output(p.axis, input_position(p, i), [&](int64_t, int64_t o) {
                         const Sum<T> divisor = static_cast<Sum<T>>(count(p, o));
                         Sum<T>* sum = sums.next();
                         for (int64_t c = 0; c < C; ++c) sum[c] += widen(dy_image[o * C + c]) / divisor;

@@ -6,6 +6,7 @@
 
 #include "cpu_src/kernels.h"
 #include "cpu_src/long_sums.h"
+#include "cpu_src/window.h"
 #include "ffi_src/dispatch.h"
 
 namespace convgrad::cpu {
@@ -34,26 +35,15 @@ template <typename T>
 void add_products(const ConvProblem& p, const T* dy_image, const T* w, int64_t i0, int64_t i1, int64_t i2,
                   int64_t group, LongSums<T>& sums) {
   const int64_t K = p.out_channels, group_in = p.group_in(), group_out = p.group_out();
-  const Axis &a0 = p.axis[0], &a1 = p.axis[1], &a2 = p.axis[2];
-  for (int64_t r0 = 0; r0 < a0.taps; ++r0) {
-    const int64_t o0 = a0.output_at(i0, r0);
-    if (o0 == kNone) continue;
-    for (int64_t r1 = 0; r1 < a1.taps; ++r1) {
-      const int64_t o1 = a1.output_at(i1, r1);
-      if (o1 == kNone) continue;
-      for (int64_t r2 = 0; r2 < a2.taps; ++r2) {
-        const int64_t o2 = a2.output_at(i2, r2);
-        if (o2 == kNone) continue;
-        const T* dy_at = dy_image + ((o0 * a1.output + o1) * a2.output + o2) * K + group * group_out;
-        const T* w_at = w + ((r0 * a1.taps + r1) * a2.taps + r2) * group_in * K + group * group_out;
-        for (int64_t k = 0; k < group_out; k += kLanes * kSumRun) {
-          const int64_t count = std::min(group_out - k, kLanes * kSumRun);
-          Sum<T>* sum = sums.next();
-          for (int64_t c = 0; c < group_in; ++c) sum[c] += dot(dy_at + k, w_at + c * K + k, count);
-        }
-      }
+  for_each_output(p.axis, {{i0, i1, i2}}, [&](int64_t r, int64_t o) {
+    const T* dy_at = dy_image + o * K + group * group_out;
+    const T* w_at = w + r * group_in * K + group * group_out;
+    for (int64_t k = 0; k < group_out; k += kLanes * kSumRun) {
+      const int64_t count = std::min(group_out - k, kLanes * kSumRun);
+      Sum<T>* sum = sums.next();
+      for (int64_t c = 0; c < group_in; ++c) sum[c] += dot(dy_at + k, w_at + c * K + k, count);
     }
-  }
+  });
 }
 
 }  // namespace
@@ -69,15 +59,16 @@ Work direct_dgrad(const ConvProblem& p, const void* dy_data, const void* w_data,
                     const int64_t n = task / rows, i0 = task % rows / p.axis[1].input,
                                   i1 = task % p.axis[1].input;
                     const T* dy_image = dy + n * p.outputs() * p.out_channels;
-                    T* dx_row = dx + task * p.axis[2].input * p.in_channels;
+                    const int64_t dx_row = task * p.axis[2].input * p.in_channels;
                     LongSums<T> sums(p.group_in());
                     for (int64_t i2 = 0; i2 < p.axis[2].input; ++i2) {
                       for (int64_t g = 0; g < p.groups; ++g) {
                         sums.clear();
                         add_products(p, dy_image, w, i0, i1, i2, g, sums);
                         const Sum<T>* dx_sums = sums.totals();
-                        T* dx_at = dx_row + i2 * p.in_channels + g * p.group_in();
-                        for (int64_t c = 0; c < p.group_in(); ++c) dx_at[c] = narrow<T>(dx_sums[c]);
+                        const int64_t dx_at = dx_row + i2 * p.in_channels + g * p.group_in();
+                        for (int64_t c = 0; c < p.group_in(); ++c)
+                          store_sum(dx, dx_at + c, dx_sums[c], p.unrounded);
                       }
                     }
                   }}}};

@@ -7,6 +7,7 @@
 #include "cpu_src/kernels.h"
 #include "cpu_src/long_sums.h"
 #include "ffi_src/dispatch.h"
+#include "ffi_src/relation.h"
 
 namespace convgrad::cpu {
 namespace {
@@ -21,20 +22,20 @@ template <typename T>
 void sum_tile(const ConvProblem& p, const Tile& tile, const T* x, const T* dy, LongSums<T>& sums) {
   const int64_t K = p.group_out();
   const Axis &a0 = p.axis[0], &a1 = p.axis[1], &a2 = p.axis[2];
+  const auto tied = [](const Axis& axis, int64_t r) {
+    return outputs_of_tap(axis).from(axis.pad_lo - r * axis.filter_dilation);
+  };
+  const Progression tied0 = tied(a0, tile.r0), tied1 = tied(a1, tile.r1), tied2 = tied(a2, tile.r2);
   for (int64_t n = 0; n < p.batch; ++n) {
-    for (int64_t o0 = 0; o0 < a0.output; ++o0) {
-      const int64_t i0 = a0.input_at(o0, tile.r0);
-      if (i0 == kNone) continue;
-      for (int64_t o1 = 0; o1 < a1.output; ++o1) {
-        const int64_t i1 = a1.input_at(o1, tile.r1);
-        if (i1 == kNone) continue;
-        const int64_t x_row = ((n * a0.input + i0) * a1.input + i1) * a2.input;
-        const int64_t dy_row = ((n * a0.output + o0) * a1.output + o1) * a2.output;
-        for (int64_t o2 = 0; o2 < a2.output; ++o2) {
-          const int64_t i2 = a2.input_at(o2, tile.r2);
-          if (i2 == kNone) continue;
-          const T* x_at = x + (x_row + i2) * p.in_channels + tile.group * p.group_in() + tile.c_first;
-          const T* dy_at = dy + (dy_row + o2) * p.out_channels + tile.group * K;
+    for (int64_t j0 = 0; j0 < tied0.count; ++j0) {
+      for (int64_t j1 = 0; j1 < tied1.count; ++j1) {
+        const int64_t x_row =
+            ((n * a0.input + tied0.partner_at(j0)) * a1.input + tied1.partner_at(j1)) * a2.input;
+        const int64_t dy_row = ((n * a0.output + tied0.at(j0)) * a1.output + tied1.at(j1)) * a2.output;
+        for (int64_t j2 = 0; j2 < tied2.count; ++j2) {
+          const T* x_at =
+              x + (x_row + tied2.partner_at(j2)) * p.in_channels + tile.group * p.group_in() + tile.c_first;
+          const T* dy_at = dy + (dy_row + tied2.at(j2)) * p.out_channels + tile.group * K;
           Sum<T>* sum = sums.next();
           for (int64_t c = 0; c < tile.c_count; ++c) {
             const Sum<T> x_c = widen(x_at[c]);
@@ -69,10 +70,10 @@ Work direct_wgrad(const ConvProblem& p, const void* x_data, const void* dy_data,
                     sum_tile(p, tile, x, dy, sums);
                     const Sum<T>* total = sums.totals();
                     for (int64_t c = 0; c < tile.c_count; ++c) {
-                      T* dw_at =
-                          dw + (r * p.group_in() + c_first + c) * p.out_channels + tile.group * p.group_out();
+                      const int64_t dw_at =
+                          (r * p.group_in() + c_first + c) * p.out_channels + tile.group * p.group_out();
                       for (int64_t k = 0; k < p.group_out(); ++k)
-                        dw_at[k] = narrow<T>(total[c * p.group_out() + k]);
+                        store_sum(dw, dw_at + k, total[c * p.group_out() + k], p.unrounded);
                     }
                   }}}};
   });

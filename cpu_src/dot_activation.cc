@@ -9,9 +9,11 @@
 #include <vector>
 
 #include "cpu_src/activation_plan.h"
+#include "cpu_src/cleared_results.h"
 #include "cpu_src/kernels.h"
 #include "cpu_src/microkernels/dot_tile.h"
 #include "cpu_src/microkernels/rows.h"
+#include "cpu_src/result.h"
 #include "cpu_src/terms.h"
 #include "ffi_src/dispatch.h"
 
@@ -48,7 +50,7 @@ void pack(const ActivationPlan& plan, int64_t task, const T* filter, T* packed) 
   // A task is a group and a tap.
   const ConvProblem& p = plan.problem;
   const int64_t sources = p.group_in(), results = p.group_out();
-  const int64_t group = task / p.taps(), packed_tap = task % p.taps();
+  const int64_t group = task / plan.met_taps(), packed_tap = plan.met_tap(task % plan.met_taps());
   const DotFilter place(plan);
   const T* from = filter + plan.filter_tap(packed_tap) * sources * p.out_channels + group * results;
   for (int64_t k = 0; k < results; ++k) {
@@ -59,7 +61,7 @@ void pack(const ActivationPlan& plan, int64_t task, const T* filter, T* packed) 
 
 template <typename T>
 void run_task(const ActivationPlan& plan, int64_t task, const T* source, const T* filter,
-              const Epilogue& epilogue, T* result) {
+              const Epilogue& epilogue, Result<T> result) {
   using S = Sum<T>;
   const ConvProblem& p = plan.problem;
   const ActivationTask range = plan.task(task);
@@ -87,9 +89,9 @@ void run_task(const ActivationPlan& plan, int64_t task, const T* source, const T
         }
         const int64_t first_channel = group * p.group_out() + first;
         if (epilogue.any()) rows.finish(epilogue, first_channel, sums, channels, tile_place.pixels, channels);
-        T* to = result + tile_place.result + first_channel;
+        const Result<T> to = result + tile_place.result + first_channel;
         for (int64_t m = 0; m < tile_place.pixels; ++m) {
-          for (int64_t k = 0; k < channels; ++k) to[m * result_step + k] = narrow<T>(sums[m * channels + k]);
+          for (int64_t k = 0; k < channels; ++k) to.store_one(m * result_step + k, sums[m * channels + k]);
         }
       }
     }
@@ -104,12 +106,16 @@ Work dot_activation(const ConvProblem& problem, bool transposed, Isa isa, const 
     const auto plan = std::make_shared<const ActivationPlan>(problem, transposed, LanesAre::kSources, isa);
     const T* source = static_cast<const T*>(source_data);
     const T* filter = static_cast<const T*>(filter_data);
-    T* result = static_cast<T*>(result_data);
+    const Result<T> result(result_data, problem);
     T* packed = static_cast<T*>(workspace);
     Work work;
-    if (plan->packed)
-      work.phases.push_back({plan->problem.groups * plan->problem.taps(),
-                             [=](int64_t task) { pack(*plan, task, filter, packed); }});
+    const int64_t packing = plan->packed ? plan->problem.groups * plan->met_taps() : 0,
+                  clearing = clearing_tasks(*plan);
+    if (packing + clearing > 0)
+      work.phases.push_back({packing + clearing, [=](int64_t task) {
+                               if (task < packing) return pack(*plan, task, filter, packed);
+                               clear_results(*plan, task - packing, epilogue, result);
+                             }});
     work.phases.push_back({plan->tasks(), [=](int64_t task) {
                              run_task<T>(*plan, task, source, plan->packed ? packed : filter, epilogue,
                                          result);

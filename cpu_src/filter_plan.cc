@@ -50,6 +50,23 @@ bool joins_taps(const ConvProblem& p) {
   return p.group_in() < 8 && axis.taps > 1 && axis.filter_dilation == 1 && axis.input_dilation == 1;
 }
 
+// Whether the transposed problem has far fewer outputs without an input: between the inputs, or on the
+// padding.
+bool is_swapped(const ConvProblem& p) {
+  constexpr double kFarApart = 12, kPadding = 16;
+  double outputs = 1, inputs = 1;  // from one that is tied by a tap to the next
+  for (const Axis& axis : p.axis) {
+    const double common = static_cast<double>(std::gcd(axis.stride, axis.input_dilation));
+    outputs *= static_cast<double>(axis.input_dilation) / common;
+    inputs *= static_cast<double>(axis.stride) / common;
+  }
+  if (inputs == 1 && static_cast<double>(p.outputs()) > kPadding * static_cast<double>(p.inputs()))
+    return true;
+  return outputs >= kFarApart && outputs > inputs;
+}
+
+ConvProblem summed(const ConvProblem& p) { return merge_trivial_axes(is_swapped(p) ? p.transpose() : p); }
+
 // Cycles of a tile for one position, on a machine of two multiply-adds and two loads a cycle.
 double tile_cycles(double channels, int vectors) {
   const double loads = (channels + vectors) / 2;
@@ -58,24 +75,12 @@ double tile_cycles(double channels, int vectors) {
 
 }  // namespace
 
-TapRange tap_range(const Axis& axis, int64_t tap) {
-  const int64_t common = std::gcd(axis.stride, axis.input_dilation);
-  const int64_t output_step = axis.input_dilation / common, input_step = axis.stride / common;
-  for (int64_t o = 0; o < std::min(output_step, axis.output); ++o) {
-    const int64_t at = o * axis.stride + tap * axis.filter_dilation - axis.pad_lo;
-    if (at % axis.input_dilation != 0) continue;
-    const int64_t input = at / axis.input_dilation;
-    const int64_t first = input < 0 ? divide_up(-input, input_step) : 0;
-    const int64_t outputs = divide_up(axis.output - o, output_step);
-    const int64_t inputs = input < axis.input ? divide_up(axis.input - input, input_step) : 0;
-    return {o + output_step * first, output_step, input + input_step * first, input_step,
-            std::max<int64_t>(std::min(outputs, inputs) - first, 0)};
-  }
-  return {0, output_step, 0, input_step, 0};
-}
-
 FilterPlan::FilterPlan(const ConvProblem& original, Isa isa)
-    : isa(isa), problem(merge_trivial_axes(original)), joined(joins_taps(problem)) {
+    : isa(isa),
+      swapped(is_swapped(original)),
+      problem(summed(original)),
+      outputs_of_tap(convgrad::outputs_of_tap(problem.axis[2])),
+      joined(joins_taps(problem)) {
   const bool f64 = problem.dtype == DType::kF64;
   lanes = f64 ? CONVGRAD_FOR_ISA(isa, filter_tiles<double>()).lanes
               : CONVGRAD_FOR_ISA(isa, filter_tiles<float>()).lanes;
@@ -135,6 +140,23 @@ FilterUnit FilterPlan::unit(int64_t index) const {
   return unit;
 }
 
+int64_t FilterPlan::next_within(int64_t index, const TapBounds (&bounds)[kAxes]) const {
+  while (index < units()) {
+    const FilterUnit unit = this->unit(index);
+    const int64_t taps[kAxes] = {problem.axis[0].taps, problem.axis[1].taps, taps2()};
+    const int64_t at[kAxes] = {unit.tap0, unit.tap1, unit.tap2};
+    int64_t size = problem.axis[1].taps * taps2() * tiles;  // units of one tap of the axis
+    int axis = 0;
+    while (axis < kAxes && bounds[axis].hold(at[axis])) size /= ++axis < kAxes ? taps[axis] : 1;
+    if (axis == kAxes) return index;
+    const int64_t to = at[axis] < bounds[axis].first && bounds[axis].first < bounds[axis].last
+                           ? bounds[axis].first
+                           : taps[axis];
+    index += (to - at[axis]) * size - index % size;
+  }
+  return index;
+}
+
 int64_t FilterPlan::blocks() const { return blocks_of(problem); }
 
 PositionBlock FilterPlan::block(int64_t index) const {
@@ -151,7 +173,7 @@ FilterTask FilterPlan::task(int64_t index) const {
 }
 
 int64_t partial_filter_bytes(const ConvProblem& problem) {
-  const ConvProblem merged = merge_trivial_axes(problem);
+  const ConvProblem merged = summed(problem);
   const int64_t parts = position_parts_of(merged);
   return parts == 1 ? 0 : parts * filter_size(merged) * sum_bytes(merged);
 }

@@ -4,16 +4,11 @@
 #include <cstdint>
 
 #include "cpu_src/isa.h"
+#include "cpu_src/regions.h"
 #include "ffi_src/problem.h"
+#include "ffi_src/relation.h"
 
 namespace convgrad::cpu {
-
-// The positions that one tap ties along an axis: outputs output_first + output_step * j and inputs
-// input_first + input_step * j, j in [0, count).
-struct TapRange {
-  int64_t output_first, output_step, input_first, input_step, count;
-};
-TapRange tap_range(const Axis& axis, int64_t tap);
 
 // A tile of the filter's sums: channels [first_row, first_row + rows) of one tap, `vectors` vectors of output
 // channels from first_channel on. With joined taps a "tap" has one number along axis 2, and its rows are that
@@ -38,7 +33,11 @@ class FilterPlan {
   FilterPlan(const ConvProblem& problem, Isa isa);
 
   const Isa isa;
-  const ConvProblem problem;  // trivial axes merged
+  // Where the inputs lie far apart, most outputs meet none of them by a given tap. The transposed problem has
+  // a stride instead: x and dy change places, and so do the filter's channels; its taps go backwards.
+  const bool swapped;
+  const ConvProblem problem;  // as it is summed, trivial axes merged
+  const Tied outputs_of_tap;  // along axis 2: outputs, and the inputs that they lead to
   // Few channels: neighbouring taps are taken together, over rows of x with the padding filled in.
   const bool joined;
   int lanes, vectors;
@@ -59,6 +58,10 @@ class FilterPlan {
   PositionBlock block(int64_t index) const;
   int64_t tasks() const { return position_parts * unit_parts; }
   FilterTask task(int64_t index) const;
+  // The first unit from `index` on whose taps are all within bounds, or units().
+  int64_t next_within(int64_t index, const TapBounds (&bounds)[kAxes]) const;
+  // The first unit behind those of the same taps along axes 0 and 1, and of the same panel.
+  int64_t next_row(int64_t index) const { return index - index % (taps2() * tiles) + taps2() * tiles; }
 };
 
 // Bytes of the partial sums; does not depend on the instruction set.

@@ -11,6 +11,7 @@
 #include "cpu_src/microkernels/grouped_tile.h"
 #include "cpu_src/microkernels/rows.h"
 #include "cpu_src/read_ahead.h"
+#include "cpu_src/result.h"
 #include "cpu_src/source_rows.h"
 #include "ffi_src/dispatch.h"
 
@@ -66,10 +67,11 @@ class GroupedRunner {
   using S = Sum<T>;
 
   GroupedRunner(const GroupedPlan& plan, const T* source, FilterRows<S> filter, const Epilogue& epilogue,
-                T* result)
+                Result<T> result)
       : plan_(plan),
         tiles_(CONVGRAD_FOR_ISA(plan.isa, grouped_tiles<S>())),
         conversions_(CONVGRAD_FOR_ISA(plan.isa, row_conversions<T>())),
+        copies_(CONVGRAD_FOR_ISA(plan.isa, row_conversions<S>())),
         filter_(filter),
         epilogue_(epilogue),
         result_(result),
@@ -102,7 +104,7 @@ class GroupedRunner {
     list_.clear();
     offsets_.clear();
     for (const StripPhase& part : plan_.phases_of(strip_)) {
-      const Region& phase = *part.phase;
+      const Region& phase = part.phase;
       const int64_t first_source = phase.source_first + phase.source_step * part.first;
       const int64_t offset = static_cast<int64_t>(offsets_.size());
       for (int64_t t = 0; t < phase.taps; ++t) {
@@ -136,7 +138,8 @@ class GroupedRunner {
       }
     }
     const int64_t channel = first_vector_ * plan_.lanes, width = vectors_ * plan_.lanes;
-    T* result = result_ + (row.index * p.axis[2].output + strip_.first) * p.out_channels + channel;
+    const Result<T> result =
+        result_ + (row.index * p.axis[2].output + strip_.first) * p.out_channels + channel;
     for (int64_t v = 0; v < vectors_; ++v) {
       if (plan_.reads_ahead) {
         // A part of what the next row will read and write.
@@ -147,17 +150,18 @@ class GroupedRunner {
                                  sources_.channels() * kBytes, sources * v / vectors_,
                                  sources * (v + 1) / vectors_);
         }
-        prefetch_pixels<true>(result + ahead_.result, p.out_channels * kBytes, width * kBytes,
-                              pixels * v / vectors_, pixels * (v + 1) / vectors_);
+        prefetch_pixels<true>((result + ahead_.result).data(), p.out_channels * result.number_bytes(),
+                              width * result.number_bytes(), pixels * v / vectors_,
+                              pixels * (v + 1) / vectors_);
       }
       for (const Tile& tile : list_) run_tile(tile, v);
     }
     const int64_t channels = std::min(width, p.out_channels - channel), pixels = strip_.last - strip_.first;
     if (epilogue_.any()) conversions_.finish(epilogue_, channel, sums_.data(), width, pixels, channels);
     if (channels == width && channels == p.out_channels)
-      conversions_.narrow(sums_.data(), 0, result, 0, 1, pixels * channels);
+      result.store(conversions_, copies_, sums_.data(), 0, 0, 1, pixels * channels);
     else
-      conversions_.narrow(sums_.data(), width, result, p.out_channels, pixels, channels);
+      result.store(conversions_, copies_, sums_.data(), width, p.out_channels, pixels, channels);
   }
 
   // Sums of more terms than a run are added up run by run.
@@ -188,9 +192,10 @@ class GroupedRunner {
   const GroupedPlan& plan_;
   const GroupedTiles<S>& tiles_;
   const RowConversions<T>& conversions_;
+  const RowConversions<S>& copies_;
   const FilterRows<S> filter_;
   const Epilogue epilogue_;
-  T* const result_;
+  const Result<T> result_;
   Strip strip_{0, 0};
   Ahead ahead_{};
   int64_t first_vector_ = 0, vectors_ = 0;
@@ -209,7 +214,7 @@ Work grouped_activation(const ConvProblem& problem, bool transposed, Isa isa, co
     const auto plan = std::make_shared<const GroupedPlan>(problem, transposed, isa);
     const T* source = static_cast<const T*>(source_data);
     const T* filter = static_cast<const T*>(filter_data);
-    T* result = static_cast<T*>(result_data);
+    const Result<T> result(result_data, problem);
     S* packed = static_cast<S*>(workspace);
     const Items items(*plan);
     Work work;

@@ -14,6 +14,7 @@
 #include "cpu_src/microkernels/grouped_tile.h"
 #include "cpu_src/microkernels/rows.h"
 #include "cpu_src/read_ahead.h"
+#include "cpu_src/result.h"
 #include "cpu_src/source_rows.h"
 #include "ffi_src/dispatch.h"
 
@@ -144,7 +145,7 @@ class GroupedFilterRunner {
     const RowLayout& layout = sources_.layout();
     const int64_t lanes = plan_.lanes, copies = plan_.copies();
     for (const StripPhase& part : plan_.phases_of(strip_)) {
-      const Region& phase = *part.phase;
+      const Region& phase = part.phase;
       if (phase.taps == 0) continue;
       Job job{};
       job.source = layout.offset(phase.source_first + phase.source_step * part.first, 0);
@@ -226,7 +227,7 @@ Work grouped_wgrad(const ConvProblem& problem, Isa isa, const void* x_data, cons
     const auto plan = std::make_shared<const GroupedPlan>(problem, false, isa);
     const T* x = static_cast<const T*>(x_data);
     const T* dy = static_cast<const T*>(dy_data);
-    T* dw = static_cast<T*>(dw_data);
+    const Result<T> dw(dw_data, problem);
     S* partial = static_cast<S*>(workspace);
     const int64_t parts = grouped_wgrad_parts(problem), size = plan->terms() * problem.out_channels;
     Work work;
@@ -234,22 +235,25 @@ Work grouped_wgrad(const ConvProblem& problem, Isa isa, const void* x_data, cons
                              GroupedFilterRunner<T> runner(*plan, x, dy, task % plan->panels);
                              const int64_t part = task / plan->panels;
                              runner.sum(part, parts);
-                             if (parts == 1)
-                               runner.store(dw);
-                             else
+                             if (parts > 1)
                                runner.store(partial + part * size);
+                             else if (S* sums = dw.sums())
+                               runner.store(sums);
+                             else
+                               runner.store(static_cast<T*>(dw_data));
                            }});
     if (parts > 1) {
       constexpr int64_t kPiece = 4096;
-      work.phases.push_back(
-          {(size + kPiece - 1) / kPiece, [=](int64_t task) {
-             const int64_t first = task * kPiece, count = std::min(kPiece, size - first);
-             const auto& sums = CONVGRAD_FOR_ISA(plan->isa, row_conversions<S>());
-             S* total = partial + first;
-             for (int64_t part = 1; part < parts; ++part)
-               sums.add(partial + part * size + first, 0, total, 0, 1, count);
-             CONVGRAD_FOR_ISA(plan->isa, row_conversions<T>()).narrow(total, 0, dw + first, 0, 1, count);
-           }});
+      work.phases.push_back({(size + kPiece - 1) / kPiece, [=](int64_t task) {
+                               const int64_t first = task * kPiece, count = std::min(kPiece, size - first);
+                               const auto& sums = CONVGRAD_FOR_ISA(plan->isa, row_conversions<S>());
+                               S* total = partial + first;
+                               for (int64_t part = 1; part < parts; ++part)
+                                 sums.add(partial + part * size + first, 0, total, 0, 1, count);
+                               (dw + first)
+                                   .store(CONVGRAD_FOR_ISA(plan->isa, row_conversions<T>()), sums, total, 0,
+                                          0, 1, count);
+                             }});
     }
     return work;
   });

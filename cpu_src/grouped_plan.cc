@@ -43,25 +43,16 @@ GroupedPlan::GroupedPlan(const ConvProblem& problem, bool transposed, Isa isa)
       transposed(transposed),
       problem(along_innermost(problem)),
       lanes(problem.dtype == DType::kF64 ? CONVGRAD_FOR_ISA(isa, grouped_tiles<double>()).lanes
-                                         : CONVGRAD_FOR_ISA(isa, grouped_tiles<float>()).lanes) {
+                                         : CONVGRAD_FOR_ISA(isa, grouped_tiles<float>()).lanes),
+      phases{Phases(this->problem.axis[0]), Phases(this->problem.axis[1]), Phases(this->problem.axis[2])} {
   const ConvProblem& p = this->problem;
-  for (int axis = 0; axis < kAxes; ++axis) {
-    phases[axis] = cpu::phases(p.axis[axis]);
-    tap_order[axis] = packed_taps(p.axis[axis]);
-  }
+  for (int axis = 0; axis < kAxes; ++axis) tap_order[axis] = packed_taps(p.axis[axis]);
   vectors = divide_up(p.out_channels, lanes);
   rows = p.axis[2].output > 0 ? p.batch * p.axis[0].output * p.axis[1].output : 0;
   const int64_t elements = p.batch * (p.inputs() * p.in_channels + p.outputs() * p.out_channels);
   reads_ahead = elements * bytes_of(p.dtype) > kNearBytes;
-  ring = 1;
-  for (const Region& phase : phases[1]) ring = std::max(ring, (phase.taps - 1) * phase.tap_source_step + 1);
+  ring = (phases[1].most_taps() - 1) * phases[1].tap_source_step() + 1;
   choose_panels();
-}
-
-int64_t GroupedPlan::most_taps(int axis) const {
-  int64_t most = 1;
-  for (const Region& phase : phases[axis]) most = std::max(most, phase.taps);
-  return most;
 }
 
 void GroupedPlan::choose_panels() {
@@ -98,11 +89,16 @@ Ahead GroupedPlan::ahead(const Strip& strip, int64_t rows) const {
 
 std::vector<StripPhase> GroupedPlan::phases_of(const Strip& strip) const {
   std::vector<StripPhase> found;
-  for (const Region& phase : phases[2]) {
+  // No more of them than the strip has results; in the order of phases.
+  const int64_t step = phases[2].result_step(), count = std::min(phases[2].count(), strip.last - strip.first);
+  const int64_t begin = count == phases[2].count() ? 0 : strip.first % step,
+                wrapped = std::max<int64_t>(begin + count - step, 0);
+  for (int64_t at = 0; at < count; ++at) {
+    const Region phase = phases[2][at < wrapped ? at : begin + at - wrapped];
     const auto first_from = [&](int64_t o) {
       return o <= phase.result_first ? 0 : divide_up(o - phase.result_first, phase.result_step);
     };
-    const StripPhase part{&phase, first_from(strip.first), first_from(strip.last)};
+    const StripPhase part{phase, first_from(strip.first), first_from(strip.last)};
     if (part.first < part.last) found.push_back(part);
   }
   return found;
@@ -111,7 +107,7 @@ std::vector<StripPhase> GroupedPlan::phases_of(const Strip& strip) const {
 ResultRow GroupedPlan::result_row(int64_t index) const {
   const int64_t outputs0 = problem.axis[0].output, outputs1 = problem.axis[1].output;
   const auto one = [&](int axis, int64_t o) {
-    const Region& phase = phases[axis][o % phases[axis][0].result_step];
+    const Region phase = phases[axis][o % phases[axis].result_step()];
     return region_of_one(problem.axis[axis], phase, o / phase.result_step);
   };
   return {index / (outputs0 * outputs1), index, one(0, index / outputs1 % outputs0),
@@ -124,7 +120,7 @@ namespace {
 Strip sources_of(const std::vector<StripPhase>& parts) {
   Strip found{std::numeric_limits<int64_t>::max(), std::numeric_limits<int64_t>::min()};
   for (const StripPhase& part : parts) {
-    const Region& phase = *part.phase;
+    const Region& phase = part.phase;
     if (phase.taps == 0) continue;
     found.first = std::min(found.first, phase.source_first + phase.source_step * part.first);
     found.last = std::max(found.last, phase.source_first + phase.source_step * (part.last - 1) +
@@ -139,7 +135,7 @@ RowLayout GroupedPlan::layout_by_phase(const Strip& strip) const {
   const Strip sources = sources_of(phases_of(strip));
   RowLayout layout;
   layout.first = sources.first;
-  layout.residues = phases[2][0].source_step;
+  layout.residues = phases[2].source_step();
   layout.columns = divide_up(sources.last - sources.first, layout.residues);
   layout.column_step = lanes;
   layout.residue_step = layout.columns * lanes;

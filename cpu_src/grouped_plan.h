@@ -45,7 +45,7 @@ struct Ahead {
 
 // Results result_first + result_step * j, j in [first, last), of one phase in a strip.
 struct StripPhase {
-  const Region* phase;
+  Region phase;
   int64_t first, last;
 };
 
@@ -64,7 +64,7 @@ class GroupedPlan {
   const bool transposed;
   const ConvProblem problem;  // trivial axes merged, and the innermost one not of one position if any is not
   const int lanes;
-  std::vector<Region> phases[kAxes];
+  const Phases phases[kAxes];
   std::vector<int64_t> tap_order[kAxes];  // packed_taps() of each axis
   int64_t vectors;                        // of result channels, the last one maybe in part
   int64_t panel_vectors, panels;          // vectors whose rows are buffered together
@@ -75,9 +75,7 @@ class GroupedPlan {
 
   int64_t copies() const { return problem.group_in(); }
   int64_t terms() const { return problem.taps() * problem.group_in(); }
-  int64_t buffered_rows() const { return ring * most_taps(0); }
-  int64_t most_taps(int axis) const;  // of a phase
-
+  int64_t buffered_rows() const { return ring * phases[0].most_taps(); }
   Strip strip(int64_t index) const;
   Ahead ahead(const Strip& strip, int64_t rows) const;
   std::vector<StripPhase> phases_of(const Strip& strip) const;

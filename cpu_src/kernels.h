@@ -46,6 +46,10 @@ Work max_pool_select(const PoolProblem&, const void* t, const int32_t* position,
 Work avg_pool(const PoolProblem&, Choice, const void* x, void* y);
 Work avg_pool_grad(const PoolProblem&, Choice, const void* dy, void* dx);
 
+// What max_pool's positions are by the problem's rule, where that may not be the first maximum: in windows
+// whose y is NaN or -infinity. A phase after those that gave y and the first maxima.
+Phase by_position_rule(const PoolProblem&, const void* x, const void* y, int32_t* position);
+
 Work direct_bgrad(const BiasProblem&, const void* dy, void* db, void* workspace);
 Work direct_max_pool(const PoolProblem&, const void* x, void* y, int32_t* position);
 Work direct_max_pool_grad(const PoolProblem&, const void* dy, const int32_t* position, void* dx);

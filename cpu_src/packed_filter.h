@@ -17,19 +17,67 @@ namespace convgrad::cpu {
 // A task packs the rows of one group, one tap and so many source channels.
 inline constexpr int64_t kPackedSources = 64;
 
+// Of merged phases, so many classes of taps in one place along the innermost axis.
+inline constexpr int64_t kPackedClasses = 256;
+
+inline int64_t merged_classes(const ActivationPlan& plan) {
+  return static_cast<int64_t>(plan.merged_taps.size());
+}
+
 inline int64_t packing_tasks(const ActivationPlan& plan) {
+  if (plan.merges) {
+    const int64_t parts = (merged_classes(plan) + kPackedClasses - 1) / kPackedClasses;
+    return plan.met[0].count() * plan.met[1].count() * plan.packed_taps2() * parts;
+  }
   const int64_t parts = (plan.problem.group_in() + kPackedSources - 1) / kPackedSources;
-  return plan.problem.groups * plan.problem.taps() * parts;
+  return plan.problem.groups * plan.met_taps() * parts;
+}
+
+// Rows of all phases' channels: a task is a place of taps and some of the classes.
+template <typename T>
+void pack_merged(const ActivationPlan& plan, int64_t task, const T* filter, Sum<T>* packed) {
+  const ConvProblem& p = plan.problem;
+  const int64_t sources = p.in_channels, results = p.out_channels, taps2 = p.axis[2].taps;
+  const int64_t parts = (merged_classes(plan) + kPackedClasses - 1) / kPackedClasses, at = task / parts;
+  const int64_t first = task % parts * kPackedClasses,
+                last = std::min(merged_classes(plan), first + kPackedClasses);
+  const int64_t t2 = at % plan.packed_taps2(), outer = at / plan.packed_taps2();
+  const int64_t r0 = plan.met[0].first + outer / plan.met[1].count(),
+                r1 = plan.met[1].first + outer % plan.met[1].count();
+  const int64_t tap01 = packed_place(p.axis[0], r0) * p.axis[1].taps + packed_place(p.axis[1], r1);
+  const int64_t place = tap01 * plan.packed_taps2() + t2;
+  const int64_t width = plan.merged_width(), step = Phases(p.axis[2]).class_step();
+  Sum<T>* const rows = packed + place * sources * width;
+  const int64_t source_step = plan.transposed ? 1 : results, result_step = plan.transposed ? sources : 1;
+  for (int64_t of_class = first; of_class < last; ++of_class) {
+    const int64_t r2 = plan.merged_taps[of_class] + t2 * step;
+    Sum<T>* to = rows + of_class * results;
+    if (r2 >= taps2) {
+      for (int64_t c = 0; c < sources; ++c) std::fill_n(to + c * width, results, Sum<T>{0});
+      continue;
+    }
+    const T* from = filter + plan.filter_tap(tap01 * taps2, r2) * sources * results;
+    for (int64_t k = 0; k < results; ++k) {
+      for (int64_t c = 0; c < sources; ++c)
+        to[c * width + k] = widen(from[k * result_step + c * source_step]);
+    }
+  }
+  if (last < merged_classes(plan)) return;
+  // What a panel's last vector reads beyond them.
+  for (int64_t c = 0; c < sources; ++c)
+    std::fill(rows + c * width + last * results, rows + (c + 1) * width, Sum<T>{0});
 }
 
 template <typename T>
 void pack_filter(const ActivationPlan& plan, int64_t task, const T* filter, Sum<T>* packed) {
+  if (plan.merges) return pack_merged(plan, task, filter, packed);
   const ConvProblem& p = plan.problem;
   const int64_t sources = p.group_in(), results = p.group_out();
   const int64_t parts = (sources + kPackedSources - 1) / kPackedSources;
   const int64_t first_source = task % parts * kPackedSources;
   const int64_t last_source = std::min(sources, first_source + kPackedSources);
-  const int64_t group = task / parts / p.taps(), packed_tap = task / parts % p.taps();
+  const int64_t group = task / parts / plan.met_taps(),
+                packed_tap = plan.met_tap(task / parts % plan.met_taps());
   const int64_t tap = plan.filter_tap(packed_tap);
   // w[r,c,k]: fprop's source is c and its result k; dgrad's the other way round.
   const T* from = plan.transposed ? filter + tap * results * p.in_channels + group * sources

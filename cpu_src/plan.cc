@@ -6,6 +6,7 @@
 #include "cpu_src/activation_plan.h"
 #include "cpu_src/filter_plan.h"
 #include "cpu_src/grouped_plan.h"
+#include "cpu_src/met_taps.h"
 
 namespace convgrad::cpu {
 namespace {
@@ -21,10 +22,48 @@ bool has_few_results(Op op, const ConvProblem& problem) {
   return results <= lanes_of(problem.dtype) / 4 && sources >= lanes_of(problem.dtype);
 }
 
+// Where a large stride leaves many phases of few channels side by side, these fill the lanes.
+bool fills_lanes_with_phases(Op op, const ConvProblem& problem) {
+  constexpr int64_t kManyPhases = 32;
+  const ConvProblem seen = op == Op::kDgrad ? problem.transpose() : problem;
+  return merges_phases(seen, LanesAre::kResults) && Phases(seen.axis[2]).result_step() >= kManyPhases;
+}
+
+bool sums_along_lanes(Op op, const ConvProblem& problem) {
+  return has_few_results(op, problem) && !fills_lanes_with_phases(op, problem);
+}
+
+// Sums of so few products, of so few channels, that copying a filter of many taps would take longer.
+bool is_below_a_copy(Op op, const ConvProblem& problem) {
+  constexpr int64_t kFewChannels = 4, kManyTaps = 256;
+  const ConvProblem seen = op == Op::kDgrad ? problem.transpose() : problem;
+  if (op == Op::kWgrad || seen.group_out() > kFewChannels || seen.taps() < kManyTaps) return false;
+  // A result by itself takes about as long as two taps' copies.
+  if (2 * seen.batch * seen.outputs() > seen.taps()) return false;
+  double products = static_cast<double>(seen.batch) * static_cast<double>(seen.group_out());
+  for (const Axis& axis : seen.axis) {
+    const double inputs = static_cast<double>(axis.input), outputs = static_cast<double>(axis.output),
+                 taps = static_cast<double>(axis.taps);
+    products *= std::min({inputs * outputs, inputs * taps, outputs * taps});
+  }
+  return products <= static_cast<double>(seen.taps() * lanes_of(seen.dtype));
+}
+
+// Of the row that a small-group kernel buffers, most would lie between the windows.
+bool leaves_most_between_windows(Op op, const ConvProblem& problem) {
+  const ConvProblem seen = op == Op::kDgrad ? problem.transpose() : problem;
+  return std::any_of(std::begin(seen.axis), std::end(seen.axis), [op](const Axis& axis) {
+    const int64_t window = (axis.taps - 1) * axis.filter_dilation / axis.input_dilation + 1;
+    // Or wgrad's rows of dy, which lie between inputs.
+    if (op == Op::kWgrad && axis.input_dilation / axis.stride > 12) return true;
+    return axis.stride / axis.input_dilation > 8 + 4 * window;
+  });
+}
+
 // Groups larger than half a vector fill one by themselves, and tiles feed it without a copy of the sources.
 bool takes_grouped(Op op, const ConvProblem& problem) {
   if (!grouped_serves(problem) || 2 * problem.group_out() > lanes_of(problem.dtype) ||
-      2 * problem.group_in() > lanes_of(problem.dtype))
+      2 * problem.group_in() > lanes_of(problem.dtype) || leaves_most_between_windows(op, problem))
     return false;
   return op == Op::kWgrad || !has_few_results(op, problem);
 }
@@ -74,7 +113,9 @@ Plan plan(Op op, const ConvProblem& problem, Choice choice) {
   if (takes_grouped(op, problem))
     return {Kernel::kGrouped, "several groups side by side in a vector's lanes"};
   if (op == Op::kWgrad) return {Kernel::kTiled, "an outer product of channels at every position"};
-  if (has_few_results(op, problem))
+  if (is_below_a_copy(op, problem))
+    return {Kernel::kDirect, "too few products to repay a copy of the filter"};
+  if (sums_along_lanes(op, problem))
     return {Kernel::kDot, "few channels in the result and many that are summed over"};
   // Each position repays a little of the copying; a filter beyond the caches costs more.
   const int64_t positions = problem.batch * problem.inputs();
@@ -92,16 +133,19 @@ int64_t conv_workspace_bytes(Op op, const ConvProblem& problem, Choice choice) {
                             : packed_filter_bytes(problem.transpose(), true, lanes_are);
   };
   const Kernel kernel = plan(op, problem, choice).kernel;
+  // The batch may not be known yet, and "auto" takes "direct" only by how few results there are.
+  const bool direct = choice.kernel == Kernel::kDirect;
   if (op == Op::kWgrad) {
-    if (kernel == Kernel::kGrouped) return grouped_wgrad_bytes(problem);
-    return kernel == Kernel::kTiled ? partial_filter_bytes(problem) : 0;
+    const ConvProblem met = met_taps(problem).problem;
+    if (kernel == Kernel::kGrouped) return grouped_wgrad_bytes(met);
+    return kernel == Kernel::kTiled ? partial_filter_bytes(met) : 0;
   }
   if (kernel == Kernel::kGrouped)
     return op == Op::kFprop ? grouped_filter_bytes(problem, false)
                             : grouped_filter_bytes(problem.transpose(), true);
-  if (kernel == Kernel::kDirect) return 0;
-  // The batch may not be known yet. Where the choice depends on it, "dot" needs no workspace.
-  const bool dot = choice.kernel == Kernel::kAuto ? has_few_results(op, problem) : kernel == Kernel::kDot;
+  if (direct) return 0;
+  // Where the choice depends on the batch, "dot" needs no workspace either.
+  const bool dot = choice.kernel == Kernel::kAuto ? sums_along_lanes(op, problem) : kernel == Kernel::kDot;
   return filter_bytes(dot ? LanesAre::kSources : LanesAre::kResults);
 }
 

@@ -6,6 +6,7 @@
 #include "cpu_src/filter_plan.h"
 #include "cpu_src/grouped_plan.h"
 #include "cpu_src/kernels.h"
+#include "cpu_src/met_taps.h"
 #include "cpu_src/microkernels/grouped_tile.h"
 
 namespace convgrad::cpu {
@@ -65,19 +66,20 @@ Facts plan_facts(Op op, const ConvProblem& problem, Choice choice) {
   const Plan chosen = plan(op, problem, choice);
   Facts facts = {{"kernel", kernel_name(chosen.kernel)}, {"reason", chosen.reason}};
   if (chosen.kernel != Kernel::kDirect) facts.emplace_back("instruction_set", isa_name(choice.isa));
+  const ConvProblem met = met_taps(problem).problem;
   if (chosen.kernel == Kernel::kTiled || chosen.kernel == Kernel::kDot) {
     const LanesAre lanes_are = chosen.kernel == Kernel::kDot ? LanesAre::kSources : LanesAre::kResults;
     if (op == Op::kWgrad) {
-      add_filter_facts(FilterPlan(problem, choice.isa), facts);
+      add_filter_facts(FilterPlan(met, choice.isa), facts);
     } else if (op == Op::kDgrad) {
-      add_activation_facts(ActivationPlan(problem.transpose(), true, lanes_are, choice.isa), facts);
+      add_activation_facts(ActivationPlan(met.transpose(), true, lanes_are, choice.isa), facts);
     } else {
-      add_activation_facts(ActivationPlan(problem, false, lanes_are, choice.isa), facts);
+      add_activation_facts(ActivationPlan(met, false, lanes_are, choice.isa), facts);
     }
   }
   if (chosen.kernel == Kernel::kGrouped) {
     const bool transposed = op == Op::kDgrad;
-    const ConvProblem seen = transposed ? problem.transpose() : problem;
+    const ConvProblem seen = transposed ? met.transpose() : met;
     const GroupedPlan grouped(seen, transposed, choice.isa);
     if (op != Op::kWgrad) add_grouped_tile(grouped, facts);
     add_grouped_facts(grouped, facts);

@@ -23,8 +23,8 @@ PoolPlan::PoolPlan(const PoolProblem& problem, bool gradient, int vector_lanes)
   for (int a = 0; a < kAxes; ++a) {
     const Axis& axis = problem.axis[a];
     axis_[a] = gradient ? axis.transpose() : axis;
-    divisors_[a].assign(axis.output, axis.taps);
-    if (!problem.count_include_pad) {
+    divisors_[a].assign(axis.output, problem.sum ? 1 : axis.taps);
+    if (!problem.sum && !problem.count_include_pad) {
       for (const Region& region : regions(axis))
         std::fill_n(divisors_[a].begin() + region.result_first, region.count, region.taps);
     }

@@ -17,8 +17,11 @@ Work bgrad(const BiasProblem& problem, Choice choice, const void* dy, void* db, 
 
 Work max_pool(const PoolProblem& problem, Choice choice, const void* x, void* y, int32_t* position) {
   if (!has_outputs(problem)) return {};
-  if (choice.kernel == Kernel::kDirect) return direct_max_pool(problem, x, y, position);
-  return vector_max_pool(problem, choice.isa, x, y, position);
+  Work work = choice.kernel == Kernel::kDirect ? direct_max_pool(problem, x, y, position)
+                                               : vector_max_pool(problem, choice.isa, x, y, position);
+  if (position && problem.position_rule != PositionRule::kFirstMaximum)
+    work.phases.push_back(by_position_rule(problem, x, y, position));
+  return work;
 }
 
 Work max_pool_grad(const PoolProblem& problem, Choice choice, const void* dy, const int32_t* position,

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <numeric>
+#include <utility>
 
 namespace convgrad::cpu {
 namespace {
@@ -13,27 +14,10 @@ int64_t tap_step(const Axis& axis) {
   return axis.input_dilation / std::gcd(axis.filter_dilation, axis.input_dilation);
 }
 
-// The taps that a phase's results meet if the source had no ends: `count` of them from r = `first` on, every
-// tap_step-th.
-struct TapClass {
-  int64_t first = 0, count = 0;
-};
-
-TapClass taps_of_phase(const Axis& axis, int64_t phase) {
-  const int64_t step = tap_step(axis);
-  for (int64_t r = 0; r < std::min(step, axis.taps); ++r) {
-    if ((phase * axis.stride + r * axis.filter_dilation - axis.pad_lo) % axis.input_dilation == 0)
-      return {r, divide_up(axis.taps - r, step)};
-  }
-  return {};
-}
-
-// How many taps come before the class that begins with tap `first`, in packed order.
-int64_t packed_before(const Axis& axis, int64_t first) {
-  const int64_t step = tap_step(axis);
-  int64_t before = 0;
-  for (int64_t r = 0; r < first; ++r) before += divide_up(axis.taps - r, step);
-  return before;
+// How many taps come before the class that begins with tap `first`, in packed order: of `step` classes the
+// first few have one tap more.
+int64_t packed_before(const Axis& axis, int64_t step, int64_t first) {
+  return first * (axis.taps / step) + std::min(first, axis.taps % step);
 }
 
 }  // namespace
@@ -41,29 +25,126 @@ int64_t packed_before(const Axis& axis, int64_t first) {
 std::vector<int64_t> packed_taps(const Axis& axis) {
   const int64_t step = tap_step(axis);
   std::vector<int64_t> order;
+  order.reserve(axis.taps);
   for (int64_t first = 0; first < std::min(step, axis.taps); ++first) {
     for (int64_t r = first; r < axis.taps; r += step) order.push_back(r);
   }
   return order;
 }
 
-std::vector<Region> phases(const Axis& axis) {
-  const int64_t common = std::gcd(axis.stride, axis.input_dilation);
-  const int64_t result_step = axis.input_dilation / common, source_step = axis.stride / common;
-  const int64_t tap_source_step = axis.filter_dilation * tap_step(axis) / axis.input_dilation;
+Phases::Phases(const Axis& axis)
+    : axis_(axis),
+      common_(std::gcd(axis.stride, axis.input_dilation)),
+      taps_(axis.filter_dilation, axis.input_dilation) {}
+
+Region Phases::operator[](int64_t phase) const {
+  const int64_t first = taps_.first(axis_.pad_lo - phase * axis_.stride), step = taps_.step;
+  Region region{phase,
+                result_step(),
+                divide_up(axis_.output - phase, result_step()),
+                0,
+                source_step(),
+                0,
+                0,
+                axis_.filter_dilation / taps_.common};
+  if (first == kNone || first >= axis_.taps) return region;
+  region.taps = divide_up(axis_.taps - first, step);
+  // Source position of j = 0 and t = 0; the division leaves no remainder.
+  region.source_first =
+      divide_down(phase * axis_.stride + first * axis_.filter_dilation - axis_.pad_lo, axis_.input_dilation);
+  region.tap_first = packed_before(axis_, step, first);
+  return region;
+}
+
+int64_t Phases::class_taps() const { return std::max<int64_t>(divide_up(axis_.taps, taps_.step), 1); }
+
+int64_t Phases::most_taps() const {
+  // The first tap that ties any result: r * filter_dilation = pad_lo (mod common_).
+  const int64_t first = Congruence(axis_.filter_dilation, common_).first(axis_.pad_lo);
+  if (first == kNone || first >= axis_.taps) return 1;
+  return divide_up(axis_.taps - first, taps_.step);
+}
+
+// visit(phase, its first tap, how many phases from this on each have the tap before the last one's as their
+// first, which leads to the same source).
+template <typename Visit>
+void Phases::for_each_run(const Visit& visit) const {
+  const int64_t count = this->count(), dilation = axis_.input_dilation, classes = this->classes();
+  if (dilation == 1 || (axis_.filter_dilation == axis_.stride && taps_.common == 1)) {
+    // First taps go down one by one, and from 0 to input_dilation - 1; the source that they lead to stays.
+    for (int64_t phase = 0; phase < count;) {
+      const int64_t first = taps_.first(axis_.pad_lo - phase * axis_.stride);
+      if (first >= classes) {
+        phase += first - (classes - 1);
+        continue;
+      }
+      const int64_t length = std::min(first + 1, count - phase);
+      visit(phase, first, length);
+      phase += length;
+    }
+    return;
+  }
+  const int64_t move = axis_.stride % dilation;
+  int64_t rest = remainder_of(axis_.pad_lo, dilation);
+  if (classes * 16 < count) {
+    // Few taps of many phases' worth: from the taps to the phases.
+    const Congruence phases(axis_.stride, dilation);
+    std::vector<std::pair<int64_t, int64_t>> tied;
+    for (int64_t first = 0; first < classes; ++first) {
+      const int64_t phase = phases.first(axis_.pad_lo - first * axis_.filter_dilation);
+      if (phase != kNone && phase < count) tied.emplace_back(phase, first);
+    }
+    std::sort(tied.begin(), tied.end());
+    for (const auto& [phase, first] : tied) visit(phase, first, 1);
+    return;
+  }
+  for (int64_t phase = 0; phase < count; ++phase) {
+    const int64_t first = taps_.first(rest);
+    if (first != kNone && first < classes) visit(phase, first, 1);
+    rest -= move;
+    if (rest < 0) rest += dilation;
+  }
+}
+
+std::vector<Region> Phases::tied() const {
   std::vector<Region> found;
-  for (int64_t phase = 0; phase < std::min(result_step, axis.output); ++phase) {
-    const TapClass taps = taps_of_phase(axis, phase);
-    Region region{phase,      result_step,    divide_up(axis.output - phase, result_step), 0, source_step, 0,
-                  taps.count, tap_source_step};
-    if (taps.count > 0) {
-      // Source position of j = 0 and t = 0; the division leaves no remainder.
-      region.source_first = divide_down(phase * axis.stride + taps.first * axis.filter_dilation - axis.pad_lo,
-                                        axis.input_dilation);
-      region.tap_first = packed_before(axis, taps.first);
+  int64_t classes = 0;
+  const int64_t longer = axis_.taps % taps_.step, more = axis_.output % result_step();
+  const auto add = [&](int64_t phase, int64_t length) {
+    Region region = (*this)[phase];
+    region.phases = length;
+    region.first_class = classes;
+    region.tap_first = 0;
+    classes += length;
+    if (!found.empty()) {
+      Region& last = found.back();
+      if (last.result_first + last.phases == phase && last.count == region.count &&
+          last.taps == region.taps && last.source_first == region.source_first) {
+        last.phases += length;
+        return;
+      }
     }
     found.push_back(region);
-  }
+  };
+  // Cut where later phases have a result, or a tap, more or less.
+  const auto add_cut = [&](int64_t phase, int64_t length) {
+    const int64_t before = std::clamp<int64_t>(more - phase, 0, length);
+    if (before > 0) add(phase, before);
+    if (before < length) add(phase + before, length - before);
+  };
+  for_each_run([&](int64_t phase, int64_t first, int64_t length) {
+    const int64_t shorter = std::clamp<int64_t>(first - longer + 1, 0, length);
+    if (shorter > 0) add_cut(phase, shorter);
+    if (shorter < length) add_cut(phase + shorter, length - shorter);
+  });
+  return found;
+}
+
+std::vector<int64_t> Phases::first_taps() const {
+  std::vector<int64_t> found;
+  for_each_run([&](int64_t, int64_t first, int64_t length) {
+    for (int64_t at = 0; at < length; ++at) found.push_back(first - at);
+  });
   return found;
 }
 
@@ -82,33 +163,49 @@ Region region_of_one(const Axis& axis, const Region& phase, int64_t j) {
   return found;
 }
 
+void add_regions(const Axis& axis, const Region& phase, std::vector<Region>& found) {
+  if (phase.taps == 0) {
+    found.push_back(phase);
+    return;
+  }
+  for (int64_t j = 0; j < phase.count;) {
+    Region region = region_of_one(axis, phase, j);
+    // The taps stay the same until the one before the first comes in, or the last one (with none: the first)
+    // goes out. A tap t comes in at the first j with source_first + source_step * j + tap_source_step * t >=
+    // 0 and goes out at the first one past the input.
+    const int64_t first = region.tap_first - phase.tap_first, last = first + region.taps;
+    int64_t end = phase.count;
+    const auto change_at = [&](int64_t bound, int64_t t) {
+      const int64_t change =
+          divide_up(bound - phase.source_first - phase.tap_source_step * t, phase.source_step);
+      if (change > j) end = std::min(end, change);
+    };
+    if (first > 0) change_at(0, first - 1);
+    if (last > first) change_at(axis.input, last - 1);
+    region.count = end - j;
+    found.push_back(region);
+    j = end;
+  }
+}
+
 std::vector<Region> regions(const Axis& axis) {
   std::vector<Region> found;
-  for (const Region& phase : phases(axis)) {
-    if (phase.taps == 0) {
-      found.push_back(phase);
-      continue;
-    }
-    for (int64_t j = 0; j < phase.count;) {
-      Region region = region_of_one(axis, phase, j);
-      // The taps stay the same until the one before the first comes in, or the last one (with none: the
-      // first) goes out. A tap t comes in at the first j with source_first + source_step * j +
-      // tap_source_step * t >= 0 and goes out at the first one past the input.
-      const int64_t first = region.tap_first - phase.tap_first, last = first + region.taps;
-      int64_t end = phase.count;
-      const auto change_at = [&](int64_t bound, int64_t t) {
-        const int64_t change =
-            divide_up(bound - phase.source_first - phase.tap_source_step * t, phase.source_step);
-        if (change > j) end = std::min(end, change);
-      };
-      if (first > 0) change_at(0, first - 1);
-      if (last > first) change_at(axis.input, last - 1);
-      region.count = end - j;
-      found.push_back(region);
-      j = end;
-    }
-  }
+  const Phases phases(axis);
+  for (int64_t phase = 0; phase < phases.count(); ++phase) add_regions(axis, phases[phase], found);
   return found;
+}
+
+TapBounds tap_bounds(const Axis& axis, int64_t begin, int64_t end) {
+  // -pad_lo + o * stride + r * filter_dilation lies on the input for an o in [begin, end).
+  const int64_t least = axis.pad_lo - (end - 1) * axis.stride,
+                most = (axis.input - 1) * axis.input_dilation + axis.pad_lo - begin * axis.stride;
+  const int64_t first = std::clamp<int64_t>(divide_up(least, axis.filter_dilation), 0, axis.taps);
+  return {first, std::clamp<int64_t>(divide_down(most, axis.filter_dilation) + 1, first, axis.taps)};
+}
+
+int64_t packed_place(const Axis& axis, int64_t r) {
+  const int64_t step = tap_step(axis);
+  return packed_before(axis, step, r % step) + r / step;
 }
 
 bool is_trivial(const Axis& axis) {

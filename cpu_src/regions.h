@@ -9,10 +9,12 @@
 // the strides.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <vector>
 
 #include "ffi_src/problem.h"
+#include "ffi_src/relation.h"
 
 namespace convgrad::cpu {
 
@@ -23,20 +25,67 @@ struct Region {
   int64_t result_first, result_step, count;
   int64_t source_first, source_step;
   int64_t tap_first, taps, tap_source_step;
+  // Of so many phases, results side by side: all the same, but that each has a class of taps of its own,
+  // which are the first_class-th in the order of phases and those that follow.
+  int64_t phases = 1, first_class = 0;
+};
+
+// What the regions would be if the source had no ends: result o is the one of phase o % result_step and
+// j = o / result_step. Source positions may lie outside.
+class Phases {
+ public:
+  explicit Phases(const Axis& axis);
+
+  // Those with an output.
+  int64_t count() const { return std::min(result_step(), axis_.output); }
+  int64_t result_step() const { return taps_.modulus / common_; }
+  int64_t source_step() const { return axis_.stride / common_; }
+  int64_t tap_source_step() const { return axis_.filter_dilation / taps_.common; }
+  Region operator[](int64_t phase) const;
+  // Of the phase that meets the most of them, were there an output for it; one at least.
+  int64_t most_taps() const;
+
+  // The phases that meet any tap, as few regions as may be where those side by side are one; in the order of
+  // their results. Tap classes count in this order, taps of each from 0 on.
+  std::vector<Region> tied() const;
+  // The first tap of each class in that order.
+  std::vector<int64_t> first_taps() const;
+  // Classes of taps, tied or not, and taps of the largest.
+  int64_t classes() const { return std::min(taps_.step, axis_.taps); }
+  int64_t class_taps() const;
+  int64_t class_step() const { return taps_.step; }  // from a class' tap to the next
+
+ private:
+  template <typename Visit>
+  void for_each_run(const Visit& visit) const;
+
+  Axis axis_;
+  int64_t common_;   // of stride and input dilation
+  Congruence taps_;  // that tie a result
 };
 
 // Every result position of the axis lies in exactly one region; a region may have no taps.
 std::vector<Region> regions(const Axis& axis);
 
-// What the regions would be if the source had no ends: result o is the one of phase o % result_step and
-// j = o / result_step. Source positions may lie outside.
-std::vector<Region> phases(const Axis& axis);
+// Those of some phases.
+void add_regions(const Axis& axis, const Region& phase, std::vector<Region>& found);
 
 // The region of one result alone: a phase's, with those of its taps that are on the source.
 Region region_of_one(const Axis& axis, const Region& phase, int64_t j);
 
 // The packed order of an axis' taps, in which those of one phase are neighbours: packed position -> tap r.
 std::vector<int64_t> packed_taps(const Axis& axis);
+
+// Taps [first, last) of an axis that may tie outputs [begin, end).
+struct TapBounds {
+  int64_t first, last;
+  int64_t count() const { return last - first; }
+  bool hold(int64_t tap) const { return first <= tap && tap < last; }
+};
+TapBounds tap_bounds(const Axis& axis, int64_t begin, int64_t end);
+
+// Where tap r is in packed order.
+int64_t packed_place(const Axis& axis, int64_t r);
 
 // An axis along which a position meets itself alone, so that it can be read as part of another.
 bool is_trivial(const Axis& axis);

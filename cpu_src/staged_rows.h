@@ -14,16 +14,25 @@ namespace convgrad::cpu {
 template <typename T>
 class StagedRows {
  public:
-  explicit StagedRows(const ConvProblem& problem) : p_(problem) {}
+  // Joined taps read the whole window of every output, others what is on the input.
+  StagedRows(const ConvProblem& problem, bool joined) : p_(problem), joined_(joined) {}
 
   // Forgets all rows; the next ones are for outputs [first, last) of axis 2.
   void clear(int64_t first, int64_t last) {
     const Axis& axis = p_.axis[2];
     rows_.clear();
+    outputs_ = last - first;
     first_ = divide_down(first * axis.stride - axis.pad_lo, axis.input_dilation);
-    const int64_t end = divide_down(
-        (last - 1) * axis.stride - axis.pad_lo + (axis.taps - 1) * axis.filter_dilation, axis.input_dilation);
-    length_ = (end + 1 - first_) * p_.group_in();
+    int64_t end = divide_down((last - 1) * axis.stride - axis.pad_lo + (axis.taps - 1) * axis.filter_dilation,
+                              axis.input_dilation) +
+                  1;
+    if (!joined_) {
+      first_ = std::clamp<int64_t>(first_, 0, axis.input);
+      end = std::clamp(end, first_, axis.input);
+    }
+    // Windows with much between them are put next to each other.
+    gathered_ = joined_ && axis.stride > axis.taps;
+    length_ = (gathered_ ? outputs_ * axis.taps : end - first_) * p_.group_in();
   }
 
   // Rows are counted over the batch and axes 0 and 1.
@@ -33,26 +42,23 @@ class StagedRows {
   void fill(const T* x, const RowConversions<T>& conversions) {
     std::sort(rows_.begin(), rows_.end());
     rows_.erase(std::unique(rows_.begin(), rows_.end()), rows_.end());
-    const int64_t inputs = p_.axis[2].input, channels = p_.group_in(), length = length_ / channels;
-    // The part of a staged row that lies on the input; there may be none.
-    const int64_t lo = std::clamp<int64_t>(-first_, 0, length),
-                  hi = std::clamp<int64_t>(inputs - first_, lo, length);
+    const Axis& axis = p_.axis[2];
     staged_.resize(rows_.size() * length_);
     for (size_t at = 0; at < rows_.size(); ++at) {
-      Sum<T>* const row = staged_.data() + at * length_;
-      std::fill(row, row + lo * channels, Sum<T>{0});
-      std::fill(row + hi * channels, row + length_, Sum<T>{0});
-      if (lo == hi) continue;
-      const T* from = x + (rows_[at] * inputs + first_ + lo) * p_.in_channels;
-      if (p_.groups == 1) {
-        conversions.widen(from, 0, row + lo * channels, 0, 1, (hi - lo) * channels);
-      } else {
-        conversions.widen(from, p_.in_channels, row + lo * channels, channels, hi - lo, channels);
+      const T* from = x + rows_[at] * axis.input * p_.in_channels;
+      Sum<T>* row = staged_.data() + at * length_;
+      if (!gathered_) {
+        fill_window(from, first_, length_ / p_.group_in(), row, conversions);
+        continue;
       }
+      for (int64_t j = 0; j < outputs_; ++j, row += axis.taps * p_.group_in())
+        fill_window(from, first_ + j * axis.stride, axis.taps, row, conversions);
     }
   }
 
   int64_t first() const { return first_; }  // the position that a staged row begins with
+  // From one output's window to the next.
+  int64_t window_step() const { return gathered_ ? p_.axis[2].taps : p_.axis[2].stride; }
   const Sum<T>* data() const { return staged_.data(); }
 
   // Where the row begins in data().
@@ -61,12 +67,32 @@ class StagedRows {
   }
 
  private:
+  // Positions [first, first + length) of a row.
+  void fill_window(const T* from, int64_t first, int64_t length, Sum<T>* row,
+                   const RowConversions<T>& conversions) const {
+    const int64_t inputs = p_.axis[2].input, channels = p_.group_in();
+    // The part that lies on the input; there may be none.
+    const int64_t lo = std::clamp<int64_t>(-first, 0, length),
+                  hi = std::clamp<int64_t>(inputs - first, lo, length);
+    std::fill(row, row + lo * channels, Sum<T>{0});
+    std::fill(row + hi * channels, row + length * channels, Sum<T>{0});
+    if (lo == hi) return;
+    from += (first + lo) * p_.in_channels;
+    if (p_.groups == 1) {
+      conversions.widen(from, 0, row + lo * channels, 0, 1, (hi - lo) * channels);
+    } else {
+      conversions.widen(from, p_.in_channels, row + lo * channels, channels, hi - lo, channels);
+    }
+  }
+
   static int64_t divide_down(int64_t a, int64_t b) { return a / b - (a % b != 0 && (a < 0) != (b < 0)); }
 
   const ConvProblem& p_;
   std::vector<int64_t> rows_;
   std::vector<Sum<T>> staged_;
-  int64_t first_ = 0, length_ = 0;
+  const bool joined_;
+  bool gathered_ = false;
+  int64_t first_ = 0, length_ = 0, outputs_ = 0;
 };
 
 }  // namespace convgrad::cpu

@@ -39,8 +39,8 @@ void list_terms(const ActivationPlan& plan, const Box& box, bool joined, int64_t
   for (int64_t t0 = 0; t0 < r0.taps; ++t0) {
     for (int64_t t1 = 0; t1 < r1.taps; ++t1) {
       for (int64_t t2 = 0; t2 < pieces; ++t2) {
-        const int64_t tap =
-            ((r0.tap_first + t0) * p.axis[1].taps + r1.tap_first + t1) * p.axis[2].taps + r2.tap_first + t2;
+        const int64_t tap = ((r0.tap_first + t0) * p.axis[1].taps + r1.tap_first + t1) * plan.packed_taps2() +
+                            r2.tap_first + t2;
         const int64_t filter = filter_of(tap);
         const int64_t source =
             t0 * r0.tap_source_step * plane + t1 * r1.tap_source_step * row + t2 * r2.tap_source_step * C;

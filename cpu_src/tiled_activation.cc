@@ -10,11 +10,13 @@
 #include <vector>
 
 #include "cpu_src/activation_plan.h"
+#include "cpu_src/cleared_results.h"
 #include "cpu_src/kernels.h"
 #include "cpu_src/microkernels/activation_tile.h"
 #include "cpu_src/microkernels/rows.h"
 #include "cpu_src/packed_filter.h"
 #include "cpu_src/read_ahead.h"
+#include "cpu_src/result.h"
 #include "cpu_src/terms.h"
 #include "ffi_src/dispatch.h"
 
@@ -34,21 +36,18 @@ class TileRunner {
         epilogue_(epilogue),
         tiles_(CONVGRAD_FOR_ISA(plan.isa, activation_tiles<S>())),
         rows_(CONVGRAD_FOR_ISA(plan.isa, row_conversions<T>())),
-        result_bytes_(plan.problem.batch * plan.problem.outputs() * plan.problem.out_channels *
-                      static_cast<int64_t>(sizeof(T))),
+        copies_(CONVGRAD_FOR_ISA(plan.isa, row_conversions<S>())),
+        results_(plan.problem.batch * plan.problem.outputs() * plan.problem.out_channels),
         sums_(kMaxTilePixels * kMaxTileVectors * tiles_.lanes) {}
 
   // The tile's pixels from `source` and `result` on, channels of one panel from `first_channel` on.
   void run(const Terms& terms, const Box& box, const T* source, const S* filter, int64_t filter_step,
-           T* result, int64_t pixels, int vectors, int64_t first_channel, int64_t channels) {
+           Result<T> result, int64_t pixels, int vectors, int64_t first_channel, int64_t channels) {
     const ActivationTile<S> tile = tiles_.tile[vectors][pixels];
     const int64_t width = vectors * tiles_.lanes, result_step = box.result_step[box.along];
-    const bool in_place = std::is_same_v<T, S> && channels == width;
-    S* sums = sums_.data();
-    int64_t sums_step = width;
-    if constexpr (std::is_same_v<T, S>) {
-      if (in_place) sums = result, sums_step = result_step;
-    }
+    const bool in_place = result.sums() != nullptr && channels == width;
+    S* sums = in_place ? result.sums() : sums_.data();
+    const int64_t sums_step = in_place ? result_step : width;
     for (size_t run = 0; run + 1 < terms.runs.size(); ++run) {
       const Segment* segments = terms.segments.data() + terms.runs[run];
       const int64_t count = terms.runs[run + 1] - terms.runs[run];
@@ -66,19 +65,24 @@ class TileRunner {
            : in_place && streams(result, result_step, terms) ? Into::kStream
                                                              : Into::kSet);
     }
-    if (epilogue_.any()) rows_.finish(epilogue_, first_channel, sums, sums_step, pixels, channels);
-    if (!in_place) rows_.narrow(sums, sums_step, result, result_step, pixels, channels);
+    if (epilogue_.any()) {
+      // Of merged phases every one has all channels.
+      const int64_t phases = box.region[2]->phases, each = channels / phases;
+      for (int64_t phase = 0; phase < phases; ++phase)
+        rows_.finish(epilogue_, first_channel, sums + phase * each, sums_step, pixels, each);
+    }
+    if (!in_place) result.store(rows_, copies_, sums, sums_step, result_step, pixels, channels);
   }
 
  private:
   // Results of a single run that are larger than the caches would only push out of them what is read again.
   // But the epilogue is about to read them.
-  bool streams(const T* result, int64_t result_step, const Terms& terms) const {
+  bool streams(const Result<T>& result, int64_t result_step, const Terms& terms) const {
     constexpr int64_t kBeyondCache = 24 << 20;
     const int64_t vector = tiles_.lanes * static_cast<int64_t>(sizeof(S));
-    return !epilogue_.any() && terms.runs.size() == 2 && result_bytes_ > kBeyondCache &&
-           reinterpret_cast<uintptr_t>(result) % vector == 0 &&
-           result_step * static_cast<int64_t>(sizeof(T)) % vector == 0;
+    return !epilogue_.any() && terms.runs.size() == 2 && results_ * result.number_bytes() > kBeyondCache &&
+           reinterpret_cast<uintptr_t>(result.data()) % vector == 0 &&
+           result_step * result.number_bytes() % vector == 0;
   }
 
   // The run's sources, as they are summed; its segments move along.
@@ -100,14 +104,15 @@ class TileRunner {
   const Epilogue epilogue_;
   const ActivationTiles<S>& tiles_;
   const RowConversions<T>& rows_;
-  const int64_t result_bytes_;
+  const RowConversions<S>& copies_;
+  const int64_t results_;
   std::vector<S> sums_, widened_;
   std::vector<Segment> moved_;
 };
 
 template <typename T>
 void run_task(const ActivationPlan& plan, int64_t task, const T* source, const Sum<T>* filter,
-              const Epilogue& epilogue, T* result) {
+              const Epilogue& epilogue, Result<T> result) {
   const ConvProblem& p = plan.problem;
   const ActivationTask range = plan.task(task);
   TileRunner<T> runner(plan, epilogue);
@@ -123,9 +128,10 @@ void run_task(const ActivationPlan& plan, int64_t task, const T* source, const S
         p.batch * p.inputs() * p.in_channels * static_cast<int64_t>(sizeof(T)) > kBeyondCache;
     for (int64_t panel = range.first_panel; panel < range.last_panel; ++panel) {
       const int64_t group = panel / plan.panels, in_group = panel % plan.panels * plan.panel_width();
-      const int64_t channels = std::min(plan.panel_width(), p.group_out() - in_group);
+      const int64_t channels =
+          plan.merges ? plan.box_channels(box) : std::min(plan.panel_width(), p.group_out() - in_group);
       const int vectors = static_cast<int>((channels + plan.lanes - 1) / plan.lanes);
-      const PanelRows rows = plan.panel_rows(group, in_group, vectors);
+      const PanelRows rows = plan.merges ? plan.merged_panel(box) : plan.panel_rows(group, in_group, vectors);
       const bool joined = p.groups == 1 && box.region[2]->tap_source_step == 1;
       list_terms(
           plan, box, joined, kRun, terms, [&](int64_t tap) { return tap * p.group_in() * rows.step; },
@@ -154,12 +160,15 @@ Work tiled_activation(const ConvProblem& problem, bool transposed, Isa isa, cons
     const auto plan = std::make_shared<const ActivationPlan>(problem, transposed, LanesAre::kResults, isa);
     const T* source = static_cast<const T*>(source_data);
     const T* filter = static_cast<const T*>(filter_data);
-    T* result = static_cast<T*>(result_data);
+    const Result<T> result(result_data, problem);
     S* packed = static_cast<S*>(workspace);
     Work work;
-    if (plan->packed)
-      work.phases.push_back(
-          {packing_tasks(*plan), [=](int64_t task) { pack_filter(*plan, task, filter, packed); }});
+    const int64_t packing = plan->packed ? packing_tasks(*plan) : 0, clearing = clearing_tasks(*plan);
+    if (packing + clearing > 0)
+      work.phases.push_back({packing + clearing, [=](int64_t task) {
+                               if (task < packing) return pack_filter(*plan, task, filter, packed);
+                               clear_results(*plan, task - packing, epilogue, result);
+                             }});
     work.phases.push_back({plan->tasks(), [=](int64_t task) {
                              const S* read = packed;
                              if constexpr (std::is_same_v<T, S>) {

@@ -14,6 +14,7 @@
 #include "cpu_src/kernels.h"
 #include "cpu_src/microkernels/filter_tile.h"
 #include "cpu_src/microkernels/rows.h"
+#include "cpu_src/result.h"
 #include "cpu_src/staged_rows.h"
 #include "ffi_src/dispatch.h"
 
@@ -37,15 +38,17 @@ class FilterTaskRunner {
         rows_(CONVGRAD_FOR_ISA(plan.isa, row_conversions<T>())),
         x_(x),
         dy_(dy),
-        staged_x_(p_) {}
+        staged_x_(p_, plan.joined) {}
 
   // Sums of units [first_unit, last_unit), a tile after the other, each as if its channels filled the panel.
   const std::vector<S>& run(const FilterTask& task) {
     sums_.assign((task.last_unit - task.first_unit) * tile_size(), S{0});
     for (int64_t block = task.first_block; block < task.last_block; ++block) {
       take(plan_.block(block));
-      for (int64_t at = task.first_unit; at < task.last_unit; ++at)
-        add_unit(plan_.unit(at), sums_.data() + (at - task.first_unit) * tile_size());
+      for (int64_t at = plan_.next_within(task.first_unit, bounds_); at < task.last_unit;) {
+        const bool tied = add_unit(plan_.unit(at), sums_.data() + (at - task.first_unit) * tile_size());
+        at = plan_.next_within(tied ? at + 1 : plan_.next_row(at), bounds_);
+      }
     }
     return sums_;
   }
@@ -65,16 +68,26 @@ class FilterTaskRunner {
     lines_.clear();
     for (int64_t line = block.first_line; line < block.last_line; ++line) lines_.push_back(line_at(line));
     group_ = panel_ = tap_ = kNone;
+    // Taps that tie none of the block's positions are passed over.
+    const Line &first = lines_.front(), &last = lines_.back();
+    const bool one_image = first.n == last.n, one_plane = one_image && first.o0 == last.o0;
+    bounds_[0] = one_image ? tap_bounds(p_.axis[0], first.o0, last.o0 + 1)
+                           : tap_bounds(p_.axis[0], 0, p_.axis[0].output);
+    bounds_[1] = one_plane ? tap_bounds(p_.axis[1], first.o1, last.o1 + 1)
+                           : tap_bounds(p_.axis[1], 0, p_.axis[1].output);
+    bounds_[2] = plan_.joined ? TapBounds{0, 1} : tap_bounds(p_.axis[2], block.first, block.last);
   }
 
-  void add_unit(const FilterUnit& unit, S* sums) {
+  // False where no row of x is met by the unit's taps along axes 0 and 1.
+  bool add_unit(const FilterUnit& unit, S* sums) {
     if (unit.group != group_ || unit.panel != panel_) take_panel(unit);
     const int64_t tap = (unit.tap0 * p_.axis[1].taps + unit.tap1) * plan_.taps2() + unit.tap2;
     if (tap != tap_) list_positions(unit, tap);
-    if (positions_.empty()) return;
+    if (positions_.empty()) return count_ == 0;
     const int vectors = plan_.panel_vectors(unit.panel);
     tiles_.tile[vectors][unit.rows](x_rows() + unit.first_row, panel_dy_, positions_.data(),
                                     static_cast<int64_t>(positions_.size()), count_, x_step_, dy_step_, sums);
+    return true;
   }
 
   // The block's dy, channels of one panel; and x where it cannot be read as it is.
@@ -113,8 +126,8 @@ class FilterTaskRunner {
   void stage_x(int64_t group) {
     staged_x_.clear(block_.first, block_.last);
     for (const Line& line : lines_) {
-      for (int64_t tap0 = 0; tap0 < p_.axis[0].taps; ++tap0) {
-        for (int64_t tap1 = 0; tap1 < p_.axis[1].taps; ++tap1) {
+      for (int64_t tap0 = bounds_[0].first; tap0 < bounds_[0].last; ++tap0) {
+        for (int64_t tap1 = bounds_[1].first; tap1 < bounds_[1].last; ++tap1) {
           const int64_t row = input_row(line, tap0, tap1);
           if (row != kNone) staged_x_.want(row);
         }
@@ -135,20 +148,21 @@ class FilterTaskRunner {
     tap_ = tap;
     positions_.clear();
     // Joined taps meet every output, over x with its padding.
-    const TapRange r2 = plan_.joined
-                            ? TapRange{0, 1, -p_.axis[2].pad_lo, p_.axis[2].stride, p_.axis[2].output}
-                            : tap_range(p_.axis[2], unit.tap2);
+    const Axis& axis = p_.axis[2];
+    const Progression r2 = plan_.joined
+                               ? Progression{0, 1, axis.output, -axis.pad_lo, axis.stride}
+                               : plan_.outputs_of_tap.from(axis.pad_lo - unit.tap2 * axis.filter_dilation);
     const auto index_from = [&](int64_t o) {
-      return std::clamp<int64_t>((o - r2.output_first + r2.output_step - 1) / r2.output_step, 0, r2.count);
+      return std::clamp<int64_t>((o - r2.first + r2.step - 1) / r2.step, 0, r2.count);
     };
     const int64_t first = index_from(block_.first);
     count_ = index_from(block_.last) - first;
     const int64_t position = stages_x() ? p_.group_in() : p_.in_channels;
-    x_step_ = r2.input_step * position;
-    dy_step_ = r2.output_step * dy_position_;
+    x_step_ = (plan_.joined ? staged_x_.window_step() : r2.partner_step) * position;
+    dy_step_ = r2.step * dy_position_;
     if (count_ == 0) return;
-    const int64_t input = r2.input_first + r2.input_step * first;
-    const int64_t dy = (r2.output_first + r2.output_step * first - block_.first) * dy_position_;
+    const int64_t input = r2.partner + r2.partner_step * first;
+    const int64_t dy = (r2.first + r2.step * first - block_.first) * dy_position_;
     for (size_t line = 0; line < lines_.size(); ++line) {
       const int64_t row = input_row(lines_[line], unit.tap0, unit.tap1);
       if (row == kNone) continue;
@@ -175,6 +189,7 @@ class FilterTaskRunner {
 
   // What the units of a block share, as far as it is prepared.
   PositionBlock block_{};
+  TapBounds bounds_[kAxes]{};
   std::vector<Line> lines_;
   int64_t group_ = kNone, panel_ = kNone, tap_ = kNone;
   const S* panel_dy_ = nullptr;
@@ -182,6 +197,21 @@ class FilterTaskRunner {
   std::vector<PositionRow> positions_;
   int64_t count_ = 0, x_step_ = 0, dy_step_ = 0;
 };
+
+// A tile whose rows are (tap,k) from first_row on, and whose columns c: taps backwards, and transposed.
+template <typename T>
+void write_swapped(const FilterPlan& plan, const FilterUnit& unit, int64_t first_row, const Sum<T>* sums,
+                   T* to) {
+  const ConvProblem& p = plan.problem;
+  const int64_t K = p.in_channels, group_out = p.group_in(), group_in = p.group_out();
+  const int64_t width = plan.panel_vectors(unit.panel) * plan.lanes,
+                channels = plan.panel_channels(unit.panel);
+  for (int64_t row = 0; row < unit.rows; ++row) {
+    const int64_t at = first_row + row, r = p.taps() - 1 - at / group_out, k = at % group_out;
+    T* const to_row = to + (r * group_in + unit.panel * plan.panel_width()) * K + unit.group * group_out + k;
+    for (int64_t c = 0; c < channels; ++c) to_row[c * K] = narrow<T>(sums[row * width + c]);
+  }
+}
 
 // The task's sums to where they belong: in rows of `channels` numbers, K apart.
 template <typename T>
@@ -191,6 +221,10 @@ void write(const FilterPlan& plan, const FilterTask& task, const Sum<T>* sums, i
   for (int64_t at = task.first_unit; at < task.last_unit; ++at, sums += tile_size) {
     const FilterUnit unit = plan.unit(at);
     const int64_t tap = (unit.tap0 * p.axis[1].taps + unit.tap1) * plan.taps2() + unit.tap2;
+    if (plan.swapped) {
+      write_swapped(plan, unit, tap * plan.rows + unit.first_row, sums, to);
+      continue;
+    }
     T* to_unit = to + (tap * plan.rows + unit.first_row) * p.out_channels + unit.group * p.group_out() +
                  unit.panel * plan.panel_width();
     rows.narrow(sums, plan.panel_vectors(unit.panel) * plan.lanes, to_unit, p.out_channels, unit.rows,
@@ -206,9 +240,9 @@ Work tiled_wgrad(const ConvProblem& problem, Isa isa, const void* x_data, const 
     using T = typename decltype(stored)::type;
     using S = Sum<T>;
     const auto plan = std::make_shared<const FilterPlan>(problem, isa);
-    const T* x = static_cast<const T*>(x_data);
-    const T* dy = static_cast<const T*>(dy_data);
-    T* dw = static_cast<T*>(dw_data);
+    const T* x = static_cast<const T*>(plan->swapped ? dy_data : x_data);
+    const T* dy = static_cast<const T*>(plan->swapped ? x_data : dy_data);
+    const Result<T> dw(dw_data, problem);
     S* partial = static_cast<S*>(workspace);
     const int64_t size = problem.taps() * problem.group_in() * problem.out_channels,
                   parts = plan->position_parts;
@@ -217,12 +251,12 @@ Work tiled_wgrad(const ConvProblem& problem, Isa isa, const void* x_data, const 
                              const FilterTask task = plan->task(index);
                              FilterTaskRunner<T> runner(*plan, x, dy);
                              const S* sums = runner.run(task).data();
-                             if (parts == 1) {
-                               write<T>(*plan, task, sums, runner.tile_size(), dw,
+                             if (parts == 1 && dw.sums() == nullptr) {
+                               write<T>(*plan, task, sums, runner.tile_size(), static_cast<T*>(dw_data),
                                         CONVGRAD_FOR_ISA(plan->isa, row_conversions<T>()));
                              } else {
                                write<S>(*plan, task, sums, runner.tile_size(),
-                                        partial + index / plan->unit_parts * size,
+                                        parts == 1 ? dw.sums() : partial + index / plan->unit_parts * size,
                                         CONVGRAD_FOR_ISA(plan->isa, row_conversions<S>()));
                              }
                            }});
@@ -233,7 +267,9 @@ Work tiled_wgrad(const ConvProblem& problem, Isa isa, const void* x_data, const 
                                const int64_t first = piece * kPiece, count = std::min(kPiece, size - first);
                                for (int64_t part = 1; part < parts; ++part)
                                  rows.add(partial + part * size + first, 0, partial + first, 0, 1, count);
-                               rows.narrow(partial + first, 0, dw + first, 0, 1, count);
+                               (dw + first)
+                                   .store(rows, CONVGRAD_FOR_ISA(plan->isa, row_conversions<S>()),
+                                          partial + first, 0, 0, 1, count);
                              }});
     }
     return work;

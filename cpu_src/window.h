@@ -1,10 +1,11 @@
-// Walking the tied positions of one window, for pooling: each tap of the window that lies on the input,
+// Walking the tied positions of one window: each tap of the window that lies on the input,
 // in row-major order; and from the other side, each output whose window holds an input position.
 #pragma once
 
 #include <cstdint>
 
 #include "ffi_src/problem.h"
+#include "ffi_src/relation.h"
 
 namespace convgrad::cpu {
 
@@ -25,38 +26,52 @@ inline Position input_position(const PoolProblem& p, int64_t flat) {
   return unflatten(flat, p.axis[1].input, p.axis[2].input);
 }
 
-// Calls visit(flat input index) for every tap of output o's window that is on the input.
+// visit(flat tap, flat partner) for all that is tied along three axes, in row-major order of the taps. taps1,
+// size1 and so on are the axes' numbers of taps and of partners.
 template <typename Visit>
-void for_each_input(const PoolProblem& p, const Position& o, Visit&& visit) {
+void for_each_pair(const Progression (&tied)[kAxes], int64_t taps1, int64_t taps2, int64_t size1,
+                   int64_t size2, Visit&& visit) {
+  for (int64_t j0 = 0; j0 < tied[0].count; ++j0) {
+    for (int64_t j1 = 0; j1 < tied[1].count; ++j1) {
+      const int64_t r = (tied[0].at(j0) * taps1 + tied[1].at(j1)) * taps2;
+      const int64_t partner = (tied[0].partner_at(j0) * size1 + tied[1].partner_at(j1)) * size2;
+      for (int64_t j2 = 0; j2 < tied[2].count; ++j2)
+        visit(r + tied[2].at(j2), partner + tied[2].partner_at(j2));
+    }
+  }
+}
+
+// Calls visit(flat input index) for every tap of output o's window; kNone for one on padding.
+template <typename Visit>
+void for_each_tap(const PoolProblem& p, const Position& o, Visit&& visit) {
   for (int64_t r0 = 0; r0 < p.axis[0].taps; ++r0) {
     const int64_t i0 = p.axis[0].input_at(o.at[0], r0);
-    if (i0 == kNone) continue;
     for (int64_t r1 = 0; r1 < p.axis[1].taps; ++r1) {
       const int64_t i1 = p.axis[1].input_at(o.at[1], r1);
-      if (i1 == kNone) continue;
       for (int64_t r2 = 0; r2 < p.axis[2].taps; ++r2) {
         const int64_t i2 = p.axis[2].input_at(o.at[2], r2);
-        if (i2 != kNone) visit((i0 * p.axis[1].input + i1) * p.axis[2].input + i2);
+        const bool on_input = i0 != kNone && i1 != kNone && i2 != kNone;
+        visit(on_input ? (i0 * p.axis[1].input + i1) * p.axis[2].input + i2 : kNone);
       }
     }
   }
 }
 
-// Calls visit(flat output index) for every output whose window holds input i.
+// Calls visit(tap, input), both flat, for every tap of output o's window that is on the input.
 template <typename Visit>
-void for_each_output(const PoolProblem& p, const Position& i, Visit&& visit) {
-  for (int64_t r0 = 0; r0 < p.axis[0].taps; ++r0) {
-    const int64_t o0 = p.axis[0].output_at(i.at[0], r0);
-    if (o0 == kNone) continue;
-    for (int64_t r1 = 0; r1 < p.axis[1].taps; ++r1) {
-      const int64_t o1 = p.axis[1].output_at(i.at[1], r1);
-      if (o1 == kNone) continue;
-      for (int64_t r2 = 0; r2 < p.axis[2].taps; ++r2) {
-        const int64_t o2 = p.axis[2].output_at(i.at[2], r2);
-        if (o2 != kNone) visit((o0 * p.axis[1].output + o1) * p.axis[2].output + o2);
-      }
-    }
-  }
+void for_each_input(const Axis (&axis)[kAxes], const Position& o, Visit&& visit) {
+  const auto tied = [&](int a) {
+    return taps_of_output(axis[a]).from(axis[a].pad_lo - o.at[a] * axis[a].stride);
+  };
+  for_each_pair({tied(0), tied(1), tied(2)}, axis[1].taps, axis[2].taps, axis[1].input, axis[2].input, visit);
+}
+
+// Calls visit(tap, output), both flat, for every output whose window holds input i.
+template <typename Visit>
+void for_each_output(const Axis (&axis)[kAxes], const Position& i, Visit&& visit) {
+  const auto tied = [&](int a) { return taps_of_input(axis[a], i.at[a]); };
+  for_each_pair({tied(0), tied(1), tied(2)}, axis[1].taps, axis[2].taps, axis[1].output, axis[2].output,
+                visit);
 }
 
 }  // namespace convgrad::cpu

@@ -23,6 +23,7 @@ __device__ int64_t counted_taps(const Axis& axis, int64_t o, bool count_include_
 
 template <typename Value>
 __device__ Value count_at(const PoolProblem& p, int64_t o0, int64_t o1, int64_t o2) {
+  if (p.sum) return Value{1};
   return static_cast<Value>(counted_taps(p.axis[0], o0, p.count_include_pad) *
                             counted_taps(p.axis[1], o1, p.count_include_pad) *
                             counted_taps(p.axis[2], o2, p.count_include_pad));

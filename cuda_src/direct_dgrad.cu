@@ -25,7 +25,7 @@ __global__ void direct_dgrad_kernel(ConvProblem p, const Stored* dy, const Store
       const Stored* w_rc = w + (r * C + c) * K + first_k;
       for (int64_t k = 0; k < p.group_out(); ++k) dx_nic.add(widen(dy_no[k]) * widen(w_rc[k]));
     });
-    dx[at] = narrow<Stored>(dx_nic.value());
+    store_sum(dx, at, dx_nic.value(), p.unrounded);
   }
 }
 

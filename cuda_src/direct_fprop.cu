@@ -26,7 +26,7 @@ __global__ void direct_fprop_kernel(ConvProblem p, const Stored* x, const Stored
       const Stored* w_r = w + r * C * K;
       for (int64_t c = 0; c < C; ++c) y_nok.add(widen(x_ni[c]) * widen(w_r[c * K + k]));
     });
-    y[at] = narrow<Stored>(epilogue.finish_channel<Stored>(y_nok.value(), k));
+    store_sum(y, at, epilogue.finish_channel<Stored>(y_nok.value(), k), p.unrounded);
   }
 }
 

@@ -18,24 +18,24 @@ __global__ void direct_wgrad_kernel(ConvProblem p, const Stored* x, const Stored
     const Place r = tap_place(p.axis, at / K / C);
     const int64_t channel = k / p.group_out() * C + c;
     LongSum<Sum<Stored>> dw_rck;
+    const auto tied = [&](int a) {
+      return outputs_of_tap(p.axis[a]).from(p.axis[a].pad_lo - r.at[a] * p.axis[a].filter_dilation);
+    };
+    const Progression tied0 = tied(0), tied1 = tied(1), tied2 = tied(2);
     for (int64_t n = 0; n < p.batch; ++n) {
-      for (int64_t o0 = 0; o0 < axis0.output; ++o0) {
-        const int64_t i0 = axis0.input_at(o0, r.at[0]);
-        if (i0 == kNone) continue;
-        for (int64_t o1 = 0; o1 < axis1.output; ++o1) {
-          const int64_t i1 = axis1.input_at(o1, r.at[1]);
-          if (i1 == kNone) continue;
-          const Stored* x_row = x + ((n * axis0.input + i0) * axis1.input + i1) * axis2.input * p.in_channels;
-          const Stored* dy_row = dy + ((n * axis0.output + o0) * axis1.output + o1) * axis2.output * K;
-          for (int64_t o2 = 0; o2 < axis2.output; ++o2) {
-            const int64_t i2 = axis2.input_at(o2, r.at[2]);
-            if (i2 == kNone) continue;
-            dw_rck.add(widen(x_row[i2 * p.in_channels + channel]) * widen(dy_row[o2 * K + k]));
-          }
+      for (int64_t j0 = 0; j0 < tied0.count; ++j0) {
+        const int64_t x_plane = (n * axis0.input + tied0.partner_at(j0)) * axis1.input,
+                      dy_plane = (n * axis0.output + tied0.at(j0)) * axis1.output;
+        for (int64_t j1 = 0; j1 < tied1.count; ++j1) {
+          const Stored* x_row = x + (x_plane + tied1.partner_at(j1)) * axis2.input * p.in_channels;
+          const Stored* dy_row = dy + (dy_plane + tied1.at(j1)) * axis2.output * K;
+          for (int64_t j2 = 0; j2 < tied2.count; ++j2)
+            dw_rck.add(widen(x_row[tied2.partner_at(j2) * p.in_channels + channel]) *
+                       widen(dy_row[tied2.at(j2) * K + k]));
         }
       }
     }
-    dw[at] = narrow<Stored>(dw_rck.value());
+    store_sum(dw, at, dw_rck.value(), p.unrounded);
   }
 }
 

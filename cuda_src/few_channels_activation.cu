@@ -25,7 +25,7 @@ cudaError_t few_channels_fprop(const ConvProblem& p, bool tf32, const void* x, c
 
 cudaError_t few_channels_dgrad(const ConvProblem& p, bool tf32, const void* dy, const void* w, void* dx,
                                cudaStream_t stream) {
-  return launch(p.transpose(), true, tf32, dy, w, {}, dx, stream);
+  return launch(p.transpose(), true, tf32, dy, w, dgrad_epilogue(p), dx, stream);
 }
 
 }  // namespace convgrad::cuda

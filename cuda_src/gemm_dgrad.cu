@@ -14,7 +14,7 @@ cudaError_t gemm_dgrad(const ConvProblem& p, bool tf32, const void* dy, const vo
   return dispatch_gemm<GemmTile<128, 128, 2>, GemmTile<128, 64, 4>>(
       choice, [&](auto math, auto tile, auto wide) {
         return launch_gemm_activation<math.value, decltype(tile), GemmFilterTransposed, wide.value>(
-            problem, dy, w, {}, dx, stream);
+            problem, dy, w, dgrad_epilogue(p), dx, stream);
       });
 }
 

@@ -64,6 +64,9 @@ struct GemmStore {
     for (int n = 0; n < kN; ++n)
 #pragma unroll
       for (int i = 0; i < 2; ++i) values[n][i] = epilogue.finish(sums[n][i], bias[n][i]);
+    if constexpr (sizeof(Stored) < sizeof(Value)) {
+      if (epilogue.unrounded) return store_unrounded(at, column, values);
+    }
     if constexpr (kWide && sizeof(Stored) == 2 && kN % 4 == 0) {
 #pragma unroll
       for (int n = 0; n < kN; n += 4) {
@@ -101,11 +104,27 @@ struct GemmStore {
   template <typename Value>
   __device__ void store_one(int row, int column, Value sum, Value bias) const {
     const int64_t at = row_at(row), k = first_column + column;
-    if (at != kNone && k < columns) result[at + k] = narrow<Stored>(epilogue.finish(sum, bias));
+    if (at != kNone && k < columns) store_sum(result, at + k, epilogue.finish(sum, bias), epilogue.unrounded);
   }
 
  private:
   __device__ static int in_quad() { return static_cast<int>(threadIdx.x) % 4; }
+  // Pairs of f32 as they are, 8 bytes, where a result is of f32 though its operands have 16 bits.
+  template <int kN, typename Value>
+  __device__ void store_unrounded(int64_t at, int column, const Value (&values)[kN][2]) const {
+    Value* to = reinterpret_cast<Value*>(result) + at;
+    if (at == kNone) return;
+#pragma unroll
+    for (int n = 0; n < kN; ++n) {
+      const int64_t k = first_column + column + 8 * n + 2 * in_quad();
+      if constexpr (kWide) {
+        if (k < columns) store_pair(to + k, values[n][0], values[n][1]);
+      } else {
+        if (k < columns) to[k] = values[n][0];
+        if (k + 1 < columns) to[k + 1] = values[n][1];
+      }
+    }
+  }
   template <typename Value>
   __device__ static uint32_t pair(Value first, Value second) {
     return narrow<Stored>(first).bits | static_cast<uint32_t>(narrow<Stored>(second).bits) << 16;

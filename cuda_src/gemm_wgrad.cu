@@ -9,7 +9,7 @@ namespace convgrad::cuda {
 cudaError_t gemm_wgrad(const ConvProblem& p, bool tf32, const void* x, const void* dy, void* dw, void* db,
                        void* workspace, cudaStream_t stream) {
   const Split split = gemm_wgrad_split(p);
-  void* partials = split.parts == 1 ? nullptr : workspace;
+  void* partials = partials_of(p, split.parts, dw, workspace);
   const int64_t rows = p.taps() * p.group_in();
   GemmChoice choice = gemm_choice(p, tf32, rows, p.group_out(), 64);
   choice.wide = is_chunked(p, x, dy, dw);
@@ -18,9 +18,9 @@ cudaError_t gemm_wgrad(const ConvProblem& p, bool tf32, const void* x, const voi
         return launch_gemm_filter<math.value, decltype(tile), wide.value>(p, split, x, dy, dw, db, partials,
                                                                           stream);
       });
-  if (error != cudaSuccess || partials == nullptr) return error;
+  if (error != cudaSuccess || split.parts == 1) return error;
   const int64_t count = rows * p.out_channels;
-  error = add_parts(p.dtype, partials, dw, split.parts, count, stream);
+  error = add_parts(p.result_dtype(), partials, dw, split.parts, count, stream);
   if (error != cudaSuccess || db == nullptr) return error;
   const void* db_partials = static_cast<char*>(partials) + split.parts * count * bytes_of_sum(p.dtype);
   return add_parts(p.dtype, db_partials, db, split.parts, p.out_channels, stream);

@@ -41,12 +41,17 @@ __device__ inline void load_lanes_if(bool there, const Stored* from, int64_t at,
   for (int l = 0; l < kLanes; ++l) to[l] = widen(stored.lane[l]);
 }
 
+// To result[at] and the lanes behind it, as store_sum() does.
 template <int kLanes, typename Stored>
-__device__ inline void store_lanes(const Sum<Stored> (&from)[kLanes], Stored* to) {
+__device__ inline void store_lanes(const Sum<Stored> (&from)[kLanes], Stored* result, int64_t at,
+                                   bool unrounded) {
+  if constexpr (sizeof(Stored) < sizeof(Sum<Stored>)) {
+    if (unrounded) return store_lanes(from, reinterpret_cast<Sum<Stored>*>(result), at, false);
+  }
   GroupedVector<Stored, kLanes> stored;
 #pragma unroll
   for (int l = 0; l < kLanes; ++l) stored.lane[l] = narrow<Stored>(from[l]);
-  *reinterpret_cast<GroupedVector<Stored, kLanes>*>(to) = stored;
+  *reinterpret_cast<GroupedVector<Stored, kLanes>*>(result + at) = stored;
 }
 
 // The epilogue of one result, whose lanes are channels from k on. Its bias is read for each result again: in

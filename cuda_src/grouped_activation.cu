@@ -85,12 +85,12 @@ __global__ void __launch_bounds__(kGroupedThreads, kWindowBlocks<Stored, kTaps, 
     }
   });
 
-  Stored* y_row = y + static_cast<int64_t>(mine.row) * axis.output * K + mine.k;
+  const int64_t y_row = static_cast<int64_t>(mine.row) * axis.output * K + mine.k;
 #pragma unroll
   for (int m = 0; m < kRun; ++m) {
     if (!is_inside(o + m, axis.output)) continue;
     finish_lanes<Stored>(epilogue, mine.k, y_o[m]);
-    store_lanes(y_o[m], y_row + (o + m) * K);
+    store_lanes(y_o[m], y, y_row + (o + m) * K, epilogue.unrounded);
   }
 }
 
@@ -179,13 +179,13 @@ __global__ void __launch_bounds__(kGroupedThreads, kLanes == 8 ? 1 : 2)
     }
   });
 
-  Stored* y_row = y + static_cast<int64_t>(mine.row) * axis.output * K + mine.k;
+  const int64_t y_row = static_cast<int64_t>(mine.row) * axis.output * K + mine.k;
 #pragma unroll
   for (int m = 0; m < kRun; ++m) {
     const int o = phase + (first + m) * axis.phases;
     if (o >= axis.output) continue;
     finish_lanes<Stored>(epilogue, mine.k, y_o[m]);
-    store_lanes(y_o[m], y_row + o * K);
+    store_lanes(y_o[m], y, y_row + o * K, epilogue.unrounded);
   }
 }
 
@@ -269,7 +269,7 @@ cudaError_t grouped_fprop(const ConvProblem& p, const void* x, const void* w, Ep
 
 cudaError_t grouped_dgrad(const ConvProblem& p, const void* dy, const void* w, void* dx,
                           cudaStream_t stream) {
-  return grouped_activation(p.transpose(), true, dy, w, {}, dx, stream);
+  return grouped_activation(p.transpose(), true, dy, w, dgrad_epilogue(p), dx, stream);
 }
 
 }  // namespace convgrad::cuda

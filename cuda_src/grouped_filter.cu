@@ -9,6 +9,7 @@
 #include "cuda_src/grouped.cuh"
 #include "cuda_src/launch.cuh"
 #include "cuda_src/shared_memory.cuh"
+#include "cuda_src/split.h"
 #include "ffi_src/dispatch.h"
 
 namespace convgrad::cuda {
@@ -265,13 +266,13 @@ cudaError_t grouped_wgrad(const ConvProblem& problem, const void* x, const void*
   const int group = is_aligned(x) && is_aligned(dy) ? grouped_lanes(problem).group : 0;
   const cudaError_t error = dispatch(problem.dtype, [&](auto tag) {
     using Stored = typename decltype(tag)::type;
-    const Launch<Stored> launch{
-        problem,
-        split,
-        static_cast<const Stored*>(x),
-        static_cast<const Stored*>(dy),
-        {static_cast<Stored*>(dw), static_cast<Sum<Stored>*>(split.parts == 1 ? nullptr : workspace)},
-        stream};
+    const Launch<Stored> launch{problem,
+                                split,
+                                static_cast<const Stored*>(x),
+                                static_cast<const Stored*>(dy),
+                                {static_cast<Stored*>(dw),
+                                 static_cast<Sum<Stored>*>(partials_of(problem, split.parts, dw, workspace))},
+                                stream};
     if (group == 1) return launch.depthwise();
     if (group == 4) return launch.template run<4, 4, 2>();
     if constexpr (sizeof(Stored) < 8)
@@ -279,7 +280,7 @@ cudaError_t grouped_wgrad(const ConvProblem& problem, const void* x, const void*
     return launch.template run<1, 0, 4>();
   });
   if (error != cudaSuccess || split.parts == 1) return error;
-  return add_parts(problem.dtype, workspace, dw, split.parts,
+  return add_parts(problem.result_dtype(), workspace, dw, split.parts,
                    problem.taps() * problem.group_in() * problem.out_channels, stream);
 }
 

@@ -12,6 +12,7 @@
 #include <cstdint>
 
 #include "ffi_src/problem.h"
+#include "ffi_src/relation.h"
 
 namespace convgrad::cuda {
 
@@ -25,15 +26,6 @@ struct PhaseAxis {
   CONVGRAD_HD int64_t start(int64_t o) const { return first_start + o * output_step; }
 };
 
-CONVGRAD_HD inline int64_t greatest_common_divisor(int64_t a, int64_t b) {
-  while (b != 0) {
-    const int64_t rest = a % b;
-    a = b;
-    b = rest;
-  }
-  return a;
-}
-
 // How many phases an axis has, those without an output left out.
 CONVGRAD_HD inline int64_t phases_of(const Axis& axis) {
   const int64_t residues = axis.input_dilation / greatest_common_divisor(axis.stride, axis.input_dilation);
@@ -42,21 +34,20 @@ CONVGRAD_HD inline int64_t phases_of(const Axis& axis) {
 
 CONVGRAD_HD inline PhaseAxis phase_of(const Axis& axis, int64_t phase) {
   const int64_t d = axis.input_dilation;
+  const Congruence tied(axis.filter_dilation, d);
   PhaseAxis p;
   p.o_first = phase;
   p.o_step = d / greatest_common_divisor(axis.stride, d);
-  p.r_step = d / greatest_common_divisor(axis.filter_dilation, d);
+  p.r_step = tied.step;
   p.outputs = (axis.output - p.o_first + p.o_step - 1) / p.o_step;
   p.output_step = p.o_step * axis.stride / d;
   p.tap_step = p.r_step * axis.filter_dilation / d;
-  // The first tap of the residue that is tied, if there is one among r_step taps.
-  const int64_t at = p.o_first * axis.stride - axis.pad_lo;
-  p.r_first = 0;
-  while (p.r_first < p.r_step && p.r_first < axis.taps && (at + p.r_first * axis.filter_dilation) % d != 0)
-    ++p.r_first;
-  const bool tied = p.r_first < p.r_step && p.r_first < axis.taps;
-  p.taps = tied ? (axis.taps - p.r_first + p.r_step - 1) / p.r_step : 0;
-  p.first_start = tied ? (at + p.r_first * axis.filter_dilation) / d : 0;
+  // The first tap of the residue that is tied, if there is one.
+  const int64_t at = p.o_first * axis.stride - axis.pad_lo, first = tied.first(-at);
+  const bool any = first != kNone && first < axis.taps;
+  p.r_first = any ? first : 0;
+  p.taps = any ? (axis.taps - first + p.r_step - 1) / p.r_step : 0;
+  p.first_start = any ? (at + first * axis.filter_dilation) / d : 0;
   return p;
 }
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "ffi_src/problem.h"
+#include "ffi_src/relation.h"
 
 namespace convgrad::cuda {
 
@@ -32,19 +33,42 @@ __device__ inline Place tap_place(const Axis (&axis)[kAxes], int64_t flat) {
   return place_of(flat, axis[0].taps, axis[1].taps, axis[2].taps);
 }
 
+// visit(r, partner), both flat, for what is tied along three axes; taps1, size1 and so on are the axes'
+// sizes.
+template <typename Visit>
+__device__ inline void for_each_pair(const Progression& tied0, const Progression& tied1,
+                                     const Progression& tied2, int64_t taps1, int64_t taps2, int64_t size1,
+                                     int64_t size2, Visit visit) {
+  for (int64_t j0 = 0; j0 < tied0.count; ++j0) {
+    const int64_t r0 = tied0.at(j0), partner0 = tied0.partner_at(j0);
+    for (int64_t j1 = 0; j1 < tied1.count; ++j1) {
+      const int64_t r1 = r0 * taps1 + tied1.at(j1), partner1 = partner0 * size1 + tied1.partner_at(j1);
+      for (int64_t j2 = 0; j2 < tied2.count; ++j2)
+        visit(r1 * taps2 + tied2.at(j2), partner1 * size2 + tied2.partner_at(j2));
+    }
+  }
+}
+
 // For every tap r on the input, in row-major order: visit(r, i), both flat, with i tied to r and to `o`.
 template <typename Visit>
 __device__ inline void for_each_input(const Axis (&axis)[kAxes], const int64_t (&o)[kAxes], Visit visit) {
+  const auto tied = [&](int a) {
+    return taps_of_output(axis[a]).from(axis[a].pad_lo - o[a] * axis[a].stride);
+  };
+  for_each_pair(tied(0), tied(1), tied(2), axis[1].taps, axis[2].taps, axis[1].input, axis[2].input, visit);
+}
+
+// For every tap of the window at `o`, in row-major order: visit(i), flat, and kNone for one on padding.
+template <typename Visit>
+__device__ inline void for_each_tap(const Axis (&axis)[kAxes], const int64_t (&o)[kAxes], Visit visit) {
   for (int64_t r0 = 0; r0 < axis[0].taps; ++r0) {
     const int64_t i0 = axis[0].input_at(o[0], r0);
-    if (i0 == kNone) continue;
     for (int64_t r1 = 0; r1 < axis[1].taps; ++r1) {
       const int64_t i1 = axis[1].input_at(o[1], r1);
-      if (i1 == kNone) continue;
       for (int64_t r2 = 0; r2 < axis[2].taps; ++r2) {
         const int64_t i2 = axis[2].input_at(o[2], r2);
-        if (i2 == kNone) continue;
-        visit((r0 * axis[1].taps + r1) * axis[2].taps + r2, (i0 * axis[1].input + i1) * axis[2].input + i2);
+        const bool on_input = i0 != kNone && i1 != kNone && i2 != kNone;
+        visit(on_input ? (i0 * axis[1].input + i1) * axis[2].input + i2 : kNone);
       }
     }
   }
@@ -53,19 +77,8 @@ __device__ inline void for_each_input(const Axis (&axis)[kAxes], const int64_t (
 // For every tap r that ties `i` to an output, in row-major order: visit(r, o), both flat.
 template <typename Visit>
 __device__ inline void for_each_output(const Axis (&axis)[kAxes], const int64_t (&i)[kAxes], Visit visit) {
-  for (int64_t r0 = 0; r0 < axis[0].taps; ++r0) {
-    const int64_t o0 = axis[0].output_at(i[0], r0);
-    if (o0 == kNone) continue;
-    for (int64_t r1 = 0; r1 < axis[1].taps; ++r1) {
-      const int64_t o1 = axis[1].output_at(i[1], r1);
-      if (o1 == kNone) continue;
-      for (int64_t r2 = 0; r2 < axis[2].taps; ++r2) {
-        const int64_t o2 = axis[2].output_at(i[2], r2);
-        if (o2 == kNone) continue;
-        visit((r0 * axis[1].taps + r1) * axis[2].taps + r2, (o0 * axis[1].output + o1) * axis[2].output + o2);
-      }
-    }
-  }
+  const auto tied = [&](int a) { return taps_of_input(axis[a], i[a]); };
+  for_each_pair(tied(0), tied(1), tied(2), axis[1].taps, axis[2].taps, axis[1].output, axis[2].output, visit);
 }
 
 }  // namespace convgrad::cuda

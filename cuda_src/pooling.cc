@@ -25,8 +25,11 @@ cudaError_t bgrad(const BiasProblem& p, PoolKernel requested, const void* dy, vo
 cudaError_t max_pool(const PoolProblem& p, PoolKernel requested, const void* x, void* y, int32_t* position,
                      cudaStream_t stream) {
   if (!has_outputs(p)) return cudaSuccess;
-  if (is_direct(p, requested)) return direct_max_pool(p, x, y, position, stream);
-  return vector_max_pool(p, x, y, position, stream);
+  const cudaError_t error = is_direct(p, requested) ? direct_max_pool(p, x, y, position, stream)
+                                                    : vector_max_pool(p, x, y, position, stream);
+  if (error != cudaSuccess || position == nullptr || p.position_rule == PositionRule::kFirstMaximum)
+    return error;
+  return by_position_rule(p, x, y, position, stream);
 }
 
 cudaError_t max_pool_grad(const PoolProblem& p, PoolKernel requested, const void* dy, const int32_t* position,

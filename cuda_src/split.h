@@ -13,6 +13,13 @@ struct Split {
   int64_t length;  // terms a part; the last part may have fewer, or none
 };
 
+// Where wgrad's kernels write their sums as they are, for add_parts() to round; null where there is one part,
+// which they round themselves. One part of an unrounded result is that result.
+inline void* partials_of(const ConvProblem& p, int64_t parts, void* dw, void* workspace) {
+  if (parts > 1) return workspace;
+  return p.unrounded ? dw : nullptr;
+}
+
 Split wgrad_split(const ConvProblem&);       // of the tiled kernel
 Split gemm_wgrad_split(const ConvProblem&);  // of the staged one
 

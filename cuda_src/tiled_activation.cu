@@ -95,8 +95,8 @@ __global__ void __launch_bounds__(kTileThreads)
   sum.finish([&](int row, int column, Value y_nok) {
     const int64_t no = first_row + row, k = first_column + column;
     if (no < rows && k < K)
-      y[no * p.out_channels + group * K + k] =
-          narrow<Stored>(epilogue.finish_channel<Stored>(y_nok, group * K + k));
+      store_sum(y, no * p.out_channels + group * K + k, epilogue.finish_channel<Stored>(y_nok, group * K + k),
+                p.unrounded);
   });
 }
 
@@ -123,7 +123,7 @@ cudaError_t tiled_fprop(const ConvProblem& p, const void* x, const void* w, Epil
 }
 
 cudaError_t tiled_dgrad(const ConvProblem& p, const void* dy, const void* w, void* dx, cudaStream_t stream) {
-  return tiled_activation<FilterTransposed>(p.transpose(), dy, w, {}, dx, stream);
+  return tiled_activation<FilterTransposed>(p.transpose(), dy, w, dgrad_epilogue(p), dx, stream);
 }
 
 }  // namespace convgrad::cuda

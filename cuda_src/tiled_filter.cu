@@ -93,10 +93,10 @@ cudaError_t tiled_wgrad(const ConvProblem& p, const void* x, const void* dy, voi
     return launch_blocks(tiled_filter_kernel<Stored>, blocks, kTileThreads, shared_bytes, stream, p, split,
                          static_cast<const Stored*>(x), static_cast<const Stored*>(dy),
                          static_cast<Stored*>(dw),
-                         static_cast<Sum<Stored>*>(split.parts == 1 ? nullptr : workspace));
+                         static_cast<Sum<Stored>*>(partials_of(p, split.parts, dw, workspace)));
   });
   if (error != cudaSuccess || split.parts == 1) return error;
-  return add_parts(p.dtype, workspace, dw, split.parts, rows * p.out_channels, stream);
+  return add_parts(p.result_dtype(), workspace, dw, split.parts, rows * p.out_channels, stream);
 }
 
 }  // namespace convgrad::cuda

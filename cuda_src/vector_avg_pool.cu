@@ -15,8 +15,8 @@ namespace {
 
 template <typename Stored, int kLanes, int kTaps>
 __global__ void __launch_bounds__(kPoolThreads, 2)
-    vector_avg_pool_kernel(PoolRows rows, PoolSource<TiedInputs> source, int32_t all_taps, const Stored* x,
-                           Stored* y) {
+    vector_avg_pool_kernel(PoolRows rows, PoolSource<TiedInputs> source, int32_t count_of_all,
+                           const Stored* x, Stored* y) {
   using Value = Sum<Stored>;
   RowPlace o;
   if (!rows.find(o)) return;
@@ -26,7 +26,7 @@ __global__ void __launch_bounds__(kPoolThreads, 2)
   for_each_tied<kTaps>(
       source, window, [&](int32_t i) { return load<kLanes>(x_nc + i * source.channels); },
       [&](const Lanes<Stored, kLanes>& x_nic, int32_t) { sum.add(widen_lanes(x_nic)); });
-  const Value count = static_cast<Value>(all_taps > 0 ? all_taps : window.count());
+  const Value count = static_cast<Value>(count_of_all > 0 ? count_of_all : window.count());
   Lanes<Value, kLanes> y_noc = sum.value();
 #pragma unroll
   for (Value& lane : y_noc.lane) lane /= count;
@@ -44,8 +44,7 @@ cudaError_t vector_avg_pool(const PoolProblem& p, const void* x, void* y, cudaSt
         const PoolRows rows = output_rows(p, kLanes);
         const PoolSource<TiedInputs> source(p.axis, p.channels);
         return launch_rows(vector_avg_pool_kernel<Stored, kLanes, decltype(taps)::value>, rows, stream, rows,
-                           source, p.count_include_pad ? static_cast<int32_t>(p.taps()) : 0,
-                           static_cast<const Stored*>(x), static_cast<Stored*>(y));
+                           source, uniform_count(p), static_cast<const Stored*>(x), static_cast<Stored*>(y));
       });
     });
   });

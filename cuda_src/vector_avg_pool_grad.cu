@@ -17,23 +17,23 @@
 namespace convgrad::cuda {
 namespace {
 
-// What an output's sum was divided by: all taps, or where those are 0 the taps on the input.
+// What an output's sum was divided by: the same for all, or where that is 0 the taps on the input.
 struct Counts {
-  int32_t all_taps;
+  int32_t of_all;
   TiedInputs tied[3];
   Divisor size1, size2;  // outputs
 
   explicit Counts(const PoolProblem& p)
-      : all_taps(p.count_include_pad ? static_cast<int32_t>(p.taps()) : 0),
+      : of_all(uniform_count(p)),
         tied{TiedInputs(p.axis[0]), TiedInputs(p.axis[1]), TiedInputs(p.axis[2])},
         size1(std::max<int64_t>(p.axis[1].output, 1)),
         size2(std::max<int64_t>(p.axis[2].output, 1)) {}
 
   __device__ __forceinline__ int32_t at(int32_t o0, int32_t o1, int32_t o2) const {
-    return all_taps > 0 ? all_taps : tied[0](o0).count * tied[1](o1).count * tied[2](o2).count;
+    return of_all > 0 ? of_all : tied[0](o0).count * tied[1](o1).count * tied[2](o2).count;
   }
   __device__ __forceinline__ int32_t at(int32_t o) const {
-    if (all_taps > 0) return all_taps;
+    if (of_all > 0) return of_all;
     int32_t o0 = size2.split(o);  // leaves o2
     int32_t o1 = o0;
     o0 = size1.split(o1);

@@ -15,6 +15,7 @@
 #include "cuda_src/launch.cuh"
 #include "cuda_src/load_windows.cuh"
 #include "cuda_src/shared_memory.cuh"
+#include "cuda_src/split.h"
 #include "cuda_src/tile_shape.h"
 #include "cuda_src/wgmma_dispatch.h"
 #include "cuda_src/wgmma_ring.cuh"
@@ -215,7 +216,7 @@ cudaError_t parameters_of(const ConvProblem& p, Split split, int columns, const 
 cudaError_t wgmma_wgrad(const ConvProblem& p, const void* x, const void* dy, void* dw, void* workspace,
                         cudaStream_t stream) {
   const Split split = wgmma_filter_split(p);
-  float* partials = split.parts == 1 ? nullptr : static_cast<float*>(workspace);
+  float* partials = static_cast<float*>(partials_of(p, split.parts, dw, workspace));
   const auto launch = [&](auto stored, auto columns) {
     using Stored = decltype(stored);
     constexpr int kColumns = decltype(columns)::value;
@@ -231,8 +232,9 @@ cudaError_t wgmma_wgrad(const ConvProblem& p, const void* x, const void* dy, voi
   const cudaError_t error = dispatch_columns(wgmma_columns(row_tiles, p.group_out()), [&](auto columns) {
     return p.dtype == DType::kBF16 ? launch(BFloat16{}, columns) : launch(Float16{}, columns);
   });
-  if (error != cudaSuccess || partials == nullptr) return error;
-  return add_parts(p.dtype, partials, dw, split.parts, p.taps() * p.group_in() * p.out_channels, stream);
+  if (error != cudaSuccess || split.parts == 1) return error;
+  return add_parts(p.result_dtype(), partials, dw, split.parts, p.taps() * p.group_in() * p.out_channels,
+                   stream);
 }
 
 }  // namespace convgrad::cuda

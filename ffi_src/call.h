@@ -31,7 +31,7 @@ class Call {
   // Of fprop, whose third operand may be a bias.
   Epilogue epilogue(const ConvProblem& problem) const {
     return operands() == 3 ? decode_epilogue(attributes, problem, result(0), operand(2))
-                           : decode_epilogue(attributes);
+                           : decode_epilogue(attributes, problem);
   }
 
   // Pooling's positions, whose dtype and shape the decoding of the same call checks.

@@ -88,17 +88,22 @@ void check_sizes(ffi::AnyBuffer buffer) {
 }  // namespace
 
 ConvProblem decode_conv(const ffi::Dictionary& attributes, ffi::AnyBuffer x, ffi::AnyBuffer w,
-                        ffi::AnyBuffer y) {
+                        ffi::AnyBuffer y, ConvArray result) {
   const size_t rank = x.dimensions().size();
   if (rank < 2 || rank > 2 + kAxes || w.dimensions().size() != rank || y.dimensions().size() != rank)
     fail("x ", text(x.dimensions()), ", w ", text(w.dimensions()), " and y ", text(y.dimensions()),
          " must have one rank, 2 to 5");
-  if (w.element_type() != x.element_type() || y.element_type() != x.element_type())
-    fail("x, w and y must have one dtype");
-  for (const ffi::AnyBuffer& buffer : {x, w, y}) check_sizes(buffer);
+  const ffi::AnyBuffer arrays[] = {x, w, y};
+  const int place = static_cast<int>(result);
+  const DType dtype = decode_dtype(arrays[(place + 1) % 3]), result_dtype = decode_dtype(arrays[place]);
+  const bool unrounded = bytes_of(dtype) == 2 && result_dtype == DType::kF32;
+  if (decode_dtype(arrays[(place + 2) % 3]) != dtype || (result_dtype != dtype && !unrounded))
+    fail("x, w and y must have one dtype, but for an f32 result of 16-bit operands");
+  for (const ffi::AnyBuffer& buffer : arrays) check_sizes(buffer);
 
   ConvProblem problem;
-  problem.dtype = decode_dtype(x);
+  problem.dtype = dtype;
+  problem.unrounded = unrounded;
   const size_t axes = rank - 2;
   const auto stride = decode_per_axis(attributes, "stride", axes, 1, kMaxStep);
   const auto pad_lo = decode_per_axis(attributes, "pad_lo", axes, -kMaxPad, kMaxPad);
@@ -194,6 +199,26 @@ PoolProblem decode_pool(const ffi::Dictionary& attributes, ffi::AnyBuffer x, ffi
   return problem;
 }
 
+PoolProblem decode_avg_pool(const ffi::Dictionary& attributes, ffi::AnyBuffer x, ffi::AnyBuffer y) {
+  PoolProblem problem = decode_pool(attributes, x, y);
+  problem.sum = decode_attribute<bool>(attributes, "sum", "a bool");
+  return problem;
+}
+
+PoolProblem decode_max_pool_argmax(const ffi::Dictionary& attributes, ffi::AnyBuffer x, ffi::AnyBuffer y) {
+  PoolProblem problem = decode_pool(attributes, x, y);
+  const auto rule = decode_attribute<std::string_view>(attributes, "position_rule", "a string");
+  if (rule == "select_and_scatter") {
+    problem.position_rule = PositionRule::kSelectAndScatter;
+  } else if (rule == "select_and_gather") {
+    problem.position_rule = PositionRule::kSelectAndGather;
+  } else if (rule != "first_maximum") {
+    fail("position_rule is \"", rule,
+         "\", it must be \"first_maximum\", \"select_and_scatter\" or \"select_and_gather\"");
+  }
+  return problem;
+}
+
 PoolProblem decode_max_pool_grad(const ffi::Dictionary& attributes, ffi::AnyBuffer dy,
                                  ffi::AnyBuffer position, ffi::AnyBuffer dx) {
   PoolProblem problem = decode_windows(attributes, dx, dy);
@@ -231,19 +256,22 @@ std::string_view decode_kernel(const ffi::Dictionary& attributes) {
 }
 
 void* checked_bias(ffi::AnyBuffer bias, const ConvProblem& problem, ffi::AnyBuffer y) {
+  if (problem.unrounded) fail("where b or db is, x, w and y must have one dtype");
   if (bias.element_type() != y.element_type()) fail("b and y must have one dtype");
   if (bias.dimensions().size() != 1 || bias.dimensions()[0] != problem.out_channels)
     fail("b is ", text(bias.dimensions()), ", y has ", problem.out_channels, " channels");
   return bias.untyped_data();
 }
 
-Epilogue decode_epilogue(const ffi::Dictionary& attributes) {
-  return {nullptr, decode_attribute<bool>(attributes, "relu", "a bool")};
+Epilogue decode_epilogue(const ffi::Dictionary& attributes, const ConvProblem& problem) {
+  return {nullptr, decode_attribute<bool>(attributes, "relu", "a bool"), problem.unrounded};
 }
 
 Epilogue decode_epilogue(const ffi::Dictionary& attributes, const ConvProblem& problem, ffi::AnyBuffer y,
                          ffi::AnyBuffer bias) {
-  return {checked_bias(bias, problem, y), decode_epilogue(attributes).relu};
+  Epilogue epilogue = decode_epilogue(attributes, problem);
+  epilogue.bias = checked_bias(bias, problem, y);
+  return epilogue;
 }
 
 bool decode_tf32(const ffi::Dictionary& attributes) {

@@ -22,13 +22,19 @@ struct InvalidArgument : std::invalid_argument {
 // x, w and y by their role in y = fprop(x, w), whichever of them is the result of this call.
 // Attributes: stride, pad_lo, input_dilation, filter_dilation (one entry a spatial axis), groups;
 // x_spec and y_spec (batch, channel, spatial...) and w_spec (out, in, spatial...): which logical
-// dimension plays which part. Memory is channels-last whatever the logical order.
+// dimension plays which part. Memory is channels-last whatever the logical order. They have one dtype, but
+// for a result of f32 out of 16-bit operands.
+enum class ConvArray { kX, kW, kY };
 ConvProblem decode_conv(const ffi::Dictionary& attributes, ffi::AnyBuffer x, ffi::AnyBuffer w,
-                        ffi::AnyBuffer y);
+                        ffi::AnyBuffer y, ConvArray result);
 
 // x and y are [N, spatial..., C]. Attributes: window (taps per axis), stride, pad_lo,
 // filter_dilation, and count_include_pad.
 PoolProblem decode_pool(const ffi::Dictionary& attributes, ffi::AnyBuffer x, ffi::AnyBuffer y);
+// The same with the attribute "sum": whether a window's sum is wanted, and not its mean.
+PoolProblem decode_avg_pool(const ffi::Dictionary& attributes, ffi::AnyBuffer x, ffi::AnyBuffer y);
+// The same with the attribute "position_rule": "first_maximum", "select_and_scatter" or "select_and_gather".
+PoolProblem decode_max_pool_argmax(const ffi::Dictionary& attributes, ffi::AnyBuffer x, ffi::AnyBuffer y);
 
 // The same for the calls that take positions, int32 and shaped as y too, but for the batch: those of both
 // operands divide the result's.
@@ -40,11 +46,11 @@ PoolProblem decode_max_pool_select(const ffi::Dictionary& attributes, ffi::AnyBu
 // dy of any rank, db of one entry a channel. Attribute: channel_axis.
 BiasProblem decode_bias(const ffi::Dictionary& attributes, ffi::AnyBuffer dy, ffi::AnyBuffer db);
 
-// A convolution's bias or its gradient: one number an output channel.
+// A convolution's bias or its gradient: one number an output channel, of the dtype of all arrays.
 void* checked_bias(ffi::AnyBuffer bias, const ConvProblem&, ffi::AnyBuffer y);
 
 // The attribute "relu", and no bias.
-Epilogue decode_epilogue(const ffi::Dictionary& attributes);
+Epilogue decode_epilogue(const ffi::Dictionary& attributes, const ConvProblem&);
 // The same with a bias.
 Epilogue decode_epilogue(const ffi::Dictionary& attributes, const ConvProblem&, ffi::AnyBuffer y,
                          ffi::AnyBuffer bias);

@@ -1,4 +1,4 @@
-// What becomes of fprop's sums before they are rounded to what is stored:
+// What becomes of an activation's sums before they are stored, which in fprop may be more than a rounding:
 //
 //     y[n,o,k] = max(sum + b[k], 0)        either step, both or none
 //
@@ -9,6 +9,7 @@
 #include <cstdint>
 
 #include "ffi_src/number.h"
+#include "ffi_src/problem.h"
 
 namespace convgrad {
 
@@ -21,6 +22,7 @@ CONVGRAD_HD inline S rectified(S sum) {
 struct Epilogue {
   const void* bias = nullptr;  // null, or a number of the problem's dtype for each of its output channels
   bool relu = false;
+  bool unrounded = false;  // see ConvProblem
 
   CONVGRAD_HD bool any() const { return bias != nullptr || relu; }
 
@@ -41,5 +43,8 @@ struct Epilogue {
     return finish(sum, bias_of<Stored>(k));
   }
 };
+
+// dgrad's sums are stored and no more.
+inline Epilogue dgrad_epilogue(const ConvProblem& p) { return {nullptr, false, p.unrounded}; }
 
 }  // namespace convgrad

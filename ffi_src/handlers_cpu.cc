@@ -29,7 +29,7 @@ Work plan_fprop(const Call& call) {
   call.expect(call.operands() == 3 ? 3 : 2, 2);
   const Choice choice = conv_choice_of(call);
   const ffi::AnyBuffer x = call.operand(0), w = call.operand(1), y = call.result(0);
-  const ConvProblem problem = decode_conv(call.attributes, x, w, y);
+  const ConvProblem problem = decode_conv(call.attributes, x, w, y, ConvArray::kY);
   return fprop(problem, choice, x.untyped_data(), w.untyped_data(), call.epilogue(problem), y.untyped_data(),
                conv_workspace(call, Op::kFprop, problem, choice));
 }
@@ -38,7 +38,7 @@ Work plan_dgrad(const Call& call) {
   call.expect(2, 2);
   const Choice choice = conv_choice_of(call);
   const ffi::AnyBuffer dy = call.operand(0), w = call.operand(1), dx = call.result(0);
-  const ConvProblem problem = decode_conv(call.attributes, dx, w, dy);
+  const ConvProblem problem = decode_conv(call.attributes, dx, w, dy, ConvArray::kX);
   return dgrad(problem, choice, dy.untyped_data(), w.untyped_data(), dx.untyped_data(),
                conv_workspace(call, Op::kDgrad, problem, choice));
 }
@@ -47,7 +47,7 @@ Work plan_wgrad(const Call& call) {
   call.expect(2, 2);
   const Choice choice = conv_choice_of(call);
   const ffi::AnyBuffer x = call.operand(0), dy = call.operand(1), dw = call.result(0);
-  const ConvProblem problem = decode_conv(call.attributes, x, dw, dy);
+  const ConvProblem problem = decode_conv(call.attributes, x, dw, dy, ConvArray::kW);
   return wgrad(problem, choice, x.untyped_data(), dy.untyped_data(), dw.untyped_data(),
                conv_workspace(call, Op::kWgrad, problem, choice));
 }
@@ -70,8 +70,8 @@ Work plan_max_pool(const Call& call) {
 Work plan_max_pool_argmax(const Call& call) {
   call.expect(1, 2);
   const ffi::AnyBuffer x = call.operand(0), y = call.result(0);
-  return max_pool(decode_pool(call.attributes, x, y), choice_of(call), x.untyped_data(), y.untyped_data(),
-                  checked_position(call.result(1), y));
+  return max_pool(decode_max_pool_argmax(call.attributes, x, y), choice_of(call), x.untyped_data(),
+                  y.untyped_data(), checked_position(call.result(1), y));
 }
 
 Work plan_max_pool_grad(const Call& call) {
@@ -92,13 +92,14 @@ Work plan_max_pool_select(const Call& call) {
 Work plan_avg_pool(const Call& call) {
   call.expect(1, 1);
   const ffi::AnyBuffer x = call.operand(0), y = call.result(0);
-  return avg_pool(decode_pool(call.attributes, x, y), choice_of(call), x.untyped_data(), y.untyped_data());
+  return avg_pool(decode_avg_pool(call.attributes, x, y), choice_of(call), x.untyped_data(),
+                  y.untyped_data());
 }
 
 Work plan_avg_pool_grad(const Call& call) {
   call.expect(1, 1);
   const ffi::AnyBuffer dy = call.operand(0), dx = call.result(0);
-  return avg_pool_grad(decode_pool(call.attributes, dx, dy), choice_of(call), dy.untyped_data(),
+  return avg_pool_grad(decode_avg_pool(call.attributes, dx, dy), choice_of(call), dy.untyped_data(),
                        dx.untyped_data());
 }
 

@@ -33,7 +33,7 @@ void* workspace_of(const Call& call, const ConvProblem& problem, ConvOp op, Requ
 cudaError_t launch_fprop(const Call& call, cudaStream_t stream) {
   call.expect(call.operands() == 3 ? 3 : 2, 2);
   const ffi::AnyBuffer x = call.operand(0), w = call.operand(1), y = call.result(0);
-  const ConvProblem problem = decode_conv(call.attributes, x, w, y);
+  const ConvProblem problem = decode_conv(call.attributes, x, w, y, ConvArray::kY);
   const Request request = request_of(call);
   return fprop(problem, request, x.untyped_data(), w.untyped_data(), call.epilogue(problem), y.untyped_data(),
                workspace_of(call, problem, ConvOp::kFprop, request), stream);
@@ -42,7 +42,7 @@ cudaError_t launch_fprop(const Call& call, cudaStream_t stream) {
 cudaError_t launch_dgrad(const Call& call, cudaStream_t stream) {
   call.expect(2, 2);
   const ffi::AnyBuffer dy = call.operand(0), w = call.operand(1), dx = call.result(0);
-  const ConvProblem problem = decode_conv(call.attributes, dx, w, dy);
+  const ConvProblem problem = decode_conv(call.attributes, dx, w, dy, ConvArray::kX);
   const Request request = request_of(call);
   return dgrad(problem, request, dy.untyped_data(), w.untyped_data(), dx.untyped_data(),
                workspace_of(call, problem, ConvOp::kDgrad, request), stream);
@@ -51,7 +51,7 @@ cudaError_t launch_dgrad(const Call& call, cudaStream_t stream) {
 cudaError_t launch_wgrad(const Call& call, cudaStream_t stream) {
   call.expect(2, 2);
   const ffi::AnyBuffer x = call.operand(0), dy = call.operand(1), dw = call.result(0);
-  const ConvProblem problem = decode_conv(call.attributes, x, dw, dy);
+  const ConvProblem problem = decode_conv(call.attributes, x, dw, dy, ConvArray::kW);
   const Request request = request_of(call);
   return wgrad(problem, request, x.untyped_data(), dy.untyped_data(), dw.untyped_data(),
                workspace_of(call, problem, ConvOp::kWgrad, request), stream);
@@ -60,7 +60,7 @@ cudaError_t launch_wgrad(const Call& call, cudaStream_t stream) {
 cudaError_t launch_wgrad_bgrad(const Call& call, cudaStream_t stream) {
   call.expect(2, 3);
   const ffi::AnyBuffer x = call.operand(0), dy = call.operand(1), dw = call.result(0), db = call.result(1);
-  const ConvProblem problem = decode_conv(call.attributes, x, dw, dy);
+  const ConvProblem problem = decode_conv(call.attributes, x, dw, dy, ConvArray::kW);
   const Request request = request_of(call);
   return wgrad_bgrad(
       problem, request, x.untyped_data(), dy.untyped_data(), dw.untyped_data(), checked_bias(db, problem, dy),
@@ -85,7 +85,7 @@ cudaError_t launch_max_pool(const Call& call, cudaStream_t stream) {
 cudaError_t launch_max_pool_argmax(const Call& call, cudaStream_t stream) {
   call.expect(1, 2);
   const ffi::AnyBuffer x = call.operand(0), y = call.result(0);
-  return max_pool(decode_pool(call.attributes, x, y), pool_kernel_of(call), x.untyped_data(),
+  return max_pool(decode_max_pool_argmax(call.attributes, x, y), pool_kernel_of(call), x.untyped_data(),
                   y.untyped_data(), checked_position(call.result(1), y), stream);
 }
 
@@ -107,14 +107,14 @@ cudaError_t launch_max_pool_select(const Call& call, cudaStream_t stream) {
 cudaError_t launch_avg_pool(const Call& call, cudaStream_t stream) {
   call.expect(1, 1);
   const ffi::AnyBuffer x = call.operand(0), y = call.result(0);
-  return avg_pool(decode_pool(call.attributes, x, y), pool_kernel_of(call), x.untyped_data(),
+  return avg_pool(decode_avg_pool(call.attributes, x, y), pool_kernel_of(call), x.untyped_data(),
                   y.untyped_data(), stream);
 }
 
 cudaError_t launch_avg_pool_grad(const Call& call, cudaStream_t stream) {
   call.expect(1, 1);
   const ffi::AnyBuffer dy = call.operand(0), dx = call.result(0);
-  return avg_pool_grad(decode_pool(call.attributes, dx, dy), pool_kernel_of(call), dy.untyped_data(),
+  return avg_pool_grad(decode_avg_pool(call.attributes, dx, dy), pool_kernel_of(call), dy.untyped_data(),
                        dx.untyped_data(), stream);
 }
 

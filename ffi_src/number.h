@@ -110,4 +110,17 @@ CONVGRAD_HD inline Stored narrow(decltype(widen(Stored{})) v) {
 template <typename Stored>
 using Sum = decltype(widen(Stored{}));
 
+// A sum becomes number `at` of a result: rounded, or of 16-bit numbers as it is, where the result is of f32
+// all the same.
+template <typename Stored>
+CONVGRAD_HD inline void store_sum(Stored* result, int64_t at, Sum<Stored> sum, bool unrounded) {
+  if constexpr (sizeof(Stored) < sizeof(Sum<Stored>)) {
+    if (unrounded) {
+      reinterpret_cast<Sum<Stored>*>(result)[at] = sum;
+      return;
+    }
+  }
+  result[at] = narrow<Stored>(sum);
+}
+
 }  // namespace convgrad

@@ -80,7 +80,9 @@ struct ConvProblem {
   int64_t out_channels = 1;  // K, all groups together
   int64_t groups = 1;        // input group g meets output group g only
   Axis axis[kAxes];
+  bool unrounded = false;  // the result of 16-bit operands is stored in f32, as it was summed
 
+  CONVGRAD_HD DType result_dtype() const { return unrounded ? DType::kF32 : dtype; }
   CONVGRAD_HD int64_t group_in() const { return in_channels / groups; }
   CONVGRAD_HD int64_t group_out() const { return out_channels / groups; }
   CONVGRAD_HD int64_t inputs() const { return axis[0].input * axis[1].input * axis[2].input; }
@@ -89,9 +91,17 @@ struct ConvProblem {
 
   CONVGRAD_HD ConvProblem transpose() const {
     return ConvProblem{dtype,       batch,  out_channels,
-                       in_channels, groups, {axis[0].transpose(), axis[1].transpose(), axis[2].transpose()}};
+                       in_channels, groups, {axis[0].transpose(), axis[1].transpose(), axis[2].transpose()},
+                       unrounded};
   }
 };
+
+// Which position of its window a result of max_pool's has. It differs in windows with a NaN, or whose maximum
+// is -infinity, where XLA's two ways to say "of the maximum" differ from the first maximum and each other.
+// Both go on from the best so far to the next tap unless best >= next, which no NaN is and nothing is of a
+// NaN: select-and-scatter starts with the window's first tap, and reads padding as -infinity;
+// select-and-gather starts with -infinity at no position, and leaves padding out.
+enum class PositionRule : int8_t { kFirstMaximum, kSelectAndScatter, kSelectAndGather };
 
 // Pooling runs over the same relation; the window's taps carry no weights.
 //
@@ -100,8 +110,9 @@ struct ConvProblem {
 //     avg_pool       y[n,o,c]  = (sum over r of x[n,i,c]) / count(o)
 //     avg_pool_grad  dx[n,i,c] = sum over r of dy[n,o,c] / count(o)
 //
-// "First" is row-major order over the window. A position is the flat index over the spatial axes,
-// (i0 * I1 + i1) * I2 + i2, as int32; -1 where the whole window lies on padding.
+// With `sum` the two last divide by nothing. "First" is row-major order over the window. A position is the
+// flat index over the spatial axes, (i0 * I1 + i1) * I2 + i2, as int32; -1 where the whole window lies on
+// padding.
 //
 // Of max_pool_grad's and max_pool_select's two operands one may have fewer images than the result, whose
 // batch they divide: image n of the result then reads that operand's image n modulo their number. So one
@@ -114,6 +125,8 @@ struct PoolProblem {
   int64_t position_batch = 1;  // images of position there
   int64_t channels = 1;
   bool count_include_pad = true;
+  bool sum = false;
+  PositionRule position_rule = PositionRule::kFirstMaximum;
   Axis axis[kAxes];
 
   CONVGRAD_HD int64_t inputs() const { return axis[0].input * axis[1].input * axis[2].input; }

@@ -7,6 +7,8 @@
 import importlib
 from typing import TYPE_CHECKING
 
+from jax_convgrad.after_jax import after_jax as _after_jax
+
 __version__ = "0.1.0"
 
 __all__ = [
@@ -14,6 +16,7 @@ __all__ = [
     "FlowReport",
     "GradientError",
     "GradientReport",
+    "InstalledReport",
     "LaxComparison",
     "avg_pool",
     "check_gradients",
@@ -24,11 +27,15 @@ __all__ = [
     "conv_general_dilated",
     "conv_input_grad",
     "conv_transpose",
+    "dots_saveable",
     "explain",
+    "export_checks",
     "forward_mode",
     "gradient_flow",
     "install",
+    "installed_report",
     "max_pool",
+    "max_unpool",
     "replace_convolutions",
     "uninstall",
 ]
@@ -57,3 +64,14 @@ else:
 
     def __dir__():
         return sorted({*globals(), *__all__})
+
+
+def _register_targets() -> None:
+    try:
+        importlib.import_module("jax_convgrad.targets")
+    except Exception:  # whatever it is, the first public name that is used tells it
+        pass
+
+
+# What was compiled or exported elsewhere runs in this process, whichever of JAX and this comes first.
+_after_jax(_register_targets)

@@ -115,6 +115,30 @@ def result_dtype(preferred_element_type: DTypeLike | None, given: jnp.dtype) -> 
     return dtype
 
 
+def holds(wide: jnp.dtype, narrow: jnp.dtype) -> bool:
+    """Whether a dtype of the kernels has every number of another one of its kind.
+
+    float16 and bfloat16 do not hold each other. Unlike ``jnp.promote_types`` it knows no strict promotion.
+    """
+    kinds = [jnp.issubdtype(dtype, jnp.complexfloating) for dtype in (wide, narrow)]
+    return wide == narrow or (kinds[0] == kinds[1] and wide.itemsize > narrow.itemsize)
+
+
+def for_result(dtype: jnp.dtype, x: jax.Array, w: jax.Array) -> tuple[jax.Array, jax.Array, np.dtype | None]:
+    """Operands for a result that holds all of ``dtype``, and the primitives' ``result_dtype`` for it.
+
+    Operands of 16 bits stay as they are: their sums are of f32. Others are converted, each a copy.
+    """
+    wide = np.dtype(dtype) if holds(dtype, x.dtype) else FLOAT32
+    if x.dtype.itemsize == 2 and wide == FLOAT32:
+        return x, w, FLOAT32
+    return converted(x, wide), converted(w, wide), None
+
+
+FLOAT32 = np.dtype(np.float32)
+"""What sums of 16-bit numbers run in, and the one dtype beside the operands' that a result may have."""
+
+
 def converted(array: jax.Array, dtype: jnp.dtype) -> jax.Array:
     """The array in a dtype; as it is, weakly typed or not, where that is its own."""
     return array if array.dtype == dtype else array.astype(dtype)

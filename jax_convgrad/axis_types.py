@@ -55,7 +55,7 @@ def _explicit_mesh(arrays: Sequence[jax.Array]) -> Any:
 
 
 def with_axis_types(
-    f: Callable[..., jax.Array],
+    f: Callable[..., Any],
     arrays: Sequence[jax.Array],
     result_spec: Callable[[Sequence[Any]], Spec],
     out_sharding: NamedSharding | PartitionSpec | None = None,

@@ -23,7 +23,7 @@ import jax.numpy as jnp
 from jax.extend.core import Primitive
 
 from jax_convgrad.ffi import Dims
-from jax_convgrad.geometry import ConvGeometry
+from jax_convgrad.geometry import ConvGeometry, are_known
 
 _FOLDED_INTO = {"xy": "batch", "wy": "output channels", "xw": "input channels", "xwy": "groups"}
 
@@ -86,6 +86,20 @@ def _nothing(
     return empty, jax.tree.map(lambda _: 0, out)
 
 
+def _one_by_one(
+    primitive: Primitive, args: Sequence[jax.Array], mapped: Sequence[int | None], params: dict[str, Any]
+) -> Any:
+    """Each example by itself, where their number is a symbol: there cannot be as many groups."""
+    fronted = [a if at is None else jnp.moveaxis(a, at, 0) for a, at in zip(args, mapped, strict=True)]
+
+    def one(examples: Sequence[jax.Array]) -> Any:
+        rest = iter(examples)
+        given = [a if at is None else next(rest) for a, at in zip(fronted, mapped, strict=True)]
+        return primitive.bind(*given, **params)
+
+    return jax.lax.map(one, [a for a, at in zip(fronted, mapped, strict=True) if at is not None])
+
+
 def contraction_rule(primitive: Primitive, operands: str, result: str) -> Callable[..., Any]:
     """The rule of a primitive that takes two of x, w and y, as named, and gives the third."""
 
@@ -103,6 +117,9 @@ def contraction_rule(primitive: Primitive, operands: str, result: str) -> Callab
             return _nothing(primitive, args, mapped, params)
         carriers = [name for name, at in zip(operands, mapped, strict=True) if at is not None]
         into = _FOLDED_INTO["".join(name for name in "xwy" if name in carriers or name == result)]
+        if into == "groups" and not are_known([size]):
+            params |= {"geometry": geometry, "dimensions": dimensions}
+            return _one_by_one(primitive, args, mapped, params), 0
         folded = [
             array if at is None else _fold(array, at, *_place(name, into, dimensions, geometry.groups))
             for name, array, at in zip(operands, args, mapped, strict=True)
@@ -142,6 +159,9 @@ def fprop_epilogue_rule(primitive: Primitive, step_by_step: Callable[..., jax.Ar
         into = _FOLDED_INTO[
             "".join(name for name, at in (("x", x_at), ("w", w_at), ("y", 0)) if at is not None)
         ]
+        if into == "groups" and not are_known([size]):
+            params |= {"geometry": geometry, "dimensions": dimensions}
+            return _one_by_one(primitive, args, mapped, params), 0
         place, outside = _place("y", into, dimensions, geometry.groups)
         if into != "batch":
             each = [
@@ -180,6 +200,9 @@ def wgrad_bgrad_rule(primitive: Primitive) -> Callable[..., Any]:
         into = _FOLDED_INTO[
             "".join(name for name, at in (("x", x_at), ("w", 0), ("y", dy_at)) if at is not None)
         ]
+        if into == "groups" and not are_known([size]):
+            params |= {"geometry": geometry, "dimensions": dimensions}
+            return _one_by_one(primitive, args, mapped, params), [0, 0]
         if x_at is not None:
             x = _fold(x, x_at, *_place("x", into, dimensions, geometry.groups))
         if dy_at is not None:
@@ -250,6 +273,13 @@ def position_rule(primitive: Primitive) -> Callable[..., Any]:
             array if at is None else jnp.moveaxis(array, at, 0)
             for array, at in zip(args, mapped, strict=True)
         ]
+        if not all(are_known(array.shape[:2]) for array in fronted):
+            # Of symbols nobody can tell which is the larger number of images.
+            fronted = [
+                jnp.broadcast_to(array, (size, *array.shape)) if at is None else array
+                for array, at in zip(fronted, mapped, strict=True)
+            ]
+            mapped = [0] * len(fronted)
         images = [array.shape[0 if at is None else 1] for array, at in zip(fronted, mapped, strict=True)]
         folded = []
         for array, at, count in zip(fronted, mapped, images, strict=True):

@@ -20,6 +20,7 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.typing import DTypeLike
 
@@ -39,10 +40,13 @@ def fprop(
     precision: Precision,
     *bias: jax.Array,
     relu: bool = False,
+    result_dtype: np.dtype | None = None,
 ) -> jax.Array:
     """y of the given shape, with a bias added where one is given; relu is of real numbers only."""
     if not _is_complex(x):
-        return ffi.fprop(platform, x, w, shape, geometry, dims, precision, *bias, relu=relu)
+        return ffi.fprop(
+            platform, x, w, shape, geometry, dims, precision, *bias, relu=relu, result_dtype=result_dtype
+        )
     x, w, bias = _parts(x, dims.x[1]), _matrix(w, dims), tuple(_parts(b, 0) for b in bias)
     doubled = _doubled(shape, dims.y[1])
     return _joined(ffi.fprop(platform, x, w, doubled, geometry, dims, precision, *bias), dims.y[1])
@@ -56,10 +60,11 @@ def dgrad(
     geometry: ConvGeometry,
     dims: Dims,
     precision: Precision,
+    result_dtype: np.dtype | None = None,
 ) -> jax.Array:
     """dx of the given shape."""
     if not _is_complex(dy):
-        return ffi.dgrad(platform, dy, w, shape, geometry, dims, precision)
+        return ffi.dgrad(platform, dy, w, shape, geometry, dims, precision, result_dtype)
     dy, w = _parts(dy, dims.y[1]), _matrix(jnp.conj(w), dims)
     return _joined(
         ffi.dgrad(platform, dy, w, _doubled(shape, dims.x[1]), geometry, dims, precision), dims.x[1]
@@ -74,10 +79,11 @@ def wgrad(
     geometry: ConvGeometry,
     dims: Dims,
     precision: Precision,
+    result_dtype: np.dtype | None = None,
 ) -> jax.Array:
     """dw of the given shape."""
     if not _is_complex(x):
-        return ffi.wgrad(platform, x, dy, shape, geometry, dims, precision)
+        return ffi.wgrad(platform, x, dy, shape, geometry, dims, precision, result_dtype)
     w_out, w_in = dims.w[:2]
     x, dy = _parts(x, dims.x[1]), _parts(dy, dims.y[1])
     products = ffi.wgrad(platform, x, dy, _doubled(_doubled(shape, w_in), w_out), geometry, dims, precision)
@@ -123,11 +129,12 @@ def avg_pool(
     shape: tuple[int, ...],
     axes: Sequence[Axis],
     count_include_pad: bool,
+    sum: bool = False,
 ) -> jax.Array:
     """Either of average pooling's calls, which treat each channel alike."""
 
     def call(x: jax.Array, shape: tuple[int, ...], dtype: DTypeLike) -> jax.Array:
-        return ffi.pool(platform, op, [x], [(shape, dtype)], axes, count_include_pad)[0]
+        return ffi.pool(platform, op, [x], [(shape, dtype)], axes, count_include_pad, sum=sum)[0]
 
     if not _is_complex(x):
         return call(x, shape, x.dtype)

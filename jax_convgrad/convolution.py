@@ -12,7 +12,14 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jax.typing import ArrayLike, DTypeLike
 
 from jax_convgrad import gradients
-from jax_convgrad.arguments import arrays, canonical_precision, converted, on_kernels, result_dtype
+from jax_convgrad.arguments import (
+    arrays,
+    canonical_precision,
+    converted,
+    for_result,
+    on_kernels,
+    result_dtype,
+)
 from jax_convgrad.axis_types import with_axis_types
 from jax_convgrad.ffi import Dims
 from jax_convgrad.geometry import ConvGeometry, conv_geometry, dilated, pads, steps
@@ -55,8 +62,9 @@ def conv_general_dilated(
       batch_group_count: groups that the batch is split into, each with its own output channels.
       precision: as in ``jax.lax``, in each of its forms. On CUDA f32 is multiplied in TF32 where it allows
         that, at every precision but HIGHEST; on a CPU in full f32 whatever it says.
-      preferred_element_type: the dtype to return, of the operands' kind and no narrower. The operands are
-        converted to it first (to f32 for bf16 and f16 of each other), which is a copy.
+      preferred_element_type: the dtype to return, of the operands' kind and no narrower. The f32 sums of
+        bf16 and f16 are f32 results as they are; for other dtypes the operands are converted first, which is
+        a copy. Gradients are of the operands' dtype.
       out_sharding: how y is split over explicit mesh axes; None is the batch as x's and the channels as w's.
 
     Returns:
@@ -110,10 +118,10 @@ def conv_general_dilated(
         geometry = ConvGeometry(geometry.axes, batch_groups)
 
     def convolution(x: jax.Array, w: jax.Array) -> jax.Array:
-        x, w = widened(dtype, x, w)
+        x, w, unrounded = for_result(dtype, x, w)
         if batch_groups > 1:
             x = _batch_groups_to_features(x, dims, batch_groups)
-        y = gradients.convolution(x, w, None, False, geometry, dims, precision)
+        y = gradients.convolution(x, w, None, False, geometry, dims, precision, unrounded)
         return converted(y, dtype)
 
     return with_axis_types(
@@ -136,9 +144,9 @@ def conv(
 ) -> jax.Array:
     """A convolution layer: activation(Σ_{r,c} x[n,i,c] · w[r,c,k] + b[k]), channels last by default.
 
-    The kernels add b and take relu's maximum in the type that they sum in, and round once to x's dtype. Where
-    ``jax.lax`` computes, or several devices add up a sum, or ``vmap`` maps b but not w, the sum is rounded
-    before b is added, as in a convolution of ``jax.lax`` followed by ``+ b``.
+    The kernels add b and take relu's maximum in the type that they sum in, and round once to x's dtype; so do
+    several devices that add up a sum. Where ``jax.lax`` computes, or ``vmap`` maps b but not w, the sum is
+    rounded before b is added, as in a convolution of ``jax.lax`` followed by ``+ b``.
 
     Args:
       x: [N, spatial..., C] (or as ``dimension_numbers`` says). Of which dtypes and how many spatial
@@ -175,7 +183,7 @@ def conv(
         raise TypeError(f'activation must not be "relu" for complex x, but x is of {x.dtype}')
     precision = canonical_precision(precision)
     if on_kernels(x):
-        y = gradients.convolution(x, w, b, relu, geometry, dims, precision)
+        y = gradients.convolution(x, w, b, relu, geometry, dims, precision, None)
     else:
         y = lax.conv_general_dilated(
             x,
@@ -248,12 +256,6 @@ def geometry_and_pads(
         groups=int(groups),
     )
     return geometry, pairs
-
-
-def widened(dtype: jnp.dtype, x: jax.Array, w: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The operands in a dtype that holds both their values and the result's."""
-    wide = jnp.promote_types(dtype, x.dtype)
-    return converted(x, wide), converted(w, wide)
 
 
 def _batch_groups_to_features(x: jax.Array, dims: Dims, count: int) -> jax.Array:

@@ -15,10 +15,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.interpreters import ad, batching
 
 from jax_convgrad import complex_form, primitives
-from jax_convgrad.arguments import Precision
+from jax_convgrad.arguments import Precision, converted
 from jax_convgrad.batching import fprop_epilogue_rule
 from jax_convgrad.ffi import Dims
 from jax_convgrad.filter_and_bias import wgrad_bgrad
@@ -56,15 +57,18 @@ def _native(
     geometry: ConvGeometry,
     dimensions: Dims,
     precision: Precision,
+    result_dtype: np.dtype | None = None,
 ) -> jax.Array:
     shape = primitives.y_shape(x, w, geometry, dimensions)
-    return complex_form.fprop(platform, x, w, shape, geometry, dimensions, precision, *b, relu=relu)
+    return complex_form.fprop(
+        platform, x, w, shape, geometry, dimensions, precision, *b, relu=relu, result_dtype=result_dtype
+    )
 
 
 def _partial(
     platform: str, x: jax.Array, w: jax.Array, *_: jax.Array, relu: bool, **params: Any
 ) -> jax.Array:
-    return _native(platform, x, w, relu=False, **params)
+    return primitives.unrounded(_native)(platform, x, w, relu=False, **params)
 
 
 def _from_partial(
@@ -76,7 +80,10 @@ def _from_partial(
     dimensions: Dims,
     **_: Any,
 ) -> jax.Array:
-    return _finished(y, *b, relu=relu, dimensions=dimensions)
+    # Of 16 bits the sum is of f32, and so is what becomes of it, until it is rounded once.
+    return converted(
+        _finished(y, *(converted(bias, y.dtype) for bias in b), relu=relu, dimensions=dimensions), x.dtype
+    )
 
 
 def _factors(x: Any, w: Any, *b: Any, geometry: ConvGeometry, dimensions: Dims, **params: Any) -> Factors:
@@ -99,8 +106,9 @@ fprop_epilogue_p = define_primitive(
     _native,
     step_by_step,
     # A sum over nothing is no call, but b.
-    serves=lambda platform, x, w, *b, **_: x.size > 0 and w.size > 0,
+    serves=lambda platform, x, w, *b, **_: x.size != 0 and w.size != 0,
     factors=_factors,
+    any_size=frozenset("n"),
     of_partial_sums=(_partial, _from_partial),
 )
 

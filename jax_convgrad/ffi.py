@@ -1,4 +1,4 @@
-"""The border to native code: targets registered per platform, attributes, layouts, workspace.
+"""The border to native code: attributes, layouts, workspace; targets.py registers what is called.
 
 The one place that says ``ffi_call``. Kernels know one physical layout (channels last); a user's order of
 dimensions is kept by telling XLA the layout of each operand and result, which then stores the array that way
@@ -8,34 +8,21 @@ from the start where it can, instead of transposing it here.
 from __future__ import annotations
 
 import functools
-import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from types import ModuleType
 from typing import Any, NamedTuple
 
 import jax
-import jaxlib
 import numpy as np
 from jax.core import ShapedArray
+from jax.interpreters.mlir import ir
 from jax.typing import DTypeLike
 
 from jax_convgrad.arguments import Precision, allows_tf32
 from jax_convgrad.geometry import Axis, ConvGeometry
-from jax_convgrad.source_folder import OWN_FOLDER, installed_elsewhere
-from jax_convgrad.versions import LOWEST_JAX, numbers, text
+from jax_convgrad.targets import Backend, backends, register
 
-
-@dataclass(frozen=True)
-class Backend:
-    """A native module, the prefix of its target names, and which of its kernels a call asks for.
-
-    ``kernel`` is "auto" (the plan's choice) or a kernel's name, for tests and measurements.
-    """
-
-    module: Any
-    prefix: str = "jax_convgrad_"
-    kernel: str = "auto"
+__all__ = ["Backend", "backends", "register"]  # whoever calls the kernels asks here for what they are
 
 
 class Dims(NamedTuple):
@@ -48,54 +35,6 @@ class Dims(NamedTuple):
     x: tuple[int, ...]
     w: tuple[int, ...]
     y: tuple[int, ...]
-
-
-backends: dict[str, Backend] = {}
-"""Platform, in JAX's name for lowering ("cpu", "cuda"), to the kernels that serve it."""
-
-
-def register(backend: Backend, platform: str) -> None:
-    """Registers every target of ``backend`` with XLA, for "cpu" or "CUDA"."""
-    for name, handler in backend.module.registrations().items():
-        jax.ffi.register_ffi_target(backend.prefix + name, handler, platform=platform)
-
-
-def _cuda_module() -> ModuleType | None:
-    """The CUDA kernels, or None in a package that was built without them."""
-    try:
-        return importlib.import_module("jax_convgrad._cuda")
-    except ModuleNotFoundError as error:
-        if error.name != "jax_convgrad._cuda":
-            raise
-        return None
-
-
-def _register_modules() -> None:
-    if numbers(jaxlib.__version__) < LOWEST_JAX:
-        # An older FFI would not refuse these handlers but take the whole backend down with them.
-        raise ImportError(
-            f"jax_convgrad needs jaxlib >= {text(LOWEST_JAX)}, but jaxlib is {jaxlib.__version__}"
-        )
-    try:
-        backends["cpu"] = Backend(importlib.import_module("jax_convgrad._cpu"))
-    except ModuleNotFoundError as error:
-        if error.name != "jax_convgrad._cpu":
-            raise
-        elsewhere = installed_elsewhere()
-        found_before = f", and was found before the installed {elsewhere}" if elsewhere else ""
-        raise ImportError(
-            f"{OWN_FOLDER} is jax_convgrad's source folder, in which nothing is built{found_before}. "
-            + ("" if elsewhere else "Install the package (pip install .), and ")
-            + "run Python in another folder, or with the option -P."
-        ) from None
-    register(backends["cpu"], "cpu")
-    cuda = _cuda_module()
-    if cuda is not None:
-        backends["cuda"] = Backend(cuda)
-        register(backends["cuda"], "CUDA")
-
-
-_register_modules()
 
 
 def _int64(values: Sequence[int]) -> np.ndarray:
@@ -168,6 +107,18 @@ class Lowered:
         return len(self.aval.shape)
 
 
+def _named(location: Any, name: str) -> Any:
+    """The location of an operation, which profiles and HLO metadata show, with the name in place of JAX's.
+
+    That is that of a primitive, twice: the second time behind the scopes that it stands in.
+    """
+    if not (hasattr(location, "name_str") and hasattr(location, "child_loc")):
+        return location
+    *scopes, last = location.name_str.split("/")
+    named = "/".join((*scopes, f"{name}:" if last.endswith(":") else name))
+    return ir.Location.name(named, childLoc=_named(location.child_loc, name))
+
+
 def _ffi_call(
     target: str,
     results: Sequence[jax.ShapeDtypeStruct],
@@ -186,7 +137,9 @@ def _ffi_call(
             operand_layouts=input_layouts and [layout[::-1] for layout in input_layouts],
             result_layouts=output_layouts and [layout[::-1] for layout in output_layouts],
         )
-        values = rule(ctx, *(operand.value for operand in operands), **attributes)
+        name = "jax_convgrad." + target.removeprefix("jax_convgrad_")
+        with _named(ir.Location.current, name):
+            values = rule(ctx, *(operand.value for operand in operands), **attributes)
         return [Lowered(ctx, value, aval) for value, aval in zip(values, avals, strict=True)]
 
     def call(*operands: Any, **attributes: Any) -> Any:
@@ -198,16 +151,6 @@ def _ffi_call(
         return of_arrays(*operands, **attributes)
 
     return call
-
-
-def _require_known(*shapes: tuple[int, ...]) -> None:
-    """Workspace is sized when a program is lowered, so sizes must be numbers by then."""
-    for shape in shapes:
-        if not all(isinstance(size, int) for size in shape):
-            raise ValueError(
-                f"jax_convgrad's kernels need known sizes, but a shape is {shape}: export with numbers in "
-                "place of symbols (a forward pass may have one for its batch)"
-            )
 
 
 @functools.lru_cache(4096)
@@ -250,16 +193,16 @@ def fprop(
     precision: Precision,
     *bias: jax.Array,
     relu: bool = False,
+    result_dtype: np.dtype | None = None,
 ) -> jax.Array:
     """y of the given shape, with a bias added where one is given, and cut off at 0 where ``relu``."""
     backend = backends[platform]
     # The workspace is the filter's alone, so that the batch may be a symbol in an exported program.
     one = tuple(1 if d == dims.x[0] else size for d, size in enumerate(x.shape))
-    _require_known(one, w.shape)
     call = _ffi_call(
         backend.prefix + "fprop",
         (
-            _result(shape, x.dtype),
+            _result(shape, result_dtype or x.dtype),
             _workspace(backend, "fprop", one, shape, x.dtype, geometry, dims, precision),
         ),
         input_layouts=[_activation_layout(dims.x), _filter_layout(dims.w), *((0,) for _ in bias)],
@@ -276,15 +219,15 @@ def dgrad(
     geometry: ConvGeometry,
     dims: Dims,
     precision: Precision,
+    result_dtype: np.dtype | None = None,
 ) -> jax.Array:
     """dx of the given shape."""
     backend = backends[platform]
     one = tuple(1 if d == dims.x[0] else size for d, size in enumerate(shape))
-    _require_known(one, w.shape)
     call = _ffi_call(
         backend.prefix + "dgrad",
         (
-            _result(shape, dy.dtype),
+            _result(shape, result_dtype or dy.dtype),
             _workspace(backend, "dgrad", one, dy.shape, dy.dtype, geometry, dims, precision),
         ),
         input_layouts=[_activation_layout(dims.y), _filter_layout(dims.w)],
@@ -301,14 +244,14 @@ def wgrad(
     geometry: ConvGeometry,
     dims: Dims,
     precision: Precision,
+    result_dtype: np.dtype | None = None,
 ) -> jax.Array:
     """dw of the given shape."""
     backend = backends[platform]
-    _require_known(x.shape, dy.shape)
     call = _ffi_call(
         backend.prefix + "wgrad",
         (
-            _result(shape, x.dtype),
+            _result(shape, result_dtype or x.dtype),
             _workspace(backend, "wgrad", x.shape, dy.shape, x.dtype, geometry, dims, precision),
         ),
         input_layouts=[_activation_layout(dims.x), _activation_layout(dims.y)],
@@ -333,7 +276,6 @@ def wgrad_bgrad(
 ) -> tuple[jax.Array, jax.Array]:
     """dw of the given shape and db, from one pass over dy where the kernel can."""
     backend = backends[platform]
-    _require_known(x.shape, dy.shape)
     workspace = _workspace(backend, "wgrad_bgrad", x.shape, dy.shape, x.dtype, geometry, dims, precision)
     call = _ffi_call(
         backend.prefix + "wgrad_bgrad",
@@ -349,7 +291,6 @@ def bgrad(platform: str, dy: jax.Array, channel_axis: int) -> jax.Array:
     """db, one entry a channel."""
     backend = backends[platform]
     channels = dy.shape[channel_axis]
-    _require_known(dy.shape)
     rows = int(np.prod([size for axis, size in enumerate(dy.shape) if axis != channel_axis], dtype=np.int64))
     workspace = backend.module.bgrad_workspace_bytes(dtype=dy.dtype.name, rows=rows, channels=channels)
     others = tuple(axis for axis in range(dy.ndim) if axis != channel_axis)
@@ -369,6 +310,7 @@ def pool(
     results: Sequence[tuple[tuple[int, ...], DTypeLike]],
     axes: Sequence[Axis],
     count_include_pad: bool = True,
+    **attributes: bool | str,
 ) -> Sequence[jax.Array]:
     """One of the pooling targets, over arrays [N, spatial..., C]; ``results`` are shapes and dtypes."""
     backend = backends[platform]
@@ -379,4 +321,5 @@ def pool(
         count_include_pad=count_include_pad,
         **_steps(axes),
         kernel=backend.kernel,
+        **attributes,
     )

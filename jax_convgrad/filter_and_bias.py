@@ -13,7 +13,7 @@ import jax
 from jax.interpreters import ad, batching, partial_eval
 
 from jax_convgrad import complex_form, ffi, primitives
-from jax_convgrad.arguments import Precision
+from jax_convgrad.arguments import FLOAT32, Precision, converted
 from jax_convgrad.batching import wgrad_bgrad_rule
 from jax_convgrad.ffi import Dims
 from jax_convgrad.geometry import ConvGeometry
@@ -40,20 +40,41 @@ def _factors(x: Any, dy: Any, **params: Any) -> Factors:
     )
 
 
+def _native(
+    platform: str, x: jax.Array, dy: jax.Array, *, geometry: Any, dimensions: Any, precision: Any
+) -> Any:
+    shape = primitives.w_shape(x, dy, geometry, dimensions)
+    return complex_form.wgrad_bgrad(platform, x, dy, shape, geometry, dimensions, precision)
+
+
+def _partial(
+    platform: str, x: jax.Array, dy: jax.Array, *, geometry: Any, dimensions: Any, precision: Any
+) -> Any:
+    """Of 16 bits a dw that is yet to be added up is of f32, for which there is no one call."""
+    if x.dtype.itemsize != 2:
+        return _native(platform, x, dy, geometry=geometry, dimensions=dimensions, precision=precision)
+    shape = primitives.w_shape(x, dy, geometry, dimensions)
+    dw = complex_form.wgrad(platform, x, dy, shape, geometry, dimensions, precision, FLOAT32)
+    return [dw, complex_form.bgrad(platform, dy, channel_axis=dimensions.y[1])]
+
+
+def _rounded(dw: jax.Array, db: jax.Array, x: jax.Array, *_: Any, **__: Any) -> list[jax.Array]:
+    return [converted(dw, x.dtype), db]
+
+
 wgrad_bgrad_p = define_primitive(
     "wgrad_bgrad",
     lambda x, dy, *, geometry, dimensions, precision: [
         shaped(x, primitives.w_shape(x, dy, geometry, dimensions)),
         shaped(dy, (dy.shape[dimensions.y[1]],)),
     ],
-    lambda platform, x, dy, *, geometry, dimensions, precision: complex_form.wgrad_bgrad(
-        platform, x, dy, primitives.w_shape(x, dy, geometry, dimensions), geometry, dimensions, precision
-    ),
+    _native,
     _one_by_one,
     # Of no input channels db is still a sum.
-    serves=lambda platform, x, dy, **_: ffi.sums_filter_and_bias(platform) and x.size > 0 and dy.size > 0,
+    serves=lambda platform, x, dy, **_: ffi.sums_filter_and_bias(platform) and x.size != 0 and dy.size != 0,
     factors=_factors,
     multiple_results=True,
+    of_partial_sums=(_partial, _rounded),
 )
 
 

@@ -9,10 +9,14 @@ and every op of this package sums products over all tied triples (docs/derivatio
 
 from __future__ import annotations
 
+import math
 import operator
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from jax.core import max_dim
+from jax.export import is_symbolic_dim
 
 MAX_AXES = 3
 """Spatial axes that the kernels handle; with more, ``jax.lax`` computes."""
@@ -23,7 +27,11 @@ MAX_STEP = 2**30 - 1
 
 @dataclass(frozen=True)
 class Axis:
-    """The relation along one spatial axis: three sizes and four steps, all in positions."""
+    """The relation along one spatial axis: three sizes and four steps, all in positions.
+
+    In a program that is exported for any size, sizes and ``pad_lo`` may be expressions of symbols, and the
+    high pad is kept, since only ``jax.lax`` computes then. Where all are numbers it is None.
+    """
 
     input: int
     taps: int
@@ -32,6 +40,12 @@ class Axis:
     pad_lo: int = 0
     input_dilation: int = 1
     filter_dilation: int = 1
+    pad_hi: int | None = None
+
+    @property
+    def is_known(self) -> bool:
+        """Whether all of it are numbers, as kernels need them."""
+        return are_known((self.input, self.taps, self.output, self.pad_lo))
 
     def transpose(self) -> Axis:
         """The relation with its sides traded: ``i`` and ``o`` swap, and tap ``r`` becomes ``taps - 1 - r``.
@@ -76,25 +90,76 @@ class ConvGeometry:
         return ConvGeometry(tuple(axis.transpose() for axis in self.axes), self.groups)
 
 
+def tied(axis: Axis) -> int:
+    """How many pairs of a tap and an output are tied to an input: the products along this axis.
+
+    Of each tap the outputs are the o with o·s ≡ p − r·f (mod d) between two bounds: a class modulo
+    d/gcd(s, d).
+    """
+    common = math.gcd(axis.stride, axis.input_dilation)
+    modulus = axis.input_dilation // common
+    inverse = pow(axis.stride // common, -1, modulus)
+    count = 0
+    for tap in range(axis.taps):
+        offset = axis.pad_lo - tap * axis.filter_dilation  # o·s = i·d + offset
+        if offset % common:
+            continue
+        first = max(0, -(-offset // axis.stride))
+        last = min(axis.output - 1, ((axis.input - 1) * axis.input_dilation + offset) // axis.stride)
+        first += (offset // common * inverse - first) % modulus
+        count += max(0, (last - first) // modulus + 1)
+    return count
+
+
+def are_known(sizes: Iterable[Any]) -> bool:
+    """Whether all sizes are numbers, none an expression of symbols (``jax.export.symbolic_shape``)."""
+    return all(isinstance(size, int) for size in sizes)
+
+
+def is_negative(size: int) -> bool:
+    """Whether it is; not where that depends on symbols, whose comparison raises an error."""
+    return max_dim(size, 0) == 0 and size != 0
+
+
+def is_positive(size: int) -> bool:
+    """Whether it is; not where that depends on symbols."""
+    return max_dim(size, 1) == size
+
+
+def size_of(value: Any) -> Any:
+    """A size or pad: an integer, or an expression of symbols.
+
+    Raises:
+      TypeError: it is neither.
+    """
+    return value if is_symbolic_dim(value) else operator.index(value)
+
+
 def dilated(size: int, dilation: int) -> int:
     """Positions that ``size`` positions span when ``dilation`` steps lie between neighbours."""
-    return 0 if size == 0 else (size - 1) * dilation + 1
+    return size if dilation == 1 else max_dim((size - 1) * dilation + 1, 0)
 
 
 def padded(span: int, lo: int, hi: int) -> int:
     """The span of an input with its pads.
 
     Raises:
-      ValueError: the pads are negative and crop more than there is.
+      ValueError: the pads are negative and crop more than there is, or may do so where sizes are symbols.
     """
-    if span + lo + hi < 0:
+    total = span + lo + hi
+    if is_negative(total):
         raise ValueError(f"padding must not crop more than the input's {span} positions, but is {(lo, hi)}")
-    return span + lo + hi
+    if max_dim(total, 0) != total:
+        raise ValueError(
+            f"padding must not crop more than the input's {span} positions, which {(lo, hi)} may do: give "
+            f'jax.export.symbolic_shape the constraint "{span} >= {-lo - hi}"'
+        )
+    return total
 
 
 def output_size(input_span: int, window_span: int, stride: int) -> int:
     """Places of a window within the padded input; 0 where the window is the larger, as in ``jax.lax``."""
-    return 0 if input_span < window_span else (input_span - window_span) // stride + 1
+    return max_dim((input_span - window_span) // stride + 1, 0)
 
 
 def conv_geometry(
@@ -113,12 +178,26 @@ def conv_geometry(
       ValueError: negative padding crops more than there is.
     """
     axes = []
-    for i, r, s, (lo, hi), d, f in zip(
+    for i, r, s, pair, d, f in zip(
         input_shape, filter_shape, stride, padding, input_dilation, filter_dilation, strict=True
     ):
-        o = output_size(padded(dilated(i, d), lo, hi), dilated(r, f), s)
-        axes.append(Axis(i, r, o, s, lo, d, f))
+        axes.append(axis_of(i, r, stride=s, pads=pair, input_dilation=d, filter_dilation=f))
     return ConvGeometry(tuple(axes), groups)
+
+
+def axis_of(
+    size: int, taps: int, *, stride: int, pads: tuple[int, int], input_dilation: int, filter_dilation: int
+) -> Axis:
+    """The relation along one axis of a convolution or a pooling.
+
+    Raises:
+      ValueError: negative padding crops more than there is.
+    """
+    lo, hi = pads
+    span = padded(dilated(size, input_dilation), lo, hi)
+    output = output_size(span, dilated(taps, filter_dilation), stride)
+    known = are_known((size, taps, lo, hi))
+    return Axis(size, taps, output, stride, lo, input_dilation, filter_dilation, pad_hi=None if known else hi)
 
 
 def steps(value: Any, axes: int, name: str) -> tuple[int, ...]:
@@ -168,7 +247,7 @@ def pads(
             return ((0, 0),) * axes
         result = []
         for size, span, step in zip(input_shape, window_spans, stride, strict=True):
-            total = max((-(-size // step) - 1) * step + span - size, 0)
+            total = max_dim((-(-size // step) - 1) * step + span - size, 0)
             low = total // 2 if kind == "SAME" else total - total // 2
             result.append((low, total - low))
         return tuple(result)
@@ -176,11 +255,11 @@ def pads(
         f"{name} must be a string or a sequence of {axes} (low, high) pairs of integers, not {padding!r}"
     )
     try:
-        entries = tuple(tuple(operator.index(end) for end in pair) for pair in padding)
+        entries = tuple(tuple(size_of(end) for end in pair) for pair in padding)
     except TypeError:
         raise TypeError(message) from None
     if len(entries) != axes or any(len(pair) != 2 for pair in entries):
         raise ValueError(message)
-    if any(abs(end) > MAX_STEP for pair in entries for end in pair):
+    if any(isinstance(end, int) and abs(end) > MAX_STEP for pair in entries for end in pair):
         raise ValueError(f"{name} must be below 2**30, but is {padding!r}")
     return tuple((low, high) for low, high in entries)

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jax_convgrad import pool_primitives, primitives
 from jax_convgrad.arguments import Precision
@@ -42,27 +43,33 @@ def _convolution(
     geometry: ConvGeometry,
     dims: Dims,
     precision: Precision,
+    result_dtype: np.dtype | None,
 ) -> jax.Array:
-    """y[n,o,k] = Σ_{r,c} x[n,i,c] · w[r,c,k], plus b[k] where there is one, then max(y, 0) where ``relu``."""
-    return _convolution_fwd(x, w, b, relu, geometry, dims, precision)[0]
+    """y[n,o,k] = Σ_{r,c} x[n,i,c] · w[r,c,k], plus b[k] where there is one, then max(y, 0) where ``relu``.
+
+    ``result_dtype`` is the primitives', of a y with neither.
+    """
+    return _convolution_fwd(x, w, b, relu, geometry, dims, precision, result_dtype)[0]
 
 
-def _convolution_fwd(x, w, b, relu, geometry, dims, precision):  # type: ignore[no-untyped-def]
+def _convolution_fwd(x, w, b, relu, geometry, dims, precision, result_dtype):  # type: ignore[no-untyped-def]
+    if result_dtype is not None:
+        return primitives.fprop(x, w, geometry, dims, precision, result_dtype), (x, w, b, None)
     y = fprop_epilogue(x, w, b, relu, geometry, dims, precision)
     return y, (x, w, b, y if relu else None)
 
 
-def _convolution_bwd(relu, geometry, dims, precision, kept, dy):  # type: ignore[no-untyped-def]
+def _convolution_bwd(relu, geometry, dims, precision, _, kept, dy):  # type: ignore[no-untyped-def]
     x, w, b, y = kept
     if relu:
         dy = jnp.where(y > 0, dy, 0)  # the gradient of relu at 0 is 0, as in jax.nn.relu
-    dx = primitives.dgrad(dy, w, geometry, dims, precision)
+    dx = primitives.cotangent(primitives.dgrad, dy, w, x.dtype, geometry, dims, precision)
     if b is None:
-        return dx, primitives.wgrad(x, dy, geometry, dims, precision), None
+        return dx, primitives.cotangent(primitives.wgrad, x, dy, w.dtype, geometry, dims, precision), None
     return dx, *wgrad_bgrad(x, dy, geometry, dims, precision)
 
 
-def _convolution_spec(specs, relu, geometry, dims, precision):  # type: ignore[no-untyped-def]
+def _convolution_spec(specs, relu, geometry, dims, *_):  # type: ignore[no-untyped-def]
     return primitives.y_spec(specs[0], specs[1], geometry, dims)
 
 
@@ -72,24 +79,29 @@ convolution = bind(_convolution, _convolution_fwd, _convolution_bwd, 3, _convolu
 
 
 def _transposed_convolution(
-    x: jax.Array, w: jax.Array, geometry: ConvGeometry, dims: Dims, precision: Precision
+    x: jax.Array,
+    w: jax.Array,
+    geometry: ConvGeometry,
+    dims: Dims,
+    precision: Precision,
+    result_dtype: np.dtype | None,
 ) -> jax.Array:
     """y[n,i,c] = Σ_{r,k} x[n,o,k] · w[r,c,k], over the geometry and dims of the convolution undone."""
-    return primitives.dgrad(x, w, geometry, dims, precision)
+    return primitives.dgrad(x, w, geometry, dims, precision, result_dtype)
 
 
-def _transposed_fwd(x, w, geometry, dims, precision):  # type: ignore[no-untyped-def]
-    return primitives.dgrad(x, w, geometry, dims, precision), (x, w)
+def _transposed_fwd(x, w, *static):  # type: ignore[no-untyped-def]
+    return primitives.dgrad(x, w, *static), (x, w)
 
 
-def _transposed_bwd(geometry, dims, precision, kept, dy):  # type: ignore[no-untyped-def]
+def _transposed_bwd(geometry, dims, precision, _, kept, dy):  # type: ignore[no-untyped-def]
     x, w = kept
-    dx = primitives.fprop(dy, w, geometry, dims, precision)
-    dw = primitives.wgrad(dy, x, geometry, dims, precision)
+    dx = primitives.cotangent(primitives.fprop, dy, w, x.dtype, geometry, dims, precision)
+    dw = primitives.cotangent(primitives.wgrad, dy, x, w.dtype, geometry, dims, precision)
     return dx, dw
 
 
-def _transposed_spec(specs, geometry, dims, precision):  # type: ignore[no-untyped-def]
+def _transposed_spec(specs, geometry, dims, *_):  # type: ignore[no-untyped-def]
     return primitives.x_spec(*specs, geometry, dims)
 
 

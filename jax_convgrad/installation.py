@@ -1,5 +1,7 @@
 """``install()``: the lowering of ``lax``'s own convolution is this package's kernels, for the whole process.
 
+Windows likewise: installed_pooling.py.
+
 What is traced stays ``lax``'s: its primitive with its derivatives and its vmap, forward mode included. Only
 where a program is lowered for a platform that has kernels, each convolution becomes the contraction that it
 is (recognition.py). All private names of JAX that this needs are here.
@@ -19,11 +21,15 @@ import jax
 from jax import lax
 from jax.core import ShapedArray
 from jax.extend.core import Primitive
+from jax.extend.mlir.dialects import stablehlo
 from jax.interpreters import mlir
+from jax.interpreters.mlir import ir
 
-from jax_convgrad import ffi
+from jax_convgrad import exporting, ffi, installed_pooling, lowering_record
 from jax_convgrad.lax_convolution import before_reversals, contraction_of, runner, single_primitive
+from jax_convgrad.lax_pooling import WINDOW_PRIMITIVES
 from jax_convgrad.lowering import rules
+from jax_convgrad.on_lax import OnLax
 from jax_convgrad.recognition import Contraction
 
 _convolution_p = lax.conv_general_dilated_p
@@ -31,22 +37,40 @@ _original: dict[str | None, Any] = {}
 """Platform, or None for all others, to the entry that lax has there, while this package's is installed."""
 
 
-def install() -> None:
-    """Runs every ``jax.lax`` convolution of this process on these kernels, without any change to its code.
+def install(*, export: bool = False, verbose: bool = False) -> None:
+    """Runs every ``jax.lax`` convolution and pooling window of this process on these kernels, as it stands.
 
     That holds for those of Flax, Haiku, Equinox, Keras and all else that calls ``jax.lax``, on CPU and CUDA,
-    and for all that JAX makes of them: gradients of any order, forward mode, vmap. Convolutions that these
-    kernels have not stay ``jax.lax``'s: integers, more than 3 spatial dimensions.
+    and for all that JAX makes of them: gradients of any order, forward mode, vmap. Windows are those of
+    ``lax.reduce_window`` with a maximum, a minimum or a sum, over 1 to 3 dimensions of an array, in any
+    order. Their values and gradients are ``jax.lax``'s; sums of 16-bit numbers run in float32.
+
+    What these kernels have not stays ``jax.lax``'s: integers, more than 3 spatial dimensions, sizes that are
+    symbols, a reduction function of one's own, cumulative sums. ``installed_report()`` says of each operation
+    what runs it, and why where that is ``jax.lax``.
+
+    What ``jax.export`` exports meanwhile has ``jax.lax``'s own operations, so that it runs wherever JAX
+    does, unless ``export`` asks for the kernels; then it needs this package where it is loaded, and
+    ``export_checks()`` as ``disabled_checks`` where it is exported.
 
     It clears JAX's caches (``jax.clear_caches``), so that functions compiled before are compiled anew. What
-    was compiled ahead of time (``jax.jit(f).lower(...).compile()``) stays as it is. Twice is as good as once.
+    was compiled ahead of time (``jax.jit(f).lower(...).compile()``) stays as it is. Twice is as good as once;
+    the last ``export`` counts.
+
+    Args:
+      export: whether exported programs call the kernels too.
+      verbose: print a line for each convolution and window when a program with it is lowered.
 
     Raises:
       RuntimeError: this version of JAX keeps its lowering rules elsewhere.
     """
+    if exporting.set_with_kernels(bool(export)) and _original:
+        jax.clear_caches()
     if _original:
+        lowering_record.speak(verbose)
         return
     on_platforms, elsewhere = _rules()
+    lowering_record.begin(verbose)
     entries: dict[str | None, Any] = {
         platform: table[_convolution_p] for platform, table in on_platforms.items() if _convolution_p in table
     }
@@ -61,6 +85,7 @@ def install() -> None:
         mlir.register_lowering(_by_platform_p, partial(_on_kernels, platform, rule), platform=platform)
     # An uncacheable rule is called in place, where it can see what its operands come from.
     mlir.register_lowering(_convolution_p, _lower, cacheable=False)
+    installed_pooling.put(on_platforms, elsewhere)
     jax.clear_caches()
 
 
@@ -70,7 +95,7 @@ def is_installed() -> bool:
 
 
 def uninstall() -> None:
-    """Undoes ``install()``: convolutions are ``jax.lax``'s own again. Clears JAX's caches too."""
+    """Undoes ``install()``: convolutions and windows are ``jax.lax``'s own again. Clears JAX's caches too."""
     if not _original:
         return
     on_platforms, elsewhere = _rules()
@@ -78,8 +103,14 @@ def uninstall() -> None:
         table = elsewhere if platform is None else on_platforms[platform]
         table[_convolution_p] = entry
     _original.clear()
+    installed_pooling.take_back(on_platforms)
+    lowering_record.begin(verbose=False)
     _make_cacheable()
     jax.clear_caches()
+
+
+def _taken_primitives() -> tuple[Any, ...]:
+    return _convolution_p, *WINDOW_PRIMITIVES
 
 
 def _rules() -> tuple[Mapping[str, dict[Any, Any]], dict[Any, Any]]:
@@ -101,7 +132,7 @@ def _make_cacheable() -> None:
         from jax._src.interpreters.mlir import _uncacheable_primitives
     except ImportError:
         return
-    _uncacheable_primitives.discard(_convolution_p)
+    _uncacheable_primitives.difference_update(_taken_primitives())
 
 
 # ------------------------------------------------------------------------------------------------- the rules
@@ -115,8 +146,21 @@ def _lower(ctx: Any, lhs: Any, rhs: Any, **params: Any) -> Sequence[Any]:
         rhs, _reversal, rhs_aval.shape, params["dimension_numbers"].rhs_spec
     )
     contraction = contraction_of(lhs_aval, rhs_aval, out_aval, params, is_reversed)
-    if contraction is None or (is_reversed and not contraction.unreversed):
+    if exporting.stays_on_lax(ctx):
+        contraction = OnLax("exported")
+    on_lax = _only_rule(ctx) if isinstance(contraction, OnLax) else None
+    if isinstance(contraction, OnLax) or (is_reversed and not contraction.unreversed):
         before = rhs
+    elif before.type != rhs.type:  # it was widened on the way
+        before = stablehlo.ConvertOp(rhs.type, before).result
+    for platform in ctx.module_context.platforms:
+        if platform in ("cpu", "cuda"):
+            runs_on: str | OnLax = OnLax(f"no kernels for {platform}")
+            if isinstance(contraction, OnLax) or platform in ffi.backends:
+                runs_on = contraction if isinstance(contraction, OnLax) else contraction.name
+            lowering_record.record(_convolution_p.name, ctx.avals_in, out_aval, [platform], runs_on)
+    if on_lax is not None:
+        return on_lax(ctx, lhs, rhs, **params)
 
     def by_platform(lhs: jax.Array, rhs: jax.Array, before: jax.Array) -> jax.Array:
         return _by_platform_p.bind(lhs, rhs, before, out=out_aval, contraction=contraction, **params)
@@ -132,21 +176,41 @@ def _lower(ctx: Any, lhs: Any, rhs: Any, **params: Any) -> Sequence[Any]:
     return mlir.lower_fun(by_platform, multiple_results=False)(ctx, lhs, rhs, before)
 
 
-def _only_platform(ctx: Any) -> str | None:
-    """The one platform that an equation is lowered for; None where it has several, or one of its own."""
+def _platforms(ctx: Any) -> tuple[str, ...]:
+    """The platforms that an equation is lowered for; none where it has one of its own."""
     platforms = getattr(ctx, "platforms", None) or getattr(ctx.module_context, "platforms", ())
     is_elsewhere = getattr(getattr(ctx, "jaxpr_eqn_ctx", None), "compute_type", None) is not None
-    return platforms[0] if len(platforms) == 1 and not is_elsewhere else None
+    return () if is_elsewhere or platforms is None else tuple(platforms)
+
+
+def _only_platform(ctx: Any) -> str | None:
+    """The one platform that an equation is lowered for; None where it has several, or one of its own."""
+    platforms = _platforms(ctx)
+    return platforms[0] if len(platforms) == 1 else None
+
+
+def _only_rule(ctx: Any) -> Any:
+    """``lax``'s rule on every platform that an equation is lowered for; None where it has several."""
+    found = [_original.get(platform, _original[None]).rule for platform in _platforms(ctx)]
+    return found[0] if found and all(rule is found[0] for rule in found) else None
 
 
 def _reversal(value: Any) -> tuple[Any, Sequence[int]] | None:
-    """The operand and the dimensions of the reversal that ``value`` is the result of."""
+    """What ``value`` is the reversal, or a wider copy, of, and the dimensions: see before_reversals."""
     while getattr(value.owner, "name", None) == "sdy.sharding_constraint":  # follows each op on explicit axes
         value = value.owner.operation.operands[0]
-    if getattr(value.owner, "name", None) != "stablehlo.reverse":
+    name = getattr(value.owner, "name", None)
+    if name not in ("stablehlo.reverse", "stablehlo.convert"):
         return None
     operation = value.owner.operation
-    return operation.operands[0], list(operation.attributes["dimensions"])
+    before = operation.operands[0]
+    if name == "stablehlo.reverse":
+        return before, list(operation.attributes["dimensions"])
+    narrow, wide = (str(ir.RankedTensorType(array.type).element_type) for array in (before, value))
+    return (before, []) if (narrow, wide) in _WIDENINGS else None
+
+
+_WIDENINGS = {("bf16", "f32"), ("f16", "f32"), ("bf16", "f64"), ("f16", "f64"), ("f32", "f64")}
 
 
 _by_platform_p = Primitive("jax_convgrad_by_platform")
@@ -173,10 +237,10 @@ def _on_kernels(
     before: Any,
     *,
     out: ShapedArray,
-    contraction: Contraction | None,
+    contraction: Contraction | OnLax,
     **params: Any,
 ) -> Sequence[Any]:
-    if contraction is None or platform not in ffi.backends:
+    if isinstance(contraction, OnLax) or platform not in ffi.backends:
         return _as_lax(rule, ctx, lhs, rhs, before, out=out, contraction=contraction, **params)
     lhs_aval, _, before_aval = ctx.avals_in
     single = single_primitive(contraction, params, lhs_aval, before_aval, out)

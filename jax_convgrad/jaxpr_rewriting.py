@@ -18,8 +18,13 @@ from jax import lax
 from jax.extend import core
 from jax.extend import linear_util as lu
 
+from jax_convgrad.lowering import debugging_nans
+
 P = ParamSpec("P")
 R = TypeVar("R")
+
+_ARRAY = object()
+"""In an array's place among a function's results."""
 
 
 class Substitute(NamedTuple):
@@ -47,25 +52,27 @@ def rewritten(
     def replaced(*args: P.args, **kwargs: P.kwargs) -> R:
         leaves, tree = jax.tree.flatten((args, kwargs))
         places = [place for place, leaf in enumerate(leaves) if is_array(leaf)]
-        results: list[Any] = []
+        others: list[Any] = []  # what f gives beside arrays; of these no tracer may outlive the trace
         result_tree: Any = None
 
         def on_arrays(*arrays: jax.Array) -> list[jax.Array]:
-            nonlocal results, result_tree
+            nonlocal others, result_tree
             filled = list(leaves)
             for place, array in zip(places, arrays, strict=True):
                 filled[place] = array
             inner_args, inner_kwargs = jax.tree.unflatten(tree, filled)
             results, result_tree = jax.tree.flatten(f(*inner_args, **inner_kwargs))
+            others = [_ARRAY if isinstance(leaf, jax.Array) else leaf for leaf in results]
             return [leaf for leaf in results if isinstance(leaf, jax.Array)]
 
         arrays = [leaves[place] for place in places]
         with traced_in():
             traced = jax.make_jaxpr(on_arrays)(*arrays)
         program = _Rewriting(rule_in, traced_in).of(traced)
-        computed = iter(core.jaxpr_as_fun(program)(*arrays))
+        with debugging_nans():
+            computed = iter(core.jaxpr_as_fun(program)(*arrays))
         return jax.tree.unflatten(
-            result_tree, [next(computed) if isinstance(leaf, jax.Array) else leaf for leaf in results]
+            result_tree, [next(computed) if leaf is _ARRAY else leaf for leaf in others]
         )
 
     return replaced

@@ -8,12 +8,14 @@ from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.extend.core import Primitive
 from jax.sharding import AxisType, auto_axes
 
 from jax_convgrad import primitives
-from jax_convgrad.arguments import NUMBERS, converted
-from jax_convgrad.geometry import MAX_AXES, MAX_STEP
+from jax_convgrad.arguments import FLOAT32, NUMBERS, converted, for_result, holds
+from jax_convgrad.geometry import MAX_AXES, MAX_STEP, are_known
+from jax_convgrad.on_lax import OnLax
 from jax_convgrad.recognition import Contraction, Move, recognise
 
 _MAX_SIZE = 2**31 - 1
@@ -38,13 +40,14 @@ Value = TypeVar("Value")
 
 def contraction_of(
     lhs: Any, rhs: Any, out: Any, params: dict[str, Any], rhs_reversed: bool
-) -> Contraction | None:
-    """The contraction to run this convolution by, or None where ``jax.lax`` has to run it.
+) -> Contraction | OnLax:
+    """The contraction to run this convolution by, or why ``jax.lax`` has to run it.
 
     ``lhs``, ``rhs`` and ``out`` are abstract values, ``params`` those of ``lax.conv_general_dilated_p``.
     """
-    if not _taken(lhs, rhs, out, params):
-        return None
+    why = _left(lhs, rhs, out, params)
+    if why is not None:
+        return OnLax(why)
     geometric = tuple((name, params[name]) for name in _GEOMETRIC)
     return _recognised(lhs.shape, rhs.shape, out.shape, geometric, rhs_reversed)
 
@@ -56,25 +59,30 @@ def _recognised(
     out: tuple[int, ...],
     geometric: tuple[tuple[str, Any], ...],
     rhs_reversed: bool,
-) -> Contraction | None:
+) -> Contraction:
     """``recognise``, once for all layers alike of a large net."""
     return recognise(lhs, rhs, out, **dict(geometric), rhs_reversed=rhs_reversed)
 
 
-def _taken(lhs: Any, rhs: Any, out: Any, params: dict[str, Any]) -> bool:
-    """Whether the kernels have the dtype, the rank and room for the numbers."""
+def _left(lhs: Any, rhs: Any, out: Any, params: dict[str, Any]) -> str | None:
+    """What of the dtype, the rank or the numbers is not for the kernels; None if nothing."""
+    dtypes = {array.dtype.name for array in (lhs, rhs, out)}
     if lhs.dtype != rhs.dtype or not {lhs.dtype.name, out.dtype.name} <= set(NUMBERS):
-        return False
+        return " and ".join(sorted(dtypes))
     # A preferred dtype that holds what the operands hold; float16 and bfloat16 do not hold each other.
-    if jnp.promote_types(lhs.dtype, out.dtype) != out.dtype or lhs.ndim > 2 + MAX_AXES:
-        return False
+    if not holds(out.dtype, lhs.dtype):
+        return f"{lhs.dtype.name} with a result of {out.dtype.name}"
+    if lhs.ndim > 2 + MAX_AXES:
+        return f"{lhs.ndim - 2} spatial dimensions"
     sizes = (*lhs.shape, *rhs.shape, *out.shape)
     steps = (*params["window_strides"], *params["lhs_dilation"], *params["rhs_dilation"])
-    pads = [abs(end) for pair in params["padding"] for end in pair]
-    # Under shape polymorphism a size may be an expression.
-    if not all(isinstance(number, int) for number in (*sizes, *steps, *pads)):
-        return False
-    return max((*sizes, *pads), default=0) <= _MAX_SIZE and max(steps, default=1) <= MAX_STEP
+    pads = [end for pair in params["padding"] for end in pair]
+    # Under shape polymorphism a size may be an expression, and then a pad too.
+    if not are_known((*sizes, *steps, *pads)):
+        return "a symbolic size"
+    if max((*sizes, *map(abs, pads)), default=0) > _MAX_SIZE:
+        return "a size of 2**31 or more"
+    return f"a step above {MAX_STEP}" if max(steps, default=1) > MAX_STEP else None
 
 
 def single_primitive(
@@ -85,18 +93,22 @@ def single_primitive(
     With it the names of its operands and its parameters. ``lhs``, ``rhs`` and ``out`` are abstract values.
     """
     moves = (contraction.lhs_move, contraction.rhs_move, contraction.out_move)
-    if any(moves) or lhs.dtype != out.dtype or AxisType.Explicit in out.sharding.mesh.axis_types:
+    unrounded = lhs.dtype.itemsize == 2 and out.dtype == FLOAT32
+    if (
+        any(moves)
+        or lhs.dtype != rhs.dtype
+        or not (lhs.dtype == out.dtype or unrounded)
+        or AxisType.Explicit in out.sharding.mesh.axis_types
+    ):
         return None
-    primitive = _PRIMITIVES[contraction.name]
-    return (
-        primitive,
-        contraction.operands,
-        {
-            "geometry": contraction.geometry,
-            "dimensions": contraction.dimensions,
-            "precision": params["precision"],
-        },
-    )
+    own_params = {
+        "geometry": contraction.geometry,
+        "dimensions": contraction.dimensions,
+        "precision": params["precision"],
+    }
+    if unrounded:
+        own_params["result_dtype"] = FLOAT32
+    return _PRIMITIVES[contraction.name], contraction.operands, own_params
 
 
 def runner(
@@ -104,23 +116,31 @@ def runner(
 ) -> Callable[[jax.Array, jax.Array], jax.Array]:
     """The convolution as a function of lhs and rhs (before its reversal where the contraction says so).
 
-    Its result is of ``out``'s dtype, and split over explicit mesh axes as ``out`` is.
+    That rhs may be of a narrower dtype than lhs. The result is of ``out``'s dtype, and split over explicit
+    mesh axes as ``out`` is.
     """
 
     def run(lhs: jax.Array, rhs: jax.Array) -> jax.Array:
         groups = contraction.geometry.groups
+        lhs, rhs, unrounded = for_result(out.dtype, lhs, converted(rhs, lhs.dtype))
         arrays = {
-            "lhs": _moved(converted(lhs, out.dtype), contraction.lhs_move, groups),
-            "rhs": _moved(converted(rhs, out.dtype), contraction.rhs_move, groups),
+            "lhs": _moved(lhs, contraction.lhs_move, groups),
+            "rhs": _moved(rhs, contraction.rhs_move, groups),
         }
         result = _CONTRACTIONS[contraction.name](
             *(arrays[name] for name in contraction.operands),
             contraction.geometry,
             contraction.dimensions,
             params["precision"],
+            unrounded,
         )
         return _moved(result, contraction.out_move, groups)
 
+    return over_explicit_axes(run, out)
+
+
+def over_explicit_axes(run: Callable[..., jax.Array], out: Any) -> Callable[..., jax.Array]:
+    """``run`` where explicit mesh axes are automatic ones, with a result that is split as ``out`` is."""
     mesh = out.sharding.mesh
     explicit = tuple(
         name for name, kind in zip(mesh.axis_names, mesh.axis_types, strict=True) if kind is AxisType.Explicit
@@ -149,16 +169,24 @@ def before_reversals(
 ) -> tuple[Value, bool]:
     """What ``value`` was before any reversals, and whether they add up to one of all spatial dimensions.
 
-    ``step(value)`` gives the array that ``value`` is a reversal of and the dimensions reversed, or None.
-    Where the reversals add up to neither all nor none, ``value`` itself is given.
+    ``step(value)`` gives the array that ``value`` is a reversal of and the dimensions reversed, or None; or
+    the array that it is a copy of in a wider dtype, and no dimensions. So what is given may be of a narrower
+    dtype. Where the reversals add up to neither all nor none, ``value`` itself is given.
     """
-    start, turned = value, frozenset[int]()
+    start, before, turned = value, value, frozenset[int]()
     while (reversal := step(value)) is not None:
         value, dimensions = reversal
         turned ^= frozenset(dimensions)
+        if dimensions:
+            before = value
     spatial = frozenset(spec[2:])
     if not turned:
-        return value, False
+        return before, False
     if turned <= spatial and all(sizes[d] == 1 for d in spatial - turned):
-        return value, True
+        return before, True
     return start, False
+
+
+def is_widening(narrow: np.dtype, wide: np.dtype) -> bool:
+    """Whether a conversion changes no number, so that it may change places with a reversal."""
+    return {narrow.name, wide.name} <= set(NUMBERS) and holds(wide, narrow)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import jax
@@ -15,7 +17,7 @@ from jax.interpreters import mlir
 from jax.sharding import PartitionSpec
 
 from jax_convgrad import ffi, sharding
-from jax_convgrad.geometry import MAX_AXES, Axis, ConvGeometry
+from jax_convgrad.geometry import MAX_AXES, Axis, ConvGeometry, are_known
 
 lax_forms: dict[Primitive, Callable[..., Any]] = {}
 """Each primitive to what computes the same with ``jax.lax``, of the same operands and parameters."""
@@ -27,6 +29,44 @@ rules: dict[tuple[Primitive, str], Callable[..., Any]] = {}
 @functools.cache
 def _jitted(primitive: Primitive, params: tuple[tuple[str, Any], ...]) -> Callable[..., Any]:
     return jax.jit(functools.partial(primitive.bind, **dict(params)))
+
+
+_debug_nans: ContextVar[bool] = ContextVar("debug_nans", default=False)
+
+
+@contextmanager
+def debugging_nans() -> Iterator[None]:
+    """Kernels called within look for NaN if ``jax_debug_nans`` is set here, whatever it is inside.
+
+    JAX switches it off where it evaluates a jaxpr.
+    """
+    token = _debug_nans.set(_debug_nans.get() or getattr(jax.config, "jax_debug_nans", False))
+    try:
+        yield
+    finally:
+        _debug_nans.reset(token)
+
+
+def _check_for_nans(primitive: Primitive, operands: Any, results: Any) -> None:
+    """What JAX does for its own primitives under ``jax_debug_nans`` and ``jax_debug_infs``.
+
+    Raises:
+      FloatingPointError: there is one.
+    """
+    looked_for = {
+        "nan": (getattr(jax.config, "jax_debug_nans", False) or _debug_nans.get(), jnp.isnan),
+        "inf": (getattr(jax.config, "jax_debug_infs", False), jnp.isinf),
+    }
+    for value, (is_asked, is_value) in looked_for.items():
+        if is_asked:
+            with jax.debug_nans(False), jax.debug_infs(False):
+                in_results, in_operands = (
+                    any(bool(is_value(array).any()) for array in jax.tree.leaves(arrays))
+                    for arrays in (results, operands)
+                )
+            if in_results:
+                whence = ", whose operands have it already" if in_operands else ""
+                raise FloatingPointError(f"invalid value ({value}) encountered in {primitive.name}{whence}")
 
 
 @functools.cache
@@ -49,6 +89,7 @@ def define_primitive(
     multiple_results: bool = False,
     sums: bool = False,
     only_calls: bool = True,
+    any_size: frozenset[str] = frozenset(),
     serves: Callable[..., bool] = lambda platform, *operands, **params: True,
     of_partial_sums: tuple[Callable[..., Any], Callable[..., Any]] | None = None,
 ) -> Primitive:
@@ -61,7 +102,9 @@ def define_primitive(
     makes a call and nothing else.
     ``serves(platform, *operands, **params)`` says whether the kernels take such operands; else ``on_lax``
     computes.
-    ``factors(*operands, **params)`` says how the kernels may be split over devices. Where a result of
+    ``factors(*operands, **params)`` says how the kernels may be split over devices, and ``any_size`` of which
+    of its letters they learn the size when they run only, so that it may be a symbol in an exported program;
+    of others their workspace depends, or their attributes. Where a result of
     partial sums is not the sum of partial results, ``of_partial_sums`` is called in their place: the first
     of it as ``native`` is, for a device's part of the sum, the second with the whole sum and as ``on_lax``.
     """
@@ -79,9 +122,12 @@ def define_primitive(
     primitive.def_abstract_eval(abstract_eval)
 
     def run_eagerly(*operands: jax.Array, **params: Any) -> Any:
-        # Under jax.disable_jit (and jax_debug_nans, which uses it) jit would come straight back to this.
-        with jax.disable_jit(False):
-            return _jitted(primitive, tuple(params.items()))(*operands)
+        # Under jax.disable_jit jit would come straight back to this, and so it would where jax_debug_nans has
+        # found a NaN in jit's results. So they are looked through here, where the primitive is known.
+        with jax.disable_jit(False), jax.debug_nans(False), jax.debug_infs(False):
+            results = _jitted(primitive, tuple(params.items()))(*operands)
+        _check_for_nans(primitive, operands, results)
+        return results
 
     primitive.def_impl(run_eagerly)
 
@@ -92,13 +138,14 @@ def define_primitive(
             zeros = [jnp.zeros(result.shape, result.dtype) for result in results]
             return zeros if multiple_results else zeros[0]
         kernels = platform in ffi.backends and _within_kernels(**params)
+        kernels = kernels and _sizes_are_known(any_size, factors, operands, params)
         if kernels and serves(platform, *operands, **params):
-            kernel = functools.partial(native, platform)
             if devices == 1 or factors is None:
-                return kernel(*operands, **params)
+                return native(platform, *operands, **params)
             apart = of_partial_sums and (functools.partial(of_partial_sums[0], platform), of_partial_sums[1])
+            # A device's part is the primitive again, in a program of its own in which nothing is split.
             split = sharding.partitioned(
-                name, platform, kernel, factors(*operands, **params), params, devices, apart
+                name, platform, primitive.bind, factors(*operands, **params), params, devices, apart
             )
             parts = split(*operands)
             return parts if multiple_results else parts[0]
@@ -112,14 +159,14 @@ def define_primitive(
     def is_a_call(platform: str, ctx: Any, params: Mapping[str, Any]) -> bool:
         """Whether ``on_platform`` would come to one call of a kernel, for one device."""
         arrays = (*ctx.avals_in, *ctx.avals_out)
-        floats = {array.dtype for array in arrays if jnp.issubdtype(array.dtype, jnp.inexact)}
+        floats = {array.dtype for array in ctx.avals_in if jnp.issubdtype(array.dtype, jnp.inexact)}
         return (
             only_calls
             and platform in ffi.backends
             and _within_kernels(**params)
             and len(floats) == 1
             and not any(jnp.issubdtype(dtype, jnp.complexfloating) for dtype in floats)
-            and all(isinstance(size, int) and size > 0 for array in arrays for size in array.shape)
+            and all(are_known(array.shape) and 0 not in array.shape for array in arrays)
             and serves(platform, *ctx.avals_in, **params)
         )
 
@@ -129,8 +176,11 @@ def define_primitive(
         if split is None and is_a_call(platform, ctx, params):
             # Traced first, as below, a large net takes longer to lower than lax's.
             given = [ffi.Lowered(ctx, *pair) for pair in zip(operands, ctx.avals_in, strict=True)]
-            results = native(platform, *given, **params)
-            return [result.value for result in (results if multiple_results else [results])]
+            try:
+                results = native(platform, *given, **params)
+                return [result.value for result in (results if multiple_results else [results])]
+            except (TypeError, AttributeError):
+                pass  # it does more than a call, or is wrong, as tracing it will tell
         return lower(functools.partial(on_platform, platform, devices), split or ctx, *operands, **params)
 
     for platform in ("cpu", "cuda"):
@@ -144,6 +194,27 @@ def shaped(array: Any, shape: Sequence[int], dtype: Any = None) -> ShapedArray:
     """A result of the given shape that varies as ``array`` does, of its dtype where none is given."""
     unsplit = array.sharding.update(spec=PartitionSpec(*(None for _ in shape)))
     return array.update(shape=tuple(shape), dtype=dtype, weak_type=False, sharding=unsplit)
+
+
+def _sizes_are_known(
+    any_size: frozenset[str],
+    factors: Callable[..., sharding.Factors] | None,
+    operands: Sequence[Any],
+    params: Mapping[str, Any],
+) -> bool:
+    """Whether no size is a symbol but those that kernels learn when they run."""
+    geometry = params.get("geometry")
+    axes = params.get("axes", ()) if geometry is None else geometry.axes
+    if all(are_known(array.shape) for array in operands) and all(axis.is_known for axis in axes):
+        return True
+    if factors is None or not all(axis.is_known for axis in axes):
+        return False
+    labels = factors(*operands, **params).operands
+    return all(
+        isinstance(size, int) or label in any_size
+        for array, letters in zip(operands, labels, strict=True)
+        for size, label in zip(array.shape, letters, strict=True)
+    )
 
 
 def _within_kernels(*, geometry: ConvGeometry | None = None, axes: Sequence[Axis] = (), **_: Any) -> bool:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from jax_convgrad import ffi, layer_text
+from jax_convgrad.geometry import tied
 from jax_convgrad.layer_text import Layer, parse_layer
 
 OPS = ("fprop", "dgrad", "wgrad", "bgrad")
@@ -74,6 +75,7 @@ def layer_plan(layer: Layer, dtype: str = "float32", kernel: str = "auto") -> di
         except ValueError as error:
             ops[op] = {"not_served": str(error)}
             continue
+        facts["flops"] = flops(layer, op)
         for name, of in sizes.items():
             facts[f"workspace_share_of_{name}"] = facts["workspace_bytes"] / of
         ops[op] = facts
@@ -88,6 +90,19 @@ def layer_plan(layer: Layer, dtype: str = "float32", kernel: str = "auto") -> di
         "activations_bytes": sizes["activations"],
         "ops": ops,
     }
+
+
+def flops(layer: Layer, op: str) -> int:
+    """Floating-point operations that the op's sum asks for, whatever a kernel does.
+
+    Two, a product and a sum, for each pair of a tap and an output that is tied to an input, channel of a
+    group, output channel and example; none for what meets padding or lies between dilated inputs. Of bgrad
+    one for each element of dy.
+    """
+    if op == "bgrad":
+        return math.prod(layer.y_shape)
+    pairs = math.prod(tied(axis) for axis in layer.geometry.axes)
+    return 2 * layer.batch * pairs * (layer.in_channels // layer.groups) * layer.out_channels
 
 
 def _problem(layer: Layer, dtype: str) -> dict[str, Any]:
@@ -173,6 +188,13 @@ def _number(name: str) -> Any:
     return lambda facts: str(facts[name]) if name in facts else ""
 
 
+def _flops(facts: dict[str, Any]) -> str:
+    for unit, size in (("GFLOP", 10**9), ("MFLOP", 10**6), ("kFLOP", 10**3)):
+        if facts["flops"] >= size:
+            return f"{facts['flops'] / size:.3g} {unit}"
+    return f"{facts['flops']} FLOP"
+
+
 _ROWS = {
     "kernel": _number("kernel"),
     "instructions": _number("instruction_set"),
@@ -185,6 +207,7 @@ _ROWS = {
     "rows buffered": _number("buffered_rows"),
     "partial sums": _number("partial_sums"),
     "tasks": lambda facts: ", then ".join(map(str, facts["tasks"])),
+    "sums ask for": _flops,
     "workspace": _workspace,
     "  of the filter": _share("filter"),
     "  of the activations": _share("activations"),

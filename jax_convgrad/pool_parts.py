@@ -250,3 +250,19 @@ def avg_pool_grad(params: dict[str, Any], places: Mapping[str, Place]) -> Local:
         return (_scaled(dy, axes, begins, 1),)
 
     return Local(local, before, lambda dx: (_own(dx, splits).astype(dtype),))
+
+
+def sum_pool(params: dict[str, Any], places: Mapping[str, Place]) -> Local:
+    """One device's call of ``sum_pool``."""
+    splits = _splits(params["axes"], places, traded=False)
+    return Local(_with_axes(params, splits, traded=False), lambda x: (_fetched(x, splits),))
+
+
+def sum_pool_grad(params: dict[str, Any], places: Mapping[str, Place]) -> Local:
+    """One device's call of ``sum_pool_grad``."""
+    splits = _splits(params["axes"], places, traded=True)
+    return Local(
+        _with_axes(params, splits, traded=True),
+        lambda dy: (_fetched(dy, splits),),
+        lambda dx: (_own(dx, splits),),
+    )

@@ -50,20 +50,25 @@ def _selected(t: Any, position: Any, axes: tuple[Axis, ...]) -> tuple[int, ...]:
     return (_images(t, position), *_pooled(t, axes)[1:])
 
 
-def _factors(operands: int, results: int, rows: Rows) -> Callable[..., Factors]:
+def _factors(operands: int, results: int, rows: Rows | None) -> Callable[..., Factors]:
     """Pooling treats every image and channel alike: both may be split, and nothing is summed. Rows too.
+
+    Without ``rows`` these are gathered.
 
     Not so images where one operand has fewer, since each of its own belongs to several of the other's.
     """
 
     def factors(*arrays: Any, **_: Any) -> Factors:
         n = "n" if len({array.shape[0] for array in arrays}) == 1 else None
-        labels = (n, *map(letter, range(arrays[0].ndim - 2)), "c")
+        labels = (n, *(letter(a) if rows else None for a in range(arrays[0].ndim - 2)), "c")
         sizes = {"n": arrays[0].shape[0], "c": arrays[0].shape[-1]}
         return Factors((labels,) * operands, (labels,) * results, sizes, rows=rows)
 
     return factors
 
+
+_ANY_SIZE = frozenset("nc")
+"""Letters whose size pooling's kernels learn when they run only."""
 
 max_pool_p = define_primitive(
     "max_pool",
@@ -71,6 +76,7 @@ max_pool_p = define_primitive(
     lambda platform, x, *, axes: ffi.pool(platform, "max_pool", [x], [(_pooled(x, axes), x.dtype)], axes)[0],
     fallback.max_pool,
     factors=_factors(1, 1, pool_parts.max_pool),
+    any_size=_ANY_SIZE,
 )
 
 max_pool_argmax_p = define_primitive(
@@ -82,10 +88,27 @@ max_pool_argmax_p = define_primitive(
         [x],
         [(_pooled(x, axes), x.dtype), (_pooled(x, axes), np.int32)],
         axes,
+        position_rule="first_maximum",
     ),
     fallback.max_pool_argmax,
     factors=_factors(1, 2, pool_parts.max_pool_argmax),
+    any_size=_ANY_SIZE,
     multiple_results=True,
+)
+
+ruled_position_p = define_primitive(
+    "ruled_position",
+    lambda x, *, axes, rule: shaped(x, _pooled(x, axes), np.dtype(np.int32)),
+    lambda platform, x, *, axes, rule: ffi.pool(
+        platform,
+        "max_pool_argmax",
+        [x],
+        [(_pooled(x, axes), x.dtype), (_pooled(x, axes), np.int32)],
+        axes,
+        position_rule=rule,
+    )[1],
+    fallback.ruled_position,
+    factors=_factors(1, 1, None),  # which padding comes before which NaN is a matter of the whole window
 )
 
 max_pool_grad_p = define_primitive(
@@ -96,6 +119,7 @@ max_pool_grad_p = define_primitive(
     )[0],
     lambda dy, position, *, axes: fallback.max_pool_grad(dy, position, shape=_scattered(dy, position, axes)),
     factors=_factors(2, 1, pool_parts.max_pool_grad),
+    any_size=_ANY_SIZE,
 )
 
 max_pool_select_p = define_primitive(
@@ -106,6 +130,7 @@ max_pool_select_p = define_primitive(
     )[0],
     lambda t, position, *, axes: fallback.max_pool_select(t, position),
     factors=_factors(2, 1, pool_parts.max_pool_select),
+    any_size=_ANY_SIZE,
 )
 
 avg_pool_p = define_primitive(
@@ -116,6 +141,7 @@ avg_pool_p = define_primitive(
     ),
     fallback.avg_pool,
     factors=_factors(1, 1, pool_parts.avg_pool),
+    any_size=_ANY_SIZE,
 )
 
 avg_pool_grad_p = define_primitive(
@@ -128,6 +154,29 @@ avg_pool_grad_p = define_primitive(
         dy, shape=_unpooled(dy, axes), axes=axes, count_include_pad=count_include_pad
     ),
     factors=_factors(1, 1, pool_parts.avg_pool_grad),
+    any_size=_ANY_SIZE,
+)
+
+# The same without the division.
+
+sum_pool_p = define_primitive(
+    "sum_pool",
+    lambda x, *, axes: shaped(x, _pooled(x, axes)),
+    lambda platform, x, *, axes: complex_form.avg_pool(
+        platform, "avg_pool", x, _pooled(x, axes), axes, True, sum=True
+    ),
+    fallback.sum_pool,
+    factors=_factors(1, 1, pool_parts.sum_pool),
+)
+
+sum_pool_grad_p = define_primitive(
+    "sum_pool_grad",
+    lambda dy, *, axes: shaped(dy, _unpooled(dy, axes)),
+    lambda platform, dy, *, axes: complex_form.avg_pool(
+        platform, "avg_pool_grad", dy, _unpooled(dy, axes), axes, True, sum=True
+    ),
+    lambda dy, *, axes: fallback.sum_pool_grad(dy, shape=_unpooled(dy, axes), axes=axes),
+    factors=_factors(1, 1, pool_parts.sum_pool_grad),
 )
 
 
@@ -140,6 +189,15 @@ def max_pool_argmax(x: jax.Array, axes: tuple[Axis, ...]) -> tuple[jax.Array, ja
     """Y and the flat spatial position (int32) of the first maximum of each window, -1 where there is none."""
     y, position = max_pool_argmax_p.bind(x, axes=axes)
     return y, position
+
+
+def ruled_position(x: jax.Array, axes: tuple[Axis, ...], rule: str) -> jax.Array:
+    """The flat spatial position (int32) that ``lax``'s derivatives take in each window, -1 where none.
+
+    ``rule`` is "select_and_scatter" or "select_and_gather" (fallback.ruled_position). Where the maximum is a
+    number above -inf both take the first.
+    """
+    return ruled_position_p.bind(x, axes=axes, rule=rule)
 
 
 def max_pool_grad(dy: jax.Array, position: jax.Array, axes: tuple[Axis, ...]) -> jax.Array:
@@ -162,6 +220,16 @@ def avg_pool_grad(dy: jax.Array, axes: tuple[Axis, ...], count_include_pad: bool
     return avg_pool_grad_p.bind(dy, axes=axes, count_include_pad=count_include_pad)
 
 
+def sum_pool(x: jax.Array, axes: tuple[Axis, ...]) -> jax.Array:
+    """y[n,o,c] = Σ_r x[n,i,c]."""
+    return sum_pool_p.bind(x, axes=axes)
+
+
+def sum_pool_grad(dy: jax.Array, axes: tuple[Axis, ...]) -> jax.Array:
+    """dx[n,i,c] = Σ_r dy[n,o,c]."""
+    return sum_pool_grad_p.bind(dy, axes=axes)
+
+
 # A maximum's tangent is the tangent at the chosen position, which itself does not move.
 
 
@@ -178,6 +246,12 @@ def _max_pool_argmax_jvp(primals: Any, tangents: Any, *, axes: tuple[Axis, ...])
     return [y, position], [y_tangent, ad.Zero(ShapedArray(position.shape, jax.dtypes.float0))]
 
 
+def _ruled_position_jvp(primals: Any, tangents: Any, *, axes: tuple[Axis, ...], rule: str) -> Any:
+    position = ruled_position(primals[0], axes, rule)
+    return position, ad.Zero(ShapedArray(position.shape, jax.dtypes.float0))
+
+
+ad.primitive_jvps[ruled_position_p] = _ruled_position_jvp
 ad.primitive_jvps[max_pool_p] = _max_pool_jvp
 ad.primitive_jvps[max_pool_argmax_p] = _max_pool_argmax_jvp
 
@@ -200,8 +274,18 @@ _linear_in_first(max_pool_grad_p, max_pool_select)
 _linear_in_first(max_pool_select_p, max_pool_grad)
 ad.deflinear2(avg_pool_p, lambda t, x, **params: [avg_pool_grad(t, **params)])
 ad.deflinear2(avg_pool_grad_p, lambda t, dy, **params: [avg_pool(t, **params)])
+ad.deflinear2(sum_pool_p, lambda t, x, **params: [sum_pool_grad(t, **params)])
+ad.deflinear2(sum_pool_grad_p, lambda t, dy, **params: [sum_pool(t, **params)])
 
-for _of_one_operand in (max_pool_p, max_pool_argmax_p, avg_pool_p, avg_pool_grad_p):
+for _of_one_operand in (
+    max_pool_p,
+    max_pool_argmax_p,
+    ruled_position_p,
+    avg_pool_p,
+    avg_pool_grad_p,
+    sum_pool_p,
+    sum_pool_grad_p,
+):
     batching.primitive_batchers[_of_one_operand] = pool_rule(_of_one_operand)
 for _at_positions in (max_pool_grad_p, max_pool_select_p):
     batching.primitive_batchers[_at_positions] = position_rule(_at_positions)

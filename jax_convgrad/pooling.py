@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 
-from jax_convgrad import gradients
+from jax_convgrad import fallback, gradients, pool_primitives
 from jax_convgrad.arguments import NUMBERS, REAL, arrays
 from jax_convgrad.axis_types import Spec, rows_spec, with_axis_types
-from jax_convgrad.geometry import Axis, dilated, output_size, padded, pads, steps
+from jax_convgrad.geometry import Axis, are_known, axis_of, dilated, pads, steps
 
 
 def max_pool(
@@ -21,7 +23,9 @@ def max_pool(
     strides: Sequence[int] | None = None,
     padding: str | Sequence[tuple[int, int]] = "VALID",
     window_dilation: Sequence[int] | None = None,
-) -> jax.Array:
+    *,
+    return_positions: bool = False,
+) -> Any:
     """The maximum of each window: y[n,o,c] = max_r x[n,i,c].
 
     The gradient goes to the **first** maximum of each window in row-major order, which is ``jax.lax``'s rule
@@ -29,25 +33,46 @@ def max_pool(
     the largest of all. A window that lies on padding only gives -inf and no gradient.
 
     The values are ``jax.lax.reduce_window``'s, always; its gradient differs in two cases. In a window with a
-    NaN the gradient here goes to the first NaN, there to some later element. In a window whose maximum is
-    -inf it goes to the first -inf of the input here, there to padding where that comes first, and is lost.
+    NaN the gradient here goes to the first NaN. There it goes to the first maximum of what comes behind the
+    last NaN, padding included as -inf, where the gradient is lost; and to the last NaN itself where nothing
+    comes behind it. In a window whose maximum is -inf it goes to the first -inf of the input here, there to
+    padding where that comes first, and is lost. (Under ``install()`` lax's own calls keep lax's rule.)
+
+    Integers, bool and 8-bit floats are pooled by ``jax.lax``, to flax's values.
 
     Args:
-      inputs: [..., spatial..., C] of f32, f64, bf16 or f16; any number of leading batch dimensions.
+      inputs: [..., spatial..., C] of f32, f64, bf16, f16, f8, integers or bool; any number of leading batch
+        dimensions.
       window_shape: window sizes, one a spatial dimension; over more than 3 ``jax.lax`` computes.
       strides: steps between windows; ones where None, as in flax.
       padding: "SAME", "SAME_LOWER", "VALID" or one (low, high) pair a spatial dimension.
       window_dilation: steps between a window's neighbours; ones where None.
+      return_positions: also give where each maximum is, for ``max_unpool``.
 
     Returns:
-      [..., output spatial..., C] of the inputs' dtype.
+      [..., output spatial..., C] of the inputs' dtype. With ``return_positions`` a pair of that and the
+      positions, int32 of the same shape: the flat index of each window's first maximum over the spatial
+      dimensions of the input, in row-major order (i0·I1 + i1 in two dimensions), and -1 where a window lies
+      on padding only.
 
     Raises:
-      TypeError: the dtype is not one of the four, or an argument is of the wrong kind.
+      TypeError: the inputs are complex, or an argument is of the wrong kind.
       ValueError: an argument's length or value does not fit.
     """
-    x, axes = _prepare(REAL, inputs, window_shape, strides, padding, window_dilation)
+    x, axes = _prepare(None, inputs, window_shape, strides, padding, window_dilation)
+    if jnp.issubdtype(x.dtype, jnp.complexfloating):
+        raise TypeError(f"inputs must be of real numbers, which alone have a maximum, not {x.dtype}")
+    on_kernels = x.dtype.name in REAL
+    if return_positions:
+        pool = pool_primitives.max_pool_argmax if on_kernels else _max_pool_argmax_on_lax
+        return _over_leading(lambda x: pool(x, axes), x, axes)
+    if not on_kernels:
+        return _over_leading(lambda x: fallback.max_pool(x, axes=axes), x, axes)
     return _over_leading(lambda x: gradients.max_pool(x, axes), x, axes)
+
+
+def _max_pool_argmax_on_lax(x: jax.Array, axes: tuple[Axis, ...]) -> tuple[jax.Array, jax.Array]:
+    return fallback.max_pool_argmax(x, axes=axes)
 
 
 def avg_pool(
@@ -62,8 +87,12 @@ def avg_pool(
 
     The sum runs in f32 for bf16 and f16. Its gradient is dx[n,i,c] = Σ_r dy[n,o,c] / count(o).
 
+    Integers and 8-bit floats are pooled by ``jax.lax``, to flax's values: the sum runs in the inputs' dtype,
+    where it may overflow, and its quotient is a float for integers.
+
     Args:
-      inputs: [..., spatial..., C] of f32, f64, bf16, f16 or complex; any number of leading batch dimensions.
+      inputs: [..., spatial..., C] of f32, f64, bf16, f16, complex, integers or f8; any number of leading
+        batch dimensions.
       window_shape: window sizes, one a spatial dimension; over more than 3 ``jax.lax`` computes.
       strides: steps between windows; ones where None, as in flax.
       padding: "SAME", "SAME_LOWER", "VALID" or one (low, high) pair a spatial dimension.
@@ -72,18 +101,43 @@ def avg_pool(
       window_dilation: steps between a window's neighbours; ones where None.
 
     Returns:
-      [..., output spatial..., C] of the inputs' dtype.
+      [..., output spatial..., C] of the inputs' dtype; of float32 for integers, or float64 under
+      ``jax_enable_x64``, as in flax.
 
     Raises:
-      TypeError: the dtype is not one of these, or an argument is of the wrong kind.
+      TypeError: the inputs are of bool or of 4 bits or less, or of 8-bit floats without
+        ``count_include_pad`` (which flax refuses too); or an argument is of the wrong kind.
       ValueError: an argument's length or value does not fit.
     """
-    x, axes = _prepare(NUMBERS, inputs, window_shape, strides, padding, window_dilation)
+    x, axes = _prepare(None, inputs, window_shape, strides, padding, window_dilation)
+    if x.dtype.name not in NUMBERS:
+        _check_mean_on_lax(x, bool(count_include_pad))
+        return _over_leading(lambda x: _avg_pool_on_lax(x, axes, bool(count_include_pad)), x, axes)
     return _over_leading(lambda x: gradients.avg_pool(x, axes, bool(count_include_pad)), x, axes)
 
 
+def _check_mean_on_lax(x: jax.Array, count_include_pad: bool) -> None:
+    if x.dtype == jnp.bool_:
+        raise TypeError("inputs must be of numbers, which alone have a mean, not bool: convert them first")
+    if jnp.issubdtype(x.dtype, jnp.integer) and x.dtype.name in ("int2", "int4", "uint2", "uint4"):
+        raise TypeError(f"inputs must be of 8 bits or more for a mean, not {x.dtype}: convert them first")
+    if jnp.issubdtype(x.dtype, jnp.floating) and not count_include_pad:
+        raise TypeError(
+            f"inputs must not be {x.dtype} where count_include_pad is False, since 8-bit floats do not hold "
+            "the counts: convert them first"
+        )
+
+
+def _avg_pool_on_lax(x: jax.Array, axes: tuple[Axis, ...], count_include_pad: bool) -> jax.Array:
+    """Flax's formula, whose dtypes these are."""
+    total = fallback.sum_pool(x, axes=axes)
+    if count_include_pad:
+        return total / np.prod([axis.taps for axis in axes])
+    return total / fallback.sum_pool(jnp.ones((1, *x.shape[1:-1], 1)), axes=axes)
+
+
 def _prepare(
-    dtypes: Sequence[str],
+    dtypes: Sequence[str] | None,
     inputs: ArrayLike,
     window_shape: Sequence[int],
     strides: Sequence[int] | None,
@@ -104,7 +158,7 @@ def _prepare(
             f"channels, but is of shape {x.shape}"
         )
     spatial = x.shape[-rank - 1 : -1]
-    if math.prod(spatial) >= 2**31:
+    if are_known(spatial) and math.prod(spatial) >= 2**31:
         raise ValueError(f"inputs must have fewer than 2**31 positions, but is of shape {x.shape}")
     window = steps(window_shape, rank, "window_shape")
     if math.prod(window) >= 2**31:
@@ -113,22 +167,22 @@ def _prepare(
     dilation = (1,) * rank if window_dilation is None else steps(window_dilation, rank, "window_dilation")
     spans = [dilated(taps, step) for taps, step in zip(window, dilation, strict=True)]
     axes = tuple(
-        Axis(size, taps, output_size(padded(size, lo, hi), span, step), step, lo, 1, apart)
-        for size, taps, span, step, apart, (lo, hi) in zip(
-            spatial, window, spans, stride, dilation, pads(padding, spatial, spans, stride), strict=True
+        axis_of(size, taps, stride=step, pads=pair, input_dilation=1, filter_dilation=apart)
+        for size, taps, step, apart, pair in zip(
+            spatial, window, stride, dilation, pads(padding, spatial, spans, stride), strict=True
         )
     )
     return x, axes
 
 
-def _over_leading(pool: Callable[[jax.Array], jax.Array], x: jax.Array, axes: Sequence[Axis]) -> jax.Array:
+def _over_leading(pool: Callable[[jax.Array], Any], x: jax.Array, axes: Sequence[Axis]) -> Any:
     """``pool`` of x as [N, spatial..., C], where N stands for all of its leading dimensions."""
     rank = len(axes)
     leading = x.shape[: -rank - 1]
 
-    def run(x: jax.Array) -> jax.Array:
-        y = pool(jnp.reshape(x, (math.prod(leading), *x.shape[-rank - 1 :])))
-        return jnp.reshape(y, (*leading, *y.shape[1:]))
+    def run(x: jax.Array) -> Any:
+        results = pool(jnp.reshape(x, (math.prod(leading), *x.shape[-rank - 1 :])))
+        return jax.tree.map(lambda y: jnp.reshape(y, (*leading, *y.shape[1:])), results)
 
     def result_spec(specs: Sequence[Spec]) -> Spec:
         (spec,) = specs

@@ -8,6 +8,9 @@ open each. So the transpose of each in one operand is another of the three, over
     dw = wgrad(x, dy)     in x: dgrad      in dy: fprop
 
 which gives derivatives of every order. On a platform without kernels each is lowered to ``jax.lax``.
+
+Of 16-bit operands a result may be of float32, the sums as they are: the parameter ``result_dtype``, which is
+absent else.
 """
 
 from __future__ import annotations
@@ -17,11 +20,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 from jax import lax
+from jax.extend.core import Primitive
 from jax.interpreters import ad, batching
 
 from jax_convgrad import complex_form, fallback
-from jax_convgrad.arguments import Precision
+from jax_convgrad.arguments import FLOAT32, Precision, converted, holds
 from jax_convgrad.axis_types import Spec, rows_spec
 from jax_convgrad.batching import bgrad_rule, contraction_rule, spread_rule
 from jax_convgrad.ffi import Dims
@@ -114,89 +119,139 @@ def w_spec(x: Spec, dy: Spec, geometry: ConvGeometry, dimensions: Dims) -> Spec:
 fprop_factors = _factors("xw", "y")
 wgrad_factors = _factors("xy", "w")
 
-fprop_p = define_primitive(
-    "fprop",
-    lambda x, w, *, geometry, dimensions, precision: shaped(x, y_shape(x, w, geometry, dimensions)),
-    lambda platform, x, w, *, geometry, dimensions, precision: complex_form.fprop(
-        platform, x, w, y_shape(x, w, geometry, dimensions), geometry, dimensions, precision
-    ),
-    fallback.fprop,
-    sums=True,
-    factors=fprop_factors,
-)
 
-dgrad_p = define_primitive(
-    "dgrad",
-    lambda dy, w, *, geometry, dimensions, precision: shaped(dy, _x_shape(dy, w, geometry, dimensions)),
-    lambda platform, dy, w, *, geometry, dimensions, precision: complex_form.dgrad(
-        platform, dy, w, _x_shape(dy, w, geometry, dimensions), geometry, dimensions, precision
-    ),
-    lambda dy, w, *, geometry, dimensions, precision: fallback.dgrad(
-        dy,
-        w,
-        shape=_x_shape(dy, w, geometry, dimensions),
-        geometry=geometry,
-        dimensions=dimensions,
-        precision=precision,
-    ),
-    sums=True,
-    factors=_factors("yw", "x"),
-)
+def _contraction(
+    name: str,
+    operands: str,
+    result: str,
+    result_shape: Callable[..., tuple[int, ...]],
+    native: Callable[..., jax.Array],
+    on_lax: Callable[..., jax.Array],
+    any_size: frozenset[str] = frozenset(),
+) -> Primitive:
+    """The primitive that takes two of x, w and y, as named, and gives the third."""
 
-wgrad_p = define_primitive(
-    "wgrad",
-    lambda x, dy, *, geometry, dimensions, precision: shaped(x, w_shape(x, dy, geometry, dimensions)),
-    lambda platform, x, dy, *, geometry, dimensions, precision: complex_form.wgrad(
-        platform, x, dy, w_shape(x, dy, geometry, dimensions), geometry, dimensions, precision
-    ),
-    lambda x, dy, *, geometry, dimensions, precision: fallback.wgrad(
-        x,
-        dy,
-        shape=w_shape(x, dy, geometry, dimensions),
-        geometry=geometry,
-        dimensions=dimensions,
-        precision=precision,
-    ),
-    sums=True,
-    factors=wgrad_factors,
-)
+    def abstract(
+        a: Any, b: Any, *, geometry: ConvGeometry, dimensions: Dims, result_dtype: Any = None, **_: Any
+    ) -> Any:
+        return shaped(a, result_shape(a, b, geometry, dimensions), result_dtype)
+
+    def on_kernels(
+        platform: str, a: Any, b: Any, *, geometry: Any, dimensions: Any, precision: Any, **rest: Any
+    ) -> Any:
+        shape = result_shape(a, b, geometry, dimensions)
+        return native(platform, a, b, shape, geometry, dimensions, precision, **rest)
+
+    def elsewhere(a: Any, b: Any, *, geometry: ConvGeometry, dimensions: Dims, **rest: Any) -> Any:
+        shape = result_shape(a, b, geometry, dimensions)
+        return on_lax(a, b, shape=shape, geometry=geometry, dimensions=dimensions, **rest)
+
+    def rounded(total: jax.Array, a: jax.Array, *_: Any, result_dtype: Any = None, **__: Any) -> jax.Array:
+        return converted(total, result_dtype or a.dtype)
+
+    return define_primitive(
+        name,
+        abstract,
+        on_kernels,
+        elsewhere,
+        sums=True,
+        factors=_factors(operands, result),
+        of_partial_sums=(unrounded(on_kernels), rounded),
+        any_size=any_size,
+    )
+
+
+def unrounded(native: Callable[..., Any]) -> Callable[..., Any]:
+    """``native`` for a device's part of a sum, which is rounded when all parts are added."""
+
+    def partial(platform: str, *operands: Any, **params: Any) -> Any:
+        if operands[0].dtype.itemsize == 2:
+            params = {**params, "result_dtype": FLOAT32}
+        return native(platform, *operands, **params)
+
+    return partial
+
+
+fprop_p = _contraction("fprop", "xw", "y", y_shape, complex_form.fprop, fallback.fprop, frozenset("n"))
+dgrad_p = _contraction("dgrad", "yw", "x", _x_shape, complex_form.dgrad, fallback.dgrad, frozenset("n"))
+wgrad_p = _contraction("wgrad", "xy", "w", w_shape, complex_form.wgrad, fallback.wgrad)
 
 
 def fprop(
-    x: jax.Array, w: jax.Array, geometry: ConvGeometry, dimensions: Dims, precision: Precision
+    x: jax.Array,
+    w: jax.Array,
+    geometry: ConvGeometry,
+    dimensions: Dims,
+    precision: Precision,
+    result_dtype: np.dtype | None = None,
 ) -> jax.Array:
     """y[n,o,k] = Σ_{r,c} x[n,i,c] · w[r,c,k]."""
-    return fprop_p.bind(x, w, geometry=geometry, dimensions=dimensions, precision=precision)
+    return fprop_p.bind(x, w, **_params(geometry, dimensions, precision, result_dtype))
 
 
 def dgrad(
-    dy: jax.Array, w: jax.Array, geometry: ConvGeometry, dimensions: Dims, precision: Precision
+    dy: jax.Array,
+    w: jax.Array,
+    geometry: ConvGeometry,
+    dimensions: Dims,
+    precision: Precision,
+    result_dtype: np.dtype | None = None,
 ) -> jax.Array:
     """dx[n,i,c] = Σ_{r,k} dy[n,o,k] · w[r,c,k]."""
-    return dgrad_p.bind(dy, w, geometry=geometry, dimensions=dimensions, precision=precision)
+    return dgrad_p.bind(dy, w, **_params(geometry, dimensions, precision, result_dtype))
 
 
 def wgrad(
-    x: jax.Array, dy: jax.Array, geometry: ConvGeometry, dimensions: Dims, precision: Precision
+    x: jax.Array,
+    dy: jax.Array,
+    geometry: ConvGeometry,
+    dimensions: Dims,
+    precision: Precision,
+    result_dtype: np.dtype | None = None,
 ) -> jax.Array:
     """dw[r,c,k] = Σ_{n,o} x[n,i,c] · dy[n,o,k]."""
-    return wgrad_p.bind(x, dy, geometry=geometry, dimensions=dimensions, precision=precision)
+    return wgrad_p.bind(x, dy, **_params(geometry, dimensions, precision, result_dtype))
+
+
+def _params(geometry: ConvGeometry, dimensions: Dims, precision: Precision, dtype: Any) -> dict[str, Any]:
+    params = {"geometry": geometry, "dimensions": dimensions, "precision": precision}
+    return params if dtype is None else {**params, "result_dtype": dtype}
+
+
+def cotangent(
+    contraction: Callable[..., jax.Array],
+    a: jax.Array,
+    b: jax.Array,
+    dtype: Any,
+    geometry: ConvGeometry,
+    dimensions: Dims,
+    precision: Precision,
+    result_dtype: Any = None,
+) -> jax.Array:
+    """A contraction of a cotangent with an operand, for the other operand, of dtype ``dtype``.
+
+    Where the result was of ``result_dtype``, so is its cotangent. There is no kernel for two dtypes, so the
+    operand is widened, which loses nothing, and what comes of it is rounded.
+    """
+    wide = a.dtype if holds(a.dtype, b.dtype) else b.dtype
+    out = contraction(converted(a, wide), converted(b, wide), geometry, dimensions, precision)
+    return converted(out, dtype)
 
 
 ad.defbilinear(
     fprop_p,
-    lambda t, x, w, **params: dgrad(t, w, **params),
-    lambda t, x, w, **params: wgrad(x, t, **params),
+    lambda t, x, w, **params: cotangent(dgrad, t, w, x.aval.dtype, **params),
+    lambda t, x, w, **params: cotangent(wgrad, x, t, w.aval.dtype, **params),
 )
 ad.defbilinear(
     dgrad_p,
-    lambda t, dy, w, **params: fprop(t, w, **params),
-    lambda t, dy, w, **params: wgrad(t, dy, **params),
+    lambda t, dy, w, **params: cotangent(fprop, t, w, dy.aval.dtype, **params),
+    lambda t, dy, w, **params: cotangent(wgrad, t, dy, w.aval.dtype, **params),
 )
 ad.defbilinear(
     wgrad_p,
-    lambda t, x, dy, **params: dgrad(dy, t, **params),
-    lambda t, x, dy, **params: fprop(x, t, **params),
+    lambda t, x, dy, **params: cotangent(dgrad, dy, t, x.aval.dtype, **params),
+    lambda t, x, dy, **params: cotangent(fprop, x, t, dy.aval.dtype, **params),
 )
 
 batching.primitive_batchers[fprop_p] = contraction_rule(fprop_p, "xw", "y")

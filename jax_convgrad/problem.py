@@ -9,7 +9,7 @@ from typing import Any
 from jax import lax
 
 from jax_convgrad.ffi import Dims
-from jax_convgrad.geometry import steps
+from jax_convgrad.geometry import is_negative, size_of, steps
 
 
 def dimensions(
@@ -82,12 +82,13 @@ def check_channels(
             f"at most one of {groups_name} and batch_group_count may be above 1, but they are {groups} and "
             f"{batch_groups}"
         )
-    if channels % groups or out_channels % groups:
+    # What symbols leave open, whether it divides and whether it is equal, counts as not so.
+    if channels % groups != 0 or out_channels % groups != 0:
         raise ValueError(
             f"{groups_name} must divide the channels of {x_name} ({channels}) and the output channels of "
             f"{w_name} ({out_channels}), but is {groups}"
         )
-    if batch % batch_groups or out_channels % batch_groups:
+    if batch % batch_groups != 0 or out_channels % batch_groups != 0:
         raise ValueError(
             f"batch_group_count must divide the batch of {x_name} ({batch}) and the output channels of "
             f"{w_name} ({out_channels}), but is {batch_groups}"
@@ -127,12 +128,12 @@ def symmetric_pads(padding: Any, axes: int) -> Any:
 
     def pair(entry: Any) -> Any:
         try:
-            return (operator.index(entry),) * 2
+            return (size_of(entry),) * 2
         except TypeError:
             return entry
 
     try:
-        return (pair(operator.index(padding)),) * axes
+        return (pair(size_of(padding)),) * axes
     except TypeError:
         pass
     try:
@@ -145,14 +146,14 @@ def shape_argument(shape: Any, name: str) -> tuple[int, ...]:
     """A shape given as an argument.
 
     Raises:
-      TypeError: it is not a sequence of integers.
+      TypeError: it is not a sequence of integers, or of symbols' expressions.
       ValueError: an entry is negative.
     """
     try:
-        result = tuple(operator.index(size) for size in shape)
+        result = tuple(size_of(size) for size in shape)
     except TypeError:
         raise TypeError(f"{name} must be a shape, a sequence of integers, not {shape!r}") from None
-    if any(size < 0 for size in result):
+    if any(is_negative(size) for size in result):
         raise ValueError(f"{name} must not have negative sizes, but is {result}")
     return result
 

@@ -1,8 +1,9 @@
-"""``replace_convolutions``: a function with every convolution inside it on this package's kernels.
+"""``replace_convolutions``: a function with every convolution and window inside it on this package's kernels.
 
-Each equation of ``lax``'s convolution, anywhere in the function's jaxpr (jaxpr_rewriting.py), gives way to
-the primitive that computes the same (recognition.py). These have derivatives of their own, so what is
-differentiated, mapped or compiled afterwards stays on the kernels.
+Each equation of ``lax``'s convolution and of its reductions of windows, anywhere in the function's jaxpr
+(jaxpr_rewriting.py), gives way to primitives that compute the same (recognition.py, pool_recognition.py).
+These have derivatives of their own, so what is differentiated, mapped or compiled afterwards stays on the
+kernels.
 """
 
 from __future__ import annotations
@@ -13,15 +14,18 @@ from typing import Any, ParamSpec, TypeVar
 from jax import lax
 from jax.extend import core
 
+from jax_convgrad import lax_pooling
 from jax_convgrad.jaxpr_rewriting import Substitute, rewritten
-from jax_convgrad.lax_convolution import before_reversals, contraction_of, runner
+from jax_convgrad.lax_convolution import before_reversals, contraction_of, is_widening, runner
+from jax_convgrad.lax_pooling import WINDOW_PRIMITIVES, Zeros, pooling_of
+from jax_convgrad.on_lax import OnLax
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
 def replace_convolutions(f: Callable[P, R]) -> Callable[P, R]:
-    """``f`` with every ``jax.lax`` convolution inside it, and each of their gradients, on these kernels.
+    """``f`` with every ``jax.lax`` convolution and window in it, and their gradients, on these kernels.
 
     For models whose library calls ``jax.lax`` by itself:
 
@@ -41,10 +45,11 @@ def replace_convolutions(f: Callable[P, R]) -> Callable[P, R]:
 
     It may be a loss, a whole training step, or any other function, and be differentiated (in forward mode
     too), vmapped and jitted. It reaches into ``jit``, ``scan``, ``while_loop``, ``cond``, ``checkpoint``,
-    ``custom_vjp`` and ``custom_jvp``. Everything else in ``f`` stays as it is, and so does a convolution
-    that these kernels have not (of integers, of more than 3 spatial dimensions), or that only comes up
-    later: in the rule of a ``jax.custom_batching.custom_vmap`` that is mapped from outside, and in a
-    ``custom_vjp`` with ``optimize_remat`` under ``checkpoint``.
+    ``custom_vjp`` and ``custom_jvp``. Windows are those of ``lax.reduce_window`` that ``install`` takes, too.
+    Everything else in ``f`` stays as it is, and so does what these kernels have not (integers, more than 3
+    spatial dimensions), or what only comes up later: in the rule of a
+    ``jax.custom_batching.custom_vmap`` that is mapped from outside, and in a ``custom_vjp`` with
+    ``optimize_remat`` under ``checkpoint``.
 
     ``f`` is traced at each call, as ``jax.jit`` traces it once: arrays in its arguments become tracers, and
     what else there is (numbers, strings, functions) is passed as it is. Inside ``jax.jit`` that happens
@@ -54,10 +59,16 @@ def replace_convolutions(f: Callable[P, R]) -> Callable[P, R]:
 
 
 def _rule_in(jaxpr: Any) -> Callable[[Any], Substitute | None]:
-    reversals = {eqn.outvars[0]: eqn for eqn in jaxpr.eqns if eqn.primitive is lax.rev_p}
-    return lambda equation: (
-        _substitute(equation, reversals) if equation.primitive is lax.conv_general_dilated_p else None
-    )
+    passed = (lax.rev_p, lax.convert_element_type_p)
+    reversals = {eqn.outvars[0]: eqn for eqn in jaxpr.eqns if eqn.primitive in passed}
+    pads = {eqn.outvars[0]: eqn for eqn in jaxpr.eqns if eqn.primitive is lax.pad_p}
+
+    def rule(equation: Any) -> Substitute | None:
+        if equation.primitive is lax.conv_general_dilated_p:
+            return _substitute(equation, reversals)
+        return _pooling(equation, pads) if equation.primitive in WINDOW_PRIMITIVES else None
+
+    return rule
 
 
 def _substitute(equation: Any, reversals: dict[Any, Any]) -> Substitute | None:
@@ -68,14 +79,35 @@ def _substitute(equation: Any, reversals: dict[Any, Any]) -> Substitute | None:
     def reversal(var: Any) -> tuple[Any, Sequence[int]] | None:
         if isinstance(var, core.Literal) or var not in reversals:
             return None
-        return reversals[var].invars[0], reversals[var].params["dimensions"]
+        step = reversals[var]
+        (before,) = step.invars
+        if step.primitive is lax.rev_p:
+            return before, step.params["dimensions"]
+        return (before, ()) if is_widening(before.aval.dtype, var.aval.dtype) else None
 
     start, is_reversed = before_reversals(
         rhs, reversal, rhs.aval.shape, equation.params["dimension_numbers"].rhs_spec
     )
     contraction = contraction_of(lhs.aval, rhs.aval, out.aval, equation.params, is_reversed)
-    if contraction is None:
+    if isinstance(contraction, OnLax):
         return None
     if contraction.unreversed or not is_reversed:
         rhs = start
     return Substitute(runner(contraction, equation.params, out.aval), (lhs, rhs))
+
+
+def _pooling(equation: Any, pads: dict[Any, Any]) -> Substitute | None:
+    """What takes the place of a reduction of windows; None where ``lax`` has to run it."""
+    operands = equation.invars
+    out = equation.outvars[0].aval
+    pad = None if isinstance(operands[0], core.Literal) else pads.get(operands[0])
+    zeros = None
+    if pad is not None and isinstance(pad.invars[1], core.Literal) and pad.invars[1].val == 0:
+        zeros = Zeros(pad.invars[0].aval.shape, pad.params["padding_config"])
+    avals = [operand.aval for operand in operands]
+    pooling, unpadded = pooling_of(equation.primitive, avals, out, equation.params, zeros)
+    if isinstance(pooling, OnLax):
+        return None
+    if unpadded and pad is not None:
+        operands = [pad.invars[0]]
+    return Substitute(lax_pooling.runner(pooling, equation.primitive, out), operands)

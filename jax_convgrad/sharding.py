@@ -162,7 +162,8 @@ def partitioned(
         types = [(array.shape, array.dtype) for array in operands]
         split = (factors.operands, factors.results, dict(factors.sizes))
         what = partitioned_call.digest(name, partitioned_call.kernels(platform), params, types, split)
-        return partitioned_call.named(whole, what)(*operands)
+        with jax.named_scope(f"jax_convgrad.{name}"):
+            return partitioned_call.named(whole, what)(*operands)
 
     return call
 

@@ -10,8 +10,15 @@ from jax import lax
 from jax.typing import ArrayLike, DTypeLike
 
 from jax_convgrad import gradients
-from jax_convgrad.arguments import arrays, canonical_precision, converted, on_kernels, result_dtype
-from jax_convgrad.convolution import geometry_and_pads, widened
+from jax_convgrad.arguments import (
+    arrays,
+    canonical_precision,
+    converted,
+    for_result,
+    on_kernels,
+    result_dtype,
+)
+from jax_convgrad.convolution import geometry_and_pads
 from jax_convgrad.ffi import Dims
 from jax_convgrad.geometry import dilated, pads, steps
 from jax_convgrad.problem import check_channels, dimensions
@@ -88,12 +95,12 @@ def conv_transpose(
             preferred_element_type,
         )
     dtype = result_dtype(preferred_element_type, x.dtype)
-    x, w = widened(dtype, x, w)
+    x, w, unrounded = for_result(dtype, x, w)
     if transpose_kernel:
         undone = Dims(dims.y, dims.w, dims.x)
-        y = gradients.transposed_convolution(x, w, geometry.transpose(), undone, precision)
+        y = gradients.transposed_convolution(x, w, geometry.transpose(), undone, precision, unrounded)
     else:
-        y = gradients.convolution(x, w, None, False, geometry, dims, precision)
+        y = gradients.convolution(x, w, None, False, geometry, dims, precision, unrounded)
     return converted(y, dtype)
 
 

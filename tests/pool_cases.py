@@ -29,7 +29,7 @@ WINDOWS = {
 }
 
 
-def call(target, kernel, operands, results, axes, include=True):
+def call(target, kernel, operands, results, axes, include=True, **attributes):
     backend = ffi.backends[PLATFORM]
     int64 = {
         "window": [a.taps for a in axes],
@@ -42,6 +42,7 @@ def call(target, kernel, operands, results, axes, include=True):
         **{name: np.array(values, np.int64) for name, values in int64.items()},
         count_include_pad=include,
         kernel=kernel,
+        **{"sum": False, "position_rule": "first_maximum"} | attributes,
     )
     return [np.asarray(result) for result in made]
 

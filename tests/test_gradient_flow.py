@@ -536,7 +536,7 @@ W, X = [np.ones(2, np.float32)], [np.ones(2, np.float32)]
 @pytest.mark.parametrize(
     ("loss", "options", "error", "message"),
     [
-        (3, {}, TypeError, r"loss_fn must be a function \(params, batch\) -> loss, not 3"),
+        (3, {}, TypeError, r"loss_fn must be a function \(params, \.\.\.\) -> loss, not 3"),
         (lambda p, b: p[0], {}, ValueError, r"must return a scalar, but returned an array of shape \(2,\)"),
         (lambda p, b: p[0].sum() * 1j, {}, TypeError, "real floating-point number, but returned complex"),
         (lambda p, b: jnp.argmax(p[0]), {}, TypeError, "real floating-point number, but returned int"),
@@ -662,3 +662,45 @@ def test_without_matplotlib_the_extra_is_named(monkeypatch):
 
 def test_the_reports_type_is_public():
     assert isinstance(flow_of(*ones(1)), FlowReport)
+
+
+# -------------------------------------------------------------------------------------------- any arguments
+
+
+def keyed(params, x, y, key, kind="mean", *, scale=1.0, activation=jnp.tanh):
+    """Python's own decide what is computed: none of them may be an array here."""
+    noise = jax.random.normal(key, (4,), params["w"].dtype)
+    out = activation(x @ params["w"] + 0.1 * noise)
+    if scale > 0.5:
+        out = out * scale
+    return (jnp.mean if kind == "mean" else jnp.sum)(out * out) + jnp.mean(y * 1.0) * 0
+
+
+@pytest.mark.parametrize("new_style", [True, False])
+@pytest.mark.parametrize("jitted", [True, False])
+def test_a_loss_of_any_arguments(new_style, jitted):
+    key = jax.random.key(3) if new_style else jax.random.PRNGKey(3)
+    params = {"w": jnp.asarray(np.random.default_rng(0).standard_normal((2, 4)))}
+    x, y = jnp.ones((5, 2)), jnp.arange(3)
+    given, options = (x, y, key, "sum"), {"scale": 2.0, "activation": jax.nn.silu}
+    loss = jax.jit(keyed, static_argnames=("kind", "scale", "activation")) if jitted else keyed
+    report = gradient_flow(loss, params, *given, **options)
+    expected, gradient = jax.value_and_grad(keyed)(params, *given, **options)
+    assert report.loss == pytest.approx(float(expected))
+    assert report.layers[0].gradient_norm == pytest.approx(float(jnp.linalg.norm(gradient["w"])), rel=1e-5)
+
+
+def test_a_loss_of_params_alone_and_a_batch_by_name():
+    w = jnp.ones((2, 4))
+    for report in (
+        gradient_flow(lambda w: jnp.sum(w**2), w),
+        gradient_flow(lambda w, power: jnp.sum(w**power), w, batch=2),
+        gradient_flow(lambda w, batch: jnp.sum(w**batch), w, batch=2),
+    ):
+        assert report.loss == 8
+        assert report.layers[0].gradient_norm == pytest.approx(np.sqrt(32))
+
+
+def test_a_list_with_the_loss_asks_for_has_aux():
+    with pytest.raises(TypeError, match=r"loss_fn.*not a list.*pass has_aux=True"):
+        gradient_flow(lambda w: [jnp.sum(w), w], jnp.ones(3))

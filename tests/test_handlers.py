@@ -40,6 +40,8 @@ POOL = {
     "count_include_pad": True,
     "kernel": "auto",
 }
+ARGMAX = POOL | {"position_rule": "first_maximum"}
+AVG_POOL = POOL | {"sum": False}
 POOLED = (2, 3, 2, 4)
 
 # target: operands, results, attributes, all of which fit
@@ -49,11 +51,11 @@ CALLS = {
     "wgrad": ([(X, F32), (Y, F32)], [(W, F32), ((WORKSPACE,), U8)], CONV),
     "bgrad": ([((ROWS, 6), F32)], [((6,), F32), ((WORKSPACE,), U8)], BIAS),
     "max_pool": ([(X, F32)], [(POOLED, F32)], POOL),
-    "max_pool_argmax": ([(X, F32)], [(POOLED, F32), (POOLED, I32)], POOL),
+    "max_pool_argmax": ([(X, F32)], [(POOLED, F32), (POOLED, I32)], ARGMAX),
     "max_pool_grad": ([(POOLED, F32), (POOLED, I32)], [(X, F32)], POOL),
     "max_pool_select": ([(X, F32), (POOLED, I32)], [(POOLED, F32)], POOL),
-    "avg_pool": ([(X, F32)], [(POOLED, F32)], POOL),
-    "avg_pool_grad": ([(POOLED, F32)], [(X, F32)], POOL),
+    "avg_pool": ([(X, F32)], [(POOLED, F32)], AVG_POOL),
+    "avg_pool_grad": ([(POOLED, F32)], [(X, F32)], AVG_POOL),
 }
 
 
@@ -225,6 +227,11 @@ def other_rows():
             for target in ("max_pool", "avg_pool_grad"):
                 yield f"{target} {name}={value!r}", changed(target, attributes={name: value})
         yield f"no {name}", changed("avg_pool", drop=[name])
+    for rule in ("select", "", 1):
+        yield f"position_rule={rule!r}", changed("max_pool_argmax", attributes={"position_rule": rule})
+    yield "no position_rule", changed("max_pool_argmax", drop=["position_rule"])
+    yield "sum='no'", changed("avg_pool", attributes={"sum": "no"})
+    yield "no sum", changed("avg_pool_grad", drop=["sum"])
     for target in ("max_pool", "avg_pool"):
         yield f"{target}: y's batch", changed(target, results={0: ((1, 3, 2, 4), F32)})
         yield f"{target}: y's channels", changed(target, results={0: ((2, 3, 2, 5), F32)})
@@ -234,7 +241,7 @@ def other_rows():
     yield "argmax: int64 position", changed("max_pool_argmax", results={1: (POOLED, np.dtype("int64"))})
     yield "argmax: position's shape", changed("max_pool_argmax", results={1: ((2, 3, 1, 4), I32)})
     yield "argmax: position's batch", changed("max_pool_argmax", results={1: ((1, 3, 2, 4), I32)})
-    yield "argmax without position", ("max_pool_argmax", [(X, F32)], [(POOLED, F32)], POOL)
+    yield "argmax without position", ("max_pool_argmax", [(X, F32)], [(POOLED, F32)], ARGMAX)
     for target in ("max_pool_grad", "max_pool_select"):
         yield f"{target}: float position", changed(target, operands={1: (POOLED, F32)})
         yield f"{target}: position's shape", changed(target, operands={1: ((2, 2, 3, 4), I32)})

@@ -1,15 +1,19 @@
 """`install()`: lax's own convolution, unchanged in every trace, compiled to our kernels."""
 
 import dataclasses
+import re
 from functools import partial
 
 import jax
 import jax.numpy as jnp
+import meshes
 import numpy as np
 import pytest
 from conv_cases import BY_NAME, CASES, FEW
 from jax import export, lax
 from jax.interpreters import mlir
+from jax.sharding import AbstractMesh, AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
 from test_no_lax_inside import FOREIGN_HLO, FOREIGN_STABLEHLO, primitives
 from test_recognition import has_outputs
 from test_replacement import FUNCTIONS, NO_SUCH_DERIVATIVE, WAYS, W, X, assert_same, layer, scalar
@@ -27,6 +31,62 @@ def _uninstalled_at_the_end():
 @pytest.fixture
 def installed():
     jc.install()
+
+
+def gradients_text(platform):
+    """What is exported for a platform, by name and without places in the source."""
+    gradient = jax.jit(jax.grad(scalar(layer), (0, 1)))
+    text = export.export(gradient, platforms=[platform])(X, W).mlir_module()
+    return "\n".join(line for line in re.sub(r" loc\(.*?\)+", "", text).splitlines() if line[:1] != "#")
+
+
+@pytest.mark.parametrize("platform", ["cpu", "cuda", "tpu"])
+def test_an_export_has_lax_alone(platform):
+    """Without permission for any custom call; and the same program as without ``install()``."""
+    jc.uninstall()
+    theirs = gradients_text(platform)
+    jc.install()
+    assert gradients_text(platform) == theirs
+    assert "stablehlo.convolution" in theirs
+
+
+def test_a_portable_export_for_several_platforms(installed):
+    gradient = jax.jit(jax.grad(scalar(layer), (0, 1)))
+    blob = export.export(gradient, platforms=["cpu", "cuda", "tpu"])(X, W).serialize(vjp_order=1)
+    again = export.deserialize(bytearray(blob))
+    assert "@jax_convgrad_" in gradient.lower(X, W).as_text()
+    jc.uninstall()
+    assert_same(again.call(X, W), gradient(X, W))
+    twice = scalar(lambda x, w: again.call(x, w)[1])
+    assert_same(jax.grad(twice)(X, W), jax.grad(scalar(lambda x, w: gradient(x, w)[1]))(X, W))
+
+
+def test_the_last_word_on_exports_counts():
+    gradient = jax.jit(jax.grad(scalar(layer), (0, 1)))
+    for kernels in (True, False, True):
+        jc.install(export=kernels)
+        assert ("@jax_convgrad_" in exported(["cpu"], gradient).mlir_module()) == kernels
+    jc.uninstall()
+    assert "@jax_convgrad_" not in exported(["cpu"], gradient).mlir_module()
+
+
+def test_integers_are_exported(installed):
+    x, w = (np.arange(a.size, dtype=np.int8).reshape(a.shape) % 5 for a in (X, W))
+    again = export.export(jax.jit(layer), platforms=["cpu", "tpu"])(x, w)
+    np.testing.assert_array_equal(again.call(x, w), layer(x, w))
+
+
+def test_strides_over_symbolic_sizes_are_lax_s(installed):
+    b, h = export.symbolic_shape("b,h")
+
+    def strided(x, w):
+        return lax.conv_general_dilated(x, w, (2, 2), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+    x, w = np.ones((2, 9, 8, 3)), np.arange(54.0).reshape(3, 3, 3, 2)
+    types = jax.ShapeDtypeStruct((b, h, 8, 3), x.dtype), jax.ShapeDtypeStruct(w.shape, w.dtype)
+    for f in (strided, jc.replace_convolutions(strided)):
+        again = export.export(jax.jit(f))(*types)
+        np.testing.assert_allclose(again.call(x, w), strided(x, w), rtol=1e-12, atol=1e-12)
 
 
 def both(f, args):
@@ -227,14 +287,15 @@ def exported_text(platforms):
     return exported(platforms).mlir_module()
 
 
-def exported(platforms):
+def exported(platforms, gradient=None):
     names = ffi.backends["cpu"].module.registrations()
     checks = [export.DisabledSafetyCheck.custom_call("jax_convgrad_" + name) for name in names]
-    gradient = jax.jit(jax.grad(scalar(layer), (0, 1)))
+    gradient = gradient or jax.jit(jax.grad(scalar(layer), (0, 1)))
     return export.export(gradient, platforms=platforms, disabled_checks=checks)(X, W)
 
 
-def test_each_platform_gets_its_own(installed, monkeypatch):
+def test_each_platform_gets_its_own(monkeypatch):
+    jc.install(export=True)
     monkeypatch.setitem(ffi.backends, "cuda", dataclasses.replace(ffi.backends["cpu"], kernel="tiled"))
     cuda = exported_text(["cuda"])
     assert "@jax_convgrad_dgrad" in cuda
@@ -253,8 +314,10 @@ def test_an_export_for_several_platforms_runs_here():
     f = jax.jit(jax.grad(scalar(layer), (0, 1)))
     jc.uninstall()
     theirs = f(X, W)
-    jc.install()
-    assert_same(exported(["cpu", "tpu"]).call(X, W), theirs)
+    jc.install(export=True)
+    ours = exported(["cpu", "tpu"])
+    assert "@jax_convgrad_" in ours.mlir_module()
+    assert_same(ours.call(X, W), theirs)
 
 
 def test_a_platform_without_kernels_keeps_lax(installed, monkeypatch):
@@ -270,3 +333,35 @@ def test_a_jax_that_keeps_its_rules_elsewhere_is_refused(monkeypatch, name):
         jc.install()
     monkeypatch.undo()
     assert "@jax_convgrad_" not in jax.jit(layer).lower(X, W).as_text()
+
+
+@pytest.mark.parametrize("kernels", [False, True])
+def test_an_export_for_an_abstract_mesh(kernels):
+    """Of gradients, for a mesh of which no device is here; reloaded it runs split over one that is."""
+    gradient = jax.grad(scalar(layer), (0, 1))
+    jc.uninstall()
+    x = jnp.concatenate([X] * 4)
+    theirs = jax.jit(gradient)(x, W)
+    jc.install(export=kernels)
+    shardings = [
+        NamedSharding(AbstractMesh((8,), ("a",), axis_types=(AxisType.Auto,)), P(*spec)) for spec in ("a", ())
+    ]
+    f = jax.jit(gradient, in_shardings=tuple(shardings))
+    names = ffi.backends["cpu"].module.registrations()
+    checks = [export.DisabledSafetyCheck.custom_call("jax_convgrad_" + name) for name in names]
+    given = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in (x, W)]
+    program = export.export(f, platforms=["cpu", "tpu"], disabled_checks=checks if kernels else ())(*given)
+    assert ("@jax_convgrad_" in program.mlir_module()) == kernels
+    again = export.deserialize(bytearray(program.serialize()))
+    placed = meshes.place(meshes.make("8"), (x, W), ("a", ()))
+    assert_same(jax.jit(again.call)(*placed), theirs)
+
+
+def test_integers_are_exported_for_an_abstract_mesh(installed):
+    x = np.concatenate([np.arange(X.size, dtype=np.int8).reshape(X.shape) % 5] * 4)
+    w = np.arange(W.size, dtype=np.int8).reshape(W.shape) % 3
+    split = NamedSharding(AbstractMesh((8,), ("a",), axis_types=(AxisType.Auto,)), P("a"))
+    given = jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=split), jax.ShapeDtypeStruct(w.shape, w.dtype)
+    program = export.export(jax.jit(layer), platforms=["cpu", "tpu"])(*given)
+    (placed,) = meshes.place(meshes.make("8"), (x,), ("a",))
+    np.testing.assert_array_equal(jax.jit(program.call)(placed, w), layer(x, w))

@@ -382,7 +382,7 @@ def test_installed_is_refused():
     ("arguments", "error", "message"),
     [
         ((lambda p, b: p, jnp.ones(2), None, {}), TypeError, "real scalar loss"),
-        ((lambda p, b: jnp.sum(p) * 1j, jnp.ones(2), None, {}), TypeError, "real scalar loss"),
+        ((lambda p, b: jnp.sum(p) * 1j, jnp.ones(2), None, {}), TypeError, "real floating-point number"),
         ((lambda p, b: 1.0, jnp.arange(3), None, {}), TypeError, "params should hold"),
         ((lambda p, b: jnp.sum(p), jnp.ones(2), None, {"repeats": -1}), ValueError, "repeats"),
         ((lambda p, b: jnp.sum(p), jnp.ones(2), None, {"repeats": 1.5}), TypeError, "repeats"),
@@ -398,3 +398,55 @@ def test_bad_arguments_are_named(arguments, error, message):
 def test_backends(backend):
     comparison = compare_with_lax(our_loss, our_params(), BATCH, repeats=0)
     assert comparison.ok, comparison
+
+
+# -------------------------------------------------------------------------------------------- any arguments
+
+
+def keyed(params, x, y, key, kind="mean", *, scale=1.0, activation=jnp.tanh):
+    """Python's own decide what is computed: none of them may be an array here."""
+    noise = jax.random.normal(key, (4,), params["w"].dtype)
+    out = activation(jc.conv(x, params["w"]) + 0.1 * noise)
+    if scale > 0.5:
+        out = out * scale
+    return (jnp.mean if kind == "mean" else jnp.sum)(out * out) + jnp.mean(y * 1.0) * 0
+
+
+@pytest.mark.parametrize("new_style", [True, False])
+def test_a_loss_of_any_arguments(new_style):
+    key = jax.random.key(3) if new_style else jax.random.PRNGKey(3)
+    params = {"w": jnp.asarray(np.random.default_rng(0).standard_normal((3, 3, 2, 4)))}
+    x, y = jnp.ones((2, 5, 5, 2)), jnp.arange(3)
+    report = compare_with_lax(keyed, params, x, y, key, "sum", scale=2.0, activation=jax.nn.silu, repeats=0)
+    assert report.ok
+    expected = keyed(params, x, y, key, "sum", scale=2.0, activation=jax.nn.silu)
+    np.testing.assert_allclose(report.loss, [float(expected)] * 2, rtol=1e-9)
+    assert [row.name for row in report.parameters] == ["params['w']"]
+
+
+def test_a_loss_of_params_alone_and_a_batch_by_name():
+    w = jnp.ones((3, 2, 4))
+    x = jnp.ones((1, 6, 2))
+    assert compare_with_lax(lambda w: jnp.tanh(jc.conv(x, w)).sum(), w, repeats=0).ok
+    assert compare_with_lax(lambda w, images: jnp.tanh(jc.conv(images, w)).sum(), w, batch=x, repeats=0).ok
+    assert compare_with_lax(lambda w, batch: jnp.tanh(jc.conv(batch, w)).sum(), w, batch=x, repeats=0).ok
+
+
+@pytest.mark.parametrize(
+    ("loss", "has_aux", "message"),
+    [
+        (lambda w, x: (jnp.sum(w * x), {"accuracy": 1.0}), False, "model_fn.*pass has_aux=True"),
+        (lambda w, x: [jnp.sum(w * x), x], False, "not a list.*pass has_aux=True"),
+        (lambda w, x: jnp.sum(w * x), True, r"model_fn must return \(loss, aux\) with has_aux"),
+        (lambda w, x: None, False, "model_fn must return a scalar array, not None"),
+        (
+            lambda w, x: {"loss": jnp.sum(w)},
+            False,
+            "model_fn must return a scalar array, not a value of type dict",
+        ),
+        (lambda w, x: jnp.sum(w).astype(int), False, "model_fn must return a real floating-point number"),
+    ],
+)
+def test_what_a_loss_may_not_return_is_told(loss, has_aux, message):
+    with pytest.raises(TypeError, match=message):
+        compare_with_lax(loss, jnp.ones(3), jnp.ones(3), has_aux=has_aux, repeats=0)

@@ -1,4 +1,7 @@
-"""``import jax_convgrad`` imports nothing but itself; a public name is imported when it is first used."""
+"""``import jax_convgrad`` imports nothing but itself, and registers the kernels once there is JAX.
+
+A public name is imported when it is first used.
+"""
 
 import pickle
 import pkgutil
@@ -29,6 +32,42 @@ def test_the_import_alone_loads_neither_jax_nor_numpy_nor_the_kernels():
     loaded = run("import sys, jax_convgrad; print(*sys.modules)").split()
     assert "jax_convgrad" in loaded
     assert not {"jax", "jaxlib", "numpy", "jax_convgrad._cpu", "jax_convgrad.ffi"} & set(loaded)
+
+
+REGISTERED = (
+    "import sys; jax = sys.modules['jax']; "
+    "print('jax_convgrad.targets' in sys.modules, 'jax_convgrad.ffi' in sys.modules, "
+    "type(jax.__spec__.loader).__name__, len(sys.meta_path))"
+)
+
+
+@pytest.mark.parametrize(
+    "imports",
+    [
+        "import jax_convgrad; import jax",
+        "import jax; import jax_convgrad",
+        "import jax_convgrad; import jax.numpy",
+        "import jax_convgrad; from importlib.util import find_spec; find_spec('jax'); import jax",
+        "import jax_convgrad, importlib; importlib.import_module('jax')",
+    ],
+)
+def test_kernels_are_registered_once_there_is_jax(imports):
+    """And nothing else is imported, whichever comes first."""
+    before = run("import sys, jax; print(len(sys.meta_path))").strip()
+    assert run(f"{imports}; {REGISTERED}").split() == ["True", "False", "SourceFileLoader", before]
+
+
+def test_kernels_are_registered_where_jax_fails_to_be_imported_at_first():
+    program = (
+        "import jax_convgrad, sys\n"
+        "sys.modules['jaxlib'] = None\n"
+        "try:\n    import jax\nexcept ImportError as error:\n    print('no jax')\n"
+        "del sys.modules['jaxlib']\n"
+        "for name in [name for name in sys.modules if name.startswith('jax.')]:\n    del sys.modules[name]\n"
+        "import jax\n"
+        "print('jax_convgrad.targets' in sys.modules, jax_convgrad.conv.__name__)"
+    )
+    assert run(program).split() == ["no", "jax", "True", "conv"]
 
 
 def test_the_doctor_s_modules_load_no_jax_and_no_numpy():

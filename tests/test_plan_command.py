@@ -201,3 +201,35 @@ def test_as_a_module():
     command = [sys.executable, "-P", "-m", "jax_convgrad", "plan", "1x9x4, 3, 8"]
     result = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "1x9x4, 3, 8" in result.stdout
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "2x8x9x4, 3x3, 6",
+        "2x8x9x4, 3x3, 6, pad 1, stride 2",
+        "2x12x4, 3, 6, pad 2, dilation 2, groups 2",
+        "1x5x6x7x2, 2x3x3, 4, pad 1, stride 2",
+    ],
+)
+def test_flops_are_those_of_the_sums(text):
+    """As XLA counts them of lax's own convolution, which leaves out what meets the padding."""
+    layer = parse_layer(text)
+    x, w = (jax.numpy.ones(shape) for shape in (layer.x_shape, layer.w_shape))
+    axes = layer.geometry.axes
+    spatial = "DHW"[3 - len(axes) :]
+    of_lax = jax.jit(
+        lambda x, w: jax.lax.conv_general_dilated(
+            x,
+            w,
+            [a.stride for a in axes],
+            [(a.pad_lo, a.pad_lo) for a in axes],
+            rhs_dilation=[a.filter_dilation for a in axes],
+            dimension_numbers=(f"N{spatial}C", f"{spatial}IO", f"N{spatial}C"),
+            feature_group_count=layer.groups,
+        )
+    )
+    expected = of_lax.lower(x, w).cost_analysis()["flops"]
+    ops = layer_plan(layer)["ops"]
+    assert [ops[op]["flops"] for op in CONVOLUTIONS] == [expected] * 3
+    assert ops["bgrad"]["flops"] == of_lax(x, w).size

@@ -1,6 +1,8 @@
 """What a platform gets: its own kernels where the package has them, else `jax.lax`, and never silence."""
 
 import dataclasses
+import subprocess
+import sys
 import warnings
 
 import jax
@@ -71,15 +73,9 @@ def fresh_caches():
     jax.clear_caches()
 
 
-def our_targets():
-    """What export is told to let pass: it promises nothing for custom calls that it does not know."""
-    names = ffi.backends["cpu"].module.registrations()
-    return [export.DisabledSafetyCheck.custom_call("jax_convgrad_" + name) for name in names]
-
-
 def exported(f, args, platform):
     f = jax.jit(f)
-    return export.export(f, platforms=[platform], disabled_checks=our_targets())(*args).mlir_module()
+    return export.export(f, platforms=[platform], disabled_checks=jc.export_checks())(*args).mlir_module()
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
@@ -138,7 +134,59 @@ def test_tpu_runs_on_lax_without_a_word(fresh_caches):
 def test_an_exported_step_runs_after_reload():
     f, args = FUNCTIONS["conv"]
     g = value_and_derivatives(f)
-    blob = export.export(jax.jit(g), disabled_checks=our_targets())(*args).serialize()
+    blob = export.export(jax.jit(g), disabled_checks=jc.export_checks())(*args).serialize()
     again = export.deserialize(bytearray(blob)).call(*args)
     for a, b in zip(jax.tree.leaves(g(*args)), jax.tree.leaves(again), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+
+
+SAVE = """
+import pickle, sys
+import jax
+from jax import export
+from jax.experimental import serialize_executable
+import jax_convgrad as jc
+
+def step(x, w):
+    layer = lambda x, w: jc.max_pool(jc.conv(x, w, w[0, 0, 0], activation="relu"), (2, 2), (2, 2))
+    y, vjp = jax.vjp(layer, x, w)
+    return y, *vjp(jax.numpy.cos(y))
+
+x = jax.numpy.arange(2 * 8 * 8 * 3, dtype="float32").reshape(2, 8, 8, 3) % 7
+w = jax.numpy.arange(3 * 3 * 3 * 4, dtype="float32").reshape(3, 3, 3, 4) % 5 - 2
+compiled = serialize_executable.serialize(jax.jit(step).lower(x, w).compile())
+exported = export.export(jax.jit(step), disabled_checks=jc.export_checks())(x, w).serialize()
+saved = (compiled, bytes(exported), [jax.numpy.asarray(a).tolist() for a in (x, w, *jax.jit(step)(x, w))])
+pickle.dump(saved, open(sys.argv[1], "wb"))
+"""
+LOAD = """
+import pickle, sys
+import jax, numpy as np
+from jax import export
+from jax.experimental import serialize_executable
+import jax_convgrad
+
+compiled, exported, (x, w, *expected) = pickle.load(open(sys.argv[1], "rb"))
+x, w = np.float32(x), np.float32(w)
+loaded = serialize_executable.deserialize_and_load(*compiled)
+for run in (loaded, export.deserialize(bytearray(exported)).call):
+    for result, want in zip(run(x, w), expected, strict=True):
+        np.testing.assert_array_equal(result, np.float32(want))
+print("jax_convgrad.ffi" in sys.modules)
+"""
+
+
+def test_a_process_that_only_runs_needs_the_import_alone(tmp_path):
+    """Of what another process compiled, or exported."""
+    for program, prints in ((SAVE, ""), (LOAD, "False\n")):
+        done = subprocess.run(
+            [sys.executable, "-P", "-c", program, tmp_path / "saved"],
+            capture_output=True, text=True, timeout=300,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert done.stdout == prints
+
+
+def test_export_checks_are_those_of_every_target():
+    checks = "\n".join(map(str, jc.export_checks()))
+    assert all(f"jax_convgrad_{name}" in checks for name in ffi.backends["cpu"].module.registrations())

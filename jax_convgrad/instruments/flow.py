@@ -7,12 +7,12 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import jax
-import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jax_convgrad.instruments.flow_program import Inputs, Sums, is_parameter, program, sums
 from jax_convgrad.instruments.flow_report import FlowReport, ParameterFlow
 from jax_convgrad.instruments.forward_order import CONSTANT, Origin, forward_order
+from jax_convgrad.instruments.loss_result import loss_of, takes
 
 
 class Optimizer(Protocol):
@@ -25,21 +25,20 @@ class Optimizer(Protocol):
 
 
 def gradient_flow(
-    loss_fn: Callable[[Any, Any], Any],
+    loss_fn: Callable[..., Any],
     params: Any,
-    batch: Any,
-    *,
+    *args: Any,
     learning_rate: ArrayLike | None = None,
     optimizer: Optimizer | None = None,
     opt_state: Any = None,
     has_aux: bool = False,
+    **kwargs: Any,
 ) -> FlowReport:
     """How large the gradient of a loss is, layer by layer, and how far a step with it moves the weights.
 
     ```python
     import jax
-    import jax.numpy as jnp
-    from jax_convgrad import conv, gradient_flow
+        from jax_convgrad import conv, gradient_flow
 
 
     def loss_fn(params, images):
@@ -58,8 +57,8 @@ def gradient_flow(
 
     A layer is a group of arrays in ``params`` whose keys differ in the last one only, as "conv1/w" and
     "conv1/b" do; an array at the top of ``params`` is a layer by itself. Layers are listed in the order
-    in which the forward pass brings them together with the arrays of ``batch``, whatever they are called.
-    Those that it never does come last, in the pytree's order.
+    in which the forward pass brings them together with the arrays of the other arguments, whatever they
+    are called. Those that it never does come last, in the pytree's order.
 
     Parameters are the floating-point and complex arrays in ``params``. All else in it, Python's own
     numbers included, is passed to ``loss_fn`` as it is. Gradients are computed in one compiled call and
@@ -69,9 +68,10 @@ def gradient_flow(
     shapes.
 
     Args:
-      loss_fn: (params, batch) -> a real scalar, or with ``has_aux`` (scalar, anything).
+      loss_fn: (params, *args, **kwargs) -> a real scalar, or with ``has_aux`` (scalar, anything).
       params: pytree, of any library: dicts, ``flax.nnx.State``, Equinox modules.
-      batch: pytree, passed to ``loss_fn``.
+      *args: whatever else ``loss_fn`` takes: a batch, or x and y, a key, a function. What is no array is
+        passed as it is.
       learning_rate: of gradient descent, whose step is -learning_rate·g. 1 where neither it nor an
         ``optimizer`` is given.
       optimizer: whose step it is instead: an ``optax.GradientTransformation``, or any object with its
@@ -79,6 +79,7 @@ def gradient_flow(
       opt_state: the optimizer's state at this point of the training, a fresh one where None. (The first
         step of a fresh Adam moves every weight by the learning rate, however small its gradient is.)
       has_aux: whether ``loss_fn`` returns something beside the loss, which is dropped.
+      **kwargs: as args.
 
     Returns:
       The numbers, which print as a table.
@@ -88,9 +89,11 @@ def gradient_flow(
       ValueError: the loss is no scalar, ``params`` holds no parameter, or arguments do not go together.
     """
     if not callable(loss_fn):
-        raise TypeError(f"loss_fn must be a function (params, batch) -> loss, not {loss_fn!r}")
+        raise TypeError(f"loss_fn must be a function (params, ...) -> loss, not {loss_fn!r}")
     rate = _learning_rate(learning_rate, optimizer, opt_state)
-    inputs = Inputs(params, batch, opt_state)
+    if not args and "batch" in kwargs and not takes(loss_fn, "batch"):
+        args = (kwargs.pop("batch"),)  # the second argument's name here, whatever loss_fn calls its own
+    inputs = Inputs(params, (args, kwargs), opt_state)
     if not inputs.parameters:
         raise ValueError(
             "params holds no floating-point or complex array, so there is nothing to differentiate by"
@@ -144,8 +147,11 @@ def _order(loss_fn: Callable[..., Any], has_aux: bool, inputs: Inputs) -> Sequen
     """The parameters' numbers in the order of the forward pass, which is traced, and its result checked."""
 
     def forward(parameters: Any, arrays: Any) -> jax.Array:
-        params, batch, _ = inputs.form.arguments(parameters, arrays)
-        return _checked_loss(loss_fn(params, batch), has_aux)
+        params, (args, kwargs), _ = inputs.form.arguments(parameters, arrays)
+        loss = loss_of(loss_fn(params, *args, **kwargs), has_aux, "loss_fn")
+        if loss.ndim:
+            raise ValueError(f"loss_fn must return a scalar, but returned an array of shape {loss.shape}")
+        return loss
 
     traced = jax.make_jaxpr(forward)(inputs.parameters, inputs.arrays)
     count = len(inputs.parameters)
@@ -154,29 +160,6 @@ def _order(loss_fn: Callable[..., Any], has_aux: bool, inputs: Inputs) -> Sequen
     origins += [CONSTANT] * (count + len(inputs.arrays) - len(origins))
     met = forward_order(traced.jaxpr, origins)
     return [*met, *sorted(set(range(count)) - set(met))]
-
-
-def _checked_loss(result: Any, has_aux: bool) -> jax.Array:
-    if has_aux:
-        if not (isinstance(result, tuple) and len(result) == 2):
-            raise TypeError(f"loss_fn must return (loss, aux) with has_aux, not {_kind(result)}")
-        result = result[0]
-    elif isinstance(result, tuple):
-        raise TypeError(
-            "loss_fn must return a scalar, not a tuple; if it returns (loss, aux), pass has_aux=True"
-        )
-    if not isinstance(result, jax.Array | float):
-        raise TypeError(f"loss_fn must return a scalar array, not {_kind(result)}")
-    loss = jnp.asarray(result)
-    if loss.ndim:
-        raise ValueError(f"loss_fn must return a scalar, but returned an array of shape {loss.shape}")
-    if not jnp.issubdtype(loss.dtype, jnp.floating):
-        raise TypeError(f"loss_fn must return a real floating-point number, but returned {loss.dtype}")
-    return loss
-
-
-def _kind(value: Any) -> str:
-    return "None" if value is None else f"a value of type {type(value).__name__}"
 
 
 def _names(path: tuple[Any, ...]) -> tuple[str, str]:

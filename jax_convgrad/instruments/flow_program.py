@@ -80,7 +80,7 @@ class Form(NamedTuple):
     statics: tuple[Any, ...]
 
     def arguments(self, parameters: Iterable[Any], arrays: Iterable[Any]) -> tuple[Any, Any, Any]:
-        """``params``, ``batch`` and ``opt_state``."""
+        """``params``, all other arguments of the loss as ``batch``, and ``opt_state``."""
         others, batch, opt_state = self.outer.join(arrays, self.statics)
         return self.frame.join(parameters, others), batch, opt_state
 
@@ -141,8 +141,8 @@ def _gradients(
     assert loss_fn is not None, "whoever calls has it"
 
     def loss_of(parameters: list[jax.Array]) -> jax.Array:
-        params, batch, _ = form.arguments(parameters, arrays)
-        result = loss_fn(params, batch)
+        params, (args, kwargs), _ = form.arguments(parameters, arrays)
+        result = loss_fn(params, *args, **kwargs)
         return result[0] if has_aux else result
 
     loss, gradients = jax.value_and_grad(loss_of)(parameters)

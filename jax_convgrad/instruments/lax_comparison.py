@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import wraps
 from typing import Any
 
@@ -18,6 +19,7 @@ from jax_convgrad.instruments.comparison_report import LaxComparison, ParameterR
 from jax_convgrad.instruments.convolutions_found import found_in, interleaved, timed
 from jax_convgrad.instruments.finite_differences import rounding_of, wide
 from jax_convgrad.instruments.lax_forms import on_lax
+from jax_convgrad.instruments.loss_result import loss_of, takes
 from jax_convgrad.instruments.own_rules import own_rules
 from jax_convgrad.instruments.rounding_moves import unrest_of
 from jax_convgrad.replacement import replace_convolutions
@@ -32,12 +34,12 @@ Step = Callable[[Sequence[jax.Array], Sequence[jax.Array]], tuple[jax.Array, lis
 
 
 def compare_with_lax(
-    model_fn: Callable[[Any, Any], Any],
+    model_fn: Callable[..., Any],
     params: Any,
-    batch: Any,
-    *,
+    *args: Any,
     has_aux: bool = False,
     repeats: int = 10,
+    **kwargs: Any,
 ) -> LaxComparison:
     """Loss, gradients and times of a whole model, on this package's kernels and on ``jax.lax``.
 
@@ -72,18 +74,21 @@ def compare_with_lax(
     * |ours − lax| ≤ 4·unrest + 8·(1 + √n·eps32/eps) roundings, eps32 being float32's or a smaller eps,
 
     where n is the number of entries of the largest array that a convolution reads, which bounds its sums,
-    and unrest the most that lax's gradient moves when parameters and batch are changed by ± eps.
+    and unrest the most that lax's gradient moves when parameters and other arguments are changed by ± eps.
 
     **Times** of each convolution that the model has, by shapes, steps and dtype: forward as the model calls
     it, with bias and relu where they are one call; dX and dW by themselves. Medians of jitted calls, by turns
     with ``jax.lax``. A call of some microseconds is mostly JAX's own overhead.
 
     Args:
-      model_fn: ``model_fn(params, batch)`` gives a real scalar loss, or (loss, anything) with ``has_aux``.
+      model_fn: ``model_fn(params, *args, **kwargs)`` gives a real scalar loss, or (loss, anything) with
+        ``has_aux``.
       params: any tree; its floating arrays are differentiated.
-      batch: any tree.
+      *args: whatever else it takes: a batch, or x and y, a key, a function. What is no array is passed as it
+        is.
       has_aux: whether the loss is the first of two results.
       repeats: how many times each op is timed; 0 leaves times out.
+      **kwargs: as args.
 
     Returns:
       A ``LaxComparison``: ``ok``, ``loss``, ``parameters``, ``convolutions``, ``step``; printed, tables.
@@ -101,15 +106,21 @@ def compare_with_lax(
             "compare_with_lax needs lax's own convolutions: call jax_convgrad.uninstall() first"
         )
 
+    if not args and "batch" in kwargs and not takes(model_fn, "batch"):
+        args = (kwargs.pop("batch"),)  # the second argument's name here, whatever model_fn calls its own
+
     @wraps(model_fn)
-    def loss_fn(params: Any, batch: Any) -> jax.Array:
-        result = model_fn(params, batch)
-        loss = jnp.asarray(result[0] if has_aux else result)
-        if loss.shape != () or not jnp.issubdtype(loss.dtype, jnp.floating):
+    def loss_fn(params: Any, others: Any) -> jax.Array:
+        args, kwargs = jax.tree.map(lambda leaf: leaf.value if isinstance(leaf, _Number) else leaf, others)
+        loss = loss_of(model_fn(params, *args, **kwargs), has_aux, "model_fn")
+        if loss.shape != ():
             raise TypeError(f"model_fn should return a real scalar loss, not {loss.dtype}{list(loss.shape)}")
         return loss
 
-    parts = parts_of(loss_fn, (params, batch), (0, 1))
+    others = jax.tree.map(
+        lambda leaf: _Number(leaf) if isinstance(leaf, float | complex) else leaf, (args, kwargs)
+    )
+    parts = parts_of(loss_fn, (params, others), (0, 1))
     of_params = [n for n, place in enumerate(parts.argnums) if place == 0]
     if not of_params:
         raise TypeError("params should hold at least one floating array to differentiate")
@@ -180,6 +191,13 @@ def compare_with_lax(
         step=interleaved(ours, theirs, (leaves, rest), repeats) if repeats else None,
         notes=tuple(notes),
     )
+
+
+@dataclass(frozen=True)
+class _Number:
+    """One of Python's own numbers, which stays one: a function may ask whether it is 0."""
+
+    value: float | complex
 
 
 def _repeats(value: Any) -> int:

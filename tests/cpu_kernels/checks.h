@@ -11,6 +11,8 @@
 namespace convgrad::test {
 
 void check_convolutions(Report&, const std::string& filter);
+void check_relation(Report&, const std::string& filter);
+void check_plan_costs(Report&, const std::string& filter);
 void check_bgrad(Report&, const std::string& filter);
 void check_pooling(Report&, const std::string& filter);
 

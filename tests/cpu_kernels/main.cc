@@ -13,6 +13,8 @@ int main(int count, char** arguments) {
   const std::string filter = count > 1 ? arguments[1] : "";
   test::Report report;
   test::check_convolutions(report, filter);
+  test::check_relation(report, filter);
+  test::check_plan_costs(report, filter);
   test::check_bgrad(report, filter);
   test::check_pooling(report, filter);
   report.print();

@@ -27,6 +27,10 @@ _OPTIONAL = {
 }
 
 
+FFT_DEADLOCKS = (0, 11, 1)
+"""The jaxlib whose Fourier transform on the CPU may wait for threads that wait for it."""
+
+
 def _version(name: str) -> str:
     try:
         return importlib.metadata.version(name)
@@ -122,6 +126,12 @@ def _required(section: Section, name: str, requirement: str, jax: Outcome) -> No
             "package-untested",
             f"{line}\nis newer than {newest}, the newest that jax_convgrad is tested with",
             requirement=f"{name}<={newest}.*",
+        )
+    elif name == "jaxlib" and numbers(version) == FFT_DEADLOCKS:
+        section.warn(
+            "jaxlib-fft-deadlocks",
+            f"{line}\nmay hang for ever in a Fourier transform on the CPU, with several threads: JAX's own\n"
+            "(jax.numpy.fft, jax.scipy.signal.fftconvolve), with or without these kernels",
         )
     elif not told:
         section.note(f"{line}, not looked at")

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from jax_convgrad import after_jax
 from jax_convgrad.instruments.doctor.processes import MARK
 
 COMMON_LAYER = "8x56x56x64, 3x3, 64, pad 1"
@@ -16,6 +17,7 @@ COMMON_LAYER = "8x56x56x64, 3x3, 64, pad 1"
 
 def main(task: list[str]) -> None:
     """Runs the task; a step that raises ends it, and tells so."""
+    after_jax.forget()  # each module in a step of its own, as one that kills the process is not JAX's fault
     try:
         _TASKS[task[0]](*task[1:])
     except BaseException as error:

@@ -19,6 +19,8 @@ REMEDIES = {
     "package-broken": '{python} -m pip install --upgrade --force-reinstall "{requirement}"',
     "package-too-old": '{python} -m pip install --upgrade "{requirement}"',
     "package-untested": 'nothing, if the self-check is fine; else {python} -m pip install "{requirement}"',
+    "jaxlib-fft-deadlocks": "nothing for a program without FFTs on the CPU; else "
+    '{python} -m pip install "jax!=0.11.1" "jaxlib!=0.11.1"',
     "source-folder-shadows": "take the clone out of PYTHONPATH, so that the installed package is found",
     "source-folder-not-built": "{install}",
     "installed-for-another-python": "{other} -m jax_convgrad doctor",

@@ -1,0 +1,54 @@
+// Where a kernel stores its sums: an array of the problem's dtype, or of f32 out of 16-bit operands.
+#pragma once
+
+#include <cstdint>
+#include <type_traits>
+
+#include "cpu_src/microkernels/rows.h"
+#include "ffi_src/number.h"
+#include "ffi_src/problem.h"
+
+namespace convgrad::cpu {
+
+template <typename T>
+class Result {
+ public:
+  using S = Sum<T>;
+
+  Result(void* first, const ConvProblem& p)
+      : first_(static_cast<char*>(first)), holds_sums_(std::is_same_v<T, S> || p.unrounded) {}
+
+  // From a number of the result on.
+  Result operator+(int64_t numbers) const {
+    Result moved = *this;
+    moved.first_ += numbers * number_bytes();
+    return moved;
+  }
+  int64_t number_bytes() const { return holds_sums_ ? sizeof(S) : sizeof(T); }
+  const void* data() const { return first_; }
+
+  // The array itself where it holds sums as they are, which may then be summed there; else null.
+  S* sums() const { return holds_sums_ ? reinterpret_cast<S*>(first_) : nullptr; }
+
+  void store_one(int64_t at, S sum) const {
+    if (holds_sums_)
+      sums()[at] = sum;
+    else
+      reinterpret_cast<T*>(first_)[at] = narrow<T>(sum);
+  }
+
+  // Rows of sums; each conversion is of one instruction set.
+  void store(const RowConversions<T>& rounds, const RowConversions<S>& copies, const S* from,
+             int64_t from_step, int64_t step, int64_t rows, int64_t length) const {
+    if (holds_sums_)
+      copies.narrow(from, from_step, sums(), step, rows, length);
+    else
+      rounds.narrow(from, from_step, reinterpret_cast<T*>(first_), step, rows, length);
+  }
+
+ private:
+  char* first_;
+  bool holds_sums_;
+};
+
+}  // namespace convgrad::cpu

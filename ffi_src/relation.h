@@ -1,0 +1,132 @@
+// The relation solved instead of searched. Which o, r and i are tied to each other,
+//
+//     o * stride + r * filter_dilation - pad_lo  =  i * input_dilation,
+//
+// is, with one of them given, a linear congruence in another, and its solutions are every so many-th number
+// from a first one on. Finding the first takes one modular inverse, once an axis; so no cost grows with a
+// stride, dilation or padding.
+#pragma once
+
+#include <cstdint>
+
+#include "ffi_src/problem.h"
+
+namespace convgrad {
+
+CONVGRAD_HD inline int64_t greatest_common_divisor(int64_t a, int64_t b) {
+  while (b != 0) {
+    const int64_t rest = a % b;
+    a = b;
+    b = rest;
+  }
+  return a;
+}
+
+// b's remainder in [0, modulus).
+CONVGRAD_HD inline int64_t remainder_of(int64_t b, int64_t modulus) {
+  const int64_t rest = b % modulus;
+  return rest < 0 ? rest + modulus : rest;
+}
+
+// a * x = b (mod modulus) for a fixed a, both a and modulus in [1, 2^31).
+struct Congruence {
+  int64_t modulus, common;  // their greatest common divisor, which has to divide b
+  int64_t step;             // from one solution x to the next
+  int64_t inverse;          // of a / common, modulo step
+
+  CONVGRAD_HD Congruence(int64_t a, int64_t modulus)
+      : modulus(modulus), common(greatest_common_divisor(a, modulus)), step(modulus / common), inverse(0) {
+    // Euclid's algorithm, extended: in every round  factor * (a / common) = rest  (mod step).
+    int64_t last = step, rest = a / common % step, last_factor = 0, factor = 1;
+    while (rest != 0) {
+      const int64_t quotient = last / rest, next = last - quotient * rest;
+      const int64_t next_factor = last_factor - quotient * factor;
+      last = rest;
+      rest = next;
+      last_factor = factor;
+      factor = next_factor;
+    }
+    inverse = step == 1 ? 0 : remainder_of(last_factor, step);
+  }
+
+  // The least x >= 0, or kNone where there is none.
+  CONVGRAD_HD int64_t first(int64_t b) const {
+    if (modulus == 1) return 0;
+    const int64_t rest = remainder_of(b, modulus);
+    if (common == 1) return inverse == 1 ? rest : rest * inverse % step;
+    return rest % common == 0 ? rest / common * inverse % step : kNone;
+  }
+};
+
+// Numbers first + step * j, j in [0, count), that lead to partner + partner_step * j.
+struct Progression {
+  int64_t first, step, count;
+  int64_t partner, partner_step;
+
+  CONVGRAD_HD int64_t at(int64_t j) const { return first + step * j; }
+  CONVGRAD_HD int64_t partner_at(int64_t j) const { return partner + partner_step * j; }
+};
+
+// Of one pair along one axis, such as an output and the taps, all that is tied: prepared once, then asked for
+// each of the given ones. With  x = numbers that are sought, y = where they lead to:
+//
+//     x * x_factor  =  at + y * y_factor,   0 <= x < x_count,   0 <= y < y_count
+//
+// y runs upwards with x.
+class Tied {
+ public:
+  CONVGRAD_HD Tied(int64_t x_factor, int64_t x_count, int64_t y_factor, int64_t y_count)
+      : solve_(x_factor, y_factor),
+        x_factor_(x_factor),
+        x_count_(x_count),
+        y_factor_(y_factor),
+        y_count_(y_count),
+        y_step_(x_factor / solve_.common) {}
+
+  CONVGRAD_HD Progression from(int64_t at) const {
+    Progression found{0, solve_.step, 0, 0, y_step_};
+    int64_t x = solve_.first(at);
+    if (x == kNone || x >= x_count_) return found;
+    int64_t y = (x * x_factor_ - at) / y_factor_;  // leaves no remainder
+    if (y < 0) {
+      const int64_t skipped = (-y + y_step_ - 1) / y_step_;
+      x += skipped * solve_.step;
+      y += skipped * y_step_;
+    }
+    if (x >= x_count_ || y >= y_count_) return found;
+    const int64_t by_x = (x_count_ - x + solve_.step - 1) / solve_.step,
+                  by_y = (y_count_ - y + y_step_ - 1) / y_step_;
+    found.first = x;
+    found.partner = y;
+    found.count = by_x < by_y ? by_x : by_y;
+    return found;
+  }
+
+ private:
+  Congruence solve_;
+  int64_t x_factor_, x_count_, y_factor_, y_count_, y_step_;
+};
+
+// The taps that tie an output to inputs: taps_of_output(axis).from(axis.pad_lo - o * axis.stride).
+CONVGRAD_HD inline Tied taps_of_output(const Axis& axis) {
+  return Tied(axis.filter_dilation, axis.taps, axis.input_dilation, axis.input);
+}
+
+// The outputs that a tap ties to inputs: outputs_of_tap(axis).from(axis.pad_lo - r * axis.filter_dilation).
+CONVGRAD_HD inline Tied outputs_of_tap(const Axis& axis) {
+  return Tied(axis.stride, axis.output, axis.input_dilation, axis.input);
+}
+
+// The taps that tie input i to outputs, upwards, so that the outputs go down: r' = taps - 1 - r of the
+// transposed axis.
+CONVGRAD_HD inline Progression taps_of_input(const Axis& axis, int64_t i) {
+  const Axis other = axis.transpose();
+  Progression tied = taps_of_output(other).from(other.pad_lo - i * other.stride);
+  if (tied.count == 0) return tied;
+  tied.first = axis.taps - 1 - tied.at(tied.count - 1);
+  tied.partner = tied.partner_at(tied.count - 1);
+  tied.partner_step = -tied.partner_step;
+  return tied;
+}
+
+}  // namespace convgrad

@@ -1,0 +1,198 @@
+"""One of ``jax.lax``'s own windowed reductions, as it stands in a program, on this package's primitives.
+
+Values and gradients are ``jax.lax``'s, also in windows with a NaN and of -inf alone (fallback.py says which
+position its derivatives take there). What ``lax`` adds up in 16 bits is added up in f32 here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.extend import core
+
+from jax_convgrad import pool_primitives
+from jax_convgrad.arguments import NUMBERS, REAL
+from jax_convgrad.lax_convolution import over_explicit_axes
+from jax_convgrad.on_lax import OnLax
+from jax_convgrad.pool_recognition import Order, Pooling, recognise
+
+try:
+    from jax._src.lax import windowed_reductions as _windowed
+
+    _scatter_p: Any = _windowed.select_and_scatter_add_p
+    _gather_p: Any = _windowed.select_and_gather_add_p
+    _sum_p: Any = _windowed.reduce_window_sum_p
+    _max_p: Any = _windowed.reduce_window_max_p
+    _min_p: Any = _windowed.reduce_window_min_p
+    _any_p: Any = _windowed.reduce_window_p
+except (ImportError, AttributeError):  # a JAX that keeps them elsewhere: its poolings stay its own
+    _scatter_p = _gather_p = _sum_p = _max_p = _min_p = _any_p = None
+
+WINDOW_PRIMITIVES: tuple[Any, ...] = tuple(
+    p for p in (_max_p, _min_p, _sum_p, _any_p, _scatter_p, _gather_p) if p is not None
+)
+"""The primitives of ``jax.lax`` that may become poolings."""
+
+_KINDS = {_max_p: "max", _min_p: "min", _sum_p: "sum"}
+_BODIES = {lax.max_p: "max", lax.min_p: "min", lax.add_p: "sum"}
+_GEOMETRIC = ("window_dimensions", "window_strides", "padding", "base_dilation", "window_dilation")
+
+
+class Zeros(NamedTuple):
+    """What an operand was before ``lax.pad`` put zeros around it: its shape, and ``lax.pad``'s config."""
+
+    shape: tuple[int, ...]
+    config: tuple[tuple[int, int, int], ...]
+
+
+def pooling_of(
+    primitive: Any, avals: Sequence[Any], out: Any, params: dict[str, Any], zeros: Zeros | None = None
+) -> tuple[Pooling | OnLax, bool]:
+    """The pooling to run this reduction by, or why ``jax.lax`` has to; and whether on the unpadded operand.
+
+    ``avals`` and ``out`` are the abstract values of the equation's operands and first result. ``zeros`` says
+    what its first operand was before zeros were put around it, where it was anything.
+    """
+    kind = _kind(primitive, params)
+    if isinstance(kind, OnLax):
+        return kind, False
+    known = NUMBERS if kind == "sum" else REAL
+    dtypes = {aval.dtype for aval in avals}
+    if len(dtypes) != 1 or not {dtype.name for dtype in dtypes} <= set(known):
+        return OnLax(" and ".join(sorted(dtype.name for dtype in dtypes))), False
+    geometric = {name: params[name] for name in _GEOMETRIC if name in params}
+    of_windows = avals[0].shape if primitive is _scatter_p else out.shape
+    operand = avals[1] if primitive in (_scatter_p, _gather_p) else avals[0]
+    if primitive is _any_p and kind == "sum" and any(end > 0 for pair in params["padding"] for end in pair):
+        return OnLax("an initial value that is added, and padding"), False
+    if zeros is not None and primitive is _sum_p and _is_plain(params):
+        unpadded = recognise(
+            "sum",
+            zeros.shape,
+            out.shape,
+            **geometric
+            | {
+                "padding": [(lo, hi) for lo, hi, _ in zeros.config],
+                "base_dilation": [interior + 1 for _, _, interior in zeros.config],
+            },
+        )
+        if isinstance(unpadded, Pooling):
+            return unpadded, True
+    return recognise(kind, operand.shape, of_windows, **geometric), False
+
+
+def _kind(primitive: Any, params: dict[str, Any]) -> Any:
+    if primitive is _scatter_p or primitive is _gather_p:
+        step = "scatter" if primitive is _scatter_p else "gather"
+        chosen = {lax.ge_p: "max", lax.le_p: "min"}.get(params["select_prim"])
+        return f"{step}_{chosen}" if chosen else OnLax("another selection than a maximum or minimum")
+    if primitive is _any_p:
+        return _body(params["jaxpr"], params["consts"]) or OnLax("a reduction of its own")
+    return _KINDS[primitive]
+
+
+def _body(jaxpr: Any, consts: Sequence[Any]) -> str | None:
+    """What a reduction's function is: one maximum, minimum or sum of its two arguments, else None."""
+    if consts or len(jaxpr.eqns) != 1 or len(jaxpr.invars) != 2:
+        return None
+    (equation,) = jaxpr.eqns
+    if list(equation.outvars) != list(jaxpr.outvars) or {*map(id, equation.invars)} != {
+        *map(id, jaxpr.invars)
+    }:
+        return None
+    inner = equation.params.get("jaxpr")
+    if isinstance(inner, core.ClosedJaxpr) and equation.primitive.name in ("jit", "pjit"):
+        return _body(inner.jaxpr, inner.consts)
+    return _BODIES.get(equation.primitive)
+
+
+def _is_plain(params: dict[str, Any]) -> bool:
+    """Whether the sum has neither padding nor base dilation of its own."""
+    return all(end == 0 for pair in params["padding"] for end in pair) and set(params["base_dilation"]) <= {1}
+
+
+def runner(pooling: Pooling, primitive: Any, out: Any) -> Callable[..., Any]:
+    """The reduction as a function of the equation's operands (the first unpadded where that was said).
+
+    Its result is split over explicit mesh axes as ``out`` is, and as many as the equation has.
+    """
+    run = over_explicit_axes(_RUNS[pooling.kind](pooling), out)
+    if primitive is not _any_p:
+        return run
+
+    def with_initial_value(x: jax.Array, init: jax.Array) -> list[jax.Array]:
+        y = run(x)
+        combine = {"max": lax.max, "min": lax.min}.get(pooling.kind, lax.add)
+        return [combine(y, jnp.broadcast_to(init, y.shape))]
+
+    return with_initial_value
+
+
+def _value(pooling: Pooling) -> Callable[[jax.Array], jax.Array]:
+    def run(x: jax.Array) -> jax.Array:
+        canonical = _canonical(x, pooling.order)
+        if pooling.kind == "max":
+            y = pool_primitives.max_pool(canonical, pooling.axes)
+        elif pooling.kind == "min":
+            y = -pool_primitives.max_pool(-canonical, pooling.axes)
+        elif pooling.kind == "sum":
+            y = pool_primitives.sum_pool(canonical, pooling.axes)
+        else:
+            y = pool_primitives.sum_pool_grad(canonical, pooling.axes)
+        return _restored(y, x.shape, pooling.order)
+
+    return run
+
+
+def _derivative(pooling: Pooling) -> Callable[[jax.Array, jax.Array], jax.Array]:
+    scatters = pooling.kind.startswith("scatter")
+
+    def run(t: jax.Array, x: jax.Array) -> jax.Array:
+        canonical = _canonical(x, pooling.order)
+        if pooling.kind.endswith("min"):
+            canonical = -canonical
+        rule = "select_and_scatter" if scatters else "select_and_gather"
+        position = pool_primitives.ruled_position(canonical, pooling.axes, rule)
+        given = _canonical(t, pooling.order)
+        along = pool_primitives.max_pool_grad if scatters else pool_primitives.max_pool_select
+        return _restored(along(given, position, pooling.axes), x.shape, pooling.order)
+
+    return run
+
+
+_RUNS: dict[str, Callable[[Pooling], Callable[..., jax.Array]]] = {
+    **dict.fromkeys(("max", "min", "sum", "sum_grad"), _value),
+    **dict.fromkeys(("scatter_max", "scatter_min", "gather_max", "gather_min"), _derivative),
+}
+
+
+def _canonical(array: jax.Array, order: Order) -> jax.Array:
+    """[images, spatial..., channels]. XLA stores the array so that nothing is moved, where it can."""
+    moved = jnp.transpose(array, (*order.images, *order.spatial, *order.channels))
+    images, spatial = len(order.images), len(order.spatial)
+    sizes = moved.shape
+    return jnp.reshape(
+        moved,
+        (_product(sizes[:images]), *sizes[images : images + spatial], _product(sizes[images + spatial :])),
+    )
+
+
+def _restored(array: jax.Array, shape: Sequence[int], order: Order) -> jax.Array:
+    """The inverse of ``_canonical``, for an array of other spatial sizes than ``shape``'s."""
+    split = jnp.reshape(
+        array,
+        (*(shape[d] for d in order.images), *array.shape[1:-1], *(shape[d] for d in order.channels)),
+    )
+    places = (*order.images, *order.spatial, *order.channels)
+    return jnp.transpose(split, [places.index(d) for d in range(len(places))])
+
+
+def _product(sizes: Sequence[int]) -> int:
+    product = 1
+    for size in sizes:
+        product *= size
+    return product
