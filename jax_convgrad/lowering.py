@@ -131,7 +131,7 @@ def define_primitive(
 
     primitive.def_impl(run_eagerly)
 
-    def on_platform(platform: str, splits: bool, *operands: jax.Array, **params: Any) -> Any:
+    def on_platform(platform: str, devices: int, *operands: jax.Array, **params: Any) -> Any:
         results = jax.tree.leaves(abstract(*map(jax.typeof, operands), **params))
         if all(array.size == 0 for array in results) or (sums and any(array.size == 0 for array in operands)):
             # No call, and so no layouts: XLA for the CPU divides by zero over copies of some empty arrays.
@@ -140,12 +140,12 @@ def define_primitive(
         kernels = platform in ffi.backends and _within_kernels(**params)
         kernels = kernels and _sizes_are_known(any_size, factors, operands, params)
         if kernels and serves(platform, *operands, **params):
-            if not splits or factors is None:
+            if devices == 1 or factors is None:
                 return native(platform, *operands, **params)
             apart = of_partial_sums and (functools.partial(of_partial_sums[0], platform), of_partial_sums[1])
             # A device's part is the primitive again, in a program of its own in which nothing is split.
             split = sharding.partitioned(
-                name, platform, primitive.bind, factors(*operands, **params), params, apart
+                name, platform, primitive.bind, factors(*operands, **params), params, devices, apart
             )
             parts = split(*operands)
             return parts if multiple_results else parts[0]
@@ -172,8 +172,8 @@ def define_primitive(
 
     def lower_for(platform: str, ctx: Any, *operands: Any, **params: Any) -> Any:
         split = sharding.splittable(ctx) if factors is not None else None
-        splits = split is not None
-        if not splits and is_a_call(platform, ctx, params):
+        devices = 1 if split is None else split.module_context.axis_context.num_devices
+        if split is None and is_a_call(platform, ctx, params):
             # Traced first, as below, a large net takes longer to lower than lax's.
             given = [ffi.Lowered(ctx, *pair) for pair in zip(operands, ctx.avals_in, strict=True)]
             try:
@@ -181,7 +181,7 @@ def define_primitive(
                 return [result.value for result in (results if multiple_results else [results])]
             except (TypeError, AttributeError):
                 pass  # it does more than a call, or is wrong, as tracing it will tell
-        return lower(functools.partial(on_platform, platform, splits), split or ctx, *operands, **params)
+        return lower(functools.partial(on_platform, platform, devices), split or ctx, *operands, **params)
 
     for platform in ("cpu", "cuda"):
         rules[primitive, platform] = functools.partial(lower_for, platform)

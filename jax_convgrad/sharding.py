@@ -109,11 +109,12 @@ def partitioned(
     native: Callable[..., Any],
     factors: Factors,
     params: dict[str, Any],
+    devices: int,
     of_partial_sums: tuple[Callable[..., Any], Callable[..., Any]] | None = None,
 ) -> Callable[..., tuple[jax.Array, ...]]:
     """``native(*operands, **params)`` as a tuple of results, which XLA may split as ``factors`` say.
 
-    ``name`` tells apart what is called with the same factors and parameters.
+    ``name`` tells apart what is called with the same factors and parameters; there are so many ``devices``.
 
     Where what is summed over is split, results are added up; or, where ``of_partial_sums`` is a pair of
     functions, what the first of them gives, and the second finishes the sum.
@@ -152,7 +153,7 @@ def partitioned(
         return atoms, part, shardings(factors.results), shardings(factors.operands)
 
     def rule(mesh: Mesh, operands: Sequence[Any], results: Sequence[Any]) -> tuple[str, dict[str, Any]]:
-        return _shardy_rule(factors, [*operands, *results])
+        return _shardy_rule(factors, [*operands, *results], devices)
 
     # Shardings come undecoded, as XLA may split over a part of a mesh axis, for which JAX has no name.
     whole.def_partition(partition, sharding_rule=rule, decode_shardings=False)
@@ -181,7 +182,7 @@ def _as_tuple(results: Any) -> tuple[jax.Array, ...]:
 # ------------------------------------------------------------------------------------------ what XLA is told
 
 
-def _shardy_rule(factors: Factors, types: Sequence[Any]) -> tuple[str, dict[str, Any]]:
+def _shardy_rule(factors: Factors, types: Sequence[Any], devices: int) -> tuple[str, dict[str, Any]]:
     """Shardy's rule, such as "n s0 s1 c, s2 s3 c k -> n s4 s5 k", and which of its letters are special.
 
     Channels of different numbers in the same groups are products (g s6) and (g s7), of which g alone may be
@@ -195,8 +196,14 @@ def _shardy_rule(factors: Factors, types: Sequence[Any]) -> tuple[str, dict[str,
         if label == "g"
     }
     products = len(channels) > 1
-    # Where g does not take all of a mesh axis, JAX before 0.9.2 fails on a result split over a part of it.
-    gathered = products and jax.__version_info__ < (0, 9, 2)
+    # JAX before 0.9.2 fails on a result that is split over a part of a mesh axis. That happens where g does
+    # not take all of it, or the fewer rows of two arrays do not.
+    gathered = set()
+    if jax.__version_info__ < (0, 9, 2):
+        rows = _sizes_of_rows(factors, arrays, types)
+        gathered = {label for label, of in rows.items() if len(of) > 1 and any(n % devices for n in of)}
+        if products:
+            gathered.add("g")
     whole: list[str] = []
     sizes: dict[str, int] = {}
 
@@ -205,7 +212,7 @@ def _shardy_rule(factors: Factors, types: Sequence[Any]) -> tuple[str, dict[str,
         return whole[-1]
 
     def term(label: str | None, size: int) -> str:
-        if label is None or (label == "g" and gathered):
+        if label is None or label in gathered:
             return unsplit()
         if label == "g" and products and size != factors.sizes["g"]:
             inner = unsplit()
@@ -223,14 +230,24 @@ def _shardy_rule(factors: Factors, types: Sequence[Any]) -> tuple[str, dict[str,
     written = [" ".join(dimensions) for dimensions in terms]
     split = len(factors.operands)
     text = ", ".join(written[:split]) + " -> " + ", ".join(written[split:])
-    rows = {label for labels in factors.results for label in labels if factors.is_rows(label)}
+    permuted = {label for labels in factors.results for label in labels if factors.is_rows(label)}
     return text, {
-        "reduction_factors": factors.summed,
+        "reduction_factors": tuple(label for label in factors.summed if label not in gathered),
         "need_replication_factors": tuple(whole),
         # Rows have as many results as there are, and Shardy asks for the lesser number of the two.
-        "permutation_factors": tuple(sorted(rows)),
+        "permutation_factors": tuple(sorted(permuted - gathered)),
         **sizes,
     }
+
+
+def _sizes_of_rows(factors: Factors, arrays: Sequence[Labels], types: Sequence[Any]) -> dict[str, set[int]]:
+    """The numbers of rows that arrays have along each letter of rows."""
+    sizes: dict[str, set[int]] = {}
+    for labels, t in zip(arrays, types, strict=True):
+        for label, size in zip(labels, t.shape, strict=True):
+            if label is not None and factors.is_rows(label):
+                sizes.setdefault(label, set()).add(size)
+    return sizes
 
 
 # --------------------------------------------------------------------------- what it decided, and what we do
