@@ -269,7 +269,8 @@ def max_pool_grad(dy: jax.Array, position: jax.Array, *, shape: tuple[int, ...])
 
 def _summed_in(dtype: jnp.dtype) -> jnp.dtype:
     """What sums of such numbers run in, as the kernels' do: 16 bits are too few."""
-    return jnp.promote_types(dtype, jnp.float32)
+    narrow = jnp.issubdtype(dtype, jnp.floating) and dtype.itemsize < 4
+    return jnp.dtype(jnp.float32) if narrow else dtype
 
 
 def avg_pool(x: jax.Array, *, axes: Sequence[Axis], count_include_pad: bool) -> jax.Array:
