@@ -12,12 +12,13 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.extend.core import Primitive
 
+from jax_convgrad import hijax_layer, primitives
 from jax_convgrad import pool_primitives as pools
-from jax_convgrad import primitives
 from jax_convgrad.epilogue import fprop_epilogue_p
 from jax_convgrad.filter_and_bias import wgrad_bgrad_p
 from jax_convgrad.geometry import Axis, tied
@@ -49,6 +50,20 @@ def _tell_checkify() -> None:
     for primitive in lax_forms:
         if primitive not in _CHOOSING:
             checkify.error_checks[primitive] = partial(checkify.nan_error_check, primitive)
+    if hijax_layer.HAS_BOTH_MODES:
+        from jax._src import hijax
+
+        of_others = checkify.error_checks[hijax.call_hi_primitive_p]
+        checkify.error_checks[hijax.call_hi_primitive_p] = partial(_checked_layer, of_others)
+
+
+def _checked_layer(of_others: Any, ctx: Any, error: Any, enabled: Any, *given: Any, _prim: Any) -> Any:
+    """A layer is looked through as what it is made of."""
+    from jax._src import checkify
+
+    if not isinstance(_prim, hijax_layer.Layer):
+        return of_others(ctx, error, enabled, *given, _prim=_prim)
+    return checkify.checkify_jaxpr(ctx, jax.make_jaxpr(_prim.expand)(*given), enabled, error, *given)
 
 
 # ------------------------------------------------------------------------------------------------ Taylor mode
