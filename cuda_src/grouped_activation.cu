@@ -37,11 +37,22 @@ __device__ bool find_mine(const GroupedProblem& p, int lanes, Mine& mine) {
   return mine.k < p.out_channels && mine.run < p.runs && mine.row < static_cast<unsigned>(p.rows);
 }
 
+// As room_for(), for one kernel at compute capability 12.0.
+constexpr int window_blocks(int blocks_on_sm100, int blocks_on_sm120) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ == 1200
+  return static_cast<void>(blocks_on_sm100), blocks_on_sm120;
+#else
+  return static_cast<void>(blocks_on_sm120), room_for(0, blocks_on_sm100);
+#endif
+}
+
 template <typename Stored, int kTaps, int kStride, int kInputDilation>
-constexpr int kWindowBlocks = room_for(0, kInputDilation != 1                                 ? 0
-                                          : sizeof(Stored) == 4 && kTaps == 3 && kStride == 1 ? 2
-                                          : sizeof(Stored) == 2 && kTaps == 7 && kStride == 2 ? 1
-                                                                                              : 0);
+constexpr int kWindowBlocks =
+    window_blocks(kInputDilation != 1                                                 ? 0
+                  : sizeof(Stored) == 4 && kTaps == 3 && kStride == 1                 ? 2
+                  : sizeof(Stored) == 2 && (kTaps == 5 || kTaps == 7) && kStride == 2 ? 1
+                                                                                      : 0,
+                  sizeof(Stored) == 2 && kTaps == 3 && kStride == 1 && kInputDilation == 1 ? 1 : 0);
 
 // Depthwise, kTaps neighbouring taps along the last axis. Results and window are so aligned that which pairs
 // of them are tied is known when this is compiled.
