@@ -27,7 +27,15 @@ GROUPS = (
     (128, 128),
     (256, 256),
 )
-POOL_OPS = ("max_pool", "max_pool_argmax", "max_pool_grad", "max_pool_select", "avg_pool", "avg_pool_grad")
+POOL_OPS = (
+    "max_pool",
+    "max_pool_argmax",
+    "max_pool_argmax, select_and_scatter",
+    "max_pool_grad",
+    "max_pool_select",
+    "avg_pool",
+    "avg_pool_grad",
+)
 
 
 def _axis(size: int, taps: int, stride: int = 1, pad: int = 0) -> tuple[int, ...]:

@@ -69,6 +69,11 @@ std::vector<LaunchNumbers> pool_launches(const std::string& op, const std::strin
                          array(true, problem.dtype), nullptr);
     if (op == "max_pool") return cuda::max_pool(problem, requested, at, at, nullptr, nullptr);
     if (op == "max_pool_argmax") return cuda::max_pool(problem, requested, at, at, position, nullptr);
+    if (op == "max_pool_argmax, select_and_scatter") {
+      PoolProblem ruled = problem;
+      ruled.position_rule = PositionRule::kSelectAndScatter;
+      return cuda::max_pool(ruled, requested, at, at, position, nullptr);
+    }
     if (op == "max_pool_grad") return cuda::max_pool_grad(problem, requested, at, position, at, nullptr);
     if (op == "max_pool_select") return cuda::max_pool_select(problem, requested, at, position, at, nullptr);
     if (op == "avg_pool") return cuda::avg_pool(problem, requested, at, at, nullptr);
