@@ -38,7 +38,8 @@ def gradient_flow(
 
     ```python
     import jax
-        from jax_convgrad import conv, gradient_flow
+    import jax.numpy as jnp
+    from jax_convgrad import conv, gradient_flow
 
 
     def loss_fn(params, images):
