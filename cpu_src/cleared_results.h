@@ -13,23 +13,19 @@ namespace convgrad::cpu {
 
 inline constexpr int64_t kClearedNumbers = 1 << 16;  // by a task
 
-inline int64_t cleared_pixels(const ActivationPlan& plan) {
-  return std::max<int64_t>(kClearedNumbers / plan.problem.out_channels, 1);
-}
+inline int64_t cleared_pixels(int64_t channels) { return std::max<int64_t>(kClearedNumbers / channels, 1); }
 
-inline int64_t clearing_tasks(const ActivationPlan& plan) {
-  if (!plan.clears) return 0;
-  const int64_t pixels = plan.problem.batch * plan.problem.outputs(), each = cleared_pixels(plan);
+inline int64_t clearing_tasks(int64_t pixels, int64_t channels) {
+  const int64_t each = cleared_pixels(channels);
   return (pixels + each - 1) / each;
 }
 
 // What the epilogue makes of sums without a term, as numbers of type Stored.
 template <typename T, typename Stored>
-void clear_numbers(const ActivationPlan& plan, int64_t task, const Epilogue& epilogue, Stored* result) {
-  const int64_t channels = plan.problem.out_channels, each = cleared_pixels(plan), first = task * each;
-  const int64_t last = std::min(plan.problem.batch * plan.problem.outputs(), first + each);
+void clear_numbers(int64_t pixels, int64_t channels, int64_t task, const Epilogue& epilogue, Stored* result) {
+  const int64_t each = cleared_pixels(channels), first = task * each;
   Stored* const begin = result + first * channels;
-  Stored* const end = result + last * channels;
+  Stored* const end = result + std::min(pixels, first + each) * channels;
   if (!epilogue.any()) {
     std::fill(begin, end, narrow<Stored>(Sum<T>{0}));
     return;
@@ -40,12 +36,24 @@ void clear_numbers(const ActivationPlan& plan, int64_t task, const Epilogue& epi
 }
 
 template <typename T>
-void clear_results(const ActivationPlan& plan, int64_t task, const Epilogue& epilogue,
+void clear_results(int64_t pixels, int64_t channels, int64_t task, const Epilogue& epilogue,
                    const Result<T>& result) {
   if (result.sums() != nullptr)
-    clear_numbers<T>(plan, task, epilogue, result.sums());
+    clear_numbers<T>(pixels, channels, task, epilogue, result.sums());
   else
-    clear_numbers<T>(plan, task, epilogue, const_cast<T*>(static_cast<const T*>(result.data())));
+    clear_numbers<T>(pixels, channels, task, epilogue, const_cast<T*>(static_cast<const T*>(result.data())));
+}
+
+// Those of a plan.
+inline int64_t clearing_tasks(const ActivationPlan& plan) {
+  const ConvProblem& p = plan.problem;
+  return plan.clears ? clearing_tasks(p.batch * p.outputs(), p.out_channels) : 0;
+}
+template <typename T>
+void clear_results(const ActivationPlan& plan, int64_t task, const Epilogue& epilogue,
+                   const Result<T>& result) {
+  const ConvProblem& p = plan.problem;
+  clear_results(p.batch * p.outputs(), p.out_channels, task, epilogue, result);
 }
 
 }  // namespace convgrad::cpu

@@ -57,6 +57,7 @@ Work fprop(const ConvProblem& given, Choice choice, const void* x, const void* w
   w = skip(w, met.in_front, problem.dtype);
   if (kernel == Kernel::kDirect) return direct_fprop(problem, x, w, epilogue, y);
   if (kernel == Kernel::kGrouped) return grouped_fprop(problem, choice.isa, x, w, epilogue, y, workspace);
+  if (kernel == Kernel::kPairs) return pairs_fprop(problem, choice.isa, x, w, epilogue, y);
   if (kernel == Kernel::kDot) return dot_fprop(problem, choice.isa, x, w, epilogue, y, workspace);
   return tiled_fprop(problem, choice.isa, x, w, epilogue, y, workspace);
 }
@@ -70,6 +71,7 @@ Work dgrad(const ConvProblem& given, Choice choice, const void* dy, const void* 
   w = skip(w, met.in_front, problem.dtype);
   if (kernel == Kernel::kDirect) return direct_dgrad(problem, dy, w, dx);
   if (kernel == Kernel::kGrouped) return grouped_dgrad(problem, choice.isa, dy, w, dx, workspace);
+  if (kernel == Kernel::kPairs) return pairs_dgrad(problem, choice.isa, dy, w, dx);
   if (kernel == Kernel::kDot) return dot_dgrad(problem, choice.isa, dy, w, dx);
   return tiled_dgrad(problem, choice.isa, dy, w, dx, workspace);
 }
@@ -82,6 +84,7 @@ Work wgrad(const ConvProblem& given, Choice choice, const void* x, const void* d
   const ConvProblem& problem = met.problem;
   void* const met_dw = const_cast<void*>(skip(dw, met.in_front, problem.result_dtype()));
   Work work = kernel == Kernel::kDirect    ? direct_wgrad(problem, x, dy, met_dw)
+              : kernel == Kernel::kPairs   ? pairs_wgrad(problem, choice.isa, x, dy, met_dw)
               : kernel == Kernel::kGrouped ? grouped_wgrad(problem, choice.isa, x, dy, met_dw, workspace)
                                            : tiled_wgrad(problem, choice.isa, x, dy, met_dw, workspace);
   add_zeros(Sizes(given), met, dw, work);

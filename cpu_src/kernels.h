@@ -36,6 +36,11 @@ Work grouped_fprop(const ConvProblem&, Isa, const void* x, const void* w, Epilog
 Work grouped_dgrad(const ConvProblem&, Isa, const void* dy, const void* w, void* dx, void* workspace);
 Work grouped_wgrad(const ConvProblem&, Isa, const void* x, const void* dy, void* dw, void* workspace);
 
+// "pairs": each product by itself, for problems of few.
+Work pairs_fprop(const ConvProblem&, Isa, const void* x, const void* w, Epilogue, void* y);
+Work pairs_dgrad(const ConvProblem&, Isa, const void* dy, const void* w, void* dx);
+Work pairs_wgrad(const ConvProblem&, Isa, const void* x, const void* dy, void* dw);
+
 // The bias gradient and pooling, "direct" or else vector by vector. `workspace` holds bgrad_workspace_bytes()
 // bytes of partial sums; `position` may be null where only y is wanted.
 Work bgrad(const BiasProblem&, Choice, const void* dy, void* db, void* workspace);

@@ -7,6 +7,7 @@
 #include "cpu_src/filter_plan.h"
 #include "cpu_src/grouped_plan.h"
 #include "cpu_src/met_taps.h"
+#include "cpu_src/pair_costs.h"
 
 namespace convgrad::cpu {
 namespace {
@@ -31,22 +32,6 @@ bool fills_lanes_with_phases(Op op, const ConvProblem& problem) {
 
 bool sums_along_lanes(Op op, const ConvProblem& problem) {
   return has_few_results(op, problem) && !fills_lanes_with_phases(op, problem);
-}
-
-// Sums of so few products, of so few channels, that copying a filter of many taps would take longer.
-bool is_below_a_copy(Op op, const ConvProblem& problem) {
-  constexpr int64_t kFewChannels = 4, kManyTaps = 256;
-  const ConvProblem seen = op == Op::kDgrad ? problem.transpose() : problem;
-  if (op == Op::kWgrad || seen.group_out() > kFewChannels || seen.taps() < kManyTaps) return false;
-  // A result by itself takes about as long as two taps' copies.
-  if (2 * seen.batch * seen.outputs() > seen.taps()) return false;
-  double products = static_cast<double>(seen.batch) * static_cast<double>(seen.group_out());
-  for (const Axis& axis : seen.axis) {
-    const double inputs = static_cast<double>(axis.input), outputs = static_cast<double>(axis.output),
-                 taps = static_cast<double>(axis.taps);
-    products *= std::min({inputs * outputs, inputs * taps, outputs * taps});
-  }
-  return products <= static_cast<double>(seen.taps() * lanes_of(seen.dtype));
 }
 
 // Of the row that a small-group kernel buffers, most would lie between the windows.
@@ -94,6 +79,8 @@ const char* kernel_name(Kernel kernel) {
       return "dot";
     case Kernel::kGrouped:
       return "grouped";
+    case Kernel::kPairs:
+      return "pairs";
     case Kernel::kAuto:
       break;
   }
@@ -110,11 +97,11 @@ Plan plan(Op op, const ConvProblem& problem, Choice choice) {
           "in and out, and taps whose rows of the input fit into a core's cache");
     return {choice.kernel, "asked for"};
   }
+  if (pairs_are_quicker(op, problem))
+    return {Kernel::kPairs, "too few products to repay copies, tiles and boxes"};
   if (takes_grouped(op, problem))
     return {Kernel::kGrouped, "several groups side by side in a vector's lanes"};
   if (op == Op::kWgrad) return {Kernel::kTiled, "an outer product of channels at every position"};
-  if (is_below_a_copy(op, problem))
-    return {Kernel::kDirect, "too few products to repay a copy of the filter"};
   if (sums_along_lanes(op, problem))
     return {Kernel::kDot, "few channels in the result and many that are summed over"};
   // Each position repays a little of the copying; a filter beyond the caches costs more.
@@ -133,19 +120,19 @@ int64_t conv_workspace_bytes(Op op, const ConvProblem& problem, Choice choice) {
                             : packed_filter_bytes(problem.transpose(), true, lanes_are);
   };
   const Kernel kernel = plan(op, problem, choice).kernel;
-  // The batch may not be known yet, and "auto" takes "direct" only by how few results there are.
-  const bool direct = choice.kernel == Kernel::kDirect;
   if (op == Op::kWgrad) {
     const ConvProblem met = met_taps(problem).problem;
     if (kernel == Kernel::kGrouped) return grouped_wgrad_bytes(met);
     return kernel == Kernel::kTiled ? partial_filter_bytes(met) : 0;
   }
-  if (kernel == Kernel::kGrouped)
+  // The batch may not be known yet, and "auto" takes "pairs" by how few products there are, and "dot", which
+  // then needs no workspace, by how few positions: it gets what it would without.
+  const bool any = choice.kernel == Kernel::kAuto;
+  if (any ? takes_grouped(op, problem) : kernel == Kernel::kGrouped)
     return op == Op::kFprop ? grouped_filter_bytes(problem, false)
                             : grouped_filter_bytes(problem.transpose(), true);
-  if (direct) return 0;
-  // Where the choice depends on the batch, "dot" needs no workspace either.
-  const bool dot = choice.kernel == Kernel::kAuto ? sums_along_lanes(op, problem) : kernel == Kernel::kDot;
+  if (!any && (kernel == Kernel::kDirect || kernel == Kernel::kPairs)) return 0;
+  const bool dot = any ? sums_along_lanes(op, problem) : kernel == Kernel::kDot;
   return filter_bytes(dot ? LanesAre::kSources : LanesAre::kResults);
 }
 

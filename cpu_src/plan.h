@@ -10,8 +10,9 @@
 
 namespace convgrad::cpu {
 
-enum class Kernel { kAuto, kDirect, kTiled, kDot, kGrouped };
-inline constexpr Kernel kKernels[] = {Kernel::kDirect, Kernel::kTiled, Kernel::kDot, Kernel::kGrouped};
+enum class Kernel { kAuto, kDirect, kTiled, kDot, kGrouped, kPairs };
+inline constexpr Kernel kKernels[] = {Kernel::kDirect, Kernel::kTiled, Kernel::kDot, Kernel::kGrouped,
+                                      Kernel::kPairs};
 const char* kernel_name(Kernel);
 enum class Op { kFprop, kDgrad, kWgrad };
 

@@ -30,7 +30,7 @@ def is_grouped(case):
 
 
 def kernels(case):
-    families = ("tiled", "dot", "grouped") if is_grouped(case) else ("tiled", "dot")
+    families = ("tiled", "dot", "pairs", "grouped") if is_grouped(case) else ("tiled", "dot", "pairs")
     return ["direct", *(f"{family}.{isa}" for family in families for isa in ISAS)]
 
 

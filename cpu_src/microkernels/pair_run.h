@@ -1,0 +1,35 @@
+// Sums over a run of pairs: two positions that are multiplied, channel by channel, and then a step on from
+// both.
+#pragma once
+
+#include <cstdint>
+
+#include "cpu_src/isa.h"
+#include "ffi_src/number.h"
+
+namespace convgrad::cpu {
+
+// Channels of a are one after the other, and so are those of b and of the sums.
+template <typename T>
+struct PairRun {
+  const T* a;
+  const T* b;
+  int64_t a_step, b_step, count;
+};
+
+template <typename T>
+struct PairRuns {
+  using S = Sum<T>;
+  // sums[l] += a[l] * b[l]
+  void (*lanes)(const PairRun<T>&, int64_t channels, S* sums);
+  // sums[k] += sum over c of a[c] * b[c * row + k]
+  void (*rows)(const PairRun<T>&, int64_t c_count, int64_t k_count, int64_t row, S* sums);
+  // sums[c] += sum over k of a[k] * b[c * row + k]
+  void (*dots)(const PairRun<T>&, int64_t c_count, int64_t k_count, int64_t row, S* sums);
+  // sums[c * row + k] += a[c] * b[k]
+  void (*outer)(const PairRun<T>&, int64_t c_count, int64_t k_count, int64_t row, S* sums);
+};
+
+CONVGRAD_PER_ISA(template <typename T> const PairRuns<T>& pair_runs())
+
+}  // namespace convgrad::cpu

@@ -1,0 +1,32 @@
+// The pairs of one axis: which positions of an op's two operands meet in each position of its result, listed
+// for those alone that have any.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "cpu_src/plan.h"
+#include "ffi_src/problem.h"
+
+namespace convgrad::cpu {
+
+// A position of the result, and pair j of those that it sums: positions a + a_step * j and b + b_step * j,
+// j in [0, count), at least one.
+struct PairsOfResult {
+  int64_t result, a, b, count;
+};
+
+// fprop sums pairs of inputs (a) and taps (b) for each output, dgrad of outputs (a) and taps (b) for each
+// input, wgrad of inputs (a) and outputs (b) for each tap.
+struct AxisPairs {
+  std::vector<PairsOfResult> results;  // upwards
+  int64_t a_step = 1, b_step = 1;
+};
+
+AxisPairs axis_pairs(Op, const Axis&);
+
+// How many pairs there are, at most, and about so many unless most lie on the padding: in any of three pairs
+// of o, r and i the third is given, or there is none.
+double most_pairs(const Axis&);
+
+}  // namespace convgrad::cpu

@@ -1,0 +1,236 @@
+// fprop, dgrad and wgrad pair by pair: each result sums the products of the two positions that meet in it,
+// and nothing else is touched. Filter and activations are read where they are.
+//
+// For problems of few products: of many taps or wide windows that lie on the padding, or whose strides and
+// dilations leave little that meets. There the copies, tiles and boxes of the other kernels would take most
+// of the time.
+#include <algorithm>
+#include <memory>
+#include <vector>
+
+#include "cpu_src/cleared_results.h"
+#include "cpu_src/kernels.h"
+#include "cpu_src/microkernels/pair_run.h"
+#include "cpu_src/microkernels/rows.h"
+#include "cpu_src/pair_lists.h"
+#include "cpu_src/result.h"
+#include "ffi_src/dispatch.h"
+
+namespace convgrad::cpu {
+namespace {
+
+// Pairs that are added up before they join the rest.
+constexpr int64_t kRun = 512;
+
+// How an array's numbers lie: of one position, and from one position to the next along each axis.
+struct Array {
+  int64_t numbers, step[kAxes], image;
+
+  Array(const ConvProblem& p, int64_t Axis::* size, int64_t numbers) : numbers(numbers), image(numbers) {
+    for (int axis = kAxes; axis-- > 0;) {
+      step[axis] = image;
+      image *= p.axis[axis].*size;
+    }
+  }
+};
+
+struct PairsPlan {
+  PairsPlan(Op op, const ConvProblem& p, Isa isa)
+      : isa(isa),
+        op(op),
+        problem(p),
+        result(op == Op::kFprop   ? Array(p, &Axis::output, p.out_channels)
+               : op == Op::kDgrad ? Array(p, &Axis::input, p.in_channels)
+                                  : Array(p, &Axis::taps, p.group_in() * p.out_channels)),
+        a(op == Op::kDgrad ? Array(p, &Axis::output, p.out_channels) : Array(p, &Axis::input, p.in_channels)),
+        b(op == Op::kWgrad ? Array(p, &Axis::output, p.out_channels)
+                           : Array(p, &Axis::taps, p.group_in() * p.out_channels)),
+        images(op == Op::kWgrad ? 1 : p.batch),
+        summed_images(op == Op::kWgrad ? p.batch : 1) {
+    double pairs = static_cast<double>(p.batch), longest = 0;
+    for (int at = 0; at < kAxes; ++at) {
+      axis[at] = axis_pairs(op, p.axis[at]);
+      double of_axis = 0;
+      for (const PairsOfResult& each : axis[at].results) of_axis += static_cast<double>(each.count);
+      pairs *= of_axis;
+      of_axis /= static_cast<double>(std::max<size_t>(axis[at].results.size(), 1));
+      if (of_axis >= longest) longest = of_axis, inner = at;
+    }
+    // Results and pairs by themselves count as a few products.
+    constexpr double kTaskProducts = 1 << 17, kTasks = 64, kOfResult = 64, kOfPair = 8;
+    const double channels = static_cast<double>(p.group_in()) * static_cast<double>(p.out_channels);
+    const double products = pairs * (channels + kOfPair) + static_cast<double>(results()) * kOfResult;
+    tasks = std::min(results(),
+                     std::max<int64_t>(static_cast<int64_t>(std::min(products / kTaskProducts, kTasks)), 1));
+  }
+
+  // With a pair, of all images.
+  int64_t results() const {
+    return images *
+           static_cast<int64_t>(axis[0].results.size() * axis[1].results.size() * axis[2].results.size());
+  }
+  bool any_without() const { return results() * result.numbers < images * result.image; }
+
+  const Isa isa;
+  const Op op;
+  const ConvProblem problem;
+  const Array result, a, b;
+  const int64_t images, summed_images;
+  AxisPairs axis[kAxes];
+  int inner = 0;  // the axis with the most pairs of a result: these are what runs
+  int64_t tasks;
+};
+
+template <typename T>
+class PairsRunner {
+ public:
+  using S = Sum<T>;
+
+  PairsRunner(const PairsPlan& plan, const T* a, const T* b, const Epilogue& epilogue, Result<T> result)
+      : plan_(plan),
+        p_(plan.problem),
+        runs_(CONVGRAD_FOR_ISA(plan.isa, pair_runs<T>())),
+        rows_(CONVGRAD_FOR_ISA(plan.isa, row_conversions<T>())),
+        copies_(CONVGRAD_FOR_ISA(plan.isa, row_conversions<S>())),
+        a_(a),
+        b_(b),
+        epilogue_(epilogue),
+        result_(result),
+        sums_(2 * plan.result.numbers) {}
+
+  void run(int64_t first, int64_t last) {
+    const auto &list1 = plan_.axis[1].results, &list2 = plan_.axis[2].results;
+    const int64_t count0 = static_cast<int64_t>(plan_.axis[0].results.size()),
+                  count1 = static_cast<int64_t>(list1.size()), count2 = static_cast<int64_t>(list2.size());
+    for (int64_t at = first; at < last; ++at) {
+      const int64_t line = at / count2, plane = line / count1;
+      add_up(plane / count0, plan_.axis[0].results[plane % count0], list1[line % count1], list2[at % count2]);
+    }
+  }
+
+ private:
+  void add_up(int64_t image, const PairsOfResult& of0, const PairsOfResult& of1, const PairsOfResult& of2) {
+    const PairsOfResult* const of[kAxes] = {&of0, &of1, &of2};
+    const int inner = plan_.inner, one = inner == 0 ? 1 : 0, other = inner == 2 ? 1 : 2;
+    const Array &a_array = plan_.a, &b_array = plan_.b, &to = plan_.result;
+    int64_t a_first = 0, b_first = 0, at = image * to.image, a_step[kAxes], b_step[kAxes];
+    for (int axis = 0; axis < kAxes; ++axis) {
+      a_first += of[axis]->a * a_array.step[axis];
+      b_first += of[axis]->b * b_array.step[axis];
+      at += of[axis]->result * to.step[axis];
+      a_step[axis] = plan_.axis[axis].a_step * a_array.step[axis];
+      b_step[axis] = plan_.axis[axis].b_step * b_array.step[axis];
+    }
+    const int64_t numbers = to.numbers, count = of[inner]->count;
+    // Sums of a single run are the result's.
+    const bool splits = plan_.summed_images * of0.count * of1.count * of2.count > kRun;
+    S* const total = sums_.data();
+    S* const sums = splits ? total + numbers : total;
+    std::fill(total, sums + numbers, S{0});
+    int64_t in_run = 0;
+    const auto end_run = [&] {
+      for (int64_t k = 0; k < numbers; ++k) total[k] += sums[k], sums[k] = S{0};
+      in_run = 0;
+    };
+    for (int64_t n = image; n < image + plan_.summed_images; ++n) {
+      const T* const a = a_ + n * a_array.image + a_first;
+      const T* const b = b_ + (plan_.op == Op::kWgrad ? n * b_array.image : 0) + b_first;
+      for (int64_t j0 = 0; j0 < of[one]->count; ++j0) {
+        for (int64_t j1 = 0; j1 < of[other]->count; ++j1) {
+          const T* const a_row = a + j0 * a_step[one] + j1 * a_step[other];
+          const T* const b_row = b + j0 * b_step[one] + j1 * b_step[other];
+          for (int64_t j = 0; j < count;) {
+            const int64_t part = std::min(count - j, kRun - in_run);
+            add({a_row + j * a_step[inner], b_row + j * b_step[inner], a_step[inner], b_step[inner], part},
+                sums);
+            j += part;
+            in_run += part;
+            if (splits && in_run == kRun) end_run();
+          }
+        }
+      }
+    }
+    if (splits) end_run();
+    if (epilogue_.any()) rows_.finish(epilogue_, 0, total, numbers, 1, numbers);
+    (result_ + at).store(rows_, copies_, total, 0, 0, 1, numbers);
+  }
+
+  void add(const PairRun<T>& run, S* sums) const {
+    const int64_t C = p_.group_in(), K = p_.group_out(), row = p_.out_channels;
+    if (C == 1 && K == 1) return runs_.lanes(run, p_.groups, sums);
+    if (p_.groups == 1 && (C == 1 || K == 1)) {
+      // One channel on a side: the filter's rows, or the sums, are as long as the channels of the other.
+      const bool one_in_a = plan_.op == Op::kDgrad ? K == 1 : C == 1;
+      const bool one_in_result = plan_.op == Op::kFprop ? K == 1 : plan_.op == Op::kDgrad && C == 1;
+      if (one_in_a) return runs_.rows(run, 1, C * K, C * K, sums);
+      if (one_in_result) return runs_.dots(run, 1, C * K, C * K, sums);
+      return runs_.rows({run.b, run.a, run.b_step, run.a_step, run.count}, 1, C, C, sums);
+    }
+    for (int64_t group = 0; group < p_.groups; ++group) {
+      PairRun<T> of_group = run;
+      if (plan_.op == Op::kFprop) {
+        of_group.a += group * C;
+        of_group.b += group * K;
+        runs_.rows(of_group, C, K, row, sums + group * K);
+      } else if (plan_.op == Op::kDgrad) {
+        of_group.a += group * K;
+        of_group.b += group * K;
+        runs_.dots(of_group, C, K, row, sums + group * C);
+      } else {
+        of_group.a += group * C;
+        of_group.b += group * K;
+        runs_.outer(of_group, C, K, row, sums + group * K);
+      }
+    }
+  }
+
+  const PairsPlan& plan_;
+  const ConvProblem& p_;
+  const PairRuns<T>& runs_;
+  const RowConversions<T>& rows_;
+  const RowConversions<S>& copies_;
+  const T *const a_, *const b_;
+  const Epilogue epilogue_;
+  const Result<T> result_;
+  std::vector<S> sums_;  // of one result: all of them, and those of the run
+};
+
+Work pairs(Op op, const ConvProblem& problem, Isa isa, const void* a_data, const void* b_data,
+           Epilogue epilogue, void* result_data) {
+  return dispatch(problem.dtype, [&](auto stored) {
+    using T = typename decltype(stored)::type;
+    const auto plan = std::make_shared<const PairsPlan>(op, problem, isa);
+    const T* a = static_cast<const T*>(a_data);
+    const T* b = static_cast<const T*>(b_data);
+    const Result<T> result(result_data, problem);
+    const int64_t numbers = plan->result.numbers, pixels = plan->images * plan->result.image / numbers;
+    Work work;
+    if (plan->any_without()) {
+      work.phases.push_back({clearing_tasks(pixels, numbers),
+                             [=](int64_t task) { clear_results(pixels, numbers, task, epilogue, result); }});
+    }
+    work.phases.push_back({plan->tasks, [=](int64_t task) {
+                             PairsRunner<T> runner(*plan, a, b, epilogue, result);
+                             runner.run(plan->results() * task / plan->tasks,
+                                        plan->results() * (task + 1) / plan->tasks);
+                           }});
+    return work;
+  });
+}
+
+}  // namespace
+
+Work pairs_fprop(const ConvProblem& problem, Isa isa, const void* x, const void* w, Epilogue epilogue,
+                 void* y) {
+  return pairs(Op::kFprop, problem, isa, x, w, epilogue, y);
+}
+
+Work pairs_dgrad(const ConvProblem& problem, Isa isa, const void* dy, const void* w, void* dx) {
+  return pairs(Op::kDgrad, problem, isa, dy, w, {}, dx);
+}
+
+Work pairs_wgrad(const ConvProblem& problem, Isa isa, const void* x, const void* dy, void* dw) {
+  return pairs(Op::kWgrad, problem, isa, x, dy, {}, dw);
+}
+
+}  // namespace convgrad::cpu
