@@ -135,7 +135,7 @@ double time_of_others(Op op, const ConvProblem& p, const Counts& n) {
 }  // namespace
 
 bool pairs_are_quicker(Op op, const ConvProblem& p) {
-  constexpr double kClearly = 0.7;
+  constexpr double kClearly = 0.85;
   const Counts counts(op, p);
   return time_of_pairs(op, p, counts) < kClearly * time_of_others(op, p, counts);
 }

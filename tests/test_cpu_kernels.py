@@ -19,7 +19,11 @@ ISAS = CPU.module.instruction_sets()
 DTYPES = ("float32", "float64", "bfloat16", "float16")
 
 # As conv_cases.py has it, a batch group is a feature group of another order, which Python makes of it.
-CASES = tuple(case for case in conv_cases.CASES if case.batch_groups == 1) + conv_cases.GROUPS
+CASES = (
+    tuple(case for case in conv_cases.CASES if case.batch_groups == 1)
+    + conv_cases.GROUPS
+    + conv_cases.POINTWISE
+)
 
 
 def is_grouped(case):
@@ -29,8 +33,24 @@ def is_grouped(case):
     return case.groups > 1 and max(group_in, features // case.groups) <= 8
 
 
+def is_pointwise(case):
+    """What "pointwise" says that it serves."""
+    _, w_order, _ = case.to_canonical
+    group_in, features = (case.w[d] for d in w_order[-2:])
+    inner = case.axes[-1]
+    return (
+        all(a.taps == 1 for a in case.axes)
+        and max(group_in * case.groups, features) <= 8
+        and inner.stride == inner.input_dilation == 1
+    )
+
+
 def kernels(case):
-    families = ("tiled", "dot", "pairs", "grouped") if is_grouped(case) else ("tiled", "dot", "pairs")
+    families = ["tiled", "dot", "pairs"]
+    if is_grouped(case):
+        families.append("grouped")
+    if is_pointwise(case):
+        families.append("pointwise")
     return ["direct", *(f"{family}.{isa}" for family in families for isa in ISAS)]
 
 
@@ -73,7 +93,7 @@ def run_all(case, names, arrays, platforms):
                     "y": ffi.fprop(on, x, w, case.y, geometry, dims, None),
                     "dx": ffi.dgrad(on, dy, w, case.x, geometry, dims, None),
                 }
-                if not name.startswith("dot"):
+                if not name.startswith(("dot", "pointwise")):
                     results[dtype, name]["dw"] = ffi.wgrad(on, x, dy, case.w, geometry, dims, None)
         return results
 

@@ -88,6 +88,25 @@ std::vector<NamedProblem> conv_problems() {
       {"2d filter past both ends", conv(1, 2, 3, 1, {axis(4, 60, {1, 30, 30}), axis(3, 5, {1, 2, 2})})},
       {"depthwise far strides", conv(2, 9, 9, 9, {axis(900, 3, {150, 1, 0})})},
       {"depthwise far transposed", conv(1, 6, 6, 6, {axis(8, 90, {1, 0, 0, 45})})},
+      // Windows of neighbours, of as many channels as share a vector's lanes in each way.
+      {"1d long windows", conv(2, 1, 1, 1, {axis(700, 600)})},
+      {"1d long windows of two", conv(1, 2, 1, 1, {axis(300, 150, {1, 20, 3})})},
+      {"1d long windows of three", conv(1, 3, 1, 1, {axis(300, 100, {7})})},
+      {"1d long windows to four", conv(2, 1, 4, 1, {axis(300, 100)})},
+      {"1d long windows to three", conv(1, 1, 3, 1, {axis(500, 3)})},
+      {"1d long windows of groups of one to two", conv(1, 4, 8, 4, {axis(200, 90, {30})})},
+      {"1d two to three", conv(2, 2, 3, 1, {axis(150, 5, {1, 2, 2})})},
+      {"2d wide first axis", conv(1, 2, 1, 1, {axis(200, 90), axis(2, 2)})},
+      {"1d no tap meets", conv(1, 2, 3, 1, {axis(5, 3, {4, 3, 9, 6, 2})})},
+      {"depthwise of three, long", conv(2, 3, 3, 3, {axis(150, 90, {40})})},
+      {"depthwise of five, long", conv(1, 5, 5, 5, {axis(90, 60)})},
+      {"depthwise of seven, long", conv(1, 7, 7, 7, {axis(90, 60)})},
+      // Few channels by a single tap.
+      {"1x1 few, padded", conv(2, 3, 5, 1, {axis(4, 1, {1, 1, 0}), axis(300, 1, {1, 7, -9})})},
+      {"1x1 few, stride", conv(2, 4, 3, 1, {axis(5, 1, {2, 0, 1}), axis(4, 1, {1, 1, 1, 3}), axis(70, 1)})},
+      {"1x1 few, groups", conv(1, 6, 4, 2, {axis(5, 1), axis(70, 1, {1, 1, 1})})},
+      {"1x1 few, depthwise", conv(1, 4, 4, 4, {axis(531, 1)})},
+      {"1x1 few, tasks", conv(2, 2, 3, 1, {axis(40000, 1, {1, 3, 0})})},
       // More than one task, panel, run of terms and partial sum.
       {"tasks", conv(4, 40, 72, 1, {axis(13, 3, {1, 1, 1}), axis(14, 3, {1, 1, 1})})},
       {"tasks of 1x1", conv(2, 600, 130, 1, {axis(6, 1), axis(7, 1)})},
@@ -112,6 +131,10 @@ std::vector<NamedProblem> conv_problems() {
                         conv(1, 20, channels, 1, {axis(3, 2), axis(9, 3, {1, 1, 1})})});
     problems.push_back({"depthwise channels " + std::to_string(channels),
                         conv(1, channels, channels, channels, {axis(3, 2), axis(9, 3, {1, 1, 1})})});
+  }
+  for (int64_t channels = 1; channels <= 8; ++channels) {
+    problems.push_back({"1x1 few channels " + std::to_string(channels),
+                        conv(2, channels, 9 - channels, 1, {axis(3, 1), axis(101, 1)})});
   }
   // Tails of pixels: rows as long as every tile, and one more than the longest.
   for (int64_t pixels = 1; pixels <= 30; ++pixels) {

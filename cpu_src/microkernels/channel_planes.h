@@ -1,0 +1,30 @@
+// Pixels of few channels, whose lanes a vector shares, as planes of one channel each, and back.
+#pragma once
+
+#include <cstdint>
+
+#include "cpu_src/isa.h"
+#include "ffi_src/epilogue.h"
+#include "ffi_src/number.h"
+
+namespace convgrad::cpu {
+
+inline constexpr int kMostPlanes = 8;
+
+// planes[c * plane_step + pixel] and pixels[pixel * C + c] are the same number. C is the index of the tables.
+template <typename T>
+struct ChannelPlanes {
+  void (*split[kMostPlanes + 1])(const T* pixels, int64_t count, Sum<T>* planes, int64_t plane_step);
+  void (*join[kMostPlanes + 1])(const Sum<T>* planes, int64_t plane_step, int64_t count, T* pixels);
+};
+
+// result[pixel] = finish(sum over s of source[s * plane_step + pixel] * factor[s]), for `count` pixels, with
+// a bias where there is one. The last vectors may reach past them.
+template <typename S>
+using PlaneSum = void (*)(const S* source, int64_t plane_step, const S* factor, int64_t sources,
+                          const S* bias, bool relu, S* result, int64_t count);
+
+CONVGRAD_PER_ISA(template <typename T> const ChannelPlanes<T>& channel_planes())
+CONVGRAD_PER_ISA(template <typename S> PlaneSum<S> plane_sum())
+
+}  // namespace convgrad::cpu
