@@ -2,11 +2,12 @@
 # XLA on a CPU adds up bfloat16 over devices in float32, and float16 in float16.
 #
 # Versions: jax and jaxlib 0.12.0.1, Python 3.12, CPU, 8 host devices. The same with 0.10.2.
-# Guess: psum gives what adding the 8 numbers in their own dtype gives, in some order; and both 16-bit types are treated alike.
-# Seen: psum of bfloat16 256, 1, 1, 1, 1, 1, 1, 1 is 264 - rounded once, from an exact sum - where adding each 1 to 256 in bfloat16 leaves 256. The
-# lowered program has a bfloat16 all_reduce; the compiled one converts, reduces in f32 and converts back, which is twice the traffic. The float16
-# sum of 2048 and seven ones stays 2048, and its all-reduce is f16. So on a CPU a test of a gradient's sum over devices in bfloat16 says nothing about a
-# sum in bfloat16.
+# Guess: psum gives what adding the 8 numbers in their own dtype gives, in some order; and both 16-bit types
+# are treated alike.
+# Seen: psum of bfloat16 256, 1, 1, 1, 1, 1, 1, 1 is 264 - rounded once, from an exact sum - where adding each
+# 1 to 256 in bfloat16 leaves 256. The lowered program has a bfloat16 all_reduce; the compiled one converts,
+# reduces in f32 and converts back. The float16 sum of 2048 and seven ones stays 2048, and its all-reduce is
+# f16. So on a CPU a test of a gradient's sum over devices in bfloat16 says nothing about a sum in bfloat16.
 set -euo pipefail
 
 python=$(for p in ${PYTHON:-python3 python3.14 python3.13 python3.12 "$HOME"/.pyenv/versions/3.1[234]*/bin/python}; do

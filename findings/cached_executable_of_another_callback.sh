@@ -1,14 +1,15 @@
 #!/usr/bin/env bash
-# With jax_remove_custom_partitioning_ptr_from_cache_key, a program gets the executable of another one: wrong numbers. Without it, the cache
-# of a program with custom_partitioning never hits in another process.
+# With jax_remove_custom_partitioning_ptr_from_cache_key, a program gets the executable of another one: wrong
+# numbers. Without it, the cache of a program with custom_partitioning never hits in another process.
 #
 # Versions: jax and jaxlib 0.12.0.1, Python 3.12, CPU, 4 host devices. The same with 0.10.2.
-# Guess: the persistent compilation cache's key tells programs apart that compute different things, and is the same for the same
-# program in a new process; the flag takes an address out of the key and leaves that so.
-# Seen: the key holds nothing of what the partition callback computes. With the flag, a program whose callback multiplies by 2
-# loads what one that multiplies by 1 left in the cache, and returns x * 1. Without it the callback's address is in the key:
-# running one program in two processes compiles it twice and leaves two entries, for each program so. (The addresses of two processes can agree by
-# chance; then a wrong executable can be loaded without the flag, too.)
+# Guess: the persistent compilation cache's key tells programs apart that compute different things, and is the
+# same for the same program in a new process; the flag takes an address out of the key and leaves that so.
+# Seen: the key holds nothing of what the partition callback computes. With the flag, a program whose callback
+# multiplies by 2 loads what one that multiplies by 1 left in the cache, and returns x * 1. Without it the
+# callback's address is in the key: running one program in two processes compiles it twice and leaves two
+# entries, for each program so. (The addresses of two processes can agree by chance; then a wrong executable
+# can be loaded without the flag, too.)
 set -euo pipefail
 
 python=$(for p in ${PYTHON:-python3 python3.14 python3.13 python3.12 "$HOME"/.pyenv/versions/3.1[234]*/bin/python}; do
@@ -47,7 +48,9 @@ def partition(mesh, shapes, result):
 
 
 scaled.def_partition(
-    partition=partition, infer_sharding_from_operands=lambda mesh, shapes, result: shapes[0].sharding, sharding_rule="i -> i"
+    partition=partition,
+    infer_sharding_from_operands=lambda mesh, shapes, result: shapes[0].sharding,
+    sharding_rule="i -> i",
 )
 mesh = jax.make_mesh((4,), ("d",), axis_types=(AxisType.Auto,))
 x = jax.device_put(jnp.arange(4.0), NamedSharding(mesh, PartitionSpec("d")))

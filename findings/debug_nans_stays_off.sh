@@ -3,10 +3,11 @@
 #
 # Versions: jax and jaxlib 0.12.0.1, Python 3.12, CPU. The same with 0.10.2, but for jaxpr_as_fun (see below).
 # Guess: with jax_debug_nans on, the block switches the check off inside it, and after it the check is back.
-# Seen: a jitted function, or an op outside jit, whose first call with some shape is inside the block returns NaN without an error ever after,
-# for that shape. Another shape is checked. Inside `with jax.debug_nans(True)` it is checked, and after that block it is not. If the first call
-# of all was outside of the block, the check does come back. jax.extend.core.jaxpr_as_fun has such a block inside: with 0.12.0.1, calling a jaxpr once
-# turns the check off for the ops in it, wherever they are called from later.
+# Seen: a jitted function, or an op outside jit, whose first call with some shape is inside the block returns
+# NaN without an error ever after, for that shape. Another shape is checked. Inside `with
+# jax.debug_nans(True)` it is checked, and after that block it is not. If the first call of all was outside of
+# the block, the check does come back. jax.extend.core.jaxpr_as_fun has such a block inside: with 0.12.0.1,
+# calling a jaxpr once turns the check off for the ops in it, wherever they are called from later.
 set -euo pipefail
 
 python=$(for p in ${PYTHON:-python3 python3.14 python3.13 python3.12 "$HOME"/.pyenv/versions/3.1[234]*/bin/python}; do
@@ -42,7 +43,8 @@ for name, f in (("a jitted function", jax.jit(lambda x: jnp.log(x) * 2)), ("an o
     with jax.debug_nans(True):
         switched_on = outcome(f, x)
     later, other_shape = outcome(f, x), outcome(f, shorter)
-    print(f"{name}: inside: {inside}; after: {after}; switched on: {switched_on}; later: {later}; other shape: {other_shape}")
+    print(f"{name}: inside: {inside}; after: {after}; switched on: {switched_on}; later: {later}")
+    print(f"    another shape: {other_shape}")
     assert inside == "NaN, nothing said"
     assert after == ["NaN, nothing said"] * 3
     assert switched_on == "raises"

@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# Flax's avg_pool adds up in the dtype of its input: integers wrap, and 16-bit floats stop growing or overflow.
+# Flax's avg_pool adds up in the dtype of its input: integers wrap, and 16-bit floats stop growing or
+# overflow.
 #
 # Versions: flax 0.12.12, jax and jaxlib 0.12.0.1, Python 3.12, CPU. The same with flax 0.12.8 and jax 0.10.2.
 # Guess: the average of numbers lies between the smallest and the largest, as that of jnp.mean does.
-# Seen: the average of uint8 pixels 248, 249, 252, 253 is 58.5: the sum wraps at 256, and only the division is in floating
-# point. The average of 4096 bfloat16 threes is 1 (the sum stays at 1024), that of 4096 float16 hundreds is inf. flax.nnx
-# has the same function. jnp.mean gives 250.5, 3 and 100.
+# Seen: the average of uint8 pixels 248, 249, 252, 253 is 58.5: the sum wraps at 256, and only the division is
+# in floating point. The average of 4096 bfloat16 threes is 1 (the sum stays at 1024), that of 4096 float16
+# hundreds is inf. flax.nnx has the same function. jnp.mean gives 250.5, 3 and 100.
 set -euo pipefail
 
 python=$(for p in ${PYTHON:-python3 python3.14 python3.13 python3.12 "$HOME"/.pyenv/versions/3.1[234]*/bin/python}; do

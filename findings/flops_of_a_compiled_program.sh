@@ -2,10 +2,11 @@
 # XLA counts no operations on padding, a loop's body once, and each call to LAPACK as -1.
 #
 # Versions: jax and jaxlib 0.12.0.1, Python 3.12, CPU. The same with 0.10.2.
-# Guess: cost_analysis()["flops"] of a compiled convolution is 2 x outputs x taps x channels, that of a loop of 10 is 10 times that of
-# its body, and that of a QR decomposition is some thousand operations.
-# Seen: taps on padding or on the zeros of a dilated input are not counted: "SAME" 3 x 3 of 8 x 8 counts 22 x 22 taps and not 24 x 24, and wider
-# padding changes nothing once each input meets each tap. The loop counts as one pass. Each custom call to LAPACK counts as -1, so the Q of jnp.linalg.qr takes -2 operations.
+# Guess: cost_analysis()["flops"] of a compiled convolution is 2 x outputs x taps x channels, that of a loop
+# of 10 is 10 times that of its body, and that of a QR decomposition is some thousand operations.
+# Seen: taps on padding or on the zeros of a dilated input are not counted: "SAME" 3 x 3 of 8 x 8 counts 22 x
+# 22 taps and not 24 x 24, and wider padding changes nothing once each input meets each tap. The loop counts
+# as one pass. Each custom call to LAPACK counts as -1, so the Q of jnp.linalg.qr takes -2 operations.
 set -euo pipefail
 
 python=$(for p in ${PYTHON:-python3 python3.14 python3.13 python3.12 "$HOME"/.pyenv/versions/3.1[234]*/bin/python}; do

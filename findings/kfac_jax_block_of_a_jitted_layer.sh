@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
-# kfac-jax finds no layer behind jax.jit or jax.checkpoint, in a grouped or 1-D convolution, or under a cast, and says nothing: it
-# falls back to a diagonal.
+# kfac-jax finds no layer behind jax.jit or jax.checkpoint, in a grouped or 1-D convolution, or under a cast,
+# and says nothing: it falls back to a diagonal.
 #
 # Versions: kfac-jax 0.0.8, jax and jaxlib 0.10.2, Python 3.11, CPU.
-# Guess: a layer that is wrapped in jax.jit or jax.checkpoint, which change no number, gets the Kronecker-factored curvature that it gets
-# without; where a layer is not known, a warning says so.
-# Seen: BlockDiagonalCurvature makes Conv2DTwoKroneckerFactored of a convolution, and NaiveDiagonal, another optimizer, of the same under
-# jax.jit or jax.checkpoint, with feature groups, in one dimension, and of a dense layer in bfloat16 with float32 parameters or as w.T @ x.T. No warning,
-# no log. A dilated or transposed convolution is found, jax.vmap of a dense layer too.
+# Guess: a layer that is wrapped in jax.jit or jax.checkpoint, which change no number, gets the
+# Kronecker-factored curvature that it gets without; where a layer is not known, a warning says so.
+# Seen: BlockDiagonalCurvature makes Conv2DTwoKroneckerFactored of a convolution, and NaiveDiagonal, another
+# optimizer, of the same under jax.jit or jax.checkpoint, with feature groups, in one dimension, and of a
+# dense layer in bfloat16 with float32 parameters or as w.T @ x.T. No warning, no log. A dilated convolution
+# is found, and jax.vmap of a dense layer too.
 set -euo pipefail
 
 python=${PYTHON:-python3}

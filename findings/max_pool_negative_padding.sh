@@ -2,9 +2,10 @@
 # Max pooling with negative padding runs forward and in forward mode, and cannot be differentiated in reverse.
 #
 # Versions: jax and jaxlib 0.12.0.1, Python 3.12, CPU. The same with 0.10.2.
-# Guess: what has a value and a jvp has a vjp; negative padding, which cuts elements off, is valid in all of lax.
-# Seen: jax.grad of reduce_window with max (or min) and a padding of -1 raises a TypeError about the start indices of a slice,
-# on either side. With add it works.
+# Guess: what has a value and a jvp has a vjp; negative padding, which cuts elements off, is valid in all of
+# lax.
+# Seen: jax.grad of reduce_window with max (or min) and a padding of -1 raises a TypeError about the start
+# indices of a slice, on either side. With add it works.
 set -euo pipefail
 
 python=$(for p in ${PYTHON:-python3 python3.14 python3.13 python3.12 "$HOME"/.pyenv/versions/3.1[234]*/bin/python}; do

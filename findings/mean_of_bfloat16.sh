@@ -3,8 +3,9 @@
 #
 # Versions: numpy 2.4.6, ml_dtypes 0.6.0, Python 3.11.
 # Guess: as for float16, where sum adds in pairs and mean takes float32 on its way: 3.
-# Seen: ndarray.sum of bfloat16 adds one by one in bfloat16 and stays at 1024 from there on, and mean divides that by 4096 and gives 0.25, less than every
-# number in the array. var of the same is not 0. x @ y is 12288: it adds up in float32.
+# Seen: ndarray.sum of bfloat16 adds one by one in bfloat16 and stays at 1024 from there on, and mean divides
+# that by 4096 and gives 0.25, less than every number in the array. var of the same is not 0. x @ y is 12288:
+# it adds up in float32.
 set -euo pipefail
 
 python=${PYTHON:-python3}

@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
-# onnx's reference evaluator is no reference for some pooling and transposed convolutions: wrong sizes, wrong numbers, or an IndexError.
+# onnx's reference evaluator is no reference for some pooling and transposed convolutions: wrong sizes, wrong
+# numbers, or an IndexError.
 #
 # Versions: onnx 1.23.2, onnxruntime 1.32.0, Python 3.11, CPU.
 # Guess: where a runtime and the reference evaluator of the standard disagree, the runtime is wrong.
-# Seen: MaxPool with SAME_LOWER and stride 2 gives 2 of 5 numbers, where the standard's formula, onnx's own shape inference and onnxruntime have 3. With a
-# window of 2, stride 1 and one pad on each side it raises IndexError. LpPool with ceil_mode scales the last, partial window as if its
-# missing elements were there. A ConvTranspose with 2 groups of 2 output channels each raises ValueError.
+# Seen: MaxPool with SAME_LOWER and stride 2 gives 2 of 5 numbers, where the standard's formula, onnx's own
+# shape inference and onnxruntime have 3. With a window of 2, stride 1 and one pad on each side it raises
+# IndexError. LpPool with ceil_mode scales the last, partial window as if its missing elements were there. A
+# ConvTranspose with 2 groups of 2 output channels each raises ValueError.
 set -euo pipefail
 
 python=${PYTHON:-python3}

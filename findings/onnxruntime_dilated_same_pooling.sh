@@ -1,12 +1,14 @@
 #!/usr/bin/env bash
-# onnxruntime forgets dilations when it pads a pooling window by auto_pad SAME_UPPER or SAME_LOWER: the result is too small.
+# onnxruntime forgets dilations when it pads a pooling window by auto_pad SAME_UPPER or SAME_LOWER: the result
+# is too small.
 #
 # Versions: onnxruntime 1.32.0, onnx 1.23.2, Python 3.11, CPU.
-# Guess: SAME gives ceil(size / stride) outputs, as the standard says and onnx's shape inference and reference evaluator have it; what a
-# runtime does not support, it refuses.
-# Seen: MaxPool of 5 numbers with a window of 2, dilation 2 and SAME_UPPER gives 4 numbers, padded for a window of 2 without dilation, and no warning;
-# so does AveragePool. A declared output shape of 5 does not help. Conv with the same attributes is refused ("Dilation not supported").
-# The reference evaluator's AveragePool has the right size and a 0 for the last window, which holds a 3.
+# Guess: SAME gives ceil(size / stride) outputs, as the standard says and onnx's shape inference and reference
+# evaluator have it; what a runtime does not support, it refuses.
+# Seen: MaxPool of 5 numbers with a window of 2, dilation 2 and SAME_UPPER gives 4 numbers, padded for a
+# window of 2 without dilation, and no warning; so does AveragePool. A declared output shape of 5 does not
+# help. Conv with the same attributes is refused ("Dilation not supported"). The reference evaluator's
+# AveragePool has the right size and a 0 for the last window, which holds a 3.
 set -euo pipefail
 
 python=${PYTHON:-python3}

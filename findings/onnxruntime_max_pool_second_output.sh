@@ -3,8 +3,9 @@
 #
 # Versions: onnxruntime 1.32.0, onnx 1.23.2, Python 3.11, CPU.
 # Guess: the maximum of -inf is -inf, and asking for Indices does not change the other output.
-# Seen: a float32 window that holds -inf only (a masked map of scores) gives the least finite float, -3.4028235e38, and so does GlobalMaxPool. With the
-# output Indices in the node, which takes another kernel, it is -inf. float64 and float16 give -inf either way.
+# Seen: a float32 window that holds -inf only (a masked map of scores) gives the least finite float,
+# -3.4028235e38, and so does GlobalMaxPool. With the output Indices in the node, which takes another kernel,
+# it is -inf. float64 and float16 give -inf either way.
 set -euo pipefail
 
 python=${PYTHON:-python3}

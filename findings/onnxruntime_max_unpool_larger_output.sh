@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
-# onnxruntime and onnx's reference evaluator put the values of MaxUnpool with an output_shape in different places.
+# onnxruntime and onnx's reference evaluator put the values of MaxUnpool with an output_shape in different
+# places.
 #
 # Versions: onnxruntime 1.32.0, onnx 1.23.2, Python 3.11, CPU.
-# Guess: the input I holds the flat indices that MaxPool gave, of the array that it pooled; where the output is asked to be larger than that
-# by output_shape, each value keeps its row and column.
-# Seen: the reference evaluator does that: index 5 of a 4 x 4 array is row 1, column 1, in a 5 x 5 output too. onnxruntime reads the index in
-# the larger output, and puts the value into row 1, column 0. Without output_shape they agree.
+# Guess: the input I holds the flat indices that MaxPool gave, of the array that it pooled; where the output
+# is asked to be larger than that by output_shape, each value keeps its row and column.
+# Seen: the reference evaluator does that: index 5 of a 4 x 4 array is row 1, column 1, in a 5 x 5 output too.
+# onnxruntime reads the index in the larger output, and puts the value into row 1, column 0. Without
+# output_shape they agree.
 set -euo pipefail
 
 python=${PYTHON:-python3}

@@ -1,12 +1,14 @@
 #!/usr/bin/env bash
-# The filter gradient of a grouped convolution is too large by a factor, where the batch is split over one axis of
-# a mesh of two.
+# The filter gradient of a grouped convolution is too large by a factor, where the batch is split over one
+# axis of a mesh of two.
 #
-# Versions: jax and jaxlib 0.12.0.1, Python 3.12, CPU, 8 host devices as a mesh of 4 x 2. The same with 0.10.2.
+# Versions: jax and jaxlib 0.12.0.1, Python 3.12, CPU, 8 host devices as a mesh of 4 x 2. The same with
+# 0.10.2.
 # Guess: sharding an input changes where a gradient is computed, never its value.
-# Seen: with feature_group_count > 1 each element of dW is exactly 2 times too large where the batch is split over the
-# axis of 4, and 4 times where it is split over the axis of 2: the partial sums are added over all 8 devices, of which
-# 2 or 4 hold the same part of the batch. Split over both axes it is right, and so it is without groups.
+# Seen: with feature_group_count > 1 each element of dW is exactly 2 times too large where the batch is split
+# over the axis of 4, and 4 times where it is split over the axis of 2: the partial sums are added over all 8
+# devices, of which 2 or 4 hold the same part of the batch. Split over both axes it is right, and so it is
+# without groups.
 set -euo pipefail
 
 python=$(for p in ${PYTHON:-python3 python3.14 python3.13 python3.12 "$HOME"/.pyenv/versions/3.1[234]*/bin/python}; do

@@ -3,9 +3,9 @@
 #
 # Versions: jax and jaxlib 0.12.0.1, Python 3.12, CPU. The same with 0.10.2 and 0.9.1.
 # Guess: if the forward pass can be exported for images of h x h, so can its gradients.
-# Seen: with stride 1 all of it can. With stride 2 the forward pass can, and both gradients (dx and dw) raise a ValueError while they
-# are traced, whatever the padding: the padding that lax computes for them is an expression in h, and the convolution
-# refuses it as not an integer.
+# Seen: with stride 1 all of it can. With stride 2 the forward pass can, and both gradients (dx and dw) raise
+# a ValueError while they are traced, whatever the padding: the padding that lax computes for them is an
+# expression in h, and the convolution refuses it as not an integer.
 set -euo pipefail
 
 python=$(for p in ${PYTHON:-python3 python3.14 python3.13 python3.12 "$HOME"/.pyenv/versions/3.1[234]*/bin/python}; do
