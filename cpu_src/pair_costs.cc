@@ -72,7 +72,12 @@ double time_of_pairs(Op op, const ConvProblem& p, const Counts& n) {
   }
   if (op == Op::kDgrad && n.group_out > 1)
     of_result += kFold * n.groups * (2 * n.group_out <= kLanes ? vectors(channels) : n.group_in);
-  const double slower = bytes_of(p.dtype) == 2 ? 2 : 1;  // to widen
+  double slower = bytes_of(p.dtype) == 2 ? 2 : 1;  // to widen
+  // Every tap reads all activations again.
+  constexpr double kCache = 1 << 20, kFar = 2.5;
+  const double read = d(p.batch) * (d(p.inputs()) * d(p.in_channels) + d(p.outputs()) * d(p.out_channels)) *
+                      static_cast<double>(bytes_of(p.dtype));
+  if (op == Op::kWgrad && n.results > 1 && read > kCache) slower *= kFar;
   return n.listed * kListed + n.results * of_result + n.pairs / n.longest * of_run +
          n.pairs * of_pair * kVector * slower;
 }
@@ -98,11 +103,12 @@ double boxes_of(const Axis& axis) {
 
 double time_of_others(Op op, const ConvProblem& p, const Counts& n) {
   constexpr double kProduct = 0.25, kPacked = 0.7, kBox = 150, kSegment = 4, kUnit = 40, kLine = 10,
-                   kStagedLine = 40, kRow = 0.3;
+                   kStagedLine = 40, kRow = 0.05;
   constexpr int64_t kRunPositions = 256, kTileChannels = 8, kPanelChannels = 64, kJoined = 8;
-  const double products = n.pairs * n.groups * n.group_in * vectors(n.group_out) * kProduct;
   double grouped = 0;  // rows that small groups are spread to, with all that lies between the windows
   const bool small_groups = p.groups > 1 && n.group_in <= kLanes / 2 && n.group_out <= kLanes / 2;
+  const double products = n.pairs * n.group_in * kProduct *
+                          (small_groups ? vectors(d(p.out_channels)) : n.groups * vectors(n.group_out));
   if (small_groups) {
     grouped = d(p.batch) *
               (d(p.inputs()) * vectors(d(p.in_channels)) + d(p.outputs()) * vectors(d(p.out_channels)));
@@ -114,7 +120,7 @@ double time_of_others(Op op, const ConvProblem& p, const Counts& n) {
                  blocks = std::max(positions / kRunPositions, 1.0);
     const bool joined =
         n.group_in < kJoined && inner.taps > 1 && inner.filter_dilation == 1 && inner.input_dilation == 1;
-    const bool staged = joined || small_groups || bytes_of(p.dtype) == 2;
+    const bool staged = joined || bytes_of(p.dtype) == 2;
     const double units = (joined ? taps / d(inner.taps) : taps) *
                          (small_groups ? vectors(d(p.out_channels))
                                        : n.groups * std::max(n.group_in / kTileChannels, 1.0) *
