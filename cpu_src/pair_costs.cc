@@ -74,7 +74,7 @@ double time_of_pairs(Op op, const ConvProblem& p, const Counts& n) {
     of_result += kFold * n.groups * (2 * n.group_out <= kLanes ? vectors(channels) : n.group_in);
   double slower = bytes_of(p.dtype) == 2 ? 2 : 1;  // to widen
   // Every tap reads all activations again.
-  constexpr double kCache = 1 << 20, kFar = 2.5;
+  constexpr double kCache = 4 << 20, kFar = 2.5;
   const double read = d(p.batch) * (d(p.inputs()) * d(p.in_channels) + d(p.outputs()) * d(p.out_channels)) *
                       static_cast<double>(bytes_of(p.dtype));
   if (op == Op::kWgrad && n.results > 1 && read > kCache) slower *= kFar;

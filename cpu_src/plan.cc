@@ -1,6 +1,7 @@
 #include "cpu_src/plan.h"
 
 #include <algorithm>
+#include <numeric>
 #include <stdexcept>
 
 #include "cpu_src/activation_plan.h"
@@ -19,9 +20,13 @@ int64_t divide_up(int64_t count, int64_t size) { return (count + size - 1) / siz
 int64_t lanes_of(DType dtype) { return dtype == DType::kF64 ? 8 : 16; }
 
 bool has_few_results(Op op, const ConvProblem& problem) {
-  const int64_t sources = op == Op::kFprop ? problem.group_in() : problem.group_out();
-  const int64_t results = op == Op::kFprop ? problem.group_out() : problem.group_in();
-  return results <= lanes_of(problem.dtype) / 4 && sources >= lanes_of(problem.dtype);
+  const ConvProblem seen = op == Op::kDgrad ? problem.transpose() : problem;
+  // Lanes are summed up once a result, which so many terms have to repay.
+  int64_t terms = seen.group_in();
+  for (const Axis& axis : seen.axis)
+    terms *= divide_up(axis.taps, axis.input_dilation / std::gcd(axis.filter_dilation, axis.input_dilation));
+  const int64_t lanes = lanes_of(seen.dtype), results = seen.group_out();
+  return results <= lanes / 4 && seen.group_in() >= lanes && terms >= lanes * results;
 }
 
 // Where a large stride leaves many phases of few channels side by side, these fill the lanes.

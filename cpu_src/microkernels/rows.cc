@@ -1,5 +1,7 @@
 #include "cpu_src/microkernels/rows.h"
 
+#include <type_traits>
+
 #include "cpu_src/microkernels/simd.h"
 
 namespace convgrad::cpu::CONVGRAD_ISA {
@@ -11,7 +13,11 @@ void widen_rows(const T* from, int64_t from_step, Sum<T>* to, int64_t to_step, i
   for (int64_t row = 0; row < rows; ++row, from += from_step, to += to_step) {
     int64_t at = 0;
     for (; at + lanes <= length; at += lanes) store(to + at, load(from + at));
-    for (; at < length; ++at) to[at] = widen(from[at]);
+    if constexpr (std::is_same_v<T, Sum<T>>) {
+      if (at < length) store_first(to + at, load_first(from + at, length - at), length - at);
+    } else {
+      for (; at < length; ++at) to[at] = widen(from[at]);
+    }
   }
 }
 
@@ -22,7 +28,11 @@ void narrow_rows(const Sum<T>* from, int64_t from_step, T* to, int64_t to_step, 
   for (int64_t row = 0; row < rows; ++row, from += from_step, to += to_step) {
     int64_t at = 0;
     for (; at + lanes <= length; at += lanes) store(to + at, load(from + at));
-    for (; at < length; ++at) to[at] = narrow<T>(from[at]);
+    if constexpr (std::is_same_v<T, Sum<T>>) {
+      if (at < length) store_first(to + at, load_first(from + at, length - at), length - at);
+    } else {
+      for (; at < length; ++at) to[at] = narrow<T>(from[at]);
+    }
   }
 }
 
