@@ -8,16 +8,82 @@
 namespace convgrad::cpu::CONVGRAD_ISA {
 namespace {
 
-// `so_far`, with the lanes for which from_lane(lane) >= 0 taken from that lane of `other`.
-template <typename S, typename FromLane>
-CONVGRAD_INLINE Vec<S> merged(Vec<S> so_far, Vec<S> other, const FromLane& from_lane) {
-  Ints<S> pick;
+// Lane l is lane pick(l) of a and b, one after the other.
+template <typename S, typename Pick>
+CONVGRAD_INLINE Vec<S> picked(Vec<S> a, Vec<S> b, const Pick& pick) {
+  Ints<S> lanes;
   CONVGRAD_UNROLL
-  for (int lane = 0; lane < kLanes<S>; ++lane) {
-    const int from = from_lane(lane);
-    pick[lane] = from >= 0 ? kLanes<S> + from : lane;
+  for (int lane = 0; lane < kLanes<S>; ++lane) lanes[lane] = static_cast<Int<S>>(pick(lane));
+  return __builtin_shuffle(a, b, lanes);
+}
+
+// The numbers of pixels [0, kLanes), all[v] those from v * kLanes on, become planes: all[c] those of channel
+// c. Every other number is split off as long as the channels are even.
+template <typename S, int kChannels>
+CONVGRAD_INLINE void split_vectors(Vec<S> (&all)[kChannels]) {
+  constexpr int lanes = kLanes<S>;
+  if constexpr (kChannels % 2 == 0) {
+    Vec<S> even[kChannels / 2], odd[kChannels / 2];
+    CONVGRAD_UNROLL
+    for (int v = 0; v < kChannels / 2; ++v) {
+      even[v] = picked<S>(all[2 * v], all[2 * v + 1], [](int lane) CONVGRAD_LAMBDA { return 2 * lane; });
+      odd[v] = picked<S>(all[2 * v], all[2 * v + 1], [](int lane) CONVGRAD_LAMBDA { return 2 * lane + 1; });
+    }
+    split_vectors<S, kChannels / 2>(even);
+    split_vectors<S, kChannels / 2>(odd);
+    CONVGRAD_UNROLL
+    for (int c = 0; c < kChannels / 2; ++c) all[2 * c] = even[c], all[2 * c + 1] = odd[c];
+  } else if constexpr (kChannels > 1) {
+    Vec<S> planes[kChannels];
+    CONVGRAD_UNROLL
+    for (int c = 0; c < kChannels; ++c) {
+      planes[c] = Vec<S>{};
+      CONVGRAD_UNROLL
+      for (int v = 0; v < kChannels; ++v) {
+        planes[c] = picked<S>(planes[c], all[v], [&](int lane) CONVGRAD_LAMBDA {
+          const int number = lane * kChannels + c;
+          return number / lanes == v ? lanes + number % lanes : lane;
+        });
+      }
+    }
+    CONVGRAD_UNROLL
+    for (int c = 0; c < kChannels; ++c) all[c] = planes[c];
   }
-  return __builtin_shuffle(so_far, other, pick);
+}
+
+// The other way round.
+template <typename S, int kChannels>
+CONVGRAD_INLINE void join_vectors(Vec<S> (&all)[kChannels]) {
+  constexpr int lanes = kLanes<S>;
+  if constexpr (kChannels % 2 == 0) {
+    Vec<S> even[kChannels / 2], odd[kChannels / 2];
+    CONVGRAD_UNROLL
+    for (int c = 0; c < kChannels / 2; ++c) even[c] = all[2 * c], odd[c] = all[2 * c + 1];
+    join_vectors<S, kChannels / 2>(even);
+    join_vectors<S, kChannels / 2>(odd);
+    CONVGRAD_UNROLL
+    for (int v = 0; v < kChannels / 2; ++v) {
+      all[2 * v] =
+          picked<S>(even[v], odd[v], [](int lane) CONVGRAD_LAMBDA { return lane / 2 + lane % 2 * lanes; });
+      all[2 * v + 1] = picked<S>(
+          even[v], odd[v], [](int lane) CONVGRAD_LAMBDA { return lanes / 2 + lane / 2 + lane % 2 * lanes; });
+    }
+  } else if constexpr (kChannels > 1) {
+    Vec<S> numbers[kChannels];
+    CONVGRAD_UNROLL
+    for (int v = 0; v < kChannels; ++v) {
+      numbers[v] = Vec<S>{};
+      CONVGRAD_UNROLL
+      for (int c = 0; c < kChannels; ++c) {
+        numbers[v] = picked<S>(numbers[v], all[c], [&](int lane) CONVGRAD_LAMBDA {
+          const int number = v * lanes + lane;
+          return number % kChannels == c ? lanes + number / kChannels : lane;
+        });
+      }
+    }
+    CONVGRAD_UNROLL
+    for (int v = 0; v < kChannels; ++v) all[v] = numbers[v];
+  }
 }
 
 template <typename T, int kChannels>
@@ -29,18 +95,9 @@ void split(const T* pixels, int64_t count, Sum<T>* planes, int64_t plane_step) {
     Vec<S> all[kChannels];
     CONVGRAD_UNROLL
     for (int v = 0; v < kChannels; ++v) all[v] = load(pixels + at * kChannels + v * lanes);
+    split_vectors<S, kChannels>(all);
     CONVGRAD_UNROLL
-    for (int c = 0; c < kChannels; ++c) {
-      Vec<S> plane{};
-      CONVGRAD_UNROLL
-      for (int v = 0; v < kChannels; ++v) {
-        plane = merged<S>(plane, all[v], [&](int lane) CONVGRAD_LAMBDA {
-          const int number = lane * kChannels + c;
-          return number / lanes == v ? number % lanes : -1;
-        });
-      }
-      store(planes + c * plane_step + at, plane);
-    }
+    for (int c = 0; c < kChannels; ++c) store(planes + c * plane_step + at, all[c]);
   }
   for (; at < count; ++at) {
     for (int c = 0; c < kChannels; ++c) planes[c * plane_step + at] = widen(pixels[at * kChannels + c]);
@@ -56,18 +113,9 @@ void join(const Sum<T>* planes, int64_t plane_step, int64_t count, T* pixels) {
     Vec<S> all[kChannels];
     CONVGRAD_UNROLL
     for (int c = 0; c < kChannels; ++c) all[c] = load(planes + c * plane_step + at);
+    join_vectors<S, kChannels>(all);
     CONVGRAD_UNROLL
-    for (int v = 0; v < kChannels; ++v) {
-      Vec<S> numbers{};
-      CONVGRAD_UNROLL
-      for (int c = 0; c < kChannels; ++c) {
-        numbers = merged<S>(numbers, all[c], [&](int lane) CONVGRAD_LAMBDA {
-          const int number = v * lanes + lane;
-          return number % kChannels == c ? number / kChannels : -1;
-        });
-      }
-      store(pixels + at * kChannels + v * lanes, numbers);
-    }
+    for (int v = 0; v < kChannels; ++v) store(pixels + at * kChannels + v * lanes, all[v]);
   }
   for (; at < count; ++at) {
     for (int c = 0; c < kChannels; ++c) pixels[at * kChannels + c] = narrow<T>(planes[c * plane_step + at]);
