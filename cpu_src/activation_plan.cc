@@ -309,7 +309,8 @@ void ActivationPlan::split() {
       bytes_of(problem.dtype);
   if (image_bytes >= kLargeImage) images_ = std::max<int64_t>(problem.batch, 1);
   const int64_t boxes = this->boxes();
-  // Costs of the boxes so far, in terms of their sums; tiles without any write zeros all the same.
+  // Costs of the boxes so far, in terms of their sums; what has fewer is still stored.
+  constexpr int64_t kStored = 32;
   std::vector<int64_t> cost_before(1, 0);
   first_tiles_.assign(1, 0);
   for (int64_t index = 0; index < boxes; ++index) {
@@ -317,7 +318,7 @@ void ActivationPlan::split() {
     const int64_t terms =
         box.region[0]->taps * box.region[1]->taps * box.region[2]->taps * problem.group_in();
     first_tiles_.push_back(first_tiles_.back() + box.tiles);
-    cost_before.push_back(cost_before.back() + box.tiles * std::max<int64_t>(terms, 4) *
+    cost_before.push_back(cost_before.back() + box.tiles * std::max<int64_t>(terms, kStored) *
                                                    box.region[2]->phases *
                                                    divide_up(box.extent[box.along], box.tiles_along));
   }

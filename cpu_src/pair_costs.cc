@@ -64,7 +64,7 @@ double time_of_pairs(Op op, const ConvProblem& p, const Counts& n) {
     of_pair = n.neighbours && !backwards && n.longest >= kLong ? numbers / kLanes : vectors(numbers);
   } else {
     const bool side_by_side = n.groups == 1 && 2 * n.group_out <= kLanes;
-    if (op == Op::kFprop || !side_by_side || (op == Op::kWgrad && n.group_in > kLanes))
+    if (op == Op::kFprop || !side_by_side)
       of_pair = n.groups * n.group_in * vectors(n.group_out);
     else
       of_pair = vectors(channels);

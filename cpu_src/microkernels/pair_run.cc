@@ -242,13 +242,16 @@ void add_dots(const PairRun<T>& run, int64_t c_count, int64_t k_count, int64_t r
 template <typename T>
 void add_outer(const PairRun<T>& run, int64_t c_count, int64_t k_count, int64_t row, Sum<T>* sums) {
   using S = Sum<T>;
-  if (row == k_count && 2 * k_count <= kLanes<S> && c_count <= kLanes<S>) {
+  if (row == k_count && 2 * k_count <= kLanes<S>) {
     in_vectors<T>(c_count * k_count, [&](int64_t first, int64_t count) CONVGRAD_LAMBDA {
-      const LanesDivided<S> place(first, k_count);  // lanes past the last channel count for nothing
-      const Ints<S> k_of = place.remainder, c_of = place.quotient;
+      // Lanes past the last channel count for nothing.
+      const LanesDivided<S> place(first, k_count);
+      const int64_t first_c = first / k_count;
+      const int64_t channels = c_count - first_c < kLanes<S> ? c_count - first_c : kLanes<S>;
+      const Ints<S> k_of = place.remainder, c_of = place.quotient - static_cast<Int<S>>(first_c);
       Vec<S> sum[2] = {load_up_to(sums + first, count), Vec<S>{}};
       const auto product = [&](int64_t j) CONVGRAD_LAMBDA {
-        return __builtin_shuffle(load_up_to(run.a + j * run.a_step, c_count), c_of) *
+        return __builtin_shuffle(load_up_to(run.a + j * run.a_step + first_c, channels), c_of) *
                __builtin_shuffle(load_up_to(run.b + j * run.b_step, k_count), k_of);
       };
       int64_t j = 0;
