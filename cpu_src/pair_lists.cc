@@ -78,6 +78,7 @@ AxisPairs axis_pairs(Op op, const Axis& axis) {
   const TriplesOf of_a(axis, a), of_b(axis, b);
   const TriplesOf& fewest = of_a.count() < of_b.count() ? of_a : of_b;
   if (of_result.count() < kMany || most_pairs(axis) > static_cast<double>(of_result.count()) / 8) {
+    pairs.results.reserve(static_cast<size_t>(of_result.count()));
     for (int64_t at = 0; at < of_result.count(); ++at) {
       const auto run = of_result[at];
       if (run.count > 0) pairs.results.push_back({at, run.first.*a, run.first.*b, run.count});

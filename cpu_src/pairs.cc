@@ -99,12 +99,19 @@ class PairsRunner {
         sums_(2 * plan.result.numbers) {}
 
   void run(int64_t first, int64_t last) {
-    const auto &list1 = plan_.axis[1].results, &list2 = plan_.axis[2].results;
-    const int64_t count0 = static_cast<int64_t>(plan_.axis[0].results.size()),
-                  count1 = static_cast<int64_t>(list1.size()), count2 = static_cast<int64_t>(list2.size());
+    const AxisPairs* axis = plan_.axis;
+    const size_t count[kAxes] = {axis[0].results.size(), axis[1].results.size(), axis[2].results.size()};
+    // Counted on instead of divided anew: a division takes as long as some results.
+    size_t place[kAxes];
+    int64_t image = first;
+    if (first == last) return;
+    for (int at = kAxes; at-- > 0; image /= static_cast<int64_t>(count[at]))
+      place[at] = static_cast<size_t>(image % static_cast<int64_t>(count[at]));
     for (int64_t at = first; at < last; ++at) {
-      const int64_t line = at / count2, plane = line / count1;
-      add_up(plane / count0, plan_.axis[0].results[plane % count0], list1[line % count1], list2[at % count2]);
+      add_up(image, axis[0].results[place[0]], axis[1].results[place[1]], axis[2].results[place[2]]);
+      int moved = kAxes - 1;
+      while (moved >= 0 && ++place[moved] == count[moved]) place[moved--] = 0;
+      if (moved < 0) ++image;
     }
   }
 
