@@ -1,6 +1,5 @@
 #include "ffi_src/decode.h"
 
-#include <algorithm>
 #include <sstream>
 #include <string>
 
@@ -141,12 +140,18 @@ ConvProblem decode_conv(const ffi::Dictionary& attributes, ffi::AnyBuffer x, ffi
 
 namespace {
 
-// What pooling's calls have in common: everything but the batch.
-PoolProblem decode_windows(const ffi::Dictionary& attributes, ffi::AnyBuffer x, ffi::AnyBuffer y) {
+// What pooling's calls have in common: everything but the batch. With it the dimension that the batch is.
+struct Windows {
+  PoolProblem problem;
+  size_t batch;
+};
+
+Windows decode_windows(const ffi::Dictionary& attributes, ffi::AnyBuffer x, ffi::AnyBuffer y) {
   const Dimensions in = x.dimensions(), out = y.dimensions();
   if (in.size() < 2 || in.size() > 2 + kAxes || out.size() != in.size())
     fail("x ", text(in), " and y ", text(out), " must have one rank, 2 to 5");
-  if (in.back() != out.back()) fail("x ", text(in), " and y ", text(out), " must agree in channels");
+  const auto spec = decode_spec(attributes, "spec", x);
+  if (in[spec[1]] != out[spec[1]]) fail("x ", text(in), " and y ", text(out), " must agree in channels");
   if (y.element_type() != x.element_type()) fail("x and y must have one dtype");
   check_sizes(x);
   check_sizes(y);
@@ -159,43 +164,47 @@ PoolProblem decode_windows(const ffi::Dictionary& attributes, ffi::AnyBuffer x, 
   const auto pad_lo = decode_per_axis(attributes, "pad_lo", axes, -kMaxPad, kMaxPad);
   const auto filter_dilation = decode_per_axis(attributes, "filter_dilation", axes, 1, kMaxStep);
   const auto count_include_pad = decode_attribute<bool>(attributes, "count_include_pad", "a bool");
-  problem.channels = in.back();
+  problem.channels = in[spec[1]];
   problem.count_include_pad = count_include_pad;
   int64_t positions = 1, taps = 1;
   for (size_t a = 0; a < axes; ++a) {
+    const int64_t input = in[spec[2 + a]];
     problem.axis[kAxes - axes + a] =
-        Axis{in[1 + a], window[a], out[1 + a], stride[a], pad_lo[a], 1, filter_dilation[a]};
+        Axis{input, window[a], out[spec[2 + a]], stride[a], pad_lo[a], 1, filter_dilation[a]};
     // Sizes are below 2^31, so one product past the bound is still far from 64 bits.
-    positions *= in[1 + a];
+    positions *= input;
     taps *= window[a];
     if (positions > kMaxSize) fail("x ", text(in), " has 2^31 positions or more");
     if (taps > kMaxSize) fail("window ", text(window), " has 2^31 taps or more");
   }
-  return problem;
+  return {problem, static_cast<size_t>(spec[0])};
 }
 
-void set_batches(PoolProblem& problem, ffi::AnyBuffer operand, ffi::AnyBuffer position, ffi::AnyBuffer y,
-                 ffi::AnyBuffer result) {
+PoolProblem with_batches(Windows windows, ffi::AnyBuffer operand, ffi::AnyBuffer position, ffi::AnyBuffer y,
+                         ffi::AnyBuffer result) {
   if (position.element_type() != ffi::DataType::S32) fail("position must be int32");
   const Dimensions at = position.dimensions(), shape = y.dimensions();
-  if (at.size() != shape.size() || !std::equal(at.begin() + 1, at.end(), shape.begin() + 1))
-    fail("position is ", text(at), ", y is ", text(shape));
-  problem.batch = result.dimensions().front();
-  problem.operand_batch = operand.dimensions().front();
-  problem.position_batch = position.dimensions().front();
+  bool fits = at.size() == shape.size();
+  for (size_t d = 0; fits && d < at.size(); ++d) fits = d == windows.batch || at[d] == shape[d];
+  if (!fits) fail("position is ", text(at), ", y is ", text(shape));
+  PoolProblem& problem = windows.problem;
+  problem.batch = result.dimensions()[windows.batch];
+  problem.operand_batch = operand.dimensions()[windows.batch];
+  problem.position_batch = at[windows.batch];
   for (const int64_t images : {problem.operand_batch, problem.position_batch}) {
     if (images != problem.batch && (images == 0 || problem.batch % images != 0))
       fail("an operand's batch of ", images, " does not divide the result's of ", problem.batch);
   }
+  return problem;
 }
 
 }  // namespace
 
 PoolProblem decode_pool(const ffi::Dictionary& attributes, ffi::AnyBuffer x, ffi::AnyBuffer y) {
-  PoolProblem problem = decode_windows(attributes, x, y);
-  if (x.dimensions().front() != y.dimensions().front())
+  auto [problem, batch] = decode_windows(attributes, x, y);
+  if (x.dimensions()[batch] != y.dimensions()[batch])
     fail("x ", text(x.dimensions()), " and y ", text(y.dimensions()), " must agree in batch");
-  problem.batch = problem.operand_batch = problem.position_batch = x.dimensions().front();
+  problem.batch = problem.operand_batch = problem.position_batch = x.dimensions()[batch];
   return problem;
 }
 
@@ -221,16 +230,12 @@ PoolProblem decode_max_pool_argmax(const ffi::Dictionary& attributes, ffi::AnyBu
 
 PoolProblem decode_max_pool_grad(const ffi::Dictionary& attributes, ffi::AnyBuffer dy,
                                  ffi::AnyBuffer position, ffi::AnyBuffer dx) {
-  PoolProblem problem = decode_windows(attributes, dx, dy);
-  set_batches(problem, dy, position, dy, dx);
-  return problem;
+  return with_batches(decode_windows(attributes, dx, dy), dy, position, dy, dx);
 }
 
 PoolProblem decode_max_pool_select(const ffi::Dictionary& attributes, ffi::AnyBuffer t,
                                    ffi::AnyBuffer position, ffi::AnyBuffer selected) {
-  PoolProblem problem = decode_windows(attributes, t, selected);
-  set_batches(problem, t, position, selected, selected);
-  return problem;
+  return with_batches(decode_windows(attributes, t, selected), t, position, selected, selected);
 }
 
 BiasProblem decode_bias(const ffi::Dictionary& attributes, ffi::AnyBuffer dy, ffi::AnyBuffer db) {

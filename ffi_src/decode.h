@@ -28,8 +28,9 @@ enum class ConvArray { kX, kW, kY };
 ConvProblem decode_conv(const ffi::Dictionary& attributes, ffi::AnyBuffer x, ffi::AnyBuffer w,
                         ffi::AnyBuffer y, ConvArray result);
 
-// x and y are [N, spatial..., C]. Attributes: window (taps per axis), stride, pad_lo,
-// filter_dilation, and count_include_pad.
+// Attributes: window (taps per axis), stride, pad_lo, filter_dilation, count_include_pad, and spec (batch,
+// channel, spatial...): which logical dimension of x, y and positions plays which part. Memory is
+// channels-last whatever the logical order.
 PoolProblem decode_pool(const ffi::Dictionary& attributes, ffi::AnyBuffer x, ffi::AnyBuffer y);
 // The same with the attribute "sum": whether a window's sum is wanted, and not its mean.
 PoolProblem decode_avg_pool(const ffi::Dictionary& attributes, ffi::AnyBuffer x, ffi::AnyBuffer y);

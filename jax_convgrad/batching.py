@@ -249,10 +249,11 @@ def pool_rule(primitive: Primitive) -> Callable[..., Any]:
         (x,), (at,) = args, mapped
         if x.shape[at] == 0:
             return _nothing(primitive, args, mapped, params)
-        out = primitive.bind(_fold(x, at, 0, 1), **params)
+        batch = params["dimensions"][0]
+        out = primitive.bind(_fold(x, at, batch, 1), **params)
         if primitive.multiple_results:
-            return [_unfold(array, x.shape[at], 0, 1) for array in out], [0] * len(out)
-        return _unfold(out, x.shape[at], 0, 1), 0
+            return [_unfold(array, x.shape[at], batch, 1) for array in out], [0] * len(out)
+        return _unfold(out, x.shape[at], batch, 1), 0
 
     return rule
 
@@ -269,26 +270,35 @@ def position_rule(primitive: Primitive) -> Callable[..., Any]:
         size = _mapped_size(args, mapped)
         if size == 0:
             return _nothing(primitive, args, mapped, params)
-        fronted = [
-            array if at is None else jnp.moveaxis(array, at, 0)
+        batch = params["dimensions"][0]
+        # The mapped axis comes right before the images.
+        given = [
+            array if at is None else jnp.moveaxis(array, at, batch)
             for array, at in zip(args, mapped, strict=True)
         ]
-        if not all(are_known(array.shape[:2]) for array in fronted):
+        if not all(are_known(array.shape[batch : batch + 2]) for array in given):
             # Of symbols nobody can tell which is the larger number of images.
-            fronted = [
-                jnp.broadcast_to(array, (size, *array.shape)) if at is None else array
-                for array, at in zip(fronted, mapped, strict=True)
+            given = [
+                jnp.broadcast_to(
+                    jnp.expand_dims(array, batch), (*array.shape[:batch], size, *array.shape[batch:])
+                )
+                if at is None
+                else array
+                for array, at in zip(given, mapped, strict=True)
             ]
-            mapped = [0] * len(fronted)
-        images = [array.shape[0 if at is None else 1] for array, at in zip(fronted, mapped, strict=True)]
+            mapped = [batch] * len(given)
+        images = [
+            array.shape[batch if at is None else batch + 1] for array, at in zip(given, mapped, strict=True)
+        ]
         folded = []
-        for array, at, count in zip(fronted, mapped, images, strict=True):
+        for array, at, count in zip(given, mapped, images, strict=True):
             if at is not None:
                 times = max(images) // count if count else 1
                 if times > 1:
-                    array = jnp.tile(array, (1, times, *(1,) * (array.ndim - 2)))
-                array = jnp.reshape(array, (size * array.shape[1], *array.shape[2:]))
+                    array = jnp.tile(array, (*(1,) * (batch + 1), times, *(1,) * (array.ndim - batch - 2)))
+                before, after = array.shape[:batch], array.shape[batch + 2 :]
+                array = jnp.reshape(array, (*before, size * array.shape[batch + 1], *after))
             folded.append(array)
-        return _unfold(primitive.bind(*folded, **params), size, 0, 1), 0
+        return _unfold(primitive.bind(*folded, **params), size, batch, 1), 0
 
     return rule

@@ -128,18 +128,20 @@ def avg_pool(
     x: jax.Array,
     shape: tuple[int, ...],
     axes: Sequence[Axis],
+    dimensions: tuple[int, ...],
     count_include_pad: bool,
     sum: bool = False,
 ) -> jax.Array:
     """Either of average pooling's calls, which treat each channel alike."""
 
     def call(x: jax.Array, shape: tuple[int, ...], dtype: DTypeLike) -> jax.Array:
-        return ffi.pool(platform, op, [x], [(shape, dtype)], axes, count_include_pad, sum=sum)[0]
+        return ffi.pool(platform, op, [x], [(shape, dtype)], axes, dimensions, count_include_pad, sum=sum)[0]
 
     if not _is_complex(x):
         return call(x, shape, x.dtype)
-    x = _parts(x, x.ndim - 1)
-    return _joined(call(x, _doubled(shape, len(shape) - 1), x.dtype), len(shape) - 1)
+    channels = dimensions[1]
+    x = _parts(x, channels)
+    return _joined(call(x, _doubled(shape, channels), x.dtype), channels)
 
 
 def _is_complex(array: jax.Array) -> bool:

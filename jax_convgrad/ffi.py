@@ -311,14 +311,25 @@ def pool(
     operands: Sequence[jax.Array],
     results: Sequence[tuple[tuple[int, ...], DTypeLike]],
     axes: Sequence[Axis],
+    dimensions: tuple[int, ...],
     count_include_pad: bool = True,
     **attributes: bool | str,
 ) -> Sequence[jax.Array]:
-    """One of the pooling targets, over arrays [N, spatial..., C]; ``results`` are shapes and dtypes."""
+    """One of the pooling targets; ``results`` are shapes and dtypes.
+
+    ``dimensions`` are those of all arrays: (batch, channel, spatial...).
+    """
     backend = backends[platform]
-    call = _ffi_call(backend.prefix + op, [_result(shape, dtype) for shape, dtype in results])
+    layout = _activation_layout(dimensions)
+    call = _ffi_call(
+        backend.prefix + op,
+        [_result(shape, dtype) for shape, dtype in results],
+        input_layouts=[layout for _ in operands],
+        output_layouts=[layout for _ in results],
+    )
     return call(
         *operands,
+        spec=_int64(dimensions),
         window=_int64([axis.taps for axis in axes]),
         count_include_pad=count_include_pad,
         **_steps(axes),

@@ -28,6 +28,7 @@ from jax_convgrad.epilogue import fprop_epilogue
 from jax_convgrad.ffi import Dims
 from jax_convgrad.filter_and_bias import wgrad_bgrad
 from jax_convgrad.geometry import Axis, ConvGeometry
+from jax_convgrad.pool_primitives import channels_last
 
 # The rules below take what their layers take, whose types are said there, in custom_vjp's order; to say them
 # again would hide the formulas.
@@ -117,15 +118,15 @@ def _pool_spec(specs, axes, *_):  # type: ignore[no-untyped-def]
 
 def _max_pool(x: jax.Array, axes: tuple[Axis, ...]) -> jax.Array:
     """y[n,o,c] = max_r x[n,i,c]."""
-    return pool_primitives.max_pool(x, axes)
+    return pool_primitives.max_pool(x, axes, channels_last(axes))
 
 
 def _max_pool_fwd(x, axes):  # type: ignore[no-untyped-def]
-    return pool_primitives.max_pool_argmax(x, axes)
+    return pool_primitives.max_pool_argmax(x, axes, channels_last(axes))
 
 
 def _max_pool_bwd(axes, position, dy):  # type: ignore[no-untyped-def]
-    return (pool_primitives.max_pool_grad(dy, position, axes),)
+    return (pool_primitives.max_pool_grad(dy, position, axes, channels_last(axes)),)
 
 
 max_pool = bind(_max_pool, _max_pool_fwd, _max_pool_bwd, 1, _pool_spec)
@@ -133,15 +134,15 @@ max_pool = bind(_max_pool, _max_pool_fwd, _max_pool_bwd, 1, _pool_spec)
 
 def _avg_pool(x: jax.Array, axes: tuple[Axis, ...], count_include_pad: bool) -> jax.Array:
     """y[n,o,c] = Σ_r x[n,i,c] / count(o)."""
-    return pool_primitives.avg_pool(x, axes, count_include_pad)
+    return pool_primitives.avg_pool(x, axes, channels_last(axes), count_include_pad)
 
 
 def _avg_pool_fwd(x, axes, count_include_pad):  # type: ignore[no-untyped-def]
-    return pool_primitives.avg_pool(x, axes, count_include_pad), None
+    return pool_primitives.avg_pool(x, axes, channels_last(axes), count_include_pad), None
 
 
 def _avg_pool_bwd(axes, count_include_pad, _, dy):  # type: ignore[no-untyped-def]
-    return (pool_primitives.avg_pool_grad(dy, axes, count_include_pad),)
+    return (pool_primitives.avg_pool_grad(dy, axes, channels_last(axes), count_include_pad),)
 
 
 avg_pool = bind(_avg_pool, _avg_pool_fwd, _avg_pool_bwd, 1, _pool_spec)

@@ -7,6 +7,7 @@ position its derivatives take there). What ``lax`` adds up in 16 bits is added u
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from math import prod
 from typing import Any, NamedTuple
 
 import jax
@@ -133,33 +134,35 @@ def runner(pooling: Pooling, primitive: Any, out: Any) -> Callable[..., Any]:
 
 
 def _value(pooling: Pooling) -> Callable[[jax.Array], jax.Array]:
+    order, how = pooling.order, (pooling.axes, pooling.order.dimensions)
+
     def run(x: jax.Array) -> jax.Array:
-        canonical = _canonical(x, pooling.order)
+        merged = _merged(x, order)
         if pooling.kind == "max":
-            y = pool_primitives.max_pool(canonical, pooling.axes)
+            y = pool_primitives.max_pool(merged, *how)
         elif pooling.kind == "min":
-            y = -pool_primitives.max_pool(-canonical, pooling.axes)
+            y = -pool_primitives.max_pool(-merged, *how)
         elif pooling.kind == "sum":
-            y = pool_primitives.sum_pool(canonical, pooling.axes)
+            y = pool_primitives.sum_pool(merged, *how)
         else:
-            y = pool_primitives.sum_pool_grad(canonical, pooling.axes)
-        return _restored(y, x.shape, pooling.order)
+            y = pool_primitives.sum_pool_grad(merged, *how)
+        return _split(y, x.shape, order)
 
     return run
 
 
 def _derivative(pooling: Pooling) -> Callable[[jax.Array, jax.Array], jax.Array]:
+    order, how = pooling.order, (pooling.axes, pooling.order.dimensions)
     scatters = pooling.kind.startswith("scatter")
 
     def run(t: jax.Array, x: jax.Array) -> jax.Array:
-        canonical = _canonical(x, pooling.order)
+        merged = _merged(x, order)
         if pooling.kind.endswith("min"):
-            canonical = -canonical
+            merged = -merged
         rule = "select_and_scatter" if scatters else "select_and_gather"
-        position = pool_primitives.ruled_position(canonical, pooling.axes, rule)
-        given = _canonical(t, pooling.order)
+        position = pool_primitives.ruled_position(merged, *how, rule)
         along = pool_primitives.max_pool_grad if scatters else pool_primitives.max_pool_select
-        return _restored(along(given, position, pooling.axes), x.shape, pooling.order)
+        return _split(along(_merged(t, order), position, *how), x.shape, order)
 
     return run
 
@@ -170,29 +173,16 @@ _RUNS: dict[str, Callable[[Pooling], Callable[..., jax.Array]]] = {
 }
 
 
-def _canonical(array: jax.Array, order: Order) -> jax.Array:
-    """[images, spatial..., channels]. XLA stores the array so that nothing is moved, where it can."""
-    moved = jnp.transpose(array, (*order.images, *order.spatial, *order.channels))
-    images, spatial = len(order.images), len(order.spatial)
-    sizes = moved.shape
-    return jnp.reshape(
-        moved,
-        (_product(sizes[:images]), *sizes[images : images + spatial], _product(sizes[images + spatial :])),
-    )
+def _merged(array: jax.Array, order: Order) -> jax.Array:
+    """The array with one dimension for each part of the order: only images apart from each other move."""
+    moved = jnp.transpose(array, [d for part in order.parts for d in part])
+    return jnp.reshape(moved, [prod(array.shape[d] for d in part) for part in order.parts])
 
 
-def _restored(array: jax.Array, shape: Sequence[int], order: Order) -> jax.Array:
-    """The inverse of ``_canonical``, for an array of other spatial sizes than ``shape``'s."""
-    split = jnp.reshape(
-        array,
-        (*(shape[d] for d in order.images), *array.shape[1:-1], *(shape[d] for d in order.channels)),
-    )
-    places = (*order.images, *order.spatial, *order.channels)
-    return jnp.transpose(split, [places.index(d) for d in range(len(places))])
-
-
-def _product(sizes: Sequence[int]) -> int:
-    product = 1
-    for size in sizes:
-        product *= size
-    return product
+def _split(array: jax.Array, shape: Sequence[int], order: Order) -> jax.Array:
+    """The inverse of ``_merged``, for an array of other spatial sizes than ``shape``'s."""
+    sizes: list[int] = []
+    for size, part in zip(array.shape, order.parts, strict=True):
+        sizes += [size] if part[:1] and part[0] in order.spatial else [shape[d] for d in part]
+    places = [d for part in order.parts for d in part]
+    return jnp.transpose(jnp.reshape(array, sizes), [places.index(d) for d in range(len(places))])

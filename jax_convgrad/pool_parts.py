@@ -18,34 +18,35 @@ from jax_convgrad.geometry import Axis
 from jax_convgrad.halo import Split, split
 from jax_convgrad.spatial_parts import Local, Place, exchanged, letter, own_results, without_filling
 
-_Split = Mapping[int, tuple[Split, Place]]
-"""The axes that are split."""
+_Split = Mapping[int, tuple[Split, Place, int]]
+"""The axes that are split; the last number is the dimension that an axis is."""
 
 
-def _splits(axes: Sequence[Axis], places: Mapping[str, Place], traded: bool) -> _Split:
-    return {
-        a: (split(axis.transpose() if traded else axis, places[letter(a)].parts), places[letter(a)])
-        for a, axis in enumerate(axes)
-        if letter(a) in places
-    }
+def _splits(params: dict[str, Any], places: Mapping[str, Place], traded: bool) -> _Split:
+    splits = {}
+    for a, (axis, dim) in enumerate(zip(params["axes"], params["dimensions"][2:], strict=True)):
+        place = places.get(letter(a))
+        if place is not None:
+            splits[a] = split(axis.transpose() if traded else axis, place.parts), place, dim
+    return splits
 
 
 def _with_axes(params: dict[str, Any], splits: _Split, traded: bool) -> dict[str, Any]:
     axes = list(params["axes"])
-    for a, (parts, _) in splits.items():
+    for a, (parts, _, _) in splits.items():
         axes[a] = parts.local.transpose() if traded else parts.local
     return {**params, "axes": tuple(axes)}
 
 
 def _fetched(array: jax.Array, splits: _Split, fill: Any = 0) -> jax.Array:
-    for a, (parts, place) in splits.items():
-        array = exchanged(array, a + 1, parts.window, place, fill)
+    for parts, place, dim in splits.values():
+        array = exchanged(array, dim, parts.window, place, fill)
     return array
 
 
 def _own(array: jax.Array, splits: _Split) -> jax.Array:
-    for a, (parts, place) in splits.items():
-        array = own_results(array, a + 1, parts, place)
+    for parts, place, dim in splits.values():
+        array = own_results(array, dim, parts, place)
     return array
 
 
@@ -83,11 +84,11 @@ def _translated(
     return jnp.where(inside, _flat(coordinates, into), -1)
 
 
-def _outputs(axis: int, count: int, begin: Any, axes: int) -> jax.Array:
-    """The numbers of ``count`` outputs from ``begin`` on, to be broadcast over [N, spatial..., C]."""
-    shape = [1] * (axes + 2)
-    shape[axis + 1] = count
-    return lax.broadcasted_iota(jnp.int32, shape, axis + 1) + jnp.asarray(begin, jnp.int32)
+def _outputs(array: jax.Array, dim: int, begin: Any) -> jax.Array:
+    """The numbers of the outputs along a dimension, from ``begin`` on, to be broadcast over the array."""
+    shape = [1] * array.ndim
+    shape[dim] = array.shape[dim]
+    return lax.broadcasted_iota(jnp.int32, shape, dim) + jnp.asarray(begin, jnp.int32)
 
 
 def _taps_inside(axis: Axis, output: Any) -> tuple[Any, Any]:
@@ -107,14 +108,14 @@ def lowest(dtype: Any) -> Any:
 
 def max_pool(params: dict[str, Any], places: Mapping[str, Place]) -> Local:
     """One device's call of ``max_pool``."""
-    splits = _splits(params["axes"], places, traded=False)
+    splits = _splits(params, places, traded=False)
     return Local(_with_axes(params, splits, traded=False), lambda x: (_fetched(x, splits, lowest(x.dtype)),))
 
 
 def max_pool_argmax(params: dict[str, Any], places: Mapping[str, Place]) -> Local:
     """One device's call of ``max_pool_argmax``."""
     axes: tuple[Axis, ...] = params["axes"]
-    splits = _splits(axes, places, traded=False)
+    splits = _splits(params, places, traded=False)
     call = max_pool(params, places)
     sizes = [axis.input for axis in axes]
     fetched = [axis.input for axis in call.params["axes"]]
@@ -122,7 +123,7 @@ def max_pool_argmax(params: dict[str, Any], places: Mapping[str, Place]) -> Loca
     def after(y: jax.Array, position: jax.Array) -> Sequence[jax.Array]:
         coordinates = _coordinates(position, fetched)
         outside = jnp.zeros_like(position, bool)
-        for a, (parts, place) in splits.items():
+        for a, (parts, place, _) in splits.items():
             coordinates[a] = coordinates[a] + jnp.int32(place.of(parts.window.starts))
             outside |= (coordinates[a] < 0) | (coordinates[a] >= sizes[a])
         result = jnp.where(position < 0, -1, _flat(coordinates, sizes))
@@ -134,7 +135,7 @@ def max_pool_argmax(params: dict[str, Any], places: Mapping[str, Place]) -> Loca
         empty: Any = False
         for a, axis in enumerate(axes):
             begin = splits[a][1].of(_begins(splits[a][0])) if a in splits else 0
-            output = _outputs(a, position.shape[a + 1], begin, len(axes))
+            output = _outputs(position, params["dimensions"][a + 2], begin)
             tap, last = _taps_inside(axis, output)
             first.append(output * axis.stride + tap * axis.filter_dilation - axis.pad_lo)
             empty |= tap >= last
@@ -157,7 +158,7 @@ def _reaches_out(axis: Axis) -> bool:
 
 def max_pool_grad(params: dict[str, Any], places: Mapping[str, Place]) -> Local:
     """One device's call of ``max_pool_grad``."""
-    splits = _splits(params["axes"], places, traded=True)
+    splits = _splits(params, places, traded=True)
     local = _with_axes(params, splits, traded=True)
     sizes = [axis.input for axis in params["axes"]]
     computed = [axis.input for axis in local["axes"]]
@@ -165,7 +166,7 @@ def max_pool_grad(params: dict[str, Any], places: Mapping[str, Place]) -> Local:
     def before(dy: jax.Array, position: jax.Array) -> Sequence[jax.Array]:
         begins = {
             a: place.of([j * parts.part - shift for j, shift in enumerate(parts.shifts)])
-            for a, (parts, place) in splits.items()
+            for a, (parts, place, _) in splits.items()
         }
         position = _fetched(position, splits, -1)
         return _fetched(dy, splits), _translated(position, begins, sizes, computed)
@@ -175,15 +176,15 @@ def max_pool_grad(params: dict[str, Any], places: Mapping[str, Place]) -> Local:
 
 def max_pool_select(params: dict[str, Any], places: Mapping[str, Place]) -> Local:
     """One device's call of ``max_pool_select``."""
-    splits = _splits(params["axes"], places, traded=False)
+    splits = _splits(params, places, traded=False)
     local = _with_axes(params, splits, traded=False)
     sizes = [axis.input for axis in params["axes"]]
     fetched = [axis.input for axis in local["axes"]]
 
     def before(t: jax.Array, position: jax.Array) -> Sequence[jax.Array]:
-        for a, (parts, place) in splits.items():
-            position = without_filling(position, a + 1, parts.axis.output, place, -1)
-        begins = {a: place.of(parts.window.starts) for a, (parts, place) in splits.items()}
+        for parts, place, dim in splits.values():
+            position = without_filling(position, dim, parts.axis.output, place, -1)
+        begins = {a: place.of(parts.window.starts) for a, (parts, place, _) in splits.items()}
         return _fetched(t, splits), _translated(position, begins, sizes, fetched)
 
     return Local(local, before)
@@ -192,16 +193,17 @@ def max_pool_select(params: dict[str, Any], places: Mapping[str, Place]) -> Loca
 # -------------------------------------------------------------------------------------------------- averages
 
 
-def _scaled(array: jax.Array, axes: Sequence[Axis], begins: Mapping[int, Any], least: int) -> jax.Array:
+def _scaled(array: jax.Array, params: dict[str, Any], begins: Mapping[int, Any], least: int) -> jax.Array:
     """Averages over all taps of a window as those over taps on numbers, along the axes of ``begins``.
 
     Array is of outputs, from ``begins`` on; a window without numbers counts as one of ``least``.
     """
     real = jnp.finfo(array.dtype).dtype
     for a, begin in begins.items():
-        first, last = _taps_inside(axes[a], _outputs(a, array.shape[a + 1], begin, len(axes)))
+        axis, dim = params["axes"][a], params["dimensions"][a + 2]
+        first, last = _taps_inside(axis, _outputs(array, dim, begin))
         count = jnp.maximum(last - first, least)
-        array = array * (axes[a].taps / count.astype(real))
+        array = array * (axis.taps / count.astype(real))
     return array
 
 
@@ -212,7 +214,7 @@ def _is_narrow(dtype: Any) -> bool:
 def avg_pool(params: dict[str, Any], places: Mapping[str, Place]) -> Local:
     """One device's call of ``avg_pool``, in whose windows no row is missing."""
     axes: tuple[Axis, ...] = params["axes"]
-    splits = _splits(axes, places, traded=False)
+    splits = _splits(params, places, traded=False)
     local = _with_axes(params, splits, traded=False)
     cut = [a for a in splits if not params["count_include_pad"] and _reaches_out(axes[a])]
     if not cut:
@@ -227,7 +229,7 @@ def avg_pool(params: dict[str, Any], places: Mapping[str, Place]) -> Local:
 
     def after(y: jax.Array) -> Sequence[jax.Array]:
         begins = {a: splits[a][1].of(_begins(splits[a][0])) for a in cut}
-        return (_scaled(y, axes, begins, 0).astype(dtype),)
+        return (_scaled(y, params, begins, 0).astype(dtype),)
 
     return Local(local, before, after)
 
@@ -235,7 +237,7 @@ def avg_pool(params: dict[str, Any], places: Mapping[str, Place]) -> Local:
 def avg_pool_grad(params: dict[str, Any], places: Mapping[str, Place]) -> Local:
     """One device's call of ``avg_pool_grad``, which sees windows of which it has a part of the inputs."""
     axes: tuple[Axis, ...] = params["axes"]
-    splits = _splits(axes, places, traded=True)
+    splits = _splits(params, places, traded=True)
     local = {**_with_axes(params, splits, traded=True), "count_include_pad": True}
     cut = [a for a, axis in enumerate(axes) if not params["count_include_pad"] and _reaches_out(axis)]
     dtype = None
@@ -247,20 +249,20 @@ def avg_pool_grad(params: dict[str, Any], places: Mapping[str, Place]) -> Local:
         if cut and _is_narrow(dtype):
             dy = dy.astype(jnp.float32)
         begins = {a: splits[a][1].of(splits[a][0].window.starts) if a in splits else 0 for a in cut}
-        return (_scaled(dy, axes, begins, 1),)
+        return (_scaled(dy, params, begins, 1),)
 
     return Local(local, before, lambda dx: (_own(dx, splits).astype(dtype),))
 
 
 def sum_pool(params: dict[str, Any], places: Mapping[str, Place]) -> Local:
     """One device's call of ``sum_pool``."""
-    splits = _splits(params["axes"], places, traded=False)
+    splits = _splits(params, places, traded=False)
     return Local(_with_axes(params, splits, traded=False), lambda x: (_fetched(x, splits),))
 
 
 def sum_pool_grad(params: dict[str, Any], places: Mapping[str, Place]) -> Local:
     """One device's call of ``sum_pool_grad``."""
-    splits = _splits(params["axes"], places, traded=True)
+    splits = _splits(params, places, traded=True)
     return Local(
         _with_axes(params, splits, traded=True),
         lambda dy: (_fetched(dy, splits),),

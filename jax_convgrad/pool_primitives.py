@@ -7,7 +7,8 @@ which reads at them.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -24,13 +25,29 @@ from jax_convgrad.lowering import define_primitive, shaped
 from jax_convgrad.sharding import Factors
 from jax_convgrad.spatial_parts import Rows, letter
 
+Dimensions = tuple[int, ...]
+"""Which dimension of a pooling's arrays plays which part: (batch, channel, spatial...)."""
 
-def _pooled(x: Any, axes: tuple[Axis, ...]) -> tuple[int, ...]:
-    return (x.shape[0], *(axis.output for axis in axes), x.shape[-1])
+
+def channels_last(axes: Sequence[Axis]) -> Dimensions:
+    """Those of [N, spatial..., C]."""
+    return (0, len(axes) + 1, *range(1, len(axes) + 1))
 
 
-def _unpooled(y: Any, axes: tuple[Axis, ...]) -> tuple[int, ...]:
-    return (y.shape[0], *(axis.input for axis in axes), y.shape[-1])
+def _with_sizes(array: Any, sizes: Sequence[Any], dimensions: Dimensions) -> tuple[int, ...]:
+    """An array's shape with other spatial sizes."""
+    shape = list(array.shape)
+    for d, size in zip(dimensions[2:], sizes, strict=True):
+        shape[d] = size
+    return tuple(shape)
+
+
+def _pooled(x: Any, axes: tuple[Axis, ...], dimensions: Dimensions) -> tuple[int, ...]:
+    return _with_sizes(x, [axis.output for axis in axes], dimensions)
+
+
+def _unpooled(y: Any, axes: tuple[Axis, ...], dimensions: Dimensions) -> tuple[int, ...]:
+    return _with_sizes(y, [axis.input for axis in axes], dimensions)
 
 
 # The two that take positions: one operand may have fewer images than the other, whose number they divide;
@@ -38,16 +55,17 @@ def _unpooled(y: Any, axes: tuple[Axis, ...]) -> tuple[int, ...]:
 # comes to this, and copies nothing.
 
 
-def _images(a: Any, b: Any) -> int:
-    return a.shape[0] if a.shape[0] == b.shape[0] else max(a.shape[0], b.shape[0])
+def _more_images(a: Any, b: Any, dimensions: Dimensions) -> Any:
+    batch = dimensions[0]
+    return b if a.shape[batch] != b.shape[batch] and a.shape[batch] < b.shape[batch] else a
 
 
-def _scattered(dy: Any, position: Any, axes: tuple[Axis, ...]) -> tuple[int, ...]:
-    return (_images(dy, position), *_unpooled(dy, axes)[1:])
+def _scattered(dy: Any, position: Any, axes: tuple[Axis, ...], dimensions: Dimensions) -> tuple[int, ...]:
+    return _unpooled(_more_images(dy, position, dimensions), axes, dimensions)
 
 
-def _selected(t: Any, position: Any, axes: tuple[Axis, ...]) -> tuple[int, ...]:
-    return (_images(t, position), *_pooled(t, axes)[1:])
+def _selected(t: Any, position: Any, axes: tuple[Axis, ...], dimensions: Dimensions) -> tuple[int, ...]:
+    return _pooled(_more_images(t, position, dimensions), axes, dimensions)
 
 
 def _factors(operands: int, results: int, rows: Rows | None) -> Callable[..., Factors]:
@@ -58,13 +76,53 @@ def _factors(operands: int, results: int, rows: Rows | None) -> Callable[..., Fa
     Not so images where one operand has fewer, since each of its own belongs to several of the other's.
     """
 
-    def factors(*arrays: Any, **_: Any) -> Factors:
-        n = "n" if len({array.shape[0] for array in arrays}) == 1 else None
-        labels = (n, *(letter(a) if rows else None for a in range(arrays[0].ndim - 2)), "c")
-        sizes = {"n": arrays[0].shape[0], "c": arrays[0].shape[-1]}
-        return Factors((labels,) * operands, (labels,) * results, sizes, rows=rows)
+    def factors(*arrays: Any, dimensions: Dimensions, **_: Any) -> Factors:
+        batch, channel = dimensions[:2]
+        sizes = {"n": arrays[0].shape[batch], "c": arrays[0].shape[channel]}
+        labels: list[str | None] = [None] * len(dimensions)
+        labels[batch] = "n" if len({array.shape[batch] for array in arrays}) == 1 else None
+        labels[channel] = "c"
+        for a, d in enumerate(dimensions[2:]):
+            labels[d] = letter(a) if rows else None
+        return Factors((tuple(labels),) * operands, (tuple(labels),) * results, sizes, rows=rows)
 
     return factors
+
+
+def _native(call: Callable[..., Any]) -> Callable[..., Any]:
+    """``call`` with operands channels-last where one is empty.
+
+    They would be copied, and over copies of some empty arrays XLA for the CPU divides by zero.
+    """
+
+    def native(platform: str, *operands: Any, dimensions: Dimensions, **params: Any) -> Any:
+        if any(0 in operand.shape for operand in operands):
+            return _in_order(partial(call, platform))(*operands, dimensions=dimensions, **params)
+        return call(platform, *operands, dimensions=dimensions, **params)
+
+    return native
+
+
+def _in_order(compute: Callable[..., Any]) -> Callable[..., Any]:
+    """``compute`` of arrays [N, spatial..., C], for those of other dimensions."""
+
+    def computed(*operands: Any, axes: tuple[Axis, ...], dimensions: Dimensions, **params: Any) -> Any:
+        order = (dimensions[0], *dimensions[2:], dimensions[1])
+        last = channels_last(axes)
+        if dimensions == last:
+            return compute(*operands, axes=axes, dimensions=last, **params)
+        results = compute(
+            *(jnp.transpose(operand, order) for operand in operands), axes=axes, dimensions=last, **params
+        )
+        places = [order.index(d) for d in range(len(order))]
+        return jax.tree.map(lambda result: jnp.transpose(result, places), results)
+
+    return computed
+
+
+def _on_lax(compute: Callable[..., Any]) -> Callable[..., Any]:
+    """One of ``fallback``'s functions, which know [N, spatial..., C] alone, for any dimensions."""
+    return _in_order(lambda *operands, dimensions, **params: compute(*operands, **params))
 
 
 _ANY_SIZE = frozenset("nc")
@@ -72,25 +130,37 @@ _ANY_SIZE = frozenset("nc")
 
 max_pool_p = define_primitive(
     "max_pool",
-    lambda x, *, axes: shaped(x, _pooled(x, axes)),
-    lambda platform, x, *, axes: ffi.pool(platform, "max_pool", [x], [(_pooled(x, axes), x.dtype)], axes)[0],
-    fallback.max_pool,
+    lambda x, *, axes, dimensions: shaped(x, _pooled(x, axes, dimensions)),
+    _native(
+        lambda platform, x, *, axes, dimensions: ffi.pool(
+            platform, "max_pool", [x], [(_pooled(x, axes, dimensions), x.dtype)], axes, dimensions
+        )[0]
+    ),
+    _on_lax(fallback.max_pool),
     factors=_factors(1, 1, pool_parts.max_pool),
     any_size=_ANY_SIZE,
 )
 
+
+def _with_positions(
+    platform: str, x: Any, rule: str, axes: tuple[Axis, ...], dimensions: Dimensions
+) -> Sequence[Any]:
+    shape = _pooled(x, axes, dimensions)
+    results = [(shape, x.dtype), (shape, np.int32)]
+    return ffi.pool(platform, "max_pool_argmax", [x], results, axes, dimensions, position_rule=rule)
+
+
 max_pool_argmax_p = define_primitive(
     "max_pool_argmax",
-    lambda x, *, axes: [shaped(x, _pooled(x, axes)), shaped(x, _pooled(x, axes), np.dtype(np.int32))],
-    lambda platform, x, *, axes: ffi.pool(
-        platform,
-        "max_pool_argmax",
-        [x],
-        [(_pooled(x, axes), x.dtype), (_pooled(x, axes), np.int32)],
-        axes,
-        position_rule="first_maximum",
+    lambda x, *, axes, dimensions: [
+        shaped(x, _pooled(x, axes, dimensions), dtype) for dtype in (None, np.dtype(np.int32))
+    ],
+    _native(
+        lambda platform, x, *, axes, dimensions: _with_positions(
+            platform, x, "first_maximum", axes, dimensions
+        )
     ),
-    fallback.max_pool_argmax,
+    _on_lax(fallback.max_pool_argmax),
     factors=_factors(1, 2, pool_parts.max_pool_argmax),
     any_size=_ANY_SIZE,
     multiple_results=True,
@@ -98,60 +168,85 @@ max_pool_argmax_p = define_primitive(
 
 ruled_position_p = define_primitive(
     "ruled_position",
-    lambda x, *, axes, rule: shaped(x, _pooled(x, axes), np.dtype(np.int32)),
-    lambda platform, x, *, axes, rule: ffi.pool(
-        platform,
-        "max_pool_argmax",
-        [x],
-        [(_pooled(x, axes), x.dtype), (_pooled(x, axes), np.int32)],
-        axes,
-        position_rule=rule,
-    )[1],
-    fallback.ruled_position,
+    lambda x, *, axes, dimensions, rule: shaped(x, _pooled(x, axes, dimensions), np.dtype(np.int32)),
+    _native(
+        lambda platform, x, *, axes, dimensions, rule: _with_positions(platform, x, rule, axes, dimensions)[1]
+    ),
+    _on_lax(fallback.ruled_position),
     factors=_factors(1, 1, None),  # which padding comes before which NaN is a matter of the whole window
 )
 
 max_pool_grad_p = define_primitive(
     "max_pool_grad",
-    lambda dy, position, *, axes: shaped(dy, _scattered(dy, position, axes)),
-    lambda platform, dy, position, *, axes: ffi.pool(
-        platform, "max_pool_grad", [dy, position], [(_scattered(dy, position, axes), dy.dtype)], axes
-    )[0],
-    lambda dy, position, *, axes: fallback.max_pool_grad(dy, position, shape=_scattered(dy, position, axes)),
+    lambda dy, position, *, axes, dimensions: shaped(dy, _scattered(dy, position, axes, dimensions)),
+    _native(
+        lambda platform, dy, position, *, axes, dimensions: ffi.pool(
+            platform,
+            "max_pool_grad",
+            [dy, position],
+            [(_scattered(dy, position, axes, dimensions), dy.dtype)],
+            axes,
+            dimensions,
+        )[0]
+    ),
+    _in_order(
+        lambda dy, position, *, axes, dimensions: fallback.max_pool_grad(
+            dy, position, shape=_scattered(dy, position, axes, dimensions)
+        )
+    ),
     factors=_factors(2, 1, pool_parts.max_pool_grad),
     any_size=_ANY_SIZE,
 )
 
 max_pool_select_p = define_primitive(
     "max_pool_select",
-    lambda t, position, *, axes: shaped(t, _selected(t, position, axes)),
-    lambda platform, t, position, *, axes: ffi.pool(
-        platform, "max_pool_select", [t, position], [(_selected(t, position, axes), t.dtype)], axes
-    )[0],
-    lambda t, position, *, axes: fallback.max_pool_select(t, position),
+    lambda t, position, *, axes, dimensions: shaped(t, _selected(t, position, axes, dimensions)),
+    _native(
+        lambda platform, t, position, *, axes, dimensions: ffi.pool(
+            platform,
+            "max_pool_select",
+            [t, position],
+            [(_selected(t, position, axes, dimensions), t.dtype)],
+            axes,
+            dimensions,
+        )[0]
+    ),
+    _in_order(lambda t, position, *, axes, dimensions: fallback.max_pool_select(t, position)),
     factors=_factors(2, 1, pool_parts.max_pool_select),
     any_size=_ANY_SIZE,
 )
 
 avg_pool_p = define_primitive(
     "avg_pool",
-    lambda x, *, axes, count_include_pad: shaped(x, _pooled(x, axes)),
-    lambda platform, x, *, axes, count_include_pad: complex_form.avg_pool(
-        platform, "avg_pool", x, _pooled(x, axes), axes, count_include_pad
+    lambda x, *, axes, dimensions, count_include_pad: shaped(x, _pooled(x, axes, dimensions)),
+    _native(
+        lambda platform, x, *, axes, dimensions, count_include_pad: complex_form.avg_pool(
+            platform, "avg_pool", x, _pooled(x, axes, dimensions), axes, dimensions, count_include_pad
+        )
     ),
-    fallback.avg_pool,
+    _on_lax(fallback.avg_pool),
     factors=_factors(1, 1, pool_parts.avg_pool),
     any_size=_ANY_SIZE,
 )
 
 avg_pool_grad_p = define_primitive(
     "avg_pool_grad",
-    lambda dy, *, axes, count_include_pad: shaped(dy, _unpooled(dy, axes)),
-    lambda platform, dy, *, axes, count_include_pad: complex_form.avg_pool(
-        platform, "avg_pool_grad", dy, _unpooled(dy, axes), axes, count_include_pad
+    lambda dy, *, axes, dimensions, count_include_pad: shaped(dy, _unpooled(dy, axes, dimensions)),
+    _native(
+        lambda platform, dy, *, axes, dimensions, count_include_pad: complex_form.avg_pool(
+            platform,
+            "avg_pool_grad",
+            dy,
+            _unpooled(dy, axes, dimensions),
+            axes,
+            dimensions,
+            count_include_pad,
+        )
     ),
-    lambda dy, *, axes, count_include_pad: fallback.avg_pool_grad(
-        dy, shape=_unpooled(dy, axes), axes=axes, count_include_pad=count_include_pad
+    _in_order(
+        lambda dy, *, axes, dimensions, count_include_pad: fallback.avg_pool_grad(
+            dy, shape=_unpooled(dy, axes, dimensions), axes=axes, count_include_pad=count_include_pad
+        )
     ),
     factors=_factors(1, 1, pool_parts.avg_pool_grad),
     any_size=_ANY_SIZE,
@@ -161,93 +256,111 @@ avg_pool_grad_p = define_primitive(
 
 sum_pool_p = define_primitive(
     "sum_pool",
-    lambda x, *, axes: shaped(x, _pooled(x, axes)),
-    lambda platform, x, *, axes: complex_form.avg_pool(
-        platform, "avg_pool", x, _pooled(x, axes), axes, True, sum=True
+    lambda x, *, axes, dimensions: shaped(x, _pooled(x, axes, dimensions)),
+    _native(
+        lambda platform, x, *, axes, dimensions: complex_form.avg_pool(
+            platform, "avg_pool", x, _pooled(x, axes, dimensions), axes, dimensions, True, sum=True
+        )
     ),
-    fallback.sum_pool,
+    _on_lax(fallback.sum_pool),
     factors=_factors(1, 1, pool_parts.sum_pool),
 )
 
 sum_pool_grad_p = define_primitive(
     "sum_pool_grad",
-    lambda dy, *, axes: shaped(dy, _unpooled(dy, axes)),
-    lambda platform, dy, *, axes: complex_form.avg_pool(
-        platform, "avg_pool_grad", dy, _unpooled(dy, axes), axes, True, sum=True
+    lambda dy, *, axes, dimensions: shaped(dy, _unpooled(dy, axes, dimensions)),
+    _native(
+        lambda platform, dy, *, axes, dimensions: complex_form.avg_pool(
+            platform, "avg_pool_grad", dy, _unpooled(dy, axes, dimensions), axes, dimensions, True, sum=True
+        )
     ),
-    lambda dy, *, axes: fallback.sum_pool_grad(dy, shape=_unpooled(dy, axes), axes=axes),
+    _in_order(
+        lambda dy, *, axes, dimensions: fallback.sum_pool_grad(
+            dy, shape=_unpooled(dy, axes, dimensions), axes=axes
+        )
+    ),
     factors=_factors(1, 1, pool_parts.sum_pool_grad),
 )
 
 
-def max_pool(x: jax.Array, axes: tuple[Axis, ...]) -> jax.Array:
+def max_pool(x: jax.Array, axes: tuple[Axis, ...], dimensions: Dimensions) -> jax.Array:
     """y[n,o,c] = max_r x[n,i,c]."""
-    return max_pool_p.bind(x, axes=axes)
+    return max_pool_p.bind(x, axes=axes, dimensions=dimensions)
 
 
-def max_pool_argmax(x: jax.Array, axes: tuple[Axis, ...]) -> tuple[jax.Array, jax.Array]:
+def max_pool_argmax(
+    x: jax.Array, axes: tuple[Axis, ...], dimensions: Dimensions
+) -> tuple[jax.Array, jax.Array]:
     """Y and the flat spatial position (int32) of the first maximum of each window, -1 where there is none."""
-    y, position = max_pool_argmax_p.bind(x, axes=axes)
+    y, position = max_pool_argmax_p.bind(x, axes=axes, dimensions=dimensions)
     return y, position
 
 
-def ruled_position(x: jax.Array, axes: tuple[Axis, ...], rule: str) -> jax.Array:
+def ruled_position(x: jax.Array, axes: tuple[Axis, ...], dimensions: Dimensions, rule: str) -> jax.Array:
     """The flat spatial position (int32) that ``lax``'s derivatives take in each window, -1 where none.
 
     ``rule`` is "select_and_scatter" or "select_and_gather" (fallback.ruled_position). Where the maximum is a
     number above -inf both take the first.
     """
-    return ruled_position_p.bind(x, axes=axes, rule=rule)
+    return ruled_position_p.bind(x, axes=axes, dimensions=dimensions, rule=rule)
 
 
-def max_pool_grad(dy: jax.Array, position: jax.Array, axes: tuple[Axis, ...]) -> jax.Array:
+def max_pool_grad(
+    dy: jax.Array, position: jax.Array, axes: tuple[Axis, ...], dimensions: Dimensions
+) -> jax.Array:
     """dx[n,i,c] = Σ_r dy[n,o,c] where position[n,o,c] = i."""
-    return max_pool_grad_p.bind(dy, position, axes=axes)
+    return max_pool_grad_p.bind(dy, position, axes=axes, dimensions=dimensions)
 
 
-def max_pool_select(t: jax.Array, position: jax.Array, axes: tuple[Axis, ...]) -> jax.Array:
+def max_pool_select(
+    t: jax.Array, position: jax.Array, axes: tuple[Axis, ...], dimensions: Dimensions
+) -> jax.Array:
     """t[n, position[n,o,c], c], the transpose of ``max_pool_grad``."""
-    return max_pool_select_p.bind(t, position, axes=axes)
+    return max_pool_select_p.bind(t, position, axes=axes, dimensions=dimensions)
 
 
-def avg_pool(x: jax.Array, axes: tuple[Axis, ...], count_include_pad: bool) -> jax.Array:
+def avg_pool(
+    x: jax.Array, axes: tuple[Axis, ...], dimensions: Dimensions, count_include_pad: bool
+) -> jax.Array:
     """y[n,o,c] = Σ_r x[n,i,c] / count(o)."""
-    return avg_pool_p.bind(x, axes=axes, count_include_pad=count_include_pad)
+    return avg_pool_p.bind(x, axes=axes, dimensions=dimensions, count_include_pad=count_include_pad)
 
 
-def avg_pool_grad(dy: jax.Array, axes: tuple[Axis, ...], count_include_pad: bool) -> jax.Array:
+def avg_pool_grad(
+    dy: jax.Array, axes: tuple[Axis, ...], dimensions: Dimensions, count_include_pad: bool
+) -> jax.Array:
     """dx[n,i,c] = Σ_r dy[n,o,c] / count(o)."""
-    return avg_pool_grad_p.bind(dy, axes=axes, count_include_pad=count_include_pad)
+    return avg_pool_grad_p.bind(dy, axes=axes, dimensions=dimensions, count_include_pad=count_include_pad)
 
 
-def sum_pool(x: jax.Array, axes: tuple[Axis, ...]) -> jax.Array:
+def sum_pool(x: jax.Array, axes: tuple[Axis, ...], dimensions: Dimensions) -> jax.Array:
     """y[n,o,c] = Σ_r x[n,i,c]."""
-    return sum_pool_p.bind(x, axes=axes)
+    return sum_pool_p.bind(x, axes=axes, dimensions=dimensions)
 
 
-def sum_pool_grad(dy: jax.Array, axes: tuple[Axis, ...]) -> jax.Array:
+def sum_pool_grad(dy: jax.Array, axes: tuple[Axis, ...], dimensions: Dimensions) -> jax.Array:
     """dx[n,i,c] = Σ_r dy[n,o,c]."""
-    return sum_pool_grad_p.bind(dy, axes=axes)
+    return sum_pool_grad_p.bind(dy, axes=axes, dimensions=dimensions)
 
 
 # A maximum's tangent is the tangent at the chosen position, which itself does not move.
 
 
-def _max_pool_jvp(primals: Any, tangents: Any, *, axes: tuple[Axis, ...]) -> Any:
+def _max_pool_jvp(primals: Any, tangents: Any, **params: Any) -> Any:
     (x,), (t,) = primals, tangents
-    y, position = max_pool_argmax(x, axes)
-    return y, max_pool_select(ad.instantiate_zeros(t), position, axes)
+    y, position = max_pool_argmax(x, **params)
+    return y, max_pool_select(ad.instantiate_zeros(t), position, **params)
 
 
-def _max_pool_argmax_jvp(primals: Any, tangents: Any, *, axes: tuple[Axis, ...]) -> Any:
+def _max_pool_argmax_jvp(primals: Any, tangents: Any, **params: Any) -> Any:
     (x,), (t,) = primals, tangents
-    y, position = max_pool_argmax(x, axes)
-    y_tangent = max_pool_select(ad.instantiate_zeros(t), position, axes)
+    y, position = max_pool_argmax(x, **params)
+    y_tangent = max_pool_select(ad.instantiate_zeros(t), position, **params)
     return [y, position], [y_tangent, ad.Zero(ShapedArray(position.shape, jax.dtypes.float0))]
 
 
-def _ruled_position_jvp(primals: Any, tangents: Any, *, axes: tuple[Axis, ...], rule: str) -> Any:
-    position = ruled_position(primals[0], axes, rule)
+def _ruled_position_jvp(primals: Any, tangents: Any, **params: Any) -> Any:
+    position = ruled_position(primals[0], **params)
     return position, ad.Zero(ShapedArray(position.shape, jax.dtypes.float0))
 
 
@@ -262,9 +375,12 @@ def _linear_in_first(primitive: Primitive, transpose: Callable[..., jax.Array]) 
 
     def rule(t: jax.Array, first: Any, position: jax.Array, **params: Any) -> list[Any]:
         result = transpose(t, position, **params)
-        images = first.aval.shape[0]
-        if images != result.shape[0]:  # first was read again for each run of as many images
-            result = jnp.sum(jnp.reshape(result, (result.shape[0] // images, *first.aval.shape)), axis=0)
+        batch = params["dimensions"][0]
+        shape = first.aval.shape
+        if shape[batch] != result.shape[batch]:  # first was read again for each run of as many images
+            runs = result.shape[batch] // shape[batch]
+            result = jnp.reshape(result, (*shape[:batch], runs, *shape[batch:]))
+            result = jnp.sum(result, axis=batch)
         return [result, None]
 
     ad.primitive_transposes[primitive] = rule

@@ -12,7 +12,8 @@ sum: dy is padded, with stride − 1 zeros between its numbers, and its windows 
 
 The other dimensions are images or channels, which pooling treats alike, so any choice is right. The kernels
 have the channels last, next to each other in memory. Dimensions behind the window's are those channels;
-where there are none, as in NCHW, the last one before it is, and XLA stores the array that way.
+where there are none, as in NCHW, the last one before it is. The array stays as it is for all that: a call
+says how it is to lie in memory, and that is how this package's convolutions have it.
 """
 
 from __future__ import annotations
@@ -34,11 +35,38 @@ Kind = Literal["max", "min", "sum", "sum_grad", "scatter_max", "scatter_min", "g
 
 @dataclass(frozen=True)
 class Order:
-    """Which dimensions of an array are images, spatial positions and channels, in the kernels' order."""
+    """Which dimensions of an array are images, spatial positions and channels.
+
+    Kernels have one dimension of images and one of channels. The array becomes one of these dimensions by
+    merging those of each of its ``parts``; ``dimensions`` says which part is (images, channels, spatial...).
+    """
 
     images: tuple[int, ...]
     spatial: tuple[int, ...]
     channels: tuple[int, ...]
+
+    @property
+    def parts(self) -> tuple[tuple[int, ...], ...]:
+        """Dimensions of the array to be merged, in the array's own order."""
+        return tuple(part for _, part, _ in self._placed)
+
+    @property
+    def dimensions(self) -> tuple[int, ...]:
+        """The parts that are the images, the channels, and the spatial dimensions."""
+        roles = [role for _, _, role in self._placed]
+        return tuple(roles.index(role) for role in range(len(roles)))
+
+    @property
+    def _placed(self) -> list[tuple[int, tuple[int, ...], int]]:
+        """Each part with its first dimension, by which they are sorted, and its place in ``dimensions``."""
+        rank = len(self.images) + len(self.spatial) + len(self.channels)
+        return sorted(
+            [
+                (self.images[0] if self.images else -1, self.images, 0),
+                (self.channels[0] if self.channels else rank, self.channels, 1),
+                *((d, (d,), role) for role, d in enumerate(self.spatial, 2)),
+            ]
+        )
 
 
 @dataclass(frozen=True)

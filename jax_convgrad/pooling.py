@@ -64,15 +64,15 @@ def max_pool(
         raise TypeError(f"inputs must be of real numbers, which alone have a maximum, not {x.dtype}")
     on_kernels = x.dtype.name in REAL
     if return_positions:
-        pool = pool_primitives.max_pool_argmax if on_kernels else _max_pool_argmax_on_lax
-        return _over_leading(lambda x: pool(x, axes), x, axes)
+        pool = _max_pool_argmax if on_kernels else fallback.max_pool_argmax
+        return _over_leading(lambda x: pool(x, axes=axes), x, axes)
     if not on_kernels:
         return _over_leading(lambda x: fallback.max_pool(x, axes=axes), x, axes)
     return _over_leading(lambda x: gradients.max_pool(x, axes), x, axes)
 
 
-def _max_pool_argmax_on_lax(x: jax.Array, axes: tuple[Axis, ...]) -> tuple[jax.Array, jax.Array]:
-    return fallback.max_pool_argmax(x, axes=axes)
+def _max_pool_argmax(x: jax.Array, *, axes: tuple[Axis, ...]) -> tuple[jax.Array, jax.Array]:
+    return pool_primitives.max_pool_argmax(x, axes, pool_primitives.channels_last(axes))
 
 
 def avg_pool(

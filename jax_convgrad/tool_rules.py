@@ -21,13 +21,26 @@ from jax_convgrad import hijax_layer, primitives
 from jax_convgrad import pool_primitives as pools
 from jax_convgrad.epilogue import fprop_epilogue_p
 from jax_convgrad.filter_and_bias import wgrad_bgrad_p
-from jax_convgrad.geometry import Axis, tied
+from jax_convgrad.geometry import tied
 from jax_convgrad.lowering import lax_forms
 
 _CONTRACTIONS = (primitives.fprop_p, primitives.dgrad_p, primitives.wgrad_p)
-_LINEAR = (primitives.bgrad_p, primitives.spread_p, pools.avg_pool_p, pools.avg_pool_grad_p)
+_LINEAR = (
+    primitives.bgrad_p,
+    primitives.spread_p,
+    pools.avg_pool_p,
+    pools.avg_pool_grad_p,
+    pools.sum_pool_p,
+    pools.sum_pool_grad_p,
+)
 _AT_POSITIONS = (pools.max_pool_grad_p, pools.max_pool_select_p)
-_CHOOSING = (pools.max_pool_p, pools.max_pool_argmax_p, pools.max_pool_select_p, primitives.spread_p)
+_CHOOSING = (
+    pools.max_pool_p,
+    pools.max_pool_argmax_p,
+    pools.ruled_position_p,
+    pools.max_pool_select_p,
+    primitives.spread_p,
+)
 """Those that only pass numbers on, and so make no NaN of numbers."""
 
 
@@ -85,6 +98,7 @@ def _tell_jet() -> None:
     rules[wgrad_bgrad_p] = partial(_two_sums_series, partial(bilinear, primitives.wgrad_p))
     rules[pools.max_pool_p] = _max_pool_series
     rules[pools.max_pool_argmax_p] = partial(_argmax_series, jet.zero_series)
+    jet.defzero(pools.ruled_position_p)  # positions do not move
 
 
 Series = Sequence[Any]
@@ -127,18 +141,18 @@ def _two_sums_series(
 
 
 def _max_pool_series(
-    primals: Sequence[Any], series: Sequence[Series], *, axes: tuple[Axis, ...]
+    primals: Sequence[Any], series: Sequence[Series], **params: Any
 ) -> tuple[Any, list[Any]]:
     """Those at the chosen positions, which do not move."""
-    y, position = pools.max_pool_argmax(primals[0], axes)
-    return y, [pools.max_pool_select(term, position, axes) for term in series[0]]
+    y, position = pools.max_pool_argmax(primals[0], **params)
+    return y, [pools.max_pool_select(term, position, **params) for term in series[0]]
 
 
 def _argmax_series(
-    none: Any, primals: Sequence[Any], series: Sequence[Series], *, axes: tuple[Axis, ...]
+    none: Any, primals: Sequence[Any], series: Sequence[Series], **params: Any
 ) -> tuple[list[Any], list[Any]]:
-    y, position = pools.max_pool_argmax(primals[0], axes)
-    return [y, position], [[pools.max_pool_select(term, position, axes) for term in series[0]], none]
+    y, position = pools.max_pool_argmax(primals[0], **params)
+    return [y, position], [[pools.max_pool_select(term, position, **params) for term in series[0]], none]
 
 
 # --------------------------------------------------------------------------------------------------- roofline
@@ -162,8 +176,8 @@ def _tell_roofline() -> None:
 def _flops(primitive: Primitive, operands: Sequence[Any], results: Sequence[Any], **params: Any) -> int:
     if "geometry" not in params:
         if "axes" in params and primitive not in _AT_POSITIONS:  # one operation each entry of each window
-            x = operands[0]
-            return x.shape[0] * x.shape[-1] * math.prod(map(tied, params["axes"]))
+            batch, channel = (operands[0].shape[d] for d in params["dimensions"][:2])
+            return batch * channel * math.prod(map(tied, params["axes"]))
         return 0 if primitive is primitives.spread_p else operands[0].size
     geometry, dimensions = params["geometry"], params["dimensions"]
     a, b = operands[0].shape, operands[1].shape

@@ -81,7 +81,7 @@ def max_unpool(
         y = jnp.reshape(y, (images, *y.shape[-rank - 1 :]))
         position = jnp.reshape(position, y.shape)
         if axes is not None and y.dtype.name in REAL:
-            x = pool_primitives.max_pool_grad(y, position, axes)
+            x = pool_primitives.max_pool_grad(y, position, axes, pool_primitives.channels_last(axes))
         else:
             x = fallback.max_unpool(y, position, shape=(images, *shape, y.shape[-1]))
         return jnp.reshape(x, (*leading, *x.shape[1:]))

@@ -54,6 +54,13 @@ def pooled(pool, **options):
     return lambda x, w: pool(x, (3,), **{"padding": [(1, 1)], **options})
 
 
+def windows(dimension, padding=(1, 1)):
+    """Sums over 3 positions of one dimension."""
+    window = tuple(3 if d == dimension else 1 for d in range(len(X)))
+    pads = tuple(padding if d == dimension else (0, 0) for d in range(len(X)))
+    return lambda x, w: lax.reduce_window(x, 0.0, lax.add, window, (1,) * len(X), pads)
+
+
 def families():
     """name: programs by name, each a function of x and w and whether it is run under `install()`."""
     convolutions = {name: (general(lax.conv_general_dilated, **o), True) for name, o in CONVOLUTIONS.items()}
@@ -86,6 +93,14 @@ def families():
             "first": (pooled(jc.max_pool), False),
             "pads": (pooled(jc.max_pool, padding=[(0, 2)]), False),
             "dilation": (pooled(jc.max_pool, padding=[(2, 2)], window_dilation=(2,)), False),
+        },
+    )
+    yield (
+        "windows",
+        {
+            "first": (windows(1), True),
+            "pads": (windows(1, (2, 0)), True),
+            "dimension": (windows(2), True),
         },
     )
 

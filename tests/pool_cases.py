@@ -40,6 +40,7 @@ def call(target, kernel, operands, results, axes, include=True, **attributes):
     made = jax.ffi.ffi_call(backend.prefix + target, [jax.ShapeDtypeStruct(*r) for r in results])(
         *operands,
         **{name: np.array(values, np.int64) for name, values in int64.items()},
+        spec=np.array([0, len(axes) + 1, *range(1, len(axes) + 1)], np.int64),
         count_include_pad=include,
         kernel=kernel,
         **{"sum": False, "position_rule": "first_maximum"} | attributes,

@@ -38,6 +38,7 @@ POOL = {
     "pad_lo": int64(1, 0),
     "filter_dilation": int64(1, 1),
     "count_include_pad": True,
+    "spec": int64(0, 3, 1, 2),
     "kernel": "auto",
 }
 ARGMAX = POOL | {"position_rule": "first_maximum"}
@@ -221,6 +222,13 @@ def other_rows():
         "pad_lo": [int64(), int64(1, 2**62)],
         "filter_dilation": [int64(1), int64(1, 0)],
         "count_include_pad": ["yes"],
+        "spec": [
+            int64(0, 3, 1),
+            int64(0, 3, 1, 1),
+            int64(0, 3, 1, 4),
+            int64(0, -1, 1, 2),
+            int64(0, 1, 2, 3),
+        ],
     }
     for name, values in wrong_attributes.items():
         for value in values:

@@ -61,14 +61,46 @@ def transposed_by_lax(x, w):
     return lax.conv_transpose(x, SQUARE * w[0, 0, 0, 0], (2, 1), "SAME")
 
 
+# Over [N, C, H, W], as which x is read.
+CHANNELS_FIRST = ((1, 1, 2, 3), (1, 1, 2, 1), ((0, 0), (0, 0), (0, 1), (1, 1)))
+
+
+def channels_first(op, init):
+    return lambda x, w: lax.reduce_window(x * w[0, 0, 0, 0], init, op, *CHANNELS_FIRST)
+
+
+MIN, SUM = channels_first(lax.min, jnp.inf), channels_first(lax.add, 0.0)
+
+
+def of_taps(reduce, init, window, strides, pads=((0, 0),) * 4):
+    """The same by a reduction over the windows' taps, of which jet knows all."""
+
+    def f(x, w):
+        padded = lax.pad(x * w[0, 0, 0, 0], jnp.float64(init), [(lo, hi, 0) for lo, hi in pads])
+        last = [size - taps for size, taps in zip(padded.shape, window, strict=True)]
+        taps = [
+            lax.slice(padded, tap, [a + b + 1 for a, b in zip(tap, last, strict=True)], strides)
+            for tap in np.ndindex(*window)
+        ]
+        return reduce(jnp.stack(taps), 0)
+
+    return f
+
+
+LARGEST = of_taps(jnp.max, -jnp.inf, (1, 2, 2, 1), (1, 2, 1, 1))
+
 FUNCTIONS = {
     "direct": (direct, of_lax),
     "layer": (layer, layer_of_lax),
     "replaced": (jc.replace_convolutions(of_lax), of_lax),
-    "max_pool": (pooled, pooled_by_lax),
+    "max_pool": (pooled, LARGEST),
     "avg_pool": (averaged, averaged_by_lax),
     "transposed": (transposed, transposed_by_lax),
+    "replaced max": (jc.replace_convolutions(pooled_by_lax), LARGEST),
+    "replaced min": (jc.replace_convolutions(MIN), of_taps(jnp.min, jnp.inf, *CHANNELS_FIRST)),
+    "replaced sum": (jc.replace_convolutions(SUM), SUM),
 }
+CHOOSING = ("max_pool", "replaced max", "replaced min")
 each_function = pytest.mark.parametrize("name", FUNCTIONS)
 
 
@@ -134,8 +166,9 @@ def test_checkify_under_install(installed):
     assert found_by_checkify(of_lax, X, W) == ""
 
 
-def test_max_pooling_makes_no_nan():
-    assert found_by_checkify(pooled, X.at[0, 2, 2, 0].set(jnp.inf), W) == ""
+@pytest.mark.parametrize("name", CHOOSING)
+def test_max_pooling_makes_no_nan(name):
+    assert found_by_checkify(FUNCTIONS[name][0], X.at[0, 2, 2, 0].set(jnp.inf), W) == ""
 
 
 # ------------------------------------------------------------------------------------------------- debug_nans
@@ -236,29 +269,13 @@ def series(f, order=3):
 @pytest.mark.parametrize("wrapped", [lambda f: f, jax.jit], ids=["plain", "jit"])
 @each_function
 def test_taylor_mode(name, wrapped):
-    """Third order, the numbers of lax's convolution; for max pooling those of nested derivatives."""
+    """Third order, the numbers of lax's convolution and sums, and of maxima over taps."""
     ours, theirs = FUNCTIONS[name]
     with jc.forward_mode():
-        got = series(wrapped(ours))
-    if name != "max_pool":  # jet has no rule for lax's
-        assert_close(got, series(theirs))
-        return
-    random = np.random.default_rng(1)
-    terms = [[jnp.asarray(random.standard_normal(a.shape)) for _ in range(3)] for a in (X, W)]
-
-    def along(t):
-        x, w = (
-            a + t * a1 + t**2 / 2 * a2 + t**3 / 6 * a3 for a, (a1, a2, a3) in zip((X, W), terms, strict=True)
-        )
-        return theirs(x, w)
-
-    expected = [along]
-    for _ in range(3):
-        expected.append(jax.jacrev(expected[-1]))
-    assert_close([got[0], *got[1]], [jax.jit(f)(0.0) for f in expected])
+        assert_close(series(wrapped(ours)), series(theirs))
 
 
-@pytest.mark.parametrize("name", ["layer", "max_pool", "avg_pool"])
+@pytest.mark.parametrize("name", ["layer", "max_pool", "avg_pool", *(n for n in FUNCTIONS if " " in n)])
 def test_taylor_mode_of_a_gradient(name):
     """wgrad_bgrad, dgrad, and the positions of a max pooling are differentiated, too."""
     ours, theirs = FUNCTIONS[name]
@@ -270,7 +287,7 @@ def test_taylor_mode_of_a_gradient(name):
     got = jax.jit(lambda t: jet.jet(along(ours), (t,), [[1.0, 0.0]]))(0.0)
     expected = [along(theirs)]
     for _ in range(2):
-        expected.append(jax.jacfwd(expected[-1]) if name != "max_pool" else jax.jacrev(expected[-1]))
+        expected.append(jax.jacfwd(expected[-1]))
     for order, found in enumerate([got[0], *[[g[k] for g in got[1]] for k in range(2)]]):
         assert_close(found, jax.jit(expected[order])(0.0), 1e-9)
 
@@ -283,7 +300,7 @@ def test_taylor_mode_under_install(installed):
 
 # ------------------------------------------------------------------------------- transposes and linear solves
 
-LINEAR = [name for name in FUNCTIONS if name not in ("max_pool", "layer")]
+LINEAR = [name for name in FUNCTIONS if name not in (*CHOOSING, "layer")]
 
 
 @pytest.mark.parametrize("name", LINEAR)

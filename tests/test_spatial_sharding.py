@@ -10,6 +10,8 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import jax_convgrad as jc
+from jax_convgrad import pool_primitives
+from jax_convgrad.geometry import axis_of
 
 RANDOM = np.random.default_rng(11)
 
@@ -189,6 +191,37 @@ def test_rows_of_pooling(name, counted, rows):
 def test_pooling_beside_other_dimensions(split):
     x = RANDOM.standard_normal((4, 32, 8, 4))
     check(pools(x, (3, 3), (2, 2), "SAME", False), (x,), meshes.make("4x2"), (split,))
+
+
+@pytest.mark.parametrize(
+    "split", [(None, None, "a"), ("b", None, "a"), (None, "b", "a"), (None, "b", None, "a")]
+)
+def test_pooling_of_channels_first(split):
+    """Every primitive over [N, C, H, W], with windows that reach over the ends."""
+    x = RANDOM.standard_normal((4, 4, 32, 8))
+    order = (0, 1, 2, 3)
+    axes = tuple(
+        axis_of(size, 3, stride=2, pads=(1, 1), input_dilation=1, filter_dilation=1) for size in x.shape[2:]
+    )
+
+    def f(x):
+        y, position = pool_primitives.max_pool_argmax(x, axes, order)
+        z = pool_primitives.avg_pool(x, axes, order, False)
+        weights = jnp.cos(jnp.arange(y.shape[2], dtype=x.dtype))[:, None] + 0 * y
+        results = [
+            pool_primitives.max_pool(x, axes, order),
+            pool_primitives.sum_pool(x, axes, order),
+            pool_primitives.max_pool_select(jnp.sin(3 * x), position, axes, order),
+        ]
+        sums = [jnp.sum(a * weights, (2, 3)) for a in (y, z, *results)]
+        return (
+            *sums,
+            pool_primitives.max_pool_grad(weights, position, axes, order),
+            pool_primitives.avg_pool_grad(weights, axes, order, False),
+            pool_primitives.sum_pool_grad(weights, axes, order),
+        )
+
+    check(f, (x,), meshes.make("4x2"), (split,))
 
 
 def test_the_first_of_equal_maxima_is_no_padding():
