@@ -54,7 +54,7 @@ bool serves_activation(const ConvProblem& p) {
     bool tied = true;
     for (int a = kAxes - 1; a >= 0; --a) {
       const int64_t count = phases_of(p.axis[a]);
-      window[a] = window_axis(p.axis[a], phase_of(p.axis[a], rest % count));
+      window[a] = window_axis(p.axis[a], met_phase_of(p.axis[a], rest % count));
       rest /= count;
       tied = tied && window[a].taps > 0;
     }
