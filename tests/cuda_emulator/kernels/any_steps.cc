@@ -146,6 +146,12 @@ const std::vector<NamedKernel> kKernels = {
     {"grouped", ConvKernel::kGrouped}, {"few_channels", ConvKernel::kFewChannels},
     {"wgmma", ConvKernel::kWgmma},     {"auto", ConvKernel::kAuto}};
 
+const std::vector<NamedKernel> kKernelsAndDirect = [] {
+  std::vector<NamedKernel> kernels = kKernels;
+  kernels.push_back({"direct", ConvKernel::kDirect});
+  return kernels;
+}();
+
 }  // namespace
 
 TEST(any_steps) {
@@ -172,4 +178,50 @@ TEST(any_steps_in_parts) {
       check_kernels(p, kKernels);
     }
   }
+}
+
+namespace {
+
+// The same relation with all of its numbers so many times as large.
+ConvProblem scaled(ConvProblem p, int64_t factor) {
+  for (Axis& axis : p.axis) {
+    axis.stride *= factor;
+    axis.filter_dilation *= factor;
+    axis.input_dilation *= factor;
+    axis.pad_lo *= factor;
+  }
+  return p;
+}
+
+}  // namespace
+
+// Up to steps of 2^30, with which 32 bits hold no position: a kernel counts in 64 bits, or refuses.
+TEST(steps_past_32_bits) {
+  int calls = 0;
+  for (int n = 0; n < 60; ++n) {
+    ConvProblem p = random_problem(DType::kF32);
+    for (Axis& axis : p.axis) {
+      axis.stride = std::min<int64_t>(axis.stride, 4);
+      axis.filter_dilation = std::min<int64_t>(axis.filter_dilation, 4);
+      axis.input_dilation = std::min<int64_t>(axis.input_dilation, 4);
+    }
+    Operands operands(p);
+    for (const ConvOp op : {ConvOp::kFprop, ConvOp::kDgrad, ConvOp::kWgrad}) {
+      const auto expected = result_of(p, op, ConvKernel::kDirect, operands, {});
+      for (const int64_t factor : {int64_t{4096}, int64_t{16000}, int64_t{1} << 22, int64_t{1} << 28}) {
+        const ConvProblem large = scaled(p, factor);
+        for (const auto& [name, kernel] : kKernelsAndDirect) {
+          try {
+            cuda::choose_kernel(large, op, {kernel, false}, 9);
+          } catch (const std::invalid_argument&) {
+            continue;  // not served
+          }
+          ++calls;
+          check(result_of(large, op, kernel, operands, {}) == expected,
+                std::string(name) + ": " + text_of(large));
+        }
+      }
+    }
+  }
+  check(calls > 1500, "few calls were served: " + std::to_string(calls));
 }
