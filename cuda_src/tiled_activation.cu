@@ -73,12 +73,15 @@ __global__ void __launch_bounds__(kTileThreads)
     tiled_activation_kernel(ConvProblem p, ActivationPhases phases, const Stored* x, const Stored* w,
                             Epilogue epilogue, Stored* y) {
   using Value = Sum<Stored>;
-  WindowStart* window = shared_memory<WindowStart>();       // of each row
-  Value* a = reinterpret_cast<Value*>(window + kTileRows);  // x as a[q, row]
-  Value* b = a + kTileElements<Value>;                      // w as b[q, column]
+  // In shared memory, since it would fill the registers of every thread.
+  ActivationBlock& block = *shared_memory<ActivationBlock>();
+  WindowStart* window = reinterpret_cast<WindowStart*>(&block + 1);  // of each row
+  Value* a = reinterpret_cast<Value*>(window + kTileRows);           // x as a[q, row]
+  Value* b = a + kTileElements<Value>;                               // w as b[q, column]
   const int thread = static_cast<int>(threadIdx.x);
   const int64_t C = p.group_in(), K = p.group_out();
-  const ActivationBlock block(p, phases, kTileRows, kTileColumns);
+  if (thread == 0) block = ActivationBlock(p, phases, kTileRows, kTileColumns);
+  __syncthreads();
   if (block.first_row >= block.rows) return;  // a phase with fewer rows than the largest; all threads
   const PhaseAxis(&phase)[kAxes] = block.phase;
   const int64_t group = block.group, first_column = block.first_column;
@@ -156,8 +159,8 @@ cudaError_t tiled_activation(const ConvProblem& p, const void* x, const void* w,
   }
   return dispatch(p.dtype, [&](auto tag) {
     using Stored = typename decltype(tag)::type;
-    const size_t shared_bytes =
-        kTileRows * sizeof(WindowStart) + 2 * kTileElements<Sum<Stored>> * sizeof(Sum<Stored>);
+    const size_t shared_bytes = sizeof(ActivationBlock) + kTileRows * sizeof(WindowStart) +
+                                2 * kTileElements<Sum<Stored>> * sizeof(Sum<Stored>);
     return launch_blocks(tiled_activation_kernel<Stored, Filter>, phases.blocks(p, kTileRows, kTileColumns),
                          kTileThreads, shared_bytes, stream, p, phases, static_cast<const Stored*>(x),
                          static_cast<const Stored*>(w), epilogue, static_cast<Stored*>(y));

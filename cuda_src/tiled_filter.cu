@@ -37,14 +37,14 @@ __device__ WindowStart window_start(const ConvProblem& p, const FilterBlock& blo
   return start;
 }
 
-// The flat index (n,i) of the input that a tap r' ties to the position, or kNone.
-__device__ int64_t tied_input(const ConvProblem& p, const FilterBlock& block, const WindowStart& start,
-                              const Place& r) {
+// The flat index (n,i) of the input that a tap, as many steps from a window's start, ties to the position, or
+// kNone.
+__device__ int64_t tied_input(const ConvProblem& p, const WindowStart& start, const int64_t (&steps)[kAxes]) {
   if (start.image == kNone) return kNone;
   int64_t flat = start.image;
 #pragma unroll
   for (int a = 0; a < kAxes; ++a) {
-    const int64_t i = start.at[a] + r.at[a] * block.phase[a].tap_step;
+    const int64_t i = start.at[a] + steps[a];
     if (i < 0 || i >= p.axis[a].input) return kNone;
     flat = flat * p.axis[a].input + i;
   }
@@ -57,12 +57,15 @@ __global__ void __launch_bounds__(kTileThreads)
     tiled_filter_kernel(ConvProblem p, Phases phases, Split split, const Stored* x, const Stored* dy,
                         Stored* dw, Sum<Stored>* partials) {
   using Value = Sum<Stored>;
-  WindowStart* window = shared_memory<WindowStart>();        // of each q in the slice
-  Value* a = reinterpret_cast<Value*>(window + kTileDepth);  // x as a[q, row]
-  Value* b = a + kTileElements<Value>;                       // dy as b[q, column]
+  // In shared memory, since it would fill the registers of every thread.
+  FilterBlock& block = *shared_memory<FilterBlock>();
+  WindowStart* window = reinterpret_cast<WindowStart*>(&block + 1);  // of each q in the slice
+  Value* a = reinterpret_cast<Value*>(window + kTileDepth);          // x as a[q, row]
+  Value* b = a + kTileElements<Value>;                               // dy as b[q, column]
   const int thread = static_cast<int>(threadIdx.x);
   const int64_t C = p.group_in(), K = p.group_out();
-  const FilterBlock block(p, phases, split, kTileRows, kTileColumns, kTileDepth);
+  if (thread == 0) block = FilterBlock(p, phases, split, kTileRows, kTileColumns, kTileDepth);
+  __syncthreads();
   if (block.first_row >= block.rows) return;  // a phase with fewer rows than the largest; all threads
   const int64_t group = block.group, begin = block.begin, end = block.end;
 
@@ -70,6 +73,9 @@ __global__ void __launch_bounds__(kTileThreads)
   const int fill_row = thread % kTileRows, fill_depth = thread / kTileRows;
   const int64_t a_row = block.first_row + fill_row;
   const Place r = block.tap_of(p, a_row);
+  int64_t steps[kAxes];
+#pragma unroll
+  for (int axis = 0; axis < kAxes; ++axis) steps[axis] = r.at[axis] * block.phase[axis].tap_step;
   const int64_t channel = group * C + a_row % C;
   const int64_t k = block.first_column + fill_row;
 
@@ -81,7 +87,7 @@ __global__ void __launch_bounds__(kTileThreads)
 #pragma unroll
     for (int j = 0; j < kFills; ++j) {
       const int q = fill_depth + j * (kTileDepth / kFills);
-      const int64_t x_at = a_row < block.rows ? tied_input(p, block, window[q], r) : kNone;
+      const int64_t x_at = a_row < block.rows ? tied_input(p, window[q], steps) : kNone;
       a[q * kPitch<Value> + fill_row] = x_at != kNone ? widen(x[x_at * p.in_channels + channel]) : Value{0};
       b[q * kPitch<Value> + fill_row] =
           slice + q < end && k < K ? widen(dy[window[q].dy_at * p.out_channels + group * K + k]) : Value{0};
@@ -117,8 +123,8 @@ cudaError_t tiled_wgrad(const ConvProblem& p, const void* x, const void* dy, voi
   }
   const cudaError_t error = dispatch(p.dtype, [&](auto tag) {
     using Stored = typename decltype(tag)::type;
-    const size_t shared_bytes =
-        kTileDepth * sizeof(WindowStart) + 2 * kTileElements<Sum<Stored>> * sizeof(Sum<Stored>);
+    const size_t shared_bytes = sizeof(FilterBlock) + kTileDepth * sizeof(WindowStart) +
+                                2 * kTileElements<Sum<Stored>> * sizeof(Sum<Stored>);
     return launch_blocks(
         tiled_filter_kernel<Stored>, filter_blocks(p, phases, split, kTileRows, kTileColumns), kTileThreads,
         shared_bytes, stream, p, phases, split, static_cast<const Stored*>(x), static_cast<const Stored*>(dy),
