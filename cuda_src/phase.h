@@ -185,11 +185,16 @@ CONVGRAD_HD inline PhaseAxis met_phase_of(const Axis& axis, int64_t phase) {
   return met;
 }
 
-// Whether most of what the filter's taps and the outputs make is on padding, a tap with most of the outputs:
-// then it is worth finding the stretch that is not.
+// Whether a tap has most of the outputs on padding, or an output most of the taps: then it is worth finding
+// those that are not.
+CONVGRAD_HD inline bool pads_most_outputs(const Axis& axis) {
+  return (axis.input - 1) * axis.input_dilation / axis.stride + 1 <= axis.output / 2;
+}
+CONVGRAD_HD inline bool pads_most_taps(const Axis& axis) {
+  return (axis.input - 1) * axis.input_dilation / axis.filter_dilation + 1 <= axis.taps / 2;
+}
 CONVGRAD_HD inline bool is_mostly_padding(const Axis& axis) {
-  const int64_t span = (axis.input - 1) * axis.input_dilation;
-  return span / axis.stride + 1 <= axis.output / 2 || span / axis.filter_dilation + 1 <= axis.taps / 2;
+  return pads_most_outputs(axis) || pads_most_taps(axis);
 }
 CONVGRAD_HD inline bool is_mostly_padding(const ConvProblem& p) {
   return is_mostly_padding(p.axis[0]) || is_mostly_padding(p.axis[1]) || is_mostly_padding(p.axis[2]);

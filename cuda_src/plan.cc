@@ -67,7 +67,7 @@ double wgmma_waste(const ConvProblem& p, ConvOp op) {
 }
 
 // What wgmma multiplies in vain is less than what it gains on mma.sync (an estimate: less than twice).
-bool takes_wgmma(const ConvProblem& p, ConvOp op) { return wgmma_waste(p, op) < 2 && !is_mostly_padding(p); }
+bool takes_wgmma(const ConvProblem& p, ConvOp op) { return wgmma_waste(p, op) < 2; }
 
 // In dgrad the channels that are few are the output's. Another dgrad, that of most first layers, has no part
 // in this kernel's idea: few of its results' channels fill a chunk.
