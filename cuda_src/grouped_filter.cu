@@ -8,72 +8,13 @@
 //
 // With dilated inputs a tap meets one in so many positions: there pieces are of taps that meet the same ones.
 #include "cuda_src/conv_kernels.h"
-#include "cuda_src/filter_block.cuh"
-#include "cuda_src/grouped.cuh"
+#include "cuda_src/grouped_filter_sums.cuh"
 #include "cuda_src/launch.cuh"
-#include "cuda_src/shared_memory.cuh"
 #include "cuda_src/split.h"
 #include "ffi_src/dispatch.h"
 
 namespace convgrad::cuda {
 namespace {
-
-// Which channels, piece and part a thread has.
-struct Mine {
-  int k;
-  int piece;
-  unsigned part;
-};
-
-__device__ Mine find_mine(const GroupedProblem& p, const GroupedFilterSplit& split, int lanes, unsigned x,
-                          unsigned y) {
-  unsigned block = blockIdx.x;
-  const unsigned panel = block % p.panels;
-  block /= p.panels;
-  return {static_cast<int>(panel * blockDim.x + x) * lanes,
-          static_cast<int>(block % split.piece_blocks * blockDim.y + y), block / split.piece_blocks};
-}
-
-// The thread's runs in their order: visit(row, first o2).
-template <typename Visit>
-__device__ void for_each_run(const GroupedProblem& p, const GroupedFilterSplit& split, unsigned part,
-                             Visit visit) {
-  const unsigned begin = part * split.units_per_part;
-  const unsigned end =
-      begin + split.units_per_part < split.units ? begin + split.units_per_part : split.units;
-  for (unsigned unit = begin + threadIdx.z; unit < end; unit += blockDim.z)
-    visit(unit / p.runs, static_cast<int>(unit % p.runs) * kGroupedRun);
-}
-
-// Adds up `mine` over the block's slots, slot by slot, for every x and y: store(x, y, v, sum).
-template <int kValues, typename Value, typename Store>
-__device__ void add_slots(const Value (&mine)[kValues], Store store) {
-  Value* slots = shared_memory<Value>();  // [slot][v][y][x]
-  const unsigned owners = blockDim.x * blockDim.y, owner = threadIdx.y * blockDim.x + threadIdx.x;
-#pragma unroll
-  for (int v = 0; v < kValues; ++v) slots[(threadIdx.z * kValues + v) * owners + owner] = mine[v];
-  __syncthreads();
-  for (unsigned at = threadIdx.z * owners + owner; at < kValues * owners; at += blockDim.z * owners) {
-    Value sum = 0;
-    for (unsigned slot = 0; slot < blockDim.z; ++slot) sum += slots[slot * kValues * owners + at];
-    store(at % blockDim.x, at % owners / blockDim.x, static_cast<int>(at / owners), sum);
-  }
-  __syncthreads();
-}
-
-// Where the sums go: to dw where there is one part, else to partials[part,r,c,k].
-template <typename Stored>
-struct Result {
-  Stored* dw;
-  Sum<Stored>* partials;
-
-  __device__ void store(unsigned part, int64_t elements, int64_t at, Sum<Stored> sum) const {
-    if (partials != nullptr)
-      partials[part * elements + at] = sum;
-    else
-      dw[at] = narrow<Stored>(sum);
-  }
-};
 
 // Depthwise, kTaps neighbouring taps along the last axis; a piece is all of them in kRows rows of taps. The
 // run's dy is in registers, and each x that is read meets all of it that it is tied to.
@@ -211,20 +152,6 @@ __global__ void __launch_bounds__(kGroupedThreads, 2)
     }
   }
 }
-
-// Which phase (phase.h) a piece is of, and its first row there.
-struct PhasePiece : FilterPhase {
-  int64_t first_row;
-
-  __device__ PhasePiece(const ConvProblem& p, const Phases& phases, int piece, int rows_of_piece)
-      : FilterPhase() {
-    const int64_t pieces = tiles_over(phases.most_taps() * p.group_in(), rows_of_piece);
-    first_row = piece % pieces * rows_of_piece;
-    rows = 0;
-    if (piece / pieces < phases.count())
-      static_cast<FilterPhase&>(*this) = FilterPhase(p, phases, piece / pieces);
-  }
-};
 
 // Where inputs are dilated, or most are padding: a piece is kRows of one phase's rows (r,c), and the
 // positions are those of the phase that its taps meet.
