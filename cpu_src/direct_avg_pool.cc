@@ -11,8 +11,10 @@ namespace {
 int64_t count(const PoolProblem& p, int64_t o) {
   if (p.sum) return 1;
   if (p.count_include_pad) return p.taps();
-  int64_t on_input = 0;
-  for_each_input(p.axis, output_position(p, o), [&](int64_t, int64_t) { ++on_input; });
+  const Position at = output_position(p, o);
+  int64_t on_input = 1;
+  for (int a = 0; a < kAxes; ++a)
+    on_input *= taps_of_output(p.axis[a]).from(p.axis[a].pad_lo - at.at[a] * p.axis[a].stride).count;
   return on_input;
 }
 

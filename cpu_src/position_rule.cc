@@ -16,7 +16,8 @@ int32_t ruled_position(const PoolProblem& p, const T* x, int64_t step, const Pos
   Sum<T> best = -std::numeric_limits<Sum<T>>::infinity();
   int64_t chosen = kNone;
   bool is_first = scatters;
-  for_each_tap(p, o, [&](int64_t i) {
+  // A second tap on padding in a row changes nothing.
+  for_each_stretch(p, o, [&](int64_t i) {
     if (i == kNone && !scatters) return;
     const Sum<T> next = i == kNone ? -std::numeric_limits<Sum<T>>::infinity() : widen(x[i * step]);
     if (is_first || !(best >= next)) {

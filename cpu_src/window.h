@@ -41,22 +41,6 @@ void for_each_pair(const Progression (&tied)[kAxes], int64_t taps1, int64_t taps
   }
 }
 
-// Calls visit(flat input index) for every tap of output o's window; kNone for one on padding.
-template <typename Visit>
-void for_each_tap(const PoolProblem& p, const Position& o, Visit&& visit) {
-  for (int64_t r0 = 0; r0 < p.axis[0].taps; ++r0) {
-    const int64_t i0 = p.axis[0].input_at(o.at[0], r0);
-    for (int64_t r1 = 0; r1 < p.axis[1].taps; ++r1) {
-      const int64_t i1 = p.axis[1].input_at(o.at[1], r1);
-      for (int64_t r2 = 0; r2 < p.axis[2].taps; ++r2) {
-        const int64_t i2 = p.axis[2].input_at(o.at[2], r2);
-        const bool on_input = i0 != kNone && i1 != kNone && i2 != kNone;
-        visit(on_input ? (i0 * p.axis[1].input + i1) * p.axis[2].input + i2 : kNone);
-      }
-    }
-  }
-}
-
 // Calls visit(tap, input), both flat, for every tap of output o's window that is on the input.
 template <typename Visit>
 void for_each_input(const Axis (&axis)[kAxes], const Position& o, Visit&& visit) {
@@ -64,6 +48,19 @@ void for_each_input(const Axis (&axis)[kAxes], const Position& o, Visit&& visit)
     return taps_of_output(axis[a]).from(axis[a].pad_lo - o.at[a] * axis[a].stride);
   };
   for_each_pair({tied(0), tied(1), tied(2)}, axis[1].taps, axis[2].taps, axis[1].input, axis[2].input, visit);
+}
+
+// Calls visit(flat input index) for every tap of output o's window, in row-major order; kNone for one on
+// padding, once for all of those that follow each other.
+template <typename Visit>
+void for_each_stretch(const PoolProblem& p, const Position& o, Visit&& visit) {
+  int64_t next = 0;
+  for_each_input(p.axis, o, [&](int64_t r, int64_t i) {
+    if (r != next) visit(kNone);
+    visit(i);
+    next = r + 1;
+  });
+  if (next != p.taps()) visit(kNone);
 }
 
 // Calls visit(tap, output), both flat, for every output whose window holds input i.

@@ -6,6 +6,7 @@
 #include "cuda_src/conv_kernels.h"
 #include "cuda_src/flatten.h"
 #include "cuda_src/kernels.h"
+#include "cuda_src/split.h"
 #include "cuda_src/tensor_map.h"
 
 namespace convgrad::cuda {
@@ -108,7 +109,7 @@ cudaError_t wgrad(const ConvProblem& problem, Request request, const void* x, co
 cudaError_t wgrad_bgrad(const ConvProblem& problem, Request request, const void* x, const void* dy, void* dw,
                         void* db, void* workspace, cudaStream_t stream) {
   const ConvProblem p = flatten(problem);
-  if (choose(p, ConvOp::kWgrad, request, x, dy, dw) == ConvKernel::kGemm)
+  if (choose(p, ConvOp::kWgrad, request, x, dy, dw) == ConvKernel::kGemm && !filter_has_phases(p))
     return gemm_wgrad(p, request.tf32, x, dy, dw, db, workspace, stream);
   const cudaError_t error = wgrad(p, request, x, dy, dw, workspace, stream);
   if (error != cudaSuccess) return error;

@@ -13,25 +13,31 @@
 namespace convgrad::cuda {
 namespace {
 
-// The taps along one axis that count at its output o.
-__device__ int64_t counted_taps(const Axis& axis, int64_t o, bool count_include_pad) {
-  if (count_include_pad) return axis.taps;
-  int64_t on_input = 0;
-  for (int64_t r = 0; r < axis.taps; ++r) on_input += axis.input_at(o, r) != kNone;
-  return on_input;
-}
+// What an output's sum is divided by.
+class Counts {
+ public:
+  __device__ explicit Counts(const PoolProblem& p)
+      : problem_(p), tied_{taps_of_output(p.axis[0]), taps_of_output(p.axis[1]), taps_of_output(p.axis[2])} {}
 
-template <typename Value>
-__device__ Value count_at(const PoolProblem& p, int64_t o0, int64_t o1, int64_t o2) {
-  if (p.sum) return Value{1};
-  return static_cast<Value>(counted_taps(p.axis[0], o0, p.count_include_pad) *
-                            counted_taps(p.axis[1], o1, p.count_include_pad) *
-                            counted_taps(p.axis[2], o2, p.count_include_pad));
-}
+  template <typename Value>
+  __device__ Value at(const int64_t (&o)[kAxes]) const {
+    if (problem_.sum) return Value{1};
+    if (problem_.count_include_pad) return static_cast<Value>(problem_.taps());
+    int64_t count = 1;
+    for (int a = 0; a < kAxes; ++a)
+      count *= tied_[a].from(problem_.axis[a].pad_lo - o[a] * problem_.axis[a].stride).count;
+    return static_cast<Value>(count);
+  }
+
+ private:
+  const PoolProblem& problem_;
+  Tied tied_[kAxes];
+};
 
 template <typename Stored>
 __global__ void avg_pool_kernel(PoolProblem p, const Stored* x, Stored* y) {
   using Value = Sum<Stored>;
+  const Counts counts(p);
   const int64_t count = p.batch * p.outputs() * p.channels;
   for (int64_t at = first_element(); at < count; at += element_step()) {
     const int64_t c = at % p.channels;
@@ -39,13 +45,14 @@ __global__ void avg_pool_kernel(PoolProblem p, const Stored* x, Stored* y) {
     LongSum<Value> sum;
     for_each_input(p.axis, o.at,
                    [&](int64_t, int64_t i) { sum.add(widen(x[(o.n * p.inputs() + i) * p.channels + c])); });
-    y[at] = narrow<Stored>(sum.value() / count_at<Value>(p, o.at[0], o.at[1], o.at[2]));
+    y[at] = narrow<Stored>(sum.value() / counts.template at<Value>(o.at));
   }
 }
 
 template <typename Stored>
 __global__ void avg_pool_grad_kernel(PoolProblem p, const Stored* dy, Stored* dx) {
   using Value = Sum<Stored>;
+  const Counts counts(p);
   const int64_t count = p.batch * p.inputs() * p.channels;
   for (int64_t at = first_element(); at < count; at += element_step()) {
     const int64_t c = at % p.channels;
@@ -54,7 +61,7 @@ __global__ void avg_pool_grad_kernel(PoolProblem p, const Stored* dy, Stored* dx
     for_each_output(p.axis, i.at, [&](int64_t, int64_t flat_o) {
       const Place o = output_place(p.axis, flat_o);
       const Value dy_noc = widen(dy[(i.n * p.outputs() + flat_o) * p.channels + c]);
-      dx_nic.add(dy_noc / count_at<Value>(p, o.at[0], o.at[1], o.at[2]));
+      dx_nic.add(dy_noc / counts.template at<Value>(o.at));
     });
     dx[at] = narrow<Stored>(dx_nic.value());
   }

@@ -11,11 +11,12 @@
 
 #include <cstdint>
 
+#include "cuda_src/activation_block.cuh"
+#include "cuda_src/conv_kernels.h"
 #include "cuda_src/gemm_f64.cuh"
 #include "cuda_src/gemm_fma.cuh"
 #include "cuda_src/gemm_mma.cuh"
 #include "cuda_src/gemm_pipeline.cuh"
-#include "cuda_src/phase.h"
 #include "cuda_src/shared_memory.cuh"
 
 namespace convgrad::cuda {
@@ -90,53 +91,20 @@ struct Window {
   }
 };
 
-// What a block works on.
-struct ActivationBlock {
-  PhaseAxis phase[kAxes];
-  int64_t group, first_row, rows, first_column;  // rows: of the whole phase
-
-  __device__ ActivationBlock(const ConvProblem& p, int tile_rows, int tile_columns) {
-    // Blocks that read the same rows of x are neighbours, so that they find them in the cache.
-    int64_t block = blockIdx.x;
-    const int64_t column_tiles = tiles_over(p.group_out(), tile_columns);
-    first_column = block % column_tiles * tile_columns;
-    block /= column_tiles;
-    group = block % p.groups;
-    block /= p.groups;
-    rows = p.batch;
+// Of a row: its window, and where in y its channels begin, or kNone.
+template <typename Stored>
+__device__ Window<Stored> window_of(const ConvProblem& p, const ActivationBlock& block, const Stored* x,
+                                    int row, int64_t& y_at) {
+  Window<Stored> window = {nullptr, {}};
+  y_at = kNone;
+  if (block.first_row + row >= block.rows) return window;
+  const Place o = block.place(block.first_row + row);
 #pragma unroll
-    for (int a = kAxes - 1; a >= 0; --a) {
-      const int64_t phases = phases_of(p.axis[a]);
-      phase[a] = phase_of(p.axis[a], block % phases);
-      block /= phases;
-      rows *= phase[a].outputs;
-    }
-    first_row = block * tile_rows;
-  }
-
-  // Of a row: its window, and where in y its channels begin, or kNone.
-  template <typename Stored>
-  __device__ Window<Stored> window(const ConvProblem& p, const Stored* x, int row, int64_t& y_at) const {
-    Window<Stored> window = {nullptr, {}};
-    y_at = kNone;
-    int64_t flat = first_row + row;
-    if (flat >= rows) return window;
-    int64_t o[kAxes];
-#pragma unroll
-    for (int a = kAxes - 1; a >= 0; --a) {
-      o[a] = flat % phase[a].outputs;
-      flat /= phase[a].outputs;
-      window.start[a] = static_cast<int>(phase[a].start(o[a]));
-    }
-    window.image = x + flat * p.inputs() * p.in_channels + group * p.group_in();
-    y_at = flat;
-#pragma unroll
-    for (int a = 0; a < kAxes; ++a)
-      y_at = y_at * p.axis[a].output + phase[a].o_first + o[a] * phase[a].o_step;
-    y_at = y_at * p.out_channels + group * p.group_out();
-    return window;
-  }
-};
+  for (int a = 0; a < kAxes; ++a) window.start[a] = static_cast<int>(block.phase[a].start(o.at[a]));
+  window.image = x + o.n * p.inputs() * p.in_channels + block.group * p.group_in();
+  y_at = block.output_at(p, o) * p.out_channels + block.group * p.group_out();
+  return window;
+}
 
 // kWide: channels of a group, in and out, come in whole chunks of 16 bytes. Then a slice is some channels of
 // one tap, and is copied chunk by chunk. Else it is any stretch of (r,c), copied number by number.
@@ -154,10 +122,10 @@ struct GemmActivation {
     Window<Stored> window[kWide ? 1 : Tile::kRows];
   };
 
-  __device__ static void run(const ConvProblem& p, const Stored* x, const Stored* w, const Epilogue& epilogue,
-                             Stored* y) {
+  __device__ static void run(const ConvProblem& p, const ActivationPhases& phases, const Stored* x,
+                             const Stored* w, const Epilogue& epilogue, Stored* y) {
     Shared& shared = *shared_memory<Shared>();
-    const ActivationBlock block(p, Tile::kRows, Tile::kColumns);
+    const ActivationBlock block(p, phases, Tile::kRows, Tile::kColumns);
     if (block.first_row >= block.rows) return;  // a phase with fewer rows than the largest; all threads
     GemmSum<kMath, Tile, Along::kDepth, Filter::kAlong> sum;
     if constexpr (kWide)
@@ -185,7 +153,7 @@ struct GemmActivation {
 #pragma unroll
     for (int j = 0; j < kFillsA; ++j) {
       int64_t y_at;
-      window[j] = block.window(p, x, a_line + j * kLinesA, y_at);
+      window[j] = window_of(p, block, x, a_line + j * kLinesA, y_at);
       if (a_chunk == 0) shared.y_at[a_line + j * kLinesA] = y_at;
     }
     // And of the filter: one chunk of some lines.
@@ -237,7 +205,7 @@ struct GemmActivation {
                                      const ActivationBlock& block, Shared& shared, Sum& sum) {
     const int thread = static_cast<int>(threadIdx.x);
     for (int row = thread; row < Tile::kRows; row += kGemmThreads)
-      shared.window[row] = block.window(p, x, row, shared.y_at[row]);
+      shared.window[row] = window_of(p, block, x, row, shared.y_at[row]);
     __syncthreads();
 
     // This thread's part of each slice: one depth of some rows of x and columns of the filter.
@@ -284,10 +252,10 @@ struct GemmActivation {
 
 template <Math kMath, typename Tile, typename Filter, bool kWide, int kStages>
 __global__ void __launch_bounds__(kGemmThreads)
-    gemm_activation_kernel(ConvProblem p, const typename MathTypes<kMath>::Stored* x,
+    gemm_activation_kernel(ConvProblem p, ActivationPhases phases, const typename MathTypes<kMath>::Stored* x,
                            const typename MathTypes<kMath>::Stored* w, Epilogue epilogue,
                            typename MathTypes<kMath>::Stored* y) {
-  GemmActivation<kMath, Tile, Filter, kWide, kStages>::run(p, x, w, epilogue, y);
+  GemmActivation<kMath, Tile, Filter, kWide, kStages>::run(p, phases, x, w, epilogue, y);
 }
 
 template <Math kMath, typename Tile, typename Filter, bool kWide>
@@ -296,15 +264,14 @@ cudaError_t launch_gemm_activation(const ConvProblem& p, const void* x, const vo
   using Stored = typename MathTypes<kMath>::Stored;
   constexpr int kStages = 4;
   using Kernel = GemmActivation<kMath, Tile, Filter, kWide, kStages>;
-  int64_t rows = p.batch, phases = 1;  // the rows of the largest phase, which is each axis' first
-  for (const Axis& axis : p.axis) {
-    rows *= phase_of(axis, 0).outputs;
-    phases *= phases_of(axis);
+  const ActivationPhases phases(p);
+  if (!phases.phases.covers()) {
+    const cudaError_t error = empty_sums(p, epilogue, y, stream);
+    if (error != cudaSuccess) return error;
   }
-  const int64_t blocks =
-      tiles_over(rows, Tile::kRows) * phases * p.groups * tiles_over(p.group_out(), Tile::kColumns);
-  return launch_blocks(gemm_activation_kernel<kMath, Tile, Filter, kWide, kStages>, blocks, kGemmThreads,
-                       sizeof(typename Kernel::Shared), stream, p, static_cast<const Stored*>(x),
+  return launch_blocks(gemm_activation_kernel<kMath, Tile, Filter, kWide, kStages>,
+                       phases.blocks(p, Tile::kRows, Tile::kColumns), kGemmThreads,
+                       sizeof(typename Kernel::Shared), stream, p, phases, static_cast<const Stored*>(x),
                        static_cast<const Stored*>(w), epilogue, static_cast<Stored*>(y));
 }
 

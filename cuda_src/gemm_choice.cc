@@ -10,7 +10,7 @@ bool gemm_serves(const ConvProblem& p) {
   constexpr int64_t kMost = std::numeric_limits<int32_t>::max() / 4;
   const auto small = [](int64_t value) { return value >= -kMost && value <= kMost; };
   if (!small(p.inputs()) || !small(p.outputs()) || !small(p.taps()) || !small(p.in_channels) ||
-      !small(p.out_channels))
+      !small(p.out_channels) || !small(p.taps() * p.in_channels))
     return false;
   for (const Axis& axis : p.axis) {
     if (!small(axis.stride * axis.output) || !small(axis.filter_dilation * axis.taps) ||

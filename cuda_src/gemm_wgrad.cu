@@ -11,7 +11,9 @@ cudaError_t gemm_wgrad(const ConvProblem& p, bool tf32, const void* x, const voi
   const Split split = gemm_wgrad_split(p);
   void* partials = partials_of(p, split.parts, dw, workspace);
   const int64_t rows = p.taps() * p.group_in();
-  GemmChoice choice = gemm_choice(p, tf32, rows, p.group_out(), 64);
+  const int64_t tile_rows =
+      filter_has_phases(p) ? Phases(p, ResultIs::kTaps).most_taps() * p.group_in() : rows;
+  GemmChoice choice = gemm_choice(p, tf32, tile_rows, p.group_out(), 64);
   choice.wide = is_chunked(p, x, dy, dw);
   cudaError_t error =
       dispatch_gemm<GemmTile<128, 128, 2>, GemmTile<64, 64, 4>>(choice, [&](auto math, auto tile, auto wide) {

@@ -81,18 +81,35 @@ __device__ inline GroupedRow grouped_row(const GroupedProblem& p, unsigned row) 
           static_cast<int>(row % outputs1)};
 }
 
-// The first tap that is tied to result o were there no ends, and the source tied to both.
+// The first tap that is tied to result o were there no ends, and the source tied to both; no tap where there
+// is none.
 struct FirstTap {
   int r, source;
 };
 
 __device__ inline FirstTap first_tap(const GroupedAxis& axis, int o) {
-  int at = o * axis.stride - axis.pad_lo;
+  const int at = o * axis.stride - axis.pad_lo;
   if (axis.input_dilation == 1) return {0, at};
-  for (int r = 0; r < axis.taps && r < axis.tap_step; ++r, at += axis.filter_dilation) {
-    if (at % axis.input_dilation == 0) return {r, at / axis.input_dilation};
+  // r * filter_dilation = -at (mod input_dilation)
+  int rest = at % axis.input_dilation;
+  rest = rest > 0 ? axis.input_dilation - rest : -rest;
+  if (axis.tap_common != 1) {
+    if (rest % axis.tap_common != 0) return {axis.taps, 0};
+    rest /= axis.tap_common;
   }
-  return {axis.taps, 0};
+  const int r = axis.tap_inverse == 1
+                    ? rest
+                    : static_cast<int>(static_cast<int64_t>(rest) * axis.tap_inverse % axis.tap_step);
+  if (r >= axis.taps) return {axis.taps, 0};
+  return {r, (at + r * axis.filter_dilation) / axis.input_dilation};
+}
+
+// The first of the taps that follow whose source, or the one `reach` further, is not in front of the first.
+__device__ inline FirstTap skip_padding(const GroupedAxis& axis, FirstTap first, int reach) {
+  const int last = first.source + reach;
+  if (last >= 0) return first;
+  const int skipped = (axis.tap_source_step - 1 - last) / axis.tap_source_step;
+  return {first.r + skipped * axis.tap_step, first.source + skipped * axis.tap_source_step};
 }
 
 // The source tied to result o and tap r, or a negative number.
@@ -110,15 +127,13 @@ __device__ inline int tied_source(const GroupedAxis& axis, int o, int r) {
 template <typename Visit>
 __device__ inline void for_each_source_row(const GroupedProblem& p, GroupedRow row, Visit visit) {
   const GroupedAxis &axis0 = p.axis[0], &axis1 = p.axis[1];
-  const FirstTap first0 = first_tap(axis0, row.o0), first1 = first_tap(axis1, row.o1);
-  for (int r0 = first0.r, i0 = first0.source; r0 < axis0.taps;
+  const FirstTap first0 = skip_padding(axis0, first_tap(axis0, row.o0), 0);
+  const FirstTap first1 = skip_padding(axis1, first_tap(axis1, row.o1), 0);
+  for (int r0 = first0.r, i0 = first0.source; r0 < axis0.taps && i0 < axis0.input;
        r0 += axis0.tap_step, i0 += axis0.tap_source_step) {
-    if (!is_inside(i0, axis0.input)) continue;
-    for (int r1 = first1.r, i1 = first1.source; r1 < axis1.taps;
-         r1 += axis1.tap_step, i1 += axis1.tap_source_step) {
-      if (!is_inside(i1, axis1.input)) continue;
+    for (int r1 = first1.r, i1 = first1.source; r1 < axis1.taps && i1 < axis1.input;
+         r1 += axis1.tap_step, i1 += axis1.tap_source_step)
       visit(r0 * axis1.taps + r1, (static_cast<int64_t>(row.n) * axis0.input + i0) * axis1.input + i1);
-    }
   }
 }
 

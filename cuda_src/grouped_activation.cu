@@ -37,7 +37,7 @@ __device__ bool find_mine(const GroupedProblem& p, int lanes, Mine& mine) {
   return mine.k < p.out_channels && mine.run < p.runs && mine.row < static_cast<unsigned>(p.rows);
 }
 
-// As room_for(), for one kernel at compute capability 12.0.
+// As room_for(), with a number for compute capability 12.0 too.
 constexpr int window_blocks(int blocks_on_sm100, int blocks_on_sm120) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ == 1200
   return static_cast<void>(blocks_on_sm100), blocks_on_sm120;
@@ -47,12 +47,15 @@ constexpr int window_blocks(int blocks_on_sm100, int blocks_on_sm120) {
 }
 
 template <typename Stored, int kTaps, int kStride, int kInputDilation>
-constexpr int kWindowBlocks =
-    window_blocks(kInputDilation != 1                                                 ? 0
-                  : sizeof(Stored) == 4 && kTaps == 3 && kStride == 1                 ? 2
-                  : sizeof(Stored) == 2 && (kTaps == 5 || kTaps == 7) && kStride == 2 ? 1
-                                                                                      : 0,
-                  sizeof(Stored) == 2 && kTaps == 3 && kStride == 1 && kInputDilation == 1 ? 1 : 0);
+constexpr int kWindowBlocks = window_blocks(kInputDilation != 1                                 ? 0
+                                            : sizeof(Stored) == 4 && kTaps == 3 && kStride == 1 ? 2
+                                            : kTaps > 3 && kStride == 2                         ? 1
+                                                                                                : 0,
+                                            kInputDilation != 1                                 ? 0
+                                            : sizeof(Stored) == 4 && kTaps == 3                 ? 2
+                                            : sizeof(Stored) == 4 && kTaps == 7 && kStride == 1 ? 1
+                                            : sizeof(Stored) == 2 && kTaps == 3 && kStride == 1 ? 1
+                                                                                                : 0);
 
 // Depthwise, kTaps neighbouring taps along the last axis. Results and window are so aligned that which pairs
 // of them are tied is known when this is compiled.
@@ -127,7 +130,8 @@ __device__ FilterWalk filter_walk(const GroupedProblem& p, bool transposed, int 
 // of GroupedLanes. kAlongSources says along what the filter's vectors lie in memory where groups have several
 // channels: along k in fprop, along c in dgrad seen as fprop.
 template <typename Stored, int kLanes, int kGroup, bool kAlongSources>
-__global__ void __launch_bounds__(kGroupedThreads, kLanes == 8 ? 1 : 2)
+__global__ void __launch_bounds__(kGroupedThreads,
+                                  kLanes == 8 ? 1 : room_for(2, sizeof(Stored) == 8 && kLanes == 4 ? 1 : 2))
     grouped_run_kernel(GroupedProblem p, bool transposed, const Stored* __restrict__ x,
                        const Stored* __restrict__ w, Epilogue epilogue, Stored* __restrict__ y) {
   using Value = Sum<Stored>;
@@ -139,7 +143,9 @@ __global__ void __launch_bounds__(kGroupedThreads, kLanes == 8 ? 1 : 2)
   const GroupedRow row = grouped_row(p, mine.row);
   const int phase = static_cast<int>(mine.run % axis.phases);
   const int first = static_cast<int>(mine.run / axis.phases) * kRun;
-  const FirstTap first2 = first_tap(axis, phase);
+  FirstTap first2 = first_tap(axis, phase);
+  first2.source += first * axis.source_step;
+  first2 = skip_padding(axis, first2, (min(kRun, axis.output) - 1) * axis.source_step);
   const FilterWalk walk = filter_walk(p, transposed, mine.k);
   const int64_t C = p.in_channels, K = p.out_channels;
   const int channel = kGroup == 0 ? mine.k / p.group_out * p.group_in : mine.k;
@@ -147,8 +153,8 @@ __global__ void __launch_bounds__(kGroupedThreads, kLanes == 8 ? 1 : 2)
   Value y_o[kRun][kLanes] = {};
   for_each_source_row(p, row, [&](int row_of_taps, int64_t row_of_x) {
     const Stored* x_row = x + row_of_x * axis.input * C + channel;
-    int i = first2.source + first * axis.source_step;
-    for (int r = first2.r; r < axis.taps; r += axis.tap_step, i += axis.tap_source_step) {
+    for (int r = first2.r, i = first2.source; r < axis.taps && i < axis.input;
+         r += axis.tap_step, i += axis.tap_source_step) {
       const Stored* w_r = w + walk.first + (row_of_taps * axis.taps + r) * walk.tap;
       const auto source = [&](int m, Value(&x_i)[kLanes], int c) {
         const int at = i + m * axis.source_step;
@@ -193,7 +199,7 @@ __global__ void __launch_bounds__(kGroupedThreads, kLanes == 8 ? 1 : 2)
   const int64_t y_row = static_cast<int64_t>(mine.row) * axis.output * K + mine.k;
 #pragma unroll
   for (int m = 0; m < kRun; ++m) {
-    const int o = phase + (first + m) * axis.phases;
+    const int64_t o = phase + static_cast<int64_t>(first + m) * axis.phases;
     if (o >= axis.output) continue;
     finish_lanes<Stored>(epilogue, mine.k, y_o[m]);
     store_lanes(y_o[m], y, y_row + o * K, epilogue.unrounded);

@@ -5,72 +5,16 @@
 // slots (z) among which the positions of the block's part are dealt out, in runs of a row. So all pieces read
 // the same rows at about the same time, and x and dy come from memory once. The slots' sums are added in
 // order through shared memory; the parts' sums go to the workspace and are added in order by add_parts.
+//
+// With dilated inputs a tap meets one in so many positions: there pieces are of taps that meet the same ones.
 #include "cuda_src/conv_kernels.h"
-#include "cuda_src/grouped.cuh"
+#include "cuda_src/grouped_filter_sums.cuh"
 #include "cuda_src/launch.cuh"
-#include "cuda_src/shared_memory.cuh"
 #include "cuda_src/split.h"
 #include "ffi_src/dispatch.h"
 
 namespace convgrad::cuda {
 namespace {
-
-// Which channels, piece and part a thread has.
-struct Mine {
-  int k;
-  int piece;
-  unsigned part;
-};
-
-__device__ Mine find_mine(const GroupedProblem& p, const GroupedFilterSplit& split, int lanes, unsigned x,
-                          unsigned y) {
-  unsigned block = blockIdx.x;
-  const unsigned panel = block % p.panels;
-  block /= p.panels;
-  return {static_cast<int>(panel * blockDim.x + x) * lanes,
-          static_cast<int>(block % split.piece_blocks * blockDim.y + y), block / split.piece_blocks};
-}
-
-// The thread's runs in their order: visit(row, first o2).
-template <typename Visit>
-__device__ void for_each_run(const GroupedProblem& p, const GroupedFilterSplit& split, unsigned part,
-                             Visit visit) {
-  const unsigned begin = part * split.units_per_part;
-  const unsigned end =
-      begin + split.units_per_part < split.units ? begin + split.units_per_part : split.units;
-  for (unsigned unit = begin + threadIdx.z; unit < end; unit += blockDim.z)
-    visit(unit / p.runs, static_cast<int>(unit % p.runs) * kGroupedRun);
-}
-
-// Adds up `mine` over the block's slots, slot by slot, for every x and y: store(x, y, v, sum).
-template <int kValues, typename Value, typename Store>
-__device__ void add_slots(const Value (&mine)[kValues], Store store) {
-  Value* slots = shared_memory<Value>();  // [slot][v][y][x]
-  const unsigned owners = blockDim.x * blockDim.y, owner = threadIdx.y * blockDim.x + threadIdx.x;
-#pragma unroll
-  for (int v = 0; v < kValues; ++v) slots[(threadIdx.z * kValues + v) * owners + owner] = mine[v];
-  __syncthreads();
-  for (unsigned at = threadIdx.z * owners + owner; at < kValues * owners; at += blockDim.z * owners) {
-    Value sum = 0;
-    for (unsigned slot = 0; slot < blockDim.z; ++slot) sum += slots[slot * kValues * owners + at];
-    store(at % blockDim.x, at % owners / blockDim.x, static_cast<int>(at / owners), sum);
-  }
-  __syncthreads();
-}
-
-// Where the sums go: to dw where there is one part, else to partials[part,r,c,k].
-template <typename Stored>
-struct Result {
-  Stored* dw;
-  Sum<Stored>* partials;
-
-  __device__ void store(unsigned part, int64_t elements, int64_t at, Sum<Stored> sum) const {
-    if (partials != nullptr)
-      partials[part * elements + at] = sum;
-    else
-      dw[at] = narrow<Stored>(sum);
-  }
-};
 
 // Depthwise, kTaps neighbouring taps along the last axis; a piece is all of them in kRows rows of taps. The
 // run's dy is in registers, and each x that is read meets all of it that it is tied to.
@@ -209,6 +153,51 @@ __global__ void __launch_bounds__(kGroupedThreads, 2)
   }
 }
 
+// Where inputs are dilated, or most are padding: a piece is kRows of one phase's rows (r,c), and the
+// positions are those of the phase that its taps meet.
+template <typename Stored, int kRows>
+__global__ void __launch_bounds__(kGroupedThreads, 2)
+    grouped_filter_phase_kernel(GroupedProblem grouped, GroupedFilterSplit split, ConvProblem p,
+                                Phases phases, const Stored* __restrict__ x, const Stored* __restrict__ dy,
+                                Result<Stored> result) {
+  using Value = Sum<Stored>;
+  const Mine mine = find_mine(grouped, split, 1, threadIdx.x, threadIdx.y);
+  PhasePiece piece(p, phases, mine.piece, kRows);
+  const int64_t K = p.out_channels, first_row = piece.first_row;
+
+  Value dw_r[kRows][1] = {};
+  if (mine.k < K && first_row < piece.rows) {
+    const int64_t depth =
+        piece.trim(p, first_row, first_row + kRows < piece.rows ? first_row + kRows : piece.rows);
+    const int64_t length = tiles_over(depth, split.parts), begin = mine.part * length;
+    const int64_t end = begin + length < depth ? begin + length : depth;
+    FilterRow row[kRows];
+#pragma unroll
+    for (int t = 0; t < kRows; ++t) row[t] = FilterRow(p, piece, first_row + t);
+    const Stored* x_group = x + mine.k / p.group_out() * p.group_in();
+    const Position step(p, piece, blockDim.z);
+    for (Position at(p, piece, begin + threadIdx.z); at.flat < end; at.move(p, piece, step)) {
+      const Value dy_ok = widen(dy[dy_position(p, piece, at) * K + mine.k]);
+#pragma unroll
+      for (int t = 0; t < kRows; ++t) {
+        const Stored* x_ic = row[t].tied(p, piece, x_group, at);
+        if (x_ic != nullptr) dw_r[t][0] += widen(*x_ic) * dy_ok;
+      }
+    }
+  }
+
+#pragma unroll
+  for (int t = 0; t < kRows; ++t) {
+    add_slots(dw_r[t], [&](unsigned x, unsigned y, int, Value sum) {
+      const Mine owner = find_mine(grouped, split, 1, x, y);
+      const PhasePiece owned(p, phases, owner.piece, kRows);
+      if (owner.k >= K || owned.first_row + t >= owned.rows) return;
+      result.store(owner.part, p.taps() * p.group_in() * K,
+                   owned.row_in_filter(p, owned.first_row + t) * K + owner.k, sum);
+    });
+  }
+}
+
 // One problem's launch, in its dtype.
 template <typename Stored>
 struct Launch {
@@ -242,6 +231,24 @@ struct Launch {
                   tiles_over(taps, kTaps), kLanes);
   }
 
+  cudaError_t phases() const {
+    constexpr int kRows = 4;
+    const Phases all(problem, ResultIs::kTaps);
+    GroupedProblem p = grouped_problem(problem);
+    GroupedFilterSplit pieced = split;
+    const GroupedBlock block =
+        grouped_filter_block(p, pieced, {1, 0}, problem.dtype,
+                             all.count() * tiles_over(all.most_taps() * problem.group_in(), kRows));
+    if (!all.covers()) {
+      const cudaError_t error = clear_filter(problem, {split.parts, 0}, result.dw, result.partials, stream);
+      if (error != cudaSuccess) return error;
+    }
+    const size_t shared_bytes = sizeof(Sum<Stored>) * block.x * block.y * block.z;
+    return launch_blocks(grouped_filter_phase_kernel<Stored, kRows>, block.blocks,
+                         dim3(block.x, block.y, block.z), shared_bytes, stream, p, pieced, problem, all, x,
+                         dy, result);
+  }
+
   // Depthwise in vectors: the windows that are compiled, or any.
   cudaError_t depthwise() const {
     const GroupedProblem p = grouped_problem(problem);
@@ -273,6 +280,7 @@ cudaError_t grouped_wgrad(const ConvProblem& problem, const void* x, const void*
                                 {static_cast<Stored*>(dw),
                                  static_cast<Sum<Stored>*>(partials_of(problem, split.parts, dw, workspace))},
                                 stream};
+    if (filter_has_phases(problem)) return launch.phases();
     if (group == 1) return launch.depthwise();
     if (group == 4) return launch.template run<4, 4, 2>();
     if constexpr (sizeof(Stored) < 8)

@@ -4,7 +4,9 @@
 #include <cstdlib>
 #include <numeric>
 
+#include "cuda_src/split.h"
 #include "cuda_src/tile_shape.h"
+#include "ffi_src/relation.h"
 
 namespace convgrad::cuda {
 namespace {
@@ -20,7 +22,7 @@ bool fits(const Axis& axis) {
 
 GroupedAxis grouped_axis(const Axis& axis) {
   const int64_t common = std::gcd(axis.stride, axis.input_dilation);
-  const int64_t tap_step = axis.input_dilation / std::gcd(axis.filter_dilation, axis.input_dilation);
+  const Congruence taps(axis.filter_dilation, axis.input_dilation);
   const auto small = [](int64_t number) { return static_cast<int>(number); };
   return {small(axis.input),
           small(axis.taps),
@@ -29,10 +31,12 @@ GroupedAxis grouped_axis(const Axis& axis) {
           small(axis.pad_lo),
           small(axis.input_dilation),
           small(axis.filter_dilation),
-          small(axis.input_dilation / common),
+          small(std::clamp<int64_t>(axis.output, 1, axis.input_dilation / common)),
           small(axis.stride / common),
-          small(tap_step),
-          small(axis.filter_dilation * tap_step / axis.input_dilation)};
+          small(taps.step),
+          small(axis.filter_dilation / taps.common),
+          small(taps.common),
+          small(taps.inverse)};
 }
 
 bool is_one_position(const Axis& axis) {
@@ -136,13 +140,17 @@ GroupedFilterSplit grouped_filter_split(const ConvProblem& problem) {
   const GroupedProblem grouped = grouped_problem(problem);
   const GroupedLanes lanes = grouped_lanes(problem);
   const int64_t panels = std::max(panels_of(grouped, lanes, channel_threads(grouped, lanes, p.dtype)), 1u);
-  const int64_t units = grouped.rows * static_cast<int64_t>(runs_of_row(p.axis[kAxes - 1]));
+  const bool has_phases = filter_has_phases(p);
+  const int64_t units =
+      has_phases ? filter_depth(p) : grouped.rows * static_cast<int64_t>(runs_of_row(p.axis[kAxes - 1]));
+  const int64_t run = has_phases ? kGroupedRun : 1;  // units of a part are so many times more
   const int64_t read =
       (p.batch * p.inputs() * p.in_channels + p.batch * p.outputs() * p.out_channels) * bytes_of(p.dtype);
   const int64_t partial = p.taps() * p.group_in() * p.out_channels * std::max<int64_t>(bytes_of(p.dtype), 4);
-  const int64_t wanted = std::max(tiles_over(kBlocks, panels), tiles_over(units, kMostUnits));
+  const int64_t wanted = std::max(tiles_over(kBlocks, panels), tiles_over(units, kMostUnits * run));
   const int64_t parts = std::max<int64_t>(
-      std::min({wanted, tiles_over(units, kUnitsPerPart), read / 20 / std::max<int64_t>(partial, 1)}), 1);
+      std::min({wanted, tiles_over(units, kUnitsPerPart * run), read / 20 / std::max<int64_t>(partial, 1)}),
+      1);
   GroupedFilterSplit split = {};
   split.units = static_cast<unsigned>(units);
   split.units_per_part = static_cast<unsigned>(tiles_over(units, parts));

@@ -22,6 +22,7 @@ struct GroupedAxis {
   int phases;       // results o and o + phases meet the same taps,
   int source_step;  // at sources this far apart
   int tap_step, tap_source_step;
+  int tap_common, tap_inverse;  // for the first tap: of filter_dilation, with and modulo input_dilation
 };
 
 // Neighbouring channels that a thread has side by side, and what a group is among them.
@@ -61,7 +62,8 @@ bool is_windowed(const GroupedProblem&, int taps, int stride, int input_dilation
 // Sets runs, shift and panels, for results in runs of `run`.
 GroupedBlock grouped_activation_block(GroupedProblem&, GroupedLanes, DType, int run, bool windowed);
 
-// A filter's gradient in `parts` of the units, each a run of a row. A thread has one piece of the filter.
+// A filter's gradient in `parts` of the units, each a run of a row, or where there are phases of the taps
+// (phase.h) a position of one. A thread has one piece of the filter.
 struct GroupedFilterSplit {
   unsigned parts;
   unsigned units, units_per_part;

@@ -1,6 +1,8 @@
 // Positions as three numbers and as one, and the walk over everything that the relation ties to one of them.
 #pragma once
 
+#include <cuda_runtime.h>
+
 #include "ffi_src/problem.h"
 #include "ffi_src/relation.h"
 
@@ -58,20 +60,17 @@ __device__ inline void for_each_input(const Axis (&axis)[kAxes], const int64_t (
   for_each_pair(tied(0), tied(1), tied(2), axis[1].taps, axis[2].taps, axis[1].input, axis[2].input, visit);
 }
 
-// For every tap of the window at `o`, in row-major order: visit(i), flat, and kNone for one on padding.
+// For every tap of the window at `o`, in row-major order: visit(i), flat, and kNone for one on padding; once
+// for all of those on padding that follow each other.
 template <typename Visit>
-__device__ inline void for_each_tap(const Axis (&axis)[kAxes], const int64_t (&o)[kAxes], Visit visit) {
-  for (int64_t r0 = 0; r0 < axis[0].taps; ++r0) {
-    const int64_t i0 = axis[0].input_at(o[0], r0);
-    for (int64_t r1 = 0; r1 < axis[1].taps; ++r1) {
-      const int64_t i1 = axis[1].input_at(o[1], r1);
-      for (int64_t r2 = 0; r2 < axis[2].taps; ++r2) {
-        const int64_t i2 = axis[2].input_at(o[2], r2);
-        const bool on_input = i0 != kNone && i1 != kNone && i2 != kNone;
-        visit(on_input ? (i0 * axis[1].input + i1) * axis[2].input + i2 : kNone);
-      }
-    }
-  }
+__device__ inline void for_each_stretch(const Axis (&axis)[kAxes], const int64_t (&o)[kAxes], Visit visit) {
+  int64_t next = 0;
+  for_each_input(axis, o, [&](int64_t r, int64_t i) {
+    if (r != next) visit(kNone);
+    visit(i);
+    next = r + 1;
+  });
+  if (next != axis[0].taps * axis[1].taps * axis[2].taps) visit(kNone);
 }
 
 // For every tap r that ties `i` to an output, in row-major order: visit(r, o), both flat.

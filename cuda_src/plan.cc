@@ -10,6 +10,7 @@
 #include "cuda_src/flatten.h"
 #include "cuda_src/gemm_choice.h"
 #include "cuda_src/grouped_plan.h"
+#include "cuda_src/phase.h"
 #include "cuda_src/split.h"
 #include "cuda_src/tile_shape.h"
 #include "cuda_src/wgmma_plan.h"
@@ -17,39 +18,33 @@
 namespace convgrad::cuda {
 namespace {
 
-// One group of an op as a matrix product: result[rows, columns], each a sum over depth.
+// One group of an op as matrix products, one a phase: result[rows, columns], each a sum over depth. Rows and
+// depth are the largest phase's.
 struct Product {
-  int64_t rows, columns, depth;
+  int64_t phases, rows, columns, depth;
 };
 
 Product product_of(const ConvProblem& p, ConvOp op) {
-  switch (op) {
-    case ConvOp::kFprop:
-      return {p.batch * p.outputs(), p.group_out(), p.taps() * p.group_in()};
-    case ConvOp::kDgrad:
-      return {p.batch * p.inputs(), p.group_in(), p.taps() * p.group_out()};
-    case ConvOp::kWgrad:
-      return {p.taps() * p.group_in(), p.group_out(), p.batch * p.outputs()};
+  if (op == ConvOp::kDgrad) return product_of(p.transpose(), ConvOp::kFprop);
+  if (op == ConvOp::kFprop) {
+    const Phases phases(p, ResultIs::kOutputs);
+    return {phases.count(), p.batch * phases.most_outputs(), p.group_out(),
+            phases.most_taps() * p.group_in()};
   }
-  return {0, 0, 0};
+  const Phases phases(p, ResultIs::kTaps);
+  return {phases.count(), phases.most_taps() * p.group_in(), p.group_out(), filter_depth(p)};
 }
 
 // How many multiply-adds the tiled kernel makes for one that the problem asks for: what its tiles reach
-// beyond the edges, and the zeros it multiplies where a tap is tied to nothing because the inputs are dilated
-// (for dgrad: because of the stride).
+// beyond the edges.
 double tiled_waste(const ConvProblem& p, ConvOp op) {
   const Product product = product_of(p, op);
   if (product.rows == 0 || product.columns == 0 || product.depth == 0) return 1e30;
   const auto padded = [](int64_t extent, int64_t tile) {
     return static_cast<double>(tiles_over(extent, tile) * tile) / static_cast<double>(extent);
   };
-  double waste = padded(product.rows, kTileRows) * padded(product.columns, kTileColumns) *
-                 padded(product.depth, kTileDepth);
-  for (const Axis& axis : p.axis) {
-    if (op == ConvOp::kFprop) waste *= static_cast<double>(axis.input_dilation);
-    if (op == ConvOp::kDgrad) waste *= static_cast<double>(axis.stride);
-  }
-  return waste;
+  return padded(product.rows, kTileRows) * padded(product.columns, kTileColumns) *
+         padded(product.depth, kTileDepth);
 }
 
 // Groups of more channels are matrix products with something to gain from tiles.
@@ -80,6 +75,17 @@ bool is_of_few_channels(const ConvProblem& p, ConvOp op) {
   return few_channels_serves(op == ConvOp::kDgrad ? p.transpose() : p, op == ConvOp::kWgrad);
 }
 
+// Of the inputs that it copies, tile by tile, those between the windows are not many: at most twice what is
+// multiplied and written.
+bool takes_few_channels(const ConvProblem& p, ConvOp op) {
+  if (!is_of_few_channels(p, op) || is_mostly_padding(p)) return false;
+  ConvProblem q = op == ConvOp::kDgrad ? p.transpose() : p;
+  q.batch = 1;  // the same for every batch
+  const FewChannelsPlan plan = few_channels_plan(q, op == ConvOp::kWgrad);
+  const int64_t positions = few_channels_positions(q.dtype, op == ConvOp::kWgrad);
+  return plan.patch_numbers() <= 2 * positions * (plan.depth + q.out_channels);
+}
+
 // Partial sums of wgrad; of the other ops a filter that wgmma takes rounded.
 int64_t workspace_bytes(const ConvProblem& p, ConvOp op, ConvKernel kernel) {
   const int64_t filter = p.taps() * p.group_in() * p.out_channels;
@@ -103,8 +109,8 @@ ConvKernel choose_kernel(const ConvProblem& problem, ConvOp op, Request request,
   const bool gemm = capability >= 8 && gemm_serves(p) && gemm_serves(p.transpose());
   if (requested == ConvKernel::kGemm && !gemm)
     throw std::invalid_argument(
-        "jax_convgrad: the kernel \"gemm\" serves devices of compute capability 8.0 and up, and positions "
-        "and steps below 2^29");
+        "jax_convgrad: the kernel \"gemm\" serves devices of compute capability 8.0 and up, and positions, "
+        "steps and a filter's rows below 2^29");
   if (requested == ConvKernel::kGrouped && !grouped_serves(p))
     throw std::invalid_argument(std::string("jax_convgrad: the kernel \"grouped\" serves ") + kGroupedServes);
   const bool wgmma = capability == 9 && wgmma_serves(p, op, request.tf32);
@@ -123,7 +129,7 @@ ConvKernel choose_kernel(const ConvProblem& problem, ConvOp op, Request request,
   if (requested != ConvKernel::kAuto) return requested;
   // Such a product is so thin that memory is what it waits for, and this kernel reads x and writes y or reads
   // dy once, in chunks, where gemm takes a number at a time.
-  if (few_channels) return ConvKernel::kFewChannels;
+  if (capability >= 8 && takes_few_channels(p, op)) return ConvKernel::kFewChannels;
   if (takes_grouped(p)) return ConvKernel::kGrouped;
   if (wgmma && takes_wgmma(p, op)) return ConvKernel::kWgmma;
   if (gemm) return ConvKernel::kGemm;
@@ -134,13 +140,29 @@ ConvKernel choose_kernel(const ConvProblem& problem, ConvOp op, Request request,
   return tiled_waste(p, op) <= affordable ? ConvKernel::kTiled : ConvKernel::kDirect;
 }
 
+bool filter_has_phases(const ConvProblem& p) {
+  return is_mostly_padding(p) ||
+         std::any_of(p.axis, p.axis + kAxes, [](const Axis& axis) { return axis.input_dilation != 1; });
+}
+
+int64_t filter_depth(const ConvProblem& p) {
+  if (!filter_has_phases(p)) return p.batch * p.outputs();
+  int64_t positions = p.batch;
+  for (const Axis& axis : p.axis) {
+    const AxisPhases phases(axis, ResultIs::kTaps);
+    const int64_t span = (axis.input - 1) * axis.input_dilation;
+    positions *= std::min(phases.most_outputs(), span / (axis.stride * phases.o_step()) + 1);
+  }
+  return positions;
+}
+
 Split wgrad_split(const ConvProblem& p) {
   // Enough blocks to fill a large device a few times over, but no part so short that writing and adding its
   // partials would cost as much as the part itself.
   constexpr int64_t kBlocks = 1024, kShortest = 256;
   const Product product = product_of(p, ConvOp::kWgrad);
-  const int64_t tiles =
-      tiles_over(product.rows, kTileRows) * tiles_over(product.columns, kTileColumns) * p.groups;
+  const int64_t tiles = product.phases * tiles_over(product.rows, kTileRows) *
+                        tiles_over(product.columns, kTileColumns) * p.groups;
   const int64_t wanted = kBlocks / std::max<int64_t>(tiles, 1);
   const int64_t parts = std::max<int64_t>(std::min(wanted, product.depth / kShortest), 1);
   const int64_t length = tiles_over(tiles_over(product.depth, parts), kTileDepth) * kTileDepth;
@@ -153,7 +175,8 @@ Split gemm_wgrad_split(const ConvProblem& p) {
   // or the filter's own size.
   constexpr int64_t kTerms = 4096, kBlocks = 512, kShortest = 256;
   const Product product = product_of(p, ConvOp::kWgrad);
-  const int64_t tiles = tiles_over(product.rows, 64) * tiles_over(product.columns, 64) * p.groups;
+  const int64_t tiles =
+      product.phases * tiles_over(product.rows, 64) * tiles_over(product.columns, 64) * p.groups;
   const int64_t partial_bytes = p.taps() * p.group_in() * p.out_channels * bytes_of_sum(p.dtype);
   const int64_t activations =
       p.batch * (p.inputs() * p.in_channels + p.outputs() * p.out_channels) * bytes_of(p.dtype);

@@ -3,12 +3,12 @@
 #pragma once
 
 #include <cstdint>
-#include <numeric>
 #include <type_traits>
 
 #include "cuda_src/divisor.cuh"
 #include "ffi_src/long_sum.h"
 #include "ffi_src/problem.h"
+#include "ffi_src/relation.h"
 
 namespace convgrad::cuda {
 
@@ -55,14 +55,11 @@ class TiedOutputs {
       : output_(static_cast<int32_t>(axis.output)),
         taps_(static_cast<int32_t>(axis.taps)),
         pad_lo_(static_cast<int32_t>(axis.pad_lo)) {
-    const int64_t g = std::gcd(axis.stride, axis.filter_dilation);
-    common_ = Divisor(g);
-    tap_step_ = Divisor(axis.stride / g);
-    output_step_ = Divisor(axis.filter_dilation / g);
-    inverse_ = 0;
-    for (int64_t r = 1; r < axis.stride / g; ++r) {
-      if (r * (axis.filter_dilation / g) % (axis.stride / g) == 1) inverse_ = static_cast<int32_t>(r);
-    }
+    const Congruence taps(axis.filter_dilation, axis.stride);
+    common_ = Divisor(taps.common);
+    tap_step_ = Divisor(taps.step);
+    output_step_ = Divisor(axis.filter_dilation / taps.common);
+    inverse_ = static_cast<int32_t>(taps.inverse);
   }
 
   __host__ __device__ int32_t step() const { return -output_step_.value(); }

@@ -23,7 +23,8 @@ __global__ void position_rule_kernel(PoolProblem p, const Stored* x, const Store
     Value best = kLeast;
     int64_t chosen = kNone;
     bool is_first = scatters;
-    for_each_tap(p.axis, o.at, [&](int64_t i) {
+    // A second tap on padding in a row changes nothing.
+    for_each_stretch(p.axis, o.at, [&](int64_t i) {
       if (i == kNone && !scatters) return;
       const Value next = i == kNone ? kLeast : widen(x[(o.n * p.inputs() + i) * p.channels + c]);
       if (is_first || !(best >= next)) {

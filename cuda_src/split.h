@@ -23,4 +23,9 @@ inline void* partials_of(const ConvProblem& p, int64_t parts, void* dw, void* wo
 Split wgrad_split(const ConvProblem&);       // of the tiled kernel
 Split gemm_wgrad_split(const ConvProblem&);  // of the staged one
 
+// Whether wgrad runs over phases of the taps (phase.h), because inputs are dilated or most are padding.
+bool filter_has_phases(const ConvProblem&);
+// How many positions there are; where there are phases, about how many a tap of the largest one meets.
+int64_t filter_depth(const ConvProblem&);
+
 }  // namespace convgrad::cuda

@@ -4,7 +4,6 @@
 
 #include <cstdint>
 
-#include "cuda_src/place.cuh"
 #include "cuda_src/tile_shape.h"
 #include "ffi_src/problem.h"
 
@@ -80,41 +79,5 @@ class TileSum {
   Value run_[kEach][kEach] = {};
   int slices_ = 0;
 };
-
-// Where a window begins along each axis, in the relation's units: o * stride - pad_lo. `image` is the batch
-// member, or kNone for a row past the end.
-struct WindowStart {
-  int64_t image;
-  int64_t at[kAxes];
-};
-
-// The flat index (n,i) of the input tied to a window's tap r, or kNone.
-__device__ inline int64_t tied_input(const Axis (&axis)[kAxes], const WindowStart& start,
-                                     const int64_t (&r)[kAxes]) {
-  if (start.image == kNone) return kNone;
-  int64_t flat = start.image;
-#pragma unroll
-  for (int a = 0; a < kAxes; ++a) {
-    int64_t i = start.at[a] + r[a] * axis[a].filter_dilation;
-    if (i < 0) return kNone;
-    if (axis[a].input_dilation != 1) {  // the same for every thread, and spares most problems a division
-      if (i % axis[a].input_dilation != 0) return kNone;
-      i /= axis[a].input_dilation;
-    }
-    if (i >= axis[a].input) return kNone;
-    flat = flat * axis[a].input + i;
-  }
-  return flat;
-}
-
-__device__ inline WindowStart window_start(const Axis (&axis)[kAxes], int64_t flat_output, int64_t end) {
-  WindowStart start = {kNone, {0, 0, 0}};
-  if (flat_output >= end) return start;
-  const Place o = output_place(axis, flat_output);
-  start.image = o.n;
-#pragma unroll
-  for (int a = 0; a < kAxes; ++a) start.at[a] = o.at[a] * axis[a].stride - axis[a].pad_lo;
-  return start;
-}
 
 }  // namespace convgrad::cuda

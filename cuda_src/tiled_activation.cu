@@ -2,12 +2,14 @@
 //
 //     y[n,o,k] = sum over r, c of x[n,i,c] * w[r,c,k]      rows (n,o), columns k, depth q = (r,c)
 //
-// x is gathered by the relation as its tile is filled; no unrolled copy of it is ever in memory. dgrad is the
-// same product over the transposed problem, with the filter's taps flipped and its two channel axes traded:
+// x is gathered by the relation as its tile is filled; no unrolled copy of it is ever in memory. A block
+// takes rows of one phase (phase.h), so that no zero between dilated inputs is multiplied. dgrad is the same
+// product over the transposed problem, with the filter's taps flipped and its two channel axes traded:
 //
 //     dx[n,i,c] = sum over r, k of dy[n,o,k] * w[R-1-r,c,k]
 //
 // so the kernel is written in fprop's letters and takes what tells the two apart as `Filter`.
+#include "cuda_src/activation_block.cuh"
 #include "cuda_src/conv_kernels.h"
 #include "cuda_src/launch.cuh"
 #include "cuda_src/shared_memory.cuh"
@@ -36,40 +38,87 @@ struct FilterTransposed {
   }
 };
 
+// Where a row's window begins along each axis, among the inputs, and where in y its output is, (n,o) flat.
+struct WindowStart {
+  int64_t image, output;  // kNone for a row past the end
+  int64_t at[kAxes];
+};
+
+// The flat index (n,i) of the input tied to a window's tap, as many steps from its start, or kNone.
+__device__ int64_t tied_input(const ConvProblem& p, const WindowStart& start, const int64_t (&steps)[kAxes]) {
+  if (start.image == kNone) return kNone;
+  int64_t flat = start.image;
+#pragma unroll
+  for (int a = 0; a < kAxes; ++a) {
+    const int64_t i = start.at[a] + steps[a];
+    if (i < 0 || i >= p.axis[a].input) return kNone;
+    flat = flat * p.axis[a].input + i;
+  }
+  return flat;
+}
+
+__device__ WindowStart window_start(const ConvProblem& p, const ActivationBlock& block, int row) {
+  WindowStart start = {kNone, kNone, {0, 0, 0}};
+  if (block.first_row + row >= block.rows) return start;
+  const Place o = block.place(block.first_row + row);
+  start.image = o.n;
+  start.output = block.output_at(p, o);
+#pragma unroll
+  for (int a = 0; a < kAxes; ++a) start.at[a] = block.phase[a].start(o.at[a]);
+  return start;
+}
+
 template <typename Stored, typename Filter>
 __global__ void __launch_bounds__(kTileThreads)
-    tiled_activation_kernel(ConvProblem p, const Stored* x, const Stored* w, Epilogue epilogue, Stored* y) {
+    tiled_activation_kernel(ConvProblem p, ActivationPhases phases, const Stored* x, const Stored* w,
+                            Epilogue epilogue, Stored* y) {
   using Value = Sum<Stored>;
-  WindowStart* window = shared_memory<WindowStart>();       // of each row
-  Value* a = reinterpret_cast<Value*>(window + kTileRows);  // x as a[q, row]
-  Value* b = a + kTileElements<Value>;                      // w as b[q, column]
+  // In shared memory, since it would fill the registers of every thread.
+  ActivationBlock& block = *shared_memory<ActivationBlock>();
+  WindowStart* window = reinterpret_cast<WindowStart*>(&block + 1);  // of each row
+  Value* a = reinterpret_cast<Value*>(window + kTileRows);           // x as a[q, row]
+  Value* b = a + kTileElements<Value>;                               // w as b[q, column]
   const int thread = static_cast<int>(threadIdx.x);
   const int64_t C = p.group_in(), K = p.group_out();
-  const int64_t rows = p.batch * p.outputs();
-  const int64_t depth = p.taps() * C;
+  if (thread == 0) block = ActivationBlock(p, phases, kTileRows, kTileColumns);
+  __syncthreads();
+  if (block.first_row >= block.rows) return;  // a phase with fewer rows than the largest; all threads
+  const PhaseAxis(&phase)[kAxes] = block.phase;
+  const int64_t group = block.group, first_column = block.first_column;
+  const int64_t depth = phase[0].taps * phase[1].taps * phase[2].taps * C;
 
-  // Blocks that read the same rows of x are neighbours, so that they find them in the cache.
-  const int64_t column_tiles = tiles_over(K, kTileColumns);
-  const int64_t first_column = blockIdx.x % column_tiles * kTileColumns;
-  const int64_t group = blockIdx.x / column_tiles % p.groups;
-  const int64_t first_row = blockIdx.x / column_tiles / p.groups * kTileRows;
-
-  if (thread < kTileRows) window[thread] = window_start(p.axis, first_row + thread, rows);
+  if (thread < kTileRows) window[thread] = window_start(p, block, thread);
   __syncthreads();
 
   // This thread fills depth `a_depth` of four rows of a, whose inputs change only when the tap does.
   const int a_depth = thread % kTileDepth, a_row = thread / kTileDepth;
   int64_t x_at[kFills];
   int64_t tap = kNone;
+  const auto tap_at = [&](int64_t tap) { return place_of(tap, phase[0].taps, phase[1].taps, phase[2].taps); };
+  // q of the phase among that of the whole filter, which it mostly is.
+  const bool whole =
+      phase[0].taps == p.axis[0].taps && phase[1].taps == p.axis[1].taps && phase[2].taps == p.axis[2].taps;
+  const auto in_filter = [&](int64_t q) {
+    if (whole) return q;
+    const Place r = tap_at(q / C);
+    int64_t flat = 0;
+#pragma unroll
+    for (int axis = 0; axis < kAxes; ++axis)
+      flat = flat * p.axis[axis].taps + phase[axis].r_first + r.at[axis] * phase[axis].r_step;
+    return flat * C + q % C;
+  };
 
   TileSum<Value> sum;
   for (int64_t slice = 0; slice < depth; slice += kTileDepth) {
     const int64_t a_q = slice + a_depth;
     if (a_q < depth && a_q / C != tap) {
       tap = a_q / C;
-      const Place r = tap_place(p.axis, tap);
+      const Place r = tap_at(tap);
+      int64_t steps[kAxes];
 #pragma unroll
-      for (int j = 0; j < kFills; ++j) x_at[j] = tied_input(p.axis, window[a_row + j * kTileSide], r.at);
+      for (int axis = 0; axis < kAxes; ++axis) steps[axis] = r.at[axis] * phase[axis].tap_step;
+#pragma unroll
+      for (int j = 0; j < kFills; ++j) x_at[j] = tied_input(p, window[a_row + j * kTileSide], steps);
     }
     const int64_t channel = group * C + a_q % C;
 #pragma unroll
@@ -85,7 +134,7 @@ __global__ void __launch_bounds__(kTileThreads)
       const int b_column = Filter::kContiguousAlongDepth ? fill / kTileDepth : fill % kTileColumns;
       const int64_t q = slice + b_depth, k = first_column + b_column;
       b[b_depth * kPitch<Value> + b_column] =
-          q < depth && k < K ? widen(w[Filter::at(p, group, q, k)]) : Value{0};
+          q < depth && k < K ? widen(w[Filter::at(p, group, in_filter(q), k)]) : Value{0};
     }
     __syncthreads();
     sum.multiply_add(a, b);
@@ -93,8 +142,8 @@ __global__ void __launch_bounds__(kTileThreads)
   }
 
   sum.finish([&](int row, int column, Value y_nok) {
-    const int64_t no = first_row + row, k = first_column + column;
-    if (no < rows && k < K)
+    const int64_t no = window[row].output, k = first_column + column;
+    if (no != kNone && k < K)
       store_sum(y, no * p.out_channels + group * K + k, epilogue.finish_channel<Stored>(y_nok, group * K + k),
                 p.unrounded);
   });
@@ -103,15 +152,18 @@ __global__ void __launch_bounds__(kTileThreads)
 template <typename Filter>
 cudaError_t tiled_activation(const ConvProblem& p, const void* x, const void* w, Epilogue epilogue, void* y,
                              cudaStream_t stream) {
-  const int64_t blocks =
-      tiles_over(p.batch * p.outputs(), kTileRows) * tiles_over(p.group_out(), kTileColumns) * p.groups;
+  const ActivationPhases phases(p);
+  if (!phases.phases.covers()) {
+    const cudaError_t error = empty_sums(p, epilogue, y, stream);
+    if (error != cudaSuccess) return error;
+  }
   return dispatch(p.dtype, [&](auto tag) {
     using Stored = typename decltype(tag)::type;
-    const size_t shared_bytes =
-        kTileRows * sizeof(WindowStart) + 2 * kTileElements<Sum<Stored>> * sizeof(Sum<Stored>);
-    return launch_blocks(tiled_activation_kernel<Stored, Filter>, blocks, kTileThreads, shared_bytes, stream,
-                         p, static_cast<const Stored*>(x), static_cast<const Stored*>(w), epilogue,
-                         static_cast<Stored*>(y));
+    const size_t shared_bytes = sizeof(ActivationBlock) + kTileRows * sizeof(WindowStart) +
+                                2 * kTileElements<Sum<Stored>> * sizeof(Sum<Stored>);
+    return launch_blocks(tiled_activation_kernel<Stored, Filter>, phases.blocks(p, kTileRows, kTileColumns),
+                         kTileThreads, shared_bytes, stream, p, phases, static_cast<const Stored*>(x),
+                         static_cast<const Stored*>(w), epilogue, static_cast<Stored*>(y));
   });
 }
 

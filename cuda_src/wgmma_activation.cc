@@ -19,7 +19,8 @@ int phases_by_taps(const ConvProblem& p, std::array<PhaseAxes, kWgmmaPhases>& ph
     for (int64_t f1 = 0; f1 < phases_of(p.axis[1]); ++f1)
       for (int64_t f2 = 0; f2 < phases_of(p.axis[2]); ++f2) {
         if (count == kWgmmaPhases) return -1;
-        phases[count++] = {phase_of(p.axis[0], f0), phase_of(p.axis[1], f1), phase_of(p.axis[2], f2)};
+        phases[count++] = {met_phase_of(p.axis[0], f0), met_phase_of(p.axis[1], f1),
+                           met_phase_of(p.axis[2], f2)};
       }
   // Insertion keeps the order of equals.
   for (int f = 1; f < count; ++f)

@@ -44,6 +44,9 @@ bool serves_activation(const ConvProblem& p) {
   // A slice of 64 channels that reached into the next group would multiply its numbers by zeros, and its
   // infinities.
   if (p.groups > 1 && p.group_in() % wgmma_depth(p.dtype) != 0) return false;
+  // Taps are left out for a phase as a whole, which helps where no output sees them.
+  for (const Axis& axis : p.axis)
+    if (pads_most_outputs(axis)) return false;
   int64_t phases = 1;
   for (const Axis& axis : p.axis) phases *= phases_of(axis);
   if (phases > kWgmmaPhases) return false;
@@ -54,7 +57,7 @@ bool serves_activation(const ConvProblem& p) {
     bool tied = true;
     for (int a = kAxes - 1; a >= 0; --a) {
       const int64_t count = phases_of(p.axis[a]);
-      window[a] = window_axis(p.axis[a], phase_of(p.axis[a], rest % count));
+      window[a] = window_axis(p.axis[a], met_phase_of(p.axis[a], rest % count));
       rest /= count;
       tied = tied && window[a].taps > 0;
     }
@@ -64,6 +67,7 @@ bool serves_activation(const ConvProblem& p) {
 }
 
 bool serves_filter(const ConvProblem& p) {
+  if (is_mostly_padding(p)) return false;  // every chunk of rows goes over all positions
   WindowAxis window[kAxes];
   for (int a = 0; a < kAxes; ++a) {
     if (p.axis[a].input_dilation != 1) return false;

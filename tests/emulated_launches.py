@@ -62,7 +62,9 @@ def _launches(found: list[tuple[int, int, int, int]]) -> list[Launch]:
 def conv_launches(
     op: str, kernel: str, *, tf32: bool = False, aligned: bool = True, **problem
 ) -> list[Launch]:
-    """Of fprop, dgrad or wgrad by a kernel's name; ``problem`` is what conv_workspace_bytes takes.
+    """Of "fprop", "fprop, bias", "dgrad" or "wgrad" by a kernel's name.
+
+    ``problem`` is what conv_workspace_bytes takes.
 
     Raises:
       ValueError: the kernel does not serve the problem.

@@ -12,8 +12,10 @@ same in larger tiles, say whether it is right (test_kernel_ladder.py).
 from __future__ import annotations
 
 import functools
+import itertools
 import re
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -125,9 +127,39 @@ def tiles(case: ConvCase, op: str, *tile: int) -> tuple[int, ...]:
     return tuple(-(-size // side) for size, side in zip(product(case, op), tile, strict=True))
 
 
+def phases(case: ConvCase, op: str) -> list[tuple[int, int, int]]:
+    """One group's product as those of its phases: the results that meet the same taps of a stride's."""
+    if op != "dgrad":
+        assert all(axis.input_dilation == 1 for axis in case.axes), case.name
+        return [product(case, op)]
+    _, columns, depth = product(case, op)
+    ways = []
+    for axis in case.axes:
+        taps = [
+            tuple(
+                r
+                for r in range(axis.taps)
+                if (i * axis.input_dilation + axis.pad_lo - r * axis.filter_dilation) % axis.stride == 0
+            )
+            for i in range(axis.input)
+        ]
+        ways.append(Counter(taps).items())
+    taps = int(np.prod(case.w[:-2]))
+    return [
+        (
+            case.x[0] * int(np.prod([rows for _, rows in way])),
+            columns,
+            int(np.prod([len(met) for met, _ in way])) * (depth // taps),
+        )
+        for way in itertools.product(*ways)
+    ]
+
+
 def tiled_cost(case: ConvCase, op: str, item: int = 2) -> Cost:
     """Tiles of 64 x 64 and 16 deep, 256 threads with 4 x 4 sums each (cuda_src/tile.cuh)."""
-    slices = int(np.prod(tiles(case, op, 64, 64, 16)))
+    slices = sum(
+        -(-rows // 64) * -(-columns // 64) * -(-depth // 16) for rows, columns, depth in phases(case, op)
+    )
     multiply_adds = slices * 64 * 64 * 16
     copied = sum(copied_bytes(case, op, 64, 64, item))
     # A slice is 2048 numbers, each loaded once and stored in shared memory once; and for each depth a thread

@@ -5,6 +5,7 @@
 #include "cpu_src/filter_plan.h"
 #include "cpu_src/grouped_plan.h"
 #include "cpu_src/packed_filter.h"
+#include "cpu_src/window.h"
 #include "tests/cpu_kernels/checks.h"
 #include "tests/cpu_kernels/problems.h"
 
@@ -85,6 +86,13 @@ void check_plan_costs(Report& report, const std::string& filter) {
     problem.in_channels = 16;
     problem.axis[2] = axis(256, 64, {1, 64 * s, 0, 1, s});
     return filter_steps(problem);
+  });
+  expect_flat(report, "a window that is mostly on padding", 0, [](int64_t s) {
+    PoolProblem pool;
+    pool.axis[2] = axis(16, s, {1, s - 1});
+    int64_t steps = 0;
+    cpu::for_each_stretch(pool, {{0, 0, 8}}, [&](int64_t) { ++steps; });
+    return steps;
   });
   expect_flat(report, "phases of a strip", 512, [](int64_t s) {
     ConvProblem problem;

@@ -9,6 +9,7 @@
 #include "cpu_src/met_taps.h"
 #include "cpu_src/plan.h"
 #include "cpu_src/regions.h"
+#include "cpu_src/window.h"
 #include "tests/cpu_kernels/checks.h"
 
 namespace convgrad::test {
@@ -62,6 +63,22 @@ void check_pairs(Report& report, const Axis& axis) {
     if (found != pairs_of(outputs_of_tap(axis).from(axis.pad_lo - r * axis.filter_dilation)))
       report.fail("relation", "other outputs of a tap");
     if (!found.empty() && !bounds.hold(r)) report.fail("relation", "a tied tap out of bounds");
+  }
+}
+
+// A window's inputs in the order of its taps, and kNone once for what lies on padding between two of them.
+void check_stretches(Report& report, const Axis& axis) {
+  report.tried("stretches");
+  PoolProblem pool;
+  pool.axis[2] = axis;
+  for (int64_t o = 0; o < axis.output; ++o) {
+    std::vector<int64_t> expected, found;
+    for (int64_t r = 0; r < axis.taps; ++r) {
+      const int64_t i = axis.input_at(o, r);
+      if (i != kNone || expected.empty() || expected.back() != kNone) expected.push_back(i);
+    }
+    cpu::for_each_stretch(pool, {{0, 0, o}}, [&](int64_t i) { found.push_back(i); });
+    if (found != expected) report.fail("stretches", "other stretches of a window");
   }
 }
 
@@ -149,6 +166,7 @@ void check_relation(Report& report, const std::string& filter) {
     if (n % 3 == 0)
       axis.stride = axis.filter_dilation = 1;  // a transposed layer, whose phases are neighbours
     check_pairs(report, axis);
+    check_stretches(report, axis);
     check_regions(report, axis);
     check_workspace(report, random_problem(random));
   }

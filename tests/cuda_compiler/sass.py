@@ -43,7 +43,7 @@ RULES = (
     # f32 in full knows no tensor core.
     Rule(r"^(gemm|few_channels)_\w+<F32,", has=("FFMA",), lacks=(TENSOR_CORES,)),
     # Whole chunks of 16 bytes go straight into shared memory, past registers and the first-level cache.
-    Rule(r"^gemm_\w+<.*, true, \d+>", has=(r"LDGSTS\.E\.BYPASS\.(LTC128B\.)?128", "LDGDEPBAR")),
+    Rule(r"^gemm_\w+<.*, true, \d+(, \w+)?>", has=(r"LDGSTS\.E\.BYPASS\.(LTC128B\.)?128", "LDGDEPBAR")),
     # Hopper's: a warpgroup's product, of operands that the tensor memory accelerator has brought.
     Rule(r"^wgmma_\w+<BFloat16,", has=(r"HGMMA\.\w+\.F32\.BF16",), architectures=("sm_90a",)),
     Rule(r"^wgmma_\w+<Float16,", has=(r"HGMMA\.\w+\.F32(?!\.[BT]F)",), architectures=("sm_90a",)),

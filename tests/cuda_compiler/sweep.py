@@ -63,6 +63,23 @@ def _calls() -> Iterator[list[Launch]]:
                 except ValueError:
                     if kernel == "auto":  # any other name may refuse a problem
                         raise
+    # Inputs far apart, between which most results are tied to nothing.
+    for (group_in, group_out), groups in itertools.product(GROUPS, (1, 8)):
+        problem = {
+            "batch": 8,
+            "in_channels": group_in * groups,
+            "out_channels": group_out * groups,
+            "groups": groups,
+            "axes": [(7, 2, 28, 1, 1, 4, 1)] * 2,
+        }
+        for op, kernel, tf32 in itertools.product(
+            ("fprop", "fprop, bias", "wgrad"), ("tiled", "gemm", "grouped"), (False, True)
+        ):
+            for dtype, aligned in ways:
+                try:
+                    yield conv_launches(op, kernel, tf32=tf32, aligned=aligned, dtype=dtype, **problem)
+                except ValueError:
+                    pass
     for channels, taps, stride, size in itertools.product(
         (1, 2, 3, 4, 6, 8, 16, 64), (2, 3, 5, 13), (1, 2, 3), (28, 112)
     ):

@@ -47,6 +47,7 @@ std::vector<LaunchNumbers> conv_launches(const std::string& op, const std::strin
   char *const at = array(aligned, problem.dtype), *const workspace = array(true, problem.dtype);
   return recorded([&] {
     if (op == "fprop") return cuda::fprop(problem, request, at, at, {}, at, workspace, nullptr);
+    if (op == "fprop, bias") return cuda::fprop(problem, request, at, at, {at}, at, workspace, nullptr);
     if (op == "dgrad") return cuda::dgrad(problem, request, at, at, at, workspace, nullptr);
     if (op == "wgrad") return cuda::wgrad(problem, request, at, at, at, workspace, nullptr);
     throw std::invalid_argument("op must not be " + op);
