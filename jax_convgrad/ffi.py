@@ -121,6 +121,45 @@ def _named(location: Any, name: str) -> Any:
     return ir.Location.name(named, childLoc=_named(location.child_loc, name))
 
 
+class Written(NamedTuple):
+    """A call that stands in a program, without its operands: what it takes to write it into that once more.
+
+    A net has many layers of few kinds, and a call's attributes take most of the time that lowering it takes.
+    """
+
+    name: str
+    types: Sequence[Any]
+    attributes: dict[str, Any]
+    places: Sequence[int]
+    """Which of its results are wanted."""
+
+    def again(self, operands: Sequence[Any]) -> list[Any]:
+        """The results that are wanted of the same call of other operands, of the same types."""
+        with _named(ir.Location.current, self.name):
+            call = ir.Operation.create(
+                "stablehlo.custom_call", results=self.types, operands=operands, attributes=self.attributes
+            )
+        return [call.results[place] for place in self.places]
+
+
+def written(results: Sequence[Lowered], operands: Sequence[Any]) -> Written | None:
+    """What the results, each ``Lowered``, are results of, where that is one call of these operands."""
+    operation = results[0].value.owner
+    operation = getattr(operation, "operation", operation)
+    if list(operation.operands) != list(operands) or any(r.value.owner != operation for r in results):
+        return None
+    return Written(
+        _call_name(ir.StringAttr(operation.attributes["call_target_name"]).value),
+        [result.type for result in operation.results],
+        {name: operation.attributes[name] for name in operation.attributes},
+        [result.value.result_number for result in results],
+    )
+
+
+def _call_name(target: str) -> str:
+    return "jax_convgrad." + target.removeprefix("jax_convgrad_")
+
+
 def _ffi_call(
     target: str,
     results: Sequence[jax.ShapeDtypeStruct],
@@ -130,7 +169,7 @@ def _ffi_call(
 ) -> Callable[..., Any]:
     """``jax.ffi.ffi_call``, and the same of ``Lowered`` operands without tracing it first."""
 
-    def written(*operands: Lowered, **attributes: Any) -> list[Lowered]:
+    def write(*operands: Lowered, **attributes: Any) -> list[Lowered]:
         avals = [ShapedArray(result.shape, result.dtype) for result in results]
         ctx = operands[0].ctx.replace(avals_in=[operand.aval for operand in operands], avals_out=avals)
         # Minor to major there, as XLA has them.
@@ -139,14 +178,13 @@ def _ffi_call(
             operand_layouts=input_layouts and [layout[::-1] for layout in input_layouts],
             result_layouts=output_layouts and [layout[::-1] for layout in output_layouts],
         )
-        name = "jax_convgrad." + target.removeprefix("jax_convgrad_")
-        with _named(ir.Location.current, name):
+        with _named(ir.Location.current, _call_name(target)):
             values = rule(ctx, *(operand.value for operand in operands), **attributes)
         return [Lowered(ctx, value, aval) for value, aval in zip(values, avals, strict=True)]
 
     def call(*operands: Any, **attributes: Any) -> Any:
         if isinstance(operands[0], Lowered):
-            return written(*operands, **attributes)
+            return write(*operands, **attributes)
         of_arrays = jax.ffi.ffi_call(
             target, results, input_layouts=input_layouts, output_layouts=output_layouts
         )

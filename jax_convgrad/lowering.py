@@ -173,14 +173,22 @@ def define_primitive(
     def lower_for(platform: str, ctx: Any, *operands: Any, **params: Any) -> Any:
         split = sharding.splittable(ctx) if factors is not None else None
         devices = 1 if split is None else split.module_context.axis_context.num_devices
-        if split is None and is_a_call(platform, ctx, params):
+        if split is None:
             # Traced first, as below, a large net takes longer to lower than lax's.
-            given = [ffi.Lowered(ctx, *pair) for pair in zip(operands, ctx.avals_in, strict=True)]
-            try:
-                results = native(platform, *given, **params)
-                return [result.value for result in (results if multiple_results else [results])]
-            except (TypeError, AttributeError):
-                pass  # it does more than a call, or is wrong, as tracing it will tell
+            calls = calls_in(ctx.module_context)
+            kind = (primitive, platform, tuple(ctx.avals_in), tuple(params.items()))
+            if kind in calls:
+                return calls[kind].again(operands)
+            if is_a_call(platform, ctx, params):
+                given = [ffi.Lowered(ctx, *pair) for pair in zip(operands, ctx.avals_in, strict=True)]
+                try:
+                    results = native(platform, *given, **params)
+                    results = results if multiple_results else [results]
+                    if (call := ffi.written(results, operands)) is not None:
+                        calls[kind] = call
+                    return [result.value for result in results]
+                except (TypeError, AttributeError):
+                    pass  # it does more than a call, or is wrong, as tracing it will tell
         return lower(functools.partial(on_platform, platform, devices), split or ctx, *operands, **params)
 
     for platform in ("cpu", "cuda"):
@@ -188,6 +196,14 @@ def define_primitive(
         mlir.register_lowering(primitive, rules[primitive, platform], platform=platform)
     mlir.register_lowering(primitive, functools.partial(lower, on_lax))
     return primitive
+
+
+def calls_in(module_context: Any) -> dict[Any, Any]:
+    """What has been written into a program, to be written again: it lives as long as the program is lowered.
+
+    JAX keeps the functions there that it has lowered already, whatever their keys are.
+    """
+    return getattr(module_context, "cached_primitive_lowerings", {})
 
 
 def shaped(array: Any, shape: Sequence[int], dtype: Any = None) -> ShapedArray:
