@@ -159,7 +159,7 @@ def parameters(net: Net) -> list[tuple[int, ...]]:
 
     def take(*shape: int) -> jax.Array:
         shapes.append(shape)
-        return jnp.zeros(shape)
+        return jnp.zeros(shape, jnp.float32)
 
     jax.eval_shape(lambda x: net.apply(LAX, take, x), jax.ShapeDtypeStruct(net.input, jnp.float32))
     return shapes

@@ -107,7 +107,7 @@ class Lowered:
         return len(self.aval.shape)
 
 
-def _named(location: Any, name: str) -> Any:
+def named(location: Any, name: str) -> Any:
     """The location of an operation, which profiles and HLO metadata show, with the name in place of JAX's.
 
     That is that of a primitive, twice: the second time behind the scopes that it stands in.
@@ -117,8 +117,8 @@ def _named(location: Any, name: str) -> Any:
     if not is_a_name():
         return location
     *scopes, last = location.name_str.split("/")
-    named = "/".join((*scopes, f"{name}:" if last.endswith(":") else name))
-    return ir.Location.name(named, childLoc=_named(location.child_loc, name))
+    full = "/".join((*scopes, f"{name}:" if last.endswith(":") else name))
+    return ir.Location.name(full, childLoc=named(location.child_loc, name))
 
 
 class Written(NamedTuple):
@@ -135,24 +135,27 @@ class Written(NamedTuple):
 
     def again(self, operands: Sequence[Any]) -> list[Any]:
         """The results that are wanted of the same call of other operands, of the same types."""
-        with _named(ir.Location.current, self.name):
+        with named(ir.Location.current, self.name):
             call = ir.Operation.create(
                 "stablehlo.custom_call", results=self.types, operands=operands, attributes=self.attributes
             )
         return [call.results[place] for place in self.places]
 
 
-def written(results: Sequence[Lowered], operands: Sequence[Any]) -> Written | None:
-    """What the results, each ``Lowered``, are results of, where that is one call of these operands."""
-    operation = results[0].value.owner
-    operation = getattr(operation, "operation", operation)
-    if list(operation.operands) != list(operands) or any(r.value.owner != operation for r in results):
+def written(name: str, results: Sequence[Any], operands: Sequence[Any]) -> Written | None:
+    """The call that the results are results of, where it is one and of these operands; ``name`` is its op."""
+    operation = getattr(results[0].owner, "operation", results[0].owner)
+    if (
+        getattr(operation, "name", None) != "stablehlo.custom_call"
+        or list(operation.operands) != list(operands)
+        or any(result.owner != operation for result in results)
+    ):
         return None
     return Written(
-        _call_name(ir.StringAttr(operation.attributes["call_target_name"]).value),
+        _call_name(name),
         [result.type for result in operation.results],
         {name: operation.attributes[name] for name in operation.attributes},
-        [result.value.result_number for result in results],
+        [result.result_number for result in results],
     )
 
 
@@ -178,7 +181,7 @@ def _ffi_call(
             operand_layouts=input_layouts and [layout[::-1] for layout in input_layouts],
             result_layouts=output_layouts and [layout[::-1] for layout in output_layouts],
         )
-        with _named(ir.Location.current, _call_name(target)):
+        with named(ir.Location.current, _call_name(target)):
             values = rule(ctx, *(operand.value for operand in operands), **attributes)
         return [Lowered(ctx, value, aval) for value, aval in zip(values, avals, strict=True)]
 

@@ -143,7 +143,9 @@ def paused() -> Iterator[None]:
 
 
 @functools.lru_cache(4096)  # a large net has many layers of few kinds
-def _row(operation: str, avals: tuple[Any, ...], out: Any, platform: str, runs_on: str | OnLax) -> InstalledRow:
+def _row(
+    operation: str, avals: tuple[Any, ...], out: Any, platform: str, runs_on: str | OnLax
+) -> InstalledRow:
     return InstalledRow(
         operation,
         tuple(map(_described, avals)),
