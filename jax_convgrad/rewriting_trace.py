@@ -107,12 +107,19 @@ class RewritingTrace(Trace):
     def _staged(self, name: str, *args: Any, **params: Any) -> Any:
         (place,) = (n for n, arg in enumerate(args) if isinstance(arg, list | tuple))
 
-        def staged(*values: Any) -> Any:
+        tree: Any = None
+
+        def staged(*values: Any) -> list[Any]:
+            nonlocal tree
             process = getattr(core.find_top_trace(()), name)
-            return process(*args[:place], values, *args[place + 1 :], **params)
+            results = process(*args[:place], values, *args[place + 1 :], **params)
+            if hasattr(results, "update"):  # a tree, which is kept without its tracers
+                results, tree = list(results), results.update([None] * len(list(results)))
+            return results
 
         with core.set_current_trace(self.parent_trace):
-            return self._rewriting.evaluated(jax.make_jaxpr(staged)(*args[place]), args[place])
+            results = self._rewriting.evaluated(jax.make_jaxpr(staged)(*args[place]), args[place])
+        return results if tree is None else tree.update(results)
 
     def _operation(self, primitive: Any, values: Sequence[Any], params: dict[str, Any]) -> Operation:
         return Operation(primitive, params, [Atom(value, jax.typeof(value)) for value in values])
