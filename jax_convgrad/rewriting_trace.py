@@ -112,14 +112,14 @@ class RewritingTrace(Trace):
         def staged(*values: Any) -> list[Any]:
             nonlocal tree
             process = getattr(core.find_top_trace(()), name)
-            results = process(*args[:place], values, *args[place + 1 :], **params)
+            results: Any = process(*args[:place], values, *args[place + 1 :], **params)
             if hasattr(results, "update"):  # a tree, which is kept without its tracers
                 results, tree = list(results), results.update([None] * len(list(results)))
             return results
 
         with core.set_current_trace(self.parent_trace):
-            results = self._rewriting.evaluated(jax.make_jaxpr(staged)(*args[place]), args[place])
-        return results if tree is None else tree.update(results)
+            found = self._rewriting.evaluated(jax.make_jaxpr(staged)(*args[place]), args[place])
+        return found if tree is None else tree.update(found)
 
     def _operation(self, primitive: Any, values: Sequence[Any], params: dict[str, Any]) -> Operation:
         return Operation(primitive, params, [Atom(value, jax.typeof(value)) for value in values])
