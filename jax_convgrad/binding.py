@@ -14,6 +14,7 @@ from inspect import signature
 from typing import Any
 
 import jax
+from jax.extend.core import find_top_trace
 
 from jax_convgrad import hijax_layer
 from jax_convgrad.axis_types import Spec, with_axis_types
@@ -61,6 +62,13 @@ def bind(
     with_vjp = jax.custom_vjp(layer, nondiff_argnums=tuple(range(arrays, count)))
     with_vjp.defvjp(fwd, bwd)
 
+    def of_given(places: tuple[bool, ...], static: tuple[Any, ...], *given: jax.Array) -> Any:
+        rest = iter(given)
+        return with_vjp(*(next(rest) if place else None for place in places), *static)
+
+    # custom_vjp traces its function at each call, and jit once for all layers alike; inline leaves no trace.
+    staged = jax.jit(of_given, static_argnums=(0, 1), inline=True)
+
     @wraps(layer)
     def bound(*args: Any) -> Any:
         operands, static = args[:arrays], args[arrays:]
@@ -75,6 +83,8 @@ def bind(
                 avals = tuple(map(jax.typeof, given))
                 return hijax_layer.Layer(layer, fwd, bwd, places, static, avals)(*given)
             try:
+                if _is_staging():
+                    return staged(tuple(operand is not None for operand in operands), static, *given)
                 return with_vjp(*filled, *static)
             except TypeError as error:
                 if "forward-mode" in str(error):
@@ -87,3 +97,8 @@ def bind(
         return with_axis_types(run, given, lambda specs: result_spec(specs, *static))
 
     return bound
+
+
+def _is_staging() -> bool:
+    """Whether a program is being made, without a derivative of it or a map over it in between."""
+    return type(find_top_trace(())).__name__ == "DynamicJaxprTrace"

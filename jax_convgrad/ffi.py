@@ -107,7 +107,7 @@ class Lowered:
         return len(self.aval.shape)
 
 
-def _named(location: Any, name: str) -> Any:
+def named(location: Any, name: str) -> Any:
     """The location of an operation, which profiles and HLO metadata show, with the name in place of JAX's.
 
     That is that of a primitive, twice: the second time behind the scopes that it stands in.
@@ -117,8 +117,50 @@ def _named(location: Any, name: str) -> Any:
     if not is_a_name():
         return location
     *scopes, last = location.name_str.split("/")
-    named = "/".join((*scopes, f"{name}:" if last.endswith(":") else name))
-    return ir.Location.name(named, childLoc=_named(location.child_loc, name))
+    full = "/".join((*scopes, f"{name}:" if last.endswith(":") else name))
+    return ir.Location.name(full, childLoc=named(location.child_loc, name))
+
+
+class Written(NamedTuple):
+    """A call that stands in a program, without its operands: what it takes to write it into that once more.
+
+    A net has many layers of few kinds, and a call's attributes take most of the time that lowering it takes.
+    """
+
+    name: str
+    types: Sequence[Any]
+    attributes: dict[str, Any]
+    places: Sequence[int]
+    """Which of its results are wanted."""
+
+    def again(self, operands: Sequence[Any]) -> list[Any]:
+        """The results that are wanted of the same call of other operands, of the same types."""
+        with named(ir.Location.current, self.name):
+            call = ir.Operation.create(
+                "stablehlo.custom_call", results=self.types, operands=operands, attributes=self.attributes
+            )
+        return [call.results[place] for place in self.places]
+
+
+def written(name: str, results: Sequence[Any], operands: Sequence[Any]) -> Written | None:
+    """The call that the results are results of, where it is one and of these operands; ``name`` is its op."""
+    operation = getattr(results[0].owner, "operation", results[0].owner)
+    if (
+        getattr(operation, "name", None) != "stablehlo.custom_call"
+        or list(operation.operands) != list(operands)
+        or any(result.owner != operation for result in results)
+    ):
+        return None
+    return Written(
+        _call_name(name),
+        [result.type for result in operation.results],
+        {name: operation.attributes[name] for name in operation.attributes},
+        [result.result_number for result in results],
+    )
+
+
+def _call_name(target: str) -> str:
+    return "jax_convgrad." + target.removeprefix("jax_convgrad_")
 
 
 def _ffi_call(
@@ -130,7 +172,7 @@ def _ffi_call(
 ) -> Callable[..., Any]:
     """``jax.ffi.ffi_call``, and the same of ``Lowered`` operands without tracing it first."""
 
-    def written(*operands: Lowered, **attributes: Any) -> list[Lowered]:
+    def write(*operands: Lowered, **attributes: Any) -> list[Lowered]:
         avals = [ShapedArray(result.shape, result.dtype) for result in results]
         ctx = operands[0].ctx.replace(avals_in=[operand.aval for operand in operands], avals_out=avals)
         # Minor to major there, as XLA has them.
@@ -139,14 +181,13 @@ def _ffi_call(
             operand_layouts=input_layouts and [layout[::-1] for layout in input_layouts],
             result_layouts=output_layouts and [layout[::-1] for layout in output_layouts],
         )
-        name = "jax_convgrad." + target.removeprefix("jax_convgrad_")
-        with _named(ir.Location.current, name):
+        with named(ir.Location.current, _call_name(target)):
             values = rule(ctx, *(operand.value for operand in operands), **attributes)
         return [Lowered(ctx, value, aval) for value, aval in zip(values, avals, strict=True)]
 
     def call(*operands: Any, **attributes: Any) -> Any:
         if isinstance(operands[0], Lowered):
-            return written(*operands, **attributes)
+            return write(*operands, **attributes)
         of_arrays = jax.ffi.ffi_call(
             target, results, input_layouts=input_layouts, output_layouts=output_layouts
         )

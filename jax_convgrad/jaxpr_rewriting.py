@@ -1,15 +1,17 @@
 """Functions with some of their equations replaced: what ``replace_convolutions`` is made of.
 
-A function is traced, and in its jaxpr and all jaxprs within it each equation that a rule has a substitute
-for gives way to that. A custom derivative is Python code that may run long after this, so it is wrapped.
+While a function runs, each operation that a rule has a substitute for gives way to that
+(rewriting_trace.py), and so does each equation of the jaxprs within it. A custom derivative is Python code
+that may run long after this, so it is wrapped.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial, wraps
 from typing import Any, NamedTuple, ParamSpec, TypeVar
+from weakref import WeakKeyDictionary
 
 import jax
 import jax.numpy as jnp
@@ -19,12 +21,10 @@ from jax.extend import core
 from jax.extend import linear_util as lu
 
 from jax_convgrad.lowering import debugging_nans
+from jax_convgrad.rewriting_trace import RewritingTrace
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-_ARRAY = object()
-"""In an array's place among a function's results."""
 
 
 class Substitute(NamedTuple):
@@ -34,48 +34,29 @@ class Substitute(NamedTuple):
     operands: Sequence[Any]
 
 
-RuleIn = Callable[[Any], Callable[[Any], Substitute | None]]
-"""From an open jaxpr to the rule in it: from one of its equations to the substitute, or None to leave it."""
+class Rule(NamedTuple):
+    """Which operations give way to what.
+
+    ``substitute(equation, source)`` is an equation's substitute, or None to leave it. It is asked about those
+    of the primitives ``replaced``. ``source(operand)`` is the equation that the operand is a result of where
+    that is one of ``passed``, else None.
+    """
+
+    replaced: Collection[Any]
+    substitute: Callable[[Any, Callable[[Any], Any]], Substitute | None]
+    passed: Collection[Any] = ()
 
 
 def rewritten(
     f: Callable[P, R],
-    rule_in: RuleIn,
+    rule: Rule,
     traced_in: Callable[[], AbstractContextManager[Any]] = nullcontext,
 ) -> Callable[P, R]:
     """``f`` with every equation that the rule has a substitute for replaced; the substitutes' equations too.
 
     ``f``, and the custom derivatives inside it, are traced in the context that ``traced_in()`` gives.
     """
-
-    @wraps(f)
-    def replaced(*args: P.args, **kwargs: P.kwargs) -> R:
-        leaves, tree = jax.tree.flatten((args, kwargs))
-        places = [place for place, leaf in enumerate(leaves) if is_array(leaf)]
-        others: list[Any] = []  # what f gives beside arrays; of these no tracer may outlive the trace
-        result_tree: Any = None
-
-        def on_arrays(*arrays: jax.Array) -> list[jax.Array]:
-            nonlocal others, result_tree
-            filled = list(leaves)
-            for place, array in zip(places, arrays, strict=True):
-                filled[place] = array
-            inner_args, inner_kwargs = jax.tree.unflatten(tree, filled)
-            results, result_tree = jax.tree.flatten(f(*inner_args, **inner_kwargs))
-            others = [_ARRAY if isinstance(leaf, jax.Array) else leaf for leaf in results]
-            return [leaf for leaf in results if isinstance(leaf, jax.Array)]
-
-        arrays = [leaves[place] for place in places]
-        with traced_in():
-            traced = jax.make_jaxpr(on_arrays)(*arrays)
-        program = _Rewriting(rule_in, traced_in).of(traced)
-        with debugging_nans():
-            computed = iter(core.jaxpr_as_fun(program)(*arrays))
-        return jax.tree.unflatten(
-            result_tree, [next(computed) if leaf is _ARRAY else leaf for leaf in others]
-        )
-
-    return replaced
+    return _Rewriting(rule, traced_in).function(f)
 
 
 def is_array(leaf: Any) -> bool:
@@ -100,51 +81,96 @@ def equations(jaxpr: Any) -> Iterator[tuple[Any, int]]:
                     yield inner, runs * times
 
 
-class _Rewriting:
-    """Rewrites jaxprs; one that occurs in several places is rewritten once, and stays one."""
+_UNCHANGED = object()
+_WITHOUT_JAXPRS = frozenset((bool, int, float, str, type(None)))
+"""Types of most parameters, which need not be looked into."""
 
-    def __init__(self, rule_in: RuleIn, traced_in: Callable[[], AbstractContextManager[Any]]) -> None:
-        self._rule_in = rule_in
+
+class _Rewriting:
+    """Rewrites jaxprs; one that occurs in several places, or at several calls, is rewritten once."""
+
+    def __init__(self, rule: Rule, traced_in: Callable[[], AbstractContextManager[Any]]) -> None:
+        self.rule = rule
         self._traced_in = traced_in
-        self._done: dict[int, tuple[Any, Any]] = {}
+        self._done: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
+
+    def function(self, f: Callable[P, R]) -> Callable[P, R]:
+        """``f`` with what it calls replaced."""
+
+        @wraps(f)
+        def replaced(*args: P.args, **kwargs: P.kwargs) -> R:
+            # NumPy's arrays become JAX's, as those are that jit passes on.
+            given, named = jax.tree.map(
+                lambda leaf: jnp.asarray(leaf) if is_array(leaf) else leaf, (args, kwargs)
+            )
+            with self._traced_in(), core.set_current_trace(RewritingTrace(self)):
+                return f(*given, **named)
+
+        return replaced
+
+    def wrapped(self, fun: Any) -> Any:
+        """One of the functions of a custom derivative, in the form in which JAX hands them on."""
+
+        def called(*args: Any) -> Any:
+            # As JAX does before it calls one again: in these it puts what kind of results there were.
+            for store in getattr(fun, "stores", ()):
+                if store:
+                    store.reset()
+            return fun.call_wrapped(*args)
+
+        return lu.wrap_init(self.function(called), debug_info=fun.debug_info)
 
     def of(self, jaxpr: Any) -> Any:
         """The jaxpr, open or closed, with its equations replaced; itself where there is none to replace."""
-        if id(jaxpr) not in self._done:
-            # The original is kept too, so that no other object can have its id meanwhile.
-            self._done[id(jaxpr)] = jaxpr, self._rewrite(jaxpr)
-        return self._done[id(jaxpr)][1]
+        done = self._done.get(jaxpr)
+        if done is None:
+            done = self._rewrite(jaxpr)
+            self._done[jaxpr] = _UNCHANGED if done is jaxpr else done  # itself would keep it for ever
+        return jaxpr if done is _UNCHANGED else done
 
     def _rewrite(self, jaxpr: Any) -> Any:
         if not isinstance(jaxpr, core.Jaxpr):
             inner = self.of(jaxpr.jaxpr)
             return jaxpr if inner is jaxpr.jaxpr else jaxpr.replace(jaxpr=inner)
-        rule = self._rule_in(jaxpr)
+        passed = {eqn.outvars[0]: eqn for eqn in jaxpr.eqns if eqn.primitive in self.rule.passed}
+
+        def source(atom: Any) -> Any:
+            return None if isinstance(atom, core.Literal) else passed.get(atom)
+
         result: list[Any] = []
         for equation in jaxpr.eqns:
-            substitute = rule(equation)
+            substitute = None
+            if equation.primitive in self.rule.replaced:
+                substitute = self.rule.substitute(equation, source)
             if substitute is None:
-                result.append(self._with_inner(equation))
+                changed = self.changed_params(equation.params)
+                result.append(equation.replace(params=equation.params | changed) if changed else equation)
             else:
                 result += self._inlined(equation, substitute)
-        changed = any(a is not b for a, b in zip(result, jaxpr.eqns, strict=False))
-        return jaxpr.replace(eqns=result) if changed else jaxpr
+        changed_any = any(a is not b for a, b in zip(result, jaxpr.eqns, strict=False))
+        return jaxpr.replace(eqns=result) if changed_any else jaxpr
 
-    def _with_inner(self, equation: Any) -> Any:
-        """An equation with the jaxprs and the custom derivatives among its parameters rewritten."""
-        params = {}
-        for name, value in equation.params.items():
+    def evaluated(self, program: Any, arrays: Sequence[Any]) -> list[Any]:
+        """The results of a closed jaxpr, rewritten."""
+        with debugging_nans():
+            return core.jaxpr_as_fun(self.of(program))(*arrays)
+
+    def changed_params(self, params: dict[str, Any]) -> dict[str, Any]:
+        """Those of an equation's parameters that change: jaxprs and custom derivatives are rewritten."""
+        changed = {}
+        for name, value in params.items():
+            if type(value) in _WITHOUT_JAXPRS:
+                continue
             if name in ("jvp_jaxpr_fun", "fwd_jaxpr_thunk"):
-                params[name] = self._rewrite_result(value)
+                changed[name] = self._rewrite_result(value)
             elif name == "bwd":
-                bwd = rewritten(value.call_wrapped, self._rule_in, self._traced_in)
-                params[name] = lu.wrap_init(bwd, debug_info=value.debug_info)
-            else:
+                changed[name] = self.wrapped(value)
+            elif _holds_jaxpr(value):
                 leaves, tree = jax.tree.flatten(value, is_leaf=_is_jaxpr)
                 inner = [self.of(leaf) if _is_jaxpr(leaf) else leaf for leaf in leaves]
                 if any(a is not b for a, b in zip(leaves, inner, strict=True)):
-                    params[name] = jax.tree.unflatten(tree, inner)
-        return equation.replace(params={**equation.params, **params}) if params else equation
+                    changed[name] = jax.tree.unflatten(tree, inner)
+        return changed
 
     def _rewrite_result(self, thunk: Any) -> Any:
         """A function that gives a jaxpr and more, as custom_jvp and custom_vjp keep their rules."""
@@ -188,3 +214,12 @@ def _copied(function: Callable[..., Any], *operands: jax.Array) -> Any:
 
 def _is_jaxpr(value: Any) -> bool:
     return isinstance(value, core.Jaxpr | core.ClosedJaxpr)
+
+
+def _holds_jaxpr(value: Any) -> bool:
+    """Whether a parameter is a jaxpr, or has one in it."""
+    if type(value) in _WITHOUT_JAXPRS:
+        return False
+    if isinstance(value, tuple | list):
+        return any(_holds_jaxpr(part) for part in value if type(part) not in _WITHOUT_JAXPRS)
+    return any(map(_holds_jaxpr, value.values())) if isinstance(value, dict) else _is_jaxpr(value)

@@ -45,23 +45,19 @@ def contraction_of(
 
     ``lhs``, ``rhs`` and ``out`` are abstract values, ``params`` those of ``lax.conv_general_dilated_p``.
     """
-    why = _left(lhs, rhs, out, params)
+    return _contraction(lhs, rhs, out, tuple(params.items()), rhs_reversed)
+
+
+@functools.lru_cache(4096)  # a large net has many layers of few kinds
+def _contraction(
+    lhs: Any, rhs: Any, out: Any, params: tuple[tuple[str, Any], ...], rhs_reversed: bool
+) -> Contraction | OnLax:
+    named = dict(params)
+    why = _left(lhs, rhs, out, named)
     if why is not None:
         return OnLax(why)
-    geometric = tuple((name, params[name]) for name in _GEOMETRIC)
-    return _recognised(lhs.shape, rhs.shape, out.shape, geometric, rhs_reversed)
-
-
-@functools.lru_cache(4096)
-def _recognised(
-    lhs: tuple[int, ...],
-    rhs: tuple[int, ...],
-    out: tuple[int, ...],
-    geometric: tuple[tuple[str, Any], ...],
-    rhs_reversed: bool,
-) -> Contraction:
-    """``recognise``, once for all layers alike of a large net."""
-    return recognise(lhs, rhs, out, **dict(geometric), rhs_reversed=rhs_reversed)
+    geometric = {name: named[name] for name in _GEOMETRIC}
+    return recognise(lhs.shape, rhs.shape, out.shape, **geometric, rhs_reversed=rhs_reversed)
 
 
 def _left(lhs: Any, rhs: Any, out: Any, params: dict[str, Any]) -> str | None:

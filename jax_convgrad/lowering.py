@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jax.core import ShapedArray
 from jax.extend.core import Primitive
 from jax.interpreters import mlir
+from jax.interpreters.mlir import ir
 from jax.sharding import PartitionSpec
 
 from jax_convgrad import ffi, sharding
@@ -142,12 +143,7 @@ def define_primitive(
         if kernels and serves(platform, *operands, **params):
             if devices == 1 or factors is None:
                 return native(platform, *operands, **params)
-            apart = of_partial_sums and (functools.partial(of_partial_sums[0], platform), of_partial_sums[1])
-            # A device's part is the primitive again, in a program of its own in which nothing is split.
-            split = sharding.partitioned(
-                name, platform, primitive.bind, factors(*operands, **params), params, devices, apart
-            )
-            parts = split(*operands)
+            parts = part_of(platform, devices, operands, params)(*operands)
             return parts if multiple_results else parts[0]
         if platform == "cuda" and platform not in ffi.backends:
             _warn_no_cuda_kernels()
@@ -170,17 +166,43 @@ def define_primitive(
             and serves(platform, *ctx.avals_in, **params)
         )
 
+    def part_of(platform: str, devices: int, arrays: Sequence[Any], params: dict[str, Any]) -> Any:
+        """The call that XLA may split."""
+        assert factors is not None
+        apart = of_partial_sums and (functools.partial(of_partial_sums[0], platform), of_partial_sums[1])
+        # A device's part is the primitive again, in a program of its own in which nothing is split.
+        return sharding.partitioned(
+            name, platform, primitive.bind, factors(*arrays, **params), params, devices, apart
+        )
+
+    def call_of(
+        platform: str, split: Any, devices: int, ctx: Any, operands: Sequence[Any], params: dict[str, Any]
+    ) -> Sequence[Any] | None:
+        """The results of the one call that it comes to; None where that is not all."""
+        if split is not None:
+            with ffi.named(ir.Location.current, f"jax_convgrad.{name}"):
+                return part_of(platform, devices, ctx.avals_in, params).lowered(split, operands)
+        given = [ffi.Lowered(ctx, *pair) for pair in zip(operands, ctx.avals_in, strict=True)]
+        try:
+            results = native(platform, *given, **params)
+        except (TypeError, AttributeError):
+            return None  # it does more than a call, or is wrong, as tracing it will tell
+        return [result.value for result in (results if multiple_results else [results])]
+
     def lower_for(platform: str, ctx: Any, *operands: Any, **params: Any) -> Any:
         split = sharding.splittable(ctx) if factors is not None else None
         devices = 1 if split is None else split.module_context.axis_context.num_devices
-        if split is None and is_a_call(platform, ctx, params):
-            # Traced first, as below, a large net takes longer to lower than lax's.
-            given = [ffi.Lowered(ctx, *pair) for pair in zip(operands, ctx.avals_in, strict=True)]
-            try:
-                results = native(platform, *given, **params)
-                return [result.value for result in (results if multiple_results else [results])]
-            except (TypeError, AttributeError):
-                pass  # it does more than a call, or is wrong, as tracing it will tell
+        # Traced first, as below, a large net takes longer to lower than lax's.
+        calls = calls_in(ctx.module_context)
+        kind = (primitive, platform, devices, tuple(ctx.avals_in), tuple(params.items()))
+        if kind in calls:
+            return calls[kind].again(operands)
+        if is_a_call(platform, ctx, params):
+            values = call_of(platform, split, devices, ctx, operands, params)
+            if values is not None:
+                if (call := ffi.written(name, values, operands)) is not None:
+                    calls[kind] = call
+                return values
         return lower(functools.partial(on_platform, platform, devices), split or ctx, *operands, **params)
 
     for platform in ("cpu", "cuda"):
@@ -188,6 +210,14 @@ def define_primitive(
         mlir.register_lowering(primitive, rules[primitive, platform], platform=platform)
     mlir.register_lowering(primitive, functools.partial(lower, on_lax))
     return primitive
+
+
+def calls_in(module_context: Any) -> dict[Any, Any]:
+    """What has been written into a program, to be written again: it lives as long as the program is lowered.
+
+    JAX keeps the functions there that it has lowered already, whatever their keys are.
+    """
+    return getattr(module_context, "cached_primitive_lowerings", {})
 
 
 def shaped(array: Any, shape: Sequence[int], dtype: Any = None) -> ShapedArray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import html
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -124,14 +125,7 @@ def record(
     if _paused:
         return
     for platform in platforms:
-        row = InstalledRow(
-            operation,
-            tuple(map(_described, avals)),
-            _described(out),
-            platform,
-            None if isinstance(runs_on, OnLax) else runs_on,
-            runs_on.why if isinstance(runs_on, OnLax) else None,
-        )
+        row = _row(operation, tuple(avals), out, platform, runs_on)
         _seen[row] += 1
         if _verbose:
             print(f"jax_convgrad: {row}")
@@ -146,6 +140,20 @@ def paused() -> Iterator[None]:
         yield
     finally:
         _paused = before
+
+
+@functools.lru_cache(4096)  # a large net has many layers of few kinds
+def _row(
+    operation: str, avals: tuple[Any, ...], out: Any, platform: str, runs_on: str | OnLax
+) -> InstalledRow:
+    return InstalledRow(
+        operation,
+        tuple(map(_described, avals)),
+        _described(out),
+        platform,
+        None if isinstance(runs_on, OnLax) else runs_on,
+        runs_on.why if isinstance(runs_on, OnLax) else None,
+    )
 
 
 def _described(aval: Any) -> str:

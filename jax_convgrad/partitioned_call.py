@@ -39,6 +39,9 @@ try:
     _callbacks: Any = _jax_partitioning._sharding_callbacks
 except (ImportError, AttributeError):
     _callbacks = None
+_rule: Any = (
+    getattr(_jax_partitioning, "_custom_partitioning_lowering_rule", None) if _callbacks is not None else None
+)
 
 CAN_BE_NAMED = _callbacks is not None
 """Whether this JAX keeps its callbacks where they can be given another name."""
@@ -108,6 +111,18 @@ def named(whole: Callable[..., tuple[jax.Array, ...]], what: str) -> Callable[..
     return call
 
 
+def lowered(
+    ctx: Any, whole: Callable[..., tuple[jax.Array, ...]], what: str, operands: Sequence[Any]
+) -> Sequence[Any]:
+    """``named(whole, what)`` of what is being lowered, without tracing it first where that can be done."""
+    program = jax.make_jaxpr(whole)(*ctx.avals_in)
+    (equation,) = program.eqns
+    if _rule is None or list(equation.invars) != list(program.jaxpr.invars):
+        return _lower(ctx, *operands, program=program, what=what)
+    results = _rule(ctx.replace(avals_out=program.out_avals), *operands, **equation.params)
+    return _with_name(results, what, ctx.module_context)
+
+
 @_named_p.def_abstract_eval
 def _named_avals(*operands: Any, program: Any, what: str) -> Sequence[Any]:
     return program.out_avals
@@ -115,9 +130,13 @@ def _named_avals(*operands: Any, program: Any, what: str) -> Sequence[Any]:
 
 def _lower(ctx: Any, *operands: Any, program: Any, what: str) -> Sequence[Any]:
     results = mlir.lower_fun(core.jaxpr_as_fun(program), multiple_results=True)(ctx, *operands)
+    return _with_name(results, what, ctx.module_context)
+
+
+def _with_name(results: Sequence[Any], what: str, module_context: Any) -> Sequence[Any]:
     call = _custom_call(results[0])
     if call is not None:  # for one device, and where all axes are manual, it is the kernel itself
-        _rename(call, what, ctx.module_context)
+        _rename(call, what, module_context)
     return results
 
 

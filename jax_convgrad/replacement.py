@@ -1,9 +1,8 @@
 """``replace_convolutions``: a function with every convolution and window inside it on this package's kernels.
 
-Each equation of ``lax``'s convolution and of its reductions of windows, anywhere in the function's jaxpr
-(jaxpr_rewriting.py), gives way to primitives that compute the same (recognition.py, pool_recognition.py).
-These have derivatives of their own, so what is differentiated, mapped or compiled afterwards stays on the
-kernels.
+Each of ``lax``'s convolutions and reductions of windows, anywhere in the function (jaxpr_rewriting.py),
+gives way to primitives that compute the same (recognition.py, pool_recognition.py). These have derivatives of
+their own, so what is differentiated, mapped or compiled afterwards stays on the kernels.
 """
 
 from __future__ import annotations
@@ -12,13 +11,13 @@ from collections.abc import Callable, Sequence
 from typing import Any, ParamSpec, TypeVar
 
 from jax import lax
-from jax.extend import core
 
 from jax_convgrad import lax_pooling
-from jax_convgrad.jaxpr_rewriting import Substitute, rewritten
+from jax_convgrad.jaxpr_rewriting import Rule, Substitute, rewritten
 from jax_convgrad.lax_convolution import before_reversals, contraction_of, is_widening, runner
 from jax_convgrad.lax_pooling import WINDOW_PRIMITIVES, Zeros, pooling_of
 from jax_convgrad.on_lax import OnLax
+from jax_convgrad.rewriting_trace import Source, number
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -51,35 +50,27 @@ def replace_convolutions(f: Callable[P, R]) -> Callable[P, R]:
     ``jax.custom_batching.custom_vmap`` that is mapped from outside, and in a ``custom_vjp`` with
     ``optimize_remat`` under ``checkpoint``.
 
-    ``f`` is traced at each call, as ``jax.jit`` traces it once: arrays in its arguments become tracers, and
-    what else there is (numbers, strings, functions) is passed as it is. Inside ``jax.jit`` that happens
-    once.
+    ``f`` runs at each call as it does by itself, and what it calls is replaced on the way: outside of
+    ``jax.jit`` too, where each operation runs by itself.
     """
-    return rewritten(f, _rule_in)
+    return rewritten(f, _RULE)
 
 
-def _rule_in(jaxpr: Any) -> Callable[[Any], Substitute | None]:
-    passed = (lax.rev_p, lax.convert_element_type_p)
-    reversals = {eqn.outvars[0]: eqn for eqn in jaxpr.eqns if eqn.primitive in passed}
-    pads = {eqn.outvars[0]: eqn for eqn in jaxpr.eqns if eqn.primitive is lax.pad_p}
-
-    def rule(equation: Any) -> Substitute | None:
-        if equation.primitive is lax.conv_general_dilated_p:
-            return _substitute(equation, reversals)
-        return _pooling(equation, pads) if equation.primitive in WINDOW_PRIMITIVES else None
-
-    return rule
+def _replacing(equation: Any, source: Source) -> Substitute | None:
+    if equation.primitive is lax.conv_general_dilated_p:
+        return _substitute(equation, source)
+    return _pooling(equation, source)
 
 
-def _substitute(equation: Any, reversals: dict[Any, Any]) -> Substitute | None:
+def _substitute(equation: Any, source: Source) -> Substitute | None:
     """What takes the place of a convolution; None where ``lax`` has to run it."""
     lhs, rhs = equation.invars
     (out,) = equation.outvars
 
     def reversal(var: Any) -> tuple[Any, Sequence[int]] | None:
-        if isinstance(var, core.Literal) or var not in reversals:
+        step = source(var)
+        if step is None or step.primitive not in (lax.rev_p, lax.convert_element_type_p):
             return None
-        step = reversals[var]
         (before,) = step.invars
         if step.primitive is lax.rev_p:
             return before, step.params["dimensions"]
@@ -96,13 +87,13 @@ def _substitute(equation: Any, reversals: dict[Any, Any]) -> Substitute | None:
     return Substitute(runner(contraction, equation.params, out.aval), (lhs, rhs))
 
 
-def _pooling(equation: Any, pads: dict[Any, Any]) -> Substitute | None:
+def _pooling(equation: Any, source: Source) -> Substitute | None:
     """What takes the place of a reduction of windows; None where ``lax`` has to run it."""
     operands = equation.invars
     out = equation.outvars[0].aval
-    pad = None if isinstance(operands[0], core.Literal) else pads.get(operands[0])
+    pad = source(operands[0])
     zeros = None
-    if pad is not None and isinstance(pad.invars[1], core.Literal) and pad.invars[1].val == 0:
+    if pad is not None and pad.primitive is lax.pad_p and number(pad.invars[1]) == 0:
         zeros = Zeros(pad.invars[0].aval.shape, pad.params["padding_config"])
     avals = [operand.aval for operand in operands]
     pooling, unpadded = pooling_of(equation.primitive, avals, out, equation.params, zeros)
@@ -111,3 +102,10 @@ def _pooling(equation: Any, pads: dict[Any, Any]) -> Substitute | None:
     if unpadded and pad is not None:
         operands = [pad.invars[0]]
     return Substitute(lax_pooling.runner(pooling, equation.primitive, out), operands)
+
+
+_RULE = Rule(
+    frozenset((lax.conv_general_dilated_p, *WINDOW_PRIMITIVES)),
+    _replacing,
+    passed=frozenset((lax.rev_p, lax.convert_element_type_p, lax.pad_p)),
+)

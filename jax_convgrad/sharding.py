@@ -78,6 +78,29 @@ class Factors:
         )
 
 
+@dataclass(frozen=True)
+class Partitioned:
+    """A call that XLA may split: ``whole``, and all that decides what it computes."""
+
+    name: str
+    whole: Callable[..., tuple[jax.Array, ...]]
+    kernels_and_params: tuple[Any, ...]
+    split: tuple[Any, ...]
+
+    def __call__(self, *operands: jax.Array) -> tuple[jax.Array, ...]:
+        """Of arrays."""
+        with jax.named_scope(f"jax_convgrad.{self.name}"):
+            return partitioned_call.named(self.whole, self._digest(operands))(*operands)
+
+    def lowered(self, ctx: Any, operands: Sequence[Any]) -> Sequence[Any]:
+        """Of what is being lowered."""
+        return partitioned_call.lowered(ctx, self.whole, self._digest(ctx.avals_in), operands)
+
+    def _digest(self, operands: Sequence[Any]) -> str:
+        types = [(array.shape, array.dtype) for array in operands]
+        return partitioned_call.digest(self.name, *self.kernels_and_params, types, self.split)
+
+
 def splittable(context: Any) -> Any:
     """The context of a lowering that may be partitioned by a callback, as that needs it; else None.
 
@@ -111,7 +134,7 @@ def partitioned(
     params: dict[str, Any],
     devices: int,
     of_partial_sums: tuple[Callable[..., Any], Callable[..., Any]] | None = None,
-) -> Callable[..., tuple[jax.Array, ...]]:
+) -> Partitioned:
     """``native(*operands, **params)`` as a tuple of results, which XLA may split as ``factors`` say.
 
     ``name`` tells apart what is called with the same factors and parameters; there are so many ``devices``.
@@ -158,14 +181,8 @@ def partitioned(
     # Shardings come undecoded, as XLA may split over a part of a mesh axis, for which JAX has no name.
     whole.def_partition(partition, sharding_rule=rule, decode_shardings=False)
 
-    def call(*operands: jax.Array) -> tuple[jax.Array, ...]:
-        types = [(array.shape, array.dtype) for array in operands]
-        split = (factors.operands, factors.results, dict(factors.sizes))
-        what = partitioned_call.digest(name, partitioned_call.kernels(platform), params, types, split)
-        with jax.named_scope(f"jax_convgrad.{name}"):
-            return partitioned_call.named(whole, what)(*operands)
-
-    return call
+    split = (factors.operands, factors.results, dict(factors.sizes))
+    return Partitioned(name, whole, (partitioned_call.kernels(platform), params), split)
 
 
 def summed(array: jax.Array, names: tuple[str, ...]) -> jax.Array:

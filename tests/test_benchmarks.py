@@ -217,6 +217,26 @@ def test_the_command_line_measures_and_writes(tmp_path):
     assert all(results["peaks"][kind]["1"] > 0 for kind in ("flops", "copy"))
 
 
+def test_the_time_of_lowering_is_measured():
+    command = [sys.executable, BENCHMARKS / "lowering_time.py", "--tiny", "--repeats", "1", "--bound", "1000"]
+    ran = subprocess.run([*command, "--nets", "unet"], check=True, capture_output=True, text=True)
+    rows = [line.split(" | ") for line in ran.stdout.splitlines() if line.startswith("| unet")]
+    assert [row[4] for row in rows] == ["install", "replace", "direct"] * 4
+    assert all(float(ratio.strip("| ")) > 0 for row in rows for ratio in row[5:])
+
+
+@pytest.mark.parametrize("name, count", [("unet", 131), ("resnet", 53)])
+def test_nets_that_are_lowered_have_so_many_convolutions(name, count):
+    import lowering_nets
+
+    net = lowering_nets.NETS[name]
+    params = [jax.ShapeDtypeStruct(shape, np.float32) for shape in lowering_nets.parameters(net)]
+    x = jax.ShapeDtypeStruct(net.input, np.float32)
+    program = jax.make_jaxpr(lowering_nets.loss(net, lowering_nets.LAX))(params, x)
+    found = [eqn.primitive.name for eqn in program.eqns].count("conv_general_dilated")
+    assert found == net.convolutions == count
+
+
 @pytest.mark.parametrize(
     "options, message",
     [

@@ -30,6 +30,70 @@ def test_eager_is_jitted():
         np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-12)
 
 
+def normal(*shape):
+    return np.random.default_rng(2).standard_normal(shape).astype(np.float32)
+
+
+IMAGES, FILTERS, RESULTS = normal(2, 6, 6, 3), normal(3, 3, 3, 4), normal(2, 6, 6, 4)
+CALLS = {
+    "conv": lambda: jc.conv(IMAGES, FILTERS, padding="SAME"),
+    "bias_and_relu": lambda: jc.conv(IMAGES, FILTERS, normal(4), padding="SAME", activation="relu"),
+    "conv_general_dilated": lambda: jc.conv_general_dilated(
+        IMAGES, FILTERS, (2, 2), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+    ),
+    "conv_transpose": lambda: jc.conv_transpose(IMAGES, FILTERS, (2, 2), "SAME"),
+    "conv_input_grad": lambda: jc.conv_input_grad(RESULTS, FILTERS, IMAGES.shape, padding="SAME"),
+    "conv_filter_grad": lambda: jc.conv_filter_grad(IMAGES, RESULTS, FILTERS.shape, padding="SAME"),
+    "conv_bias_grad": lambda: jc.conv_bias_grad(RESULTS),
+    "max_pool": lambda: jc.max_pool(IMAGES, (2, 2), (2, 2)),
+    "positions": lambda: jc.max_pool(IMAGES, (2, 2), (2, 2), return_positions=True),
+    "avg_pool": lambda: jc.avg_pool(IMAGES, (2, 2), (2, 2)),
+    "max_unpool": lambda: jc.max_unpool(
+        *jc.max_pool(IMAGES, (2, 2), (2, 2), return_positions=True), (6, 6), (2, 2), (2, 2)
+    ),
+    "gradient": lambda: jax.grad(loss, (0, 1, 2))(IMAGES, FILTERS, normal(4)),
+    "replaced": lambda: REPLACED(IMAGES, FILTERS),
+}
+
+
+@jax.jit
+def of_lax(x, w):
+    return jax.lax.conv_general_dilated(x, w, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+
+def twice(carry, _):
+    x, w = carry
+    return (x + of_lax(x, w)[..., :3], w), None
+
+
+REPLACED = jc.replace_convolutions(lambda x, w: jax.lax.scan(twice, (x, w), length=2)[0][0])
+
+
+@pytest.fixture
+def compiled():
+    """What JAX has compiled since it was cleared."""
+    events = []
+
+    def listen(event, seconds, **_):
+        if event.startswith("/jax/core/compile/") and "trace" not in event:
+            events.append(event)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    yield events
+    jax.monitoring.unregister_event_duration_listener(listen)
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_a_second_call_compiles_nothing(name, compiled):
+    jax.clear_caches()
+    first = CALLS[name]()
+    assert compiled
+    compiled.clear()
+    for a, b in zip(jax.tree.leaves(CALLS[name]()), jax.tree.leaves(first), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert not compiled
+
+
 def test_disable_jit():
     derivatives = jax.value_and_grad(loss, (0, 1, 2))
     expected = derivatives(X, W, B)

@@ -194,9 +194,14 @@ def test_debug_infs_names_the_kernel():
 
 
 def test_debug_nans_says_where_an_operand_had_it():
-    """JAX looks through no equation of a rewritten function but those that are the kernels' own."""
-    f = jc.replace_convolutions(lambda x, w: of_lax(jnp.log(x), w))
+    f, x = jc.replace_convolutions(of_lax), X.at[0, 2, 2, 0].set(jnp.nan)
     with jax.debug_nans(True), pytest.raises(FloatingPointError, match="fprop, whose operands have it"):
+        f(x, W)
+
+
+def test_debug_nans_in_the_rest_of_a_replaced_function():
+    f = jc.replace_convolutions(lambda x, w: of_lax(jnp.log(x), w))
+    with jax.debug_nans(True), pytest.raises(FloatingPointError, match=r"\(nan\) encountered in log"):
         f(X, W)
 
 

@@ -14,7 +14,7 @@ from typing import Any, ParamSpec, TypeVar
 import jax
 
 from jax_convgrad.binding import forward_mode
-from jax_convgrad.jaxpr_rewriting import Substitute, equations, rewritten
+from jax_convgrad.jaxpr_rewriting import Rule, Substitute, equations, rewritten
 from jax_convgrad.lowering import lax_forms
 
 P = ParamSpec("P")
@@ -24,15 +24,14 @@ R = TypeVar("R")
 def on_lax(f: Callable[P, R]) -> Callable[P, R]:
     """``f`` with all that this package's kernels compute inside it, derivatives included, by ``jax.lax``.
 
-    It reaches where ``replace_convolutions`` reaches, and like it traces ``f`` at each call. A custom
+    It reaches where ``replace_convolutions`` reaches, and like it runs ``f`` at each call. A custom
     derivative inside ``f`` that is not this package's stays, with the convolutions in its rules on ``lax``.
     """
-    return rewritten(f, lambda jaxpr: _substitute, forward_mode)
+    return rewritten(f, Rule(lax_forms.keys(), _substitute), forward_mode)
 
 
-def _substitute(equation: Any) -> Substitute | None:
-    form = lax_forms.get(equation.primitive)
-    return None if form is None else Substitute(partial(form, **equation.params), equation.invars)
+def _substitute(equation: Any, source: Any) -> Substitute:
+    return Substitute(partial(lax_forms[equation.primitive], **equation.params), equation.invars)
 
 
 def has_kernels(f: Callable[..., Any], *args: Any) -> bool:

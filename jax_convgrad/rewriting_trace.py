@@ -1,0 +1,163 @@
+"""A JAX trace that has operations replaced while a function runs: the outermost part of a rewriting.
+
+JAX hands every operation to the trace that is current. This one passes them on to the trace that was current
+before, so that a function is traced once, as it would be without. On the way an operation gives way to its
+substitute, and the jaxprs and derivatives that it holds are rewritten. What holds another function, whose
+operations would not come by here (``shard_map``), is made a jaxpr first.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+from jax.core import Trace, Tracer
+from jax.extend import core
+
+
+@dataclass(frozen=True, eq=False)
+class Atom:
+    """An operand or a result of an operation, with as much as a rule asks of a jaxpr's."""
+
+    value: Any
+    aval: Any
+
+
+@dataclass(frozen=True, eq=False)
+class Operation:
+    """An operation with as much as a rule asks of a jaxpr's equation."""
+
+    primitive: Any
+    params: dict[str, Any]
+    invars: list[Atom]
+    avals_out: list[Any] = field(default_factory=list)
+
+    @property
+    def outvars(self) -> list[Atom]:
+        """Its results, before there are any."""
+        return [Atom(None, aval) for aval in self.avals_out]
+
+
+class RewritingTrace(Trace):
+    """Replaces what ``rewriting`` has substitutes for; all else goes on to the trace before.
+
+    Enter it by ``core.set_current_trace``.
+    """
+
+    def __init__(self, rewriting: Any) -> None:
+        super().__init__()
+        self.parent_trace = core.find_top_trace(())
+        self.requires_low = False  # whether it does is for the trace before to say
+        self._rewriting = rewriting
+        self._rule = rewriting.rule
+        # Results of operations that the rule may look back at, kept so that no other value gets their id.
+        self._made: dict[int, tuple[Any, Operation]] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("process_"):
+            return lambda *args, **params: self._staged(name, *args, **params)
+        return getattr(self.parent_trace, name)
+
+    def stage_value(self, value: Any) -> Any:
+        """As the trace before."""
+        return self.parent_trace.stage_value(value)
+
+    def process_primitive(self, primitive: Any, values: Sequence[Any], params: dict[str, Any], /) -> Any:
+        """One operation: its substitute, or itself."""
+        if primitive in self._rule.replaced:
+            results = self._substituted(primitive, values, params)
+            if results is not None:
+                return results
+        changed = self._rewriting.changed_params(params)
+        if changed:
+            params = params | changed
+        before = self.parent_trace
+        if before.requires_low and primitive.is_high(*map(jax.typeof, values), **params):
+            with core.set_current_trace(before):
+                results = primitive.bind(*values, **params)
+        else:
+            results = before.process_primitive(primitive, values, params)
+        if primitive in self._rule.passed:
+            self._made[id(results)] = results, self._operation(primitive, values, params)
+        return results
+
+    def process_custom_jvp_call(
+        self, primitive: Any, fun: Any, jvp: Any, values: Sequence[Any], /, **params: Any
+    ) -> Any:
+        """Has what the functions call replaced, whenever that is."""
+        fun, jvp = map(self._rewriting.wrapped, (fun, jvp))
+        with core.set_current_trace(self.parent_trace):
+            return self.parent_trace.process_custom_jvp_call(primitive, fun, jvp, values, **params)
+
+    def process_custom_vjp_call(
+        self, primitive: Any, fun: Any, fwd: Any, bwd: Any, values: Sequence[Any], /, **params: Any
+    ) -> Any:
+        """Has what the functions call replaced, whenever that is."""
+        fun, fwd, bwd = map(self._rewriting.wrapped, (fun, fwd, bwd))
+        with core.set_current_trace(self.parent_trace):
+            return self.parent_trace.process_custom_vjp_call(primitive, fun, fwd, bwd, values, **params)
+
+    def process_call(self, *args: Any, **params: Any) -> Any:
+        """Has the function made a jaxpr, and this rewritten."""
+        return self._staged("process_call", *args, **params)
+
+    def _staged(self, name: str, *args: Any, **params: Any) -> Any:
+        (place,) = (n for n, arg in enumerate(args) if isinstance(arg, list | tuple))
+
+        tree: Any = None
+
+        def staged(*values: Any) -> list[Any]:
+            nonlocal tree
+            process = getattr(core.find_top_trace(()), name)
+            results: Any = process(*args[:place], values, *args[place + 1 :], **params)
+            if hasattr(results, "update"):  # a tree, which is kept without its tracers
+                results, tree = list(results), results.update([None] * len(list(results)))
+            return results
+
+        with core.set_current_trace(self.parent_trace):
+            found = self._rewriting.evaluated(jax.make_jaxpr(staged)(*args[place]), args[place])
+        return found if tree is None else tree.update(found)
+
+    def _operation(self, primitive: Any, values: Sequence[Any], params: dict[str, Any]) -> Operation:
+        return Operation(primitive, params, [Atom(value, jax.typeof(value)) for value in values])
+
+    def _substituted(self, primitive: Any, values: Sequence[Any], params: dict[str, Any]) -> Any:
+        operation = self._operation(primitive, values, params)
+        avals = tuple(atom.aval for atom in operation.invars)
+        operation.avals_out.extend(
+            _results(primitive, avals, tuple(params.items()), jax.sharding.get_abstract_mesh())
+        )
+        substitute = self._rule.substitute(operation, self._source)
+        if substitute is None:
+            return None
+        with core.set_current_trace(self):
+            return substitute.function(*(atom.value for atom in substitute.operands))
+
+    def _source(self, atom: Atom) -> Operation | None:
+        value, operation = self._made.get(id(atom.value), (None, None))
+        return operation if value is atom.value else None
+
+
+@functools.lru_cache(4096)  # a large net has many layers of few kinds
+def _results(
+    primitive: Any, avals: tuple[Any, ...], params: tuple[tuple[str, Any], ...], mesh: Any
+) -> Sequence[Any]:
+    """The abstract values of an operation's results, in the context of a mesh."""
+    results, _ = primitive.abstract_eval(*avals, **dict(params))
+    return tuple(results) if primitive.multiple_results else (results,)
+
+
+def number(atom: Any) -> Any:
+    """What an atom is where that is known when the program is made: a literal, or a number; else None."""
+    if isinstance(atom, core.Literal):
+        return atom.val
+    if not isinstance(atom, Atom) or isinstance(atom.value, Tracer) or atom.aval.ndim:
+        return None
+    return atom.value
+
+
+Source = Callable[[Any], Any]
+"""From an operand to the operation whose result it is, where that is one that a rule looks back at."""
