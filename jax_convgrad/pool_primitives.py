@@ -50,17 +50,15 @@ def _selected(t: Any, position: Any, axes: tuple[Axis, ...]) -> tuple[int, ...]:
     return (_images(t, position), *_pooled(t, axes)[1:])
 
 
-def _factors(operands: int, results: int, rows: Rows | None) -> Callable[..., Factors]:
+def _factors(operands: int, results: int, rows: Rows) -> Callable[..., Factors]:
     """Pooling treats every image and channel alike: both may be split, and nothing is summed. Rows too.
-
-    Without ``rows`` these are gathered.
 
     Not so images where one operand has fewer, since each of its own belongs to several of the other's.
     """
 
     def factors(*arrays: Any, **_: Any) -> Factors:
         n = "n" if len({array.shape[0] for array in arrays}) == 1 else None
-        labels = (n, *(letter(a) if rows else None for a in range(arrays[0].ndim - 2)), "c")
+        labels = (n, *(letter(a) for a in range(arrays[0].ndim - 2)), "c")
         sizes = {"n": arrays[0].shape[0], "c": arrays[0].shape[-1]}
         return Factors((labels,) * operands, (labels,) * results, sizes, rows=rows)
 
@@ -108,7 +106,7 @@ ruled_position_p = define_primitive(
         position_rule=rule,
     )[1],
     fallback.ruled_position,
-    factors=_factors(1, 1, None),  # which padding comes before which NaN is a matter of the whole window
+    factors=_factors(1, 1, pool_parts.ruled_position),
 )
 
 max_pool_grad_p = define_primitive(
