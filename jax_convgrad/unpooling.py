@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jax.typing import ArrayLike
 
 from jax_convgrad import fallback, pool_primitives
@@ -80,6 +81,8 @@ def max_unpool(
         images = math.prod(leading)
         y = jnp.reshape(y, (images, *y.shape[-rank - 1 :]))
         position = jnp.reshape(position, y.shape)
+        if axes is not None:
+            position = _in_own_window(position, axes)
         if axes is not None and y.dtype.name in REAL:
             x = pool_primitives.max_pool_grad(y, position, axes)
         else:
@@ -89,6 +92,22 @@ def max_unpool(
     return with_axis_types(
         run, (y, position), lambda specs: (*specs[0][: len(leading)], *(None,) * rank, specs[0][-1])
     )
+
+
+def _in_own_window(position: jax.Array, axes: Sequence[Axis]) -> jax.Array:
+    """Flat positions, and -1 for each that is outside of its own window.
+
+    The gradient, which reads at positions, reads anywhere.
+    """
+    rest, inside = position, (position >= 0) & (position < math.prod(axis.input for axis in axes))
+    for d in range(len(axes), 0, -1):
+        axis = axes[d - 1]
+        output = lax.broadcasted_iota(jnp.int32, position.shape, d)
+        rest, i = lax.div(rest, jnp.int32(axis.input)), lax.rem(rest, jnp.int32(axis.input))
+        ahead = i - (output * axis.stride - axis.pad_lo)  # of the window's first tap
+        reach = min((axis.taps - 1) * axis.filter_dilation, 2**31 - 1)
+        inside &= (ahead >= 0) & (ahead <= reach) & (ahead % axis.filter_dilation == 0)
+    return jnp.where(inside, position, -1)
 
 
 def _axes(
