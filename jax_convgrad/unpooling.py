@@ -8,12 +8,13 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.export import is_symbolic_dim
 from jax.typing import ArrayLike
 
 from jax_convgrad import fallback, pool_primitives
 from jax_convgrad.arguments import REAL, arrays
 from jax_convgrad.axis_types import with_axis_types
-from jax_convgrad.geometry import Axis, dilated, output_size, padded, pads, steps
+from jax_convgrad.geometry import Axis, are_known, dilated, output_size, padded, pads, size_of, steps
 
 
 def max_unpool(
@@ -62,7 +63,10 @@ def max_unpool(
         rank = len(output_shape)
     except TypeError:
         raise TypeError(f"output_shape must be a sequence of integers, not {output_shape!r}") from None
-    shape = steps(output_shape, rank, "output_shape")
+    if any(map(is_symbolic_dim, output_shape)):
+        shape = tuple(map(size_of, output_shape))
+    else:
+        shape = steps(output_shape, rank, "output_shape")
     if rank < 1 or y.ndim < rank + 1:
         raise ValueError(
             f"inputs must have a spatial dimension for each entry of output_shape {shape} and one of "
@@ -70,7 +74,7 @@ def max_unpool(
         )
     if position.shape != y.shape:
         raise ValueError(f"positions must be of inputs' shape {y.shape}, but is of {position.shape}")
-    if math.prod(shape) >= 2**31:
+    if are_known(shape) and math.prod(shape) >= 2**31:
         raise ValueError(f"output_shape must have fewer than 2**31 positions, but is {shape}")
     axes = None
     if window_shape is not None:
@@ -99,12 +103,12 @@ def _in_own_window(position: jax.Array, axes: Sequence[Axis]) -> jax.Array:
 
     The gradient, which reads at positions, reads anywhere.
     """
-    rest, inside = position, (position >= 0) & (position < math.prod(axis.input for axis in axes))
+    rest, inside = position, (position >= 0) & (position < jnp.int32(math.prod(axis.input for axis in axes)))
     for d in range(len(axes), 0, -1):
         axis = axes[d - 1]
         output = lax.broadcasted_iota(jnp.int32, position.shape, d)
         rest, i = lax.div(rest, jnp.int32(axis.input)), lax.rem(rest, jnp.int32(axis.input))
-        ahead = i - (output * axis.stride - axis.pad_lo)  # of the window's first tap
+        ahead = i - output * axis.stride + jnp.int32(axis.pad_lo)  # of the window's first tap
         reach = min((axis.taps - 1) * axis.filter_dilation, 2**31 - 1)
         inside &= (ahead >= 0) & (ahead <= reach) & (ahead % axis.filter_dilation == 0)
     return jnp.where(inside, position, -1)
