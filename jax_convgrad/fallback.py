@@ -204,7 +204,8 @@ def ruled_position(x: jax.Array, *, axes: Sequence[Axis], rule: str) -> jax.Arra
     positions = jnp.broadcast_to(positions, x.shape)
     window = _window(axes)
     scatters = rule == "select_and_scatter"
-    least, nowhere, unset = jnp.array(-jnp.inf, x.dtype), jnp.int32(-1), jnp.int32(-2)
+    least, nowhere = jnp.array(-jnp.inf, x.dtype), jnp.int32(-1)
+    unset = np.int32(-2)  # an array would be a tracer, of which the reduction knows nothing
     if scatters:
         pads = [(lo, hi, 0) for lo, hi in window["padding"]]
         x, positions = lax.pad(x, least, pads), lax.pad(positions, nowhere, pads)

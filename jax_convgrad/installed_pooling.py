@@ -77,8 +77,8 @@ def _padded_with_zeros(value: Any) -> tuple[Any, Zeros] | None:
         return None
     operation = value.owner.operation
     operand, filling = operation.operands
-    if not _is_zero(filling):
-        return None
+    if not _is_zero(filling) or not operand.type.has_static_shape:
+        return None  # MLIR has a large negative number for a symbol
     config = zip(
         *(
             list(operation.attributes[f"{name}"])

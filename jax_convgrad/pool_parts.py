@@ -84,6 +84,19 @@ def _translated(
     return jnp.where(inside, _flat(coordinates, into), -1)
 
 
+def _in_whole(
+    position: jax.Array, splits: _Split, fetched: Sequence[int], sizes: Sequence[int]
+) -> tuple[jax.Array, jax.Array]:
+    """Flat positions in the rows that were ``fetched`` as those in the whole array, and which are outside."""
+    coordinates = _coordinates(position, fetched)
+    outside = jnp.zeros_like(position, bool)
+    for a, (parts, place, _) in splits.items():
+        coordinates[a] = coordinates[a] + jnp.int32(place.of(parts.window.starts))
+        outside |= (coordinates[a] < 0) | (coordinates[a] >= sizes[a])
+    inside = position >= 0
+    return jnp.where(inside, _flat(coordinates, sizes), -1), inside & outside
+
+
 def _outputs(array: jax.Array, dim: int, begin: Any) -> jax.Array:
     """The numbers of the outputs along a dimension, from ``begin`` on, to be broadcast over the array."""
     shape = [1] * array.ndim
@@ -121,28 +134,69 @@ def max_pool_argmax(params: dict[str, Any], places: Mapping[str, Place]) -> Loca
     fetched = [axis.input for axis in call.params["axes"]]
 
     def after(y: jax.Array, position: jax.Array) -> Sequence[jax.Array]:
-        coordinates = _coordinates(position, fetched)
-        outside = jnp.zeros_like(position, bool)
-        for a, (parts, place, _) in splits.items():
-            coordinates[a] = coordinates[a] + jnp.int32(place.of(parts.window.starts))
-            outside |= (coordinates[a] < 0) | (coordinates[a] >= sizes[a])
-        result = jnp.where(position < 0, -1, _flat(coordinates, sizes))
+        result, outside = _in_whole(position, splits, fetched, sizes)
         if not any(_reaches_out(axes[a]) for a in splits):
             return y, result
         # Where the window's first maximum lies on padding, all in the window is as low as that. So it is the
         # first number of the window that there is.
-        first = []
-        empty: Any = False
-        for a, axis in enumerate(axes):
-            begin = splits[a][1].of(_begins(splits[a][0])) if a in splits else 0
-            output = _outputs(position, params["dimensions"][a + 2], begin)
-            tap, last = _taps_inside(axis, output)
-            first.append(output * axis.stride + tap * axis.filter_dilation - axis.pad_lo)
-            empty |= tap >= last
-        first_inside = jnp.where(empty, -1, _flat(first, sizes))
-        return y, jnp.where(outside, first_inside, result).astype(jnp.int32)
+        first, _ = _ends_inside(params, splits, position)
+        return y, jnp.where(outside, first, result).astype(jnp.int32)
 
     return Local(call.params, call.before, after)
+
+
+def ruled_position(params: dict[str, Any], places: Mapping[str, Place]) -> Local:
+    """One device's call of ``ruled_position``, with -inf in the place of rows that there are not.
+
+    Of the rule "select_and_scatter" that is what padding is. That of "select_and_gather" leaves padding out,
+    and goes on to -inf from a NaN alone. So where it ends there, all numbers behind the last NaN are -inf,
+    and it is the first of them, or that NaN where there is none. A second call finds the first of them: it is
+    the first number at all behind the last NaN.
+    """
+    axes: tuple[Axis, ...] = params["axes"]
+    splits = _splits(params, places, traded=False)
+    local = _with_axes(params, splits, traded=False)
+    sizes = [axis.input for axis in axes]
+    fetched = [axis.input for axis in local["axes"]]
+    batch = params["dimensions"][0]
+    twice = params["rule"] == "select_and_gather" and any(_reaches_out(axes[a]) for a in splits)
+
+    def before(x: jax.Array) -> Sequence[jax.Array]:
+        if twice:
+            x = lax.concatenate([x, jnp.where(jnp.isnan(x), x, jnp.zeros_like(x))], batch)
+        return (_fetched(x, splits, lowest(x.dtype)),)
+
+    def after(position: jax.Array) -> Sequence[jax.Array]:
+        result, outside = _in_whole(position, splits, fetched, sizes)
+        if not twice:
+            return (jnp.where(outside, -1, result),)
+        (result, behind), (outside, is_none) = jnp.split(result, 2, batch), jnp.split(outside, 2, batch)
+        _, last = _ends_inside(params, splits, result)
+        return (jnp.where(outside, jnp.where(is_none, last, behind), result).astype(jnp.int32),)
+
+    return Local(local, before, after)
+
+
+def _ends_inside(
+    params: dict[str, Any], splits: _Split, like: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """The flat positions of the first and the last number of each window, -1 where it has none.
+
+    ``like`` has the shape of a device's part of the results.
+    """
+    axes: tuple[Axis, ...] = params["axes"]
+    first: list[Any] = []
+    last: list[Any] = []
+    empty: Any = False
+    for a, axis in enumerate(axes):
+        begin = splits[a][1].of(_begins(splits[a][0])) if a in splits else 0
+        output = _outputs(like, params["dimensions"][a + 2], begin)
+        tap, end = _taps_inside(axis, output)
+        for ends, at in ((first, tap), (last, end - 1)):
+            ends.append(output * axis.stride + at * axis.filter_dilation - axis.pad_lo)
+        empty |= tap >= end
+    sizes = [axis.input for axis in axes]
+    return jnp.where(empty, -1, _flat(first, sizes)), jnp.where(empty, -1, _flat(last, sizes))
 
 
 def _begins(parts: Split) -> tuple[int, ...]:

@@ -68,10 +68,8 @@ def _selected(t: Any, position: Any, axes: tuple[Axis, ...], dimensions: Dimensi
     return _pooled(_more_images(t, position, dimensions), axes, dimensions)
 
 
-def _factors(operands: int, results: int, rows: Rows | None) -> Callable[..., Factors]:
+def _factors(operands: int, results: int, rows: Rows) -> Callable[..., Factors]:
     """Pooling treats every image and channel alike: both may be split, and nothing is summed. Rows too.
-
-    Without ``rows`` these are gathered.
 
     Not so images where one operand has fewer, since each of its own belongs to several of the other's.
     """
@@ -83,7 +81,7 @@ def _factors(operands: int, results: int, rows: Rows | None) -> Callable[..., Fa
         labels[batch] = "n" if len({array.shape[batch] for array in arrays}) == 1 else None
         labels[channel] = "c"
         for a, d in enumerate(dimensions[2:]):
-            labels[d] = letter(a) if rows else None
+            labels[d] = letter(a)
         return Factors((tuple(labels),) * operands, (tuple(labels),) * results, sizes, rows=rows)
 
     return factors
@@ -173,7 +171,7 @@ ruled_position_p = define_primitive(
         lambda platform, x, *, axes, dimensions, rule: _with_positions(platform, x, rule, axes, dimensions)[1]
     ),
     _on_lax(fallback.ruled_position),
-    factors=_factors(1, 1, None),  # which padding comes before which NaN is a matter of the whole window
+    factors=_factors(1, 1, pool_parts.ruled_position),
 )
 
 max_pool_grad_p = define_primitive(

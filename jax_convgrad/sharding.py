@@ -158,8 +158,11 @@ def partitioned(
         call = factors.rows(local, places) if factors.rows and places else Local(local)
 
         def part(*shards: jax.Array) -> tuple[jax.Array, ...]:
-            # A context's mesh, which is about the whole arrays, would else get into the sum's own types.
-            with use_abstract_mesh(_NO_MESH):
+            # A context's mesh, which is about the whole arrays, would else get into the sum's own types. And
+            # a program may be compiled outside of the `jax.enable_x64` that it was lowered in.
+            wide = any(shard.dtype.name in ("float64", "complex128") for shard in shards)
+            wide = wide or getattr(jax.config, "jax_enable_x64", False)
+            with use_abstract_mesh(_NO_MESH), jax.enable_x64(wide):
                 given = call.before(*shards)
                 compute, finish = (reduced and of_partial_sums) or (native, None)
                 results = tuple(call.after(*_as_tuple(compute(*given, **call.params))))

@@ -7,12 +7,14 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+from jax import lax
+from jax.export import is_symbolic_dim
 from jax.typing import ArrayLike
 
 from jax_convgrad import fallback, pool_primitives
 from jax_convgrad.arguments import REAL, arrays
 from jax_convgrad.axis_types import with_axis_types
-from jax_convgrad.geometry import Axis, dilated, output_size, padded, pads, steps
+from jax_convgrad.geometry import Axis, are_known, dilated, output_size, padded, pads, size_of, steps
 
 
 def max_unpool(
@@ -61,7 +63,10 @@ def max_unpool(
         rank = len(output_shape)
     except TypeError:
         raise TypeError(f"output_shape must be a sequence of integers, not {output_shape!r}") from None
-    shape = steps(output_shape, rank, "output_shape")
+    if any(map(is_symbolic_dim, output_shape)):
+        shape = tuple(map(size_of, output_shape))
+    else:
+        shape = steps(output_shape, rank, "output_shape")
     if rank < 1 or y.ndim < rank + 1:
         raise ValueError(
             f"inputs must have a spatial dimension for each entry of output_shape {shape} and one of "
@@ -69,7 +74,7 @@ def max_unpool(
         )
     if position.shape != y.shape:
         raise ValueError(f"positions must be of inputs' shape {y.shape}, but is of {position.shape}")
-    if math.prod(shape) >= 2**31:
+    if are_known(shape) and math.prod(shape) >= 2**31:
         raise ValueError(f"output_shape must have fewer than 2**31 positions, but is {shape}")
     axes = None
     if window_shape is not None:
@@ -80,6 +85,8 @@ def max_unpool(
         images = math.prod(leading)
         y = jnp.reshape(y, (images, *y.shape[-rank - 1 :]))
         position = jnp.reshape(position, y.shape)
+        if axes is not None:
+            position = _in_own_window(position, axes)
         if axes is not None and y.dtype.name in REAL:
             x = pool_primitives.max_pool_grad(y, position, axes, pool_primitives.channels_last(axes))
         else:
@@ -89,6 +96,22 @@ def max_unpool(
     return with_axis_types(
         run, (y, position), lambda specs: (*specs[0][: len(leading)], *(None,) * rank, specs[0][-1])
     )
+
+
+def _in_own_window(position: jax.Array, axes: Sequence[Axis]) -> jax.Array:
+    """Flat positions, and -1 for each that is outside of its own window.
+
+    The gradient, which reads at positions, reads anywhere.
+    """
+    rest, inside = position, (position >= 0) & (position < jnp.int32(math.prod(axis.input for axis in axes)))
+    for d in range(len(axes), 0, -1):
+        axis = axes[d - 1]
+        output = lax.broadcasted_iota(jnp.int32, position.shape, d)
+        rest, i = lax.div(rest, jnp.int32(axis.input)), lax.rem(rest, jnp.int32(axis.input))
+        ahead = i - output * axis.stride + jnp.int32(axis.pad_lo)  # of the window's first tap
+        reach = min((axis.taps - 1) * axis.filter_dilation, 2**31 - 1)
+        inside &= (ahead >= 0) & (ahead <= reach) & (ahead % axis.filter_dilation == 0)
+    return jnp.where(inside, position, -1)
 
 
 def _axes(

@@ -1,6 +1,7 @@
 """What a platform gets: its own kernels where the package has them, else `jax.lax`, and never silence."""
 
 import dataclasses
+import functools
 import subprocess
 import sys
 import warnings
@@ -12,7 +13,8 @@ import pytest
 from jax import export
 
 import jax_convgrad as jc
-from jax_convgrad import ffi, lowering
+from jax_convgrad import fallback, ffi, lowering, pool_primitives
+from jax_convgrad.geometry import axis_of
 
 RANDOM = np.random.default_rng(11)
 
@@ -129,6 +131,33 @@ def test_tpu_runs_on_lax_without_a_word(fresh_caches):
         text = exported(value_and_derivatives(f), args, "tpu")
     assert "@jax_convgrad_" not in text
     assert "stablehlo.convolution" in text
+
+
+@pytest.mark.parametrize("derivative", ["gradient", "tangent"])
+def test_a_maximum_of_lax_is_replaced_for_every_platform(derivative):
+    x = array(2, 9, 8, 3)
+
+    def windows(x):
+        return jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (1, 3, 3, 1), (1, 2, 2, 1), "SAME")
+
+    def f(x):
+        if derivative == "tangent":
+            return jax.jvp(windows, (x,), (jnp.cos(x),))[1]
+        return jax.vjp(windows, x)[1](jnp.cos(windows(x)))[0]
+
+    replaced = jax.jit(jc.replace_convolutions(f))
+    anywhere = export.export(replaced, platforms=["cpu", "tpu"], disabled_checks=jc.export_checks())(x)
+    again = export.deserialize(bytearray(anywhere.serialize()))
+    np.testing.assert_allclose(again.call(x), f(x), rtol=1e-6, atol=1e-6)
+    assert "@jax_convgrad_" not in exported(jc.replace_convolutions(f), (x,), "tpu")
+
+
+def test_the_positions_of_lax_s_derivatives_on_lax():
+    x = np.where(RANDOM.random((2, 9, 8, 3)) < 0.7, -np.inf, 1).astype(np.float32)
+    axes = tuple(axis_of(n, 3, stride=2, pads=(1, 2), input_dilation=1, filter_dilation=1) for n in (9, 8))
+    for rule in ("select_and_scatter", "select_and_gather"):
+        on_lax = jax.jit(functools.partial(fallback.ruled_position, axes=axes, rule=rule))(x)
+        np.testing.assert_array_equal(on_lax, pool_primitives.ruled_position(x, axes, rule))
 
 
 def test_an_exported_step_runs_after_reload():

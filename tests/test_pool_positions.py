@@ -123,6 +123,28 @@ def test_positions_off_the_output_give_nothing(backend, with_window):
     np.testing.assert_array_equal(pull(jnp.ones_like(out))[0], np.zeros(y.shape))
 
 
+@pytest.mark.parametrize("dtype", ["float32", "int32"])
+def test_a_position_outside_of_its_own_window_gives_nothing(backend, dtype):
+    """Nor does its gradient read there, or it would be no transpose."""
+    positions = jnp.asarray(np.random.default_rng(0).integers(0, 6 * 5, (2, 4, 5, 3)), jnp.int32)
+    y = jnp.asarray(np.random.default_rng(1).integers(1, 9, positions.shape).astype(dtype))
+    expected = np.zeros((2, 6, 5, 3), dtype)
+    inside = np.zeros(y.shape, bool)
+    for n, o, p, c in np.ndindex(y.shape):
+        i, j = divmod(int(positions[n, o, p, c]), 5)
+        inside[n, o, p, c] = i in (o * 2 - 2, o * 2, o * 2 + 2) and j == p
+        expected[n, i, j, c] += y[n, o, p, c] * inside[n, o, p, c]
+    assert 5 < inside.sum() < inside.size / 2
+
+    def unpool(y):
+        return jc.max_unpool(y, positions, (6, 5), (3, 1), (2, 1), ((2, 3), (0, 0)), (2, 1))
+
+    np.testing.assert_array_equal(unpool(y), expected)
+    if dtype == "float32":
+        (ones,) = jax.vjp(unpool, y)[1](jnp.ones_like(expected))
+        np.testing.assert_array_equal(ones, inside)
+
+
 def test_repeated_positions_add_up_anywhere():
     y = jnp.arange(1.0, 5.0).reshape(1, 4, 1)
     positions = jnp.array([7, 7, 0, 7], jnp.int32).reshape(1, 4, 1)

@@ -315,6 +315,18 @@ def test_an_exported_program_runs_split():
     meshes.assert_equal_to_rounding(again(*layer.arrays()), layer.unsharded())
 
 
+def test_compiled_with_other_settings_than_it_was_lowered_with():
+    """`jax.enable_x64` is a matter of what is traced: a part of float64 is traced while it is compiled."""
+    layer = LAYERS["dense"]
+    shardings = tuple(NamedSharding(meshes.make("8"), P(*spec)) for spec in ((None, "a"), (), ()))
+    rows = (layer.batch, 8, 8, layer.channels)
+    x, w, b = np.cos(np.arange(np.prod(rows))).reshape(rows), *layer.arrays()[1:]
+    lowered = jax.jit(layer.with_gradients, in_shardings=shardings).lower(x, w, b)
+    with jax.enable_x64(False):
+        program = lowered.compile()
+    meshes.assert_equal_to_rounding(program(x, w, b), jax.jit(layer.with_gradients)(x, w, b))
+
+
 def test_two_meshes_in_one_program():
     """XLA gathers the one array that another is not split like, and nothing else."""
     layer = LAYERS["dense"]

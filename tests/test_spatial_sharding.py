@@ -389,6 +389,43 @@ def test_a_result_of_rows_that_the_devices_do_not_divide(rows):
 
 
 @pytest.mark.parametrize("way", ["install", "replace"])
+@pytest.mark.parametrize("reduction", ["max", "min"])
+@pytest.mark.parametrize("split", [(None, "a", "b"), ("b", "a"), (None, ("a", "b"))], ids=str)
+def test_lax_windows(way, reduction, split):
+    """Values, gradients and tangents, in which NaN and -inf meet padding as they do on one device."""
+    if way == "replace" and split != (None, "a", "b"):
+        return  # the same primitives
+    low = -np.inf if reduction == "max" else np.inf
+    x = RANDOM.choice([np.nan, low, 1.0, 2.0, 3.0], p=[0.15, 0.55, 0.1, 0.1, 0.1], size=(4, 24, 8, 4))
+    t = RANDOM.standard_normal(x.shape)
+    op = lax.max if reduction == "max" else lax.min
+
+    def windows(x):
+        return lax.reduce_window(x, low, op, (1, 4, 3, 1), (1, 2, 1, 1), ((0, 0), (3, 2), (1, 1), (0, 0)))
+
+    def f(x, t):
+        y, pull = jax.vjp(windows, x)
+        weights = jnp.cos(jnp.arange(y.size, dtype=x.dtype).reshape(y.shape))
+        _, tangent = jax.jvp(windows, (x,), (t,))
+        # Sums over rows, which as results of the program would be uneven.
+        return (
+            jnp.sum(jnp.where(jnp.isfinite(y), y, 7) * weights, 1),
+            jnp.sum(tangent * weights, 1),
+            pull(weights),
+        )
+
+    try:
+        if way == "install":
+            jc.install()
+        f = jc.replace_convolutions(f) if way == "replace" else f
+        program = check(f, (x, t), meshes.make("4x2"), (split, split))
+    finally:
+        jc.uninstall()
+    if program is not None:
+        assert program.as_text().count("jax_convgrad_max_pool_argmax") >= 2
+
+
+@pytest.mark.parametrize("way", ["install", "replace"])
 def test_lax_programs(way):
     x, w, _ = inputs((2, 32, 6, 3), (3, 3, 3, 4))
 

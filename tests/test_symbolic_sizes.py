@@ -290,6 +290,39 @@ def test_pooling_twice_and_more_batch_dimensions():
     check(value_and_gradients(partial(model, our_pool)), value_and_gradients(theirs), [x])
 
 
+@pytest.mark.parametrize("first", [("b", "h", "w", 3), ("b", 6, 7, "c")], ids=["space", "batch"])
+@pytest.mark.parametrize("with_window", [True, False], ids=["window", "anywhere"])
+def test_unpooling(first, with_window):
+    window = ((3, 2), (2, 1), "SAME")
+
+    def ours(x):
+        y, positions = jc.max_pool(x, *window, return_positions=True)
+        return jc.max_unpool(jnp.sin(y), positions, x.shape[1:3], *(window if with_window else ()))
+
+    def theirs(x):
+        y, pull = jax.vjp(partial(lax_pool, "max", *window), x)
+        return pull(jnp.sin(y))[0]
+
+    check(value_and_gradients(ours), value_and_gradients(theirs), [first], calls=(1,))
+
+
+@pytest.mark.parametrize("with_kernels", [False, True])
+@pytest.mark.parametrize("first", [("b", "h", "w", 3), ("b", 7, 8, "c")], ids=["space", "batch"])
+def test_lax_windows_under_install(first, with_kernels):
+    """Of a sum the gradient pads, by zeros around an array of which a dimension is a symbol."""
+
+    def sums(x):
+        return lax_pool("avg_inside", (3, 2), (2, 1), "SAME", lax_pool("max", (2, 2), (1, 1), "SAME", x))
+
+    f = value_and_gradients(sums)
+    expected = jax.jit(f)(*arrays([first], 1))
+    try:
+        jc.install(export=with_kernels)
+        check(f, lambda x: expected, [first], calls=(1,))
+    finally:
+        jc.uninstall()
+
+
 # ------------------------------------------------------------------------------------------------------ vmap
 
 
