@@ -73,9 +73,13 @@ def test_the_suites_problems(backend, case):
         assert_within(actual, exact[name], bound, name)
     dense = case.groups == case.batch_groups == 1
     undilated = all(axis.input_dilation == 1 for axis in case.axes)
+    # Of a tap most outputs, or of an output most taps, may be on padding: gemm leaves those out tile by tile.
+    spans = [(axis, (axis.input - 1) * axis.input_dilation) for axis in case.axes]
+    outputs_padded = any(span // axis.stride + 1 <= axis.output // 2 for axis, span in spans)
+    taps_padded = any(span // axis.filter_dilation + 1 <= axis.taps // 2 for axis, span in spans)
     if dense:
-        assert {"y"} <= set(served)
-        assert ("dw" in served) == undilated
+        assert ("y" in served) == (not outputs_padded)
+        assert ("dw" in served) == (undilated and not outputs_padded and not taps_padded)
 
 
 @WGMMA
