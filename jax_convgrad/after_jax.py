@@ -6,6 +6,8 @@ doctor must run where JAX cannot be imported.
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import importlib.abc
 import importlib.machinery
 import sys
@@ -15,12 +17,20 @@ from types import ModuleType
 
 def after_jax(then: Callable[[], None]) -> None:
     """Calls ``then`` once JAX is imported."""
-    # What is being imported has no spec that says that it has been.
-    jax = sys.modules.get("jax")
-    if jax is not None and not getattr(jax.__spec__, "_initializing", False):
+    if "jax" in sys.modules and not _is_imported():
+        with contextlib.suppress(Exception):  # whoever imports it is told
+            # Waits for another thread's import. That which this one is part of goes on after it.
+            importlib.import_module("jax")
+    if _is_imported():
         then()
     else:
         sys.meta_path.insert(0, _Finder(then))
+
+
+def _is_imported() -> bool:
+    jax = sys.modules.get("jax")
+    # What is being imported has no spec that says that it has been.
+    return jax is not None and not getattr(jax.__spec__, "_initializing", False)
 
 
 def forget() -> None:
@@ -32,10 +42,18 @@ class _Finder(importlib.abc.MetaPathFinder):
     def __init__(self, then: Callable[[], None]) -> None:
         self.then = then
 
+    def call(self) -> None:
+        """What is to be called, once."""
+        if self in sys.meta_path:
+            sys.meta_path.remove(self)
+            self.then()
+
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
         if name != "jax":
+            if _is_imported():  # it was about to be when this was made, and is past its own loader
+                self.call()
             return None
         for finder in sys.meta_path:
             find = getattr(finder, "find_spec", None)
@@ -62,6 +80,4 @@ class _Loader(importlib.abc.Loader):
         if module.__spec__ is not None:
             module.__spec__.loader = self.loader
         self.loader.exec_module(module)
-        if self.finder in sys.meta_path:
-            sys.meta_path.remove(self.finder)
-            self.finder.then()
+        self.finder.call()

@@ -57,6 +57,35 @@ def test_kernels_are_registered_once_there_is_jax(imports):
     assert run(f"{imports}; {REGISTERED}").split() == ["True", "False", "SourceFileLoader", before]
 
 
+def test_kernels_are_registered_where_another_thread_is_importing_jax():
+    program = (
+        "import sys, threading, time\n"
+        "thread = threading.Thread(target=__import__, args=('jax',))\n"
+        "thread.start()\n"
+        "while 'jax' not in sys.modules:\n    time.sleep(1e-4)\n"
+        "import jax_convgrad\n"
+        "thread.join()\n"
+        f"{REGISTERED}"
+    )
+    assert run(program).split()[:3] == ["True", "False", "SourceFileLoader"]
+
+
+def test_kernels_are_registered_where_jax_s_import_imports_this():
+    """A module that JAX imports may need it; the next import after JAX's tells that JAX is there."""
+    program = (
+        "import sys\n"
+        "class Early:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name == 'jax.version':\n"
+        "            sys.meta_path.remove(self)\n"
+        "            import jax_convgrad\n"
+        "sys.meta_path.insert(0, Early())\n"
+        "import jax, this\n"
+        f"{REGISTERED}"
+    )
+    assert run(program).split()[-4:-1] == ["True", "False", "SourceFileLoader"]
+
+
 def test_kernels_are_registered_where_jax_fails_to_be_imported_at_first():
     program = (
         "import jax_convgrad, sys\n"
