@@ -43,7 +43,9 @@ def install(*, export: bool = False, verbose: bool = False) -> None:
     That holds for those of Flax, Haiku, Equinox, Keras and all else that calls ``jax.lax``, on CPU and CUDA,
     and for all that JAX makes of them: gradients of any order, forward mode, vmap. Windows are those of
     ``lax.reduce_window`` with a maximum, a minimum or a sum, over 1 to 3 dimensions of an array, in any
-    order. Their values and gradients are ``jax.lax``'s; sums of 16-bit numbers run in float32.
+    order. Their values and gradients are ``jax.lax``'s; sums of 16-bit numbers run in float32. Among equal
+    maxima forward mode takes the first, as reverse mode does; which one ``jax.lax``'s takes in a padded
+    window of two dimensions XLA decides.
 
     What these kernels have not stays ``jax.lax``'s: integers, more than 3 spatial dimensions, sizes that are
     symbols, a reduction function of one's own, cumulative sums. ``installed_report()`` says of each operation

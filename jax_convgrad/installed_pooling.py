@@ -97,4 +97,5 @@ def _is_zero(value: Any) -> bool:
         value = value.owner.operation.operands[0]
     if getattr(value.owner, "name", None) != "stablehlo.constant":
         return False
-    return _ZERO.match(str(value.owner.operation.attributes["value"])) is not None
+    # Its text, since jaxlib 0.10 has no attribute in Python for complex constants.
+    return _ZERO.search(str(value.owner.operation)) is not None

@@ -142,10 +142,13 @@ def test_16_bits_are_summed_wide():
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "complex64"])
 def test_dtypes(dtype):
     x = X.astype(dtype)
-    names = ["sum"] if dtype == "complex64" else ["max NCHW", "min"]
+    names = ["sum", "sum base dilation"] if dtype == "complex64" else ["max NCHW", "min"]
     for name in names:
+        f = WINDOWS[name]
         jc.uninstall()
-        check(WINDOWS[name], x, tolerance=1e-6)
+        check(f, x, tolerance=1e-6)
+        jc.uninstall()
+        check(lambda x: jax.vjp(f, x)[1](jnp.ones_like(f(x))), x, tolerance=1e-6)  # noqa: B023
 
 
 # ------------------------------------------------------------------------------- NaN and -inf, by position
