@@ -292,6 +292,8 @@ def avg_pool(x: jax.Array, *, axes: Sequence[Axis], count_include_pad: bool) -> 
 def max_unpool(y: jax.Array, position: jax.Array, *, shape: tuple[int, ...]) -> jax.Array:
     """Each number added at its position, wherever that is in its image; those off the image give nothing."""
     images, channels = y.shape[0], y.shape[-1]
+    if 0 in shape[1:-1]:  # where jax.lax has no derivative of a scatter
+        return jnp.zeros(shape, y.dtype)
     volume = 1
     for size in shape[1:-1]:
         volume *= size
@@ -310,7 +312,11 @@ def _least(dtype: np.dtype) -> jax.Array:
     """What no number of a dtype is below."""
     if dtype == np.bool_:
         return jnp.array(False)
-    return jnp.array(jnp.iinfo(dtype).min if jnp.issubdtype(dtype, jnp.integer) else -jnp.inf, dtype)
+    if jnp.issubdtype(dtype, jnp.integer):
+        return jnp.array(jnp.iinfo(dtype).min, dtype)
+    # As in lax: some 8-bit floats have no infinity, and write it as a NaN.
+    lowest = np.array(-np.inf).astype(dtype)
+    return jnp.array(jnp.finfo(dtype).min if np.isnan(lowest) else lowest, dtype)
 
 
 def sum_pool(x: jax.Array, *, axes: Sequence[Axis]) -> jax.Array:

@@ -200,12 +200,12 @@ def axis_of(
     return Axis(size, taps, output, stride, lo, input_dilation, filter_dilation, pad_hi=None if known else hi)
 
 
-def steps(value: Any, axes: int, name: str) -> tuple[int, ...]:
-    """Checks a stride, dilation or window: one positive integer an axis.
+def steps(value: Any, axes: int, name: str, least: int = 1) -> tuple[int, ...]:
+    """Checks a stride, dilation or window: one positive integer an axis; or sizes, of which 0 is the least.
 
     Raises:
       TypeError: ``value`` is not a sequence of integers.
-      ValueError: it has not ``axes`` entries, or one is not positive (or is 2**30 or more).
+      ValueError: it has not ``axes`` entries, or one is below ``least`` (or is 2**30 or more).
     """
     try:
         result = tuple(operator.index(entry) for entry in value)
@@ -215,8 +215,9 @@ def steps(value: Any, axes: int, name: str) -> tuple[int, ...]:
         raise ValueError(
             f"{name} must have one entry for each of the {axes} spatial dimensions, but is {result}"
         )
-    if not all(1 <= entry <= MAX_STEP for entry in result):
-        raise ValueError(f"{name} must be positive (and below 2**30), but is {result}")
+    if not all(least <= entry <= MAX_STEP for entry in result):
+        kind = "positive" if least else "0 or more"
+        raise ValueError(f"{name} must be {kind} (and below 2**30), but is {result}")
     return result
 
 

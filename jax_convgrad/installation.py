@@ -28,7 +28,7 @@ from jax.interpreters.mlir import ir
 from jax_convgrad import exporting, ffi, installed_pooling, lowering_record
 from jax_convgrad.lax_convolution import before_reversals, contraction_of, runner, single_primitive
 from jax_convgrad.lax_pooling import WINDOW_PRIMITIVES
-from jax_convgrad.lowering import rules
+from jax_convgrad.lowering import lowered_for, rules
 from jax_convgrad.on_lax import OnLax
 from jax_convgrad.recognition import Contraction
 
@@ -43,7 +43,9 @@ def install(*, export: bool = False, verbose: bool = False) -> None:
     That holds for those of Flax, Haiku, Equinox, Keras and all else that calls ``jax.lax``, on CPU and CUDA,
     and for all that JAX makes of them: gradients of any order, forward mode, vmap. Windows are those of
     ``lax.reduce_window`` with a maximum, a minimum or a sum, over 1 to 3 dimensions of an array, in any
-    order. Their values and gradients are ``jax.lax``'s; sums of 16-bit numbers run in float32.
+    order. Their values and gradients are ``jax.lax``'s; sums of 16-bit numbers run in float32. Among equal
+    maxima forward mode takes the first, as reverse mode does; which one ``jax.lax``'s takes in a padded
+    window of two dimensions XLA decides.
 
     What these kernels have not stays ``jax.lax``'s: integers, more than 3 spatial dimensions, sizes that are
     symbols, a reduction function of one's own, cumulative sums. ``installed_report()`` says of each operation
@@ -103,7 +105,7 @@ def uninstall() -> None:
         table = elsewhere if platform is None else on_platforms[platform]
         table[_convolution_p] = entry
     _original.clear()
-    installed_pooling.take_back(on_platforms)
+    installed_pooling.take_back(on_platforms, elsewhere)
     lowering_record.begin(verbose=False)
     _make_cacheable()
     jax.clear_caches()
@@ -176,22 +178,15 @@ def _lower(ctx: Any, lhs: Any, rhs: Any, **params: Any) -> Sequence[Any]:
     return mlir.lower_fun(by_platform, multiple_results=False)(ctx, lhs, rhs, before)
 
 
-def _platforms(ctx: Any) -> tuple[str, ...]:
-    """The platforms that an equation is lowered for; none where it has one of its own."""
-    platforms = getattr(ctx, "platforms", None) or getattr(ctx.module_context, "platforms", ())
-    is_elsewhere = getattr(getattr(ctx, "jaxpr_eqn_ctx", None), "compute_type", None) is not None
-    return () if is_elsewhere or platforms is None else tuple(platforms)
-
-
 def _only_platform(ctx: Any) -> str | None:
     """The one platform that an equation is lowered for; None where it has several, or one of its own."""
-    platforms = _platforms(ctx)
+    platforms = lowered_for(ctx)
     return platforms[0] if len(platforms) == 1 else None
 
 
 def _only_rule(ctx: Any) -> Any:
     """``lax``'s rule on every platform that an equation is lowered for; None where it has several."""
-    found = [_original.get(platform, _original[None]).rule for platform in _platforms(ctx)]
+    found = [_original.get(platform, _original[None]).rule for platform in lowered_for(ctx)]
     return found[0] if found and all(rule is found[0] for rule in found) else None
 
 

@@ -1,7 +1,7 @@
 """``install()`` for windows: the lowering of ``lax``'s reductions of windows is this package's pooling.
 
-For CPU and CUDA each has a rule that sees what is reduced and how, and calls the kernels or the rule that
-``lax`` had there. Other platforms keep ``lax``'s.
+The rule sees what is reduced and how, and calls the kernels or the rule that ``lax`` had for the platform.
+In a program for several platforms it hands on to a primitive of this module, which JAX lowers for each.
 """
 
 from __future__ import annotations
@@ -11,44 +11,88 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
+from jax.extend.core import Primitive
 from jax.interpreters import mlir
 
 from jax_convgrad import exporting, ffi, lowering_record
 from jax_convgrad.lax_pooling import WINDOW_PRIMITIVES, Zeros, pooling_of, runner
+from jax_convgrad.lowering import lowered_for
 from jax_convgrad.on_lax import OnLax
 from jax_convgrad.pool_recognition import Pooling
 
-_PLATFORMS = ("cpu", "cuda")
-_original: dict[tuple[str, Any], Any] = {}
-"""Platform and primitive to the entry that lax has there, None where it has but one for all others."""
+_KERNELS_MAY_BE_ON = ("cpu", "cuda")
+_original: dict[Any, dict[str | None, Any]] = {}
+"""Primitive to platform, or None for all others, to the entry that lax has there."""
 
 
 def put(on_platforms: Mapping[str, dict[Any, Any]], elsewhere: dict[Any, Any]) -> None:
     """Puts this package's rules in the place of ``lax``'s, in JAX's tables of them."""
     for primitive in WINDOW_PRIMITIVES:
-        for platform in _PLATFORMS:
-            own = on_platforms.get(platform, {}).get(primitive)
-            _original[platform, primitive] = own
-            rule = (own or elsewhere[primitive]).rule
-            # An uncacheable rule is called in place, where it can see what its operands come from.
-            mlir.register_lowering(
-                primitive, partial(_lower, primitive, platform, rule), platform=platform, cacheable=False
-            )
+        entries: dict[str | None, Any] = {
+            platform: table.pop(primitive) for platform, table in on_platforms.items() if primitive in table
+        }
+        if primitive in elsewhere:
+            entries[None] = elsewhere[primitive]
+        _original[primitive] = entries
+        by_platform = _by_platform[primitive]
+        for platform, entry in entries.items():
+            mlir.register_lowering(by_platform, partial(_as_lax, entry.rule), platform=platform)
+        for platform in _KERNELS_MAY_BE_ON:
+            mlir.register_lowering(by_platform, partial(_on_platform, primitive, platform), platform=platform)
+        # An uncacheable rule is called in place, where it can see what its operands come from. There is one
+        # for all platforms, as JAX cannot choose among several of that kind when the program runs.
+        mlir.register_lowering(primitive, partial(_lower, primitive), cacheable=False)
 
 
-def take_back(on_platforms: Mapping[str, dict[Any, Any]]) -> None:
+def take_back(on_platforms: Mapping[str, dict[Any, Any]], elsewhere: dict[Any, Any]) -> None:
     """Undoes ``put``."""
-    for (platform, primitive), entry in _original.items():
-        if entry is None:
-            del on_platforms[platform][primitive]
-        else:
-            on_platforms[platform][primitive] = entry
+    for primitive, entries in _original.items():
+        for platform, entry in entries.items():
+            table = elsewhere if platform is None else on_platforms[platform]
+            table[primitive] = entry
+        if None not in entries:
+            del elsewhere[primitive]
     _original.clear()
 
 
-def _lower(
-    primitive: Any, platform: str, rule: Any, ctx: Any, *operands: Any, **params: Any
+def _rule_of_lax(primitive: Any, platform: str) -> Any:
+    entries = _original[primitive]
+    return (entries.get(platform) or entries[None]).rule
+
+
+def _lower(primitive: Any, ctx: Any, *operands: Any, **params: Any) -> Sequence[Any]:
+    """The rule of one of ``lax``'s primitives, whatever the platforms."""
+    platforms = lowered_for(ctx)
+    if len(platforms) == 1:
+        return _on_platform(primitive, platforms[0], ctx, *operands, **params)
+    run = partial(_by_platform[primitive].bind, out=tuple(ctx.avals_out), **params)
+    return mlir.lower_fun(run, multiple_results=primitive.multiple_results)(ctx, *operands)
+
+
+def _by_platform_of(primitive: Any) -> Primitive:
+    """A primitive for programs for several platforms, which JAX lowers for each of them by itself.
+
+    Its name is ``lax``'s, as it stands in the program's locations and in profiles.
+    """
+    by_platform = Primitive(primitive.name)
+    by_platform.multiple_results = primitive.multiple_results
+    by_platform.def_abstract_eval(lambda *_, out, **__: list(out) if primitive.multiple_results else out[0])
+    return by_platform
+
+
+_by_platform = {primitive: _by_platform_of(primitive) for primitive in WINDOW_PRIMITIVES}
+
+
+def _as_lax(rule: Any, ctx: Any, *operands: Any, out: Any, **params: Any) -> Sequence[Any]:
+    return rule(ctx, *operands, **params)
+
+
+def _on_platform(
+    primitive: Any, platform: str, ctx: Any, *operands: Any, out: Any = None, **params: Any
 ) -> Sequence[Any]:
+    rule = _rule_of_lax(primitive, platform)
+    if platform not in _KERNELS_MAY_BE_ON:
+        return rule(ctx, *operands, **params)
     padded = _padded_with_zeros(operands[0])
     zeros = None if padded is None else padded[1]
     pooling, unpadded = pooling_of(primitive, ctx.avals_in, ctx.avals_out[0], params, zeros)
@@ -97,4 +141,5 @@ def _is_zero(value: Any) -> bool:
         value = value.owner.operation.operands[0]
     if getattr(value.owner, "name", None) != "stablehlo.constant":
         return False
-    return _ZERO.match(str(value.owner.operation.attributes["value"])) is not None
+    # Its text, since jaxlib 0.10 has no attribute in Python for complex constants.
+    return _ZERO.search(str(value.owner.operation)) is not None

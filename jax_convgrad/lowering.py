@@ -220,6 +220,13 @@ def calls_in(module_context: Any) -> dict[Any, Any]:
     return getattr(module_context, "cached_primitive_lowerings", {})
 
 
+def lowered_for(ctx: Any) -> tuple[str, ...]:
+    """The platforms that an equation is lowered for; none where it has one of its own."""
+    platforms = getattr(ctx, "platforms", None) or getattr(ctx.module_context, "platforms", ())
+    is_elsewhere = getattr(getattr(ctx, "jaxpr_eqn_ctx", None), "compute_type", None) is not None
+    return () if is_elsewhere or platforms is None else tuple(platforms)
+
+
 def shaped(array: Any, shape: Sequence[int], dtype: Any = None) -> ShapedArray:
     """A result of the given shape that varies as ``array`` does, of its dtype where none is given."""
     unsplit = array.sharding.update(spec=PartitionSpec(*(None for _ in shape)))

@@ -177,9 +177,7 @@ def ruled_position(params: dict[str, Any], places: Mapping[str, Place]) -> Local
     return Local(local, before, after)
 
 
-def _ends_inside(
-    params: dict[str, Any], splits: _Split, like: jax.Array
-) -> tuple[jax.Array, jax.Array]:
+def _ends_inside(params: dict[str, Any], splits: _Split, like: jax.Array) -> tuple[jax.Array, jax.Array]:
     """The flat positions of the first and the last number of each window, -1 where it has none.
 
     ``like`` has the shape of a device's part of the results.

@@ -32,7 +32,8 @@ def max_pool(
     too; where windows overlap an input collects from each that chose it. Padding never is the maximum. NaN is
     the largest of all. A window that lies on padding only gives -inf and no gradient.
 
-    The values are ``jax.lax.reduce_window``'s, always; its gradient differs in two cases. In a window with a
+    The values are ``jax.lax.reduce_window``'s, always (of +0 and -0, which are equal, it is the first one's
+    sign here and + there); its gradient differs in two cases. In a window with a
     NaN the gradient here goes to the first NaN. There it goes to the first maximum of what comes behind the
     last NaN, padding included as -inf, where the gradient is lost; and to the last NaN itself where nothing
     comes behind it. In a window whose maximum is -inf it goes to the first -inf of the input here, there to

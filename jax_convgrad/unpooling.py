@@ -44,19 +44,22 @@ def max_unpool(
       positions: int32 of the inputs' shape: flat row-major indices over ``output_shape``.
       output_shape: the spatial sizes of the result, those of what was pooled.
       window_shape: None, or the sizes of the windows that were pooled; over at most 3 dimensions.
-      strides: of the windows; ones where None.
-      padding: of the windows, in any form that ``max_pool`` takes.
-      window_dilation: of the windows; ones where None.
+      strides: of the windows, with ``window_shape`` only; ones where None.
+      padding: of the windows, in any form that ``max_pool`` takes; with ``window_shape`` only.
+      window_dilation: of the windows, with ``window_shape`` only; ones where None.
 
     Returns:
       [..., output_shape..., C] of the inputs' dtype.
 
     Raises:
       TypeError: inputs are bool, positions are not int32, or an argument is of the wrong kind.
-      ValueError: the shapes of inputs, positions, windows and output do not fit.
+      ValueError: the shapes of inputs, positions, windows and output do not fit, or windows are described
+        without their ``window_shape``.
     """
     (y,) = arrays(None, inputs=inputs)
-    (position,) = arrays(("int32", "int32"), positions=positions)
+    (position,) = arrays(None, positions=positions)
+    if position.dtype != jnp.int32:
+        raise TypeError(f"positions must be of dtype int32, not {position.dtype}")
     if y.dtype == jnp.bool_:
         raise TypeError("inputs must be of numbers, which alone add up, not bool")
     try:
@@ -66,7 +69,7 @@ def max_unpool(
     if any(map(is_symbolic_dim, output_shape)):
         shape = tuple(map(size_of, output_shape))
     else:
-        shape = steps(output_shape, rank, "output_shape")
+        shape = steps(output_shape, rank, "output_shape", least=0)
     if rank < 1 or y.ndim < rank + 1:
         raise ValueError(
             f"inputs must have a spatial dimension for each entry of output_shape {shape} and one of "
@@ -77,7 +80,15 @@ def max_unpool(
     if are_known(shape) and math.prod(shape) >= 2**31:
         raise ValueError(f"output_shape must have fewer than 2**31 positions, but is {shape}")
     axes = None
-    if window_shape is not None:
+    if window_shape is None:
+        for name, given, default in (
+            ("strides", strides, None),
+            ("padding", padding, "VALID"),
+            ("window_dilation", window_dilation, None),
+        ):
+            if given is not default and given != default:
+                raise ValueError(f"{name} is of windows, whose window_shape must be given too, but is None")
+    else:
         axes = _axes(y.shape[-rank - 1 : -1], shape, window_shape, strides, padding, window_dilation)
     leading = y.shape[: -rank - 1]
 

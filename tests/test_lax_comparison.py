@@ -437,7 +437,7 @@ def test_a_loss_of_params_alone_and_a_batch_by_name():
     [
         (lambda w, x: (jnp.sum(w * x), {"accuracy": 1.0}), False, "model_fn.*pass has_aux=True"),
         (lambda w, x: [jnp.sum(w * x), x], False, "not a list.*pass has_aux=True"),
-        (lambda w, x: jnp.sum(w * x), True, r"model_fn must return \(loss, aux\) with has_aux"),
+        (lambda w, x: jnp.sum(w * x), True, r"model_fn must return \(loss, aux\) with has_aux, not an array"),
         (lambda w, x: None, False, "model_fn must return a scalar array, not None"),
         (
             lambda w, x: {"loss": jnp.sum(w)},

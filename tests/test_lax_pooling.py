@@ -142,10 +142,13 @@ def test_16_bits_are_summed_wide():
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "complex64"])
 def test_dtypes(dtype):
     x = X.astype(dtype)
-    names = ["sum"] if dtype == "complex64" else ["max NCHW", "min"]
+    names = ["sum", "sum base dilation"] if dtype == "complex64" else ["max NCHW", "min"]
     for name in names:
+        f = WINDOWS[name]
         jc.uninstall()
-        check(WINDOWS[name], x, tolerance=1e-6)
+        check(f, x, tolerance=1e-6)
+        jc.uninstall()
+        check(lambda x: jax.vjp(f, x)[1](jnp.ones_like(f(x))), x, tolerance=1e-6)  # noqa: B023
 
 
 # ------------------------------------------------------------------------------- NaN and -inf, by position
@@ -294,6 +297,33 @@ def test_an_export_carries_lax_s_own_windows():
     assert "jax_convgrad" not in exported.mlir_module()
     assert {row.why for row in jc.installed_report().rows} == {"exported"}
     assert_same(exported.call(X), f(X))
+
+
+SEVERAL = ("cpu", "cuda", "tpu")
+ON_SEVERAL = {
+    **{f"{name}, {way}": WAYS[way](WINDOWS[name]) for name in ("max NCHW", "sum") for way in ("grad", "jvp")},
+    "min": WINDOWS["min"],
+    "in a loop": WAYS["scan"](WINDOWS["max NHWC"]),
+    "an initial value": lambda x: lax.reduce_window(x, x[0, 0, 0, 0], lax.max, (1, 2, 2, 1), (1, 2, 2, 1)),
+    "a reduction of its own": window(lax.mul, 1.0, (1, 1, 2, 2)),
+}
+
+
+@pytest.mark.parametrize("name", ON_SEVERAL)
+def test_a_program_for_several_platforms(name):
+    f = jax.jit(ON_SEVERAL[name])
+    theirs = f(X)
+    jc.install()
+    of_lax = jax.export.export(f, platforms=SEVERAL)(X)
+    assert "jax_convgrad" not in of_lax.mlir_module()
+    assert_same(of_lax.call(X), theirs)
+    rows, columns = jax.export.symbolic_shape("b, c")
+    shape = jax.ShapeDtypeStruct((rows, columns, *X.shape[2:]), X.dtype)
+    assert_same(jax.export.export(f, platforms=SEVERAL)(shape).call(X), theirs)
+    jc.install(export=True)
+    on_kernels = jax.export.export(f, platforms=SEVERAL, disabled_checks=jc.export_checks())(X)
+    assert ("jax_convgrad" in on_kernels.mlir_module()) == (name != "a reduction of its own")
+    assert_same(on_kernels.call(X), theirs)
 
 
 def test_uninstall_leaves_no_trace():

@@ -159,13 +159,16 @@ def test_repeated_positions_add_up_anywhere():
         ({"positions": jnp.zeros((1, 2, 1, 1), jnp.int32)}, ValueError, "positions"),
         ({"inputs": jnp.zeros((1, 2, 2, 1), bool)}, TypeError, "inputs"),
         ({"output_shape": 4}, TypeError, "output_shape"),
-        ({"output_shape": (4, 0)}, ValueError, "output_shape"),
+        ({"output_shape": (4, -1)}, ValueError, "output_shape"),
         ({"output_shape": (4, 4, 4, 4)}, ValueError, "output_shape"),
         ({"output_shape": (2**20, 2**20)}, ValueError, "output_shape"),
         ({"window_shape": (4, 4)}, ValueError, "inputs"),
         ({"window_shape": (2,)}, ValueError, "window_shape"),
         ({"window_shape": (2, 2), "strides": (1, 0)}, ValueError, "strides"),
         ({"window_shape": (2, 2), "padding": "ALL"}, ValueError, "padding"),
+        ({"strides": (2, 2)}, ValueError, "^strides .* window_shape"),
+        ({"padding": "SAME"}, ValueError, "^padding .* window_shape"),
+        ({"window_dilation": (1, 1)}, ValueError, "^window_dilation .* window_shape"),
     ],
 )
 def test_bad_arguments(change, error, said):
@@ -178,10 +181,29 @@ def test_bad_arguments(change, error, said):
         jax.jit(lambda: jc.max_unpool(**fitting | change))()
 
 
+@pytest.mark.parametrize(
+    ("shape", "window", "padding"),
+    [
+        ((2, 0, 6, 3), (1, 1), "VALID"),
+        ((2, 0, 6, 3), (2, 2), ((1, 1), (0, 0))),
+        ((0, 6, 6, 3), (2, 2), "SAME"),
+        ((2, 3, 3, 0), (2, 2), "VALID"),
+    ],
+)
+def test_empty_arrays(shape, window, padding):
+    """Windows over nothing give -inf at no position, and all of that gives nothing back."""
+    y, positions = jc.max_pool(jnp.ones(shape), window, None, padding, return_positions=True)
+    np.testing.assert_array_equal(positions, np.full(y.shape, -1))
+    for extra in ((), (window, None, padding)):
+        out, pull = jax.vjp(lambda y: jc.max_unpool(y, positions, shape[1:-1], *extra), y)  # noqa: B023
+        assert out.shape == shape
+        np.testing.assert_array_equal(pull(out)[0], np.zeros(y.shape))
+
+
 # ----------------------------------------------------------------------------- integers, bool, 8-bit floats
 
 FEW_BITS = ["int32", "int8", "uint8", "int16", "bool", "float8_e4m3fn", "float8_e5m2"]
-PADDINGS = ["VALID", "SAME", ((1, 1), (0, 1))]
+PADDINGS = ["VALID", "SAME", ((1, 1), (0, 1)), ((3, 3), (0, 1))]  # the last has windows on padding only
 
 
 @pytest.mark.parametrize("padding", PADDINGS, ids=str)
@@ -192,6 +214,8 @@ def test_max_pool_of_few_bits_is_flax_s(dtype, padding):
     theirs = nn.max_pool(x, (2, 3), (2, 1), padding)
     assert ours.dtype == theirs.dtype == dtype
     np.testing.assert_array_equal(ours.astype(float), theirs.astype(float))
+    with_positions, _ = jc.max_pool(x, (2, 3), (2, 1), padding, return_positions=True)
+    np.testing.assert_array_equal(with_positions.astype(float), theirs.astype(float))
 
 
 @pytest.mark.parametrize("x64", [True, False], ids=["x64", "x32"])

@@ -44,4 +44,6 @@ def takes(f: Callable[..., Any], name: str) -> bool:
 
 
 def _kind(value: Any) -> str:
+    if isinstance(value, jax.Array):  # a tracer's type would say nothing
+        return f"an array of shape {value.shape}"
     return "None" if value is None else f"a value of type {type(value).__name__}"
