@@ -20,7 +20,11 @@ from problems import Conv
 OPS = ("fprop", "dgrad", "wgrad")
 KERNELS = (
     "direct",
-    *(f"{family}.{isa}" for family in ("grouped", "dot", "tiled") for isa in ("plain", "avx2", "avx512")),
+    *(
+        f"{family}.{isa}"
+        for family in ("pairs", "pointwise", "grouped", "dot", "tiled")
+        for isa in ("plain", "avx2", "avx512")
+    ),
 )
 _READY = "JAX_CONVGRAD_CPU_RUNGS_READY"
 
