@@ -22,7 +22,7 @@ KERNELS = (
     "direct",
     *(
         f"{family}.{isa}"
-        for family in ("pairs", "pointwise", "grouped", "dot", "tiled")
+        for family in ("pairs", "planar", "grouped", "dot", "tiled")
         for isa in ("plain", "avx2", "avx512")
     ),
 )

@@ -57,7 +57,7 @@ Work fprop(const ConvProblem& given, Choice choice, const void* x, const void* w
   w = skip(w, met.in_front, problem.dtype);
   if (kernel == Kernel::kDirect) return direct_fprop(problem, x, w, epilogue, y);
   if (kernel == Kernel::kGrouped) return grouped_fprop(problem, choice.isa, x, w, epilogue, y, workspace);
-  if (kernel == Kernel::kPointwise) return pointwise_fprop(problem, choice.isa, x, w, epilogue, y);
+  if (kernel == Kernel::kPlanar) return planar_fprop(problem, choice.isa, x, w, epilogue, y);
   if (kernel == Kernel::kPairs) return pairs_fprop(problem, choice.isa, x, w, epilogue, y);
   if (kernel == Kernel::kDot) return dot_fprop(problem, choice.isa, x, w, epilogue, y, workspace);
   return tiled_fprop(problem, choice.isa, x, w, epilogue, y, workspace);
@@ -72,7 +72,7 @@ Work dgrad(const ConvProblem& given, Choice choice, const void* dy, const void* 
   w = skip(w, met.in_front, problem.dtype);
   if (kernel == Kernel::kDirect) return direct_dgrad(problem, dy, w, dx);
   if (kernel == Kernel::kGrouped) return grouped_dgrad(problem, choice.isa, dy, w, dx, workspace);
-  if (kernel == Kernel::kPointwise) return pointwise_dgrad(problem, choice.isa, dy, w, dx);
+  if (kernel == Kernel::kPlanar) return planar_dgrad(problem, choice.isa, dy, w, dx);
   if (kernel == Kernel::kPairs) return pairs_dgrad(problem, choice.isa, dy, w, dx);
   if (kernel == Kernel::kDot) return dot_dgrad(problem, choice.isa, dy, w, dx);
   return tiled_dgrad(problem, choice.isa, dy, w, dx, workspace);

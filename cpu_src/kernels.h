@@ -36,9 +36,9 @@ Work grouped_fprop(const ConvProblem&, Isa, const void* x, const void* w, Epilog
 Work grouped_dgrad(const ConvProblem&, Isa, const void* dy, const void* w, void* dx, void* workspace);
 Work grouped_wgrad(const ConvProblem&, Isa, const void* x, const void* dy, void* dw, void* workspace);
 
-// "pointwise": single taps and few channels, with the lanes of a vector along the pixels.
-Work pointwise_fprop(const ConvProblem&, Isa, const void* x, const void* w, Epilogue, void* y);
-Work pointwise_dgrad(const ConvProblem&, Isa, const void* dy, const void* w, void* dx);
+// "planar": few channels, with the lanes of a vector along the pixels.
+Work planar_fprop(const ConvProblem&, Isa, const void* x, const void* w, Epilogue, void* y);
+Work planar_dgrad(const ConvProblem&, Isa, const void* dy, const void* w, void* dx);
 
 // "pairs": each product by itself, for problems of few.
 Work pairs_fprop(const ConvProblem&, Isa, const void* x, const void* w, Epilogue, void* y);

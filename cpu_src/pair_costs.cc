@@ -41,7 +41,8 @@ struct Counts {
       const double met = std::min(positions, most);
       pairs *= most;
       results *= met;
-      longest = std::max(longest, most / std::max(met, 1.0));
+      const double of_result = most / std::max(met, 1.0);
+      longest = &axis == &p.axis[2] && of_result >= 16 ? of_result : std::max(longest, of_result);
       listed += std::min(positions, std::max(most, 1024.0));
     }
     pairs *= d(p.batch);
@@ -103,7 +104,7 @@ double boxes_of(const Axis& axis) {
 
 double time_of_others(Op op, const ConvProblem& p, const Counts& n) {
   constexpr double kProduct = 0.25, kPacked = 0.7, kBox = 150, kSegment = 4, kUnit = 40, kLine = 10,
-                   kStagedLine = 40, kRow = 0.05;
+                   kStagedLine = 40, kStaged = 2, kRow = 0.05;
   constexpr int64_t kRunPositions = 256, kTileChannels = 8, kPanelChannels = 64, kJoined = 8;
   double grouped = 0;  // rows that small groups are spread to, with all that lies between the windows
   const bool small_groups = p.groups > 1 && n.group_in <= kLanes / 2 && n.group_out <= kLanes / 2;
@@ -128,7 +129,8 @@ double time_of_others(Op op, const ConvProblem& p, const Counts& n) {
     double time = units * std::max(blocks * kUnit, lines * (staged ? kStagedLine : kLine));
     // Joined taps multiply the padding, too.
     if (joined) time += positions * taps * n.group_in * vectors(n.group_out) * kProduct;
-    return time + positions * d(p.out_channels) * kRow + products + grouped;
+    const double staged_dy = small_groups ? 0 : positions * n.groups * vectors(n.group_out) * kStaged;
+    return time + staged_dy + products + grouped;
   }
   const ConvProblem seen = op == Op::kDgrad ? p.transpose() : p;
   double boxes = 1;

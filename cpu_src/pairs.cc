@@ -47,6 +47,8 @@ struct PairsPlan {
                            : Array(p, &Axis::taps, p.group_in() * p.out_channels)),
         images(op == Op::kWgrad ? 1 : p.batch),
         summed_images(op == Op::kWgrad ? p.batch : 1) {
+    // The innermost axis lies closest together, but a run should repay its beginning.
+    constexpr double kLong = 16;
     double pairs = static_cast<double>(p.batch), longest = 0;
     for (int at = 0; at < kAxes; ++at) {
       axis[at] = axis_pairs(op, p.axis[at]);
@@ -54,7 +56,7 @@ struct PairsPlan {
       for (const PairsOfResult& each : axis[at].results) of_axis += static_cast<double>(each.count);
       pairs *= of_axis;
       of_axis /= static_cast<double>(std::max<size_t>(axis[at].results.size(), 1));
-      if (of_axis >= longest) longest = of_axis, inner = at;
+      if (of_axis >= longest || (at == 2 && of_axis >= kLong)) longest = of_axis, inner = at;
     }
     // Results and pairs by themselves count as a few products.
     constexpr double kTaskProducts = 1 << 17, kTasks = 64, kOfResult = 64, kOfPair = 8;
@@ -77,7 +79,7 @@ struct PairsPlan {
   const Array result, a, b;
   const int64_t images, summed_images;
   AxisPairs axis[kAxes];
-  int inner = 0;  // the axis with the most pairs of a result: these are what runs
+  int inner = 0;  // the axis whose pairs are a run
   int64_t tasks;
 };
 

@@ -9,7 +9,7 @@
 #include "cpu_src/grouped_plan.h"
 #include "cpu_src/met_taps.h"
 #include "cpu_src/pair_costs.h"
-#include "cpu_src/pointwise.h"
+#include "cpu_src/planar.h"
 
 namespace convgrad::cpu {
 namespace {
@@ -85,8 +85,8 @@ const char* kernel_name(Kernel kernel) {
       return "dot";
     case Kernel::kGrouped:
       return "grouped";
-    case Kernel::kPointwise:
-      return "pointwise";
+    case Kernel::kPlanar:
+      return "planar";
     case Kernel::kPairs:
       return "pairs";
     case Kernel::kAuto:
@@ -100,10 +100,10 @@ Plan plan(Op op, const ConvProblem& problem, Choice choice) {
   if (choice.kernel != Kernel::kAuto) {
     if (op == Op::kWgrad && choice.kernel == Kernel::kDot)
       throw std::invalid_argument("jax_convgrad: the kernel \"dot\" serves fprop and dgrad, not wgrad");
-    if (choice.kernel == Kernel::kPointwise && (op == Op::kWgrad || !pointwise_serves(seen)))
+    if (choice.kernel == Kernel::kPlanar && (op == Op::kWgrad || !planar_serves(seen)))
       throw std::invalid_argument(
-          "jax_convgrad: the kernel \"pointwise\" serves fprop and dgrad of a single tap with at most 8 "
-          "channels in and out, without a step along the last axis");
+          "jax_convgrad: the kernel \"planar\" serves fprop and dgrad of taps along the last axis, at most "
+          "256 pixels apart and without stride or input dilation, and of at most 8 channels in and out");
     if (choice.kernel == Kernel::kGrouped && !grouped_serves(problem))
       throw std::invalid_argument(
           "jax_convgrad: the kernel \"grouped\" serves several groups of at most 16 channels (8 in float64), "
@@ -112,8 +112,7 @@ Plan plan(Op op, const ConvProblem& problem, Choice choice) {
   }
   if (pairs_are_quicker(op, problem))
     return {Kernel::kPairs, "too few products to repay copies, tiles and boxes"};
-  if (op != Op::kWgrad && pointwise_pays(seen))
-    return {Kernel::kPointwise, "few channels and a single tap: pixels in the lanes"};
+  if (op != Op::kWgrad && planar_pays(seen)) return {Kernel::kPlanar, "few channels: pixels in the lanes"};
   if (takes_grouped(op, problem))
     return {Kernel::kGrouped, "several groups side by side in a vector's lanes"};
   if (op == Op::kWgrad) return {Kernel::kTiled, "an outer product of channels at every position"};
@@ -146,8 +145,7 @@ int64_t conv_workspace_bytes(Op op, const ConvProblem& problem, Choice choice) {
   if (any ? takes_grouped(op, problem) : kernel == Kernel::kGrouped)
     return op == Op::kFprop ? grouped_filter_bytes(problem, false)
                             : grouped_filter_bytes(problem.transpose(), true);
-  if (!any && (kernel == Kernel::kDirect || kernel == Kernel::kPointwise || kernel == Kernel::kPairs))
-    return 0;
+  if (!any && (kernel == Kernel::kDirect || kernel == Kernel::kPlanar || kernel == Kernel::kPairs)) return 0;
   const bool dot = any ? sums_along_lanes(op, problem) : kernel == Kernel::kDot;
   return filter_bytes(dot ? LanesAre::kSources : LanesAre::kResults);
 }

@@ -10,9 +10,9 @@
 
 namespace convgrad::cpu {
 
-enum class Kernel { kAuto, kDirect, kTiled, kDot, kGrouped, kPointwise, kPairs };
+enum class Kernel { kAuto, kDirect, kTiled, kDot, kGrouped, kPlanar, kPairs };
 inline constexpr Kernel kKernels[] = {Kernel::kDirect,  Kernel::kTiled,     Kernel::kDot,
-                                      Kernel::kGrouped, Kernel::kPointwise, Kernel::kPairs};
+                                      Kernel::kGrouped, Kernel::kPlanar, Kernel::kPairs};
 const char* kernel_name(Kernel);
 enum class Op { kFprop, kDgrad, kWgrad };
 

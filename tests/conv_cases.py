@@ -249,12 +249,14 @@ FEW = tuple(
     )
 )
 
-# Few channels by a single tap.
-POINTWISE = (
-    ConvCase("pointwise_3_to_5", (2, 7, 41, 3), (1, 1, 3, 5), 1, "VALID", order=NHWC),
-    ConvCase("pointwise_padded", (2, 3, 70, 4), (1, 1, 4, 1), (2, 1), ((1, 0), (5, -2)), order=NHWC),
-    ConvCase("pointwise_groups", (1, 90, 6), (1, 3, 8), 1, ((0, 3),), groups=2, order=NWC),
-    ConvCase("pointwise_channels_first", (2, 8, 100), (2, 8, 1), 1, "VALID"),
+# Few channels, and taps along the last axis alone.
+PLANAR = (
+    ConvCase("planar_3_to_5", (2, 7, 41, 3), (1, 1, 3, 5), 1, "VALID", order=NHWC),
+    ConvCase("planar_padded", (2, 3, 70, 4), (1, 1, 4, 1), (2, 1), ((1, 0), (5, -2)), order=NHWC),
+    ConvCase("planar_groups", (1, 90, 6), (1, 3, 8), 1, ((0, 3),), groups=2, order=NWC),
+    ConvCase("planar_taps", (2, 5, 300, 3), (1, 5, 3, 2), 1, ((0, 0), (3, 9)), order=NHWC),
+    ConvCase("planar_taps_dilated", (1, 600, 4), (3, 1, 8), 1, ((70, 5),), 1, 64, groups=4, order=NWC),
+    ConvCase("planar_channels_first", (2, 8, 100), (2, 8, 1), 1, "VALID"),
 )
 
 # Groups of every size beside a vector's lanes, channel counts with tails, and every step that an axis has.

@@ -22,7 +22,7 @@ DTYPES = ("float32", "float64", "bfloat16", "float16")
 CASES = (
     tuple(case for case in conv_cases.CASES if case.batch_groups == 1)
     + conv_cases.GROUPS
-    + conv_cases.POINTWISE
+    + conv_cases.PLANAR
 )
 
 
@@ -33,13 +33,13 @@ def is_grouped(case):
     return case.groups > 1 and max(group_in, features // case.groups) <= 8
 
 
-def is_pointwise(case):
-    """What "pointwise" says that it serves."""
+def is_planar(case):
+    """What "planar" says that it serves."""
     _, w_order, _ = case.to_canonical
     group_in, features = (case.w[d] for d in w_order[-2:])
     inner = case.axes[-1]
     return (
-        all(a.taps == 1 for a in case.axes)
+        all(a.taps == 1 for a in case.axes[:-1])
         and max(group_in * case.groups, features) <= 8
         and inner.stride == inner.input_dilation == 1
     )
@@ -49,8 +49,8 @@ def kernels(case):
     families = ["tiled", "dot", "pairs"]
     if is_grouped(case):
         families.append("grouped")
-    if is_pointwise(case):
-        families.append("pointwise")
+    if is_planar(case):
+        families.append("planar")
     return ["direct", *(f"{family}.{isa}" for family in families for isa in ISAS)]
 
 
@@ -93,7 +93,7 @@ def run_all(case, names, arrays, platforms):
                     "y": ffi.fprop(on, x, w, case.y, geometry, dims, None),
                     "dx": ffi.dgrad(on, dy, w, case.x, geometry, dims, None),
                 }
-                if not name.startswith(("dot", "pointwise")):
+                if not name.startswith(("dot", "planar")):
                     results[dtype, name]["dw"] = ffi.wgrad(on, x, dy, case.w, geometry, dims, None)
         return results
 

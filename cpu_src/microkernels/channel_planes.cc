@@ -130,17 +130,17 @@ template <typename T>
 constexpr ChannelPlanes<T> kPlanes = all_of<T>(std::make_integer_sequence<int, kMostPlanes>());
 
 template <typename S>
-void sum_of_planes(const S* source, int64_t plane_step, const S* factor, int64_t sources, const S* bias,
+void sum_of_planes(const S* source, const int64_t* offset, const S* factor, int64_t terms, const S* bias,
                    bool relu, S* result, int64_t count) {
   constexpr int64_t kAtOnce = 4, lanes = kLanes<S>;
   for (int64_t at = 0; at < count; at += kAtOnce * lanes) {
     Vec<S> sum[kAtOnce];
     CONVGRAD_UNROLL
-    for (int v = 0; v < kAtOnce; ++v) sum[v] = load(source + at + v * lanes) * splat(factor[0]);
-    for (int64_t s = 1; s < sources; ++s) {
-      const Vec<S> times = splat(factor[s]);
+    for (int v = 0; v < kAtOnce; ++v) sum[v] = load(source + offset[0] + at + v * lanes) * splat(factor[0]);
+    for (int64_t t = 1; t < terms; ++t) {
+      const Vec<S> times = splat(factor[t]);
       CONVGRAD_UNROLL
-      for (int v = 0; v < kAtOnce; ++v) sum[v] += load(source + s * plane_step + at + v * lanes) * times;
+      for (int v = 0; v < kAtOnce; ++v) sum[v] += load(source + offset[t] + at + v * lanes) * times;
     }
     CONVGRAD_UNROLL
     for (int v = 0; v < kAtOnce; ++v) {

@@ -18,10 +18,10 @@ struct ChannelPlanes {
   void (*join[kMostPlanes + 1])(const Sum<T>* planes, int64_t plane_step, int64_t count, T* pixels);
 };
 
-// result[pixel] = finish(sum over s of source[s * plane_step + pixel] * factor[s]), for `count` pixels, with
-// a bias where there is one. The last vectors may reach past them.
+// result[pixel] = finish(sum over t of source[offset[t] + pixel] * factor[t]), for `count` pixels, with a
+// bias where there is one. There is a term. The last vectors, of four, may reach past the pixels.
 template <typename S>
-using PlaneSum = void (*)(const S* source, int64_t plane_step, const S* factor, int64_t sources,
+using PlaneSum = void (*)(const S* source, const int64_t* offset, const S* factor, int64_t terms,
                           const S* bias, bool relu, S* result, int64_t count);
 
 CONVGRAD_PER_ISA(template <typename T> const ChannelPlanes<T>& channel_planes())

@@ -106,6 +106,10 @@ std::vector<NamedProblem> conv_problems() {
       {"1x1 few, stride", conv(2, 4, 3, 1, {axis(5, 1, {2, 0, 1}), axis(4, 1, {1, 1, 1, 3}), axis(70, 1)})},
       {"1x1 few, groups", conv(1, 6, 4, 2, {axis(5, 1), axis(70, 1, {1, 1, 1})})},
       {"1x1 few, depthwise", conv(1, 4, 4, 4, {axis(531, 1)})},
+      {"few channels, taps", conv(2, 3, 5, 1, {axis(4, 1, {3, 0, 0}), axis(300, 4, {1, 5, 9})})},
+      {"few channels, far taps", conv(1, 2, 4, 2, {axis(700, 3, {1, 100, -30, 1, 128})})},
+      {"few channels, more padding than input", conv(1, 1, 2, 1, {axis(20, 7, {1, 300, 290, 1, 3})})},
+      {"one channel, many taps", conv(1, 1, 1, 1, {axis(900, 200, {1, 99, 100})})},
       {"1x1 few, tasks", conv(2, 2, 3, 1, {axis(40000, 1, {1, 3, 0})})},
       // More than one task, panel, run of terms and partial sum.
       {"tasks", conv(4, 40, 72, 1, {axis(13, 3, {1, 1, 1}), axis(14, 3, {1, 1, 1})})},
