@@ -15,12 +15,13 @@
 #include "cpu_src/pair_lists.h"
 #include "cpu_src/result.h"
 #include "ffi_src/dispatch.h"
+#include "ffi_src/long_sum.h"
 
 namespace convgrad::cpu {
 namespace {
 
 // Terms of a sum that are added up before they join the rest: of those that go to a lane each, more.
-constexpr int64_t kRun = 256, kRunOfLanes = 4 * kRun;
+constexpr int64_t kRun = 512, kRunOfLanes = 4 * kRun;
 
 // How an array's numbers lie: of one position, and from one position to the next along each axis.
 struct Array {
@@ -81,7 +82,7 @@ struct PairsPlan {
   int64_t tasks;
 };
 
-// The sums of one result, as ffi_src/long_sum.h adds up many terms: runs first, then kRun runs, then those.
+// The sums of one result, as ffi_src/long_sum.h adds up many terms: runs first, then kSumRun runs, then those.
 template <typename S>
 class SumsInRuns {
  public:
@@ -102,7 +103,7 @@ class SumsInRuns {
   void end_run() {
     if (single_) return;
     move(run_, runs_);
-    if (++ended_ % kRun == 0) move(runs_, total_);
+    if (++ended_ % kSumRun == 0) move(runs_, total_);
   }
 
   S* totals() {
