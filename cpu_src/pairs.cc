@@ -82,7 +82,8 @@ struct PairsPlan {
   int64_t tasks;
 };
 
-// The sums of one result, as ffi_src/long_sum.h adds up many terms: runs first, then kSumRun runs, then those.
+// The sums of one result, as ffi_src/long_sum.h adds up many terms: runs first, then kSumRun runs, then
+// those.
 template <typename S>
 class SumsInRuns {
  public:
