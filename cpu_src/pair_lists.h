@@ -25,8 +25,8 @@ struct AxisPairs {
 
 AxisPairs axis_pairs(Op, const Axis&);
 
-// How many pairs there are, at most, and about so many unless most lie on the padding: in any of three pairs
-// of o, r and i the third is given, or there is none.
+// About how many pairs there are, counted in three ways, since any two of o, r and i give the third or none.
+// It is too many where most lie on the padding, and may be too few on axes of a few positions.
 double most_pairs(const Axis&);
 
 }  // namespace convgrad::cpu

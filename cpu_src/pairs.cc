@@ -15,12 +15,13 @@
 #include "cpu_src/pair_lists.h"
 #include "cpu_src/result.h"
 #include "ffi_src/dispatch.h"
+#include "ffi_src/long_sum.h"
 
 namespace convgrad::cpu {
 namespace {
 
-// Pairs that are added up before they join the rest.
-constexpr int64_t kRun = 512;
+// Terms of a sum that are added up before they join the rest: of those that go to a lane each, more.
+constexpr int64_t kRun = 512, kRunOfLanes = 4 * kRun;
 
 // How an array's numbers lie: of one position, and from one position to the next along each axis.
 struct Array {
@@ -83,6 +84,48 @@ struct PairsPlan {
   int64_t tasks;
 };
 
+// The sums of one result, as ffi_src/long_sum.h adds up many terms: runs first, then kSumRun runs, then
+// those.
+template <typename S>
+class SumsInRuns {
+ public:
+  explicit SumsInRuns(int64_t numbers) : run_(numbers) {}
+
+  // All zero. Those of a single run are the result's, and take nothing else.
+  void begin(bool single) {
+    std::fill(run_.begin(), run_.end(), S{0});
+    single_ = single;
+    if (single) return;
+    ended_ = 0;
+    runs_.assign(run_.size(), S{0});
+    total_.assign(run_.size(), S{0});
+  }
+
+  S* run() { return run_.data(); }
+
+  void end_run() {
+    if (single_) return;
+    move(run_, runs_);
+    if (++ended_ % kSumRun == 0) move(runs_, total_);
+  }
+
+  S* totals() {
+    if (single_) return run_.data();
+    move(run_, runs_);
+    move(runs_, total_);
+    return total_.data();
+  }
+
+ private:
+  static void move(std::vector<S>& from, std::vector<S>& to) {
+    for (size_t at = 0; at < from.size(); ++at) to[at] += from[at], from[at] = S{0};
+  }
+
+  std::vector<S> run_, runs_, total_;
+  bool single_ = true;
+  int64_t ended_ = 0;
+};
+
 template <typename T>
 class PairsRunner {
  public:
@@ -98,7 +141,15 @@ class PairsRunner {
         b_(b),
         epilogue_(epilogue),
         result_(result),
-        sums_(2 * plan.result.numbers) {}
+        channels_(plan.op == Op::kFprop   ? p_.group_in()
+                  : plan.op == Op::kDgrad ? p_.group_out()
+                                          : 1),
+        sums_(plan.result.numbers) {
+    const bool in_lanes = plan.op == Op::kDgrad || (p_.groups == 1 && p_.out_channels == 1);
+    const int64_t terms = in_lanes ? kRunOfLanes : kRun;
+    run_channels_ = std::min(channels_, terms);
+    run_pairs_ = std::clamp<int64_t>(terms / channels_, 1, kRun);
+  }
 
   void run(int64_t first, int64_t last) {
     const AxisPairs* axis = plan_.axis;
@@ -131,16 +182,9 @@ class PairsRunner {
       b_step[axis] = plan_.axis[axis].b_step * b_array.step[axis];
     }
     const int64_t numbers = to.numbers, count = of[inner]->count;
-    // Sums of a single run are the result's.
-    const bool splits = plan_.summed_images * of0.count * of1.count * of2.count > kRun;
-    S* const total = sums_.data();
-    S* const sums = splits ? total + numbers : total;
-    std::fill(total, sums + numbers, S{0});
+    sums_.begin(channels_ == run_channels_ &&
+                plan_.summed_images * of0.count * of1.count * of2.count <= run_pairs_);
     int64_t in_run = 0;
-    const auto end_run = [&] {
-      for (int64_t k = 0; k < numbers; ++k) total[k] += sums[k], sums[k] = S{0};
-      in_run = 0;
-    };
     for (int64_t n = image; n < image + plan_.summed_images; ++n) {
       const T* const a = a_ + n * a_array.image + a_first;
       const T* const b = b_ + (plan_.op == Op::kWgrad ? n * b_array.image : 0) + b_first;
@@ -149,28 +193,44 @@ class PairsRunner {
           const T* const a_row = a + j0 * a_step[one] + j1 * a_step[other];
           const T* const b_row = b + j0 * b_step[one] + j1 * b_step[other];
           for (int64_t j = 0; j < count;) {
-            const int64_t part = std::min(count - j, kRun - in_run);
-            add({a_row + j * a_step[inner], b_row + j * b_step[inner], a_step[inner], b_step[inner], part},
-                sums);
+            const int64_t part = std::min(count - j, run_pairs_ - in_run);
+            add_channels(
+                {a_row + j * a_step[inner], b_row + j * b_step[inner], a_step[inner], b_step[inner], part});
             j += part;
             in_run += part;
-            if (splits && in_run == kRun) end_run();
+            if (in_run == run_pairs_) sums_.end_run(), in_run = 0;
           }
         }
       }
     }
-    if (splits) end_run();
+    S* const total = sums_.totals();
     if (epilogue_.any()) rows_.finish(epilogue_, 0, total, numbers, 1, numbers);
     (result_ + at).store(rows_, copies_, total, 0, 0, 1, numbers);
   }
 
-  void add(const PairRun<T>& run, S* sums) const {
-    const int64_t C = p_.group_in(), K = p_.group_out(), row = p_.out_channels;
-    if (C == 1 && K == 1) return runs_.lanes(run, p_.groups, sums);
-    if (p_.groups == 1 && (C == 1 || K == 1)) {
+  // Channels that are summed, where they are many, by themselves a few runs.
+  void add_channels(PairRun<T> run) {
+    const int64_t b_step = plan_.op == Op::kFprop ? p_.out_channels : 1;
+    for (int64_t first = 0;; first += run_channels_) {
+      const int64_t channels = std::min(run_channels_, channels_ - first);
+      add(run, channels, sums_.run());
+      if (first + channels == channels_) return;
+      sums_.end_run();
+      run.a += channels;
+      run.b += channels * b_step;
+    }
+  }
+
+  // Of `channels` of those that are summed, from the first one of the run on.
+  void add(const PairRun<T>& run, int64_t channels, S* sums) const {
+    const int64_t C = plan_.op == Op::kFprop ? channels : p_.group_in(),
+                  K = plan_.op == Op::kDgrad ? channels : p_.group_out(), row = p_.out_channels;
+    const bool one_in = p_.group_in() == 1, one_out = p_.group_out() == 1;
+    if (one_in && one_out) return runs_.lanes(run, p_.groups, sums);
+    if (p_.groups == 1 && (one_in || one_out)) {
       // One channel on a side: the filter's rows, or the sums, are as long as the channels of the other.
-      const bool one_in_a = plan_.op == Op::kDgrad ? K == 1 : C == 1;
-      const bool one_in_result = plan_.op == Op::kFprop ? K == 1 : plan_.op == Op::kDgrad && C == 1;
+      const bool one_in_a = plan_.op == Op::kDgrad ? one_out : one_in;
+      const bool one_in_result = plan_.op == Op::kFprop ? one_out : plan_.op == Op::kDgrad && one_in;
       if (one_in_a) return runs_.rows(run, 1, C * K, C * K, sums);
       if (one_in_result) return runs_.dots(run, 1, C * K, C * K, sums);
       return runs_.rows({run.b, run.a, run.b_step, run.a_step, run.count}, 1, C, C, sums);
@@ -178,12 +238,12 @@ class PairsRunner {
     for (int64_t group = 0; group < p_.groups; ++group) {
       PairRun<T> of_group = run;
       if (plan_.op == Op::kFprop) {
-        of_group.a += group * C;
+        of_group.a += group * p_.group_in();
         of_group.b += group * K;
         runs_.rows(of_group, C, K, row, sums + group * K);
       } else if (plan_.op == Op::kDgrad) {
-        of_group.a += group * K;
-        of_group.b += group * K;
+        of_group.a += group * p_.group_out();
+        of_group.b += group * p_.group_out();
         runs_.dots(of_group, C, K, row, sums + group * C);
       } else {
         of_group.a += group * C;
@@ -201,7 +261,9 @@ class PairsRunner {
   const T *const a_, *const b_;
   const Epilogue epilogue_;
   const Result<T> result_;
-  std::vector<S> sums_;  // of one result: all of them, and those of the run
+  const int64_t channels_;            // that are summed, of each pair
+  int64_t run_channels_, run_pairs_;  // of them, and of pairs, in a run
+  SumsInRuns<S> sums_;
 };
 
 Work pairs(Op op, const ConvProblem& problem, Isa isa, const void* a_data, const void* b_data,

@@ -147,3 +147,49 @@ def test_grouped_in_parts(platforms, isa):
     assert workspace <= 0.05 * (arrays[0].nbytes + arrays[2].nbytes)
     for what, actual in run_all(case, [name], {"float32": arrays}, platforms)["float32", name].items():
         np.testing.assert_array_equal(actual, exact[what], err_msg=what)
+
+
+def one_pixel(in_channels, out_channels):
+    """A layer that is a matrix: its geometry, and the shapes of x, y and w."""
+    axis = Axis(1, 1, 1, 1, 0, 1, 1)
+    x, y = ((1, 1, 1, channels) for channels in (in_channels, out_channels))
+    return ConvGeometry((axis, axis), 1), x, y, (1, 1, in_channels, out_channels)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_pairs_of_many_channels(platforms, isa):
+    """More numbers in a position of the filter than f32 can count."""
+    geometry, x, y, w = one_pixel(3_000_000, 3)
+    random = np.random.default_rng(0)
+    arrays = (random.integers(-3, 4, shape).astype(np.float32) for shape in (x, y, w))
+    x_array, dy_array, w_array = arrays
+    dims = dimensions(x, w, NHWC, ("x", "w"))
+    name = platforms(f"pairs.{isa}")
+    dx = jax.jit(lambda dy, w: ffi.dgrad(name, dy, w, x, geometry, dims, None))(dy_array, w_array)
+    dw = jax.jit(lambda x, dy: ffi.wgrad(name, x, dy, w, geometry, dims, None))(x_array, dy_array)
+    np.testing.assert_array_equal(np.ravel(dx), w_array[0, 0] @ np.ravel(dy_array))
+    np.testing.assert_array_equal(dw[0, 0], np.outer(x_array, dy_array))
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_pairs_sum_channels_in_runs(platforms, isa):
+    """Positive numbers, whose sum gathers every rounding on the way, as in test_accuracy.py."""
+    random = np.random.default_rng(0)
+    name = platforms(f"pairs.{isa}")
+    for many, few in ((200_000, 8), (200_001, 1), (3001, 33)):
+        geometry, x, y, w = one_pixel(many, few)
+        x_array, w_array = (random.random(shape, dtype=np.float32) for shape in (x, w))
+        exact = np.ravel(x_array).astype(np.float64) @ w_array[0, 0]
+        dims = dimensions(x, w, NHWC, ("x", "w"))
+        found = jax.jit(lambda x, w, g=geometry, y=y, d=dims: ffi.fprop(name, x, w, y, g, d, None))(
+            x_array, w_array
+        )
+        # The same sums as the gradient of the layer that goes the other way.
+        geometry, x, y, w = one_pixel(few, many)
+        dims = dimensions(x, w, NHWC, ("x", "w"))
+        back = jax.jit(lambda dy, w, g=geometry, x=x, d=dims: ffi.dgrad(name, dy, w, x, g, d, None))(
+            x_array, np.swapaxes(w_array, 2, 3)
+        )
+        for what, sums in (("y", found), ("dx", back)):
+            error = np.abs(np.ravel(sums) / exact - 1).max()
+            assert error < 16 * np.finfo(np.float32).eps / 2, (what, many, few)

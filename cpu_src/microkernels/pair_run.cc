@@ -41,7 +41,7 @@ CONVGRAD_INLINE S sum_of(Vec<S> v) {
 }
 
 // (first + lane) / divisor and its remainder, lane by lane, without a division of integers, which takes
-// longer than a short run. Both numbers are small enough for the quotient to be exact.
+// longer than a short run. `first` has to be small, less than a few vectors, for the quotient to be exact.
 template <typename S>
 struct LanesDivided {
   Ints<S> quotient, remainder;
@@ -213,14 +213,14 @@ void add_dots(const PairRun<T>& run, int64_t c_count, int64_t k_count, int64_t r
   if (row == k_count && 2 * k_count <= kLanes<S>) {
     // Products of several c side by side.
     in_vectors<T>(c_count * k_count, [&](int64_t first, int64_t count) CONVGRAD_LAMBDA {
-      const Ints<S> k_of = LanesDivided<S>(first, k_count).remainder;
+      int64_t c = first / k_count, k = first % k_count;
+      const Ints<S> k_of = LanesDivided<S>(k, k_count).remainder;
       Vec<S> sum{};
       for (int64_t j = 0; j < run.count; ++j)
         sum += __builtin_shuffle(load_up_to(run.a + j * run.a_step, k_count), k_of) *
                load_up_to(run.b + j * run.b_step + first, count);
       S each[kLanes<S>];
       store(each, sum);
-      int64_t c = first / k_count, k = first % k_count;
       for (int64_t lane = 0; lane < count; ++lane) {
         sums[c] += each[lane];
         if (++k == k_count) k = 0, ++c;
@@ -245,10 +245,10 @@ void add_outer(const PairRun<T>& run, int64_t c_count, int64_t k_count, int64_t 
   if (row == k_count && 2 * k_count <= kLanes<S>) {
     in_vectors<T>(c_count * k_count, [&](int64_t first, int64_t count) CONVGRAD_LAMBDA {
       // Lanes past the last channel count for nothing.
-      const LanesDivided<S> place(first, k_count);
       const int64_t first_c = first / k_count;
       const int64_t channels = c_count - first_c < kLanes<S> ? c_count - first_c : kLanes<S>;
-      const Ints<S> k_of = place.remainder, c_of = place.quotient - static_cast<Int<S>>(first_c);
+      const LanesDivided<S> place(first % k_count, k_count);
+      const Ints<S> k_of = place.remainder, c_of = place.quotient;
       Vec<S> sum[2] = {load_up_to(sums + first, count), Vec<S>{}};
       const auto product = [&](int64_t j) CONVGRAD_LAMBDA {
         return __builtin_shuffle(load_up_to(run.a + j * run.a_step + first_c, channels), c_of) *
