@@ -3,7 +3,17 @@
 import re
 from pathlib import PurePosixPath
 
-FOLDERS = (".ci", "benchmarks", "cpu_src", "cuda_src", "examples", "ffi_src", "jax_convgrad", "tests")
+FOLDERS = (
+    ".ci",
+    "benchmarks",
+    "cpu_src",
+    "cuda_src",
+    "examples",
+    "ffi_src",
+    "findings",
+    "jax_convgrad",
+    "tests",
+)
 # What Pygments calls the language of a file of this suffix, or of this name where it has none.
 LANGUAGES = {
     ".cc": "cpp",
