@@ -87,19 +87,21 @@ struct PairsPlan {
 template <typename S>
 class SumsInRuns {
  public:
-  explicit SumsInRuns(int64_t numbers) : run_(numbers) {}
+  explicit SumsInRuns(int64_t numbers) : numbers_(numbers) {}
 
-  // All zero. Those of a single run are the result's, and take nothing else.
-  void begin(bool single) {
-    std::fill(run_.begin(), run_.end(), S{0});
+  // All zero. A single run's sums are the result's: they are added up in `result`, where it is not null.
+  void begin(bool single, S* result) {
     single_ = single;
+    if (!single || result == nullptr) run_.resize(numbers_);
+    at_ = single && result != nullptr ? result : run_.data();
+    std::fill(at_, at_ + numbers_, S{0});
     if (single) return;
     ended_ = 0;
-    runs_.assign(run_.size(), S{0});
-    total_.assign(run_.size(), S{0});
+    runs_.assign(numbers_, S{0});
+    total_.assign(numbers_, S{0});
   }
 
-  S* run() { return run_.data(); }
+  S* run() { return at_; }
 
   void end_run() {
     if (single_) return;
@@ -108,7 +110,7 @@ class SumsInRuns {
   }
 
   S* totals() {
-    if (single_) return run_.data();
+    if (single_) return at_;
     move(run_, runs_);
     move(runs_, total_);
     return total_.data();
@@ -119,7 +121,9 @@ class SumsInRuns {
     for (size_t at = 0; at < from.size(); ++at) to[at] += from[at], from[at] = S{0};
   }
 
+  const int64_t numbers_;
   std::vector<S> run_, runs_, total_;
+  S* at_ = nullptr;  // the run's
   bool single_ = true;
   int64_t ended_ = 0;
 };
@@ -180,8 +184,10 @@ class PairsRunner {
       b_step[axis] = plan_.axis[axis].b_step * b_array.step[axis];
     }
     const int64_t numbers = to.numbers, count = of[inner]->count;
-    sums_.begin(channels_ == run_channels_ &&
-                plan_.summed_images * of0.count * of1.count * of2.count <= run_pairs_);
+    const bool single =
+        channels_ == run_channels_ && plan_.summed_images * of0.count * of1.count * of2.count <= run_pairs_;
+    const Result<T> to_store = result_ + at;
+    sums_.begin(single, to_store.sums());
     int64_t in_run = 0;
     for (int64_t n = image; n < image + plan_.summed_images; ++n) {
       const T* const a = a_ + n * a_array.image + a_first;
@@ -203,7 +209,7 @@ class PairsRunner {
     }
     S* const total = sums_.totals();
     if (epilogue_.any()) rows_.finish(epilogue_, 0, total, numbers, 1, numbers);
-    (result_ + at).store(rows_, copies_, total, 0, 0, 1, numbers);
+    if (total != to_store.sums()) to_store.store(rows_, copies_, total, 0, 0, 1, numbers);
   }
 
   // Channels that are summed, where they are many, by themselves a few runs.
