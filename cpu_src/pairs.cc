@@ -14,8 +14,8 @@
 #include "cpu_src/microkernels/rows.h"
 #include "cpu_src/pair_lists.h"
 #include "cpu_src/result.h"
+#include "cpu_src/sums_in_runs.h"
 #include "ffi_src/dispatch.h"
-#include "ffi_src/long_sum.h"
 
 namespace convgrad::cpu {
 namespace {
@@ -84,48 +84,6 @@ struct PairsPlan {
   int64_t tasks;
 };
 
-// The sums of one result, as ffi_src/long_sum.h adds up many terms: runs first, then kSumRun runs, then
-// those.
-template <typename S>
-class SumsInRuns {
- public:
-  explicit SumsInRuns(int64_t numbers) : run_(numbers) {}
-
-  // All zero. Those of a single run are the result's, and take nothing else.
-  void begin(bool single) {
-    std::fill(run_.begin(), run_.end(), S{0});
-    single_ = single;
-    if (single) return;
-    ended_ = 0;
-    runs_.assign(run_.size(), S{0});
-    total_.assign(run_.size(), S{0});
-  }
-
-  S* run() { return run_.data(); }
-
-  void end_run() {
-    if (single_) return;
-    move(run_, runs_);
-    if (++ended_ % kSumRun == 0) move(runs_, total_);
-  }
-
-  S* totals() {
-    if (single_) return run_.data();
-    move(run_, runs_);
-    move(runs_, total_);
-    return total_.data();
-  }
-
- private:
-  static void move(std::vector<S>& from, std::vector<S>& to) {
-    for (size_t at = 0; at < from.size(); ++at) to[at] += from[at], from[at] = S{0};
-  }
-
-  std::vector<S> run_, runs_, total_;
-  bool single_ = true;
-  int64_t ended_ = 0;
-};
-
 template <typename T>
 class PairsRunner {
  public:
@@ -182,8 +140,10 @@ class PairsRunner {
       b_step[axis] = plan_.axis[axis].b_step * b_array.step[axis];
     }
     const int64_t numbers = to.numbers, count = of[inner]->count;
-    sums_.begin(channels_ == run_channels_ &&
-                plan_.summed_images * of0.count * of1.count * of2.count <= run_pairs_);
+    const bool single =
+        channels_ == run_channels_ && plan_.summed_images * of0.count * of1.count * of2.count <= run_pairs_;
+    const Result<T> to_store = result_ + at;
+    sums_.begin(single, to_store.sums());
     int64_t in_run = 0;
     for (int64_t n = image; n < image + plan_.summed_images; ++n) {
       const T* const a = a_ + n * a_array.image + a_first;
@@ -205,7 +165,7 @@ class PairsRunner {
     }
     S* const total = sums_.totals();
     if (epilogue_.any()) rows_.finish(epilogue_, 0, total, numbers, 1, numbers);
-    (result_ + at).store(rows_, copies_, total, 0, 0, 1, numbers);
+    if (total != to_store.sums()) to_store.store(rows_, copies_, total, 0, 0, 1, numbers);
   }
 
   // Channels that are summed, where they are many, by themselves a few runs.

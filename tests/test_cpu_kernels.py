@@ -176,7 +176,7 @@ def test_pairs_sum_channels_in_runs(platforms, isa):
     """Positive numbers, whose sum gathers every rounding on the way, as in test_accuracy.py."""
     random = np.random.default_rng(0)
     name = platforms(f"pairs.{isa}")
-    for many, few in ((200_000, 8), (200_001, 1), (3001, 33)):
+    for many, few in ((200_000, 8), (200_001, 1), (3001, 33), (1001, 150)):
         geometry, x, y, w = one_pixel(many, few)
         x_array, w_array = (random.random(shape, dtype=np.float32) for shape in (x, w))
         exact = np.ravel(x_array).astype(np.float64) @ w_array[0, 0]

@@ -187,7 +187,27 @@ void add_rows(const PairRun<T>& run, int64_t c_count, int64_t k_count, int64_t r
     if (kLanes<S> % k_count == 0) return neighbours_of_one<T, 1>(run.a, run.b, run.count, k_count, sums);
     if (k_count == 3) return neighbours_of_one<T, 3>(run.a, run.b, run.count, k_count, sums);
   }
-  in_vectors<T>(k_count, [&](int64_t k, int64_t count) CONVGRAD_LAMBDA {
+  // A few vectors at once: a sum waits for the one before it, and rows lie far from each other.
+  constexpr int64_t kAtOnce = 4, lanes = kLanes<S>;
+  int64_t first = 0;
+  for (; first + kAtOnce * lanes <= k_count; first += kAtOnce * lanes) {
+    Vec<S> sum[kAtOnce];
+    CONVGRAD_UNROLL
+    for (int v = 0; v < kAtOnce; ++v) sum[v] = load(sums + first + v * lanes);
+    for (int64_t j = 0; j < run.count; ++j) {
+      const T* a = run.a + j * run.a_step;
+      const T* b = run.b + j * run.b_step + first;
+      for (int64_t c = 0; c < c_count; ++c, b += row) {
+        const Vec<S> times = splat(widen(a[c]));
+        CONVGRAD_UNROLL
+        for (int v = 0; v < kAtOnce; ++v) sum[v] += times * load(b + v * lanes);
+      }
+    }
+    CONVGRAD_UNROLL
+    for (int v = 0; v < kAtOnce; ++v) store(sums + first + v * lanes, sum[v]);
+  }
+  in_vectors<T>(k_count - first, [&](int64_t at, int64_t count) CONVGRAD_LAMBDA {
+    const int64_t k = first + at;
     Vec<S> sum = load_up_to(sums + k, count);
     for (int64_t j = 0; j < run.count; ++j) {
       const T* a = run.a + j * run.a_step;

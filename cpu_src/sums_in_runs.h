@@ -1,0 +1,58 @@
+// Long sums side by side whose terms come in runs: the runs are added up, then kSumRun runs, then those, as
+// ffi_src/long_sum.h says.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <vector>
+
+#include "ffi_src/long_sum.h"
+
+namespace convgrad::cpu {
+
+// Of one result after the other.
+template <typename S>
+class SumsInRuns {
+ public:
+  explicit SumsInRuns(int64_t numbers) : numbers_(numbers) {}
+
+  // All zero. A single run's sums are the result's: they are added up in `result`, where it is not null.
+  void begin(bool single, S* result) {
+    single_ = single;
+    if (!single || result == nullptr) run_.resize(numbers_);
+    at_ = single && result != nullptr ? result : run_.data();
+    std::fill(at_, at_ + numbers_, S{0});
+    if (single) return;
+    ended_ = 0;
+    runs_.assign(numbers_, S{0});
+    total_.assign(numbers_, S{0});
+  }
+
+  S* run() { return at_; }
+
+  void end_run() {
+    if (single_) return;
+    move(run_, runs_);
+    if (++ended_ % kSumRun == 0) move(runs_, total_);
+  }
+
+  S* totals() {
+    if (single_) return at_;
+    move(run_, runs_);
+    move(runs_, total_);
+    return total_.data();
+  }
+
+ private:
+  static void move(std::vector<S>& from, std::vector<S>& to) {
+    for (size_t at = 0; at < from.size(); ++at) to[at] += from[at], from[at] = S{0};
+  }
+
+  const int64_t numbers_;
+  std::vector<S> run_, runs_, total_;
+  S* at_ = nullptr;  // the run's
+  bool single_ = true;
+  int64_t ended_ = 0;
+};
+
+}  // namespace convgrad::cpu
