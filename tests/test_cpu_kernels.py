@@ -20,9 +20,7 @@ DTYPES = ("float32", "float64", "bfloat16", "float16")
 
 # As conv_cases.py has it, a batch group is a feature group of another order, which Python makes of it.
 CASES = (
-    tuple(case for case in conv_cases.CASES if case.batch_groups == 1)
-    + conv_cases.GROUPS
-    + conv_cases.PLANAR
+    tuple(case for case in conv_cases.CASES if case.batch_groups == 1) + conv_cases.GROUPS + conv_cases.PLANAR
 )
 
 
