@@ -11,7 +11,7 @@
 namespace convgrad::cpu {
 
 enum class Kernel { kAuto, kDirect, kTiled, kDot, kGrouped, kPlanar, kPairs };
-inline constexpr Kernel kKernels[] = {Kernel::kDirect,  Kernel::kTiled,     Kernel::kDot,
+inline constexpr Kernel kKernels[] = {Kernel::kDirect,  Kernel::kTiled,  Kernel::kDot,
                                       Kernel::kGrouped, Kernel::kPlanar, Kernel::kPairs};
 const char* kernel_name(Kernel);
 enum class Op { kFprop, kDgrad, kWgrad };
