@@ -98,20 +98,22 @@ def _tiled_activation(
 def _tiled_filter(problem: Conv, tile: tuple[int, int, int], chunk: int | None) -> tuple[int, int]:
     """As above; a tile's rows are of any taps, or of chunks of so many channels of one tap."""
     rows, columns, slice_depth = tile
-    layer, axes = problem.layer, problem.geometry.axes
-    taps, channels = math.prod(axis.taps for axis in axes), layer.in_channels // layer.groups
-    if chunk is None:
-        all_rows = _over(taps * channels, rows) * rows
-    else:  # the half of a tile that is left without a chunk is multiplied, but not copied
-        all_rows = taps * _over(channels, chunk) * chunk
-    column_tiles = _over(layer.out_channels // layer.groups, columns) * layer.groups
-    # Parts begin at whole slices, so that only the last has one that is not full.
-    depth = _over(layer.batch * math.prod(axis.output for axis in axes), slice_depth) * slice_depth
-    row_tiles = _over(all_rows, rows)
-    return (
-        row_tiles * rows * column_tiles * columns * depth,
-        (all_rows * column_tiles + row_tiles * column_tiles * columns) * depth,
-    )
+    layer = problem.layer
+    channels, results = layer.in_channels // layer.groups, layer.out_channels // layer.groups
+    column_tiles = _over(results, columns) * layer.groups
+    multiply_adds = numbers = 0
+    for phase in itertools.product(*map(_phases, problem.geometry.axes)):
+        outputs, taps = (math.prod(counts) for counts in zip(*phase, strict=True)) if phase else (1, 1)
+        if chunk is None:
+            all_rows = _over(taps * channels, rows) * rows
+        else:  # the half of a tile that is left without a chunk is multiplied, but not copied
+            all_rows = taps * _over(channels, chunk) * chunk
+        # Parts begin at whole slices, so that only the last has one that is not full.
+        depth = _over(layer.batch * outputs, slice_depth) * slice_depth
+        row_tiles = _over(all_rows, rows)
+        multiply_adds += row_tiles * rows * column_tiles * columns * depth
+        numbers += (all_rows * column_tiles + row_tiles * column_tiles * columns) * depth
+    return multiply_adds, numbers
 
 
 class Tiles(NamedTuple):
@@ -126,7 +128,9 @@ class Tiles(NamedTuple):
 
 def tiles_of(kernel: str) -> Tiles | None:
     """None where sources don't go through tiles in shared memory, or in others (few_channels)."""
-    if gemm := re.match(r"gemm_\w+<\w+, GemmTile<(\d+), (\d+), \d+>.*, (true|false), \d+>$", kernel):
+    if gemm := re.match(
+        r"gemm_\w+<\w+, GemmTile<(\d+), (\d+), \d+>.*, (true|false), \d+(?:, \w+)?>$", kernel
+    ):
         return Tiles(int(gemm[1]), int(gemm[2]), 64, gemm[3] == "true")
     if wgmma := re.match(r"wgmma_\w+<\w+, (\d+)\b", kernel):
         return Tiles(128, int(wgmma[1]), 128, True, 64)
