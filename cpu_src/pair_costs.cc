@@ -55,10 +55,12 @@ struct Counts {
 };
 
 double time_of_pairs(Op op, const ConvProblem& p, const Counts& n) {
-  constexpr double kListed = 12, kResult = 30, kNumber = 0.6, kRun = 10, kGroup = 6, kVector = 1, kFold = 10;
+  constexpr double kListed = 12, kResult = 30, kNumber = 0.9, kNumberOfRow = 0.15, kRun = 10, kGroup = 6,
+                   kVector = 1, kFold = 10;
   constexpr double kLong = 16;  // runs whose ends cost little
   const double channels = n.group_in * n.group_out;
-  double of_pair = 0, of_result = kResult + n.numbers * kNumber, of_run = kRun;
+  double of_pair = 0, of_result = kResult + n.numbers * (n.group_out < kLanes ? kNumber : kNumberOfRow),
+         of_run = kRun;
   if (channels == 1 || (n.groups == 1 && (n.group_in == 1 || n.group_out == 1))) {
     const double numbers = std::max(channels, n.groups);
     const bool backwards = op == Op::kDgrad && n.group_in > 1;
@@ -130,7 +132,9 @@ double time_of_others(Op op, const ConvProblem& p, const Counts& n) {
     // Joined taps multiply the padding, too.
     if (joined) time += positions * taps * n.group_in * vectors(n.group_out) * kProduct;
     const double staged_dy = small_groups ? 0 : positions * n.groups * vectors(n.group_out) * kStaged;
-    return time + staged_dy + products + grouped;
+    // Sums are kept in tiles, written, and read again where positions are split.
+    constexpr double kSum = 0.35;
+    return time + staged_dy + products + grouped + n.results * n.numbers * kSum;
   }
   const ConvProblem seen = op == Op::kDgrad ? p.transpose() : p;
   double boxes = 1;
