@@ -547,7 +547,7 @@ W, X = [np.ones(2, np.float32)], [np.ones(2, np.float32)]
             lambda p, b: p[0].sum(),
             {"has_aux": True},
             TypeError,
-            r"\(loss, aux\) with has_aux, not a value of",
+            r"\(loss, aux\) with has_aux, not an array of shape",
         ),
         (dot, {"learning_rate": -1}, ValueError, "learning_rate must be finite and not negative, but is -1"),
         (dot, {"learning_rate": math.nan}, ValueError, "learning_rate must be finite"),
