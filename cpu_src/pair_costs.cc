@@ -22,7 +22,7 @@ double d(int64_t number) { return static_cast<double>(number); }
 struct Counts {
   double pairs = 1;    // of all images
   double results = 1;  // positions that have any, and of fprop and dgrad of all images
-  double longest = 1;  // pairs of a result along the axis with the most
+  double longest = 1;  // pairs of a run (pair_lists.h)
   double listed = 0;   // positions that the lists are made from
   bool neighbours;     // whether a result's pairs lie side by side along the innermost axis
   double numbers;      // of a result's position
@@ -42,7 +42,7 @@ struct Counts {
       pairs *= most;
       results *= met;
       const double of_result = most / std::max(met, 1.0);
-      longest = &axis == &p.axis[2] && of_result >= 16 ? of_result : std::max(longest, of_result);
+      longest = &axis == &p.axis[2] && of_result >= kLongRun ? of_result : std::max(longest, of_result);
       listed += std::min(positions, std::max(most, 1024.0));
     }
     pairs *= d(p.batch);
@@ -57,14 +57,13 @@ struct Counts {
 double time_of_pairs(Op op, const ConvProblem& p, const Counts& n) {
   constexpr double kListed = 12, kResult = 30, kNumber = 0.9, kNumberOfRow = 0.15, kRun = 10, kGroup = 6,
                    kVector = 1, kFold = 10;
-  constexpr double kLong = 16;  // runs whose ends cost little
   const double channels = n.group_in * n.group_out;
   double of_pair = 0, of_result = kResult + n.numbers * (n.group_out < kLanes ? kNumber : kNumberOfRow),
          of_run = kRun;
   if (channels == 1 || (n.groups == 1 && (n.group_in == 1 || n.group_out == 1))) {
     const double numbers = std::max(channels, n.groups);
     const bool backwards = op == Op::kDgrad && n.group_in > 1;
-    of_pair = n.neighbours && !backwards && n.longest >= kLong ? numbers / kLanes : vectors(numbers);
+    of_pair = n.neighbours && !backwards && n.longest >= kLongRun ? numbers / kLanes : vectors(numbers);
   } else {
     const bool side_by_side = n.groups == 1 && 2 * n.group_out <= kLanes;
     if (op == Op::kFprop || !side_by_side)

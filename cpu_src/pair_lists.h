@@ -25,6 +25,10 @@ struct AxisPairs {
 
 AxisPairs axis_pairs(Op, const Axis&);
 
+// Pairs that repay the beginning of a run of them. Runs go along the innermost axis, which lies closest
+// together, where a result has so many there, and else along the axis where it has the most.
+inline constexpr double kLongRun = 16;
+
 // About how many pairs there are, counted in three ways, since any two of o, r and i give the third or none.
 // It is too many where most lie on the padding, and may be too few on axes of a few positions.
 double most_pairs(const Axis&);

@@ -48,8 +48,6 @@ struct PairsPlan {
                            : Array(p, &Axis::taps, p.group_in() * p.out_channels)),
         images(op == Op::kWgrad ? 1 : p.batch),
         summed_images(op == Op::kWgrad ? p.batch : 1) {
-    // The innermost axis lies closest together, but a run should repay its beginning.
-    constexpr double kLong = 16;
     double pairs = static_cast<double>(p.batch), longest = 0;
     for (int at = 0; at < kAxes; ++at) {
       axis[at] = axis_pairs(op, p.axis[at]);
@@ -57,7 +55,7 @@ struct PairsPlan {
       for (const PairsOfResult& each : axis[at].results) of_axis += static_cast<double>(each.count);
       pairs *= of_axis;
       of_axis /= static_cast<double>(std::max<size_t>(axis[at].results.size(), 1));
-      if (of_axis >= longest || (at == 2 && of_axis >= kLong)) longest = of_axis, inner = at;
+      if (of_axis >= longest || (at == 2 && of_axis >= kLongRun)) longest = of_axis, inner = at;
     }
     // Results and pairs by themselves count as a few products.
     constexpr double kTaskProducts = 1 << 17, kTasks = 64, kOfResult = 64, kOfPair = 8;

@@ -195,7 +195,7 @@ def test_empty_arrays(shape, window, padding):
     y, positions = jc.max_pool(jnp.ones(shape), window, None, padding, return_positions=True)
     np.testing.assert_array_equal(positions, np.full(y.shape, -1))
     for extra in ((), (window, None, padding)):
-        out, pull = jax.vjp(lambda y: jc.max_unpool(y, positions, shape[1:-1], *extra), y)  # noqa: B023
+        out, pull = jax.vjp(lambda y: jc.max_unpool(y, positions, shape[1:-1], *extra), y)  # noqa: B023  # called in this round
         assert out.shape == shape
         np.testing.assert_array_equal(pull(out)[0], np.zeros(y.shape))
 
