@@ -129,13 +129,15 @@ Plan plan(Op op, const ConvProblem& problem, Choice choice) {
 }
 
 int64_t conv_workspace_bytes(Op op, const ConvProblem& problem, Choice choice) {
+  // What the kernel is given in the end: of fewer taps the packed filter may be laid out otherwise, and
+  // larger.
+  const ConvProblem met = met_taps(problem).problem;
   const auto filter_bytes = [&](LanesAre lanes_are) {
-    return op == Op::kFprop ? packed_filter_bytes(problem, false, lanes_are)
-                            : packed_filter_bytes(problem.transpose(), true, lanes_are);
+    return op == Op::kFprop ? packed_filter_bytes(met, false, lanes_are)
+                            : packed_filter_bytes(met.transpose(), true, lanes_are);
   };
   const Kernel kernel = plan(op, problem, choice).kernel;
   if (op == Op::kWgrad) {
-    const ConvProblem met = met_taps(problem).problem;
     if (kernel == Kernel::kGrouped) return grouped_wgrad_bytes(met);
     return kernel == Kernel::kTiled ? partial_filter_bytes(met) : 0;
   }
@@ -143,8 +145,7 @@ int64_t conv_workspace_bytes(Op op, const ConvProblem& problem, Choice choice) {
   // then needs no workspace, by how few positions: it gets what it would without.
   const bool any = choice.kernel == Kernel::kAuto;
   if (any ? takes_grouped(op, problem) : kernel == Kernel::kGrouped)
-    return op == Op::kFprop ? grouped_filter_bytes(problem, false)
-                            : grouped_filter_bytes(problem.transpose(), true);
+    return op == Op::kFprop ? grouped_filter_bytes(met, false) : grouped_filter_bytes(met.transpose(), true);
   if (!any && (kernel == Kernel::kDirect || kernel == Kernel::kPlanar || kernel == Kernel::kPairs)) return 0;
   const bool dot = any ? sums_along_lanes(op, problem) : kernel == Kernel::kDot;
   return filter_bytes(dot ? LanesAre::kSources : LanesAre::kResults);

@@ -140,6 +140,18 @@ std::vector<NamedProblem> conv_problems() {
     problems.push_back({"1x1 few channels " + std::to_string(channels),
                         conv(2, channels, 9 - channels, 1, {axis(3, 1), axis(101, 1)})});
   }
+  // Taps that only padding meets, in front and behind, which kernels are not given: with those that are left
+  // the packed filter is laid out otherwise. A stride, and an input dilation, one for each of fprop and
+  // dgrad.
+  for (const int64_t taps : {22, 33, 70}) {
+    for (const int64_t far : {19, 121}) {
+      const int64_t front = (taps - 20) / 3, past = taps - 20 - front;
+      problems.push_back({"taps on padding, stride " + std::to_string(far) + ", " + std::to_string(taps),
+                          conv(1, 3, 8, 1, {axis(taps - front - past, taps, {far, front, past})})});
+      problems.push_back({"taps on padding, dilation " + std::to_string(far) + ", " + std::to_string(taps),
+                          conv(1, 8, 3, 1, {axis(1, taps, {1, taps - 1 - front, taps - 1 - past, far})})});
+    }
+  }
   // Tails of pixels: rows as long as every tile, and one more than the longest.
   for (int64_t pixels = 1; pixels <= 30; ++pixels) {
     problems.push_back({"pixels " + std::to_string(pixels), conv(1, 4, 16, 1, {axis(pixels, 3, {1, 1, 1})})});
