@@ -6,6 +6,7 @@
 
 #include "cpu_src/microkernels/activation_tile.h"
 #include "cpu_src/microkernels/dot_tile.h"
+#include "cpu_src/pair_lists.h"
 
 namespace convgrad::cpu {
 namespace {
@@ -26,10 +27,12 @@ int64_t merged_width_of(const ConvProblem& p) {
   return (divide_up(numbers, kLine) / 2 * 2 + 3) * kLine;
 }
 
-// Whether writing what meets no tap by itself, a region a phase, is what would take the time: where there are
-// many phases, or channels that fill no vector.
+// Whether writing what meets no tap by itself, a region a phase, is what would take the time: where that is
+// most of all, or there are many phases, or channels that fill no vector.
 bool clears_first(const ConvProblem& p) {
+  constexpr double kMost = 4;
   return std::any_of(std::begin(p.axis), std::end(p.axis), [&](const Axis& axis) {
+    if (kMost * most_pairs(axis) < static_cast<double>(axis.output)) return true;
     const Phases phases(axis);
     if (p.out_channels < widest_lanes(p.dtype)) return phases.count() > phases.classes();
     return phases.count() >= kManyPhases && phases.count() > 2 * phases.classes();

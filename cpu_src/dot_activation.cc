@@ -13,6 +13,7 @@
 #include "cpu_src/kernels.h"
 #include "cpu_src/microkernels/dot_tile.h"
 #include "cpu_src/microkernels/rows.h"
+#include "cpu_src/packed_filter.h"
 #include "cpu_src/result.h"
 #include "cpu_src/terms.h"
 #include "ffi_src/dispatch.h"
@@ -46,11 +47,11 @@ struct DotFilter {
 };
 
 template <typename T>
-void pack(const ActivationPlan& plan, int64_t task, const T* filter, T* packed) {
-  // A task is a group and a tap.
+void pack_part(const ActivationPlan& plan, int64_t part, const T* filter, T* packed) {
+  // A part is a group and a tap.
   const ConvProblem& p = plan.problem;
   const int64_t sources = p.group_in(), results = p.group_out();
-  const int64_t group = task / plan.met_taps(), packed_tap = plan.met_tap(task % plan.met_taps());
+  const int64_t group = part / plan.met_taps(), packed_tap = plan.met_tap(part % plan.met_taps());
   const DotFilter place(plan);
   const T* from = filter + plan.filter_tap(packed_tap) * sources * p.out_channels + group * results;
   for (int64_t k = 0; k < results; ++k) {
@@ -109,12 +110,16 @@ Work dot_activation(const ConvProblem& problem, bool transposed, Isa isa, const 
     const Result<T> result(result_data, problem);
     T* packed = static_cast<T*>(workspace);
     Work work;
-    const int64_t packing = plan->packed ? plan->problem.groups * plan->met_taps() : 0,
-                  clearing = clearing_tasks(*plan);
+    const int64_t parts = plan->packed ? plan->problem.groups * plan->met_taps() : 0,
+                  each = parts_of_packing_task(plan->problem.group_in() * plan->problem.group_out()),
+                  packing = (parts + each - 1) / each, clearing = clearing_tasks(*plan);
     if (packing + clearing > 0)
       work.phases.push_back({packing + clearing, [=](int64_t task) {
-                               if (task < packing) return pack(*plan, task, filter, packed);
-                               clear_results(*plan, task - packing, epilogue, result);
+                               if (task >= packing)
+                                 return clear_results(*plan, task - packing, epilogue, result);
+                               const int64_t last = std::min(parts, (task + 1) * each);
+                               for (int64_t part = task * each; part < last; ++part)
+                                 pack_part(*plan, part, filter, packed);
                              }});
     work.phases.push_back({plan->tasks(), [=](int64_t task) {
                              run_task<T>(*plan, task, source, plan->packed ? packed : filter, epilogue,

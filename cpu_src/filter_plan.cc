@@ -45,14 +45,22 @@ int64_t position_parts_of(const ConvProblem& p) {
   return std::max<int64_t>(std::min({wanted_tasks(p, kPositionParts), blocks_of(p), parts}), 1);
 }
 
-bool joins_taps(const ConvProblem& p) {
+// Cycles of a tile for one position, on a machine of two multiply-adds and two loads a cycle.
+double tile_cycles(double channels, int vectors) {
+  const double loads = (channels + vectors) / 2;
+  return std::max({channels * vectors / 2, loads, 1.0}) + loads / 16;
+}
+
+}  // namespace
+
+bool FilterPlan::joins_taps(const ConvProblem& p) {
   const Axis& axis = p.axis[2];
   return p.group_in() < 8 && axis.taps > 1 && axis.filter_dilation == 1 && axis.input_dilation == 1;
 }
 
 // Whether the transposed problem has far fewer outputs without an input: between the inputs, or on the
 // padding.
-bool is_swapped(const ConvProblem& p) {
+bool FilterPlan::swaps(const ConvProblem& p) {
   constexpr double kFarApart = 12, kPadding = 16;
   double outputs = 1, inputs = 1;  // from one that is tied by a tap to the next
   for (const Axis& axis : p.axis) {
@@ -65,19 +73,17 @@ bool is_swapped(const ConvProblem& p) {
   return outputs >= kFarApart && outputs > inputs;
 }
 
-ConvProblem summed(const ConvProblem& p) { return merge_trivial_axes(is_swapped(p) ? p.transpose() : p); }
+namespace {
 
-// Cycles of a tile for one position, on a machine of two multiply-adds and two loads a cycle.
-double tile_cycles(double channels, int vectors) {
-  const double loads = (channels + vectors) / 2;
-  return std::max({channels * vectors / 2, loads, 1.0}) + loads / 16;
+ConvProblem summed(const ConvProblem& p) {
+  return merge_trivial_axes(FilterPlan::swaps(p) ? p.transpose() : p);
 }
 
 }  // namespace
 
 FilterPlan::FilterPlan(const ConvProblem& original, Isa isa)
     : isa(isa),
-      swapped(is_swapped(original)),
+      swapped(swaps(original)),
       problem(summed(original)),
       outputs_of_tap(convgrad::outputs_of_tap(problem.axis[2])),
       joined(joins_taps(problem)) {

@@ -32,6 +32,10 @@ class FilterPlan {
  public:
   FilterPlan(const ConvProblem& problem, Isa isa);
 
+  // What becomes of a problem: whether it is swapped, and whether what is summed then joins taps (below).
+  static bool swaps(const ConvProblem& problem);
+  static bool joins_taps(const ConvProblem& summed);
+
   const Isa isa;
   // Where the inputs lie far apart, most outputs meet none of them by a given tap. The transposed problem has
   // a stride instead: x and dy change places, and so do the filter's channels; its taps go backwards.

@@ -14,7 +14,7 @@
 
 namespace convgrad::cpu {
 
-// A task packs the rows of one group, one tap and so many source channels.
+// A part are the rows of one group, one tap and so many source channels.
 inline constexpr int64_t kPackedSources = 64;
 
 // Of merged phases, so many classes of taps in one place along the innermost axis.
@@ -24,7 +24,7 @@ inline int64_t merged_classes(const ActivationPlan& plan) {
   return static_cast<int64_t>(plan.merged_taps.size());
 }
 
-inline int64_t packing_tasks(const ActivationPlan& plan) {
+inline int64_t packed_parts(const ActivationPlan& plan) {
   if (plan.merges) {
     const int64_t parts = (merged_classes(plan) + kPackedClasses - 1) / kPackedClasses;
     return plan.met[0].count() * plan.met[1].count() * plan.packed_taps2() * parts;
@@ -33,13 +33,31 @@ inline int64_t packing_tasks(const ActivationPlan& plan) {
   return plan.problem.groups * plan.met_taps() * parts;
 }
 
-// Rows of all phases' channels: a task is a place of taps and some of the classes.
+// A task packs so many parts: many small ones, since to begin a task takes as long as to pack a hundred
+// numbers.
+inline int64_t parts_of_packing_task(int64_t numbers_of_part) {
+  constexpr int64_t kNumbers = 1 << 13;
+  return std::max<int64_t>(kNumbers / std::max<int64_t>(numbers_of_part, 1), 1);
+}
+inline int64_t parts_of_packing_task(const ActivationPlan& plan) {
+  const ConvProblem& p = plan.problem;
+  return parts_of_packing_task(plan.merges ? std::min(kPackedClasses, merged_classes(plan)) * p.in_channels *
+                                                 p.out_channels
+                                           : std::min(kPackedSources, p.group_in()) * p.group_out());
+}
+
+inline int64_t packing_tasks(const ActivationPlan& plan) {
+  const int64_t each = parts_of_packing_task(plan);
+  return (packed_parts(plan) + each - 1) / each;
+}
+
+// Rows of all phases' channels: a part is a place of taps and some of the classes.
 template <typename T>
-void pack_merged(const ActivationPlan& plan, int64_t task, const T* filter, Sum<T>* packed) {
+void pack_merged(const ActivationPlan& plan, int64_t part, const T* filter, Sum<T>* packed) {
   const ConvProblem& p = plan.problem;
   const int64_t sources = p.in_channels, results = p.out_channels, taps2 = p.axis[2].taps;
-  const int64_t parts = (merged_classes(plan) + kPackedClasses - 1) / kPackedClasses, at = task / parts;
-  const int64_t first = task % parts * kPackedClasses,
+  const int64_t parts = (merged_classes(plan) + kPackedClasses - 1) / kPackedClasses, at = part / parts;
+  const int64_t first = part % parts * kPackedClasses,
                 last = std::min(merged_classes(plan), first + kPackedClasses);
   const int64_t t2 = at % plan.packed_taps2(), outer = at / plan.packed_taps2();
   const int64_t r0 = plan.met[0].first + outer / plan.met[1].count(),
@@ -69,15 +87,15 @@ void pack_merged(const ActivationPlan& plan, int64_t task, const T* filter, Sum<
 }
 
 template <typename T>
-void pack_filter(const ActivationPlan& plan, int64_t task, const T* filter, Sum<T>* packed) {
-  if (plan.merges) return pack_merged(plan, task, filter, packed);
+void pack_part(const ActivationPlan& plan, int64_t part, const T* filter, Sum<T>* packed) {
+  if (plan.merges) return pack_merged(plan, part, filter, packed);
   const ConvProblem& p = plan.problem;
   const int64_t sources = p.group_in(), results = p.group_out();
   const int64_t parts = (sources + kPackedSources - 1) / kPackedSources;
-  const int64_t first_source = task % parts * kPackedSources;
+  const int64_t first_source = part % parts * kPackedSources;
   const int64_t last_source = std::min(sources, first_source + kPackedSources);
-  const int64_t group = task / parts / plan.met_taps(),
-                packed_tap = plan.met_tap(task / parts % plan.met_taps());
+  const int64_t group = part / parts / plan.met_taps(),
+                packed_tap = plan.met_tap(part / parts % plan.met_taps());
   const int64_t tap = plan.filter_tap(packed_tap);
   // w[r,c,k]: fprop's source is c and its result k; dgrad's the other way round.
   const T* from = plan.transposed ? filter + tap * results * p.in_channels + group * sources
@@ -100,6 +118,12 @@ void pack_filter(const ActivationPlan& plan, int64_t task, const T* filter, Sum<
       }
     }
   }
+}
+
+template <typename T>
+void pack_filter(const ActivationPlan& plan, int64_t task, const T* filter, Sum<T>* packed) {
+  const int64_t each = parts_of_packing_task(plan), last = std::min(packed_parts(plan), (task + 1) * each);
+  for (int64_t part = task * each; part < last; ++part) pack_part(plan, part, filter, packed);
 }
 
 }  // namespace convgrad::cpu

@@ -1,4 +1,5 @@
-// Whether a problem has so few products that taking them pair by pair is quicker than any other kernel.
+// Whether a problem has so few products that taking them pair by pair is quicker than the kernel that would
+// serve it otherwise.
 #pragma once
 
 #include "cpu_src/plan.h"
@@ -6,6 +7,6 @@
 
 namespace convgrad::cpu {
 
-bool pairs_are_quicker(Op, const ConvProblem&);
+bool pairs_are_quicker(Kernel other, Op, const ConvProblem&);
 
 }  // namespace convgrad::cpu

@@ -58,7 +58,7 @@ struct PairsPlan {
       if (of_axis >= longest || (at == 2 && of_axis >= kLongRun)) longest = of_axis, inner = at;
     }
     // Results and pairs by themselves count as a few products.
-    constexpr double kTaskProducts = 1 << 17, kTasks = 64, kOfResult = 64, kOfPair = 8;
+    constexpr double kTaskProducts = 1 << 16, kTasks = 64, kOfResult = 64, kOfPair = 8;
     const double channels = static_cast<double>(p.group_in()) * static_cast<double>(p.out_channels);
     const double products = pairs * (channels + kOfPair) + static_cast<double>(results()) * kOfResult;
     tasks = std::min(results(),

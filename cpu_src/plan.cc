@@ -59,6 +59,24 @@ bool takes_grouped(Op op, const ConvProblem& problem) {
   return op == Op::kWgrad || !has_few_results(op, problem);
 }
 
+Plan plan_without_pairs(Op op, const ConvProblem& problem) {
+  const ConvProblem seen = op == Op::kDgrad ? problem.transpose() : problem;
+  if (op != Op::kWgrad && planar_pays(seen)) return {Kernel::kPlanar, "few channels: pixels in the lanes"};
+  if (takes_grouped(op, problem))
+    return {Kernel::kGrouped, "several groups side by side in a vector's lanes"};
+  if (op == Op::kWgrad) return {Kernel::kTiled, "an outer product of channels at every position"};
+  if (sums_along_lanes(op, problem))
+    return {Kernel::kDot, "few channels in the result and many that are summed over"};
+  // Each position repays a little of the copying; a filter beyond the caches costs more.
+  const int64_t positions = problem.batch * problem.inputs();
+  const int64_t filter_bytes =
+      problem.taps() * problem.group_in() * problem.out_channels * bytes_of(problem.dtype);
+  const int64_t few = filter_bytes > (4 << 20) ? 512 : 128;
+  if (op == Op::kDgrad && positions < few && problem.group_out() >= 4 * lanes_of(problem.dtype))
+    return {Kernel::kDot, "too few positions to repay a transposed copy of the filter"};
+  return {Kernel::kTiled, "pixels times channels in registers"};
+}
+
 }  // namespace
 
 Choice choice_named(std::string_view name) {
@@ -110,22 +128,10 @@ Plan plan(Op op, const ConvProblem& problem, Choice choice) {
           "in and out, and taps whose rows of the input fit into a core's cache");
     return {choice.kernel, "asked for"};
   }
-  if (pairs_are_quicker(op, problem))
+  const Plan other = plan_without_pairs(op, problem);
+  if (pairs_are_quicker(other.kernel, op, problem))
     return {Kernel::kPairs, "too few products to repay copies, tiles and boxes"};
-  if (op != Op::kWgrad && planar_pays(seen)) return {Kernel::kPlanar, "few channels: pixels in the lanes"};
-  if (takes_grouped(op, problem))
-    return {Kernel::kGrouped, "several groups side by side in a vector's lanes"};
-  if (op == Op::kWgrad) return {Kernel::kTiled, "an outer product of channels at every position"};
-  if (sums_along_lanes(op, problem))
-    return {Kernel::kDot, "few channels in the result and many that are summed over"};
-  // Each position repays a little of the copying; a filter beyond the caches costs more.
-  const int64_t positions = problem.batch * problem.inputs();
-  const int64_t filter_bytes =
-      problem.taps() * problem.group_in() * problem.out_channels * bytes_of(problem.dtype);
-  const int64_t few = filter_bytes > (4 << 20) ? 512 : 128;
-  if (op == Op::kDgrad && positions < few && problem.group_out() >= 4 * lanes_of(problem.dtype))
-    return {Kernel::kDot, "too few positions to repay a transposed copy of the filter"};
-  return {Kernel::kTiled, "pixels times channels in registers"};
+  return other;
 }
 
 int64_t conv_workspace_bytes(Op op, const ConvProblem& problem, Choice choice) {

@@ -206,10 +206,11 @@ void write_swapped(const FilterPlan& plan, const FilterUnit& unit, int64_t first
   const int64_t K = p.in_channels, group_out = p.group_in(), group_in = p.group_out();
   const int64_t width = plan.panel_vectors(unit.panel) * plan.lanes,
                 channels = plan.panel_channels(unit.panel);
+  int64_t r = p.taps() - 1 - first_row / group_out, k = first_row % group_out;
   for (int64_t row = 0; row < unit.rows; ++row) {
-    const int64_t at = first_row + row, r = p.taps() - 1 - at / group_out, k = at % group_out;
     T* const to_row = to + (r * group_in + unit.panel * plan.panel_width()) * K + unit.group * group_out + k;
     for (int64_t c = 0; c < channels; ++c) to_row[c * K] = narrow<T>(sums[row * width + c]);
+    if (++k == group_out) k = 0, --r;
   }
 }
 
