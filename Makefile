@@ -32,8 +32,8 @@ HAS_GPU = $(wildcard /dev/nvidiactl /dev/dxg)
 
 # What ends up in the installed package: a change in any of these installs it anew.
 SOURCES := pyproject.toml CMakeLists.txt \
-           $(shell find jax_convgrad cpu_src cuda_src ffi_src -type f -not -path '*/__pycache__/*' -not -name '*.so')
-CXX_STYLED := $(shell find cpu_src cuda_src ffi_src benchmarks tests/cuda_emulator tests/cpu_kernels -type f \
+           $(shell find jax_convgrad common_src cpu_src cuda_src ffi_src -type f -not -path '*/__pycache__/*' -not -name '*.so')
+CXX_STYLED := $(shell find common_src cpu_src cuda_src ffi_src benchmarks tests/cuda_emulator tests/cpu_kernels -type f \
                 \( -name '*.h' -o -name '*.cc' -o -name '*.cuh' -o -name '*.cu' \))
 PY_STYLED  := jax_convgrad tests examples benchmarks docs
 

@@ -68,7 +68,7 @@ export PYTHON PACKAGE ARCH TRIAL QUICK OUT
 
 # What the package is made of, as one number: a package that was built from the same is not built again.
 sources_sum() {
-  find jax_convgrad cpu_src cuda_src ffi_src CMakeLists.txt pyproject.toml -type f \
+  find jax_convgrad common_src cpu_src cuda_src ffi_src CMakeLists.txt pyproject.toml -type f \
     -not -path '*/__pycache__/*' -not -name '*.so' -print0 | LC_ALL=C sort -z | xargs -0 sha256sum |
     sha256sum | cut -d ' ' -f 1
 }

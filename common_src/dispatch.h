@@ -1,8 +1,8 @@
 // From the dtype of a problem to the C++ type it is stored in.
 #pragma once
 
-#include "ffi_src/number.h"
-#include "ffi_src/problem.h"
+#include "common_src/number.h"
+#include "common_src/problem.h"
 
 namespace convgrad {
 

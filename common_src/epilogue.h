@@ -8,8 +8,8 @@
 
 #include <cstdint>
 
-#include "ffi_src/number.h"
-#include "ffi_src/problem.h"
+#include "common_src/number.h"
+#include "common_src/problem.h"
 
 namespace convgrad {
 

@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <cstring>
 
-#include "ffi_src/problem.h"
+#include "common_src/problem.h"
 
 #if defined(__CUDA_ARCH__)
 #include <cuda_bf16.h>

@@ -1,13 +1,13 @@
-// What the CPU handlers call: each op's plan, as tasks over the problem (ffi_src/problem.h).
+// What the CPU handlers call: each op's plan, as tasks over the problem (common_src/problem.h).
 // Pointers are dense, channels-last, of the problem's dtype, and must outlive the returned work.
 #pragma once
 
 #include <cstdint>
 
+#include "common_src/epilogue.h"
+#include "common_src/problem.h"
 #include "cpu_src/plan.h"
 #include "cpu_src/work.h"
-#include "ffi_src/epilogue.h"
-#include "ffi_src/problem.h"
 
 namespace convgrad::cpu {
 

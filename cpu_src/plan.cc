@@ -4,12 +4,12 @@
 #include <numeric>
 #include <stdexcept>
 
-#include "cpu_src/activation_plan.h"
-#include "cpu_src/filter_plan.h"
-#include "cpu_src/grouped_plan.h"
+#include "cpu_src/grouped/plan.h"
 #include "cpu_src/met_taps.h"
-#include "cpu_src/pair_costs.h"
-#include "cpu_src/planar.h"
+#include "cpu_src/pairs/costs.h"
+#include "cpu_src/planar/planar.h"
+#include "cpu_src/tiled/activation_plan.h"
+#include "cpu_src/tiled/filter_plan.h"
 
 namespace convgrad::cpu {
 namespace {

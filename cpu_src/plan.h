@@ -5,8 +5,8 @@
 #include <string>
 #include <string_view>
 
+#include "common_src/problem.h"
 #include "cpu_src/isa.h"
-#include "ffi_src/problem.h"
 
 namespace convgrad::cpu {
 

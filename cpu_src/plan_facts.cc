@@ -2,12 +2,12 @@
 
 #include <algorithm>
 
-#include "cpu_src/activation_plan.h"
-#include "cpu_src/filter_plan.h"
-#include "cpu_src/grouped_plan.h"
+#include "cpu_src/grouped/plan.h"
 #include "cpu_src/kernels.h"
 #include "cpu_src/met_taps.h"
 #include "cpu_src/microkernels/grouped_tile.h"
+#include "cpu_src/tiled/activation_plan.h"
+#include "cpu_src/tiled/filter_plan.h"
 
 namespace convgrad::cpu {
 namespace {

@@ -7,8 +7,8 @@
 #include <variant>
 #include <vector>
 
+#include "common_src/problem.h"
 #include "cpu_src/plan.h"
-#include "ffi_src/problem.h"
 
 namespace convgrad::cpu {
 

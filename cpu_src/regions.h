@@ -13,8 +13,8 @@
 #include <cstdint>
 #include <vector>
 
-#include "ffi_src/problem.h"
-#include "ffi_src/relation.h"
+#include "common_src/problem.h"
+#include "common_src/relation.h"
 
 namespace convgrad::cpu {
 

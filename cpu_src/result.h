@@ -4,9 +4,9 @@
 #include <cstdint>
 #include <type_traits>
 
+#include "common_src/number.h"
+#include "common_src/problem.h"
 #include "cpu_src/microkernels/rows.h"
-#include "ffi_src/number.h"
-#include "ffi_src/problem.h"
 
 namespace convgrad::cpu {
 

@@ -2,10 +2,10 @@
 //
 // Of many parts a thread adds up a stretch for its element, and the first thread adds the stretches in order:
 // one thread that went through hundreds of parts by itself would wait for memory as often.
+#include "common_src/dispatch.h"
+#include "cuda_src/arch/launch.cuh"
+#include "cuda_src/arch/shared_memory.cuh"
 #include "cuda_src/conv_kernels.h"
-#include "cuda_src/launch.cuh"
-#include "cuda_src/shared_memory.cuh"
-#include "ffi_src/dispatch.h"
 
 namespace convgrad::cuda {
 namespace {

@@ -5,9 +5,9 @@
 
 #include <cstdint>
 
+#include "common_src/epilogue.h"
+#include "common_src/problem.h"
 #include "cuda_src/split.h"
-#include "ffi_src/epilogue.h"
-#include "ffi_src/problem.h"
 
 namespace convgrad::cuda {
 

@@ -7,7 +7,7 @@
 #include "cuda_src/flatten.h"
 #include "cuda_src/kernels.h"
 #include "cuda_src/split.h"
-#include "cuda_src/tensor_map.h"
+#include "cuda_src/wgmma/tensor_map.h"
 
 namespace convgrad::cuda {
 namespace {

@@ -2,7 +2,7 @@
 // (1x1) convolution is one long row, and a matrix product without any arithmetic of positions.
 #pragma once
 
-#include "ffi_src/problem.h"
+#include "common_src/problem.h"
 
 namespace convgrad::cuda {
 

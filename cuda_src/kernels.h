@@ -1,7 +1,7 @@
 // What the CUDA handlers call: one launch function per op. Plain C++, so that no caller needs nvcc.
 //
 // Every function queues its kernels on `stream` and returns the launch's error; none allocates,
-// synchronises or keeps state. Pointers are device memory in the layout of ffi_src/problem.h, dense,
+// synchronises or keeps state. Pointers are device memory in the layout of common_src/problem.h, dense,
 // and the dtype is the problem's. Sums have one fixed order, a function of the problem alone.
 #pragma once
 
@@ -9,10 +9,10 @@
 
 #include <cstdint>
 
+#include "common_src/epilogue.h"
+#include "common_src/problem.h"
 #include "cuda_src/plan.h"
-#include "cuda_src/pool_plan.h"
-#include "ffi_src/epilogue.h"
-#include "ffi_src/problem.h"
+#include "cuda_src/pool/plan.h"
 
 namespace convgrad::cuda {
 

@@ -8,7 +8,7 @@
 #include <cstring>
 #include <type_traits>
 
-#include "ffi_src/number.h"
+#include "common_src/number.h"
 
 namespace convgrad::cuda {
 

@@ -1,9 +1,9 @@
-// LongSum (ffi_src/long_sum.h) of a vector of channels: the same sums in the same order, counted once for
+// LongSum (common_src/long_sum.h) of a vector of channels: the same sums in the same order, counted once for
 // all.
 #pragma once
 
+#include "common_src/long_sum.h"
 #include "cuda_src/lanes.cuh"
-#include "ffi_src/long_sum.h"
 
 namespace convgrad::cuda {
 

@@ -14,7 +14,7 @@ set(CMAKE_CUDA_STANDARD 17)
 set(CMAKE_CUDA_STANDARD_REQUIRED ON)
 
 # Objects of their own, which know nothing of Python.
-file(GLOB cuda_sources CONFIGURE_DEPENDS cuda_src/*.cu cuda_src/*.cc)
+file(GLOB_RECURSE cuda_sources CONFIGURE_DEPENDS cuda_src/*.cu cuda_src/*.cc)
 add_library(cuda_kernels OBJECT ${cuda_sources})
 target_include_directories(cuda_kernels PRIVATE "${CMAKE_SOURCE_DIR}")
 target_compile_options(cuda_kernels PRIVATE $<$<COMPILE_LANGUAGE:CXX>:-Wall -Wextra -fvisibility=hidden>)

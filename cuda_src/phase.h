@@ -14,8 +14,8 @@
 
 #include <cstdint>
 
-#include "ffi_src/problem.h"
-#include "ffi_src/relation.h"
+#include "common_src/problem.h"
+#include "common_src/relation.h"
 
 namespace convgrad::cuda {
 

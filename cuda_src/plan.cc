@@ -6,14 +6,14 @@
 #include <stdexcept>
 #include <string>
 
-#include "cuda_src/few_channels_plan.h"
+#include "cuda_src/few_channels/plan.h"
 #include "cuda_src/flatten.h"
-#include "cuda_src/gemm_choice.h"
-#include "cuda_src/grouped_plan.h"
+#include "cuda_src/gemm/choice.h"
+#include "cuda_src/grouped/plan.h"
 #include "cuda_src/phase.h"
 #include "cuda_src/split.h"
 #include "cuda_src/tile_shape.h"
-#include "cuda_src/wgmma_plan.h"
+#include "cuda_src/wgmma/plan.h"
 
 namespace convgrad::cuda {
 namespace {

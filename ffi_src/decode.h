@@ -6,8 +6,8 @@
 #include <stdexcept>
 #include <string_view>
 
-#include "ffi_src/epilogue.h"
-#include "ffi_src/problem.h"
+#include "common_src/epilogue.h"
+#include "common_src/problem.h"
 #include "xla/ffi/api/ffi.h"
 
 namespace convgrad {

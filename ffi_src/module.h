@@ -14,7 +14,7 @@
 #include <utility>
 #include <vector>
 
-#include "ffi_src/problem.h"
+#include "common_src/problem.h"
 #include "xla/ffi/api/c_api.h"
 
 namespace convgrad {

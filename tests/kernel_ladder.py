@@ -156,7 +156,7 @@ def phases(case: ConvCase, op: str) -> list[tuple[int, int, int]]:
 
 
 def tiled_cost(case: ConvCase, op: str, item: int = 2) -> Cost:
-    """Tiles of 64 x 64 and 16 deep, 256 threads with 4 x 4 sums each (cuda_src/tile.cuh)."""
+    """Tiles of 64 x 64 and 16 deep, 256 threads with 4 x 4 sums each (cuda_src/tiled/tile.cuh)."""
     slices = sum(
         -(-rows // 64) * -(-columns // 64) * -(-depth // 16) for rows, columns, depth in phases(case, op)
     )

@@ -1,4 +1,4 @@
-"""The sums of ffi_src/problem.h, written out in NumPy float64.
+"""The sums of common_src/problem.h, written out in NumPy float64.
 
 An input position i, a filter tap r and an output position o of one axis are tied where
 

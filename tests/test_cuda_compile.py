@@ -48,20 +48,20 @@ def judged(name, text):
 
 def test_a_spill_is_a_failure_in_a_fast_kernel_only():
     for name in (
-        "tiled_filter.cu",
-        "grouped_activation.cu",
-        "gemm_fprop.cu",
-        "wgmma_fprop.cu",
-        "vector_bgrad.cu",
+        "tiled/filter.cu",
+        "grouped/activation.cu",
+        "gemm/fprop.cu",
+        "wgmma/fprop.cu",
+        "bias/bgrad.cu",
     ):
         lines, well = judged(name, REPORT)
         assert not well
         assert "sm_120: tight spills 2208 bytes" in lines
-    assert judged("direct_wgrad.cu", REPORT)[1]
+    assert judged("reference/wgrad.cu", REPORT)[1]
 
 
 def test_an_architecture_without_a_kernel_is_a_failure():
-    lines, well = judged("direct_bgrad.cu", "".join(map(report, check.ARCHITECTURES[:-1])))
+    lines, well = judged("reference/bgrad.cu", "".join(map(report, check.ARCHITECTURES[:-1])))
     assert not well
     assert "sm_120: FAILED" in lines
 
@@ -78,7 +78,7 @@ def test_an_architecture_without_a_kernel_is_a_failure():
     ],
     ids=lambda loss: loss[1:6],
 )
-@pytest.mark.parametrize("name", ["wgmma_fprop.cu", "direct_wgrad.cu"])
+@pytest.mark.parametrize("name", ["wgmma/fprop.cu", "reference/wgrad.cu"])
 def test_what_ptxas_made_slower_is_a_failure(tmp_path, name, loss):
     """In any file, also where nothing spills; and from the report that the launcher has kept."""
     clean = REPORT.replace("1240 bytes", "0 bytes").replace("968 bytes", "0 bytes")
@@ -91,7 +91,7 @@ def test_what_ptxas_made_slower_is_a_failure(tmp_path, name, loss):
     assert not well
     assert f"FAILED, ptxas: {loss}" in printed.splitlines()[1]
     assert ptxas.parse_report(text) == ptxas.parse_report(clean)
-    (tmp_path / f"{Path(name).stem}.json").write_text(json.dumps({"object": "none.o", "report": text}))
+    ptxas.report_file(Path(name), tmp_path).write_text(json.dumps({"object": "none.o", "report": text}))
     assert ptxas.compiled(Path(name), tmp_path).losses == (loss,)
 
 

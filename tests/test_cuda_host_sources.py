@@ -14,11 +14,11 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 NVCC = shutil.which("nvcc") or shutil.which("nvcc", path="/usr/local/cuda/bin")
-SOURCES = [*sorted((ROOT / "cuda_src").glob("*.cc")), ROOT / "ffi_src" / "handlers_cuda.cc"]
+SOURCES = [*sorted((ROOT / "cuda_src").rglob("*.cc")), ROOT / "ffi_src" / "handlers_cuda.cc"]
 
 
 @pytest.mark.skipif(NVCC is None, reason="no nvcc on this machine")
-@pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.name)
+@pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.relative_to(ROOT).as_posix())
 def test_it_builds_without_the_emulator(source):
     headers = Path(jaxlib.__file__).parent / "include"
     command = [

@@ -70,7 +70,7 @@ def test_the_table():
         for architecture in table.ARCHITECTURES
     ]
     launched = {f"vector_avg_pool_kernel<BFloat16, 8, {n}>": {(256, 0), (128, 0)} for n in (2, 3)}
-    file = ptxas.Compiled(Path("vector_avg_pool.cu"), Path("none.o"), kernels)
+    file = ptxas.Compiled(Path("pool/avg_pool.cu"), Path("none.o"), kernels)
     rows, missing = table.rows_of(file, launched)
     assert not missing
     assert table.table(rows).splitlines()[2:] == [
@@ -78,7 +78,7 @@ def test_the_table():
     ]
     # Registers allow 2048 threads at 32 a thread; 40 KiB of shared memory allow 4 blocks, on 9.0 five.
     file = ptxas.Compiled(
-        Path("gemm_x.cu"), Path("none.o"), [ptxas.Kernel(GEMM, a, 32, 0, 0) for a in table.ARCHITECTURES]
+        Path("gemm/x.cu"), Path("none.o"), [ptxas.Kernel(GEMM, a, 32, 0, 0) for a in table.ARCHITECTURES]
     )
     rows, missing = table.rows_of(file, {names.readable([GEMM])[GEMM]: {(256, 0), (256, 40 << 10)}})
     assert rows[0].shared_bytes == 40 << 10

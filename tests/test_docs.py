@@ -217,7 +217,7 @@ assert jnp.arange(3.0).dtype == "float32"  # the reader's JAX, not the tests'
         ("```sh\nnvdia-smi\n```", "no program"),
         ("```toml\nx = \n```", "Invalid value"),
         ('```cpp title="cuda_src/no.cu"\nint x;\n```', "no file cuda_src/no.cu"),
-        ('```cpp title="cuda_src/direct_dgrad.cu"\nnamespace {\n\nnamespace {\n```', "has not these lines"),
+        ('```cpp title="cuda_src/plan.h"\nnamespace {\n\nnamespace {\n```', "has not these lines"),
     ],
 )
 def test_a_wrong_block_that_is_not_run_is_found(text, problem):
@@ -226,7 +226,7 @@ def test_a_wrong_block_that_is_not_run_is_found(text, problem):
 
 
 def test_excerpts_may_be_indented_less_and_leave_lines_out():
-    title = 'title="cuda_src/direct_dgrad.cu"'
+    title = 'title="cuda_src/reference/dgrad.cu"'
     right = "const Place i = input_place(p.axis, at / p.in_channels);\n// ...\nLongSum<Sum<Stored>> dx_nic;\n"
     (block,) = blocks(f"```cpp {title}\n{right}```")
     assert wrong_block("page.md", block) is None

@@ -1,15 +1,15 @@
 // db[k] = sum over n, o of dy[n,o,k], several rows as one of whole vectors, and a few such rows at a time.
 //
 // A task sums its own rows of dy into a row of partial sums, and the partial sums are added in order, as in
-// direct_bgrad.cc.
+// reference/bgrad.cc.
 #include <algorithm>
 #include <numeric>
 #include <vector>
 
+#include "common_src/dispatch.h"
 #include "cpu_src/kernels.h"
-#include "cpu_src/long_sums.h"
 #include "cpu_src/microkernels/row_sums.h"
-#include "ffi_src/dispatch.h"
+#include "cpu_src/reference/long_sums.h"
 
 namespace convgrad::cpu {
 namespace {

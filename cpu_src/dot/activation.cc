@@ -1,22 +1,22 @@
 // y[n,o,k] = sum over r, c of x[n,i,c] * w[r,c,k] with the lanes of a vector along c; dgrad is the same over
 // the transposed problem, along k.
 //
-// For results of few channels, which would leave most lanes of the other form (tiled_activation.cc) empty;
+// For results of few channels, which would leave most lanes of the other form (tiled/activation.cc) empty;
 // and for dgrad over few positions, since w[r,c,:] is read as it lies while the other form needs a transposed
 // copy. Boxes and tiles are those of the other form, a panel a few single channels.
 #include <algorithm>
 #include <memory>
 #include <vector>
 
-#include "cpu_src/activation_plan.h"
-#include "cpu_src/cleared_results.h"
+#include "common_src/dispatch.h"
 #include "cpu_src/kernels.h"
 #include "cpu_src/microkernels/dot_tile.h"
 #include "cpu_src/microkernels/rows.h"
-#include "cpu_src/packed_filter.h"
 #include "cpu_src/result.h"
-#include "cpu_src/terms.h"
-#include "ffi_src/dispatch.h"
+#include "cpu_src/tiled/activation_plan.h"
+#include "cpu_src/tiled/cleared_results.h"
+#include "cpu_src/tiled/packed_filter.h"
+#include "cpu_src/tiled/terms.h"
 
 namespace convgrad::cpu {
 namespace {

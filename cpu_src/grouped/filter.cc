@@ -8,15 +8,15 @@
 #include <memory>
 #include <vector>
 
+#include "common_src/dispatch.h"
 #include "cpu_src/aligned.h"
-#include "cpu_src/grouped_plan.h"
+#include "cpu_src/grouped/plan.h"
+#include "cpu_src/grouped/source_rows.h"
 #include "cpu_src/kernels.h"
 #include "cpu_src/microkernels/grouped_tile.h"
 #include "cpu_src/microkernels/rows.h"
 #include "cpu_src/read_ahead.h"
 #include "cpu_src/result.h"
-#include "cpu_src/source_rows.h"
-#include "ffi_src/dispatch.h"
 
 namespace convgrad::cpu {
 namespace {

@@ -1,4 +1,4 @@
-#include "cpu_src/grouped_plan.h"
+#include "cpu_src/grouped/plan.h"
 
 #include <algorithm>
 #include <limits>

@@ -6,10 +6,10 @@
 #include <cstdint>
 #include <vector>
 
+#include "common_src/number.h"
 #include "cpu_src/aligned.h"
-#include "cpu_src/grouped_plan.h"
+#include "cpu_src/grouped/plan.h"
 #include "cpu_src/microkernels/spread.h"
-#include "ffi_src/number.h"
 
 namespace convgrad::cpu {
 

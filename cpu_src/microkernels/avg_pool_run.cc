@@ -1,14 +1,14 @@
 #include <type_traits>
 
+#include "common_src/long_sum.h"
 #include "cpu_src/microkernels/lane_access.h"
 #include "cpu_src/microkernels/pool_run.h"
-#include "ffi_src/long_sum.h"
 
 namespace convgrad::cpu::CONVGRAD_ISA {
 namespace {
 
-// sum[v] = the sum of term(v, offset, t0, t1, t2) over the taps; long ones in runs, as ffi_src/long_sum.h has
-// it.
+// sum[v] = the sum of term(v, offset, t0, t1, t2) over the taps; long ones in runs, as common_src/long_sum.h
+// has it.
 template <typename S, bool kLong, int kCount, typename Term>
 CONVGRAD_INLINE void sum_over_taps(const PoolRun& run, Vec<S> (&sum)[kCount], const Term& term) {
   Vec<S> runs[kCount], total[kCount];

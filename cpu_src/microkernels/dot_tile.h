@@ -3,9 +3,9 @@
 
 #include <cstdint>
 
+#include "common_src/number.h"
 #include "cpu_src/isa.h"
 #include "cpu_src/microkernels/activation_tile.h"
-#include "ffi_src/number.h"
 
 namespace convgrad::cpu {
 

@@ -3,8 +3,8 @@
 
 #include <cstdint>
 
+#include "common_src/number.h"
 #include "cpu_src/isa.h"
-#include "ffi_src/number.h"
 
 namespace convgrad::cpu {
 

@@ -8,7 +8,7 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "ffi_src/number.h"
+#include "common_src/number.h"
 
 #if defined(__AVX2__)
 #include <immintrin.h>
@@ -108,7 +108,7 @@ CONVGRAD_INLINE void store_first(S* to, Vec<S> v, int64_t count) {
 #endif
 }
 
-// From and to what is stored, as widen() and narrow() (ffi_src/number.h) do it, a vector at a time.
+// From and to what is stored, as widen() and narrow() (common_src/number.h) do it, a vector at a time.
 
 CONVGRAD_INLINE Vec<float> load(const BFloat16* from) {
   typedef uint16_t Bits __attribute__((vector_size(kVectorBytes / 2)));

@@ -1,12 +1,12 @@
-#include "cpu_src/pair_costs.h"
+#include "cpu_src/pairs/costs.h"
 
 #include <algorithm>
 #include <cmath>
 #include <numeric>
 
-#include "cpu_src/activation_plan.h"
-#include "cpu_src/filter_plan.h"
-#include "cpu_src/pair_lists.h"
+#include "cpu_src/pairs/pair_lists.h"
+#include "cpu_src/tiled/activation_plan.h"
+#include "cpu_src/tiled/filter_plan.h"
 
 namespace convgrad::cpu {
 namespace {

@@ -2,8 +2,8 @@
 // serve it otherwise.
 #pragma once
 
+#include "common_src/problem.h"
 #include "cpu_src/plan.h"
-#include "ffi_src/problem.h"
 
 namespace convgrad::cpu {
 

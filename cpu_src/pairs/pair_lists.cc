@@ -1,8 +1,8 @@
-#include "cpu_src/pair_lists.h"
+#include "cpu_src/pairs/pair_lists.h"
 
 #include <algorithm>
 
-#include "ffi_src/relation.h"
+#include "common_src/relation.h"
 
 namespace convgrad::cpu {
 namespace {

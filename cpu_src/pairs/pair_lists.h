@@ -5,8 +5,8 @@
 #include <cstdint>
 #include <vector>
 
+#include "common_src/problem.h"
 #include "cpu_src/plan.h"
-#include "ffi_src/problem.h"
 
 namespace convgrad::cpu {
 

@@ -8,14 +8,14 @@
 #include <memory>
 #include <vector>
 
-#include "cpu_src/cleared_results.h"
+#include "common_src/dispatch.h"
 #include "cpu_src/kernels.h"
 #include "cpu_src/microkernels/pair_run.h"
 #include "cpu_src/microkernels/rows.h"
-#include "cpu_src/pair_lists.h"
+#include "cpu_src/pairs/pair_lists.h"
+#include "cpu_src/pairs/sums_in_runs.h"
 #include "cpu_src/result.h"
-#include "cpu_src/sums_in_runs.h"
-#include "ffi_src/dispatch.h"
+#include "cpu_src/tiled/cleared_results.h"
 
 namespace convgrad::cpu {
 namespace {

@@ -1,12 +1,12 @@
 // Long sums side by side whose terms come in runs: the runs are added up, then kSumRun runs, then those, as
-// ffi_src/long_sum.h says.
+// common_src/long_sum.h says.
 #pragma once
 
 #include <algorithm>
 #include <cstdint>
 #include <vector>
 
-#include "ffi_src/long_sum.h"
+#include "common_src/long_sum.h"
 
 namespace convgrad::cpu {
 

@@ -2,18 +2,18 @@
 // of a vector empty: a stretch of pixels is split into planes of one channel each, whose lanes are pixels,
 // and the sums of planes, each shifted by its tap, are joined into pixels again, all within the first-level
 // cache. dgrad is the same over the transposed problem.
-#include "cpu_src/planar.h"
+#include "cpu_src/planar/planar.h"
 
 #include <algorithm>
 #include <memory>
 #include <vector>
 
+#include "common_src/dispatch.h"
 #include "cpu_src/aligned.h"
 #include "cpu_src/kernels.h"
 #include "cpu_src/microkernels/channel_planes.h"
 #include "cpu_src/regions.h"
 #include "cpu_src/result.h"
-#include "ffi_src/dispatch.h"
 
 namespace convgrad::cpu {
 namespace {

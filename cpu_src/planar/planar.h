@@ -1,7 +1,7 @@
 // fprop and dgrad of few channels on both sides, with the lanes of a vector along the pixels.
 #pragma once
 
-#include "ffi_src/problem.h"
+#include "common_src/problem.h"
 
 namespace convgrad::cpu {
 

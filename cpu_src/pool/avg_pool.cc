@@ -1,10 +1,10 @@
-// Average pooling and its gradient over vectors of channels or pixels, run by run (pool_plan.h).
+// Average pooling and its gradient over vectors of channels or pixels, run by run (plan.h).
 #include <memory>
 #include <vector>
 
+#include "common_src/dispatch.h"
 #include "cpu_src/kernels.h"
-#include "cpu_src/pool_plan.h"
-#include "ffi_src/dispatch.h"
+#include "cpu_src/pool/plan.h"
 
 namespace convgrad::cpu {
 

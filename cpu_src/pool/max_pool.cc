@@ -1,9 +1,9 @@
-// Max pooling and its gradient over vectors of channels or pixels, run by run (pool_plan.h).
+// Max pooling and its gradient over vectors of channels or pixels, run by run (plan.h).
 #include <memory>
 
+#include "common_src/dispatch.h"
 #include "cpu_src/kernels.h"
-#include "cpu_src/pool_plan.h"
-#include "ffi_src/dispatch.h"
+#include "cpu_src/pool/plan.h"
 
 namespace convgrad::cpu {
 

@@ -1,4 +1,4 @@
-#include "cpu_src/pool_plan.h"
+#include "cpu_src/pool/plan.h"
 
 #include <algorithm>
 

@@ -10,9 +10,9 @@
 #include <cstdint>
 #include <vector>
 
+#include "common_src/problem.h"
 #include "cpu_src/microkernels/pool_run.h"
 #include "cpu_src/regions.h"
-#include "ffi_src/problem.h"
 
 namespace convgrad::cpu {
 

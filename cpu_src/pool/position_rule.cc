@@ -1,10 +1,10 @@
 // Positions in windows with a NaN or of -infinity alone, by the rules of XLA's select-and-scatter and
-// select-and-gather (PositionRule in ffi_src/problem.h). All others have the first maximum by any rule.
+// select-and-gather (PositionRule in common_src/problem.h). All others have the first maximum by any rule.
 #include <limits>
 
+#include "common_src/dispatch.h"
 #include "cpu_src/kernels.h"
-#include "cpu_src/window.h"
-#include "ffi_src/dispatch.h"
+#include "cpu_src/reference/window.h"
 
 namespace convgrad::cpu {
 namespace {

@@ -4,9 +4,9 @@
 // are added in order. Which rows are whose is a function of the problem alone.
 #include <algorithm>
 
+#include "common_src/dispatch.h"
 #include "cpu_src/kernels.h"
-#include "cpu_src/long_sums.h"
-#include "ffi_src/dispatch.h"
+#include "cpu_src/reference/long_sums.h"
 
 namespace convgrad::cpu {
 

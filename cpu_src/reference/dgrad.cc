@@ -4,10 +4,10 @@
 // contiguous, so each pair (r, c) is one dot product.
 #include <algorithm>
 
+#include "common_src/dispatch.h"
 #include "cpu_src/kernels.h"
-#include "cpu_src/long_sums.h"
-#include "cpu_src/window.h"
-#include "ffi_src/dispatch.h"
+#include "cpu_src/reference/long_sums.h"
+#include "cpu_src/reference/window.h"
 
 namespace convgrad::cpu {
 namespace {

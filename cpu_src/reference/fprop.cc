@@ -2,10 +2,10 @@
 //
 // A task is one row of outputs along the innermost axis. The sums of one output position, over all its
 // channels k, run in a small buffer that the contiguous rows w[r,c,:] are added into.
+#include "common_src/dispatch.h"
 #include "cpu_src/kernels.h"
-#include "cpu_src/long_sums.h"
-#include "cpu_src/window.h"
-#include "ffi_src/dispatch.h"
+#include "cpu_src/reference/long_sums.h"
+#include "cpu_src/reference/window.h"
 
 namespace convgrad::cpu {
 namespace {

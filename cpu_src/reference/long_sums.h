@@ -1,13 +1,13 @@
-// Many long sums side by side (ffi_src/long_sum.h says how and why), each getting its next term in one go, so
-// that the loop over them is a loop over contiguous memory.
+// Many long sums side by side (common_src/long_sum.h says how and why), each getting its next term in one go,
+// so that the loop over them is a loop over contiguous memory.
 #pragma once
 
 #include <algorithm>
 #include <cstdint>
 #include <vector>
 
-#include "ffi_src/long_sum.h"
-#include "ffi_src/number.h"
+#include "common_src/long_sum.h"
+#include "common_src/number.h"
 
 namespace convgrad::cpu {
 

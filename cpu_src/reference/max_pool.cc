@@ -5,9 +5,9 @@
 #include <limits>
 #include <vector>
 
+#include "common_src/dispatch.h"
 #include "cpu_src/kernels.h"
-#include "cpu_src/window.h"
-#include "ffi_src/dispatch.h"
+#include "cpu_src/reference/window.h"
 
 namespace convgrad::cpu {
 namespace {

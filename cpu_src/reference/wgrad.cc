@@ -4,10 +4,10 @@
 // adds an outer product to.
 #include <algorithm>
 
+#include "common_src/dispatch.h"
+#include "common_src/relation.h"
 #include "cpu_src/kernels.h"
-#include "cpu_src/long_sums.h"
-#include "ffi_src/dispatch.h"
-#include "ffi_src/relation.h"
+#include "cpu_src/reference/long_sums.h"
 
 namespace convgrad::cpu {
 namespace {

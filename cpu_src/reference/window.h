@@ -4,8 +4,8 @@
 
 #include <cstdint>
 
-#include "ffi_src/problem.h"
-#include "ffi_src/relation.h"
+#include "common_src/problem.h"
+#include "common_src/relation.h"
 
 namespace convgrad::cpu {
 

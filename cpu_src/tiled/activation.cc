@@ -9,16 +9,16 @@
 #include <memory>
 #include <vector>
 
-#include "cpu_src/activation_plan.h"
-#include "cpu_src/cleared_results.h"
+#include "common_src/dispatch.h"
 #include "cpu_src/kernels.h"
 #include "cpu_src/microkernels/activation_tile.h"
 #include "cpu_src/microkernels/rows.h"
-#include "cpu_src/packed_filter.h"
 #include "cpu_src/read_ahead.h"
 #include "cpu_src/result.h"
-#include "cpu_src/terms.h"
-#include "ffi_src/dispatch.h"
+#include "cpu_src/tiled/activation_plan.h"
+#include "cpu_src/tiled/cleared_results.h"
+#include "cpu_src/tiled/packed_filter.h"
+#include "cpu_src/tiled/terms.h"
 
 namespace convgrad::cpu {
 namespace {

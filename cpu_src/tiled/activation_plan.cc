@@ -1,4 +1,4 @@
-#include "cpu_src/activation_plan.h"
+#include "cpu_src/tiled/activation_plan.h"
 
 #include <algorithm>
 #include <limits>
@@ -6,7 +6,7 @@
 
 #include "cpu_src/microkernels/activation_tile.h"
 #include "cpu_src/microkernels/dot_tile.h"
-#include "cpu_src/pair_lists.h"
+#include "cpu_src/pairs/pair_lists.h"
 
 namespace convgrad::cpu {
 namespace {

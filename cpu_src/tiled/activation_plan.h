@@ -5,9 +5,9 @@
 #include <cstdint>
 #include <vector>
 
+#include "common_src/problem.h"
 #include "cpu_src/isa.h"
 #include "cpu_src/regions.h"
-#include "ffi_src/problem.h"
 
 namespace convgrad::cpu {
 
@@ -41,8 +41,8 @@ struct PanelRows {
   int64_t first, step;
 };
 
-// What the lanes of a vector are: neighbouring channels of the result (tiled_activation.cc), or of the source
-// (dot_activation.cc), where a result channel is a vector of its own.
+// What the lanes of a vector are: neighbouring channels of the result (activation.cc), or of the source
+// (dot/activation.cc), where a result channel is a vector of its own.
 enum class LanesAre { kResults, kSources };
 
 class ActivationPlan {

@@ -4,10 +4,10 @@
 #include <algorithm>
 #include <cstdint>
 
-#include "cpu_src/activation_plan.h"
+#include "common_src/epilogue.h"
+#include "common_src/number.h"
 #include "cpu_src/result.h"
-#include "ffi_src/epilogue.h"
-#include "ffi_src/number.h"
+#include "cpu_src/tiled/activation_plan.h"
 
 namespace convgrad::cpu {
 

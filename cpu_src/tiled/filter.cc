@@ -10,13 +10,13 @@
 #include <memory>
 #include <vector>
 
-#include "cpu_src/filter_plan.h"
+#include "common_src/dispatch.h"
 #include "cpu_src/kernels.h"
 #include "cpu_src/microkernels/filter_tile.h"
 #include "cpu_src/microkernels/rows.h"
 #include "cpu_src/result.h"
-#include "cpu_src/staged_rows.h"
-#include "ffi_src/dispatch.h"
+#include "cpu_src/tiled/filter_plan.h"
+#include "cpu_src/tiled/staged_rows.h"
 
 namespace convgrad::cpu {
 namespace {

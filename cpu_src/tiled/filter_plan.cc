@@ -1,4 +1,4 @@
-#include "cpu_src/filter_plan.h"
+#include "cpu_src/tiled/filter_plan.h"
 
 #include <algorithm>
 #include <limits>

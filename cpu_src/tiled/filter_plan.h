@@ -3,10 +3,10 @@
 
 #include <cstdint>
 
+#include "common_src/problem.h"
+#include "common_src/relation.h"
 #include "cpu_src/isa.h"
 #include "cpu_src/regions.h"
-#include "ffi_src/problem.h"
-#include "ffi_src/relation.h"
 
 namespace convgrad::cpu {
 

@@ -9,8 +9,8 @@
 #include <cstdint>
 #include <vector>
 
-#include "cpu_src/activation_plan.h"
-#include "ffi_src/number.h"
+#include "common_src/number.h"
+#include "cpu_src/tiled/activation_plan.h"
 
 namespace convgrad::cpu {
 

@@ -6,8 +6,8 @@
 #include <cstdint>
 #include <vector>
 
+#include "common_src/problem.h"
 #include "cpu_src/microkernels/rows.h"
-#include "ffi_src/problem.h"
 
 namespace convgrad::cpu {
 

@@ -5,8 +5,8 @@
 #include <cstdint>
 #include <vector>
 
-#include "cpu_src/activation_plan.h"
 #include "cpu_src/microkernels/activation_tile.h"
+#include "cpu_src/tiled/activation_plan.h"
 
 namespace convgrad::cpu {
 

@@ -11,9 +11,9 @@
 
 #include <cstdint>
 
-#include "cuda_src/ptx.cuh"
-#include "cuda_src/tensor_map.h"
-#include "ffi_src/number.h"
+#include "common_src/number.h"
+#include "cuda_src/arch/ptx.cuh"
+#include "cuda_src/wgmma/tensor_map.h"
 
 namespace convgrad::cuda {
 

@@ -1,15 +1,15 @@
-// db[c] = sum over rows of dy[row,c], by vectors, in two steps (bgrad_plan.h says how dy is cut).
+// db[c] = sum over rows of dy[row,c], by vectors, in two steps (plan.h says how dy is cut).
 //
 // A thread adds up the vectors at one place of its part's lines, eight of them under way at a time; a block
 // adds its threads' sums in shared memory, halving the lines until one is left; those lines, one for each
 // part, are the rows of a second and short sum of the same kind. Where dy is not aligned the same numbers are
 // read one by one and added in the same order.
-#include "cuda_src/bgrad_plan.h"
+#include "common_src/dispatch.h"
+#include "cuda_src/arch/launch.cuh"
+#include "cuda_src/arch/shared_memory.cuh"
+#include "cuda_src/bias/plan.h"
 #include "cuda_src/lanes.cuh"
-#include "cuda_src/launch.cuh"
-#include "cuda_src/pool_kernels.h"
-#include "cuda_src/shared_memory.cuh"
-#include "ffi_src/dispatch.h"
+#include "cuda_src/pool/kernels.h"
 
 namespace convgrad::cuda {
 namespace {

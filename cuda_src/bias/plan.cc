@@ -1,4 +1,4 @@
-#include "cuda_src/bgrad_plan.h"
+#include "cuda_src/bias/plan.h"
 
 #include <algorithm>
 #include <numeric>

@@ -1,7 +1,7 @@
-// fprop and dgrad of few input, in dgrad output, channels: few_channels_activation.cuh over the problem as it
+// fprop and dgrad of few input, in dgrad output, channels: activation.cuh over the problem as it
 // is or transposed.
-#include "cuda_src/few_channels_activation.cuh"
-#include "cuda_src/few_channels_dispatch.h"
+#include "cuda_src/few_channels/activation.cuh"
+#include "cuda_src/few_channels/dispatch.h"
 
 namespace convgrad::cuda {
 namespace {

@@ -10,12 +10,12 @@
 // dgrad is the same over the transposed problem, with the filter's taps flipped and its channel axes traded.
 #pragma once
 
+#include "cuda_src/arch/launch.cuh"
+#include "cuda_src/arch/shared_memory.cuh"
 #include "cuda_src/conv_kernels.h"
-#include "cuda_src/few_channels_activation_fma.cuh"
-#include "cuda_src/few_channels_activation_sums.cuh"
-#include "cuda_src/gemm_pipeline.cuh"
-#include "cuda_src/launch.cuh"
-#include "cuda_src/shared_memory.cuh"
+#include "cuda_src/few_channels/activation_fma.cuh"
+#include "cuda_src/few_channels/activation_sums.cuh"
+#include "cuda_src/gemm/pipeline.cuh"
 #include "cuda_src/tile_shape.h"
 
 namespace convgrad::cuda {

@@ -1,7 +1,7 @@
-// Sums of a tile's windows in full f32, by fused multiply-adds: see few_channels_activation_sums.cuh.
+// Sums of a tile's windows in full f32, by fused multiply-adds: see activation_sums.cuh.
 #pragma once
 
-#include "cuda_src/few_channels_activation_sums.cuh"
+#include "cuda_src/few_channels/activation_sums.cuh"
 
 namespace convgrad::cuda {
 

@@ -1,15 +1,15 @@
 // The product of a tile's windows and the filter, both in shared memory, in the ways in which this is
-// multiplied (full f32: few_channels_activation_fma.cuh). Each has
+// multiplied (full f32: activation_fma.cuh). Each has
 //
 //     prepare(p, tables, filter, value_at)   brings the filter to shared memory, as its multiply-adds want it
 //     multiply_add(patch, tables, filter)    sums of one tile, from zero
-//     store(rows)                            see gemm_store.cuh
+//     store(rows)                            see gemm/store.cuh
 //
 // with 4 warps, which divide the tile's positions among them, and each of which has all of its columns.
 #pragma once
 
-#include "cuda_src/few_channels_pairs.cuh"
-#include "cuda_src/gemm_store.cuh"
+#include "cuda_src/few_channels/pairs.cuh"
+#include "cuda_src/gemm/store.cuh"
 
 namespace convgrad::cuda {
 

@@ -1,6 +1,6 @@
-// wgrad of few input channels (few_channels_filter.cuh), and the sum of its parts.
-#include "cuda_src/few_channels_dispatch.h"
-#include "cuda_src/few_channels_filter.cuh"
+// wgrad of few input channels (filter.cuh), and the sum of its parts.
+#include "cuda_src/few_channels/dispatch.h"
+#include "cuda_src/few_channels/filter.cuh"
 #include "cuda_src/split.h"
 
 namespace convgrad::cuda {

@@ -9,12 +9,12 @@
 // split into parts, each a block's own, whose sums go to the workspace and are added in order.
 #pragma once
 
+#include "cuda_src/arch/launch.cuh"
+#include "cuda_src/arch/shared_memory.cuh"
 #include "cuda_src/conv_kernels.h"
-#include "cuda_src/few_channels_filter_fma.cuh"
-#include "cuda_src/few_channels_filter_sums.cuh"
-#include "cuda_src/gemm_pipeline.cuh"
-#include "cuda_src/launch.cuh"
-#include "cuda_src/shared_memory.cuh"
+#include "cuda_src/few_channels/filter_fma.cuh"
+#include "cuda_src/few_channels/filter_sums.cuh"
+#include "cuda_src/gemm/pipeline.cuh"
 #include "cuda_src/tile_shape.h"
 
 namespace convgrad::cuda {

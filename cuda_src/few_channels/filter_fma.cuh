@@ -1,7 +1,7 @@
-// Sums of a filter's gradient in full f32, by fused multiply-adds: see few_channels_filter_sums.cuh.
+// Sums of a filter's gradient in full f32, by fused multiply-adds: see filter_sums.cuh.
 #pragma once
 
-#include "cuda_src/few_channels_filter_sums.cuh"
+#include "cuda_src/few_channels/filter_sums.cuh"
 
 namespace convgrad::cuda {
 
@@ -40,7 +40,7 @@ class FewChannelsFilterSum<Math::kF32, kColumns, false> {
     }
   }
 
-  // Runs of some thousand terms are summed apart and then added up: see gemm_fma.cuh.
+  // Runs of some thousand terms are summed apart and then added up: see gemm/fma.cuh.
   __device__ void end_tile() {
     if (++tiles_ % kRunTiles == 0) end();
   }

@@ -1,15 +1,15 @@
 // The sums of a filter's gradient that one warp has, 32 slots of the depth by all of the block's columns, in
-// the ways in which they are multiplied (full f32: few_channels_filter_fma.cuh). Each has
+// the ways in which they are multiplied (full f32: filter_fma.cuh). Each has
 //
 //     find_slots(p, first)                     the warp's slots begin at `first`
 //     multiply_add(p, patch, dy, octets...)    some of a tile's positions, by eights
 //     end_tile(), end()                        after a tile, and after the last
 //     for_each_value(visit)                    visit(v, sum), the same sums for the same lanes of other warps
-//     store(rows)                              see gemm_store.cuh; a row is one of the warp's slots
+//     store(rows)                              see gemm/store.cuh; a row is one of the warp's slots
 #pragma once
 
-#include "cuda_src/few_channels_pairs.cuh"
-#include "cuda_src/gemm_store.cuh"
+#include "cuda_src/few_channels/pairs.cuh"
+#include "cuda_src/gemm/store.cuh"
 
 namespace convgrad::cuda {
 
@@ -115,7 +115,7 @@ class FewChannelsFilterMma {
   __device__ static int row(int m, int half) { return 16 * m + lane() / 4 * 2 + half; }
 
   // Both slots at two positions: position t of eight goes with t + 4, so that the lanes' positions are
-  // neighbours and, in few banks each, do not meet (few_channels_plan.cc has the rows half of the banks
+  // neighbours and, in few banks each, do not meet (plan.cc has the rows half of the banks
   // apart).
   __device__ static void read_halves(uint32_t& first, uint32_t& second, const Stored* window, int apart,
                                      SlotOffsets<kPaired> slots) {

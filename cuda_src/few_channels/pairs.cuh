@@ -1,8 +1,8 @@
 // Numbers of a patch, two by two: what a lane of an mma takes of a window at once.
 #pragma once
 
-#include "cuda_src/few_channels_patch.cuh"
-#include "ffi_src/number.h"
+#include "common_src/number.h"
+#include "cuda_src/few_channels/patch.cuh"
 
 namespace convgrad::cuda {
 

@@ -4,12 +4,12 @@
 
 #include <cstdint>
 
+#include "cuda_src/arch/ptx.cuh"
+#include "cuda_src/arch/vector_access.cuh"
 #include "cuda_src/divisor.cuh"
-#include "cuda_src/few_channels_plan.h"
-#include "cuda_src/gemm_math.cuh"
-#include "cuda_src/gemm_operand.cuh"
-#include "cuda_src/ptx.cuh"
-#include "cuda_src/vector_access.cuh"
+#include "cuda_src/few_channels/plan.h"
+#include "cuda_src/gemm/math.cuh"
+#include "cuda_src/gemm/operand.cuh"
 
 namespace convgrad::cuda {
 

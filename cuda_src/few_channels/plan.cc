@@ -1,4 +1,4 @@
-#include "cuda_src/few_channels_plan.h"
+#include "cuda_src/few_channels/plan.h"
 
 #include <algorithm>
 #include <cstdlib>

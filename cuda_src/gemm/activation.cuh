@@ -11,13 +11,13 @@
 
 #include <cstdint>
 
-#include "cuda_src/activation_block.cuh"
+#include "cuda_src/arch/shared_memory.cuh"
 #include "cuda_src/conv_kernels.h"
-#include "cuda_src/gemm_f64.cuh"
-#include "cuda_src/gemm_fma.cuh"
-#include "cuda_src/gemm_mma.cuh"
-#include "cuda_src/gemm_pipeline.cuh"
-#include "cuda_src/shared_memory.cuh"
+#include "cuda_src/gemm/f64.cuh"
+#include "cuda_src/gemm/fma.cuh"
+#include "cuda_src/gemm/mma.cuh"
+#include "cuda_src/gemm/pipeline.cuh"
+#include "cuda_src/tiled/activation_block.cuh"
 
 namespace convgrad::cuda {
 

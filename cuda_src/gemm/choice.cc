@@ -1,4 +1,4 @@
-#include "cuda_src/gemm_choice.h"
+#include "cuda_src/gemm/choice.h"
 
 #include <limits>
 

@@ -4,8 +4,8 @@
 #include <cstdint>
 #include <type_traits>
 
-#include "cuda_src/gemm_arithmetic.h"
-#include "ffi_src/problem.h"
+#include "common_src/problem.h"
+#include "cuda_src/gemm/arithmetic.h"
 
 namespace convgrad::cuda {
 

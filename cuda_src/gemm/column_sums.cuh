@@ -7,10 +7,10 @@
 
 #include <cstring>
 
-#include "cuda_src/gemm_math.cuh"
-#include "cuda_src/gemm_operand.cuh"
-#include "cuda_src/vector_access.cuh"
-#include "ffi_src/number.h"
+#include "common_src/number.h"
+#include "cuda_src/arch/vector_access.cuh"
+#include "cuda_src/gemm/math.cuh"
+#include "cuda_src/gemm/operand.cuh"
 
 namespace convgrad::cuda {
 

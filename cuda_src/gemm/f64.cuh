@@ -2,8 +2,8 @@
 // an instruction, 4 deep; a thread holds one number of each operand and two of the result.
 #pragma once
 
-#include "cuda_src/gemm_math.cuh"
-#include "cuda_src/gemm_store.cuh"
+#include "cuda_src/gemm/math.cuh"
+#include "cuda_src/gemm/store.cuh"
 
 namespace convgrad::cuda {
 

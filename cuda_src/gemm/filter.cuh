@@ -14,14 +14,14 @@
 #include <cstdint>
 #include <type_traits>
 
+#include "cuda_src/arch/shared_memory.cuh"
 #include "cuda_src/conv_kernels.h"
-#include "cuda_src/filter_block.cuh"
-#include "cuda_src/gemm_column_sums.cuh"
-#include "cuda_src/gemm_f64.cuh"
-#include "cuda_src/gemm_fma.cuh"
-#include "cuda_src/gemm_mma.cuh"
-#include "cuda_src/gemm_pipeline.cuh"
-#include "cuda_src/shared_memory.cuh"
+#include "cuda_src/gemm/column_sums.cuh"
+#include "cuda_src/gemm/f64.cuh"
+#include "cuda_src/gemm/fma.cuh"
+#include "cuda_src/gemm/mma.cuh"
+#include "cuda_src/gemm/pipeline.cuh"
+#include "cuda_src/tiled/filter_block.cuh"
 
 namespace convgrad::cuda {
 

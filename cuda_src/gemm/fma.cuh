@@ -6,8 +6,8 @@
 // rows of one depth.
 #pragma once
 
-#include "cuda_src/gemm_math.cuh"
-#include "cuda_src/gemm_store.cuh"
+#include "cuda_src/gemm/math.cuh"
+#include "cuda_src/gemm/store.cuh"
 
 namespace convgrad::cuda {
 

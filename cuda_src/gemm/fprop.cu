@@ -1,8 +1,8 @@
-// fprop by staged tiles: gemm_activation.cuh over the p as it is.
+// fprop by staged tiles: activation.cuh over the p as it is.
+#include "cuda_src/arch/launch.cuh"
 #include "cuda_src/conv_kernels.h"
-#include "cuda_src/gemm_activation.cuh"
-#include "cuda_src/gemm_choice.h"
-#include "cuda_src/launch.cuh"
+#include "cuda_src/gemm/activation.cuh"
+#include "cuda_src/gemm/choice.h"
 
 namespace convgrad::cuda {
 

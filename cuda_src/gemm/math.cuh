@@ -1,9 +1,9 @@
 // The types of the staged kernels' arithmetics, and the block tile that a product is cut into.
 #pragma once
 
-#include "cuda_src/gemm_arithmetic.h"
-#include "cuda_src/gemm_operand.cuh"
-#include "ffi_src/number.h"
+#include "common_src/number.h"
+#include "cuda_src/gemm/arithmetic.h"
+#include "cuda_src/gemm/operand.cuh"
 
 namespace convgrad::cuda {
 
@@ -45,11 +45,11 @@ struct GemmTile {
   }
 };
 
-// The sum over one block tile. The general form is declared here alone; gemm_mma.cuh, gemm_f64.cuh and
-// gemm_fma.cuh have its three kinds. Each has
+// The sum over one block tile. The general form is declared here alone; mma.cuh, f64.cuh and
+// fma.cuh have its three kinds. Each has
 //
 //     multiply_add(a, b)    one more slice of the depth, from two operand tiles
-//     store(rows)           see gemm_store.cuh
+//     store(rows)           see store.cuh
 template <Math kMath, typename Tile, Along kAlongA, Along kAlongB>
 class GemmSum;
 

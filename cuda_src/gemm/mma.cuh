@@ -6,8 +6,8 @@
 // read one by one.
 #pragma once
 
-#include "cuda_src/gemm_math.cuh"
-#include "cuda_src/gemm_store.cuh"
+#include "cuda_src/gemm/math.cuh"
+#include "cuda_src/gemm/store.cuh"
 
 namespace convgrad::cuda {
 

@@ -10,7 +10,7 @@
 
 #include <cstdint>
 
-#include "cuda_src/ptx.cuh"
+#include "cuda_src/arch/ptx.cuh"
 #include "cuda_src/tile_shape.h"
 
 namespace convgrad::cuda {

@@ -4,7 +4,7 @@
 
 #include <cstdint>
 
-#include "cuda_src/ptx.cuh"
+#include "cuda_src/arch/ptx.cuh"
 
 namespace convgrad::cuda {
 

@@ -1,8 +1,8 @@
-// wgrad by staged tiles (gemm_filter.cuh), with bgrad where it is wanted, and the sums of their parts.
+// wgrad by staged tiles (filter.cuh), with bgrad where it is wanted, and the sums of their parts.
+#include "cuda_src/arch/launch.cuh"
 #include "cuda_src/conv_kernels.h"
-#include "cuda_src/gemm_choice.h"
-#include "cuda_src/gemm_filter.cuh"
-#include "cuda_src/launch.cuh"
+#include "cuda_src/gemm/choice.h"
+#include "cuda_src/gemm/filter.cuh"
 
 namespace convgrad::cuda {
 

@@ -12,10 +12,10 @@
 //
 // Its strides are input dilations here. A result meets only the taps that are tied to some source, so no
 // product with the zeros between the strides is ever made.
+#include "common_src/dispatch.h"
+#include "cuda_src/arch/launch.cuh"
 #include "cuda_src/conv_kernels.h"
-#include "cuda_src/grouped.cuh"
-#include "cuda_src/launch.cuh"
-#include "ffi_src/dispatch.h"
+#include "cuda_src/grouped/grouped.cuh"
 
 namespace convgrad::cuda {
 namespace {

@@ -7,11 +7,11 @@
 // order through shared memory; the parts' sums go to the workspace and are added in order by add_parts.
 //
 // With dilated inputs a tap meets one in so many positions: there pieces are of taps that meet the same ones.
+#include "common_src/dispatch.h"
+#include "cuda_src/arch/launch.cuh"
 #include "cuda_src/conv_kernels.h"
-#include "cuda_src/grouped_filter_sums.cuh"
-#include "cuda_src/launch.cuh"
+#include "cuda_src/grouped/filter_sums.cuh"
 #include "cuda_src/split.h"
-#include "ffi_src/dispatch.h"
 
 namespace convgrad::cuda {
 namespace {

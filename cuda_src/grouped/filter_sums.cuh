@@ -2,9 +2,9 @@
 // it walks over, and how the threads' sums become the result.
 #pragma once
 
-#include "cuda_src/filter_block.cuh"
-#include "cuda_src/grouped.cuh"
-#include "cuda_src/shared_memory.cuh"
+#include "cuda_src/arch/shared_memory.cuh"
+#include "cuda_src/grouped/grouped.cuh"
+#include "cuda_src/tiled/filter_block.cuh"
 
 namespace convgrad::cuda {
 

@@ -3,10 +3,10 @@
 
 #include <type_traits>
 
-#include "cuda_src/grouped_plan.h"
+#include "common_src/epilogue.h"
+#include "common_src/number.h"
+#include "cuda_src/grouped/plan.h"
 #include "cuda_src/tile_shape.h"
-#include "ffi_src/epilogue.h"
-#include "ffi_src/number.h"
 
 namespace convgrad::cuda {
 

@@ -1,12 +1,12 @@
-#include "cuda_src/grouped_plan.h"
+#include "cuda_src/grouped/plan.h"
 
 #include <algorithm>
 #include <cstdlib>
 #include <numeric>
 
+#include "common_src/relation.h"
 #include "cuda_src/split.h"
 #include "cuda_src/tile_shape.h"
-#include "ffi_src/relation.h"
 
 namespace convgrad::cuda {
 namespace {

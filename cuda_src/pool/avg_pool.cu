@@ -3,12 +3,12 @@
 //     y[n,o,c] = (sum over r of x[n,i,c]) / count(o)
 //
 // The terms are added as the direct kernel adds them, so the bits are the same.
+#include "common_src/dispatch.h"
 #include "cuda_src/lanes.cuh"
 #include "cuda_src/long_lanes.cuh"
-#include "cuda_src/pool_kernels.h"
-#include "cuda_src/pool_rows.cuh"
-#include "cuda_src/pool_runs.cuh"
-#include "ffi_src/dispatch.h"
+#include "cuda_src/pool/kernels.h"
+#include "cuda_src/pool/rows.cuh"
+#include "cuda_src/pool/runs.cuh"
 
 namespace convgrad::cuda {
 namespace {

@@ -3,16 +3,16 @@
 //     dx[n,i,c] = sum over r of dy[n,o,c] / count(o)
 //
 // It gathers, as max pooling's does: a thread has a vector of channels, of a cell of inputs for the usual
-// windows (pool_cells.cuh), and divides each of their outputs once; else of one input. The terms are added as
+// windows (cells.cuh), and divides each of their outputs once; else of one input. The terms are added as
 // the direct kernel adds them, so the bits are the same.
+#include "common_src/dispatch.h"
+#include "cuda_src/arch/launch.cuh"
 #include "cuda_src/lanes.cuh"
-#include "cuda_src/launch.cuh"
 #include "cuda_src/long_lanes.cuh"
-#include "cuda_src/pool_cells.cuh"
-#include "cuda_src/pool_kernels.h"
-#include "cuda_src/pool_rows.cuh"
-#include "cuda_src/pool_runs.cuh"
-#include "ffi_src/dispatch.h"
+#include "cuda_src/pool/cells.cuh"
+#include "cuda_src/pool/kernels.h"
+#include "cuda_src/pool/rows.cuh"
+#include "cuda_src/pool/runs.cuh"
 
 namespace convgrad::cuda {
 namespace {

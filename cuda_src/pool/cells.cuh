@@ -7,9 +7,9 @@
 
 #include <cstdint>
 
+#include "common_src/problem.h"
 #include "cuda_src/lanes.cuh"
-#include "cuda_src/pool_rows.cuh"
-#include "ffi_src/problem.h"
+#include "cuda_src/pool/rows.cuh"
 
 namespace convgrad::cuda {
 

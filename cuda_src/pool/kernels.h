@@ -5,7 +5,7 @@
 
 #include <cstdint>
 
-#include "ffi_src/problem.h"
+#include "common_src/problem.h"
 
 namespace convgrad::cuda {
 

@@ -7,11 +7,11 @@
 // All of a usual window is loaded before the first comparison.
 #include <cmath>
 
+#include "common_src/dispatch.h"
 #include "cuda_src/lanes.cuh"
-#include "cuda_src/pool_kernels.h"
-#include "cuda_src/pool_rows.cuh"
-#include "cuda_src/pool_runs.cuh"
-#include "ffi_src/dispatch.h"
+#include "cuda_src/pool/kernels.h"
+#include "cuda_src/pool/rows.cuh"
+#include "cuda_src/pool/runs.cuh"
 
 namespace convgrad::cuda {
 namespace {

@@ -3,14 +3,14 @@
 //     dx[n,i,c] = sum over r of dy[n,o,c] where position[n,o,c] = i
 //
 // It gathers: inputs ask the windows that hold them whether they were chosen there, so no two threads write
-// one number. A thread has a vector of channels, of a cell of inputs for the usual windows (pool_cells.cuh),
+// one number. A thread has a vector of channels, of a cell of inputs for the usual windows (cells.cuh),
 // else of one input.
+#include "common_src/dispatch.h"
 #include "cuda_src/lanes.cuh"
-#include "cuda_src/pool_cells.cuh"
-#include "cuda_src/pool_kernels.h"
-#include "cuda_src/pool_rows.cuh"
-#include "cuda_src/pool_runs.cuh"
-#include "ffi_src/dispatch.h"
+#include "cuda_src/pool/cells.cuh"
+#include "cuda_src/pool/kernels.h"
+#include "cuda_src/pool/rows.cuh"
+#include "cuda_src/pool/runs.cuh"
 
 namespace convgrad::cuda {
 namespace {

@@ -1,4 +1,4 @@
-#include "cuda_src/pool_plan.h"
+#include "cuda_src/pool/plan.h"
 
 #include <initializer_list>
 

@@ -1,11 +1,11 @@
 // Positions in windows with a NaN or of -infinity alone, by the rules of XLA's select-and-scatter and
-// select-and-gather (PositionRule in ffi_src/problem.h). All others have the first maximum by any rule.
+// select-and-gather (PositionRule in common_src/problem.h). All others have the first maximum by any rule.
 #include <cmath>
 
-#include "cuda_src/launch.cuh"
-#include "cuda_src/place.cuh"
-#include "cuda_src/pool_kernels.h"
-#include "ffi_src/dispatch.h"
+#include "common_src/dispatch.h"
+#include "cuda_src/arch/launch.cuh"
+#include "cuda_src/pool/kernels.h"
+#include "cuda_src/reference/place.cuh"
 
 namespace convgrad::cuda {
 namespace {

@@ -3,7 +3,7 @@
 // A row is everything along the innermost axis, position by position and in it vector by vector, so threads
 // next to each other read and write next to each other, however few channels a position has. A block is a
 // rectangle over rows; blocks next to each other share what their windows share in the cache. Everything
-// within an image is counted in 32 bits (pool_plan.h), an image's beginning in 64.
+// within an image is counted in 32 bits (plan.h), an image's beginning in 64.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -12,8 +12,8 @@
 #include <cstdint>
 #include <utility>
 
+#include "common_src/problem.h"
 #include "cuda_src/divisor.cuh"
-#include "ffi_src/problem.h"
 
 namespace convgrad::cuda {
 

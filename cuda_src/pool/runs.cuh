@@ -5,10 +5,10 @@
 #include <cstdint>
 #include <type_traits>
 
+#include "common_src/long_sum.h"
+#include "common_src/problem.h"
+#include "common_src/relation.h"
 #include "cuda_src/divisor.cuh"
-#include "ffi_src/long_sum.h"
-#include "ffi_src/problem.h"
-#include "ffi_src/relation.h"
 
 namespace convgrad::cuda {
 

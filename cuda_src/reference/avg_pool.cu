@@ -4,11 +4,11 @@
 //     dx[n,i,c] =  sum over r of dy[n,o,c] / count(o)
 //
 // count(o) is a product over axes, because a tap is on the input where it is so along every axis.
-#include "cuda_src/launch.cuh"
-#include "cuda_src/place.cuh"
-#include "cuda_src/pool_kernels.h"
-#include "ffi_src/dispatch.h"
-#include "ffi_src/long_sum.h"
+#include "common_src/dispatch.h"
+#include "common_src/long_sum.h"
+#include "cuda_src/arch/launch.cuh"
+#include "cuda_src/pool/kernels.h"
+#include "cuda_src/reference/place.cuh"
 
 namespace convgrad::cuda {
 namespace {

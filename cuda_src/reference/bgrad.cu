@@ -1,10 +1,10 @@
 // db[c] = sum over rows of dy[row,c], in two sums: a thread adds one channel over one part of the rows, then
 // the parts are added in order. Neighbouring threads have neighbouring channels, so a warp reads whole rows.
-#include "cuda_src/bgrad_plan.h"
+#include "common_src/dispatch.h"
+#include "cuda_src/arch/launch.cuh"
+#include "cuda_src/bias/plan.h"
 #include "cuda_src/conv_kernels.h"
-#include "cuda_src/launch.cuh"
-#include "cuda_src/pool_kernels.h"
-#include "ffi_src/dispatch.h"
+#include "cuda_src/pool/kernels.h"
 
 namespace convgrad::cuda {
 namespace {

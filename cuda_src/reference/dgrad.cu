@@ -1,11 +1,11 @@
 // dx[n,i,c] = sum over r, k of dy[n,o,k] * w[r,c,k], one thread an input element, word for word.
 //
 // Each input position gathers from the outputs that it was a part of, so nothing is ever added to twice.
+#include "common_src/dispatch.h"
+#include "common_src/long_sum.h"
+#include "cuda_src/arch/launch.cuh"
 #include "cuda_src/conv_kernels.h"
-#include "cuda_src/launch.cuh"
-#include "cuda_src/place.cuh"
-#include "ffi_src/dispatch.h"
-#include "ffi_src/long_sum.h"
+#include "cuda_src/reference/place.cuh"
 
 namespace convgrad::cuda {
 namespace {

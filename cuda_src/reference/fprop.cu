@@ -2,11 +2,11 @@
 // word.
 //
 // It serves every problem, and the other fprop kernels are held against it.
+#include "common_src/dispatch.h"
+#include "common_src/long_sum.h"
+#include "cuda_src/arch/launch.cuh"
 #include "cuda_src/conv_kernels.h"
-#include "cuda_src/launch.cuh"
-#include "cuda_src/place.cuh"
-#include "ffi_src/dispatch.h"
-#include "ffi_src/long_sum.h"
+#include "cuda_src/reference/place.cuh"
 
 namespace convgrad::cuda {
 namespace {

@@ -8,10 +8,10 @@
 // write one element, so overlapping windows need no atomics.
 #include <cmath>
 
-#include "cuda_src/launch.cuh"
-#include "cuda_src/place.cuh"
-#include "cuda_src/pool_kernels.h"
-#include "ffi_src/dispatch.h"
+#include "common_src/dispatch.h"
+#include "cuda_src/arch/launch.cuh"
+#include "cuda_src/pool/kernels.h"
+#include "cuda_src/reference/place.cuh"
 
 namespace convgrad::cuda {
 namespace {

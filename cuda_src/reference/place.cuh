@@ -3,8 +3,8 @@
 
 #include <cuda_runtime.h>
 
-#include "ffi_src/problem.h"
-#include "ffi_src/relation.h"
+#include "common_src/problem.h"
+#include "common_src/relation.h"
 
 namespace convgrad::cuda {
 

@@ -1,9 +1,9 @@
 // dw[r,c,k] = sum over n, o of x[n,i,c] * dy[n,o,k], one thread a filter element, word for word.
+#include "common_src/dispatch.h"
+#include "common_src/long_sum.h"
+#include "cuda_src/arch/launch.cuh"
 #include "cuda_src/conv_kernels.h"
-#include "cuda_src/launch.cuh"
-#include "cuda_src/place.cuh"
-#include "ffi_src/dispatch.h"
-#include "ffi_src/long_sum.h"
+#include "cuda_src/reference/place.cuh"
 
 namespace convgrad::cuda {
 namespace {

@@ -9,12 +9,12 @@
 //     dx[n,i,c] = sum over r, k of dy[n,o,k] * w[R-1-r,c,k]
 //
 // so the kernel is written in fprop's letters and takes what tells the two apart as `Filter`.
-#include "cuda_src/activation_block.cuh"
+#include "common_src/dispatch.h"
+#include "cuda_src/arch/launch.cuh"
+#include "cuda_src/arch/shared_memory.cuh"
 #include "cuda_src/conv_kernels.h"
-#include "cuda_src/launch.cuh"
-#include "cuda_src/shared_memory.cuh"
-#include "cuda_src/tile.cuh"
-#include "ffi_src/dispatch.h"
+#include "cuda_src/tiled/activation_block.cuh"
+#include "cuda_src/tiled/tile.cuh"
 
 namespace convgrad::cuda {
 namespace {

@@ -5,7 +5,7 @@
 #include <cstdint>
 
 #include "cuda_src/phase.h"
-#include "cuda_src/place.cuh"
+#include "cuda_src/reference/place.cuh"
 #include "cuda_src/tile_shape.h"
 
 namespace convgrad::cuda {

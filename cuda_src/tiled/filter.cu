@@ -5,13 +5,13 @@
 // A filter has few elements and a batch has many positions, so the depth is split into parts, each a block's
 // own; the parts' sums go to the workspace and are added in order. A block takes rows of one phase (phase.h),
 // and positions that these meet.
+#include "common_src/dispatch.h"
+#include "cuda_src/arch/launch.cuh"
+#include "cuda_src/arch/shared_memory.cuh"
 #include "cuda_src/conv_kernels.h"
-#include "cuda_src/filter_block.cuh"
-#include "cuda_src/launch.cuh"
-#include "cuda_src/shared_memory.cuh"
 #include "cuda_src/split.h"
-#include "cuda_src/tile.cuh"
-#include "ffi_src/dispatch.h"
+#include "cuda_src/tiled/filter_block.cuh"
+#include "cuda_src/tiled/tile.cuh"
 
 namespace convgrad::cuda {
 namespace {

@@ -4,8 +4,8 @@
 
 #include <cstdint>
 
+#include "common_src/problem.h"
 #include "cuda_src/tile_shape.h"
-#include "ffi_src/problem.h"
 
 namespace convgrad::cuda {
 

@@ -1,4 +1,4 @@
-#include "cuda_src/wgmma_activation.h"
+#include "cuda_src/wgmma/activation.h"
 
 #include <array>
 #include <utility>

@@ -13,14 +13,14 @@
 
 #include <cstdint>
 
-#include "cuda_src/launch.cuh"
-#include "cuda_src/load_windows.cuh"
-#include "cuda_src/shared_memory.cuh"
+#include "cuda_src/arch/launch.cuh"
+#include "cuda_src/arch/shared_memory.cuh"
 #include "cuda_src/tile_shape.h"
-#include "cuda_src/wgmma_activation.h"
-#include "cuda_src/wgmma_dispatch.h"
-#include "cuda_src/wgmma_ring.cuh"
-#include "cuda_src/wgmma_sum.cuh"
+#include "cuda_src/wgmma/activation.h"
+#include "cuda_src/wgmma/dispatch.h"
+#include "cuda_src/wgmma/load_windows.cuh"
+#include "cuda_src/wgmma/ring.cuh"
+#include "cuda_src/wgmma/sum.cuh"
 
 namespace convgrad::cuda {
 

@@ -6,9 +6,9 @@
 #include <cstdint>
 
 #include "cuda_src/divisor.cuh"
-#include "cuda_src/im2col.h"
-#include "cuda_src/tensor_map.h"
-#include "cuda_src/wgmma_plan.h"
+#include "cuda_src/wgmma/im2col.h"
+#include "cuda_src/wgmma/plan.h"
+#include "cuda_src/wgmma/tensor_map.h"
 
 namespace convgrad::cuda {
 

@@ -1,8 +1,8 @@
-// dgrad on Hopper: wgmma_activation.cuh over the transposed problem. The filter's lines run along the depth k
+// dgrad on Hopper: activation.cuh over the transposed problem. The filter's lines run along the depth k
 // as they are; for TF32 the filter is rounded first.
 #include "cuda_src/conv_kernels.h"
-#include "cuda_src/tf32_filter.h"
-#include "cuda_src/wgmma_activation.cuh"
+#include "cuda_src/wgmma/activation.cuh"
+#include "cuda_src/wgmma/tf32_filter.h"
 
 namespace convgrad::cuda {
 

@@ -9,17 +9,17 @@
 // The depth is split into parts, each a tile's own; their sums go to the workspace and are added in order.
 #include <cstdint>
 
+#include "cuda_src/arch/launch.cuh"
+#include "cuda_src/arch/shared_memory.cuh"
 #include "cuda_src/conv_kernels.h"
 #include "cuda_src/divisor.cuh"
-#include "cuda_src/im2col.h"
-#include "cuda_src/launch.cuh"
-#include "cuda_src/load_windows.cuh"
-#include "cuda_src/shared_memory.cuh"
 #include "cuda_src/split.h"
 #include "cuda_src/tile_shape.h"
-#include "cuda_src/wgmma_dispatch.h"
-#include "cuda_src/wgmma_ring.cuh"
-#include "cuda_src/wgmma_sum.cuh"
+#include "cuda_src/wgmma/dispatch.h"
+#include "cuda_src/wgmma/im2col.h"
+#include "cuda_src/wgmma/load_windows.cuh"
+#include "cuda_src/wgmma/ring.cuh"
+#include "cuda_src/wgmma/sum.cuh"
 
 namespace convgrad::cuda {
 namespace {

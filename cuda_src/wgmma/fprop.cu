@@ -1,8 +1,8 @@
-// fprop on Hopper: wgmma_activation.cuh over the problem as it is. The filter's lines run along its columns
+// fprop on Hopper: activation.cuh over the problem as it is. The filter's lines run along its columns
 // k, which wgmma takes for 16-bit numbers; for TF32 they have to run along the depth, in a rounded copy.
 #include "cuda_src/conv_kernels.h"
-#include "cuda_src/tf32_filter.h"
-#include "cuda_src/wgmma_activation.cuh"
+#include "cuda_src/wgmma/activation.cuh"
+#include "cuda_src/wgmma/tf32_filter.h"
 
 namespace convgrad::cuda {
 

@@ -1,4 +1,4 @@
-#include "cuda_src/im2col.h"
+#include "cuda_src/wgmma/im2col.h"
 
 #include <algorithm>
 

@@ -1,11 +1,11 @@
-#include "cuda_src/wgmma_plan.h"
+#include "cuda_src/wgmma/plan.h"
 
 #include <algorithm>
 #include <limits>
 
-#include "cuda_src/gemm_choice.h"
-#include "cuda_src/im2col.h"
+#include "cuda_src/gemm/choice.h"
 #include "cuda_src/tile_shape.h"
+#include "cuda_src/wgmma/im2col.h"
 
 namespace convgrad::cuda {
 namespace {

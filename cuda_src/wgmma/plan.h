@@ -3,9 +3,9 @@
 
 #include <cstdint>
 
+#include "common_src/problem.h"
 #include "cuda_src/plan.h"
 #include "cuda_src/split.h"
-#include "ffi_src/problem.h"
 
 namespace convgrad::cuda {
 

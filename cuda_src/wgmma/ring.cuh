@@ -4,7 +4,7 @@
 
 #include <cstdint>
 
-#include "cuda_src/ptx_sm90.cuh"
+#include "cuda_src/arch/ptx_sm90.cuh"
 
 namespace convgrad::cuda {
 

@@ -6,9 +6,9 @@
 
 #include <cstdint>
 
-#include "cuda_src/gemm_store.cuh"
-#include "cuda_src/ptx_sm90.cuh"
-#include "cuda_src/wgmma_plan.h"
+#include "cuda_src/arch/ptx_sm90.cuh"
+#include "cuda_src/gemm/store.cuh"
+#include "cuda_src/wgmma/plan.h"
 
 namespace convgrad::cuda {
 
@@ -26,7 +26,7 @@ class WgmmaRegisters {
     for (float& value : sum_) value = 0;
   }
 
-  // See gemm_store.cuh; rows are 0 to 63.
+  // See gemm/store.cuh; rows are 0 to 63.
   template <typename Rows>
   __device__ __forceinline__ void store(const Rows& rows) const {
     constexpr int kEach = 4;  // times 8 columns at once: what a store trades within a quad

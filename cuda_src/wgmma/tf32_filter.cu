@@ -1,8 +1,8 @@
-#include "cuda_src/launch.cuh"
-#include "cuda_src/ptx.cuh"
-#include "cuda_src/shared_memory.cuh"
-#include "cuda_src/tf32_filter.h"
+#include "cuda_src/arch/launch.cuh"
+#include "cuda_src/arch/ptx.cuh"
+#include "cuda_src/arch/shared_memory.cuh"
 #include "cuda_src/tile_shape.h"
+#include "cuda_src/wgmma/tf32_filter.h"
 
 namespace convgrad::cuda {
 namespace {

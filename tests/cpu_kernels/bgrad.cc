@@ -1,6 +1,6 @@
 // bgrad against a plain sum in float64.
+#include "common_src/dispatch.h"
 #include "cpu_src/kernels.h"
-#include "ffi_src/dispatch.h"
 #include "tests/cpu_kernels/checks.h"
 
 namespace convgrad::test {

@@ -2,8 +2,8 @@
 // direct kernels in float64.
 #include <stdexcept>
 
+#include "common_src/dispatch.h"
 #include "cpu_src/kernels.h"
-#include "ffi_src/dispatch.h"
 #include "tests/cpu_kernels/checks.h"
 #include "tests/cpu_kernels/problems.h"
 

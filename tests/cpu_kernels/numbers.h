@@ -7,7 +7,7 @@
 #include <type_traits>
 #include <vector>
 
-#include "ffi_src/number.h"
+#include "common_src/number.h"
 
 namespace convgrad::test {
 

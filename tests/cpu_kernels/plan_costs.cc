@@ -1,11 +1,11 @@
 // What a plan costs, counted and not timed: layers of the same products and results at ever larger steps.
 #include <algorithm>
 
-#include "cpu_src/activation_plan.h"
-#include "cpu_src/filter_plan.h"
-#include "cpu_src/grouped_plan.h"
-#include "cpu_src/packed_filter.h"
-#include "cpu_src/window.h"
+#include "cpu_src/grouped/plan.h"
+#include "cpu_src/reference/window.h"
+#include "cpu_src/tiled/activation_plan.h"
+#include "cpu_src/tiled/filter_plan.h"
+#include "cpu_src/tiled/packed_filter.h"
 #include "tests/cpu_kernels/checks.h"
 #include "tests/cpu_kernels/problems.h"
 

@@ -1,8 +1,8 @@
-// Pooling and its gradients against the formulas of ffi_src/problem.h, output by output in float64.
+// Pooling and its gradients against the formulas of common_src/problem.h, output by output in float64.
 #include <cstring>
 
+#include "common_src/dispatch.h"
 #include "cpu_src/kernels.h"
-#include "ffi_src/dispatch.h"
 #include "tests/cpu_kernels/checks.h"
 #include "tests/cpu_kernels/problems.h"
 

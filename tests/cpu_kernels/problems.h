@@ -4,7 +4,7 @@
 #include <string>
 #include <vector>
 
-#include "ffi_src/problem.h"
+#include "common_src/problem.h"
 
 namespace convgrad::test {
 

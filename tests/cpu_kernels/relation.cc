@@ -1,15 +1,15 @@
-// What is solved (ffi_src/relation.h) and what the plans make of it, against a search, over random axes.
-#include "ffi_src/relation.h"
+// What is solved (common_src/relation.h) and what the plans make of it, against a search, over random axes.
+#include "common_src/relation.h"
 
 #include <random>
 #include <vector>
 
-#include "cpu_src/activation_plan.h"
-#include "cpu_src/filter_plan.h"
 #include "cpu_src/met_taps.h"
 #include "cpu_src/plan.h"
+#include "cpu_src/reference/window.h"
 #include "cpu_src/regions.h"
-#include "cpu_src/window.h"
+#include "cpu_src/tiled/activation_plan.h"
+#include "cpu_src/tiled/filter_plan.h"
 #include "tests/cpu_kernels/checks.h"
 
 namespace convgrad::test {

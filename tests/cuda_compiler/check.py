@@ -13,13 +13,14 @@ import sys
 from pathlib import Path
 
 from names import readable
+from nvcc_report import label
 from ptxas import Compiled, compiled, sources
 
 # What the files are compiled for (cuda_src/module.cmake), but for the oldest, which lacks what the fast
 # kernels are made of and runs the others.
 ARCHITECTURES = ("sm_80", "sm_86", "sm_89", "sm_90a", "sm_100", "sm_120")
-# How the names of the files begin whose kernels may not spill.
-SPILL_FREE = ("tiled_", "grouped_", "gemm_", "wgmma_", "few_channels_", "vector_")
+# The folders whose kernels may not spill.
+SPILL_FREE = ("tiled", "grouped", "gemm", "wgmma", "few_channels", "pool", "bias")
 
 
 def judge(file: Compiled) -> tuple[str, bool]:
@@ -38,9 +39,9 @@ def judge(file: Compiled) -> tuple[str, bool]:
         for kernel in kernels:
             if kernel.spill_bytes:
                 lines.append(f"    {architecture}: {names[kernel.name]} spills {kernel.spill_bytes} bytes")
-                well = well and not file.source.name.startswith(SPILL_FREE)
+                well = well and file.folder not in SPILL_FREE
     count = len({kernel.name for kernel in file.kernels})
-    title = f"{file.source.name}: {count} kernels, at most {'/'.join(map(str, most)) or 'no'} registers"
+    title = f"{file.label}: {count} kernels, at most {'/'.join(map(str, most)) or 'no'} registers"
     return "\n".join([title, *lines]), well
 
 
@@ -56,7 +57,7 @@ def main() -> None:
         try:
             lines, well = judge(compiled(source))
         except FileNotFoundError as missing:
-            lines, well = f"{source.name}: FAILED, it was not compiled: no {missing.filename}", False
+            lines, well = f"{label(source)}: FAILED, it was not compiled: no {missing.filename}", False
         print(lines, flush=True)
         good = good and well
     sys.exit(0 if good else 1)

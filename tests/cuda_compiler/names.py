@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def _enumerators() -> dict[str, list[str]]:
     """Of each enumeration in cuda_src the names, in the order of their values."""
     found = {}
-    for path in (ROOT / "cuda_src").glob("*.*h"):
+    for path in [*(ROOT / "common_src").glob("*.h"), *(ROOT / "cuda_src").rglob("*.*h")]:
         for name, body in re.findall(r"enum class (\w+)[^{;]*\{([^}=]*)\}", path.read_text()):
             found[name] = [one.strip().removeprefix("k") for one in body.split(",") if one.strip()]
     return found

@@ -17,13 +17,24 @@ REPORTS = Path(__file__).resolve().parents[2] / "build" / "nvcc"
 STRICT = ["-Xptxas", "-v", "-Werror", "all-warnings"]
 
 
+def label(source: Path) -> str:
+    """A file of kernels as it is called: its path within cuda_src, such as ``gemm/fprop.cu``."""
+    parts = source.parts
+    return "/".join(parts[parts.index("cuda_src") + 1 :]) if "cuda_src" in parts else source.as_posix()
+
+
+def report_file(source: Path, reports: Path = REPORTS) -> Path:
+    """Where the report of a file of kernels is kept: many folders have an ``fprop.cu``."""
+    return reports / f"{label(source).removesuffix('.cu').replace('/', '-')}.json"
+
+
 def main() -> None:
     """Exit with nvcc's status."""
     command = sys.argv[1:]
     sources = [argument for argument in command if argument.endswith(".cu")]
     if "-c" not in command or len(sources) != 1:  # it links, or is asked who it is
         sys.exit(subprocess.run(command).returncode)
-    file = REPORTS / f"{Path(sources[0]).stem}.json"
+    file = report_file(Path(sources[0]), REPORTS)
     file.unlink(missing_ok=True)
     launcher = os.environ.get("CMAKE_CXX_COMPILER_LAUNCHER", "").split()
     ran = subprocess.run(

@@ -5,8 +5,9 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
+from nvcc_report import REPORTS, label, report_file
+
 ROOT = Path(__file__).resolve().parents[2]
-REPORTS = ROOT / "build" / "nvcc"
 
 
 class Kernel(NamedTuple):
@@ -26,6 +27,16 @@ class Compiled(NamedTuple):
     object: Path
     kernels: list[Kernel]
     losses: tuple[str, ...] = ()  # what ptxas says that it had to make slower
+
+    @property
+    def label(self) -> str:
+        """Its path within cuda_src."""
+        return label(self.source)
+
+    @property
+    def folder(self) -> str:
+        """The name of the kernels in it, such as ``gemm``; empty where they belong to none."""
+        return self.label.rpartition("/")[0]
 
     def on(self, architecture: str) -> list[Kernel]:
         """The kernels of one architecture."""
@@ -70,11 +81,11 @@ def compiled(source: Path, reports: Path = REPORTS) -> Compiled:
     Raises:
       FileNotFoundError: it was not built by way of nvcc_report.py.
     """
-    kept = json.loads((reports / f"{source.stem}.json").read_text())
+    kept = json.loads(report_file(source, reports).read_text())
     report = kept["report"]
     return Compiled(source, Path(kept["object"]), parse_report(report), parse_losses(report))
 
 
 def sources() -> list[Path]:
     """Every file of kernels."""
-    return sorted((ROOT / "cuda_src").glob("*.cu"))
+    return sorted((ROOT / "cuda_src").rglob("*.cu"), key=label)

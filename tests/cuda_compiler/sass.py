@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from names import readable
+from nvcc_report import label
 from ptxas import compiled, sources
 
 
@@ -57,8 +58,8 @@ RULES = (
         has=(r"LDG\.E\.128",),
     ),
 )
-# How the names of the files begin whose kernels there are rules for.
-FILES = ("few_channels_", "gemm_", "grouped_", "tiled_", "vector_", "wgmma_")
+# The folders whose kernels there are rules for.
+FOLDERS = ("bias", "few_channels", "gemm", "grouped", "pool", "tiled", "wgmma")
 
 
 def tool() -> str:
@@ -129,7 +130,7 @@ def main() -> None:
     jobs = [
         (source, architecture)
         for source in sources()
-        if source.name.startswith(FILES)
+        if label(source).rpartition("/")[0] in FOLDERS
         for architecture in architectures
     ]
     wrong = []

@@ -18,8 +18,8 @@ from ptxas import ROOT, Compiled, Kernel, compiled, sources
 from sweep import configurations
 
 ARCHITECTURES = ("sm_80", "sm_90a")
-# Files whose kernels stand in the table one by one; of the others a row is for all instances of a type.
-ONE_BY_ONE = ("gemm_", "wgmma_", "few_channels_", "tiled_")
+# Folders whose kernels stand in the table one by one; of the others a row is for all instances of a type.
+ONE_BY_ONE = ("gemm", "wgmma", "few_channels", "tiled")
 HEAD = """\
 # Resources of the CUDA kernels
 
@@ -83,7 +83,7 @@ def rows_of(file: Compiled, launched: dict[str, set[tuple[int, int]]]) -> tuple[
             rows.append(row(name, kernels, launched[name]))
         else:
             missing.append(name)
-    if not file.source.name.startswith(ONE_BY_ONE):
+    if file.folder not in ONE_BY_ONE:
         kinds = defaultdict(list)
         for one in rows:
             kinds[_kind(one.name)].append(one)
@@ -129,8 +129,9 @@ def main() -> None:
         launched[names[mangled]] |= ways
     parts, missing = [HEAD.format(version=version)], []
     for source in sources():
-        rows, unmet = rows_of(compiled(source), launched)
-        parts.append(f"## {source.name}\n\n{table(rows)}\n")
+        file = compiled(source)
+        rows, unmet = rows_of(file, launched)
+        parts.append(f"## {file.label}\n\n{table(rows)}\n")
         missing += unmet
     (ROOT / "docs" / "cuda_kernels.md").write_text("\n".join(parts))
     if missing:

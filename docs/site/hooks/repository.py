@@ -6,6 +6,7 @@ from pathlib import PurePosixPath
 FOLDERS = (
     ".ci",
     "benchmarks",
+    "common_src",
     "cpu_src",
     "cuda_src",
     "examples",

@@ -6,8 +6,8 @@
 #include <vector>
 
 #include "check.h"
+#include "common_src/dispatch.h"
 #include "cuda_src/kernels.h"
-#include "ffi_src/dispatch.h"
 
 using namespace selftest;
 using namespace convgrad;

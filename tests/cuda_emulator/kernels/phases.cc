@@ -5,10 +5,10 @@
 #include <vector>
 
 #include "check.h"
-#include "cuda_src/grouped.cuh"
+#include "cuda_src/grouped/grouped.cuh"
 #include "cuda_src/phase.h"
-#include "cuda_src/place.cuh"
-#include "cuda_src/pool_runs.cuh"
+#include "cuda_src/pool/runs.cuh"
+#include "cuda_src/reference/place.cuh"
 
 using namespace selftest;
 using namespace convgrad;

@@ -6,7 +6,7 @@
 
 #include "check.h"
 #include "cuda_src/conv_kernels.h"
-#include "cuda_src/few_channels_plan.h"
+#include "cuda_src/few_channels/plan.h"
 
 using namespace selftest;
 using namespace convgrad;

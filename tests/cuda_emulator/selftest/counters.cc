@@ -7,9 +7,9 @@
 #include <vector>
 
 #include "check.h"
-#include "cuda_src/ptx.cuh"
-#include "cuda_src/shared_memory.cuh"
-#include "cuda_src/vector_access.cuh"
+#include "cuda_src/arch/ptx.cuh"
+#include "cuda_src/arch/shared_memory.cuh"
+#include "cuda_src/arch/vector_access.cuh"
 
 using namespace selftest;
 using namespace convgrad::cuda;

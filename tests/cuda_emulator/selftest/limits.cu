@@ -2,7 +2,7 @@
 #include <vector>
 
 #include "check.h"
-#include "cuda_src/shared_memory.cuh"
+#include "cuda_src/arch/shared_memory.cuh"
 
 using namespace selftest;
 

@@ -3,8 +3,8 @@
 #include <vector>
 
 #include "check.h"
-#include "cuda_src/ptx.cuh"
-#include "cuda_src/shared_memory.cuh"
+#include "cuda_src/arch/ptx.cuh"
+#include "cuda_src/arch/shared_memory.cuh"
 
 using namespace selftest;
 using convgrad::cuda::cp_async;

@@ -4,8 +4,8 @@
 #include <vector>
 
 #include "check.h"
-#include "cuda_src/ptx_sm90.cuh"
-#include "cuda_src/shared_memory.cuh"
+#include "cuda_src/arch/ptx_sm90.cuh"
+#include "cuda_src/arch/shared_memory.cuh"
 
 using namespace selftest;
 using namespace convgrad::cuda;

@@ -4,8 +4,8 @@
 #include <vector>
 
 #include "check.h"
-#include "cuda_src/shared_memory.cuh"
-#include "cuda_src/vector_access.cuh"
+#include "cuda_src/arch/shared_memory.cuh"
+#include "cuda_src/arch/vector_access.cuh"
 
 using namespace selftest;
 using namespace convgrad::cuda;

@@ -19,7 +19,7 @@ namespace {
 
 __thread Block* current_block = nullptr;
 
-// At least what cuda_src/shared_memory.cuh promises.
+// At least what cuda_src/arch/shared_memory.cuh promises.
 constexpr std::align_val_t kSharedAlignment{1024};
 
 std::string name_of(uint3 index) {

@@ -6,9 +6,9 @@
 
 #include "access_log.h"
 #include "address.h"
+#include "common_src/number.h"
 #include "cuda_emulator/math.h"
 #include "cuda_emulator/meeting.h"
-#include "ffi_src/number.h"
 #include "launch_counters.h"
 
 namespace cuda_emulator {

@@ -1,6 +1,6 @@
-// Stands in for cuda_src/tensor_map.cc, and refuses what cuTensorMapEncodeTiled and cuTensorMapEncodeIm2col
-// refuse by their documentation.
-#include "cuda_src/tensor_map.h"
+// Stands in for cuda_src/wgmma/tensor_map.cc, and refuses what cuTensorMapEncodeTiled and
+// cuTensorMapEncodeIm2col refuse by their documentation.
+#include "cuda_src/wgmma/tensor_map.h"
 
 #include <cstring>
 

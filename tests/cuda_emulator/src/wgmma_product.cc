@@ -2,8 +2,8 @@
 
 #include <cstddef>
 
+#include "common_src/number.h"
 #include "cuda_emulator/math.h"
-#include "ffi_src/number.h"
 
 namespace cuda_emulator {
 namespace {

@@ -1,10 +1,10 @@
 // What launches cost a GPU, counted by the rules of its memories.
 //
-// Seen are the functions of cuda_src/ptx.cuh and cuda_src/vector_access.cuh, nothing else. As a warp's lanes
-// run one after another, the n-th access of each lane since the warp last met, of one kind and size, is taken
-// for one instruction of the warp. A warp meets when all lanes that have not exited come to a barrier or a
-// collective. A lane that skips an access its neighbours make is therefore out of step until then; a cp.async
-// that is not `valid` keeps its place.
+// Seen are the functions of cuda_src/arch/ptx.cuh and cuda_src/arch/vector_access.cuh, nothing else. As a
+// warp's lanes run one after another, the n-th access of each lane since the warp last met, of one kind and
+// size, is taken for one instruction of the warp. A warp meets when all lanes that have not exited come to a
+// barrier or a collective. A lane that skips an access its neighbours make is therefore out of step until
+// then; a cp.async that is not `valid` keeps its place.
 #pragma once
 
 #include <cstdint>

@@ -6,13 +6,13 @@
 #include <cstdint>
 #include <type_traits>
 
+#include "common_src/number.h"
 #include "cuda_emulator/mbarrier.h"
 #include "cuda_emulator/register_budget.h"
 #include "cuda_emulator/tma.h"
 #include "cuda_emulator/wgmma.h"
-#include "cuda_src/ptx.cuh"
-#include "cuda_src/tensor_map.h"
-#include "ffi_src/number.h"
+#include "cuda_src/arch/ptx.cuh"
+#include "cuda_src/wgmma/tensor_map.h"
 
 namespace convgrad::cuda {
 
