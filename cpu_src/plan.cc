@@ -4,6 +4,7 @@
 #include <numeric>
 #include <stdexcept>
 
+#include "common_src/integers.h"
 #include "cpu_src/grouped/plan.h"
 #include "cpu_src/met_taps.h"
 #include "cpu_src/pairs/costs.h"
@@ -13,8 +14,6 @@
 
 namespace convgrad::cpu {
 namespace {
-
-int64_t divide_up(int64_t count, int64_t size) { return (count + size - 1) / size; }
 
 // Of the widest vectors.
 int64_t lanes_of(DType dtype) { return dtype == DType::kF64 ? 8 : 16; }

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "common_src/integers.h"
 #include "cpu_src/grouped/plan.h"
 #include "cpu_src/kernels.h"
 #include "cpu_src/met_taps.h"
@@ -35,7 +36,7 @@ void add_activation_facts(const ActivationPlan& plan, Facts& facts) {
 }
 
 void add_filter_facts(const FilterPlan& plan, Facts& facts) {
-  facts.emplace_back("tile_rows", (plan.rows + plan.tiles - 1) / plan.tiles);
+  facts.emplace_back("tile_rows", divide_up(plan.rows, plan.tiles));
   facts.emplace_back("tile_channels", std::min(plan.panel_width(), plan.problem.group_out()));
   facts.emplace_back("joined", plan.joined);
   facts.emplace_back("panels", plan.panels * plan.problem.groups);

@@ -4,11 +4,10 @@
 #include <numeric>
 #include <utility>
 
+#include "common_src/integers.h"
+
 namespace convgrad::cpu {
 namespace {
-
-int64_t divide_down(int64_t a, int64_t b) { return a / b - (a % b != 0 && (a < 0) != (b < 0)); }
-int64_t divide_up(int64_t a, int64_t b) { return -divide_down(-a, b); }
 
 int64_t tap_step(const Axis& axis) {
   return axis.input_dilation / std::gcd(axis.filter_dilation, axis.input_dilation);

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "common_src/dispatch.h"
+#include "common_src/integers.h"
 #include "cpu_src/kernels.h"
 #include "cpu_src/microkernels/dot_tile.h"
 #include "cpu_src/microkernels/rows.h"
@@ -112,7 +113,7 @@ Work dot_activation(const ConvProblem& problem, bool transposed, Isa isa, const 
     Work work;
     const int64_t parts = plan->packed ? plan->problem.groups * plan->met_taps() : 0,
                   each = parts_of_packing_task(plan->problem.group_in() * plan->problem.group_out()),
-                  packing = (parts + each - 1) / each, clearing = clearing_tasks(*plan);
+                  packing = divide_up(parts, each), clearing = clearing_tasks(*plan);
     if (packing + clearing > 0)
       work.phases.push_back({packing + clearing, [=](int64_t task) {
                                if (task >= packing)

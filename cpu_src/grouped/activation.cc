@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "common_src/dispatch.h"
+#include "common_src/integers.h"
 #include "cpu_src/aligned.h"
 #include "cpu_src/grouped/plan.h"
 #include "cpu_src/grouped/source_rows.h"
@@ -26,7 +27,7 @@ struct Items {
     const int64_t wanted = grouped_tasks(plan.problem),
                   across = std::max<int64_t>(plan.strips * plan.panels, 1);
     const int64_t images = std::min(plan.problem.batch * plan.problem.axis[0].output, plan.rows);
-    row_parts = std::clamp<int64_t>((wanted + across - 1) / across, std::min(images, wanted),
+    row_parts = std::clamp<int64_t>(divide_up(wanted, across), std::min(images, wanted),
                                     std::max<int64_t>(plan.rows, 1));
     count = plan.rows > 0 ? row_parts * across : 0;
     tasks = std::min(wanted, count);
@@ -111,8 +112,7 @@ class GroupedRunner {
         for (int64_t c = 0; c < plan_.copies(); ++c)
           offsets_.push_back(sources_.layout().offset(first_source + phase.tap_source_step * t, c));
       }
-      const int64_t count = part.last - part.first,
-                    tiles = (count + tiles_.most_pixels - 1) / tiles_.most_pixels;
+      const int64_t count = part.last - part.first, tiles = divide_up(count, tiles_.most_pixels);
       for (int64_t tile = 0; tile < tiles; ++tile) {
         const int64_t first = count * tile / tiles, last = count * (tile + 1) / tiles;
         list_.push_back({phase.result_first + phase.result_step * (part.first + first) - strip_.first,

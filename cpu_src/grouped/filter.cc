@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "common_src/dispatch.h"
+#include "common_src/integers.h"
 #include "cpu_src/aligned.h"
 #include "cpu_src/grouped/plan.h"
 #include "cpu_src/grouped/source_rows.h"
@@ -171,11 +172,11 @@ class GroupedFilterRunner {
   // As many rows and terms at once as there are registers for their sums.
   void add_jobs(const Job& all, int64_t terms, int64_t rows, std::vector<Job>& jobs) const {
     const auto& table = all.term_step == plan_.lanes ? tiles_.dense_sums : tiles_.sums;
-    const int64_t pieces = (terms + kMaxGroupedSums - 1) / kMaxGroupedSums;
+    const int64_t pieces = divide_up(terms, kMaxGroupedSums);
     for (int64_t piece = 0; piece < pieces; ++piece) {
       const int64_t first = terms * piece / pieces, count = terms * (piece + 1) / pieces - first;
       const int64_t most_rows = std::min<int64_t>(kMaxGroupedRows, kMaxGroupedSums / count);
-      const int64_t batches = (rows + most_rows - 1) / most_rows;
+      const int64_t batches = divide_up(rows, most_rows);
       for (int64_t batch = 0; batch < batches; ++batch) {
         Job job = all;
         job.first_row = rows * batch / batches;
@@ -244,7 +245,7 @@ Work grouped_wgrad(const ConvProblem& problem, Isa isa, const void* x_data, cons
                            }});
     if (parts > 1) {
       constexpr int64_t kPiece = 4096;
-      work.phases.push_back({(size + kPiece - 1) / kPiece, [=](int64_t task) {
+      work.phases.push_back({divide_up(size, kPiece), [=](int64_t task) {
                                const int64_t first = task * kPiece, count = std::min(kPiece, size - first);
                                const auto& sums = CONVGRAD_FOR_ISA(plan->isa, row_conversions<S>());
                                S* total = partial + first;

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <limits>
 
+#include "common_src/integers.h"
 #include "cpu_src/microkernels/grouped_tile.h"
 
 namespace convgrad::cpu {
@@ -13,8 +14,6 @@ constexpr int64_t kBufferBytes = 32 << 10;  // of rows, in the first-level cache
 constexpr int64_t kLeastPixels = 14;        // of a strip
 constexpr int64_t kNearBytes = 8 << 20;     // of activations, which the caches keep
 constexpr int64_t kServedBytes = 1 << 20;   // of the least rows, in the second-level cache
-
-int64_t divide_up(int64_t count, int64_t size) { return (count + size - 1) / size; }
 
 int64_t sum_bytes(DType dtype) { return dtype == DType::kF64 ? 8 : 4; }
 int64_t widest_lanes(DType dtype) { return 64 / sum_bytes(dtype); }

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <numeric>
 
+#include "common_src/integers.h"
 #include "cpu_src/pairs/pair_lists.h"
 #include "cpu_src/tiled/activation_plan.h"
 #include "cpu_src/tiled/filter_plan.h"
@@ -100,7 +101,6 @@ double time_of_pairs(Op op, const ConvProblem& p, const Counts& n) {
 
 // Results of fprop along an axis that have taps of their own, each a box by itself; the others are few boxes.
 double boxes_of(const Axis& axis) {
-  const auto divide_up = [](int64_t a, int64_t b) { return (a + b - 1) / b; };
   const int64_t window = (axis.taps - 1) * axis.filter_dilation + 1,
                 span = (axis.input - 1) * axis.input_dilation + 1,
                 past = (axis.output - 1) * axis.stride + window - axis.pad_lo - span;
@@ -121,7 +121,7 @@ double boxes_of(const Axis& axis) {
 double padded_pairs(const ConvProblem& seen, const Counts& n) {
   const Axis& axis = seen.axis[2];
   const int64_t apart = axis.input_dilation / std::gcd(axis.filter_dilation, axis.input_dilation);
-  return n.pairs / std::max(most_pairs(axis), 1.0) * d(axis.output) * d((axis.taps + apart - 1) / apart);
+  return n.pairs / std::max(most_pairs(axis), 1.0) * d(axis.output) * d(divide_up(axis.taps, apart));
 }
 
 double time_of_tiled_wgrad(const ConvProblem& p, const Counts& n) {

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "common_src/dispatch.h"
+#include "common_src/integers.h"
 #include "cpu_src/aligned.h"
 #include "cpu_src/kernels.h"
 #include "cpu_src/microkernels/channel_planes.h"
@@ -34,7 +35,7 @@ struct PlanarPlan {
     // Results of a row that have any source.
     first = std::clamp<int64_t>(row.pad_lo - span, 0, row.output);
     last = std::clamp<int64_t>(row.input + row.pad_lo, first, row.output);
-    pieces = (row.output + kPiece - 1) / kPiece;
+    pieces = divide_up(row.output, kPiece);
     items = problem.batch * problem.axis[0].output * problem.axis[1].output * pieces;
     constexpr int64_t kTasks = 64;
     tasks = std::clamp<int64_t>(problem.batch * problem.outputs() / kPiece, 1, std::min(items, kTasks));

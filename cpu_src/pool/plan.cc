@@ -2,11 +2,10 @@
 
 #include <algorithm>
 
+#include "common_src/integers.h"
+
 namespace convgrad::cpu {
 namespace {
-
-int64_t divide_down(int64_t a, int64_t b) { return a / b - (a % b != 0 && (a < 0) != (b < 0)); }
-int64_t divide_up(int64_t a, int64_t b) { return -divide_down(-a, b); }
 
 // From the result's side, taps in the window's order: the transposed axis has them backwards.
 Region in_window_order(Region region, bool gradient) {

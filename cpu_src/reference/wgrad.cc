@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "common_src/dispatch.h"
+#include "common_src/integers.h"
 #include "common_src/relation.h"
 #include "cpu_src/kernels.h"
 #include "cpu_src/reference/long_sums.h"
@@ -56,7 +57,7 @@ Work direct_wgrad(const ConvProblem& p, const void* x_data, const void* dy_data,
     const T* dy = static_cast<const T*>(dy_data);
     T* dw = static_cast<T*>(dw_data);
     const int64_t c_step = wgrad_channels_per_task(p);
-    const int64_t c_tiles = (p.group_in() + c_step - 1) / c_step;
+    const int64_t c_tiles = divide_up(p.group_in(), c_step);
     return Work{{{p.taps() * p.groups * c_tiles, [=](int64_t task) {
                     const int64_t r = task / (p.groups * c_tiles);
                     const int64_t c_first = task % c_tiles * c_step;

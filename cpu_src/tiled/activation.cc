@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "common_src/dispatch.h"
+#include "common_src/integers.h"
 #include "cpu_src/kernels.h"
 #include "cpu_src/microkernels/activation_tile.h"
 #include "cpu_src/microkernels/rows.h"
@@ -130,7 +131,7 @@ void run_task(const ActivationPlan& plan, int64_t task, const T* source, const S
       const int64_t group = panel / plan.panels, in_group = panel % plan.panels * plan.panel_width();
       const int64_t channels =
           plan.merges ? plan.box_channels(box) : std::min(plan.panel_width(), p.group_out() - in_group);
-      const int vectors = static_cast<int>((channels + plan.lanes - 1) / plan.lanes);
+      const int vectors = static_cast<int>(divide_up(channels, plan.lanes));
       const PanelRows rows = plan.merges ? plan.merged_panel(box) : plan.panel_rows(group, in_group, vectors);
       const bool joined = p.groups == 1 && box.region[2]->tap_source_step == 1;
       list_terms(

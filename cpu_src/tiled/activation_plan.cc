@@ -4,6 +4,7 @@
 #include <limits>
 #include <numeric>
 
+#include "common_src/integers.h"
 #include "cpu_src/microkernels/activation_tile.h"
 #include "cpu_src/microkernels/dot_tile.h"
 #include "cpu_src/pairs/pair_lists.h"
@@ -13,8 +14,6 @@ namespace {
 
 // Fewer merged numbers in a row would leave much of it, and of the workspace, to what rounds it up.
 constexpr int64_t kManyPhases = 16, kMergedNumbers = 64;
-
-int64_t divide_up(int64_t count, int64_t size) { return (count + size - 1) / size; }
 
 // Lanes of the widest vectors: what is rounded up to them suits every instruction set.
 int64_t widest_lanes(DType dtype) { return dtype == DType::kF64 ? 8 : 16; }

@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "common_src/epilogue.h"
+#include "common_src/integers.h"
 #include "common_src/number.h"
 #include "cpu_src/result.h"
 #include "cpu_src/tiled/activation_plan.h"
@@ -17,7 +18,7 @@ inline int64_t cleared_pixels(int64_t channels) { return std::max<int64_t>(kClea
 
 inline int64_t clearing_tasks(int64_t pixels, int64_t channels) {
   const int64_t each = cleared_pixels(channels);
-  return (pixels + each - 1) / each;
+  return divide_up(pixels, each);
 }
 
 // What the epilogue makes of sums without a term, as numbers of type Stored.

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "common_src/dispatch.h"
+#include "common_src/integers.h"
 #include "cpu_src/kernels.h"
 #include "cpu_src/microkernels/filter_tile.h"
 #include "cpu_src/microkernels/rows.h"
@@ -53,7 +54,7 @@ class FilterTaskRunner {
     return sums_;
   }
 
-  int64_t tile_size() const { return ((plan_.rows + plan_.tiles - 1) / plan_.tiles) * plan_.panel_width(); }
+  int64_t tile_size() const { return divide_up(plan_.rows, plan_.tiles) * plan_.panel_width(); }
 
  private:
   static constexpr bool kAsStored = std::is_same_v<T, S>;
@@ -263,7 +264,7 @@ Work tiled_wgrad(const ConvProblem& problem, Isa isa, const void* x_data, const 
                            }});
     if (parts > 1) {
       constexpr int64_t kPiece = 4096;
-      work.phases.push_back({(size + kPiece - 1) / kPiece, [=](int64_t piece) {
+      work.phases.push_back({divide_up(size, kPiece), [=](int64_t piece) {
                                const auto& rows = CONVGRAD_FOR_ISA(plan->isa, row_conversions<T>());
                                const int64_t first = piece * kPiece, count = std::min(kPiece, size - first);
                                for (int64_t part = 1; part < parts; ++part)

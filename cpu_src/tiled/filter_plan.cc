@@ -4,6 +4,7 @@
 #include <limits>
 #include <numeric>
 
+#include "common_src/integers.h"
 #include "cpu_src/microkernels/filter_tile.h"
 #include "cpu_src/regions.h"
 
@@ -15,8 +16,6 @@ namespace {
 constexpr int64_t kRun = 256;
 // Tasks at most, and units of one at least: every part of the units reads all of x again, so these are few.
 constexpr int64_t kPositionParts = 64, kUnitParts = 16, kPartUnits = 12, kTaskTerms = 1 << 20;
-
-int64_t divide_up(int64_t count, int64_t size) { return (count + size - 1) / size; }
 
 // Blocks of whole lines where these are short, pieces of lines where they are long.
 int64_t pieces(const ConvProblem& p) { return std::max<int64_t>((p.axis[2].output + kRun / 2) / kRun, 1); }

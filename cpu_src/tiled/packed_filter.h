@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "common_src/integers.h"
 #include "common_src/number.h"
 #include "cpu_src/tiled/activation_plan.h"
 
@@ -29,7 +30,7 @@ inline int64_t packed_parts(const ActivationPlan& plan) {
     const int64_t parts = (merged_classes(plan) + kPackedClasses - 1) / kPackedClasses;
     return plan.met[0].count() * plan.met[1].count() * plan.packed_taps2() * parts;
   }
-  const int64_t parts = (plan.problem.group_in() + kPackedSources - 1) / kPackedSources;
+  const int64_t parts = divide_up(plan.problem.group_in(), kPackedSources);
   return plan.problem.groups * plan.met_taps() * parts;
 }
 
@@ -91,7 +92,7 @@ void pack_part(const ActivationPlan& plan, int64_t part, const T* filter, Sum<T>
   if (plan.merges) return pack_merged(plan, part, filter, packed);
   const ConvProblem& p = plan.problem;
   const int64_t sources = p.group_in(), results = p.group_out();
-  const int64_t parts = (sources + kPackedSources - 1) / kPackedSources;
+  const int64_t parts = divide_up(sources, kPackedSources);
   const int64_t first_source = part % parts * kPackedSources;
   const int64_t last_source = std::min(sources, first_source + kPackedSources);
   const int64_t group = part / parts / plan.met_taps(),
@@ -104,7 +105,7 @@ void pack_part(const ActivationPlan& plan, int64_t part, const T* filter, Sum<T>
   const int64_t result_step = plan.transposed ? p.in_channels : 1;
   for (int64_t first = 0; first < results; first += plan.panel_width()) {
     const int64_t channels = std::min(plan.panel_width(), results - first);
-    const int panel_vectors = static_cast<int>((channels + plan.lanes - 1) / plan.lanes);
+    const int panel_vectors = static_cast<int>(divide_up(channels, plan.lanes));
     const PanelRows rows = plan.panel_rows(group, first, panel_vectors);
     Sum<T>* to = packed + rows.first + packed_tap * sources * rows.step;
     // Blocks of sources, so that a transposed filter's lines are used up while they are in the cache.

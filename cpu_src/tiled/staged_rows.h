@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "common_src/integers.h"
 #include "common_src/problem.h"
 #include "cpu_src/microkernels/rows.h"
 
@@ -84,8 +85,6 @@ class StagedRows {
       conversions.widen(from, p_.in_channels, row + lo * channels, channels, hi - lo, channels);
     }
   }
-
-  static int64_t divide_down(int64_t a, int64_t b) { return a / b - (a % b != 0 && (a < 0) != (b < 0)); }
 
   const ConvProblem& p_;
   std::vector<int64_t> rows_;

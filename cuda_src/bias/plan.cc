@@ -3,15 +3,10 @@
 #include <algorithm>
 #include <numeric>
 
+#include "common_src/integers.h"
 #include "cuda_src/plan.h"
 
 namespace convgrad::cuda {
-namespace {
-
-int64_t divide_up(int64_t a, int64_t b) { return a / b + (a % b != 0); }
-
-}  // namespace
-
 Split direct_bgrad_split(const BiasProblem& p) {
   // About as many parts as terms in a part: that is where the two sums together are shortest and their
   // rounding error least. 64 rows need no split.
