@@ -50,7 +50,7 @@ class Kernel {
   Kernel(const std::string& op, const std::string& isa, const ConvProblem& problem)
       : op_(op),
         problem_(problem),
-        choice_(cpu::choice_named("auto." + isa)),
+        choice_(cpu::request_named("auto." + isa)),
         x_(numbers(problem.batch * problem.inputs() * problem.in_channels)),
         w_(numbers(problem.taps() * problem.group_in() * problem.out_channels)),
         y_(numbers(problem.batch * problem.outputs() * problem.out_channels)),
@@ -65,7 +65,7 @@ class Kernel {
   size_t workspace_bytes() const {
     if (op_ == "bgrad") return cpu::bgrad_workspace_bytes(bias());
     int64_t bytes = 0;
-    for (const cpu::Op op : {cpu::Op::kFprop, cpu::Op::kDgrad, cpu::Op::kWgrad})
+    for (const Op op : {Op::kFprop, Op::kDgrad, Op::kWgrad})
       bytes = std::max(bytes, cpu::conv_workspace_bytes(op, problem_, choice_));
     return static_cast<size_t>(bytes);
   }
@@ -96,7 +96,7 @@ class Kernel {
 
   std::string op_;
   ConvProblem problem_;
-  cpu::Choice choice_;
+  cpu::Request choice_;
   std::vector<float> x_, w_, y_;
   std::vector<int32_t> position_;
   std::vector<char> workspace_;

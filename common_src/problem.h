@@ -33,6 +33,9 @@ inline constexpr int64_t bytes_of(DType dtype) { return kDTypeBytes[static_cast<
 // Of the type that sums run in.
 inline constexpr int64_t bytes_of_sum(DType dtype) { return dtype == DType::kF64 ? 8 : 4; }
 
+// What a convolution kernel computes.
+enum class Op : int8_t { kFprop, kDgrad, kWgrad };
+
 inline constexpr int kAxes = 3;
 inline constexpr int64_t kNone = -1;  // "no position is tied to these two"
 

@@ -47,48 +47,48 @@ void add_zeros(const Sizes& all, const MetTaps& met, void* dw, Work& work) {
 
 }  // namespace
 
-Work fprop(const ConvProblem& given, Choice choice, const void* x, const void* w, Epilogue epilogue, void* y,
-           void* workspace) {
+Work fprop(const ConvProblem& given, Request request, const void* x, const void* w, Epilogue epilogue,
+           void* y, void* workspace) {
   if (const Sizes sizes(given); sizes.any_empty())
     return epilogue.any() ? direct_fprop(given, x, w, epilogue, y) : zeros(y, sizes.y, given.result_dtype());
-  const Kernel kernel = plan(Op::kFprop, given, choice).kernel;
+  const Kernel kernel = plan(Op::kFprop, given, request).kernel;
   const MetTaps met = met_taps(given);
   const ConvProblem& problem = met.problem;
   w = skip(w, met.in_front, problem.dtype);
   if (kernel == Kernel::kDirect) return direct_fprop(problem, x, w, epilogue, y);
-  if (kernel == Kernel::kGrouped) return grouped_fprop(problem, choice.isa, x, w, epilogue, y, workspace);
-  if (kernel == Kernel::kPlanar) return planar_fprop(problem, choice.isa, x, w, epilogue, y);
-  if (kernel == Kernel::kPairs) return pairs_fprop(problem, choice.isa, x, w, epilogue, y);
-  if (kernel == Kernel::kDot) return dot_fprop(problem, choice.isa, x, w, epilogue, y, workspace);
-  return tiled_fprop(problem, choice.isa, x, w, epilogue, y, workspace);
+  if (kernel == Kernel::kGrouped) return grouped_fprop(problem, request.isa, x, w, epilogue, y, workspace);
+  if (kernel == Kernel::kPlanar) return planar_fprop(problem, request.isa, x, w, epilogue, y);
+  if (kernel == Kernel::kPairs) return pairs_fprop(problem, request.isa, x, w, epilogue, y);
+  if (kernel == Kernel::kDot) return dot_fprop(problem, request.isa, x, w, epilogue, y, workspace);
+  return tiled_fprop(problem, request.isa, x, w, epilogue, y, workspace);
 }
 
-Work dgrad(const ConvProblem& given, Choice choice, const void* dy, const void* w, void* dx,
+Work dgrad(const ConvProblem& given, Request request, const void* dy, const void* w, void* dx,
            void* workspace) {
   if (const Sizes sizes(given); sizes.any_empty()) return zeros(dx, sizes.x, given.result_dtype());
-  const Kernel kernel = plan(Op::kDgrad, given, choice).kernel;
+  const Kernel kernel = plan(Op::kDgrad, given, request).kernel;
   const MetTaps met = met_taps(given);
   const ConvProblem& problem = met.problem;
   w = skip(w, met.in_front, problem.dtype);
   if (kernel == Kernel::kDirect) return direct_dgrad(problem, dy, w, dx);
-  if (kernel == Kernel::kGrouped) return grouped_dgrad(problem, choice.isa, dy, w, dx, workspace);
-  if (kernel == Kernel::kPlanar) return planar_dgrad(problem, choice.isa, dy, w, dx);
-  if (kernel == Kernel::kPairs) return pairs_dgrad(problem, choice.isa, dy, w, dx);
-  if (kernel == Kernel::kDot) return dot_dgrad(problem, choice.isa, dy, w, dx);
-  return tiled_dgrad(problem, choice.isa, dy, w, dx, workspace);
+  if (kernel == Kernel::kGrouped) return grouped_dgrad(problem, request.isa, dy, w, dx, workspace);
+  if (kernel == Kernel::kPlanar) return planar_dgrad(problem, request.isa, dy, w, dx);
+  if (kernel == Kernel::kPairs) return pairs_dgrad(problem, request.isa, dy, w, dx);
+  if (kernel == Kernel::kDot) return dot_dgrad(problem, request.isa, dy, w, dx);
+  return tiled_dgrad(problem, request.isa, dy, w, dx, workspace);
 }
 
-Work wgrad(const ConvProblem& given, Choice choice, const void* x, const void* dy, void* dw,
+Work wgrad(const ConvProblem& given, Request request, const void* x, const void* dy, void* dw,
            void* workspace) {
   if (const Sizes sizes(given); sizes.any_empty()) return zeros(dw, sizes.w, given.result_dtype());
-  const Kernel kernel = plan(Op::kWgrad, given, choice).kernel;
+  const Kernel kernel = plan(Op::kWgrad, given, request).kernel;
   const MetTaps met = met_taps(given);
   const ConvProblem& problem = met.problem;
   void* const met_dw = const_cast<void*>(skip(dw, met.in_front, problem.result_dtype()));
   Work work = kernel == Kernel::kDirect    ? direct_wgrad(problem, x, dy, met_dw)
-              : kernel == Kernel::kPairs   ? pairs_wgrad(problem, choice.isa, x, dy, met_dw)
-              : kernel == Kernel::kGrouped ? grouped_wgrad(problem, choice.isa, x, dy, met_dw, workspace)
-                                           : tiled_wgrad(problem, choice.isa, x, dy, met_dw, workspace);
+              : kernel == Kernel::kPairs   ? pairs_wgrad(problem, request.isa, x, dy, met_dw)
+              : kernel == Kernel::kGrouped ? grouped_wgrad(problem, request.isa, x, dy, met_dw, workspace)
+                                           : tiled_wgrad(problem, request.isa, x, dy, met_dw, workspace);
   add_zeros(Sizes(given), met, dw, work);
   return work;
 }

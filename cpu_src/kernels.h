@@ -13,9 +13,9 @@ namespace convgrad::cpu {
 
 // The convolution's three ops, by the kernel that the plan chooses among those below. `workspace` holds
 // conv_workspace_bytes() bytes.
-Work fprop(const ConvProblem&, Choice, const void* x, const void* w, Epilogue, void* y, void* workspace);
-Work dgrad(const ConvProblem&, Choice, const void* dy, const void* w, void* dx, void* workspace);
-Work wgrad(const ConvProblem&, Choice, const void* x, const void* dy, void* dw, void* workspace);
+Work fprop(const ConvProblem&, Request, const void* x, const void* w, Epilogue, void* y, void* workspace);
+Work dgrad(const ConvProblem&, Request, const void* dy, const void* w, void* dx, void* workspace);
+Work wgrad(const ConvProblem&, Request, const void* x, const void* dy, void* dw, void* workspace);
 
 // "direct": the formulas as they stand, and the reference for the others.
 Work direct_fprop(const ConvProblem&, const void* x, const void* w, Epilogue, void* y);
@@ -47,13 +47,14 @@ Work pairs_wgrad(const ConvProblem&, Isa, const void* x, const void* dy, void* d
 
 // The bias gradient and pooling, "direct" or else vector by vector. `workspace` holds bgrad_workspace_bytes()
 // bytes of partial sums; `position` may be null where only y is wanted.
-Work bgrad(const BiasProblem&, Choice, const void* dy, void* db, void* workspace);
-Work max_pool(const PoolProblem&, Choice, const void* x, void* y, int32_t* position);
-Work max_pool_grad(const PoolProblem&, Choice, const void* dy, const int32_t* position, void* dx);
-// t[n,i,c] at the positions that max_pool chose: the transpose of max_pool_grad. One kernel for every choice.
+Work bgrad(const BiasProblem&, Request, const void* dy, void* db, void* workspace);
+Work max_pool(const PoolProblem&, Request, const void* x, void* y, int32_t* position);
+Work max_pool_grad(const PoolProblem&, Request, const void* dy, const int32_t* position, void* dx);
+// t[n,i,c] at the positions that max_pool chose: the transpose of max_pool_grad. One kernel for every
+// request.
 Work max_pool_select(const PoolProblem&, const void* t, const int32_t* position, void* selected);
-Work avg_pool(const PoolProblem&, Choice, const void* x, void* y);
-Work avg_pool_grad(const PoolProblem&, Choice, const void* dy, void* dx);
+Work avg_pool(const PoolProblem&, Request, const void* x, void* y);
+Work avg_pool_grad(const PoolProblem&, Request, const void* dy, void* dx);
 
 // What max_pool's positions are by the problem's rule, where that may not be the first maximum: in windows
 // whose y is NaN or -infinity. A phase after those that gave y and the first maxima.

@@ -78,7 +78,7 @@ Plan plan_without_pairs(Op op, const ConvProblem& problem) {
 
 }  // namespace
 
-Choice choice_named(std::string_view name) {
+Request request_named(std::string_view name) {
   const size_t dot = name.find('.');
   const std::string_view kernel = name.substr(0, dot);
   const Isa isa = isa_named(dot == std::string_view::npos ? std::string_view() : name.substr(dot + 1));
@@ -112,20 +112,20 @@ const char* kernel_name(Kernel kernel) {
   return "auto";
 }
 
-Plan plan(Op op, const ConvProblem& problem, Choice choice) {
+Plan plan(Op op, const ConvProblem& problem, Request request) {
   const ConvProblem seen = op == Op::kDgrad ? problem.transpose() : problem;
-  if (choice.kernel != Kernel::kAuto) {
-    if (op == Op::kWgrad && choice.kernel == Kernel::kDot)
+  if (request.kernel != Kernel::kAuto) {
+    if (op == Op::kWgrad && request.kernel == Kernel::kDot)
       throw std::invalid_argument("jax_convgrad: the kernel \"dot\" serves fprop and dgrad, not wgrad");
-    if (choice.kernel == Kernel::kPlanar && (op == Op::kWgrad || !planar_serves(seen)))
+    if (request.kernel == Kernel::kPlanar && (op == Op::kWgrad || !planar_serves(seen)))
       throw std::invalid_argument(
           "jax_convgrad: the kernel \"planar\" serves fprop and dgrad of taps along the last axis, at most "
           "256 pixels apart and without stride or input dilation, and of at most 8 channels in and out");
-    if (choice.kernel == Kernel::kGrouped && !grouped_serves(problem))
+    if (request.kernel == Kernel::kGrouped && !grouped_serves(problem))
       throw std::invalid_argument(
           "jax_convgrad: the kernel \"grouped\" serves several groups of at most 16 channels (8 in float64), "
           "in and out, and taps whose rows of the input fit into a core's cache");
-    return {choice.kernel, "asked for"};
+    return {request.kernel, "asked for"};
   }
   const Plan other = plan_without_pairs(op, problem);
   if (pairs_are_quicker(other.kernel, op, problem))
@@ -133,7 +133,7 @@ Plan plan(Op op, const ConvProblem& problem, Choice choice) {
   return other;
 }
 
-int64_t conv_workspace_bytes(Op op, const ConvProblem& problem, Choice choice) {
+int64_t conv_workspace_bytes(Op op, const ConvProblem& problem, Request request) {
   // What the kernel is given in the end: of fewer taps the packed filter may be laid out otherwise, and
   // larger.
   const ConvProblem met = met_taps(problem).problem;
@@ -141,14 +141,14 @@ int64_t conv_workspace_bytes(Op op, const ConvProblem& problem, Choice choice) {
     return op == Op::kFprop ? packed_filter_bytes(met, false, lanes_are)
                             : packed_filter_bytes(met.transpose(), true, lanes_are);
   };
-  const Kernel kernel = plan(op, problem, choice).kernel;
+  const Kernel kernel = plan(op, problem, request).kernel;
   if (op == Op::kWgrad) {
     if (kernel == Kernel::kGrouped) return grouped_wgrad_bytes(met);
     return kernel == Kernel::kTiled ? partial_filter_bytes(met) : 0;
   }
   // The batch may not be known yet, and "auto" takes "pairs" by how few products there are, and "dot", which
   // then needs no workspace, by how few positions: it gets what it would without.
-  const bool any = choice.kernel == Kernel::kAuto;
+  const bool any = request.kernel == Kernel::kAuto;
   if (any ? takes_grouped(op, problem) : kernel == Kernel::kGrouped)
     return op == Op::kFprop ? grouped_filter_bytes(met, false) : grouped_filter_bytes(met.transpose(), true);
   if (!any && (kernel == Kernel::kDirect || kernel == Kernel::kPlanar || kernel == Kernel::kPairs)) return 0;

@@ -14,17 +14,16 @@ enum class Kernel { kAuto, kDirect, kTiled, kDot, kGrouped, kPlanar, kPairs };
 inline constexpr Kernel kKernels[] = {Kernel::kDirect,  Kernel::kTiled,  Kernel::kDot,
                                       Kernel::kGrouped, Kernel::kPlanar, Kernel::kPairs};
 const char* kernel_name(Kernel);
-enum class Op { kFprop, kDgrad, kWgrad };
 
 // What a call asks for: a kernel, and the instruction set that its microkernels run on.
-struct Choice {
+struct Request {
   Kernel kernel = Kernel::kAuto;
   Isa isa = Isa::kPlain;
 };
 
 // "auto" or a kernel's name, and where another than the machine's widest is wanted the instruction set
 // behind it, as in "tiled.avx2". Throws std::invalid_argument.
-Choice choice_named(std::string_view name);
+Request request_named(std::string_view name);
 
 // The kernel that serves a call, and why in words.
 struct Plan {
@@ -32,11 +31,11 @@ struct Plan {
   std::string reason;
 };
 // Throws std::invalid_argument where the kernel asked for does not serve the op or the problem.
-Plan plan(Op, const ConvProblem&, Choice);
+Plan plan(Op, const ConvProblem&, Request);
 
 // The same on every instruction set. Of fprop and dgrad the filter's alone, as the batch may be a symbol when
 // a program is traced.
-int64_t conv_workspace_bytes(Op, const ConvProblem&, Choice);
+int64_t conv_workspace_bytes(Op, const ConvProblem&, Request);
 
 // Rows of dy that one bgrad task sums, and how many such tasks there are.
 int64_t bgrad_rows_per_task(const BiasProblem&);

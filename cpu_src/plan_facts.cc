@@ -20,10 +20,10 @@ std::vector<int64_t> tasks_of(const Work& work) {
   return tasks;
 }
 
-Work work_of(Op op, const ConvProblem& problem, Choice choice) {
-  if (op == Op::kFprop) return fprop(problem, choice, nullptr, nullptr, {}, nullptr, nullptr);
-  if (op == Op::kDgrad) return dgrad(problem, choice, nullptr, nullptr, nullptr, nullptr);
-  return wgrad(problem, choice, nullptr, nullptr, nullptr, nullptr);
+Work work_of(Op op, const ConvProblem& problem, Request request) {
+  if (op == Op::kFprop) return fprop(problem, request, nullptr, nullptr, {}, nullptr, nullptr);
+  if (op == Op::kDgrad) return dgrad(problem, request, nullptr, nullptr, nullptr, nullptr);
+  return wgrad(problem, request, nullptr, nullptr, nullptr, nullptr);
 }
 
 void add_activation_facts(const ActivationPlan& plan, Facts& facts) {
@@ -63,25 +63,25 @@ void add_grouped_facts(const GroupedPlan& plan, Facts& facts) {
 
 }  // namespace
 
-Facts plan_facts(Op op, const ConvProblem& problem, Choice choice) {
-  const Plan chosen = plan(op, problem, choice);
+Facts plan_facts(Op op, const ConvProblem& problem, Request request) {
+  const Plan chosen = plan(op, problem, request);
   Facts facts = {{"kernel", kernel_name(chosen.kernel)}, {"reason", chosen.reason}};
-  if (chosen.kernel != Kernel::kDirect) facts.emplace_back("instruction_set", isa_name(choice.isa));
+  if (chosen.kernel != Kernel::kDirect) facts.emplace_back("instruction_set", isa_name(request.isa));
   const ConvProblem met = met_taps(problem).problem;
   if (chosen.kernel == Kernel::kTiled || chosen.kernel == Kernel::kDot) {
     const LanesAre lanes_are = chosen.kernel == Kernel::kDot ? LanesAre::kSources : LanesAre::kResults;
     if (op == Op::kWgrad) {
-      add_filter_facts(FilterPlan(met, choice.isa), facts);
+      add_filter_facts(FilterPlan(met, request.isa), facts);
     } else if (op == Op::kDgrad) {
-      add_activation_facts(ActivationPlan(met.transpose(), true, lanes_are, choice.isa), facts);
+      add_activation_facts(ActivationPlan(met.transpose(), true, lanes_are, request.isa), facts);
     } else {
-      add_activation_facts(ActivationPlan(met, false, lanes_are, choice.isa), facts);
+      add_activation_facts(ActivationPlan(met, false, lanes_are, request.isa), facts);
     }
   }
   if (chosen.kernel == Kernel::kGrouped) {
     const bool transposed = op == Op::kDgrad;
     const ConvProblem seen = transposed ? met.transpose() : met;
-    const GroupedPlan grouped(seen, transposed, choice.isa);
+    const GroupedPlan grouped(seen, transposed, request.isa);
     if (op != Op::kWgrad) add_grouped_tile(grouped, facts);
     add_grouped_facts(grouped, facts);
     if (op == Op::kWgrad) {
@@ -90,18 +90,18 @@ Facts plan_facts(Op op, const ConvProblem& problem, Choice choice) {
       facts.emplace_back("packed", !grouped_reads_in_place(seen, transposed));
     }
   }
-  facts.emplace_back("tasks", tasks_of(work_of(op, problem, choice)));
-  facts.emplace_back("workspace_bytes", conv_workspace_bytes(op, problem, choice));
+  facts.emplace_back("tasks", tasks_of(work_of(op, problem, request)));
+  facts.emplace_back("workspace_bytes", conv_workspace_bytes(op, problem, request));
   return facts;
 }
 
-Facts plan_facts(const BiasProblem& problem, Choice choice) {
-  const bool direct = choice.kernel == Kernel::kDirect;
+Facts plan_facts(const BiasProblem& problem, Request request) {
+  const bool direct = request.kernel == Kernel::kDirect;
   Facts facts = {{"kernel", direct ? "direct" : "vector"},
                  {"reason", direct ? "asked for" : "rows of dy in whole vectors"}};
-  if (!direct) facts.emplace_back("instruction_set", isa_name(choice.isa));
+  if (!direct) facts.emplace_back("instruction_set", isa_name(request.isa));
   facts.emplace_back("partial_sums", bgrad_tasks(problem));
-  facts.emplace_back("tasks", tasks_of(bgrad(problem, choice, nullptr, nullptr, nullptr)));
+  facts.emplace_back("tasks", tasks_of(bgrad(problem, request, nullptr, nullptr, nullptr)));
   facts.emplace_back("workspace_bytes", bgrad_workspace_bytes(problem));
   return facts;
 }

@@ -18,7 +18,7 @@ using Fact = std::variant<bool, int64_t, std::string, std::vector<int64_t>>;
 using Facts = std::vector<std::pair<std::string, Fact>>;
 
 // Throws std::invalid_argument where the kernel asked for does not serve the op.
-Facts plan_facts(Op, const ConvProblem&, Choice);
-Facts plan_facts(const BiasProblem&, Choice);
+Facts plan_facts(Op, const ConvProblem&, Request);
+Facts plan_facts(const BiasProblem&, Request);
 
 }  // namespace convgrad::cpu

@@ -35,16 +35,16 @@ bool empty(const ConvProblem& p) {
 }
 
 // The plan's choice for this device and these arrays.
-ConvKernel choose(const ConvProblem& p, ConvOp op, Request request, const void* a, const void* b,
+ConvKernel choose(Op op, const ConvProblem& p, Request request, const void* a, const void* b,
                   const void* result) {
   const int device = capability();
-  const ConvKernel kernel = choose_kernel(p, op, request, device);
+  const ConvKernel kernel = choose_kernel(op, p, request, device);
   if (empty(p)) return ConvKernel::kDirect;  // the others divide by sizes: a sum of nothing, or no result
   if (kernel != ConvKernel::kWgmma || (aligned(a) && aligned(b) && aligned(result))) return kernel;
   if (request.kernel == ConvKernel::kWgmma)
     throw std::invalid_argument(
         "jax_convgrad: the kernel \"wgmma\" needs arrays that begin at multiples of 16 bytes");
-  return choose_kernel(p, op, request, std::min(device, 8));
+  return choose_kernel(op, p, request, std::min(device, 8));
 }
 
 }  // namespace
@@ -52,7 +52,7 @@ ConvKernel choose(const ConvProblem& p, ConvOp op, Request request, const void* 
 cudaError_t fprop(const ConvProblem& problem, Request request, const void* x, const void* w,
                   Epilogue epilogue, void* y, void* workspace, cudaStream_t stream) {
   const ConvProblem p = flatten(problem);
-  switch (choose(p, ConvOp::kFprop, request, x, w, y)) {
+  switch (choose(Op::kFprop, p, request, x, w, y)) {
     case ConvKernel::kWgmma:
       return wgmma_fprop(p, x, w, epilogue, y, workspace, stream);
     case ConvKernel::kGemm:
@@ -71,7 +71,7 @@ cudaError_t fprop(const ConvProblem& problem, Request request, const void* x, co
 cudaError_t dgrad(const ConvProblem& problem, Request request, const void* dy, const void* w, void* dx,
                   void* workspace, cudaStream_t stream) {
   const ConvProblem p = flatten(problem);
-  switch (choose(p, ConvOp::kDgrad, request, dy, w, dx)) {
+  switch (choose(Op::kDgrad, p, request, dy, w, dx)) {
     case ConvKernel::kWgmma:
       return wgmma_dgrad(p, dy, w, dx, workspace, stream);
     case ConvKernel::kGemm:
@@ -90,7 +90,7 @@ cudaError_t dgrad(const ConvProblem& problem, Request request, const void* dy, c
 cudaError_t wgrad(const ConvProblem& problem, Request request, const void* x, const void* dy, void* dw,
                   void* workspace, cudaStream_t stream) {
   const ConvProblem p = flatten(problem);
-  switch (choose(p, ConvOp::kWgrad, request, x, dy, dw)) {
+  switch (choose(Op::kWgrad, p, request, x, dy, dw)) {
     case ConvKernel::kWgmma:
       return wgmma_wgrad(p, x, dy, dw, workspace, stream);
     case ConvKernel::kGemm:
@@ -109,7 +109,7 @@ cudaError_t wgrad(const ConvProblem& problem, Request request, const void* x, co
 cudaError_t wgrad_bgrad(const ConvProblem& problem, Request request, const void* x, const void* dy, void* dw,
                         void* db, void* workspace, cudaStream_t stream) {
   const ConvProblem p = flatten(problem);
-  if (choose(p, ConvOp::kWgrad, request, x, dy, dw) == ConvKernel::kGemm && !filter_has_phases(p))
+  if (choose(Op::kWgrad, p, request, x, dy, dw) == ConvKernel::kGemm && !filter_has_phases(p))
     return gemm_wgrad(p, request.tf32, x, dy, dw, db, workspace, stream);
   const cudaError_t error = wgrad(p, request, x, dy, dw, workspace, stream);
   if (error != cudaSuccess) return error;

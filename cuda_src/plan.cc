@@ -24,9 +24,9 @@ struct Product {
   int64_t phases, rows, columns, depth;
 };
 
-Product product_of(const ConvProblem& p, ConvOp op) {
-  if (op == ConvOp::kDgrad) return product_of(p.transpose(), ConvOp::kFprop);
-  if (op == ConvOp::kFprop) {
+Product product_of(Op op, const ConvProblem& p) {
+  if (op == Op::kDgrad) return product_of(Op::kFprop, p.transpose());
+  if (op == Op::kFprop) {
     const Phases phases(p, ResultIs::kOutputs);
     return {phases.count(), p.batch * phases.most_outputs(), p.group_out(),
             phases.most_taps() * p.group_in()};
@@ -37,8 +37,8 @@ Product product_of(const ConvProblem& p, ConvOp op) {
 
 // How many multiply-adds the tiled kernel makes for one that the problem asks for: what its tiles reach
 // beyond the edges.
-double tiled_waste(const ConvProblem& p, ConvOp op) {
-  const Product product = product_of(p, op);
+double tiled_waste(Op op, const ConvProblem& p) {
+  const Product product = product_of(op, p);
   if (product.rows == 0 || product.columns == 0 || product.depth == 0) return 1e30;
   const auto padded = [](int64_t extent, int64_t tile) {
     return static_cast<double>(tiles_over(extent, tile) * tile) / static_cast<double>(extent);
@@ -55,41 +55,41 @@ bool takes_grouped(const ConvProblem& p) {
 // How many multiply-adds wgmma makes for one that the problem asks for: channels that fill up slices and
 // tiles, and of wgrad chunks of rows that fill up pairs. The same for every batch, since workspace is asked
 // for without one.
-double wgmma_waste(const ConvProblem& p, ConvOp op) {
+double wgmma_waste(Op op, const ConvProblem& p) {
   constexpr int kColumns = 64;
   const auto padded = [](int64_t extent, int64_t tile) {
     return static_cast<double>(tiles_over(extent, tile) * tile) / static_cast<double>(extent);
   };
-  if (op == ConvOp::kWgrad)
+  if (op == Op::kWgrad)
     return padded(p.group_in(), 64) * padded(wgmma_filter_chunks(p), 2) * padded(p.group_out(), kColumns);
-  const ConvProblem q = op == ConvOp::kDgrad ? p.transpose() : p;
+  const ConvProblem q = op == Op::kDgrad ? p.transpose() : p;
   return padded(q.group_in(), wgmma_depth(q.dtype)) * padded(q.group_out(), kColumns);
 }
 
 // What wgmma multiplies in vain is less than what it gains on mma.sync (an estimate: less than twice).
-bool takes_wgmma(const ConvProblem& p, ConvOp op) { return wgmma_waste(p, op) < 2; }
+bool takes_wgmma(Op op, const ConvProblem& p) { return wgmma_waste(op, p) < 2; }
 
 // In dgrad the channels that are few are the output's. Another dgrad, that of most first layers, has no part
 // in this kernel's idea: few of its results' channels fill a chunk.
-bool is_of_few_channels(const ConvProblem& p, ConvOp op) {
-  return few_channels_serves(op == ConvOp::kDgrad ? p.transpose() : p, op == ConvOp::kWgrad);
+bool is_of_few_channels(Op op, const ConvProblem& p) {
+  return few_channels_serves(op == Op::kDgrad ? p.transpose() : p, op == Op::kWgrad);
 }
 
 // Of the inputs that it copies, tile by tile, those between the windows are not many: at most twice what is
 // multiplied and written.
-bool takes_few_channels(const ConvProblem& p, ConvOp op) {
-  if (!is_of_few_channels(p, op) || is_mostly_padding(p)) return false;
-  ConvProblem q = op == ConvOp::kDgrad ? p.transpose() : p;
+bool takes_few_channels(Op op, const ConvProblem& p) {
+  if (!is_of_few_channels(op, p) || is_mostly_padding(p)) return false;
+  ConvProblem q = op == Op::kDgrad ? p.transpose() : p;
   q.batch = 1;  // the same for every batch
-  const FewChannelsPlan plan = few_channels_plan(q, op == ConvOp::kWgrad);
-  const int64_t positions = few_channels_positions(q.dtype, op == ConvOp::kWgrad);
+  const FewChannelsPlan plan = few_channels_plan(q, op == Op::kWgrad);
+  const int64_t positions = few_channels_positions(q.dtype, op == Op::kWgrad);
   return plan.patch_numbers() <= 2 * positions * (plan.depth + q.out_channels);
 }
 
 // Partial sums of wgrad; of the other ops a filter that wgmma takes rounded.
-int64_t workspace_bytes(const ConvProblem& p, ConvOp op, ConvKernel kernel) {
+int64_t workspace_bytes(Op op, const ConvProblem& p, ConvKernel kernel) {
   const int64_t filter = p.taps() * p.group_in() * p.out_channels;
-  if (op != ConvOp::kWgrad)
+  if (op != Op::kWgrad)
     return kernel == ConvKernel::kWgmma && p.dtype == DType::kF32 ? filter * bytes_of(p.dtype) : 0;
   int64_t parts = 1;
   if (kernel == ConvKernel::kGrouped) parts = grouped_filter_split(p).parts;
@@ -102,7 +102,7 @@ int64_t workspace_bytes(const ConvProblem& p, ConvOp op, ConvKernel kernel) {
 
 }  // namespace
 
-ConvKernel choose_kernel(const ConvProblem& problem, ConvOp op, Request request, int capability) {
+ConvKernel choose_kernel(Op op, const ConvProblem& problem, Request request, int capability) {
   const ConvProblem p = flatten(problem);
   ConvKernel requested = request.kernel;
   // Asynchronous copies, and tensor cores for every dtype.
@@ -113,14 +113,14 @@ ConvKernel choose_kernel(const ConvProblem& problem, ConvOp op, Request request,
         "steps and a filter's rows below 2^29");
   if (requested == ConvKernel::kGrouped && !grouped_serves(p))
     throw std::invalid_argument(std::string("jax_convgrad: the kernel \"grouped\" serves ") + kGroupedServes);
-  const bool wgmma = capability == 9 && wgmma_serves(p, op, request.tf32);
+  const bool wgmma = capability == 9 && wgmma_serves(op, p, request.tf32);
   if (requested == ConvKernel::kWgmma && !wgmma)
     throw std::invalid_argument(std::string("jax_convgrad: the kernel \"wgmma\" serves ") + kWgmmaServes);
-  const bool few_channels = capability >= 8 && is_of_few_channels(p, op);
+  const bool few_channels = capability >= 8 && is_of_few_channels(op, p);
   if (requested == ConvKernel::kFewChannels) {
     if (few_channels) return requested;
     // A layer's dgrad by this name is whichever kernel "auto" takes, where its other ops are served.
-    if (capability < 8 || op != ConvOp::kDgrad || !few_channels_serves(p, false))
+    if (capability < 8 || op != Op::kDgrad || !few_channels_serves(p, false))
       throw std::invalid_argument(
           std::string("jax_convgrad: the kernel \"few_channels\" serves devices of compute capability 8.0 ") +
           "and up, and " + kFewChannelsServes);
@@ -129,15 +129,15 @@ ConvKernel choose_kernel(const ConvProblem& problem, ConvOp op, Request request,
   if (requested != ConvKernel::kAuto) return requested;
   // Such a product is so thin that memory is what it waits for, and this kernel reads x and writes y or reads
   // dy once, in chunks, where gemm takes a number at a time.
-  if (capability >= 8 && takes_few_channels(p, op)) return ConvKernel::kFewChannels;
+  if (capability >= 8 && takes_few_channels(op, p)) return ConvKernel::kFewChannels;
   if (takes_grouped(p)) return ConvKernel::kGrouped;
-  if (wgmma && takes_wgmma(p, op)) return ConvKernel::kWgmma;
+  if (wgmma && takes_wgmma(op, p)) return ConvKernel::kWgmma;
   if (gemm) return ConvKernel::kGemm;
   // A tiled multiply-add costs about an eighth of a direct one, which reads both its factors from memory.
   // In wgrad a direct thread goes over the whole batch alone, and there are only as many as filter elements;
   // the tiled kernel splits that sum, so it may waste more.
-  const double affordable = op == ConvOp::kWgrad ? 64 : 8;
-  return tiled_waste(p, op) <= affordable ? ConvKernel::kTiled : ConvKernel::kDirect;
+  const double affordable = op == Op::kWgrad ? 64 : 8;
+  return tiled_waste(op, p) <= affordable ? ConvKernel::kTiled : ConvKernel::kDirect;
 }
 
 bool filter_has_phases(const ConvProblem& p) {
@@ -160,7 +160,7 @@ Split wgrad_split(const ConvProblem& p) {
   // Enough blocks to fill a large device a few times over, but no part so short that writing and adding its
   // partials would cost as much as the part itself.
   constexpr int64_t kBlocks = 1024, kShortest = 256;
-  const Product product = product_of(p, ConvOp::kWgrad);
+  const Product product = product_of(Op::kWgrad, p);
   const int64_t tiles = product.phases * tiles_over(product.rows, kTileRows) *
                         tiles_over(product.columns, kTileColumns) * p.groups;
   const int64_t wanted = kBlocks / std::max<int64_t>(tiles, 1);
@@ -174,7 +174,7 @@ Split gemm_wgrad_split(const ConvProblem& p) {
   // device a few blocks for each of its multiprocessors. Partials stay below a twentieth of the activations,
   // or the filter's own size.
   constexpr int64_t kTerms = 4096, kBlocks = 512, kShortest = 256;
-  const Product product = product_of(p, ConvOp::kWgrad);
+  const Product product = product_of(Op::kWgrad, p);
   const int64_t tiles =
       product.phases * tiles_over(product.rows, 64) * tiles_over(product.columns, 64) * p.groups;
   const int64_t partial_bytes = p.taps() * p.group_in() * p.out_channels * bytes_of_sum(p.dtype);
@@ -188,19 +188,19 @@ Split gemm_wgrad_split(const ConvProblem& p) {
   return {parts, tiles_over(tiles_over(product.depth, parts), kSlice) * kSlice};
 }
 
-int64_t conv_workspace_bytes(const ConvProblem& problem, ConvOp op, Request request) {
+int64_t conv_workspace_bytes(Op op, const ConvProblem& problem, Request request) {
   const ConvProblem p = flatten(problem);
   if (request.kernel != ConvKernel::kAuto)
-    return workspace_bytes(p, op, choose_kernel(p, op, request, kCapabilities[std::size(kCapabilities) - 1]));
+    return workspace_bytes(op, p, choose_kernel(op, p, request, kCapabilities[std::size(kCapabilities) - 1]));
   int64_t bytes = 0;
   for (const int capability : kCapabilities)
-    bytes = std::max(bytes, workspace_bytes(p, op, choose_kernel(p, op, request, capability)));
+    bytes = std::max(bytes, workspace_bytes(op, p, choose_kernel(op, p, request, capability)));
   return bytes;
 }
 
 int64_t wgrad_bgrad_workspace_bytes(const ConvProblem& p, Request request) {
   const int64_t filter = p.taps() * p.group_in();
-  const int64_t partials = conv_workspace_bytes(p, ConvOp::kWgrad, request);
+  const int64_t partials = conv_workspace_bytes(Op::kWgrad, p, request);
   // With each part's dw is its db, as if the filter had a row more; or bgrad comes afterwards, by itself.
   const int64_t rows = filter == 0 ? 0 : partials / filter * (filter + 1);
   return std::max(rows, bgrad_workspace_bytes(bias_problem(p)));

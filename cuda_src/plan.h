@@ -10,8 +10,6 @@ namespace convgrad::cuda {
 // Named by the FFI attribute "kernel": "auto", "direct", "tiled", "grouped", "gemm", "few_channels", "wgmma".
 enum class ConvKernel : int8_t { kAuto, kDirect, kTiled, kGrouped, kGemm, kFewChannels, kWgmma };
 
-enum class ConvOp : int8_t { kFprop, kDgrad, kWgrad };
-
 // What a call asks for: a kernel, and whether f32 may be multiplied as TF32 where the kernel can.
 struct Request {
   ConvKernel kernel = ConvKernel::kAuto;
@@ -24,10 +22,10 @@ inline constexpr int kCapabilities[] = {7, 8, 9};
 
 // What kAuto stands for on a device of this compute capability's first number. Throws std::invalid_argument
 // where another request does not serve the problem or the device.
-ConvKernel choose_kernel(const ConvProblem&, ConvOp, Request, int capability);
+ConvKernel choose_kernel(Op, const ConvProblem&, Request, int capability);
 
 // Enough for whichever kernel the request stands for, on any device. Throws where no device has one.
-int64_t conv_workspace_bytes(const ConvProblem&, ConvOp, Request);
+int64_t conv_workspace_bytes(Op, const ConvProblem&, Request);
 int64_t bgrad_workspace_bytes(const BiasProblem&);
 int64_t wgrad_bgrad_workspace_bytes(const ConvProblem&, Request);
 

@@ -13,43 +13,43 @@
 namespace convgrad::cpu {
 namespace {
 
-Choice choice_of(const Call& call) { return choice_named(decode_kernel(call.attributes)); }
+Request choice_of(const Call& call) { return request_named(decode_kernel(call.attributes)); }
 
 // Of a convolution, which may allow TF32: f32 is computed in full all the same.
-Choice conv_choice_of(const Call& call) {
+Request conv_choice_of(const Call& call) {
   decode_tf32(call.attributes);
   return choice_of(call);
 }
 
-void* conv_workspace(const Call& call, Op op, const ConvProblem& problem, Choice choice) {
-  return checked_workspace(call.result(1), conv_workspace_bytes(op, problem, choice));
+void* conv_workspace(const Call& call, Op op, const ConvProblem& problem, Request request) {
+  return checked_workspace(call.result(1), conv_workspace_bytes(op, problem, request));
 }
 
 Work plan_fprop(const Call& call) {
   call.expect(call.operands() == 3 ? 3 : 2, 2);
-  const Choice choice = conv_choice_of(call);
+  const Request request = conv_choice_of(call);
   const ffi::AnyBuffer x = call.operand(0), w = call.operand(1), y = call.result(0);
   const ConvProblem problem = decode_conv(call.attributes, x, w, y, ConvArray::kY);
-  return fprop(problem, choice, x.untyped_data(), w.untyped_data(), call.epilogue(problem), y.untyped_data(),
-               conv_workspace(call, Op::kFprop, problem, choice));
+  return fprop(problem, request, x.untyped_data(), w.untyped_data(), call.epilogue(problem), y.untyped_data(),
+               conv_workspace(call, Op::kFprop, problem, request));
 }
 
 Work plan_dgrad(const Call& call) {
   call.expect(2, 2);
-  const Choice choice = conv_choice_of(call);
+  const Request request = conv_choice_of(call);
   const ffi::AnyBuffer dy = call.operand(0), w = call.operand(1), dx = call.result(0);
   const ConvProblem problem = decode_conv(call.attributes, dx, w, dy, ConvArray::kX);
-  return dgrad(problem, choice, dy.untyped_data(), w.untyped_data(), dx.untyped_data(),
-               conv_workspace(call, Op::kDgrad, problem, choice));
+  return dgrad(problem, request, dy.untyped_data(), w.untyped_data(), dx.untyped_data(),
+               conv_workspace(call, Op::kDgrad, problem, request));
 }
 
 Work plan_wgrad(const Call& call) {
   call.expect(2, 2);
-  const Choice choice = conv_choice_of(call);
+  const Request request = conv_choice_of(call);
   const ffi::AnyBuffer x = call.operand(0), dy = call.operand(1), dw = call.result(0);
   const ConvProblem problem = decode_conv(call.attributes, x, dw, dy, ConvArray::kW);
-  return wgrad(problem, choice, x.untyped_data(), dy.untyped_data(), dw.untyped_data(),
-               conv_workspace(call, Op::kWgrad, problem, choice));
+  return wgrad(problem, request, x.untyped_data(), dy.untyped_data(), dw.untyped_data(),
+               conv_workspace(call, Op::kWgrad, problem, request));
 }
 
 Work plan_bgrad(const Call& call) {

@@ -26,8 +26,8 @@ PoolKernel pool_kernel_of(const Call& call) {
 }
 
 // The workspace result of a convolution's call.
-void* workspace_of(const Call& call, const ConvProblem& problem, ConvOp op, Request request) {
-  return checked_workspace(call.result(1), conv_workspace_bytes(problem, op, request));
+void* workspace_of(const Call& call, Op op, const ConvProblem& problem, Request request) {
+  return checked_workspace(call.result(1), conv_workspace_bytes(op, problem, request));
 }
 
 cudaError_t launch_fprop(const Call& call, cudaStream_t stream) {
@@ -36,7 +36,7 @@ cudaError_t launch_fprop(const Call& call, cudaStream_t stream) {
   const ConvProblem problem = decode_conv(call.attributes, x, w, y, ConvArray::kY);
   const Request request = request_of(call);
   return fprop(problem, request, x.untyped_data(), w.untyped_data(), call.epilogue(problem), y.untyped_data(),
-               workspace_of(call, problem, ConvOp::kFprop, request), stream);
+               workspace_of(call, Op::kFprop, problem, request), stream);
 }
 
 cudaError_t launch_dgrad(const Call& call, cudaStream_t stream) {
@@ -45,7 +45,7 @@ cudaError_t launch_dgrad(const Call& call, cudaStream_t stream) {
   const ConvProblem problem = decode_conv(call.attributes, dx, w, dy, ConvArray::kX);
   const Request request = request_of(call);
   return dgrad(problem, request, dy.untyped_data(), w.untyped_data(), dx.untyped_data(),
-               workspace_of(call, problem, ConvOp::kDgrad, request), stream);
+               workspace_of(call, Op::kDgrad, problem, request), stream);
 }
 
 cudaError_t launch_wgrad(const Call& call, cudaStream_t stream) {
@@ -54,7 +54,7 @@ cudaError_t launch_wgrad(const Call& call, cudaStream_t stream) {
   const ConvProblem problem = decode_conv(call.attributes, x, dw, dy, ConvArray::kW);
   const Request request = request_of(call);
   return wgrad(problem, request, x.untyped_data(), dy.untyped_data(), dw.untyped_data(),
-               workspace_of(call, problem, ConvOp::kWgrad, request), stream);
+               workspace_of(call, Op::kWgrad, problem, request), stream);
 }
 
 cudaError_t launch_wgrad_bgrad(const Call& call, cudaStream_t stream) {

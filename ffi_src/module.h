@@ -34,6 +34,13 @@ inline DType dtype_named(const std::string& name) {
   return found->second;
 }
 
+inline Op op_named(const std::string& name) {
+  if (name == "fprop") return Op::kFprop;
+  if (name == "dgrad") return Op::kDgrad;
+  if (name == "wgrad") return Op::kWgrad;
+  throw std::invalid_argument("op must not be " + name);
+}
+
 inline ConvProblem conv_problem(const std::string& dtype, int64_t batch, int64_t in_channels,
                                 int64_t out_channels, int64_t groups, const std::vector<AxisNumbers>& axes) {
   if (axes.size() > kAxes || groups < 1) throw std::invalid_argument("at most 3 axes, at least 1 group");

@@ -6,14 +6,6 @@
 
 namespace {
 
-convgrad::cpu::Op op_named(const std::string& name) {
-  using convgrad::cpu::Op;
-  if (name == "fprop") return Op::kFprop;
-  if (name == "dgrad") return Op::kDgrad;
-  if (name == "wgrad") return Op::kWgrad;
-  throw std::invalid_argument("op must not be " + name);
-}
-
 convgrad::nb::dict dict_of(const convgrad::cpu::Facts& facts) {
   convgrad::nb::dict dict;
   for (const auto& [name, fact] : facts)
@@ -24,10 +16,10 @@ convgrad::nb::dict dict_of(const convgrad::cpu::Facts& facts) {
 // Of a convolution's op, or of the gradient of a bias that is added to its result.
 convgrad::cpu::Facts facts_of(const std::string& op, const convgrad::ConvProblem& problem,
                               const std::string& kernel) {
-  const convgrad::cpu::Choice choice = convgrad::cpu::choice_named(kernel);
-  if (op != "bgrad") return convgrad::cpu::plan_facts(op_named(op), problem, choice);
+  const convgrad::cpu::Request request = convgrad::cpu::request_named(kernel);
+  if (op != "bgrad") return convgrad::cpu::plan_facts(convgrad::op_named(op), problem, request);
   return convgrad::cpu::plan_facts(
-      convgrad::BiasProblem{problem.dtype, problem.batch * problem.outputs(), problem.out_channels}, choice);
+      convgrad::BiasProblem{problem.dtype, problem.batch * problem.outputs(), problem.out_channels}, request);
 }
 
 }  // namespace
@@ -37,7 +29,7 @@ NB_MODULE(_cpu, module) {
   define_module(
       module, cpu::handlers(),
       [](const std::string& op, const ConvProblem& problem, const std::string& kernel, bool) {
-        return cpu::conv_workspace_bytes(op_named(op), problem, cpu::choice_named(kernel));
+        return cpu::conv_workspace_bytes(op_named(op), problem, cpu::request_named(kernel));
       },
       [](const BiasProblem& problem) { return cpu::bgrad_workspace_bytes(problem); });
   module.def(

@@ -3,18 +3,6 @@
 #include "ffi_src/handlers_cuda.h"
 #include "ffi_src/module.h"
 
-namespace {
-
-convgrad::cuda::ConvOp op_named(const std::string& name) {
-  using convgrad::cuda::ConvOp;
-  if (name == "fprop") return ConvOp::kFprop;
-  if (name == "dgrad") return ConvOp::kDgrad;
-  if (name == "wgrad") return ConvOp::kWgrad;
-  throw std::invalid_argument("op must not be " + name);
-}
-
-}  // namespace
-
 NB_MODULE(CONVGRAD_MODULE, module) {
   using namespace convgrad;
   define_module(
@@ -22,7 +10,7 @@ NB_MODULE(CONVGRAD_MODULE, module) {
       [](const std::string& op, const ConvProblem& problem, const std::string& kernel, bool tf32) {
         const cuda::Request request = {cuda::kernel_named(kernel), tf32};
         if (op == "wgrad_bgrad") return cuda::wgrad_bgrad_workspace_bytes(problem, request);
-        return cuda::conv_workspace_bytes(problem, op_named(op), request);
+        return cuda::conv_workspace_bytes(op_named(op), problem, request);
       },
       [](const BiasProblem& problem) { return cuda::bgrad_workspace_bytes(problem); });
   module.def(
@@ -40,7 +28,7 @@ NB_MODULE(CONVGRAD_MODULE, module) {
          int capability) {
         const ConvProblem problem = conv_problem(dtype, batch, in_channels, out_channels, groups, axes);
         const cuda::ConvKernel chosen =
-            cuda::choose_kernel(problem, op_named(op), {cuda::ConvKernel::kAuto, tf32}, capability);
+            cuda::choose_kernel(op_named(op), problem, {cuda::ConvKernel::kAuto, tf32}, capability);
         for (const auto& [name, kernel] : cuda::kernels())
           if (kernel == chosen) return name;
         throw std::logic_error("the plan's kernel has no name");

@@ -22,8 +22,8 @@ bool whole_chunks(const ConvProblem& p) {
 
 // wgmma takes 16-bit operands along either index, and TF32's along the depth alone: of wgrad that is the
 // positions, along which neither x nor dy lies.
-bool has_arithmetic(DType dtype, ConvOp op, bool tf32) {
-  return bytes_of(dtype) == 2 || (dtype == DType::kF32 && tf32 && op != ConvOp::kWgrad);
+bool has_arithmetic(DType dtype, Op op, bool tf32) {
+  return bytes_of(dtype) == 2 || (dtype == DType::kF32 && tf32 && op != Op::kWgrad);
 }
 
 bool empty(const ConvProblem& p) {
@@ -78,16 +78,16 @@ bool serves_filter(const ConvProblem& p) {
 
 }  // namespace
 
-bool wgmma_serves(const ConvProblem& p, ConvOp op, bool tf32) {
+bool wgmma_serves(Op op, const ConvProblem& p, bool tf32) {
   if (!has_arithmetic(p.dtype, op, tf32) || !whole_chunks(p) || empty(p) || !countable(p) ||
       !countable(p.transpose()))
     return false;
   switch (op) {
-    case ConvOp::kFprop:
+    case Op::kFprop:
       return serves_activation(p);
-    case ConvOp::kDgrad:
+    case Op::kDgrad:
       return serves_activation(p.transpose());
-    case ConvOp::kWgrad:
+    case Op::kWgrad:
       return serves_filter(p);
   }
   return false;

@@ -21,7 +21,7 @@ inline constexpr char kWgmmaServes[] =
     "with channels that fill 16 bytes (in groups: 128), strides up to 8 and windows that begin near their "
     "image";
 
-bool wgmma_serves(const ConvProblem&, ConvOp, bool tf32);
+bool wgmma_serves(Op, const ConvProblem&, bool tf32);
 
 // Columns of a tile, 64, 128 or 256, for `row_tiles` tiles of kWgmmaRows by `columns` columns in all.
 int wgmma_columns(int64_t row_tiles, int64_t columns);

@@ -21,12 +21,12 @@ void check(Report& report, int64_t rows, int64_t channels, const std::string& fi
       expected.sum_of_abs[k] += std::abs(terms[row * channels + k]);
     }
   }
-  for (const auto& [name, choice] : direct_and_vector()) {
+  for (const auto& [name, request] : direct_and_vector()) {
     const std::string call = what + ", " + name;
     Guarded<T> db(channels), again(channels);
     for (Guarded<T>* to : {&db, &again}) {
       Guarded<unsigned char> workspace(cpu::bgrad_workspace_bytes(problem));
-      run(cpu::bgrad(problem, choice, dy.data(), to->data(), workspace.data()), to == &again);
+      run(cpu::bgrad(problem, request, dy.data(), to->data(), workspace.data()), to == &again);
       report.expect_intact(call, *to);
       report.expect_intact(call + ", workspace", workspace);
     }

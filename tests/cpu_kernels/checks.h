@@ -19,13 +19,13 @@ void check_pooling(Report&, const std::string& filter);
 // The kernels of pooling and bgrad.
 struct NamedChoice {
   std::string name;
-  cpu::Choice choice;
+  cpu::Request request;
 };
 inline std::vector<NamedChoice> direct_and_vector() {
-  std::vector<NamedChoice> choices = {{"direct.plain", {cpu::Kernel::kDirect, cpu::Isa::kPlain}}};
+  std::vector<NamedChoice> requests = {{"direct.plain", {cpu::Kernel::kDirect, cpu::Isa::kPlain}}};
   for (const cpu::Isa isa : cpu::supported_isas())
-    choices.push_back({std::string("vector.") + cpu::isa_name(isa), {cpu::Kernel::kAuto, isa}});
-  return choices;
+    requests.push_back({std::string("vector.") + cpu::isa_name(isa), {cpu::Kernel::kAuto, isa}});
+  return requests;
 }
 
 // Tasks of a phase may come in any order: the last first, if wanted.

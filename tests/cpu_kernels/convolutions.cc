@@ -10,10 +10,9 @@
 namespace convgrad::test {
 namespace {
 
-using cpu::Choice;
 using cpu::Isa;
 using cpu::Kernel;
-using cpu::Op;
+using cpu::Request;
 
 struct NamedOp {
   Op op;
@@ -38,11 +37,11 @@ Sizes sizes(Op op, const ConvProblem& p) {
   return {x, y, w, p.batch * p.outputs()};
 }
 
-cpu::Work work(Op op, const ConvProblem& p, Choice choice, const void* a, const void* b, Epilogue epilogue,
+cpu::Work work(Op op, const ConvProblem& p, Request request, const void* a, const void* b, Epilogue epilogue,
                void* result, void* workspace) {
-  if (op == Op::kFprop) return cpu::fprop(p, choice, a, b, epilogue, result, workspace);
-  if (op == Op::kDgrad) return cpu::dgrad(p, choice, a, b, result, workspace);
-  return cpu::wgrad(p, choice, a, b, result, workspace);
+  if (op == Op::kFprop) return cpu::fprop(p, request, a, b, epilogue, result, workspace);
+  if (op == Op::kDgrad) return cpu::dgrad(p, request, a, b, result, workspace);
+  return cpu::wgrad(p, request, a, b, result, workspace);
 }
 
 std::vector<double> direct_sums(Op op, ConvProblem p, const std::vector<double>& a,
@@ -63,9 +62,9 @@ std::vector<double> absolute(std::vector<double> values) {
   return values;
 }
 
-bool serves(Op op, const ConvProblem& p, Choice choice) {
+bool serves(Op op, const ConvProblem& p, Request request) {
   try {
-    cpu::plan(op, p, choice);
+    cpu::plan(op, p, request);
     return true;
   } catch (const std::invalid_argument&) {
     return false;
@@ -90,16 +89,17 @@ void check_op(Report& report, const std::string& problem_name, ConvProblem p, Na
   for (const Isa isa : cpu::supported_isas()) {
     for (const Kernel kernel : cpu::kKernels) {
       if (kernel == Kernel::kDirect && isa != Isa::kPlain) continue;  // it has one form only
-      const Choice choice{kernel, isa};
-      if (!serves(op.op, p, choice)) continue;
+      const Request request{kernel, isa};
+      if (!serves(op.op, p, request)) continue;
       const std::string name = std::string(cpu::kernel_name(kernel)) + "." + cpu::isa_name(isa);
       const std::string what =
           std::string(op.name) + " of \"" + problem_name + "\", " + dtype_name(p.dtype) + ", " + name;
       // Once in order and once from the last task to the first, over other memory: the same bits.
       Guarded<T> result(count.result), again(count.result);
       for (Guarded<T>* to : {&result, &again}) {
-        Guarded<unsigned char> workspace(cpu::conv_workspace_bytes(op.op, p, choice));
-        run(work(op.op, p, choice, a.data(), b.data(), epilogue, to->data(), workspace.data()), to == &again);
+        Guarded<unsigned char> workspace(cpu::conv_workspace_bytes(op.op, p, request));
+        run(work(op.op, p, request, a.data(), b.data(), epilogue, to->data(), workspace.data()),
+            to == &again);
         report.expect_intact(what, *to);
         report.expect_intact(what + ", workspace", workspace);
       }

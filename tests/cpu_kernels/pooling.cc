@@ -72,10 +72,10 @@ void for_each_tied(const PoolProblem& p, Visit visit) {
 template <typename T>
 class PoolCheck {
  public:
-  PoolCheck(Report& report, std::string name, NamedChoice choice, PoolProblem problem)
+  PoolCheck(Report& report, std::string name, NamedChoice request, PoolProblem problem)
       : report_(report),
         name_(std::move(name)),
-        choice_(std::move(choice)),
+        choice_(std::move(request)),
         p_(problem),
         x_(p_.batch * p_.inputs() * p_.channels, 4),
         dy_(p_.batch * p_.outputs() * p_.channels, 5) {
@@ -109,14 +109,14 @@ class PoolCheck {
     Guarded<T> y_got(dy_.size()), y_alone(dy_.size()), dx_got(x_.size()), selected_got(dy_.size());
     Guarded<int32_t> position(dy_.size());
     for (const bool backwards : {false, true}) {
-      run(cpu::max_pool(p_, choice_.choice, x_.data(), y_got.data(), position.data()), backwards);
+      run(cpu::max_pool(p_, choice_.request, x_.data(), y_got.data(), position.data()), backwards);
       expect_equal("max_pool", y_got, y.exact);
       if (!std::equal(chosen.begin(), chosen.end(), position.data()))
         report_.fail(what("max_pool"), "positions differ");
       report_.expect_intact(what("max_pool, positions"), position);
-      run(cpu::max_pool(p_, choice_.choice, x_.data(), y_alone.data(), nullptr), backwards);
+      run(cpu::max_pool(p_, choice_.request, x_.data(), y_alone.data(), nullptr), backwards);
       expect_equal("max_pool without positions", y_alone, y.exact);
-      run(cpu::max_pool_grad(p_, choice_.choice, dy_.data(), position.data(), dx_got.data()), backwards);
+      run(cpu::max_pool_grad(p_, choice_.request, dy_.data(), position.data(), dx_got.data()), backwards);
       expect_close("max_pool_grad", dx_got, dx);
       run(cpu::max_pool_select(p_, x_.data(), position.data(), selected_got.data()), backwards);
       expect_equal("max_pool_select", selected_got, selected.exact);
@@ -147,9 +147,9 @@ class PoolCheck {
     }
     Guarded<T> y_got(dy_.size()), dx_got(x_.size());
     for (const bool backwards : {false, true}) {
-      run(cpu::avg_pool(p_, choice_.choice, x_.data(), y_got.data()), backwards);
+      run(cpu::avg_pool(p_, choice_.request, x_.data(), y_got.data()), backwards);
       expect_close("avg_pool", y_got, y);
-      run(cpu::avg_pool_grad(p_, choice_.choice, dy_.data(), dx_got.data()), backwards);
+      run(cpu::avg_pool_grad(p_, choice_.request, dy_.data(), dx_got.data()), backwards);
       expect_close("avg_pool_grad", dx_got, dx);
     }
   }
@@ -187,8 +187,8 @@ void check_pooling(Report& report, const std::string& filter) {
     if (name.find(filter) == std::string::npos) continue;
     for (const DType dtype : {DType::kF32, DType::kF64, DType::kBF16, DType::kF16}) {
       dispatch(dtype, [&, name = name, problem = problem](auto stored) {
-        for (const NamedChoice& choice : direct_and_vector()) {
-          PoolCheck<typename decltype(stored)::type> check(report, name, choice, problem);
+        for (const NamedChoice& request : direct_and_vector()) {
+          PoolCheck<typename decltype(stored)::type> check(report, name, request, problem);
           if (problem.count_include_pad) check.max();  // which knows nothing of it
           check.avg();
         }

@@ -133,13 +133,13 @@ ConvProblem random_problem(Generator& random) {
 // What is left of a filter needs no more workspace than was asked for the whole.
 void check_workspace(Report& report, const ConvProblem& problem) {
   report.tried("workspace of met taps");
-  const cpu::Choice choice{cpu::Kernel::kAuto, cpu::supported_isas().front()};
+  const cpu::Request request{cpu::Kernel::kAuto, cpu::supported_isas().front()};
   const ConvProblem met = cpu::met_taps(problem).problem;
-  for (const cpu::Op op : {cpu::Op::kFprop, cpu::Op::kDgrad}) {
-    const cpu::Kernel kernel = cpu::plan(op, problem, choice).kernel;
+  for (const Op op : {Op::kFprop, Op::kDgrad}) {
+    const cpu::Kernel kernel = cpu::plan(op, problem, request).kernel;
     if (kernel == cpu::Kernel::kDirect) continue;
-    if (cpu::conv_workspace_bytes(op, met, {kernel, choice.isa}) >
-        cpu::conv_workspace_bytes(op, problem, choice))
+    if (cpu::conv_workspace_bytes(op, met, {kernel, request.isa}) >
+        cpu::conv_workspace_bytes(op, problem, request))
       report.fail("workspace of met taps", "it is too small");
   }
 }

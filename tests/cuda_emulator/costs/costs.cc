@@ -14,7 +14,7 @@
 using namespace selftest;
 using namespace convgrad;
 using cuda::ConvKernel;
-using cuda::ConvOp;
+using cuda::Op;
 using cuda::PoolKernel;
 
 namespace {
@@ -42,20 +42,20 @@ int64_t cost_of(const Call& call, const std::string& what) {
   return steps - before;
 }
 
-int64_t cost_of(const ConvProblem& p, ConvOp op, ConvKernel kernel, const std::string& what) {
+int64_t cost_of(Op op, const ConvProblem& p, ConvKernel kernel, const std::string& what) {
   const int64_t size = bytes_of(p.dtype);
   Bytes x(p.batch * p.inputs() * p.in_channels * size), y(p.batch * p.outputs() * p.out_channels * size),
       w(p.taps() * p.group_in() * p.out_channels * size);
   const cuda::Request request{kernel, false};
   return cost_of(
       [&] {
-        Bytes workspace(cuda::conv_workspace_bytes(p, op, request));
+        Bytes workspace(cuda::conv_workspace_bytes(op, p, request));
         switch (op) {
-          case ConvOp::kFprop:
+          case Op::kFprop:
             return cuda::fprop(p, request, x.data(), w.data(), {}, y.data(), workspace.data(), nullptr);
-          case ConvOp::kDgrad:
+          case Op::kDgrad:
             return cuda::dgrad(p, request, y.data(), w.data(), x.data(), workspace.data(), nullptr);
-          case ConvOp::kWgrad:
+          case Op::kWgrad:
             return cuda::wgrad(p, request, x.data(), y.data(), w.data(), workspace.data(), nullptr);
         }
         return cudaErrorInvalidValue;
@@ -63,9 +63,9 @@ int64_t cost_of(const ConvProblem& p, ConvOp op, ConvKernel kernel, const std::s
       what);
 }
 
-int64_t results_of(const ConvProblem& p, ConvOp op) {
-  if (op == ConvOp::kFprop) return p.batch * p.outputs() * p.out_channels;
-  if (op == ConvOp::kDgrad) return p.batch * p.inputs() * p.in_channels;
+int64_t results_of(Op op, const ConvProblem& p) {
+  if (op == Op::kFprop) return p.batch * p.outputs() * p.out_channels;
+  if (op == Op::kDgrad) return p.batch * p.inputs() * p.in_channels;
   return p.taps() * p.group_in() * p.out_channels;
 }
 
@@ -75,14 +75,14 @@ constexpr int64_t kSmall = 16, kLarge = 1024;
 // cost `each`, since it is written. Twice the cost is allowed, as other steps may get another kernel or leave
 // more of a tile empty.
 template <typename Layer>
-void expect_flat(ConvOp op, const std::vector<NamedKernel>& kernels, const std::string& what, int64_t each,
+void expect_flat(Op op, const std::vector<NamedKernel>& kernels, const std::string& what, int64_t each,
                  const Layer& layer) {
   std::string failed;
   for (const auto& [name, kernel] : kernels) {
     const std::string call = what + " by " + name;
     const ConvProblem small = layer(kSmall), large = layer(kLarge);
-    const int64_t few = cost_of(small, op, kernel, call), many = cost_of(large, op, kernel, call);
-    const int64_t further = results_of(large, op) - results_of(small, op);
+    const int64_t few = cost_of(op, small, kernel, call), many = cost_of(op, large, kernel, call);
+    const int64_t further = results_of(op, large) - results_of(op, small);
     const double most =
         2.0 * static_cast<double>(few) + static_cast<double>(each * std::max<int64_t>(further, 0));
     std::cout << call << ": " << few << " steps, and " << many << " of " << most << "\n";
@@ -113,7 +113,7 @@ const std::vector<NamedKernel> kFew = {{"what few channels get", ConvKernel::kAu
 
 // For kernels of all kinds.
 template <typename AxisOf>
-void expect_flat_in_all(ConvOp op, const std::string& what, int64_t each, const AxisOf& axis) {
+void expect_flat_in_all(Op op, const std::string& what, int64_t each, const AxisOf& axis) {
   std::string failed;
   const auto expect = [&](const std::vector<NamedKernel>& kernels, int64_t each, auto layer) {
     try {
@@ -142,35 +142,34 @@ Axis far_padding(int64_t step) { return {8, 4, step, 1, step / 2, 1, 1}; }
 }  // namespace
 
 TEST(cost_of_strides) {
-  expect_flat_in_all(ConvOp::kFprop, "fprop at a stride", 0, strided);
-  expect_flat_in_all(ConvOp::kWgrad, "wgrad at a stride", 0, strided);
-  expect_flat_in_all(ConvOp::kDgrad, "dgrad at a stride", kEach, strided);
+  expect_flat_in_all(Op::kFprop, "fprop at a stride", 0, strided);
+  expect_flat_in_all(Op::kWgrad, "wgrad at a stride", 0, strided);
+  expect_flat_in_all(Op::kDgrad, "dgrad at a stride", kEach, strided);
 }
 TEST(cost_of_one_tap) {
-  expect_flat_in_all(ConvOp::kDgrad, "dgrad of one tap", 0,
+  expect_flat_in_all(Op::kDgrad, "dgrad of one tap", 0,
                      [](int64_t step) { return Axis{4 * kLarge, 1, 4 * kLarge / step, step, 0, 1, 1}; });
 }
 TEST(cost_of_dilated_filters) {
-  expect_flat_in_all(ConvOp::kFprop, "fprop of taps far apart", 0, dilated_filter);
-  expect_flat_in_all(ConvOp::kWgrad, "wgrad of taps far apart", 0, dilated_filter);
-  expect_flat_in_all(ConvOp::kDgrad, "dgrad of taps far apart", kEach, dilated_filter);
+  expect_flat_in_all(Op::kFprop, "fprop of taps far apart", 0, dilated_filter);
+  expect_flat_in_all(Op::kWgrad, "wgrad of taps far apart", 0, dilated_filter);
+  expect_flat_in_all(Op::kDgrad, "dgrad of taps far apart", kEach, dilated_filter);
 }
 TEST(cost_of_dilated_inputs) {
-  expect_flat_in_all(ConvOp::kFprop, "fprop of a transposed layer", kEach, transposed);
-  expect_flat_in_all(ConvOp::kWgrad, "wgrad of a transposed layer", 0, transposed);
-  expect_flat_in_all(ConvOp::kDgrad, "dgrad of a transposed layer", 0, transposed);
+  expect_flat_in_all(Op::kFprop, "fprop of a transposed layer", kEach, transposed);
+  expect_flat_in_all(Op::kWgrad, "wgrad of a transposed layer", 0, transposed);
+  expect_flat_in_all(Op::kDgrad, "dgrad of a transposed layer", 0, transposed);
 }
 TEST(cost_of_all_steps) {
-  for (const ConvOp op : {ConvOp::kFprop, ConvOp::kDgrad, ConvOp::kWgrad})
-    expect_flat_in_all(op, "all steps", 0, all_steps);
+  for (const Op op : {Op::kFprop, Op::kDgrad, Op::kWgrad}) expect_flat_in_all(op, "all steps", 0, all_steps);
 }
 TEST(cost_of_padding) {
-  expect_flat_in_all(ConvOp::kFprop, "fprop of a filter past both ends", 0, long_filter);
-  expect_flat_in_all(ConvOp::kDgrad, "dgrad of a filter past both ends", 0, long_filter);
-  expect_flat_in_all(ConvOp::kWgrad, "wgrad of a filter past both ends", kEach, long_filter);
-  expect_flat_in_all(ConvOp::kFprop, "fprop of padding", kEach, far_padding);
-  expect_flat_in_all(ConvOp::kDgrad, "dgrad of padding", 0, far_padding);
-  expect_flat_in_all(ConvOp::kWgrad, "wgrad of padding", 0, far_padding);
+  expect_flat_in_all(Op::kFprop, "fprop of a filter past both ends", 0, long_filter);
+  expect_flat_in_all(Op::kDgrad, "dgrad of a filter past both ends", 0, long_filter);
+  expect_flat_in_all(Op::kWgrad, "wgrad of a filter past both ends", kEach, long_filter);
+  expect_flat_in_all(Op::kFprop, "fprop of padding", kEach, far_padding);
+  expect_flat_in_all(Op::kDgrad, "dgrad of padding", 0, far_padding);
+  expect_flat_in_all(Op::kWgrad, "wgrad of padding", 0, far_padding);
 }
 
 // As many rows of products for each of ever more phases: the filter grows, x does not.
@@ -178,7 +177,7 @@ TEST(cost_of_patches) {
   const auto patches = [](int64_t step) { return Axis{512, step, 512 / step, step, 0, 1, 1}; };
   for (const auto& [name, kernel] : kProducts) {
     const auto cost = [&](int64_t step) {
-      return cost_of(problem(patches(step), 4, 8, 1, 32), ConvOp::kDgrad, kernel, name);
+      return cost_of(Op::kDgrad, problem(patches(step), 4, 8, 1, 32), kernel, name);
     };
     const int64_t few = cost(8), many = cost(128);
     std::cout << "dgrad of patches by " << name << ": " << few << " steps, and " << many << "\n";

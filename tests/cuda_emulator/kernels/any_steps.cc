@@ -12,7 +12,7 @@
 using namespace selftest;
 using namespace convgrad;
 using cuda::ConvKernel;
-using cuda::ConvOp;
+using cuda::Op;
 
 namespace {
 
@@ -76,19 +76,19 @@ struct Operands {
         bias(p.out_channels, p.dtype, true) {}
 };
 
-std::vector<unsigned char> result_of(const ConvProblem& p, ConvOp op, ConvKernel kernel, Operands& operands,
+std::vector<unsigned char> result_of(Op op, const ConvProblem& p, ConvKernel kernel, Operands& operands,
                                      Epilogue epilogue) {
   const cuda::Request request{kernel, false};
-  Array workspace(cuda::conv_workspace_bytes(p, op, request), DType::kF64, false);
-  const int64_t count = op == ConvOp::kFprop   ? p.batch * p.outputs() * p.out_channels
-                        : op == ConvOp::kDgrad ? p.batch * p.inputs() * p.in_channels
-                                               : p.taps() * p.group_in() * p.out_channels;
+  Array workspace(cuda::conv_workspace_bytes(op, p, request), DType::kF64, false);
+  const int64_t count = op == Op::kFprop   ? p.batch * p.outputs() * p.out_channels
+                        : op == Op::kDgrad ? p.batch * p.inputs() * p.in_channels
+                                           : p.taps() * p.group_in() * p.out_channels;
   Array result(count, p.result_dtype(), false);
   cudaError_t error = cudaSuccess;
-  if (op == ConvOp::kFprop)
+  if (op == Op::kFprop)
     error = cuda::fprop(p, request, operands.x.data(), operands.w.data(), epilogue, result.data(),
                         workspace.data(), nullptr);
-  else if (op == ConvOp::kDgrad)
+  else if (op == Op::kDgrad)
     error = cuda::dgrad(p, request, operands.dy.data(), operands.w.data(), result.data(), workspace.data(),
                         nullptr);
   else
@@ -125,16 +125,16 @@ int check_kernels(const ConvProblem& p, const std::vector<NamedKernel>& kernels)
   if (draw(0, 1)) epilogue.bias = operands.bias.data();
   epilogue.relu = draw(0, 2) == 0;
   const char* names[] = {"fprop", "dgrad", "wgrad"};
-  for (const ConvOp op : {ConvOp::kFprop, ConvOp::kDgrad, ConvOp::kWgrad}) {
-    const auto expected = result_of(p, op, ConvKernel::kDirect, operands, epilogue);
+  for (const Op op : {Op::kFprop, Op::kDgrad, Op::kWgrad}) {
+    const auto expected = result_of(op, p, ConvKernel::kDirect, operands, epilogue);
     for (const auto& [name, kernel] : kernels) {
       try {
-        cuda::choose_kernel(p, op, {kernel, false}, 9);
+        cuda::choose_kernel(op, p, {kernel, false}, 9);
       } catch (const std::invalid_argument&) {
         continue;  // not served
       }
       ++calls;
-      check(result_of(p, op, kernel, operands, epilogue) == expected,
+      check(result_of(op, p, kernel, operands, epilogue) == expected,
             std::string(names[static_cast<int>(op)]) + " by " + name + ": " + text_of(p));
     }
   }
@@ -172,7 +172,7 @@ TEST(any_steps_in_parts) {
       p.groups = p.in_channels = p.out_channels = groups;
       p.axis[2] = Axis{150, 5, 451, 1, 2, 3, 2};
       for (const ConvKernel kernel : {ConvKernel::kTiled, ConvKernel::kGemm})
-        check(cuda::conv_workspace_bytes(p, ConvOp::kWgrad, {kernel, false}) > 0, "parts");
+        check(cuda::conv_workspace_bytes(Op::kWgrad, p, {kernel, false}) > 0, "parts");
       check_kernels(p, kKernels);
       p.axis[2] = Axis{150, 2, 1001, 1, 300, 3, 1};
       check_kernels(p, kKernels);
@@ -206,18 +206,18 @@ TEST(steps_past_32_bits) {
       axis.input_dilation = std::min<int64_t>(axis.input_dilation, 4);
     }
     Operands operands(p);
-    for (const ConvOp op : {ConvOp::kFprop, ConvOp::kDgrad, ConvOp::kWgrad}) {
-      const auto expected = result_of(p, op, ConvKernel::kDirect, operands, {});
+    for (const Op op : {Op::kFprop, Op::kDgrad, Op::kWgrad}) {
+      const auto expected = result_of(op, p, ConvKernel::kDirect, operands, {});
       for (const int64_t factor : {int64_t{4096}, int64_t{16000}, int64_t{1} << 22, int64_t{1} << 28}) {
         const ConvProblem large = scaled(p, factor);
         for (const auto& [name, kernel] : kKernelsAndDirect) {
           try {
-            cuda::choose_kernel(large, op, {kernel, false}, 9);
+            cuda::choose_kernel(op, large, {kernel, false}, 9);
           } catch (const std::invalid_argument&) {
             continue;  // not served
           }
           ++calls;
-          check(result_of(large, op, kernel, operands, {}) == expected,
+          check(result_of(op, large, kernel, operands, {}) == expected,
                 std::string(name) + ": " + text_of(large));
         }
       }
