@@ -19,7 +19,7 @@ from problems import Conv
 
 OPS = ("fprop", "dgrad", "wgrad")
 KERNELS = (
-    "direct",
+    "reference",
     *(
         f"{family}.{isa}"
         for family in ("pairs", "planar", "grouped", "dot", "tiled")

@@ -138,7 +138,7 @@ def tiles_of(kernel: str) -> Tiles | None:
 
 
 FIELDS = ("input", "taps", "output", "stride", "pad_lo", "input_dilation", "filter_dilation")
-FAMILIES = ("direct", "tiled", "grouped", "few_channels", "gemm", "wgmma")
+FAMILIES = ("reference", "tiled", "grouped", "few_channels", "gemm", "wgmma")
 
 
 def count(problem: Conv, op: str, how: Math, kernel: str = "auto") -> Counts:

@@ -1,5 +1,5 @@
 // fprop, dgrad and wgrad by the kernel that the plan chooses. Where an array is empty every sum is, and no
-// kernel but fprop's direct one, for the epilogue of such sums, has to bear sizes of zero.
+// kernel but fprop's reference one, for the epilogue of such sums, has to bear sizes of zero.
 #include <cstring>
 #include <utility>
 
@@ -50,12 +50,13 @@ void add_zeros(const Sizes& all, const MetTaps& met, void* dw, Work& work) {
 Work fprop(const ConvProblem& given, Request request, const void* x, const void* w, Epilogue epilogue,
            void* y, void* workspace) {
   if (const Sizes sizes(given); sizes.any_empty())
-    return epilogue.any() ? direct_fprop(given, x, w, epilogue, y) : zeros(y, sizes.y, given.result_dtype());
+    return epilogue.any() ? reference_fprop(given, x, w, epilogue, y)
+                          : zeros(y, sizes.y, given.result_dtype());
   const Kernel kernel = plan(Op::kFprop, given, request).kernel;
   const MetTaps met = met_taps(given);
   const ConvProblem& problem = met.problem;
   w = skip(w, met.in_front, problem.dtype);
-  if (kernel == Kernel::kDirect) return direct_fprop(problem, x, w, epilogue, y);
+  if (kernel == Kernel::kReference) return reference_fprop(problem, x, w, epilogue, y);
   if (kernel == Kernel::kGrouped) return grouped_fprop(problem, request.isa, x, w, epilogue, y, workspace);
   if (kernel == Kernel::kPlanar) return planar_fprop(problem, request.isa, x, w, epilogue, y);
   if (kernel == Kernel::kPairs) return pairs_fprop(problem, request.isa, x, w, epilogue, y);
@@ -70,7 +71,7 @@ Work dgrad(const ConvProblem& given, Request request, const void* dy, const void
   const MetTaps met = met_taps(given);
   const ConvProblem& problem = met.problem;
   w = skip(w, met.in_front, problem.dtype);
-  if (kernel == Kernel::kDirect) return direct_dgrad(problem, dy, w, dx);
+  if (kernel == Kernel::kReference) return reference_dgrad(problem, dy, w, dx);
   if (kernel == Kernel::kGrouped) return grouped_dgrad(problem, request.isa, dy, w, dx, workspace);
   if (kernel == Kernel::kPlanar) return planar_dgrad(problem, request.isa, dy, w, dx);
   if (kernel == Kernel::kPairs) return pairs_dgrad(problem, request.isa, dy, w, dx);
@@ -85,7 +86,7 @@ Work wgrad(const ConvProblem& given, Request request, const void* x, const void*
   const MetTaps met = met_taps(given);
   const ConvProblem& problem = met.problem;
   void* const met_dw = const_cast<void*>(skip(dw, met.in_front, problem.result_dtype()));
-  Work work = kernel == Kernel::kDirect    ? direct_wgrad(problem, x, dy, met_dw)
+  Work work = kernel == Kernel::kReference ? reference_wgrad(problem, x, dy, met_dw)
               : kernel == Kernel::kPairs   ? pairs_wgrad(problem, request.isa, x, dy, met_dw)
               : kernel == Kernel::kGrouped ? grouped_wgrad(problem, request.isa, x, dy, met_dw, workspace)
                                            : tiled_wgrad(problem, request.isa, x, dy, met_dw, workspace);

@@ -17,10 +17,10 @@ Work fprop(const ConvProblem&, Request, const void* x, const void* w, Epilogue, 
 Work dgrad(const ConvProblem&, Request, const void* dy, const void* w, void* dx, void* workspace);
 Work wgrad(const ConvProblem&, Request, const void* x, const void* dy, void* dw, void* workspace);
 
-// "direct": the formulas as they stand, and the reference for the others.
-Work direct_fprop(const ConvProblem&, const void* x, const void* w, Epilogue, void* y);
-Work direct_dgrad(const ConvProblem&, const void* dy, const void* w, void* dx);
-Work direct_wgrad(const ConvProblem&, const void* x, const void* dy, void* dw);
+// "reference": the formulas as they stand, and the reference for the others.
+Work reference_fprop(const ConvProblem&, const void* x, const void* w, Epilogue, void* y);
+Work reference_dgrad(const ConvProblem&, const void* dy, const void* w, void* dx);
+Work reference_wgrad(const ConvProblem&, const void* x, const void* dy, void* dw);
 
 // "tiled": tiles of sums in registers, fed by all channels of a group.
 Work tiled_fprop(const ConvProblem&, Isa, const void* x, const void* w, Epilogue, void* y, void* workspace);
@@ -45,8 +45,8 @@ Work pairs_fprop(const ConvProblem&, Isa, const void* x, const void* w, Epilogue
 Work pairs_dgrad(const ConvProblem&, Isa, const void* dy, const void* w, void* dx);
 Work pairs_wgrad(const ConvProblem&, Isa, const void* x, const void* dy, void* dw);
 
-// The bias gradient and pooling, "direct" or else vector by vector. `workspace` holds bgrad_workspace_bytes()
-// bytes of partial sums; `position` may be null where only y is wanted.
+// The bias gradient and pooling, "reference" or else vector by vector. `workspace` holds
+// bgrad_workspace_bytes() bytes of partial sums; `position` may be null where only y is wanted.
 Work bgrad(const BiasProblem&, Request, const void* dy, void* db, void* workspace);
 Work max_pool(const PoolProblem&, Request, const void* x, void* y, int32_t* position);
 Work max_pool_grad(const PoolProblem&, Request, const void* dy, const int32_t* position, void* dx);
@@ -60,11 +60,11 @@ Work avg_pool_grad(const PoolProblem&, Request, const void* dy, void* dx);
 // whose y is NaN or -infinity. A phase after those that gave y and the first maxima.
 Phase by_position_rule(const PoolProblem&, const void* x, const void* y, int32_t* position);
 
-Work direct_bgrad(const BiasProblem&, const void* dy, void* db, void* workspace);
-Work direct_max_pool(const PoolProblem&, const void* x, void* y, int32_t* position);
-Work direct_max_pool_grad(const PoolProblem&, const void* dy, const int32_t* position, void* dx);
-Work direct_avg_pool(const PoolProblem&, const void* x, void* y);
-Work direct_avg_pool_grad(const PoolProblem&, const void* dy, void* dx);
+Work reference_bgrad(const BiasProblem&, const void* dy, void* db, void* workspace);
+Work reference_max_pool(const PoolProblem&, const void* x, void* y, int32_t* position);
+Work reference_max_pool_grad(const PoolProblem&, const void* dy, const int32_t* position, void* dx);
+Work reference_avg_pool(const PoolProblem&, const void* x, void* y);
+Work reference_avg_pool_grad(const PoolProblem&, const void* dy, void* dx);
 
 Work vector_bgrad(const BiasProblem&, Isa, const void* dy, void* db, void* workspace);
 Work vector_max_pool(const PoolProblem&, Isa, const void* x, void* y, int32_t* position);

@@ -94,8 +94,8 @@ Request request_named(std::string_view name) {
 
 const char* kernel_name(Kernel kernel) {
   switch (kernel) {
-    case Kernel::kDirect:
-      return "direct";
+    case Kernel::kReference:
+      return "reference";
     case Kernel::kTiled:
       return "tiled";
     case Kernel::kDot:
@@ -151,7 +151,8 @@ int64_t conv_workspace_bytes(Op op, const ConvProblem& problem, Request request)
   const bool any = request.kernel == Kernel::kAuto;
   if (any ? takes_grouped(op, problem) : kernel == Kernel::kGrouped)
     return op == Op::kFprop ? grouped_filter_bytes(met, false) : grouped_filter_bytes(met.transpose(), true);
-  if (!any && (kernel == Kernel::kDirect || kernel == Kernel::kPlanar || kernel == Kernel::kPairs)) return 0;
+  if (!any && (kernel == Kernel::kReference || kernel == Kernel::kPlanar || kernel == Kernel::kPairs))
+    return 0;
   const bool dot = any ? sums_along_lanes(op, problem) : kernel == Kernel::kDot;
   return filter_bytes(dot ? LanesAre::kSources : LanesAre::kResults);
 }

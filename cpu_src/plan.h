@@ -10,9 +10,9 @@
 
 namespace convgrad::cpu {
 
-enum class Kernel { kAuto, kDirect, kTiled, kDot, kGrouped, kPlanar, kPairs };
-inline constexpr Kernel kKernels[] = {Kernel::kDirect,  Kernel::kTiled,  Kernel::kDot,
-                                      Kernel::kGrouped, Kernel::kPlanar, Kernel::kPairs};
+enum class Kernel { kAuto, kReference, kTiled, kDot, kGrouped, kPlanar, kPairs };
+inline constexpr Kernel kKernels[] = {Kernel::kReference, Kernel::kTiled,  Kernel::kDot,
+                                      Kernel::kGrouped,   Kernel::kPlanar, Kernel::kPairs};
 const char* kernel_name(Kernel);
 
 // What a call asks for: a kernel, and the instruction set that its microkernels run on.
@@ -42,7 +42,7 @@ int64_t bgrad_rows_per_task(const BiasProblem&);
 int64_t bgrad_tasks(const BiasProblem&);
 int64_t bgrad_workspace_bytes(const BiasProblem&);
 
-// Input channels of one filter tap that one task of the direct wgrad sums over all positions.
+// Input channels of one filter tap that one task of the reference wgrad sums over all positions.
 int64_t wgrad_channels_per_task(const ConvProblem&);
 
 }  // namespace convgrad::cpu

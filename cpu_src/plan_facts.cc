@@ -66,7 +66,7 @@ void add_grouped_facts(const GroupedPlan& plan, Facts& facts) {
 Facts plan_facts(Op op, const ConvProblem& problem, Request request) {
   const Plan chosen = plan(op, problem, request);
   Facts facts = {{"kernel", kernel_name(chosen.kernel)}, {"reason", chosen.reason}};
-  if (chosen.kernel != Kernel::kDirect) facts.emplace_back("instruction_set", isa_name(request.isa));
+  if (chosen.kernel != Kernel::kReference) facts.emplace_back("instruction_set", isa_name(request.isa));
   const ConvProblem met = met_taps(problem).problem;
   if (chosen.kernel == Kernel::kTiled || chosen.kernel == Kernel::kDot) {
     const LanesAre lanes_are = chosen.kernel == Kernel::kDot ? LanesAre::kSources : LanesAre::kResults;
@@ -96,10 +96,10 @@ Facts plan_facts(Op op, const ConvProblem& problem, Request request) {
 }
 
 Facts plan_facts(const BiasProblem& problem, Request request) {
-  const bool direct = request.kernel == Kernel::kDirect;
-  Facts facts = {{"kernel", direct ? "direct" : "vector"},
-                 {"reason", direct ? "asked for" : "rows of dy in whole vectors"}};
-  if (!direct) facts.emplace_back("instruction_set", isa_name(request.isa));
+  const bool reference = request.kernel == Kernel::kReference;
+  Facts facts = {{"kernel", reference ? "reference" : "vector"},
+                 {"reason", reference ? "asked for" : "rows of dy in whole vectors"}};
+  if (!reference) facts.emplace_back("instruction_set", isa_name(request.isa));
   facts.emplace_back("partial_sums", bgrad_tasks(problem));
   facts.emplace_back("tasks", tasks_of(bgrad(problem, request, nullptr, nullptr, nullptr)));
   facts.emplace_back("workspace_bytes", bgrad_workspace_bytes(problem));

@@ -11,9 +11,10 @@
 
 namespace convgrad::cuda {
 
-cudaError_t direct_fprop(const ConvProblem&, const void* x, const void* w, Epilogue, void* y, cudaStream_t);
-cudaError_t direct_dgrad(const ConvProblem&, const void* dy, const void* w, void* dx, cudaStream_t);
-cudaError_t direct_wgrad(const ConvProblem&, const void* x, const void* dy, void* dw, cudaStream_t);
+cudaError_t reference_fprop(const ConvProblem&, const void* x, const void* w, Epilogue, void* y,
+                            cudaStream_t);
+cudaError_t reference_dgrad(const ConvProblem&, const void* dy, const void* w, void* dx, cudaStream_t);
+cudaError_t reference_wgrad(const ConvProblem&, const void* x, const void* dy, void* dw, cudaStream_t);
 
 cudaError_t tiled_fprop(const ConvProblem&, const void* x, const void* w, Epilogue, void* y, cudaStream_t);
 cudaError_t tiled_dgrad(const ConvProblem&, const void* dy, const void* w, void* dx, cudaStream_t);

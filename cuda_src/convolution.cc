@@ -39,7 +39,7 @@ ConvKernel choose(Op op, const ConvProblem& p, Request request, const void* a, c
                   const void* result) {
   const int device = capability();
   const ConvKernel kernel = choose_kernel(op, p, request, device);
-  if (empty(p)) return ConvKernel::kDirect;  // the others divide by sizes: a sum of nothing, or no result
+  if (empty(p)) return ConvKernel::kReference;  // the others divide by sizes: a sum of nothing, or no result
   if (kernel != ConvKernel::kWgmma || (aligned(a) && aligned(b) && aligned(result))) return kernel;
   if (request.kernel == ConvKernel::kWgmma)
     throw std::invalid_argument(
@@ -64,7 +64,7 @@ cudaError_t fprop(const ConvProblem& problem, Request request, const void* x, co
     case ConvKernel::kTiled:
       return tiled_fprop(p, x, w, epilogue, y, stream);
     default:
-      return direct_fprop(p, x, w, epilogue, y, stream);
+      return reference_fprop(p, x, w, epilogue, y, stream);
   }
 }
 
@@ -83,7 +83,7 @@ cudaError_t dgrad(const ConvProblem& problem, Request request, const void* dy, c
     case ConvKernel::kTiled:
       return tiled_dgrad(p, dy, w, dx, stream);
     default:
-      return direct_dgrad(p, dy, w, dx, stream);
+      return reference_dgrad(p, dy, w, dx, stream);
   }
 }
 
@@ -102,7 +102,7 @@ cudaError_t wgrad(const ConvProblem& problem, Request request, const void* x, co
     case ConvKernel::kTiled:
       return tiled_wgrad(p, x, dy, dw, workspace, stream);
     default:
-      return direct_wgrad(p, x, dy, dw, stream);
+      return reference_wgrad(p, x, dy, dw, stream);
   }
 }
 
@@ -114,7 +114,8 @@ cudaError_t wgrad_bgrad(const ConvProblem& problem, Request request, const void*
   const cudaError_t error = wgrad(p, request, x, dy, dw, workspace, stream);
   if (error != cudaSuccess) return error;
   // One after the other, so that they can share the workspace.
-  const PoolKernel kernel = request.kernel == ConvKernel::kDirect ? PoolKernel::kDirect : PoolKernel::kVector;
+  const PoolKernel kernel =
+      request.kernel == ConvKernel::kReference ? PoolKernel::kReference : PoolKernel::kVector;
   return bgrad(bias_problem(p), kernel, dy, db, workspace, stream);
 }
 

@@ -133,11 +133,11 @@ ConvKernel choose_kernel(Op op, const ConvProblem& problem, Request request, int
   if (takes_grouped(p)) return ConvKernel::kGrouped;
   if (wgmma && takes_wgmma(op, p)) return ConvKernel::kWgmma;
   if (gemm) return ConvKernel::kGemm;
-  // A tiled multiply-add costs about an eighth of a direct one, which reads both its factors from memory.
-  // In wgrad a direct thread goes over the whole batch alone, and there are only as many as filter elements;
-  // the tiled kernel splits that sum, so it may waste more.
+  // A tiled multiply-add costs about an eighth of a reference one, which reads both its factors from memory.
+  // In wgrad a reference thread goes over the whole batch alone, and there are only as many as filter
+  // elements; the tiled kernel splits that sum, so it may waste more.
   const double affordable = op == Op::kWgrad ? 64 : 8;
-  return tiled_waste(op, p) <= affordable ? ConvKernel::kTiled : ConvKernel::kDirect;
+  return tiled_waste(op, p) <= affordable ? ConvKernel::kTiled : ConvKernel::kReference;
 }
 
 bool filter_has_phases(const ConvProblem& p) {

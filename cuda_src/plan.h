@@ -7,8 +7,9 @@
 
 namespace convgrad::cuda {
 
-// Named by the FFI attribute "kernel": "auto", "direct", "tiled", "grouped", "gemm", "few_channels", "wgmma".
-enum class ConvKernel : int8_t { kAuto, kDirect, kTiled, kGrouped, kGemm, kFewChannels, kWgmma };
+// Named by the FFI attribute "kernel": "auto", "reference", "tiled", "grouped", "gemm", "few_channels",
+// "wgmma".
+enum class ConvKernel : int8_t { kAuto, kReference, kTiled, kGrouped, kGemm, kFewChannels, kWgmma };
 
 // What a call asks for: a kernel, and whether f32 may be multiplied as TF32 where the kernel can.
 struct Request {

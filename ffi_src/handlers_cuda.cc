@@ -19,10 +19,11 @@ namespace {
 ConvKernel kernel_of(const Call& call) { return kernel_named(decode_kernel(call.attributes)); }
 Request request_of(const Call& call) { return {kernel_of(call), decode_tf32(call.attributes)}; }
 
-// "vector", and any convolution's kernel: pooling has direct kernels, and vector ones for every other name.
+// "vector", and any convolution's kernel: pooling has reference kernels, and vector ones for every other
+// name.
 PoolKernel pool_kernel_of(const Call& call) {
   if (decode_kernel(call.attributes) == "vector") return PoolKernel::kVector;
-  return kernel_of(call) == ConvKernel::kDirect ? PoolKernel::kDirect : PoolKernel::kVector;
+  return kernel_of(call) == ConvKernel::kReference ? PoolKernel::kReference : PoolKernel::kVector;
 }
 
 // The workspace result of a convolution's call.
@@ -157,12 +158,9 @@ XLA_FFI_Error* handler(XLA_FFI_CallFrame* frame) {
 
 const std::vector<std::pair<std::string, ConvKernel>>& kernels() {
   static const std::vector<std::pair<std::string, ConvKernel>> named = {
-      {"direct", ConvKernel::kDirect},
-      {"tiled", ConvKernel::kTiled},
-      {"grouped", ConvKernel::kGrouped},
-      {"gemm", ConvKernel::kGemm},
-      {"few_channels", ConvKernel::kFewChannels},
-      {"wgmma", ConvKernel::kWgmma},
+      {"reference", ConvKernel::kReference},      {"tiled", ConvKernel::kTiled},
+      {"grouped", ConvKernel::kGrouped},          {"gemm", ConvKernel::kGemm},
+      {"few_channels", ConvKernel::kFewChannels}, {"wgmma", ConvKernel::kWgmma},
   };
   return named;
 }

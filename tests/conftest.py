@@ -42,7 +42,7 @@ if "--xla_force_host_platform_device_count" not in os.environ["XLA_FLAGS"]:
 ROOT = Path(__file__).resolve().parent.parent
 # Those that the suite runs on. "wgmma" takes 16-bit numbers and whole chunks of channels alone: test_wgmma.py
 # gives it the suite's problems, widened.
-KERNELS = ("few_channels", "gemm", "grouped", "tiled", "direct")
+KERNELS = ("few_channels", "gemm", "grouped", "tiled", "reference")
 
 
 def cuda_backend(kernel):
@@ -138,11 +138,11 @@ def _backend(name):
     if ON_DEVICE:
         return ffi.Backend(_module_on_device(), kernel=kernel)
     # All kernels are one module: one prefix, whose targets are registered once.
-    if kernel == "direct":
-        emulated = ffi.Backend(_emulated_module(), "jax_convgrad_emulated_", "direct")
+    if kernel == "reference":
+        emulated = ffi.Backend(_emulated_module(), "jax_convgrad_emulated_", "reference")
         ffi.register(emulated, "cpu")
         return emulated
-    other = _backend(cuda_backend("direct"))
+    other = _backend(cuda_backend("reference"))
     return ffi.Backend(other.module, other.prefix, kernel)
 
 

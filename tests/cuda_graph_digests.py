@@ -29,7 +29,7 @@ def case(problem):
 
 
 def problem_of(kernel):
-    if kernel in ("auto", "direct"):
+    if kernel in ("auto", "reference"):
         return PROBLEMS[0]
     module = ffi.backends[conftest.PLATFORM].module
     for problem in PROBLEMS:

@@ -141,7 +141,7 @@ def main():
     args = parser.parse_args()
     arithmetics = args.arithmetics.split(",")
     start, wrong, silent, left_out = time.monotonic(), [], [], 0
-    conftest.install(conftest.cuda_backend("direct"))
+    conftest.install(conftest.cuda_backend("reference"))
     kernels = ffi.backends[conftest.PLATFORM].module.kernels()
     for number, kernel in enumerate(kernels, 1):
         conftest.install(conftest.cuda_backend(kernel))
@@ -152,7 +152,7 @@ def main():
             (run_conv, (kernel, case, arithmetic))
             for case, arithmetic in itertools.product(CASES[: args.cases], arithmetics)
         ]
-        if kernel in ("direct", kernels[-1]):  # to pooling every name but "direct" is the same
+        if kernel in ("reference", kernels[-1]):  # to pooling every name but "reference" is the same
             tasks[1:1] = [(run_rest, (kernel, arithmetic)) for arithmetic in arithmetics]
         for run, arguments in tasks:
             if time.monotonic() > last_start:

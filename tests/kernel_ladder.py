@@ -3,7 +3,7 @@
     python tests/kernel_ladder.py            # prints the tables of docs/kernels.md
     python tests/kernel_ladder.py --write    # writes them into it
 
-The emulator counts what goes through named functions (tests/cuda_emulator/README.md). The direct and the
+The emulator counts what goes through named functions (tests/cuda_emulator/README.md). The reference and the
 tiled kernels access memory by plain expressions, which it does not see; their columns follow from their
 loops. ``copied_bytes`` is that formula for every tiled product, so the counters of "gemm", which does the
 same in larger tiles, say whether it is right (test_kernel_ladder.py).
@@ -79,7 +79,7 @@ def terms(case: ConvCase) -> int:
     return case.x[0] * tied_pairs(case) * case.w[-2] * case.w[-1]
 
 
-def direct_cost(case: ConvCase, op: str, item: int = 2) -> Cost:
+def reference_cost(case: ConvCase, op: str, item: int = 2) -> Cost:
     """Each product reads both its factors. 32 lanes are neighbours in the result's last dimension.
 
     In dgrad that is c: all lanes read the same dy[n,o,k], and w[r,c,k] of 32 rows of the filter. In wgrad it
@@ -218,7 +218,7 @@ def wgmma_cost(case: ConvCase, op: str) -> Cost:
     )
 
 
-RUNGS = {"direct": direct_cost, "tiled": tiled_cost, "gemm": gemm_cost, "wgmma": wgmma_cost}
+RUNGS = {"reference": reference_cost, "tiled": tiled_cost, "gemm": gemm_cost, "wgmma": wgmma_cost}
 
 # ---------------------------------------------------------------------------------------------- the tables
 

@@ -49,7 +49,7 @@ def kernels(case):
         families.append("grouped")
     if is_planar(case):
         families.append("planar")
-    return ["direct", *(f"{family}.{isa}" for family in families for isa in ISAS)]
+    return ["reference", *(f"{family}.{isa}" for family in families for isa in ISAS)]
 
 
 @pytest.fixture

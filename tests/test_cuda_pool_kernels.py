@@ -1,4 +1,4 @@
-"""CUDA's vector kernels of pooling and the bias gradient, held against the direct ones or the sums."""
+"""CUDA's vector kernels of pooling and the bias gradient, held against the reference ones or the sums."""
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ from tolerance import assert_within, sum_bound
 from jax_convgrad import ffi
 
 pytestmark = [
-    pytest.mark.parametrize("backend", [cuda_backend("direct")], indirect=True),
+    pytest.mark.parametrize("backend", [cuda_backend("reference")], indirect=True),
     pytest.mark.usefixtures("backend"),
 ]
 
@@ -45,43 +45,43 @@ CUDA_WINDOWS = WINDOWS | {
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("window", CUDA_WINDOWS)
-def test_max_pool_is_direct(window, dtype):
-    """The same bits as the direct kernel, whose values the other tests hold against the reference."""
+def test_max_pool_is_reference(window, dtype):
+    """The same bits as the reference kernel, whose values the other tests hold against the reference."""
     axes = CUDA_WINDOWS[window]
     for channels in CHANNELS[dtype]:
         inputs, outputs = shapes(axes, channels)
         x, dy = with_rarities(numbers(inputs, dtype, channels)), numbers(outputs, dtype, channels + 1)
         dy.reshape(-1)[::5], dy.reshape(-1)[3::17] = -0.0, np.nan
         results = [(outputs, dy.dtype), (outputs, np.int32)]
-        y, position = call("max_pool_argmax", "direct", [x], results, axes)
+        y, position = call("max_pool_argmax", "reference", [x], results, axes)
         ours = call("max_pool_argmax", "vector", [x], results, axes)
         np.testing.assert_array_equal(bits(ours[0]), bits(y), f"y {channels}")
         np.testing.assert_array_equal(ours[1], position, f"position {channels}")
         ours = call("max_pool", "vector", [x], results[:1], axes)[0]
         np.testing.assert_array_equal(bits(ours), bits(y), f"y alone {channels}")
         for target, operand, shape in (("max_pool_grad", dy, inputs), ("max_pool_select", x, outputs)):
-            direct, ours = (
+            expected, ours = (
                 call(target, kernel, [operand, position], [(shape, dy.dtype)], axes)[0]
-                for kernel in ("direct", "vector")
+                for kernel in ("reference", "vector")
             )
-            np.testing.assert_array_equal(bits(ours), bits(direct), f"{target} {channels}")
+            np.testing.assert_array_equal(bits(ours), bits(expected), f"{target} {channels}")
 
 
 @pytest.mark.parametrize("include", [True, False], ids=["include_pad", "exclude_pad"])
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("window", CUDA_WINDOWS)
-def test_avg_pool_is_direct(window, dtype, include):
+def test_avg_pool_is_reference(window, dtype, include):
     """The terms are added in the same order, so the bits are the same."""
     axes = CUDA_WINDOWS[window]
     for channels in CHANNELS[dtype][1:]:
         inputs, outputs = shapes(axes, channels)
         x, dy = numbers(inputs, dtype, 5), numbers(outputs, dtype, 6)
         for target, operand, shape in (("avg_pool", x, outputs), ("avg_pool_grad", dy, inputs)):
-            direct, ours = (
+            expected, ours = (
                 call(target, kernel, [operand], [(shape, operand.dtype)], axes, include)[0]
-                for kernel in ("direct", "vector")
+                for kernel in ("reference", "vector")
             )
-            np.testing.assert_array_equal(bits(ours), bits(direct), f"{target} {channels}")
+            np.testing.assert_array_equal(bits(ours), bits(expected), f"{target} {channels}")
 
 
 @pytest.mark.parametrize("channels", [3, 4])
@@ -92,17 +92,17 @@ def test_positions_that_no_window_chose(channels):
         inputs, outputs = shapes(axes, channels)
         x, dy = numbers(inputs, "float32", 3), numbers(outputs, "float32", 1)
         results = [(outputs, np.float32), (outputs, np.int32)]
-        position = call("max_pool_argmax", "direct", [x], results, axes)[1]
+        position = call("max_pool_argmax", "reference", [x], results, axes)[1]
         rng = np.random.default_rng(2)
         position = position + rng.integers(-2, 3, outputs, np.int32)
         position.reshape(-1)[::13] = rng.choice([-(2**31), -1, inputs[1] * inputs[2], 2**31 - 1])
         for target, operand, shape in (("max_pool_grad", dy, inputs), ("max_pool_select", x, outputs)):
-            direct, ours = (
+            expected, ours = (
                 call(target, kernel, [operand, position], [(shape, np.float32)], axes)[0]
-                for kernel in ("direct", "vector")
+                for kernel in ("reference", "vector")
             )
-            assert np.count_nonzero(direct) > 30
-            np.testing.assert_array_equal(ours, direct, f"{target} {name}")
+            assert np.count_nonzero(expected) > 30
+            np.testing.assert_array_equal(ours, expected, f"{target} {name}")
 
 
 @pytest.mark.parametrize("images, positions", [(6, 2), (2, 6)])
@@ -121,9 +121,9 @@ def test_fewer_images(images, positions):
             ):
                 operand = numbers((images, *source[1:]), "float32", 4)
                 whole = [np.concatenate([a] * (6 // len(a))) for a in (operand, position)]
-                (direct,) = call(target, "direct", whole, [(result, np.float32)], axes)
+                (expected,) = call(target, "reference", whole, [(result, np.float32)], axes)
                 ours = call(target, "vector", [operand, position], [(result, np.float32)], axes)[0]
-                np.testing.assert_array_equal(ours, direct, f"{target} {name} {channels}")
+                np.testing.assert_array_equal(ours, expected, f"{target} {name} {channels}")
 
 
 def bgrad(dy, kernel):
@@ -159,13 +159,13 @@ def test_long_bias_sum():
     assert np.max(np.abs(np.cumsum(dy, 0, np.float32)[-1] / exact - 1)) > 1e-5
 
 
-def test_every_name_but_direct_means_vector():
+def test_every_name_but_reference_means_vector():
     """Sums in two orders have different bits; an unknown name is refused."""
     dy = numbers((5000, 8), "float32", 0)
-    by_name = {name: bits(bgrad(dy, name)) for name in ("auto", "vector", "tiled", "direct")}
+    by_name = {name: bits(bgrad(dy, name)) for name in ("auto", "vector", "tiled", "reference")}
     np.testing.assert_array_equal(by_name["auto"], by_name["vector"])
     np.testing.assert_array_equal(by_name["tiled"], by_name["vector"])
-    assert (by_name["direct"] != by_name["vector"]).any()
+    assert (by_name["reference"] != by_name["vector"]).any()
     x = jnp.ones((1, 4, 4, 1), jnp.float32)
     for name in ("fastest", ""):
         with pytest.raises(jax.errors.JaxRuntimeError, match="INVALID_ARGUMENT"):
@@ -187,7 +187,7 @@ MOST = (1 << 30) - 1  # the longest step that a call may have
     ids=["padding", "stride", "square of the stride"],
 )
 def test_what_32_bits_do_not_hold(column):
-    """Steps with which the vector kernels cannot count are left to the direct ones."""
+    """Steps with which the vector kernels cannot count are left to the reference ones."""
     axes = axes_of(column)
     inputs, outputs = shapes(axes, 4)
     x, dy = numbers(inputs, "float32", 1), numbers(outputs, "float32", 2)

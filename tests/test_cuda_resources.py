@@ -93,9 +93,9 @@ AXIS = (10, 3, 10, 1, 1, 1, 1)
 def test_emulated_launches_without_running():
     """Arrays of 2^44 bytes; grid, threads and kernel of each launch, that of the partial sums included."""
     problem = {"in_channels": 64, "out_channels": 128, "groups": 1, "dtype": "float32"}
-    (launch,) = conv_launches("fprop", "direct", batch=1 << 32, axes=[AXIS] * 2, **problem)
+    (launch,) = conv_launches("fprop", "reference", batch=1 << 32, axes=[AXIS] * 2, **problem)
     assert (launch.blocks, launch.threads, launch.shared_bytes) == (1 << 16, 256, 0)
-    assert names.readable([launch.kernel])[launch.kernel] == "direct_fprop_kernel<float>"
+    assert names.readable([launch.kernel])[launch.kernel] == "reference_fprop_kernel<float>"
     product, sum_of_parts = conv_launches("wgrad", "tiled", batch=64, axes=[AXIS] * 2, **problem)
     assert "tiled_filter" in product.kernel
     assert "add_parts" in sum_of_parts.kernel

@@ -203,7 +203,7 @@ def test_what_cannot_be_compiled_is_told():
     assert set(entry["seconds"]) == {"ours"}
 
 
-@pytest.mark.parametrize("backend", [cuda_backend("direct")], indirect=True)
+@pytest.mark.parametrize("backend", [cuda_backend("reference")], indirect=True)
 def test_the_plan_s_kernel_is_told(backend):
     module = ffi.backends[PLATFORM].module
 

@@ -13,7 +13,7 @@ from served import serves
 from jax_convgrad import ffi
 
 HERE = Path(__file__).parent
-only_direct = pytest.mark.parametrize("backend", [conftest.cuda_backend("direct")], indirect=True)
+only_reference = pytest.mark.parametrize("backend", [conftest.cuda_backend("reference")], indirect=True)
 
 
 def run(*arguments, **environment):
@@ -23,7 +23,7 @@ def run(*arguments, **environment):
     )
 
 
-@only_direct
+@only_reference
 def test_the_suite_knows_every_kernel(backend):
     """A kernel that the native module has, and no test names, would be tested by nobody."""
     kernels = ffi.backends[conftest.PLATFORM].module.kernels()
@@ -32,7 +32,7 @@ def test_the_suite_knows_every_kernel(backend):
         assert (HERE / f"test_{kernel}.py").exists(), f"no suite and no file of its own for {kernel!r}"
 
 
-@only_direct
+@only_reference
 def test_every_kernel_serves_one_of_the_shapes(backend):
     module = ffi.backends[conftest.PLATFORM].module
     for kernel in module.kernels():
@@ -46,26 +46,26 @@ def test_every_kernel_serves_one_of_the_shapes(backend):
         assert served, f"{kernel} is never called"
 
 
-@only_direct
+@only_reference
 @pytest.mark.parametrize("without", ["bias", "relu"])
 def test_the_epilogue_is_checked(backend, monkeypatch, without):
     """A layer that forgets a part of it is told, by its name."""
     case, real = device_shapes.CASES[2], device_shapes.jc.conv
-    assert device_shapes.run_conv("direct", case, "bfloat16") == 4
+    assert device_shapes.run_conv("reference", case, "bfloat16") == 4
     lacking = {"bias": lambda x, w, b, **how: real(x, w, **how),
                "relu": lambda x, w, b, **how: real(x, w, b, **{**how, "activation": None})}  # fmt: skip
     monkeypatch.setattr(device_shapes.jc, "conv", lacking[without])
     with pytest.raises(AssertionError, match=r"fprop with bias and relu of 2d_few_channels in bfloat16"):
-        device_shapes.run_conv("direct", case, "bfloat16")
+        device_shapes.run_conv("reference", case, "bfloat16")
 
 
-@only_direct
+@only_reference
 def test_an_input_dilation_is_no_layers(backend):
     dilated = next(case for case in device_shapes.CASES if not device_shapes.has_layer(case))
-    assert device_shapes.run_conv("direct", dilated, "float32") == 3
+    assert device_shapes.run_conv("reference", dilated, "float32") == 3
 
 
-@only_direct
+@only_reference
 def test_every_kernel_serves_a_layer(backend):
     module = ffi.backends[conftest.PLATFORM].module
     for kernel in module.kernels():
@@ -76,13 +76,13 @@ def test_every_kernel_serves_a_layer(backend):
         ), f"the epilogue of {kernel} is never called"
 
 
-@only_direct
+@only_reference
 def test_a_question_that_cannot_be_asked_is_no_refusal(backend):
     with pytest.raises(ValueError, match="int16"):
         serves(ffi.backends[conftest.PLATFORM].module, "gemm", "fprop", device_shapes.CASES[0], "int16")
 
 
-@only_direct
+@only_reference
 def test_the_program_calls_every_kernel(backend):
     kernels = ffi.backends[conftest.PLATFORM].module.kernels()
     done = run(HERE / "device_shapes.py", "--cases", "3", "--arithmetics", "bfloat16,tf32")
@@ -98,7 +98,7 @@ def test_a_program_that_calls_nothing_fails():
     assert "left out" in done.stdout and "never called on a convolution: " in done.stdout
 
 
-@only_direct
+@only_reference
 def test_a_wrong_result_is_told(backend, monkeypatch, capsys):
     right = device_shapes.ConvCase.reference
 

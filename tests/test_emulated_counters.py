@@ -7,7 +7,7 @@ from emulated_counters import counting
 
 import jax_convgrad
 
-KERNELS = ["emulated_cuda-direct", "emulated_cuda-tiled"]
+KERNELS = ["emulated_cuda-reference", "emulated_cuda-tiled"]
 
 
 @pytest.mark.emulator

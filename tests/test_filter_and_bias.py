@@ -27,7 +27,7 @@ from jax_convgrad.problem import dimensions
 
 DTYPES = ("float32", "float64", "bfloat16", "float16")
 FEW = tuple(case for case in conv_cases.FEW if case.batch_groups == 1)
-CUDA = [cuda_backend(kernel) for kernel in ("gemm", "tiled", "direct")]
+CUDA = [cuda_backend(kernel) for kernel in ("gemm", "tiled", "reference")]
 on_cuda = pytest.mark.parametrize("backend", CUDA, indirect=True)
 on_gemm = pytest.mark.parametrize("backend", [cuda_backend("gemm")], indirect=True)
 

@@ -117,7 +117,7 @@ def test_cost(backend, op, math):
 
 
 POINTWISE = pytest.mark.parametrize(
-    "backend", [cuda_backend(kernel) for kernel in ("gemm", "tiled", "direct")], indirect=True
+    "backend", [cuda_backend(kernel) for kernel in ("gemm", "tiled", "reference")], indirect=True
 )
 
 

@@ -41,7 +41,7 @@ def test_the_formula_for_copies_is_what_emulated_gemm_copies(case, op):
 
 
 @pytest.mark.parametrize("op", ["dgrad", "wgrad"])
-def test_the_direct_kernels_loads_are_those_of_their_loops(op):
+def test_the_reference_kernels_loads_are_those_of_their_loops(op):
     """Lane by lane, address by address, as reference/dgrad.cu and reference/wgrad.cu have them."""
     case, item = ConvCase("one row", (1, 7, 32), (3, 32, 64), 2, ((1, 1),), order=("NWC", "WIO", "NWC")), 2
     (axis,) = case.axes
@@ -54,7 +54,7 @@ def test_the_direct_kernels_loads_are_those_of_their_loops(op):
             instructions += 1
             multiply_adds += len(lanes)
             sectors += sum(len(set(at * item // ladder.SECTOR)) for at in (first, second))
-    cost = ladder.direct_cost(case, op)
+    cost = ladder.reference_cost(case, op)
     assert (cost.multiply_adds, cost.multiplying) == (multiply_adds, instructions)
     assert (cost.global_sectors, cost.moving) == (sectors, 2 * instructions)
     assert cost.global_bytes == 2 * item * multiply_adds

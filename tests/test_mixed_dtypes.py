@@ -53,13 +53,13 @@ CHUNKED = [
     C("chunks, long", (4, 32, 32, 64), (1, 1, 64, 64), order=NHWC),
 ]
 RUNS = [
-    *(("cpu", "direct", case) for case in (DENSE[0], DENSE[3], GROUPED[3])),
+    *(("cpu", "reference", case) for case in (DENSE[0], DENSE[3], GROUPED[3])),
     *(("cpu", "tiled", case) for case in (*DENSE, GROUPED[1], GROUPED[3])),
     *(("cpu", "tiled.plain", case) for case in (DENSE[2], DENSE[6])),
     *(("cpu", kernel, case) for kernel in ("dot", "dot.plain") for case in (DENSE[0], DENSE[5], DENSE[6])),
     *(("cpu", "grouped", case) for case in GROUPED),
     *(("cpu", "grouped.plain", case) for case in (GROUPED[0], GROUPED[5])),
-    *((cuda_backend("direct"), "direct", case) for case in (DENSE[0], DENSE[3], GROUPED[0])),
+    *((cuda_backend("reference"), "reference", case) for case in (DENSE[0], DENSE[3], GROUPED[0])),
     *((cuda_backend("tiled"), "tiled", case) for case in (*DENSE[:4], GROUPED[3])),
     *((cuda_backend("gemm"), "gemm", case) for case in (*DENSE, GROUPED[4])),
     *((cuda_backend("few_channels"), "few_channels", case) for case in THIN),

@@ -66,8 +66,8 @@ def test_a_kernel_and_instruction_set_asked_for(isa):
     for op in CONVOLUTIONS:
         assert (ops[op]["kernel"], ops[op]["instruction_set"]) == ("tiled", isa)
         assert ops[op]["reason"] == "asked for"
-    direct = layer_plan(layer, kernel="direct")["ops"]
-    assert {direct[op]["kernel"] for op in CONVOLUTIONS} == {"direct"}
+    reference = layer_plan(layer, kernel="reference")["ops"]
+    assert {reference[op]["kernel"] for op in CONVOLUTIONS} == {"reference"}
 
 
 def test_an_op_that_the_kernel_does_not_serve():
@@ -96,7 +96,7 @@ def workspace_of(function, *shapes, dtype):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("kernel", ["auto", "direct", "tiled"])
+@pytest.mark.parametrize("kernel", ["auto", "reference", "tiled"])
 @pytest.mark.parametrize("name", ["resnet50.conv1", "mobilenet.dw.14", "audio.1d", "video.3d"])
 def test_workspace_is_what_the_call_asks_for(name, kernel, dtype, monkeypatch):
     layer = parse_layer(BUILT_IN[name])

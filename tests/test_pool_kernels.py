@@ -1,4 +1,4 @@
-"""Pooling's and the bias gradient's vector kernels on every instruction set, held against the direct ones."""
+"""The vector kernels of pooling and bgrad on every instruction set, held against the reference ones."""
 
 import jax
 import jax.numpy as jnp
@@ -25,15 +25,15 @@ CHANNELS = {
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("window", WINDOWS)
-def test_max_pool_is_direct(window, dtype):
-    """The same bits as the direct kernel, whose values the other tests hold against the reference."""
+def test_max_pool_is_reference(window, dtype):
+    """The same bits as the reference kernel, whose values the other tests hold against the reference."""
     axes = WINDOWS[window]
     for channels in CHANNELS[dtype]:
         inputs, outputs = shapes(axes, channels)
         x, dy = with_rarities(numbers(inputs, dtype, channels)), numbers(outputs, dtype, channels + 1)
         results = [(outputs, dy.dtype), (outputs, np.int32)]
-        y, position = call("max_pool_argmax", "direct", [x], results, axes)
-        (dx,) = call("max_pool_grad", "direct", [dy, position], [(inputs, dy.dtype)], axes)
+        y, position = call("max_pool_argmax", "reference", [x], results, axes)
+        (dx,) = call("max_pool_grad", "reference", [dy, position], [(inputs, dy.dtype)], axes)
         for kernel in KERNELS:
             where = f"{kernel} {channels}"
             ours = call("max_pool_argmax", kernel, [x], results, axes)
@@ -53,9 +53,9 @@ def test_positions_of_other_windows(channels):
         inputs, outputs = shapes(axes, channels)
         dy = numbers(outputs, "float32", 1)
         x, results = numbers(inputs, "float32", 3), [(outputs, np.float32), (outputs, np.int32)]
-        position = call("max_pool_argmax", "direct", [x], results, axes)[1]
+        position = call("max_pool_argmax", "reference", [x], results, axes)[1]
         position = position + np.random.default_rng(2).integers(-2, 3, outputs, np.int32)
-        (dx,) = call("max_pool_grad", "direct", [dy, position], [(inputs, np.float32)], axes)
+        (dx,) = call("max_pool_grad", "reference", [dy, position], [(inputs, np.float32)], axes)
         assert 0.2 < np.count_nonzero(dx) / dy.size < 0.95
         for kernel in KERNELS:
             ours = call("max_pool_grad", kernel, [dy, position], [(inputs, np.float32)], axes)[0]
@@ -69,11 +69,11 @@ def test_fewer_images(images, positions):
         inputs, outputs = shapes(axes, channels, 6)
         x = numbers((positions, *inputs[1:]), "float32", 3)
         results = [((positions, *outputs[1:]), dtype) for dtype in (np.float32, np.int32)]
-        position = call("max_pool_argmax", "direct", [x], results, axes)[1]
+        position = call("max_pool_argmax", "reference", [x], results, axes)[1]
         dy = numbers((images, *outputs[1:]), "float32", 4)
         whole = [np.tile(a, (6 // len(a), 1, 1, 1)) for a in (dy, position)]
-        (dx,) = call("max_pool_grad", "direct", whole, [(inputs, np.float32)], axes)
-        for kernel in ["direct", *KERNELS]:
+        (dx,) = call("max_pool_grad", "reference", whole, [(inputs, np.float32)], axes)
+        for kernel in ["reference", *KERNELS]:
             ours = call("max_pool_grad", kernel, [dy, position], [(inputs, np.float32)], axes)[0]
             np.testing.assert_array_equal(ours, dx, kernel)
 
@@ -92,7 +92,7 @@ def test_avg_pool(window, dtype, include):
             with np.errstate(invalid="ignore"):
                 exact, magnitude = f(operand, axes, include), f(np.abs(operand), axes, include)
             bound = sum_bound(dtype, taps + 1, magnitude, exact)
-            for kernel in ["direct", *KERNELS]:
+            for kernel in ["reference", *KERNELS]:
                 ours = call(target, kernel, [operand], [(shape, operand.dtype)], axes, include)[0]
                 assert_within(ours, exact, bound, f"{target} {kernel} {channels}")
 
@@ -107,7 +107,7 @@ def test_bgrad(channels, dtype):
         bound = sum_bound(dtype, rows, np.abs(dy.astype(np.float64)).sum(0), exact)
         size = backend.module.bgrad_workspace_bytes(dtype=dtype, rows=rows, channels=channels)
         results = [jax.ShapeDtypeStruct((channels,), dy.dtype), jax.ShapeDtypeStruct((size,), np.uint8)]
-        for kernel in ["direct", *KERNELS]:
+        for kernel in ["reference", *KERNELS]:
             made = jax.ffi.ffi_call(backend.prefix + "bgrad", results)(
                 dy, channel_axis=np.int64(1), kernel=kernel
             )

@@ -113,7 +113,7 @@ def test_the_files_of_the_suite_exist():
     assert all((ROOT / name).exists() for name in files)
 
 
-@pytest.mark.parametrize("backend", [cuda_backend("direct")], indirect=True)
+@pytest.mark.parametrize("backend", [cuda_backend("reference")], indirect=True)
 def test_a_kernel_s_own_file_is_in_the_suite(backend):
     suite = re.search(r"SUITE=\((.*?)\)", SCRIPT.read_text(), re.DOTALL)[1].split()
     for kernel in ffi.backends[PLATFORM].module.kernels():

@@ -20,7 +20,7 @@ int64_t count(const PoolProblem& p, int64_t o) {
 
 }  // namespace
 
-Work direct_avg_pool(const PoolProblem& p, const void* x_data, void* y_data) {
+Work reference_avg_pool(const PoolProblem& p, const void* x_data, void* y_data) {
   return dispatch(p.dtype, [&](auto stored) {
     using T = typename decltype(stored)::type;
     const T* x = static_cast<const T*>(x_data);
@@ -45,7 +45,7 @@ Work direct_avg_pool(const PoolProblem& p, const void* x_data, void* y_data) {
   });
 }
 
-Work direct_avg_pool_grad(const PoolProblem& p, const void* dy_data, void* dx_data) {
+Work reference_avg_pool_grad(const PoolProblem& p, const void* dy_data, void* dx_data) {
   return dispatch(p.dtype, [&](auto stored) {
     using T = typename decltype(stored)::type;
     const T* dy = static_cast<const T*>(dy_data);

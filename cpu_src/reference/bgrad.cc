@@ -10,7 +10,7 @@
 
 namespace convgrad::cpu {
 
-Work direct_bgrad(const BiasProblem& p, const void* dy_data, void* db_data, void* workspace) {
+Work reference_bgrad(const BiasProblem& p, const void* dy_data, void* db_data, void* workspace) {
   return dispatch(p.dtype, [&](auto stored) {
     using T = typename decltype(stored)::type;
     const T* dy = static_cast<const T*>(dy_data);

@@ -48,7 +48,7 @@ void add_products(const ConvProblem& p, const T* dy_image, const T* w, int64_t i
 
 }  // namespace
 
-Work direct_dgrad(const ConvProblem& p, const void* dy_data, const void* w_data, void* dx_data) {
+Work reference_dgrad(const ConvProblem& p, const void* dy_data, const void* w_data, void* dx_data) {
   return dispatch(p.dtype, [&](auto stored) {
     using T = typename decltype(stored)::type;
     const T* dy = static_cast<const T*>(dy_data);

@@ -29,8 +29,8 @@ void add_products(const ConvProblem& p, const T* x_image, const T* w, int64_t o0
 
 }  // namespace
 
-Work direct_fprop(const ConvProblem& p, const void* x_data, const void* w_data, Epilogue epilogue,
-                  void* y_data) {
+Work reference_fprop(const ConvProblem& p, const void* x_data, const void* w_data, Epilogue epilogue,
+                     void* y_data) {
   return dispatch(p.dtype, [&](auto stored) {
     using T = typename decltype(stored)::type;
     const T* x = static_cast<const T*>(x_data);

@@ -20,7 +20,7 @@ bool exceeds(S candidate, S best) {
 
 }  // namespace
 
-Work direct_max_pool(const PoolProblem& p, const void* x_data, void* y_data, int32_t* position) {
+Work reference_max_pool(const PoolProblem& p, const void* x_data, void* y_data, int32_t* position) {
   return dispatch(p.dtype, [&](auto stored) {
     using T = typename decltype(stored)::type;
     const T* x = static_cast<const T*>(x_data);
@@ -54,7 +54,8 @@ Work direct_max_pool(const PoolProblem& p, const void* x_data, void* y_data, int
   });
 }
 
-Work direct_max_pool_grad(const PoolProblem& p, const void* dy_data, const int32_t* position, void* dx_data) {
+Work reference_max_pool_grad(const PoolProblem& p, const void* dy_data, const int32_t* position,
+                             void* dx_data) {
   return dispatch(p.dtype, [&](auto stored) {
     using T = typename decltype(stored)::type;
     const T* dy = static_cast<const T*>(dy_data);

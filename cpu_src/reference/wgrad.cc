@@ -50,7 +50,7 @@ void sum_tile(const ConvProblem& p, const Tile& tile, const T* x, const T* dy, L
 
 }  // namespace
 
-Work direct_wgrad(const ConvProblem& p, const void* x_data, const void* dy_data, void* dw_data) {
+Work reference_wgrad(const ConvProblem& p, const void* x_data, const void* dy_data, void* dw_data) {
   return dispatch(p.dtype, [&](auto stored) {
     using T = typename decltype(stored)::type;
     const T* x = static_cast<const T*>(x_data);

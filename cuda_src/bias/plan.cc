@@ -7,7 +7,7 @@
 #include "cuda_src/plan.h"
 
 namespace convgrad::cuda {
-Split direct_bgrad_split(const BiasProblem& p) {
+Split reference_bgrad_split(const BiasProblem& p) {
   // About as many parts as terms in a part: that is where the two sums together are shortest and their
   // rounding error least. 64 rows need no split.
   int64_t length = 64;
@@ -56,8 +56,8 @@ int64_t bgrad_workspace_bytes(const BiasProblem& p) {
   if (p.channels == 0) return 0;
   const BgradTiles tiles = bgrad_tiles(p);
   const int64_t vector_sums = tiles.in_one_step() ? 0 : tiles.split.parts * tiles.line;
-  const int64_t parts = direct_bgrad_split(p).parts, direct_sums = parts == 1 ? 0 : parts * p.channels;
-  return std::max(vector_sums, direct_sums) * bytes_of_sum(p.dtype);
+  const int64_t parts = reference_bgrad_split(p).parts, reference_sums = parts == 1 ? 0 : parts * p.channels;
+  return std::max(vector_sums, reference_sums) * bytes_of_sum(p.dtype);
 }
 
 }  // namespace convgrad::cuda

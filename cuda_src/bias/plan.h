@@ -9,7 +9,7 @@
 
 namespace convgrad::cuda {
 
-Split direct_bgrad_split(const BiasProblem&);
+Split reference_bgrad_split(const BiasProblem&);
 
 inline constexpr int kBgradThreads = 256;
 inline constexpr int kVectorBytes = 16;  // of dy, that a thread takes at once

@@ -2,7 +2,7 @@
 //
 //     y[n,o,c] = (sum over r of x[n,i,c]) / count(o)
 //
-// The terms are added as the direct kernel adds them, so the bits are the same.
+// The terms are added as the reference kernel adds them, so the bits are the same.
 #include "common_src/dispatch.h"
 #include "cuda_src/lanes.cuh"
 #include "cuda_src/long_lanes.cuh"

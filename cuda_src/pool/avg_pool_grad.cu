@@ -4,7 +4,7 @@
 //
 // It gathers, as max pooling's does: a thread has a vector of channels, of a cell of inputs for the usual
 // windows (cells.cuh), and divides each of their outputs once; else of one input. The terms are added as
-// the direct kernel adds them, so the bits are the same.
+// the reference kernel adds them, so the bits are the same.
 #include "common_src/dispatch.h"
 #include "cuda_src/arch/launch.cuh"
 #include "cuda_src/lanes.cuh"

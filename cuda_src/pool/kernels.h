@@ -9,14 +9,14 @@
 
 namespace convgrad::cuda {
 
-cudaError_t direct_bgrad(const BiasProblem&, const void* dy, void* db, void* workspace, cudaStream_t);
-cudaError_t direct_max_pool(const PoolProblem&, const void* x, void* y, int32_t* position, cudaStream_t);
-cudaError_t direct_max_pool_grad(const PoolProblem&, const void* dy, const int32_t* position, void* dx,
-                                 cudaStream_t);
-cudaError_t direct_max_pool_select(const PoolProblem&, const void* t, const int32_t* position, void* selected,
-                                   cudaStream_t);
-cudaError_t direct_avg_pool(const PoolProblem&, const void* x, void* y, cudaStream_t);
-cudaError_t direct_avg_pool_grad(const PoolProblem&, const void* dy, void* dx, cudaStream_t);
+cudaError_t reference_bgrad(const BiasProblem&, const void* dy, void* db, void* workspace, cudaStream_t);
+cudaError_t reference_max_pool(const PoolProblem&, const void* x, void* y, int32_t* position, cudaStream_t);
+cudaError_t reference_max_pool_grad(const PoolProblem&, const void* dy, const int32_t* position, void* dx,
+                                    cudaStream_t);
+cudaError_t reference_max_pool_select(const PoolProblem&, const void* t, const int32_t* position,
+                                      void* selected, cudaStream_t);
+cudaError_t reference_avg_pool(const PoolProblem&, const void* x, void* y, cudaStream_t);
+cudaError_t reference_avg_pool_grad(const PoolProblem&, const void* dy, void* dx, cudaStream_t);
 
 // max_pool's positions by the problem's rule in windows whose y is NaN or -infinity, after a kernel that gave
 // y and the first maxima.

@@ -33,7 +33,7 @@ bool fits_in_32_bits(const PoolProblem& p) {
 }  // namespace
 
 PoolKernel choose_kernel(const PoolProblem& p, PoolKernel requested) {
-  return fits_in_32_bits(p) ? requested : PoolKernel::kDirect;
+  return fits_in_32_bits(p) ? requested : PoolKernel::kReference;
 }
 
 }  // namespace convgrad::cuda

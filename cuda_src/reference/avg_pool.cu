@@ -69,7 +69,7 @@ __global__ void avg_pool_grad_kernel(PoolProblem p, const Stored* dy, Stored* dx
 
 }  // namespace
 
-cudaError_t direct_avg_pool(const PoolProblem& p, const void* x, void* y, cudaStream_t stream) {
+cudaError_t reference_avg_pool(const PoolProblem& p, const void* x, void* y, cudaStream_t stream) {
   const int64_t count = p.batch * p.outputs() * p.channels;
   return dispatch(p.dtype, [&](auto tag) {
     using Stored = typename decltype(tag)::type;
@@ -78,7 +78,7 @@ cudaError_t direct_avg_pool(const PoolProblem& p, const void* x, void* y, cudaSt
   });
 }
 
-cudaError_t direct_avg_pool_grad(const PoolProblem& p, const void* dy, void* dx, cudaStream_t stream) {
+cudaError_t reference_avg_pool_grad(const PoolProblem& p, const void* dy, void* dx, cudaStream_t stream) {
   const int64_t count = p.batch * p.inputs() * p.channels;
   return dispatch(p.dtype, [&](auto tag) {
     using Stored = typename decltype(tag)::type;

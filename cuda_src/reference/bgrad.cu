@@ -25,9 +25,9 @@ __global__ void bgrad_kernel(BiasProblem p, Split split, const Stored* dy, Resul
 
 }  // namespace
 
-cudaError_t direct_bgrad(const BiasProblem& p, const void* dy, void* db, void* workspace,
-                         cudaStream_t stream) {
-  const Split split = direct_bgrad_split(p);
+cudaError_t reference_bgrad(const BiasProblem& p, const void* dy, void* db, void* workspace,
+                            cudaStream_t stream) {
+  const Split split = reference_bgrad_split(p);
   const int64_t count = split.parts * p.channels;
   const bool one_part = split.parts == 1;
   const cudaError_t error = dispatch(p.dtype, [&](auto tag) {

@@ -11,7 +11,7 @@ namespace convgrad::cuda {
 namespace {
 
 template <typename Stored>
-__global__ void direct_dgrad_kernel(ConvProblem p, const Stored* dy, const Stored* w, Stored* dx) {
+__global__ void reference_dgrad_kernel(ConvProblem p, const Stored* dy, const Stored* w, Stored* dx) {
   const int64_t C = p.group_in(), K = p.out_channels;
   const int64_t count = p.batch * p.inputs() * p.in_channels;
   for (int64_t at = first_element(); at < count; at += element_step()) {
@@ -31,11 +31,12 @@ __global__ void direct_dgrad_kernel(ConvProblem p, const Stored* dy, const Store
 
 }  // namespace
 
-cudaError_t direct_dgrad(const ConvProblem& p, const void* dy, const void* w, void* dx, cudaStream_t stream) {
+cudaError_t reference_dgrad(const ConvProblem& p, const void* dy, const void* w, void* dx,
+                            cudaStream_t stream) {
   const int64_t count = p.batch * p.inputs() * p.in_channels;
   return dispatch(p.dtype, [&](auto tag) {
     using Stored = typename decltype(tag)::type;
-    return launch_elements(direct_dgrad_kernel<Stored>, count, stream, p, static_cast<const Stored*>(dy),
+    return launch_elements(reference_dgrad_kernel<Stored>, count, stream, p, static_cast<const Stored*>(dy),
                            static_cast<const Stored*>(w), static_cast<Stored*>(dx));
   });
 }

@@ -12,8 +12,8 @@ namespace convgrad::cuda {
 namespace {
 
 template <typename Stored>
-__global__ void direct_fprop_kernel(ConvProblem p, const Stored* x, const Stored* w, Epilogue epilogue,
-                                    Stored* y) {
+__global__ void reference_fprop_kernel(ConvProblem p, const Stored* x, const Stored* w, Epilogue epilogue,
+                                       Stored* y) {
   const int64_t C = p.group_in(), K = p.out_channels;
   const int64_t count = p.batch * p.outputs() * K;
   for (int64_t at = first_element(); at < count; at += element_step()) {
@@ -32,12 +32,12 @@ __global__ void direct_fprop_kernel(ConvProblem p, const Stored* x, const Stored
 
 }  // namespace
 
-cudaError_t direct_fprop(const ConvProblem& p, const void* x, const void* w, Epilogue epilogue, void* y,
-                         cudaStream_t stream) {
+cudaError_t reference_fprop(const ConvProblem& p, const void* x, const void* w, Epilogue epilogue, void* y,
+                            cudaStream_t stream) {
   const int64_t count = p.batch * p.outputs() * p.out_channels;
   return dispatch(p.dtype, [&](auto tag) {
     using Stored = typename decltype(tag)::type;
-    return launch_elements(direct_fprop_kernel<Stored>, count, stream, p, static_cast<const Stored*>(x),
+    return launch_elements(reference_fprop_kernel<Stored>, count, stream, p, static_cast<const Stored*>(x),
                            static_cast<const Stored*>(w), epilogue, static_cast<Stored*>(y));
   });
 }

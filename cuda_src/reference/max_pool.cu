@@ -77,8 +77,8 @@ __global__ void max_pool_select_kernel(PoolProblem p, const Stored* t, const int
 
 }  // namespace
 
-cudaError_t direct_max_pool(const PoolProblem& p, const void* x, void* y, int32_t* position,
-                            cudaStream_t stream) {
+cudaError_t reference_max_pool(const PoolProblem& p, const void* x, void* y, int32_t* position,
+                               cudaStream_t stream) {
   const int64_t count = p.batch * p.outputs() * p.channels;
   return dispatch(p.dtype, [&](auto tag) {
     using Stored = typename decltype(tag)::type;
@@ -87,8 +87,8 @@ cudaError_t direct_max_pool(const PoolProblem& p, const void* x, void* y, int32_
   });
 }
 
-cudaError_t direct_max_pool_grad(const PoolProblem& p, const void* dy, const int32_t* position, void* dx,
-                                 cudaStream_t stream) {
+cudaError_t reference_max_pool_grad(const PoolProblem& p, const void* dy, const int32_t* position, void* dx,
+                                    cudaStream_t stream) {
   const int64_t count = p.batch * p.inputs() * p.channels;
   return dispatch(p.dtype, [&](auto tag) {
     using Stored = typename decltype(tag)::type;
@@ -97,8 +97,8 @@ cudaError_t direct_max_pool_grad(const PoolProblem& p, const void* dy, const int
   });
 }
 
-cudaError_t direct_max_pool_select(const PoolProblem& p, const void* t, const int32_t* position,
-                                   void* selected, cudaStream_t stream) {
+cudaError_t reference_max_pool_select(const PoolProblem& p, const void* t, const int32_t* position,
+                                      void* selected, cudaStream_t stream) {
   const int64_t count = p.batch * p.outputs() * p.channels;
   return dispatch(p.dtype, [&](auto tag) {
     using Stored = typename decltype(tag)::type;

@@ -9,7 +9,7 @@ namespace convgrad::cuda {
 namespace {
 
 template <typename Stored>
-__global__ void direct_wgrad_kernel(ConvProblem p, const Stored* x, const Stored* dy, Stored* dw) {
+__global__ void reference_wgrad_kernel(ConvProblem p, const Stored* x, const Stored* dy, Stored* dw) {
   const int64_t C = p.group_in(), K = p.out_channels;
   const Axis &axis0 = p.axis[0], &axis1 = p.axis[1], &axis2 = p.axis[2];
   const int64_t count = p.taps() * C * K;
@@ -41,11 +41,12 @@ __global__ void direct_wgrad_kernel(ConvProblem p, const Stored* x, const Stored
 
 }  // namespace
 
-cudaError_t direct_wgrad(const ConvProblem& p, const void* x, const void* dy, void* dw, cudaStream_t stream) {
+cudaError_t reference_wgrad(const ConvProblem& p, const void* x, const void* dy, void* dw,
+                            cudaStream_t stream) {
   const int64_t count = p.taps() * p.group_in() * p.out_channels;
   return dispatch(p.dtype, [&](auto tag) {
     using Stored = typename decltype(tag)::type;
-    return launch_elements(direct_wgrad_kernel<Stored>, count, stream, p, static_cast<const Stored*>(x),
+    return launch_elements(reference_wgrad_kernel<Stored>, count, stream, p, static_cast<const Stored*>(x),
                            static_cast<const Stored*>(dy), static_cast<Stored*>(dw));
   });
 }

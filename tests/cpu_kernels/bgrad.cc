@@ -21,7 +21,7 @@ void check(Report& report, int64_t rows, int64_t channels, const std::string& fi
       expected.sum_of_abs[k] += std::abs(terms[row * channels + k]);
     }
   }
-  for (const auto& [name, request] : direct_and_vector()) {
+  for (const auto& [name, request] : reference_and_vector()) {
     const std::string call = what + ", " + name;
     Guarded<T> db(channels), again(channels);
     for (Guarded<T>* to : {&db, &again}) {

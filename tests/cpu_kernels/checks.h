@@ -21,8 +21,8 @@ struct NamedChoice {
   std::string name;
   cpu::Request request;
 };
-inline std::vector<NamedChoice> direct_and_vector() {
-  std::vector<NamedChoice> requests = {{"direct.plain", {cpu::Kernel::kDirect, cpu::Isa::kPlain}}};
+inline std::vector<NamedChoice> reference_and_vector() {
+  std::vector<NamedChoice> requests = {{"reference.plain", {cpu::Kernel::kReference, cpu::Isa::kPlain}}};
   for (const cpu::Isa isa : cpu::supported_isas())
     requests.push_back({std::string("vector.") + cpu::isa_name(isa), {cpu::Kernel::kAuto, isa}});
   return requests;

@@ -1,5 +1,5 @@
 // fprop (alone and with its epilogue), dgrad and wgrad: every kernel on every instruction set, against the
-// direct kernels in float64.
+// reference kernels in float64.
 #include <stdexcept>
 
 #include "common_src/dispatch.h"
@@ -44,11 +44,11 @@ cpu::Work work(Op op, const ConvProblem& p, Request request, const void* a, cons
   return cpu::wgrad(p, request, a, b, result, workspace);
 }
 
-std::vector<double> direct_sums(Op op, ConvProblem p, const std::vector<double>& a,
-                                const std::vector<double>& b) {
+std::vector<double> reference_sums(Op op, ConvProblem p, const std::vector<double>& a,
+                                   const std::vector<double>& b) {
   p.dtype = DType::kF64;
   std::vector<double> result(sizes(op, p).result);
-  run(work(op, p, {Kernel::kDirect, Isa::kPlain}, a.data(), b.data(), {}, result.data(), nullptr), false);
+  run(work(op, p, {Kernel::kReference, Isa::kPlain}, a.data(), b.data(), {}, result.data(), nullptr), false);
   return result;
 }
 
@@ -77,8 +77,8 @@ void check_op(Report& report, const std::string& problem_name, ConvProblem p, Na
   const Sizes count = sizes(op.op, p);
   const Guarded<T> a(count.a, 1), b(count.b, 2);
   const std::vector<double> exact_a = a.doubles(), exact_b = b.doubles();
-  Expected expected{direct_sums(op.op, p, exact_a, exact_b),
-                    direct_sums(op.op, p, absolute(exact_a), absolute(exact_b)), count.length};
+  Expected expected{reference_sums(op.op, p, exact_a, exact_b),
+                    reference_sums(op.op, p, absolute(exact_a), absolute(exact_b)), count.length};
   Guarded<T> bias(op.epilogue ? p.out_channels : 0, 3);
   Epilogue epilogue;
   if (op.epilogue && p.out_channels > 0) {
@@ -88,7 +88,7 @@ void check_op(Report& report, const std::string& problem_name, ConvProblem p, Na
   }
   for (const Isa isa : cpu::supported_isas()) {
     for (const Kernel kernel : cpu::kKernels) {
-      if (kernel == Kernel::kDirect && isa != Isa::kPlain) continue;  // it has one form only
+      if (kernel == Kernel::kReference && isa != Isa::kPlain) continue;  // it has one form only
       const Request request{kernel, isa};
       if (!serves(op.op, p, request)) continue;
       const std::string name = std::string(cpu::kernel_name(kernel)) + "." + cpu::isa_name(isa);
@@ -127,7 +127,7 @@ void check_convolutions(Report& report, const std::string& filter) {
   if (!filter.empty()) return;
   for (const Isa isa : cpu::supported_isas()) {
     for (const Kernel kernel : cpu::kKernels) {
-      if (kernel == Kernel::kDirect && isa != Isa::kPlain) continue;
+      if (kernel == Kernel::kReference && isa != Isa::kPlain) continue;
       const std::string name = std::string(cpu::kernel_name(kernel)) + "." + cpu::isa_name(isa);
       if (report.tries("fprop " + name) == 0) report.fail(name, "serves fprop of no problem");
     }

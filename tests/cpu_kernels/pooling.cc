@@ -187,7 +187,7 @@ void check_pooling(Report& report, const std::string& filter) {
     if (name.find(filter) == std::string::npos) continue;
     for (const DType dtype : {DType::kF32, DType::kF64, DType::kBF16, DType::kF16}) {
       dispatch(dtype, [&, name = name, problem = problem](auto stored) {
-        for (const NamedChoice& request : direct_and_vector()) {
+        for (const NamedChoice& request : reference_and_vector()) {
           PoolCheck<typename decltype(stored)::type> check(report, name, request, problem);
           if (problem.count_include_pad) check.max();  // which knows nothing of it
           check.avg();

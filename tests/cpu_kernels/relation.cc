@@ -137,7 +137,7 @@ void check_workspace(Report& report, const ConvProblem& problem) {
   const ConvProblem met = cpu::met_taps(problem).problem;
   for (const Op op : {Op::kFprop, Op::kDgrad}) {
     const cpu::Kernel kernel = cpu::plan(op, problem, request).kernel;
-    if (kernel == cpu::Kernel::kDirect) continue;
+    if (kernel == cpu::Kernel::kReference) continue;
     if (cpu::conv_workspace_bytes(op, met, {kernel, request.isa}) >
         cpu::conv_workspace_bytes(op, problem, request))
       report.fail("workspace of met taps", "it is too small");

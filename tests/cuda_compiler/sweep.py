@@ -84,12 +84,12 @@ def _calls() -> Iterator[list[Launch]]:
         (1, 2, 3, 4, 6, 8, 16, 64), (2, 3, 5, 13), (1, 2, 3), (28, 112)
     ):
         axes = [_axis(size, taps, stride, taps // 2)] * 2
-        for op, kernel, (dtype, aligned) in itertools.product(POOL_OPS, ("vector", "direct"), ways):
+        for op, kernel, (dtype, aligned) in itertools.product(POOL_OPS, ("vector", "reference"), ways):
             yield pool_launches(
                 op, kernel, aligned=aligned, dtype=dtype, batch=8, channels=channels, axes=axes
             )
     for rows, channels in itertools.product((20, 300, 100_000), (1, 2, 3, 4, 8, 64, 1000)):
-        for kernel, (dtype, aligned) in itertools.product(("vector", "direct"), ways):
+        for kernel, (dtype, aligned) in itertools.product(("vector", "reference"), ways):
             axes = [_axis(rows, 1)]
             yield pool_launches(
                 "bgrad", kernel, aligned=aligned, dtype=dtype, batch=1, channels=channels, axes=axes

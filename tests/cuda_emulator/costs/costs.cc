@@ -105,7 +105,7 @@ ConvProblem depthwise(const Axis& axis) { return problem(axis, 16, 16, 16); }
 ConvProblem one_channel(const Axis& axis) { return problem(axis, 1, 16); }
 
 const std::vector<NamedKernel> kProducts = {
-    {"direct", ConvKernel::kDirect}, {"tiled", ConvKernel::kTiled}, {"gemm", ConvKernel::kGemm}};
+    {"reference", ConvKernel::kReference}, {"tiled", ConvKernel::kTiled}, {"gemm", ConvKernel::kGemm}};
 const std::vector<NamedKernel> kGrouped = {{"grouped", ConvKernel::kGrouped},
                                            {"tiled, in groups", ConvKernel::kTiled},
                                            {"gemm, in groups", ConvKernel::kGemm}};
@@ -129,7 +129,7 @@ void expect_flat_in_all(Op op, const std::string& what, int64_t each, const Axis
   check(failed.empty(), failed);
 }
 
-// A result that is zero, or a bias, costs a direct or grouped thread of its own.
+// A result that is zero, or a bias, costs a reference or grouped thread of its own.
 constexpr int64_t kEach = 150;
 
 Axis strided(int64_t step) { return {64 * step, 3, 64, step, 1, 1, 1}; }
@@ -217,7 +217,7 @@ std::vector<std::pair<std::string, int64_t>> pool_costs(PoolProblem p, PoolKerne
 
 template <typename AxisOf>
 void expect_flat_pools(const std::string& what, int64_t each, const AxisOf& axis) {
-  for (const PoolKernel kernel : {PoolKernel::kDirect, PoolKernel::kVector}) {
+  for (const PoolKernel kernel : {PoolKernel::kReference, PoolKernel::kVector}) {
     const PoolProblem small = pool(axis(kSmall)), large = pool(axis(kLarge));
     const auto few = pool_costs(small, kernel), many = pool_costs(large, kernel);
     const int64_t further =
@@ -225,7 +225,7 @@ void expect_flat_pools(const std::string& what, int64_t each, const AxisOf& axis
     for (size_t op = 0; op < few.size(); ++op) {
       const double most = 2.0 * static_cast<double>(few[op].second) + static_cast<double>(each * further);
       const std::string call =
-          few[op].first + " " + what + (kernel == PoolKernel::kDirect ? ", direct" : ", vector");
+          few[op].first + " " + what + (kernel == PoolKernel::kReference ? ", reference" : ", vector");
       std::cout << call << ": " << few[op].second << " steps, and " << many[op].second << " of " << most
                 << "\n";
       check(static_cast<double>(many[op].second) <= most, "it costs more where a step is larger: " + call);

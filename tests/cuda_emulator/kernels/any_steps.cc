@@ -1,5 +1,5 @@
 // Every kernel on layers of random steps, of which most outputs or taps are often tied to nothing, against
-// the direct kernels: of small integers, so that sums are the same in any order.
+// the reference kernels: of small integers, so that sums are the same in any order.
 #include <algorithm>
 #include <random>
 #include <string>
@@ -126,7 +126,7 @@ int check_kernels(const ConvProblem& p, const std::vector<NamedKernel>& kernels)
   epilogue.relu = draw(0, 2) == 0;
   const char* names[] = {"fprop", "dgrad", "wgrad"};
   for (const Op op : {Op::kFprop, Op::kDgrad, Op::kWgrad}) {
-    const auto expected = result_of(op, p, ConvKernel::kDirect, operands, epilogue);
+    const auto expected = result_of(op, p, ConvKernel::kReference, operands, epilogue);
     for (const auto& [name, kernel] : kernels) {
       try {
         cuda::choose_kernel(op, p, {kernel, false}, 9);
@@ -146,9 +146,9 @@ const std::vector<NamedKernel> kKernels = {
     {"grouped", ConvKernel::kGrouped}, {"few_channels", ConvKernel::kFewChannels},
     {"wgmma", ConvKernel::kWgmma},     {"auto", ConvKernel::kAuto}};
 
-const std::vector<NamedKernel> kKernelsAndDirect = [] {
+const std::vector<NamedKernel> kKernelsAndReference = [] {
   std::vector<NamedKernel> kernels = kKernels;
-  kernels.push_back({"direct", ConvKernel::kDirect});
+  kernels.push_back({"reference", ConvKernel::kReference});
   return kernels;
 }();
 
@@ -207,10 +207,10 @@ TEST(steps_past_32_bits) {
     }
     Operands operands(p);
     for (const Op op : {Op::kFprop, Op::kDgrad, Op::kWgrad}) {
-      const auto expected = result_of(op, p, ConvKernel::kDirect, operands, {});
+      const auto expected = result_of(op, p, ConvKernel::kReference, operands, {});
       for (const int64_t factor : {int64_t{4096}, int64_t{16000}, int64_t{1} << 22, int64_t{1} << 28}) {
         const ConvProblem large = scaled(p, factor);
-        for (const auto& [name, kernel] : kKernelsAndDirect) {
+        for (const auto& [name, kernel] : kKernelsAndReference) {
           try {
             cuda::choose_kernel(op, large, {kernel, false}, 9);
           } catch (const std::invalid_argument&) {

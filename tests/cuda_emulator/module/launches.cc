@@ -61,7 +61,7 @@ std::vector<LaunchNumbers> pool_launches(const std::string& op, const std::strin
   PoolProblem problem{conv.dtype, batch, batch, batch, channels, true, {}};
   std::copy(conv.axis, conv.axis + kAxes, problem.axis);
   const cuda::PoolKernel requested =
-      kernel == "direct" ? cuda::PoolKernel::kDirect : cuda::PoolKernel::kVector;
+      kernel == "reference" ? cuda::PoolKernel::kReference : cuda::PoolKernel::kVector;
   char* const at = array(aligned, problem.dtype);
   const auto position = reinterpret_cast<int32_t*>(array(aligned, DType::kF32));
   return recorded([&] {

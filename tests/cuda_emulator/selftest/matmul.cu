@@ -40,8 +40,8 @@ static __global__ void __launch_bounds__(kSide* kSide)
         make_float4(sum[i][0], sum[i][1], sum[i][2], sum[i][3]);
 }
 
-static __global__ void direct(const float* __restrict__ a, const float* __restrict__ b, float* __restrict__ c,
-                              int size) {
+static __global__ void reference(const float* __restrict__ a, const float* __restrict__ b,
+                                 float* __restrict__ c, int size) {
   const int n = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
   const int m = static_cast<int>(blockIdx.y * blockDim.y + threadIdx.y);
   float sum = 0;
@@ -91,7 +91,7 @@ static void check_product(Product kernel, unsigned tile, size_t shared_bytes) {
 }
 
 TEST(tiled_product_is_exact) { check_product(tiled, kTile, kTileBytes); }
-TEST(direct_product_is_exact) { check_product(direct, kSide, 0); }
+TEST(direct_product_is_exact) { check_product(reference, kSide, 0); }
 
 template <typename Work>
 static double seconds(Work work) {
@@ -106,8 +106,8 @@ DEMONSTRATION(speed) {
   const double macs = static_cast<double>(kSize) * kSize * kSize;
   std::printf("tiled product:  %6.0f million multiply-adds/s\n",
               macs / 1e6 / seconds([&] { multiply(tiled, kTile, kTileBytes, o, kSize); }));
-  std::printf("direct product: %6.0f million multiply-adds/s\n",
-              macs / 1e6 / seconds([&] { multiply(direct, kSide, 0, o, kSize); }));
+  std::printf("reference product: %6.0f million multiply-adds/s\n",
+              macs / 1e6 / seconds([&] { multiply(reference, kSide, 0, o, kSize); }));
   const unsigned blocks = 1 << 14, n = 256;
   std::vector<float> x(blocks * n + 2, 1.0f), y(blocks * n);
   const double filter =
