@@ -1,4 +1,4 @@
-# Every target sets up what it needs in .venv, from nothing but Python >= 3.11, a C++17 compiler and make.
+# Every target sets up what it needs in .venv, from nothing but Linux, Python >= 3.11, g++ and make.
 
 PYTHON ?= python3
 VENV   ?= .venv

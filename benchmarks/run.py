@@ -242,11 +242,12 @@ def main() -> None:
         sys.exit(f"a result is wrong, nothing more is measured\n{error}")
     print(report.terminal(results))
     if args.out:
+        import chart
         import plots
 
         args.out.mkdir(parents=True, exist_ok=True)
         (args.out / "results.json").write_text(json.dumps(results, indent=1) + "\n")
-        for picture in plots.draw(results, args.out):
+        for picture in [*plots.draw(results, args.out), *chart.draw(results, args.out)]:
             say(f"drawn: {picture}")
 
 

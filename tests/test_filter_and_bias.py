@@ -308,5 +308,5 @@ def test_split_over_devices(backend, name, layout):
     close(results, f(x, w, b, dy))
     assert "wgrad_bgrad" in program.as_text()
     if name == "groups_widening" and layout == "out_channels" and jax.__version_info__ < (0, 9, 2):
-        return  # channels are gathered there, as the README says
+        return  # channels are gathered there, as docs/support.md says
     assert meshes.collectives(program) == ({"all-reduce": 1} if layout.startswith("batch") else {})

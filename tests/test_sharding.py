@@ -115,7 +115,7 @@ def test_split_layer(layer, layout, mesh, reductions):
     meshes.assert_equal_to_rounding(results, layer.unsharded())
     unequal = layer.groups > 1 and layer.channels != layer.features and "channels" in layout
     if unequal and jax.__version_info__ < (0, 9, 2):
-        return  # channels are gathered there, as the README says
+        return  # channels are gathered there, as docs/support.md says
     assert meshes.collectives(program) == Counter({"all-reduce": reductions})
 
 
@@ -123,7 +123,7 @@ def test_split_layer(layer, layout, mesh, reductions):
 def test_results_stay_split(name):
     layer = LAYERS[name]
     if layer.groups > 1 and layer.channels != layer.features and jax.__version_info__ < (0, 9, 2):
-        pytest.skip("the kernels' channels are gathered there, as the README says")
+        pytest.skip("the kernels' channels are gathered there, as docs/support.md says")
     mesh = meshes.make("4x2")
     split = specs("batch_and_out_channels", layer.groups > 1, mesh.axis_names)
     _, (y, dx, dw, db) = compiled(layer.with_gradients, layer.arrays(), mesh, split)
@@ -253,7 +253,7 @@ def test_grouped_filter_gradient_where_lax_is_wrong(groups, axis, too_large):
     _, of_lax = gradient(lax.conv_general_dilated)
     times = float(np.median(np.asarray(of_lax) / exact))
     if (0, 9, 1) <= jax.__version_info__ <= (0, 12, 0):
-        # Where this fails, lax is mended, and the README is old.
+        # Where this fails, lax is mended, and README.md, docs/support.md and findings/ are old.
         assert times == pytest.approx(too_large, rel=1e-10)
 
 

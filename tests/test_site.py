@@ -29,6 +29,16 @@ Drawn by [a script](draw.py) with `draw --dry-run`. With $\mathit{pad\_lo} < O$:
 
 $$Y[o] = \sum_r X[o + r]\, W[r]$$
 """
+SOURCES = """# Sources
+
+[Documentation](docs/guide.md#a-sum)
+
+<picture>
+  <source media="(prefers-color-scheme: dark)" srcset="docs/plots/dark.svg">
+  <img src="docs/plots/light.svg" alt="Bars">
+</picture>
+"""
+DRAWING = '<svg xmlns="http://www.w3.org/2000/svg"/>\n'
 LAYER = '''"""Layers."""
 
 
@@ -58,7 +68,9 @@ def repository(tmp_path):
         "jax_convgrad/__init__.py": '"""A package that cannot be imported."""\n\nimport no_such_module\n',
         "jax_convgrad/layer.py": LAYER,
         "cuda_src/kernel.cu": "int taps = 3;\n",
-        "README.md": "# Sources\n\n[Documentation](docs/guide.md#a-sum)\n",
+        "README.md": SOURCES,
+        "docs/plots/light.svg": DRAWING,
+        "docs/plots/dark.svg": DRAWING,
         "docs/site/small.yml": f"INHERIT: mkdocs.yml\nnav: [{', '.join(NAVIGATION)}]\n",
     }
     for name, text in files.items():
@@ -96,7 +108,9 @@ def test_pages_lead_to_sources_and_functions(repository):
 
     assert re.search(r"<h1[^>]*><code>cuda_src/kernel.cu</code>", (site / source).read_text())
     assert 'href="kernel.cu.html"' in (site / "source" / "cuda_src" / "index.html").read_text()
-    assert 'href="../guide.html#a-sum"' in (site / "source" / "index.html").read_text()
+    sources = (site / "source" / "index.html").read_text()
+    assert 'href="../guide.html#a-sum"' in sources
+    assert 'srcset="../plots/dark.svg"' in sources and 'src="../plots/light.svg"' in sources
     assert "how much" in (site / "api" / "layers.html").read_text()  # read, for it cannot be imported
 
     guide = (site / "guide.html").read_text()
@@ -113,6 +127,11 @@ MISTAKES = {
     "a page that is not there": ("docs/guide.md", "[x](no_guide.md)", "no_guide.md"),
     "a heading that is not there": ("docs/guide.md", "[x](README.md#nothing)", "#nothing"),
     "a link from a source's page": ("README.md", "[x](cuda_src/no_kernel.cu)", "no_kernel.cu"),
+    "a picture for dark pages that is not there": (
+        "README.md",
+        '<picture><source srcset="docs/plots/night.svg"></picture>',
+        "night.svg leads nowhere",
+    ),
     "a link in HTML": ("docs/guide.md", '<a href="no_guide.html">x</a>', "no_guide.html leads nowhere"),
     "a page outside of the navigation": ("docs/orphan.md", "# Alone", "not included in the .nav."),
     "an unknown command in a formula": ("docs/guide.md", r"$\sommes_r$", r"guide.md: .*\\sommes"),

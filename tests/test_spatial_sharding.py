@@ -41,7 +41,7 @@ def check(f, arrays, mesh, split, *, exchanges=True, eps=1e-11):
     meshes.assert_equal_to_rounding(results, jax.jit(f)(*arrays), eps)
     counts = meshes.collectives(program)
     if jax.__version_info__ < (0, 9, 2):
-        return program  # where the devices do not divide the rows they are gathered there, as the README says
+        return program  # rows that the devices do not divide are gathered there, as docs/support.md says
     assert not counts["all-gather"], counts
     assert not counts["all-to-all"], counts
     assert exchanges is None or bool(counts["collective-permute"]) == exchanges, counts

@@ -11,7 +11,7 @@ from urllib.parse import unquote, urlsplit
 from mkdocs.exceptions import PluginError
 from mkdocs.plugins import event_priority
 
-REFERENCE = re.compile(r'<(?P<tag>\w+)\b[^>]*?\s(?:href|src)="(?P<url>[^"]*)"')
+REFERENCE = re.compile(r'<(?P<tag>\w+)\b[^>]*?\s(?:href|src|srcset)="(?P<url>[^"]*)"')
 IDENTIFIER = re.compile(r'\s(?:id|name)="([^"]*)"')
 LOADED = {"script", "img", "iframe", "source", "link"}
 

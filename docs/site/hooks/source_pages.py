@@ -20,6 +20,9 @@ from repository import Repository
 
 # A name by itself, or a call of it with any arguments.
 FUNCTION = re.compile(r"(?:jax_convgrad\.)?(\w+)(?:\(.*\))?")
+# Raw HTML, which Markdown leaves as it is: a picture for light pages and one for dark ones.
+PICTURE = re.compile(r"<picture>.*?</picture>", re.DOTALL)
+PICTURE_FILE = re.compile(r'(?<=\ssrc=")[^"]+|(?<=\ssrcset=")[^"]+')
 NEVER_LINKED = {"a", "pre", "h1", "h2", "h3", "h4", "h5", "h6"}
 
 
@@ -38,12 +41,13 @@ class SourceLinks(Treeprocessor):
         """Goes through a page's elements."""
         for tag, attribute in (("a", "href"), ("img", "src")):
             for element in root.iter(tag):
-                target = self._on_site(urlsplit(element.get(attribute, "")))
+                target = self.on_site(urlsplit(element.get(attribute, "")))
                 if target is not None:
                     element.set(attribute, target)
         self._link_code(root)
 
-    def _on_site(self, target):
+    def on_site(self, target):
+        """What leads from the page to a target of the repository; None where that is elsewhere."""
         if not target.path or target.scheme or target.netloc:
             return None
         folder = self.repository.written_in(self.page)
@@ -99,8 +103,14 @@ def on_files(files, config):
 
 
 def on_page_markdown(markdown, page, **_):
-    """Notes which page comes next."""
+    """Notes which page comes next, and turns what its ``<picture>`` names."""
     SourceLinks.page = page.file.src_uri
+    links = SourceLinks()
+
+    def turned(picture):
+        return PICTURE_FILE.sub(lambda file: links.on_site(urlsplit(file[0])) or file[0], picture[0])
+
+    return PICTURE.sub(turned, markdown)
 
 
 def on_page_content(content, page, files, **_):
