@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from jax_convgrad import ffi, layer_text
 from jax_convgrad.geometry import tied
-from jax_convgrad.layer_text import Layer, parse_layer
+from jax_convgrad.instruments import layer_text
+from jax_convgrad.instruments.layer_text import Layer, parse_layer
+from jax_convgrad.primitives import ffi
 
 OPS = ("fprop", "dgrad", "wgrad", "bgrad")
 DTYPES = {"float32": 4, "float64": 8, "bfloat16": 2, "float16": 2}  # bytes

@@ -12,19 +12,13 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jax.typing import ArrayLike, DTypeLike
 
 from jax_convgrad import gradients
-from jax_convgrad.arguments import (
-    arrays,
-    canonical_precision,
-    converted,
-    for_result,
-    on_kernels,
-    result_dtype,
-)
-from jax_convgrad.axis_types import with_axis_types
-from jax_convgrad.ffi import Dims
 from jax_convgrad.geometry import ConvGeometry, conv_geometry, dilated, pads, steps
-from jax_convgrad.primitives import y_spec
-from jax_convgrad.problem import check_bias, check_channels, dimensions, per_axis, symmetric_pads
+from jax_convgrad.layers.arguments import arrays, canonical_precision, on_kernels, result_dtype
+from jax_convgrad.layers.problem import check_bias, check_channels, dimensions, per_axis, symmetric_pads
+from jax_convgrad.primitives.axis_types import with_axis_types
+from jax_convgrad.primitives.contractions import y_spec
+from jax_convgrad.primitives.ffi import Dims
+from jax_convgrad.primitives.number_types import converted, for_result
 
 
 def conv_general_dilated(

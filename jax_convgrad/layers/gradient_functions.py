@@ -12,11 +12,12 @@ from typing import Any
 import jax
 from jax.typing import ArrayLike
 
-from jax_convgrad import primitives
-from jax_convgrad.arguments import NUMBERS, arrays, canonical_precision
-from jax_convgrad.axis_types import with_axis_types
-from jax_convgrad.convolution import layer_geometry
-from jax_convgrad.problem import check_shape, dimensions, shape_argument
+from jax_convgrad.layers.arguments import arrays, canonical_precision
+from jax_convgrad.layers.convolution import layer_geometry
+from jax_convgrad.layers.problem import check_shape, dimensions, shape_argument
+from jax_convgrad.primitives import contractions
+from jax_convgrad.primitives.axis_types import with_axis_types
+from jax_convgrad.primitives.number_types import NUMBERS
 
 
 def conv_input_grad(
@@ -69,9 +70,9 @@ def conv_input_grad(
     check_shape("dy", dy.shape, dims.y, (x_shape[dims.x[0]], w.shape[dims.w[0]], *geometry.output_shape))
     precision = canonical_precision(precision)
     return with_axis_types(
-        lambda dy, w: primitives.dgrad(dy, w, geometry, dims, precision),
+        lambda dy, w: contractions.dgrad(dy, w, geometry, dims, precision),
         (dy, w),
-        lambda specs: primitives.x_spec(specs[0], specs[1], geometry, dims),
+        lambda specs: contractions.x_spec(specs[0], specs[1], geometry, dims),
     )
 
 
@@ -125,9 +126,9 @@ def conv_filter_grad(
     check_shape("dy", dy.shape, dims.y, (x.shape[dims.x[0]], w_shape[dims.w[0]], *geometry.output_shape))
     precision = canonical_precision(precision)
     return with_axis_types(
-        lambda x, dy: primitives.wgrad(x, dy, geometry, dims, precision),
+        lambda x, dy: contractions.wgrad(x, dy, geometry, dims, precision),
         (x, dy),
-        lambda specs: primitives.w_spec(specs[0], specs[1], geometry, dims),
+        lambda specs: contractions.w_spec(specs[0], specs[1], geometry, dims),
     )
 
 
@@ -149,5 +150,5 @@ def conv_bias_grad(dy: ArrayLike, *, dimension_numbers: Any = None) -> jax.Array
     dims = dimensions(dy.shape, dy.shape, dimension_numbers, ("dy", "dy"), channels_last=True)
     channel = dims.y[1]
     return with_axis_types(
-        lambda dy: primitives.bgrad(dy, channel), (dy,), lambda specs: (specs[0][channel],)
+        lambda dy: contractions.bgrad(dy, channel), (dy,), lambda specs: (specs[0][channel],)
     )

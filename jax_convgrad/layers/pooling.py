@@ -11,10 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from jax_convgrad import fallback, gradients, pool_primitives
-from jax_convgrad.arguments import NUMBERS, REAL, arrays
-from jax_convgrad.axis_types import Spec, rows_spec, with_axis_types
+from jax_convgrad import gradients
 from jax_convgrad.geometry import Axis, are_known, axis_of, dilated, pads, steps
+from jax_convgrad.layers.arguments import arrays
+from jax_convgrad.primitives import fallback, pool_primitives
+from jax_convgrad.primitives.axis_types import Spec, rows_spec, with_axis_types
+from jax_convgrad.primitives.number_types import NUMBERS, REAL
 
 
 def max_pool(

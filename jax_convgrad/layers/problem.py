@@ -8,8 +8,9 @@ from typing import Any
 
 from jax import lax
 
-from jax_convgrad.ffi import Dims
 from jax_convgrad.geometry import is_negative, size_of, steps
+from jax_convgrad.primitives.contractions import arranged
+from jax_convgrad.primitives.ffi import Dims
 
 
 def dimensions(
@@ -156,14 +157,6 @@ def shape_argument(shape: Any, name: str) -> tuple[int, ...]:
     if any(is_negative(size) for size in result):
         raise ValueError(f"{name} must not have negative sizes, but is {result}")
     return result
-
-
-def arranged(spec: tuple[int, ...], parts: Sequence[int]) -> tuple[int, ...]:
-    """The shape whose dimension spec[j] has size parts[j]."""
-    shape = [0] * len(spec)
-    for dimension, size in zip(spec, parts, strict=True):
-        shape[dimension] = size
-    return tuple(shape)
 
 
 def check_shape(name: str, shape: tuple[int, ...], spec: tuple[int, ...], parts: Sequence[int]) -> None:

@@ -10,18 +10,12 @@ from jax import lax
 from jax.typing import ArrayLike, DTypeLike
 
 from jax_convgrad import gradients
-from jax_convgrad.arguments import (
-    arrays,
-    canonical_precision,
-    converted,
-    for_result,
-    on_kernels,
-    result_dtype,
-)
-from jax_convgrad.convolution import geometry_and_pads
-from jax_convgrad.ffi import Dims
 from jax_convgrad.geometry import dilated, pads, steps
-from jax_convgrad.problem import check_channels, dimensions
+from jax_convgrad.layers.arguments import arrays, canonical_precision, on_kernels, result_dtype
+from jax_convgrad.layers.convolution import geometry_and_pads
+from jax_convgrad.layers.problem import check_channels, dimensions
+from jax_convgrad.primitives.ffi import Dims
+from jax_convgrad.primitives.number_types import converted, for_result
 
 
 def conv_transpose(

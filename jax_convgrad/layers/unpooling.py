@@ -11,10 +11,11 @@ from jax import lax
 from jax.export import is_symbolic_dim
 from jax.typing import ArrayLike
 
-from jax_convgrad import fallback, pool_primitives
-from jax_convgrad.arguments import REAL, arrays
-from jax_convgrad.axis_types import with_axis_types
 from jax_convgrad.geometry import Axis, are_known, dilated, output_size, padded, pads, size_of, steps
+from jax_convgrad.layers.arguments import arrays
+from jax_convgrad.primitives import fallback, pool_primitives
+from jax_convgrad.primitives.axis_types import with_axis_types
+from jax_convgrad.primitives.number_types import REAL
 
 
 def max_unpool(

@@ -22,8 +22,8 @@ import jax
 import jax.numpy as jnp
 from jax.extend.core import Primitive
 
-from jax_convgrad.ffi import Dims
 from jax_convgrad.geometry import ConvGeometry, are_known
+from jax_convgrad.primitives.ffi import Dims
 
 _FOLDED_INTO = {"xy": "batch", "wy": "output channels", "xw": "input channels", "xwy": "groups"}
 

@@ -16,8 +16,8 @@ from typing import Any
 import jax
 from jax.extend.core import find_top_trace
 
-from jax_convgrad import hijax_layer
-from jax_convgrad.axis_types import Spec, with_axis_types
+from jax_convgrad.primitives import hijax_layer
+from jax_convgrad.primitives.axis_types import Spec, with_axis_types
 
 # Part of what jit caches by, so that a function traced outside is traced again inside.
 _forward_mode = jax.make_user_context(False)

@@ -6,12 +6,12 @@ from typing import Any
 
 import jax
 
-from jax_convgrad import primitives
-from jax_convgrad.epilogue import fprop_epilogue_p
-from jax_convgrad.filter_and_bias import wgrad_bgrad_p
+from jax_convgrad.primitives import contractions
+from jax_convgrad.primitives.epilogue import fprop_epilogue_p
+from jax_convgrad.primitives.filter_and_bias import wgrad_bgrad_p
 
 _CONVOLUTIONS = frozenset(
-    {primitives.fprop_p, primitives.dgrad_p, primitives.wgrad_p, fprop_epilogue_p, wgrad_bgrad_p}
+    {contractions.fprop_p, contractions.dgrad_p, contractions.wgrad_p, fprop_epilogue_p, wgrad_bgrad_p}
 )
 
 

@@ -24,10 +24,10 @@ import numpy as np
 from jax import lax
 from jax.typing import DTypeLike
 
-from jax_convgrad import ffi
-from jax_convgrad.arguments import Precision
-from jax_convgrad.ffi import Dims
 from jax_convgrad.geometry import Axis, ConvGeometry
+from jax_convgrad.primitives import ffi
+from jax_convgrad.primitives.ffi import Dims
+from jax_convgrad.primitives.number_types import Precision
 
 
 def fprop(

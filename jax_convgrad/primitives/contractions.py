@@ -25,18 +25,25 @@ from jax import lax
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching
 
-from jax_convgrad import complex_form, fallback
-from jax_convgrad.arguments import FLOAT32, Precision, converted, holds
-from jax_convgrad.axis_types import Spec, rows_spec
-from jax_convgrad.batching import bgrad_rule, contraction_rule, spread_rule
-from jax_convgrad.ffi import Dims
 from jax_convgrad.geometry import ConvGeometry
-from jax_convgrad.lowering import define_primitive, shaped
-from jax_convgrad.problem import arranged
-from jax_convgrad.sharding import Factors
-from jax_convgrad.spatial_parts import contraction, letter, sum_of_rows
+from jax_convgrad.primitives import complex_form, fallback
+from jax_convgrad.primitives.axis_types import Spec, rows_spec
+from jax_convgrad.primitives.batching import bgrad_rule, contraction_rule, spread_rule
+from jax_convgrad.primitives.ffi import Dims
+from jax_convgrad.primitives.lowering import define_primitive, shaped
+from jax_convgrad.primitives.number_types import FLOAT32, Precision, converted, holds
+from jax_convgrad.primitives.sharding import Factors
+from jax_convgrad.primitives.spatial_parts import contraction, letter, sum_of_rows
 
 # --------------------------------------------------------------------------------- the three contractions
+
+
+def arranged(spec: tuple[int, ...], parts: Sequence[int]) -> tuple[int, ...]:
+    """The shape whose dimension spec[j] has size parts[j]."""
+    shape = [0] * len(spec)
+    for dimension, size in zip(spec, parts, strict=True):
+        shape[dimension] = size
+    return tuple(shape)
 
 
 def _at(spec: tuple[int, ...], first: Any, second: Any, rows: Sequence[Any] | None = None) -> tuple[Any, ...]:

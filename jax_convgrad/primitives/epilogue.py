@@ -18,14 +18,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax.interpreters import ad, batching
 
-from jax_convgrad import complex_form, primitives
-from jax_convgrad.arguments import Precision, converted
-from jax_convgrad.batching import fprop_epilogue_rule
-from jax_convgrad.ffi import Dims
-from jax_convgrad.filter_and_bias import wgrad_bgrad
 from jax_convgrad.geometry import ConvGeometry
-from jax_convgrad.lowering import define_primitive, shaped
-from jax_convgrad.sharding import Factors
+from jax_convgrad.primitives import complex_form, contractions
+from jax_convgrad.primitives.batching import fprop_epilogue_rule
+from jax_convgrad.primitives.ffi import Dims
+from jax_convgrad.primitives.filter_and_bias import wgrad_bgrad
+from jax_convgrad.primitives.lowering import define_primitive, shaped
+from jax_convgrad.primitives.number_types import Precision, converted
+from jax_convgrad.primitives.sharding import Factors
 
 
 def step_by_step(
@@ -38,13 +38,13 @@ def step_by_step(
     precision: Precision,
 ) -> jax.Array:
     """The same, each step by itself."""
-    y = primitives.fprop(x, w, geometry, dimensions, precision)
+    y = contractions.fprop(x, w, geometry, dimensions, precision)
     return _finished(y, *b, relu=relu, dimensions=dimensions)
 
 
 def _finished(y: jax.Array, *b: jax.Array, relu: bool, dimensions: Dims) -> jax.Array:
     for bias in b:
-        y = y + primitives.spread(bias, y.shape, dimensions.y[1])
+        y = y + contractions.spread(bias, y.shape, dimensions.y[1])
     return jax.nn.relu(y) if relu else y
 
 
@@ -59,7 +59,7 @@ def _native(
     precision: Precision,
     result_dtype: np.dtype | None = None,
 ) -> jax.Array:
-    shape = primitives.y_shape(x, w, geometry, dimensions)
+    shape = contractions.y_shape(x, w, geometry, dimensions)
     return complex_form.fprop(
         platform, x, w, shape, geometry, dimensions, precision, *b, relu=relu, result_dtype=result_dtype
     )
@@ -68,7 +68,7 @@ def _native(
 def _partial(
     platform: str, x: jax.Array, w: jax.Array, *_: jax.Array, relu: bool, **params: Any
 ) -> jax.Array:
-    return primitives.unrounded(primitives.fprop_p, x, w, **params)
+    return contractions.unrounded(contractions.fprop_p, x, w, **params)
 
 
 def _from_partial(
@@ -87,7 +87,7 @@ def _from_partial(
 
 
 def _factors(x: Any, w: Any, *b: Any, geometry: ConvGeometry, dimensions: Dims, **params: Any) -> Factors:
-    contraction = primitives.fprop_factors(x, w, geometry=geometry, dimensions=dimensions)
+    contraction = contractions.fprop_factors(x, w, geometry=geometry, dimensions=dimensions)
     channel = contraction.results[0][dimensions.y[1]]
     return Factors(
         (*contraction.operands, *((channel,) for _ in b)),
@@ -101,7 +101,7 @@ def _factors(x: Any, w: Any, *b: Any, geometry: ConvGeometry, dimensions: Dims, 
 fprop_epilogue_p = define_primitive(
     "fprop_epilogue",
     lambda x, w, *b, relu, geometry, dimensions, precision: shaped(
-        x, primitives.y_shape(x, w, geometry, dimensions)
+        x, contractions.y_shape(x, w, geometry, dimensions)
     ),
     _native,
     step_by_step,
@@ -124,7 +124,7 @@ def fprop_epilogue(
 ) -> jax.Array:
     """y[n,o,k] = Σ_{r,c} x[n,i,c] · w[r,c,k], plus b[k] where there is one, then max(y, 0) where ``relu``."""
     if b is None and not relu:
-        return primitives.fprop(x, w, geometry, dimensions, precision)
+        return contractions.fprop(x, w, geometry, dimensions, precision)
     bias = () if b is None else (b,)
     return fprop_epilogue_p.bind(
         x, w, *bias, relu=relu, geometry=geometry, dimensions=dimensions, precision=precision
@@ -137,12 +137,12 @@ def _jvp(primals: Any, tangents: Any, *, relu: bool, **params: Any) -> Any:
     y = fprop_epilogue_p.bind(*primals, relu=relu, **params)
     parts = []
     if type(x_t) is not ad.Zero:
-        parts.append(primitives.fprop(x_t, w, **params))
+        parts.append(contractions.fprop(x_t, w, **params))
     b_t = [t for t in b_t if type(t) is not ad.Zero]
     if type(w_t) is not ad.Zero:  # together with b', so that its transpose is dw and db in one call
         parts.append(fprop_epilogue(x, w_t, b_t[0] if b_t else None, False, **params))
     else:
-        parts += [primitives.spread(t, y.shape, params["dimensions"].y[1]) for t in b_t]
+        parts += [contractions.spread(t, y.shape, params["dimensions"].y[1]) for t in b_t]
     y_t = functools.reduce(operator.add, parts)
     return y, jnp.where(y > 0, y_t, 0) if relu else y_t
 
@@ -156,10 +156,10 @@ def _transpose(t: Any, x: Any, w: Any, *b: Any, relu: bool, **params: Any) -> li
     if b and ad.is_undefined_primal(w) and ad.is_undefined_primal(b[0]):
         return [None, *wgrad_bgrad(x, t, **params)]
     return [
-        primitives.dgrad(t, w, **params) if ad.is_undefined_primal(x) else None,
-        primitives.wgrad(x, t, **params) if ad.is_undefined_primal(w) else None,
+        contractions.dgrad(t, w, **params) if ad.is_undefined_primal(x) else None,
+        contractions.wgrad(x, t, **params) if ad.is_undefined_primal(w) else None,
         *(
-            primitives.bgrad(t, params["dimensions"].y[1]) if ad.is_undefined_primal(bias) else None
+            contractions.bgrad(t, params["dimensions"].y[1]) if ad.is_undefined_primal(bias) else None
             for bias in b
         ),
     ]

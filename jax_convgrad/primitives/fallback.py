@@ -11,9 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jax_convgrad.arguments import Precision
-from jax_convgrad.ffi import Dims
 from jax_convgrad.geometry import Axis, ConvGeometry, are_known, dilated, is_positive
+from jax_convgrad.primitives.ffi import Dims
+from jax_convgrad.primitives.number_types import Precision
 
 
 def _high_pad(axis: Axis, span: int) -> int:

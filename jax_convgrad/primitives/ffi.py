@@ -18,9 +18,9 @@ from jax.core import ShapedArray
 from jax.interpreters.mlir import ir
 from jax.typing import DTypeLike
 
-from jax_convgrad.arguments import Precision, allows_tf32
 from jax_convgrad.geometry import Axis, ConvGeometry
-from jax_convgrad.targets import Backend, backends, register
+from jax_convgrad.primitives.number_types import Precision, allows_tf32
+from jax_convgrad.primitives.targets import Backend, backends, register
 
 __all__ = ["Backend", "backends", "register"]  # whoever calls the kernels asks here for what they are
 

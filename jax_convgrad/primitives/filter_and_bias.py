@@ -12,24 +12,24 @@ from typing import Any
 import jax
 from jax.interpreters import ad, batching, partial_eval
 
-from jax_convgrad import complex_form, ffi, primitives
-from jax_convgrad.arguments import Precision, converted
-from jax_convgrad.batching import wgrad_bgrad_rule
-from jax_convgrad.ffi import Dims
 from jax_convgrad.geometry import ConvGeometry
-from jax_convgrad.lowering import define_primitive, shaped
-from jax_convgrad.sharding import Factors
+from jax_convgrad.primitives import complex_form, contractions, ffi
+from jax_convgrad.primitives.batching import wgrad_bgrad_rule
+from jax_convgrad.primitives.ffi import Dims
+from jax_convgrad.primitives.lowering import define_primitive, shaped
+from jax_convgrad.primitives.number_types import Precision, converted
+from jax_convgrad.primitives.sharding import Factors
 
 
 def _one_by_one(
     x: jax.Array, dy: jax.Array, *, geometry: ConvGeometry, dimensions: Dims, precision: Precision
 ) -> list[jax.Array]:
-    dw = primitives.wgrad(x, dy, geometry, dimensions, precision)
-    return [dw, primitives.bgrad(dy, dimensions.y[1])]
+    dw = contractions.wgrad(x, dy, geometry, dimensions, precision)
+    return [dw, contractions.bgrad(dy, dimensions.y[1])]
 
 
 def _factors(x: Any, dy: Any, **params: Any) -> Factors:
-    contraction = primitives.wgrad_factors(x, dy, **params)
+    contraction = contractions.wgrad_factors(x, dy, **params)
     channel = contraction.operands[1][params["dimensions"].y[1]]
     return Factors(
         contraction.operands,
@@ -43,7 +43,7 @@ def _factors(x: Any, dy: Any, **params: Any) -> Factors:
 def _native(
     platform: str, x: jax.Array, dy: jax.Array, *, geometry: Any, dimensions: Any, precision: Any
 ) -> Any:
-    shape = primitives.w_shape(x, dy, geometry, dimensions)
+    shape = contractions.w_shape(x, dy, geometry, dimensions)
     return complex_form.wgrad_bgrad(platform, x, dy, shape, geometry, dimensions, precision)
 
 
@@ -51,8 +51,8 @@ def _partial(platform: str, x: jax.Array, dy: jax.Array, **params: Any) -> Any:
     """Of 16 bits a dw and a db that are yet to be added up are of f32, for which there is no one call."""
     if x.dtype.itemsize != 2:
         return wgrad_bgrad_p.bind(x, dy, **params)
-    dw = primitives.unrounded(primitives.wgrad_p, x, dy, **params)
-    return [dw, primitives.unrounded_bgrad(dy, params["dimensions"].y[1])]
+    dw = contractions.unrounded(contractions.wgrad_p, x, dy, **params)
+    return [dw, contractions.unrounded_bgrad(dy, params["dimensions"].y[1])]
 
 
 def _rounded(dw: jax.Array, db: jax.Array, x: jax.Array, dy: jax.Array, **_: Any) -> list[jax.Array]:
@@ -62,7 +62,7 @@ def _rounded(dw: jax.Array, db: jax.Array, x: jax.Array, dy: jax.Array, **_: Any
 wgrad_bgrad_p = define_primitive(
     "wgrad_bgrad",
     lambda x, dy, *, geometry, dimensions, precision: [
-        shaped(x, primitives.w_shape(x, dy, geometry, dimensions)),
+        shaped(x, contractions.w_shape(x, dy, geometry, dimensions)),
         shaped(dy, (dy.shape[dimensions.y[1]],)),
     ],
     _native,
@@ -92,9 +92,9 @@ def _only_what_is_used(used: Sequence[bool], *rest: Any) -> tuple[list[bool], An
     if not dw and not db:
         return [False, False], None
     if dw:
-        return [True, True], equation.replace(primitive=primitives.wgrad_p, outvars=equation.outvars[:1])
+        return [True, True], equation.replace(primitive=contractions.wgrad_p, outvars=equation.outvars[:1])
     return [False, True], equation.replace(
-        primitive=primitives.bgrad_p,
+        primitive=contractions.bgrad_p,
         invars=equation.invars[1:],
         outvars=equation.outvars[1:],
         params={"channel_axis": equation.params["dimensions"].y[1]},
@@ -106,10 +106,10 @@ def _jvp(primals: Any, tangents: Any, **params: Any) -> Any:
     x_t, dy_t = tangents
     dw, db = wgrad_bgrad_p.bind(x, dy, **params)
     if type(dy_t) is ad.Zero:
-        return [dw, db], [primitives.wgrad(x_t, dy, **params), ad.Zero(jax.typeof(db))]
+        return [dw, db], [contractions.wgrad(x_t, dy, **params), ad.Zero(jax.typeof(db))]
     dw_t, db_t = wgrad_bgrad_p.bind(x, dy_t, **params)
     if type(x_t) is not ad.Zero:
-        dw_t = dw_t + primitives.wgrad(x_t, dy, **params)
+        dw_t = dw_t + contractions.wgrad(x_t, dy, **params)
     return [dw, db], [dw_t, db_t]
 
 
@@ -117,12 +117,12 @@ def _transpose(cotangents: Any, x: Any, dy: Any, **params: Any) -> list[Any]:
     """In dy alone, or in x alone, on which db does not depend."""
     dw_t, db_t = cotangents
     if ad.is_undefined_primal(x):
-        return [ad.Zero(x.aval) if type(dw_t) is ad.Zero else primitives.dgrad(dy, dw_t, **params), None]
+        return [ad.Zero(x.aval) if type(dw_t) is ad.Zero else contractions.dgrad(dy, dw_t, **params), None]
     parts = []
     if type(dw_t) is not ad.Zero:
-        parts.append(primitives.fprop(x, dw_t, **params))
+        parts.append(contractions.fprop(x, dw_t, **params))
     if type(db_t) is not ad.Zero:
-        parts.append(primitives.spread(db_t, dy.aval.shape, params["dimensions"].y[1]))
+        parts.append(contractions.spread(db_t, dy.aval.shape, params["dimensions"].y[1]))
     return [None, sum(parts[1:], parts[0]) if parts else ad.Zero(dy.aval)]
 
 

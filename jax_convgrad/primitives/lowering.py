@@ -17,8 +17,8 @@ from jax.interpreters import mlir
 from jax.interpreters.mlir import ir
 from jax.sharding import PartitionSpec
 
-from jax_convgrad import ffi, sharding
 from jax_convgrad.geometry import MAX_AXES, Axis, ConvGeometry, are_known
+from jax_convgrad.primitives import ffi, sharding
 
 lax_forms: dict[Primitive, Callable[..., Any]] = {}
 """Each primitive to what computes the same with ``jax.lax``, of the same operands and parameters."""

@@ -30,7 +30,7 @@ from jax.interpreters import mlir
 from jax.interpreters.mlir import ir
 
 import jax_convgrad
-from jax_convgrad import ffi
+from jax_convgrad.primitives import ffi
 
 try:
     from jax._src import custom_partitioning as _jax_partitioning

@@ -15,8 +15,15 @@ import numpy as np
 from jax import lax
 
 from jax_convgrad.geometry import Axis
-from jax_convgrad.halo import Split, split
-from jax_convgrad.spatial_parts import Local, Place, exchanged, letter, own_results, without_filling
+from jax_convgrad.primitives.halo import Split, split
+from jax_convgrad.primitives.spatial_parts import (
+    Local,
+    Place,
+    exchanged,
+    letter,
+    own_results,
+    without_filling,
+)
 
 _Split = Mapping[int, tuple[Split, Place, int]]
 """The axes that are split; the last number is the dimension that an axis is."""

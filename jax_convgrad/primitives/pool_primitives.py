@@ -18,12 +18,12 @@ from jax.core import ShapedArray
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching
 
-from jax_convgrad import complex_form, fallback, ffi, pool_parts
-from jax_convgrad.batching import pool_rule, position_rule
 from jax_convgrad.geometry import Axis
-from jax_convgrad.lowering import define_primitive, shaped
-from jax_convgrad.sharding import Factors
-from jax_convgrad.spatial_parts import Rows, letter
+from jax_convgrad.primitives import complex_form, fallback, ffi, pool_parts
+from jax_convgrad.primitives.batching import pool_rule, position_rule
+from jax_convgrad.primitives.lowering import define_primitive, shaped
+from jax_convgrad.primitives.sharding import Factors
+from jax_convgrad.primitives.spatial_parts import Rows, letter
 
 Dimensions = tuple[int, ...]
 """Which dimension of a pooling's arrays plays which part: (batch, channel, spatial...)."""

@@ -34,9 +34,9 @@ from jax.sharding import (
     use_abstract_mesh,
 )
 
-from jax_convgrad import partitioned_call
-from jax_convgrad.mesh_atoms import atoms_of, places_of, split_of
-from jax_convgrad.spatial_parts import Local, Place, Rows
+from jax_convgrad.primitives import partitioned_call
+from jax_convgrad.primitives.mesh_atoms import atoms_of, places_of, split_of
+from jax_convgrad.primitives.spatial_parts import Local, Place, Rows
 
 _NO_MESH = AbstractMesh((), ())
 

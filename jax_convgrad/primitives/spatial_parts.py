@@ -16,9 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jax_convgrad.ffi import Dims
 from jax_convgrad.geometry import ConvGeometry
-from jax_convgrad.halo import Split, Window, part_size, split
+from jax_convgrad.primitives.ffi import Dims
+from jax_convgrad.primitives.halo import Split, Window, part_size, split
 
 
 @dataclass(frozen=True)

@@ -17,17 +17,17 @@ import jax.numpy as jnp
 from jax import lax
 from jax.extend.core import Primitive
 
-from jax_convgrad import hijax_layer, primitives
-from jax_convgrad import pool_primitives as pools
-from jax_convgrad.epilogue import fprop_epilogue_p
-from jax_convgrad.filter_and_bias import wgrad_bgrad_p
 from jax_convgrad.geometry import tied
-from jax_convgrad.lowering import lax_forms
+from jax_convgrad.primitives import contractions, hijax_layer
+from jax_convgrad.primitives import pool_primitives as pools
+from jax_convgrad.primitives.epilogue import fprop_epilogue_p
+from jax_convgrad.primitives.filter_and_bias import wgrad_bgrad_p
+from jax_convgrad.primitives.lowering import lax_forms
 
-_CONTRACTIONS = (primitives.fprop_p, primitives.dgrad_p, primitives.wgrad_p)
+_CONTRACTIONS = (contractions.fprop_p, contractions.dgrad_p, contractions.wgrad_p)
 _LINEAR = (
-    primitives.bgrad_p,
-    primitives.spread_p,
+    contractions.bgrad_p,
+    contractions.spread_p,
     pools.avg_pool_p,
     pools.avg_pool_grad_p,
     pools.sum_pool_p,
@@ -39,7 +39,7 @@ _CHOOSING = (
     pools.max_pool_argmax_p,
     pools.ruled_position_p,
     pools.max_pool_select_p,
-    primitives.spread_p,
+    contractions.spread_p,
 )
 """Those that only pass numbers on, and so make no NaN of numbers."""
 
@@ -94,8 +94,8 @@ def _tell_jet() -> None:
         jet.deflinear(linear)
     for at_positions in _AT_POSITIONS:
         rules[at_positions] = partial(_first_by_first, at_positions)
-    rules[fprop_epilogue_p] = partial(_epilogue_series, partial(bilinear, primitives.fprop_p))
-    rules[wgrad_bgrad_p] = partial(_two_sums_series, partial(bilinear, primitives.wgrad_p))
+    rules[fprop_epilogue_p] = partial(_epilogue_series, partial(bilinear, contractions.fprop_p))
+    rules[wgrad_bgrad_p] = partial(_two_sums_series, partial(bilinear, contractions.wgrad_p))
     rules[pools.max_pool_p] = _max_pool_series
     rules[pools.max_pool_argmax_p] = partial(_argmax_series, jet.zero_series)
     jet.defzero(pools.ruled_position_p)  # positions do not move
@@ -124,7 +124,8 @@ def _epilogue_series(
     for of_bias in series[2:]:
         channel_axis = params["dimensions"].y[1]
         terms = [
-            term + primitives.spread(b, y.shape, channel_axis) for term, b in zip(terms, of_bias, strict=True)
+            term + contractions.spread(b, y.shape, channel_axis)
+            for term, b in zip(terms, of_bias, strict=True)
         ]
     return y, [jnp.where(y > 0, term, 0) for term in terms] if relu else terms
 
@@ -136,7 +137,7 @@ def _two_sums_series(
     terms = wgrad(primals, series, **params)[1]
     return (
         wgrad_bgrad_p.bind(*primals, **params),
-        [terms, [primitives.bgrad(term, channel_axis) for term in series[1]]],
+        [terms, [contractions.bgrad(term, channel_axis) for term in series[1]]],
     )
 
 
@@ -178,13 +179,13 @@ def _flops(primitive: Primitive, operands: Sequence[Any], results: Sequence[Any]
         if "axes" in params and primitive not in _AT_POSITIONS:  # one operation each entry of each window
             batch, channel = (operands[0].shape[d] for d in params["dimensions"][:2])
             return batch * channel * math.prod(map(tied, params["axes"]))
-        return 0 if primitive is primitives.spread_p else operands[0].size
+        return 0 if primitive is contractions.spread_p else operands[0].size
     geometry, dimensions = params["geometry"], params["dimensions"]
     a, b = operands[0].shape, operands[1].shape
-    if primitive in (primitives.wgrad_p, wgrad_bgrad_p):
+    if primitive in (contractions.wgrad_p, wgrad_bgrad_p):
         batch, group_in, out = a[dimensions.x[0]], a[dimensions.x[1]] // geometry.groups, b[dimensions.y[1]]
     else:
-        first = dimensions.y if primitive is primitives.dgrad_p else dimensions.x
+        first = dimensions.y if primitive is contractions.dgrad_p else dimensions.x
         batch, group_in, out = a[first[0]], b[dimensions.w[1]], b[dimensions.w[0]]
     products = batch * group_in * out * math.prod(map(tied, geometry.axes))
     if primitive is wgrad_bgrad_p:

@@ -25,12 +25,13 @@ from jax.extend.mlir.dialects import stablehlo
 from jax.interpreters import mlir
 from jax.interpreters.mlir import ir
 
-from jax_convgrad import exporting, ffi, installed_pooling, lowering_record
-from jax_convgrad.lax_convolution import before_reversals, contraction_of, runner, single_primitive
-from jax_convgrad.lax_pooling import WINDOW_PRIMITIVES
-from jax_convgrad.lowering import lowered_for, rules
-from jax_convgrad.on_lax import OnLax
-from jax_convgrad.recognition import Contraction
+from jax_convgrad.primitives import ffi
+from jax_convgrad.primitives.lowering import lowered_for, rules
+from jax_convgrad.replace import exporting, installed_pooling, lowering_record
+from jax_convgrad.replace.lax_convolution import before_reversals, contraction_of, runner, single_primitive
+from jax_convgrad.replace.lax_pooling import WINDOW_PRIMITIVES
+from jax_convgrad.replace.on_lax import OnLax
+from jax_convgrad.replace.recognition import Contraction
 
 _convolution_p = lax.conv_general_dilated_p
 _original: dict[str | None, Any] = {}

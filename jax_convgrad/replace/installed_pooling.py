@@ -14,11 +14,12 @@ from typing import Any
 from jax.extend.core import Primitive
 from jax.interpreters import mlir
 
-from jax_convgrad import exporting, ffi, lowering_record
-from jax_convgrad.lax_pooling import WINDOW_PRIMITIVES, Zeros, pooling_of, runner
-from jax_convgrad.lowering import lowered_for
-from jax_convgrad.on_lax import OnLax
-from jax_convgrad.pool_recognition import Pooling
+from jax_convgrad.primitives import ffi
+from jax_convgrad.primitives.lowering import lowered_for
+from jax_convgrad.replace import exporting, lowering_record
+from jax_convgrad.replace.lax_pooling import WINDOW_PRIMITIVES, Zeros, pooling_of, runner
+from jax_convgrad.replace.on_lax import OnLax
+from jax_convgrad.replace.pool_recognition import Pooling
 
 _KERNELS_MAY_BE_ON = ("cpu", "cuda")
 _original: dict[Any, dict[str | None, Any]] = {}

@@ -12,19 +12,19 @@ import numpy as np
 from jax.extend.core import Primitive
 from jax.sharding import AxisType, auto_axes
 
-from jax_convgrad import primitives
-from jax_convgrad.arguments import FLOAT32, NUMBERS, converted, for_result, holds
 from jax_convgrad.geometry import MAX_AXES, MAX_STEP, are_known
-from jax_convgrad.on_lax import OnLax
-from jax_convgrad.recognition import Contraction, Move, recognise
+from jax_convgrad.primitives import contractions
+from jax_convgrad.primitives.number_types import FLOAT32, NUMBERS, converted, for_result, holds
+from jax_convgrad.replace.on_lax import OnLax
+from jax_convgrad.replace.recognition import Contraction, Move, recognise
 
 _MAX_SIZE = 2**31 - 1
 _CONTRACTIONS: dict[str, Callable[..., jax.Array]] = {
-    "fprop": primitives.fprop,
-    "dgrad": primitives.dgrad,
-    "wgrad": primitives.wgrad,
+    "fprop": contractions.fprop,
+    "dgrad": contractions.dgrad,
+    "wgrad": contractions.wgrad,
 }
-_PRIMITIVES = {"fprop": primitives.fprop_p, "dgrad": primitives.dgrad_p, "wgrad": primitives.wgrad_p}
+_PRIMITIVES = {"fprop": contractions.fprop_p, "dgrad": contractions.dgrad_p, "wgrad": contractions.wgrad_p}
 _GEOMETRIC = (
     "window_strides",
     "padding",

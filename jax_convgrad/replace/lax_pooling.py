@@ -1,7 +1,8 @@
 """One of ``jax.lax``'s own windowed reductions, as it stands in a program, on this package's primitives.
 
-Values and gradients are ``jax.lax``'s, also in windows with a NaN and of -inf alone (fallback.py says which
-position its derivatives take there). What ``lax`` adds up in 16 bits is added up in f32 here.
+Values and gradients are ``jax.lax``'s, also in windows with a NaN and of -inf alone
+(primitives/fallback.py says which position its derivatives take there). What ``lax`` adds up in 16 bits is
+added up in f32 here.
 """
 
 from __future__ import annotations
@@ -15,11 +16,11 @@ import jax.numpy as jnp
 from jax import lax
 from jax.extend import core
 
-from jax_convgrad import pool_primitives
-from jax_convgrad.arguments import NUMBERS, REAL
-from jax_convgrad.lax_convolution import over_explicit_axes
-from jax_convgrad.on_lax import OnLax
-from jax_convgrad.pool_recognition import Order, Pooling, recognise
+from jax_convgrad.primitives import pool_primitives
+from jax_convgrad.primitives.number_types import NUMBERS, REAL
+from jax_convgrad.replace.lax_convolution import over_explicit_axes
+from jax_convgrad.replace.on_lax import OnLax
+from jax_convgrad.replace.pool_recognition import Order, Pooling, recognise
 
 try:
     from jax._src.lax import windowed_reductions as _windowed

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from jax_convgrad.instruments.table import Table
-from jax_convgrad.on_lax import OnLax
+from jax_convgrad.replace.on_lax import OnLax
 
 
 @dataclass(frozen=True)

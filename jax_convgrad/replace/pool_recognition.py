@@ -24,7 +24,7 @@ from math import prod
 from typing import Literal
 
 from jax_convgrad.geometry import MAX_AXES, MAX_STEP, Axis
-from jax_convgrad.on_lax import OnLax
+from jax_convgrad.replace.on_lax import OnLax
 
 _MAX_SIZE = 2**31 - 1
 # From windows of about this size on, XLA adds up along a whole dimension in blocks.

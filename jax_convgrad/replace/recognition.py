@@ -42,8 +42,8 @@ from dataclasses import dataclass
 from math import prod
 from typing import Literal, NamedTuple
 
-from jax_convgrad.ffi import Dims
 from jax_convgrad.geometry import Axis, ConvGeometry
+from jax_convgrad.primitives.ffi import Dims
 
 
 class Move(NamedTuple):

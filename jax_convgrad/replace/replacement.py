@@ -12,12 +12,12 @@ from typing import Any, ParamSpec, TypeVar
 
 from jax import lax
 
-from jax_convgrad import lax_pooling
-from jax_convgrad.jaxpr_rewriting import Rule, Substitute, rewritten
-from jax_convgrad.lax_convolution import before_reversals, contraction_of, is_widening, runner
-from jax_convgrad.lax_pooling import WINDOW_PRIMITIVES, Zeros, pooling_of
-from jax_convgrad.on_lax import OnLax
-from jax_convgrad.rewriting_trace import Source, number
+from jax_convgrad.replace import lax_pooling
+from jax_convgrad.replace.jaxpr_rewriting import Rule, Substitute, rewritten
+from jax_convgrad.replace.lax_convolution import before_reversals, contraction_of, is_widening, runner
+from jax_convgrad.replace.lax_pooling import WINDOW_PRIMITIVES, Zeros, pooling_of
+from jax_convgrad.replace.on_lax import OnLax
+from jax_convgrad.replace.rewriting_trace import Source, number
 
 P = ParamSpec("P")
 R = TypeVar("R")
