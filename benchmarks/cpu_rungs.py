@@ -61,7 +61,7 @@ def functions_by_kernel(problem: Conv, op: str, operands: dict) -> dict:
     import jax
     from jax_ops import jitted
 
-    from jax_convgrad import ffi
+    from jax_convgrad.primitives import ffi
 
     chosen, functions = ffi.backends["cpu"], {}
     try:

@@ -30,7 +30,7 @@ from problems import Conv, Pool
 from timing import measure
 from verification import VerificationError, result_shape
 
-from jax_convgrad import ffi
+from jax_convgrad.primitives import ffi
 
 _BATCH = 12  # programs that are compiled side by side, before any of them is timed
 # After one of these nothing more can be run in this process.

@@ -12,7 +12,7 @@ from typing import ClassVar
 import numpy as np
 
 from jax_convgrad.geometry import Axis, ConvGeometry
-from jax_convgrad.layer_text import Layer, parse_layer, sizes
+from jax_convgrad.instruments.layer_text import Layer, parse_layer, sizes
 
 Shape = tuple[int, ...]
 

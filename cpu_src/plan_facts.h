@@ -12,8 +12,8 @@
 
 namespace convgrad::cpu {
 
-// Names are those of jax_convgrad/plan_command.py. Every call has "kernel", "reason", "tasks" (of each phase)
-// and "workspace_bytes"; the others depend on the kernel.
+// Names are those of jax_convgrad/instruments/plan_command.py. Every call has "kernel", "reason", "tasks" (of
+// each phase) and "workspace_bytes"; the others depend on the kernel.
 using Fact = std::variant<bool, int64_t, std::string, std::vector<int64_t>>;
 using Facts = std::vector<std::pair<std::string, Fact>>;
 

@@ -68,7 +68,7 @@ else:
 
 def _register_targets() -> None:
     try:
-        importlib.import_module("jax_convgrad.targets")
+        importlib.import_module("jax_convgrad.primitives.targets")
     except Exception:  # whatever it is, the first public name that is used tells it
         pass
 

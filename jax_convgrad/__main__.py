@@ -14,7 +14,7 @@ from jax_convgrad.source_folder import installed_elsewhere, is_source_folder
 # Name to module and to what the list of commands says. Only the module of the command that is asked for is
 # imported, since most need JAX, and the doctor must run without.
 _COMMANDS = {
-    "plan": ("jax_convgrad.plan_command", "which CPU kernel serves each op of a layer, and why"),
+    "plan": ("jax_convgrad.instruments.plan_command", "which CPU kernel serves each op of a layer, and why"),
     "explain": (
         "jax_convgrad.instruments.explain_command",
         "which products make one element of a gradient, and why no others do",

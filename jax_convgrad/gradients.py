@@ -1,4 +1,4 @@
-"""Which kernel is whose derivative: the layers, bound with ``jax.custom_vjp`` (binding.py).
+"""Which kernel is whose derivative: the layers, bound with ``jax.custom_vjp`` (primitives/binding.py).
 
     y  = fprop(x, w) + b            ∂E/∂x = dgrad(∂E/∂y, w)
                                     ∂E/∂w = wgrad(x, ∂E/∂y)
@@ -10,8 +10,8 @@
     y  = max_pool(x)                ∂E/∂x = max_pool_grad(∂E/∂y, position of each first maximum)
     y  = avg_pool(x)                ∂E/∂x = avg_pool_grad(∂E/∂y)
 
-A backward pass is made of primitives whose derivatives are again these kernels (primitives.py), so reverse
-mode may be applied any number of times.
+A backward pass is made of primitives whose derivatives are again these kernels
+(primitives/contractions.py), so reverse mode may be applied any number of times.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jax_convgrad import pool_primitives, primitives
-from jax_convgrad.arguments import Precision
-from jax_convgrad.axis_types import rows_spec
-from jax_convgrad.binding import bind
-from jax_convgrad.epilogue import fprop_epilogue
-from jax_convgrad.ffi import Dims
-from jax_convgrad.filter_and_bias import wgrad_bgrad
 from jax_convgrad.geometry import Axis, ConvGeometry
-from jax_convgrad.pool_primitives import channels_last
+from jax_convgrad.primitives import contractions, pool_primitives
+from jax_convgrad.primitives.axis_types import rows_spec
+from jax_convgrad.primitives.binding import bind
+from jax_convgrad.primitives.epilogue import fprop_epilogue
+from jax_convgrad.primitives.ffi import Dims
+from jax_convgrad.primitives.filter_and_bias import wgrad_bgrad
+from jax_convgrad.primitives.number_types import Precision
+from jax_convgrad.primitives.pool_primitives import channels_last
 
 # The rules below take what their layers take, whose types are said there, in custom_vjp's order; to say them
 # again would hide the formulas.
@@ -55,7 +55,7 @@ def _convolution(
 
 def _convolution_fwd(x, w, b, relu, geometry, dims, precision, result_dtype):  # type: ignore[no-untyped-def]
     if result_dtype is not None:
-        return primitives.fprop(x, w, geometry, dims, precision, result_dtype), (x, w, b, None)
+        return contractions.fprop(x, w, geometry, dims, precision, result_dtype), (x, w, b, None)
     y = fprop_epilogue(x, w, b, relu, geometry, dims, precision)
     return y, (x, w, b, y if relu else None)
 
@@ -64,14 +64,14 @@ def _convolution_bwd(relu, geometry, dims, precision, _, kept, dy):  # type: ign
     x, w, b, y = kept
     if relu:
         dy = jnp.where(y > 0, dy, 0)  # the gradient of relu at 0 is 0, as in jax.nn.relu
-    dx = primitives.cotangent(primitives.dgrad, dy, w, x.dtype, geometry, dims, precision)
+    dx = contractions.cotangent(contractions.dgrad, dy, w, x.dtype, geometry, dims, precision)
     if b is None:
-        return dx, primitives.cotangent(primitives.wgrad, x, dy, w.dtype, geometry, dims, precision), None
+        return dx, contractions.cotangent(contractions.wgrad, x, dy, w.dtype, geometry, dims, precision), None
     return dx, *wgrad_bgrad(x, dy, geometry, dims, precision)
 
 
 def _convolution_spec(specs, relu, geometry, dims, *_):  # type: ignore[no-untyped-def]
-    return primitives.y_spec(specs[0], specs[1], geometry, dims)
+    return contractions.y_spec(specs[0], specs[1], geometry, dims)
 
 
 convolution = bind(_convolution, _convolution_fwd, _convolution_bwd, 3, _convolution_spec)
@@ -88,22 +88,22 @@ def _transposed_convolution(
     result_dtype: np.dtype | None,
 ) -> jax.Array:
     """y[n,i,c] = Σ_{r,k} x[n,o,k] · w[r,c,k], over the geometry and dims of the convolution undone."""
-    return primitives.dgrad(x, w, geometry, dims, precision, result_dtype)
+    return contractions.dgrad(x, w, geometry, dims, precision, result_dtype)
 
 
 def _transposed_fwd(x, w, *static):  # type: ignore[no-untyped-def]
-    return primitives.dgrad(x, w, *static), (x, w)
+    return contractions.dgrad(x, w, *static), (x, w)
 
 
 def _transposed_bwd(geometry, dims, precision, _, kept, dy):  # type: ignore[no-untyped-def]
     x, w = kept
-    dx = primitives.cotangent(primitives.fprop, dy, w, x.dtype, geometry, dims, precision)
-    dw = primitives.cotangent(primitives.wgrad, dy, x, w.dtype, geometry, dims, precision)
+    dx = contractions.cotangent(contractions.fprop, dy, w, x.dtype, geometry, dims, precision)
+    dw = contractions.cotangent(contractions.wgrad, dy, x, w.dtype, geometry, dims, precision)
     return dx, dw
 
 
 def _transposed_spec(specs, geometry, dims, *_):  # type: ignore[no-untyped-def]
-    return primitives.x_spec(*specs, geometry, dims)
+    return contractions.x_spec(*specs, geometry, dims)
 
 
 transposed_convolution = bind(_transposed_convolution, _transposed_fwd, _transposed_bwd, 2, _transposed_spec)

@@ -117,7 +117,7 @@ def _emulated_module():
 
 
 def _module_on_device():
-    from jax_convgrad import ffi
+    from jax_convgrad.primitives import ffi
 
     if ON_DEVICE not in ffi.backends:
         pytest.fail(f"jax_convgrad has no kernels for {ON_DEVICE}: it was built without them", pytrace=False)
@@ -130,7 +130,7 @@ def _module_on_device():
 
 @cache
 def _backend(name):
-    from jax_convgrad import ffi
+    from jax_convgrad.primitives import ffi
 
     if name == "cpu":
         return ffi.backends["cpu"]
@@ -156,7 +156,7 @@ def install(name):
     global _installed
     if name == _installed:
         return
-    from jax_convgrad import ffi
+    from jax_convgrad.primitives import ffi
 
     backend = _backend(name)
     jax.clear_caches()  # compiled programs hold the targets of the backend they were lowered for

@@ -14,7 +14,7 @@ from conv_cases import NHWC, ConvCase
 from served import serves
 
 import jax_convgrad as jc
-from jax_convgrad import ffi
+from jax_convgrad.primitives import ffi
 
 STEPS = 5
 SHAPE = (4, 20, 18) if conftest.ON_DEVICE else (1, 10, 10)

@@ -25,7 +25,7 @@ from served import serves
 from tolerance import assert_within, stored_eps, sum_bound
 
 import jax_convgrad as jc
-from jax_convgrad import ffi
+from jax_convgrad.primitives import ffi
 
 # Whole vectors of channels, tails in every direction, steps and both dilations, groups of one and of some
 # channels, few channels beside many, one and three axes. A run that ends early has seen the first.

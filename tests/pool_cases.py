@@ -5,7 +5,7 @@ import numpy as np
 import reference
 from conftest import PLATFORM
 
-from jax_convgrad import ffi
+from jax_convgrad.primitives import ffi
 
 DTYPES = ["float32", "float64", "bfloat16", "float16"]
 

@@ -19,8 +19,8 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import jax_convgrad as jc
-from jax_convgrad import partitioned_call
 from jax_convgrad.geometry import Axis, ConvGeometry
+from jax_convgrad.primitives import partitioned_call
 
 HERE = Path(__file__).parent
 

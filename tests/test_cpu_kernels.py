@@ -10,9 +10,9 @@ from conv_cases import NHWC, ConvCase
 from lax_answers import exact_conv
 from tolerance import assert_within, sum_bound
 
-from jax_convgrad import ffi
 from jax_convgrad.geometry import Axis, ConvGeometry
-from jax_convgrad.problem import dimensions
+from jax_convgrad.layers.problem import dimensions
+from jax_convgrad.primitives import ffi
 
 CPU = ffi.backends["cpu"]
 ISAS = CPU.module.instruction_sets()

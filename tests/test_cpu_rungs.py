@@ -23,7 +23,7 @@ def test_each_function_calls_the_kernel_of_its_name(rungs):
     import jax
     from problems import Conv, normal_operands
 
-    from jax_convgrad import ffi
+    from jax_convgrad.primitives import ffi
 
     problem = Conv.parse("layer", "2x6x7x16, 3x3, 16, pad 1")
     chosen, operands = ffi.backends["cpu"], normal_operands(problem, jax.numpy.dtype("float32"))

@@ -10,7 +10,7 @@ from lax_answers import exact_conv
 from tolerance import assert_within, sum_bound
 
 import jax_convgrad as jc
-from jax_convgrad import ffi
+from jax_convgrad.primitives import ffi
 
 DTYPES = ("float32", "float64", "bfloat16", "float16")
 only_grouped = pytest.mark.parametrize("backend", [cuda_backend("grouped")], indirect=True)

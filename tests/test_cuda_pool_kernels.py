@@ -9,7 +9,7 @@ from conftest import PLATFORM, cuda_backend
 from pool_cases import DTYPES, WINDOWS, axes_of, bits, call, numbers, shapes, with_rarities
 from tolerance import assert_within, sum_bound
 
-from jax_convgrad import ffi
+from jax_convgrad.primitives import ffi
 
 pytestmark = [
     pytest.mark.parametrize("backend", [cuda_backend("reference")], indirect=True),

@@ -10,7 +10,7 @@ import device_shapes
 import pytest
 from served import serves
 
-from jax_convgrad import ffi
+from jax_convgrad.primitives import ffi
 
 HERE = Path(__file__).parent
 only_reference = pytest.mark.parametrize("backend", [conftest.cuda_backend("reference")], indirect=True)

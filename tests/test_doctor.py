@@ -271,7 +271,7 @@ def test_a_cuda_module_that_lacks_a_library(copy):
 
 
 def replaced(copy, old, new):
-    path = copy / "jax_convgrad" / "ffi.py"
+    path = copy / "jax_convgrad" / "primitives" / "ffi.py"
     source = path.read_text()
     assert source.count(old) == 1
     path.write_text(source.replace(old, new))

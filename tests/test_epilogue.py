@@ -17,9 +17,9 @@ from test_vmap import loop
 from tolerance import assert_within, sum_bound
 
 import jax_convgrad as jc
-from jax_convgrad import ffi
-from jax_convgrad.epilogue import fprop_epilogue
-from jax_convgrad.problem import dimensions
+from jax_convgrad.layers.problem import dimensions
+from jax_convgrad.primitives import ffi
+from jax_convgrad.primitives.epilogue import fprop_epilogue
 
 DTYPES = ("float32", "float64", "bfloat16", "float16")
 KINDS = {"bias": (True, False), "relu": (False, True), "bias and relu": (True, True)}

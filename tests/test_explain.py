@@ -13,8 +13,8 @@ from jax_convgrad import explain
 from jax_convgrad.geometry import Axis, ConvGeometry
 from jax_convgrad.instruments import terms as terms_module
 from jax_convgrad.instruments.elements import Convolution, shapes_of
+from jax_convgrad.instruments.layer_text import Pool, parse_layer
 from jax_convgrad.instruments.terms import Term, terms_of, winner
-from jax_convgrad.layer_text import Pool, parse_layer
 
 SMALL = [
     case

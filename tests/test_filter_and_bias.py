@@ -21,9 +21,9 @@ from test_vmap import loop
 from tolerance import assert_within, sum_bound
 
 import jax_convgrad as jc
-from jax_convgrad import ffi, primitives
-from jax_convgrad.filter_and_bias import wgrad_bgrad
-from jax_convgrad.problem import dimensions
+from jax_convgrad.layers.problem import dimensions
+from jax_convgrad.primitives import contractions, ffi
+from jax_convgrad.primitives.filter_and_bias import wgrad_bgrad
 
 DTYPES = ("float32", "float64", "bfloat16", "float16")
 FEW = tuple(case for case in conv_cases.FEW if case.batch_groups == 1)
@@ -122,7 +122,7 @@ def test_dy_is_read_once(backend):
     for dtype in DTYPES:
         x, _, dy = case.arrays(dtype)
         both = jax.jit(lambda x, dy: wgrad_bgrad(x, dy, geometry_of(case), dims, HIGHEST))
-        alone = jax.jit(lambda x, dy: primitives.wgrad(x, dy, geometry_of(case), dims, HIGHEST))
+        alone = jax.jit(lambda x, dy: contractions.wgrad(x, dy, geometry_of(case), dims, HIGHEST))
         counts = []
         for run in (both, alone):
             jax.block_until_ready(run(x, dy))

@@ -10,7 +10,7 @@ from jax import lax
 from test_no_lax_inside import foreign
 
 import jax_convgrad as jc
-from jax_convgrad.hijax_layer import HAS_BOTH_MODES
+from jax_convgrad.primitives.hijax_layer import HAS_BOTH_MODES
 
 both_modes = pytest.mark.skipif(
     not HAS_BOTH_MODES, reason="before jax 0.12 layers are bound for reverse mode"

@@ -296,7 +296,7 @@ def test_under_install_there_is_no_column_of_lax():
 
 def test_lax_alone_tells_what_float32_differences_cannot(monkeypatch):
     """A relative error of 3e-5 in one entry: below what float32's differences see."""
-    from jax_convgrad import filter_and_bias
+    from jax_convgrad.primitives import filter_and_bias
 
     right = filter_and_bias.wgrad_bgrad_p
     with jax.enable_x64(False):

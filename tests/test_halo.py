@@ -6,7 +6,7 @@ import random
 import pytest
 
 from jax_convgrad.geometry import Axis
-from jax_convgrad.halo import split
+from jax_convgrad.primitives.halo import split
 
 
 def tied(axis):

@@ -7,7 +7,7 @@ import pytest
 import reference
 from conftest import BACKENDS, PLATFORM, cuda_backend
 
-from jax_convgrad import ffi
+from jax_convgrad.primitives import ffi
 
 
 def int64(*values):

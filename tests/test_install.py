@@ -19,7 +19,7 @@ from test_recognition import has_outputs
 from test_replacement import FUNCTIONS, NO_SUCH_DERIVATIVE, WAYS, W, X, assert_same, layer, scalar
 
 import jax_convgrad as jc
-from jax_convgrad import ffi
+from jax_convgrad.primitives import ffi
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -13,7 +13,7 @@ import jax_convgrad as jc
 from jax_convgrad import GradientError, compare_with_lax
 from jax_convgrad.instruments.convolutions_found import found_in, interleaved
 from jax_convgrad.instruments.lax_comparison import _row
-from jax_convgrad.layer_text import parse_layer
+from jax_convgrad.instruments.layer_text import parse_layer
 
 RANDOM = np.random.default_rng(3)
 IMAGES = RANDOM.standard_normal((3, 8, 8, 3)).astype(np.float32)
@@ -289,7 +289,7 @@ def test_a_gradient_where_lax_has_none_is_wrong():
 
 def test_a_wrong_loss_is_told(monkeypatch):
     """A kernel whose y is too large by a hundredth. The mean over the batch has linear gradients alone."""
-    from jax_convgrad import ffi
+    from jax_convgrad.primitives import ffi
 
     right = ffi.fprop
     monkeypatch.setattr(ffi, "fprop", lambda *args, **how: right(*args, **how) * 1.01)

@@ -10,7 +10,7 @@ from jax import lax
 from test_no_lax_inside import primitives
 
 import jax_convgrad as jc
-from jax_convgrad import lax_pooling
+from jax_convgrad.replace import lax_pooling
 
 pytestmark = pytest.mark.pooling
 

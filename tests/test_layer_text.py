@@ -2,7 +2,7 @@
 
 import pytest
 
-from jax_convgrad.layer_text import Layer, Pool, parse_layer, parse_layer_or_pool, parse_pool
+from jax_convgrad.instruments.layer_text import Layer, Pool, parse_layer, parse_layer_or_pool, parse_pool
 
 
 def test_all_parts():

@@ -3,21 +3,24 @@
 A public name is imported when it is first used.
 """
 
+import ast
 import pickle
 import pkgutil
 import pydoc
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 import jax_convgrad
 from jax_convgrad import public_names
 
+PACKAGE = Path(jax_convgrad.__file__).parent
 SUBMODULES = [
-    module.name
-    for module in pkgutil.iter_modules(jax_convgrad.__path__)
-    if module.name != "__main__" and not module.name.startswith("_cuda")
+    module.name.removeprefix("jax_convgrad.")
+    for module in pkgutil.walk_packages(jax_convgrad.__path__, "jax_convgrad.")
+    if not module.name.endswith(".__main__") and not module.name.startswith("jax_convgrad._cuda")
 ]
 
 
@@ -31,12 +34,12 @@ def run(program):
 def test_the_import_alone_loads_neither_jax_nor_numpy_nor_the_kernels():
     loaded = run("import sys, jax_convgrad; print(*sys.modules)").split()
     assert "jax_convgrad" in loaded
-    assert not {"jax", "jaxlib", "numpy", "jax_convgrad._cpu", "jax_convgrad.ffi"} & set(loaded)
+    assert not {"jax", "jaxlib", "numpy", "jax_convgrad._cpu", "jax_convgrad.primitives.ffi"} & set(loaded)
 
 
 REGISTERED = (
     "import sys; jax = sys.modules['jax']; "
-    "print('jax_convgrad.targets' in sys.modules, 'jax_convgrad.ffi' in sys.modules, "
+    "print('jax_convgrad.primitives.targets' in sys.modules, 'jax_convgrad.primitives.ffi' in sys.modules, "
     "type(jax.__spec__.loader).__name__, len(sys.meta_path))"
 )
 
@@ -94,14 +97,14 @@ def test_kernels_are_registered_where_jax_fails_to_be_imported_at_first():
         "del sys.modules['jaxlib']\n"
         "for name in [name for name in sys.modules if name.startswith('jax.')]:\n    del sys.modules[name]\n"
         "import jax\n"
-        "print('jax_convgrad.targets' in sys.modules, jax_convgrad.conv.__name__)"
+        "print('jax_convgrad.primitives.targets' in sys.modules, jax_convgrad.conv.__name__)"
     )
     assert run(program).split() == ["no", "jax", "True", "conv"]
 
 
 def test_the_doctor_s_modules_load_no_jax_and_no_numpy():
     loaded = run("import sys, jax_convgrad.instruments.doctor_command; print(*sys.modules)").split()
-    assert not {"jax", "jaxlib", "numpy", "jax_convgrad._cpu", "jax_convgrad.ffi"} & set(loaded)
+    assert not {"jax", "jaxlib", "numpy", "jax_convgrad._cpu", "jax_convgrad.primitives.ffi"} & set(loaded)
 
 
 def test_every_public_name_is_the_one_that_public_names_imports():
@@ -125,7 +128,7 @@ def test_an_unknown_name_is_an_attribute_error():
 
 def test_star_dir_and_help_know_the_names():
     program = "from jax_convgrad import *; print(conv.__module__, max_pool.__module__)"
-    assert run(program).split() == ["jax_convgrad.convolution", "jax_convgrad.pooling"]
+    assert run(program).split() == ["jax_convgrad.layers.convolution", "jax_convgrad.layers.pooling"]
     assert set(run("import jax_convgrad; print(*dir(jax_convgrad))").split()) >= {
         *jax_convgrad.__all__,
         "__version__",
@@ -152,15 +155,35 @@ def test_any_module_may_come_first():
         "    os._exit(1)\n"
         f"sys.exit(not all([imports(name) for name in {SUBMODULES}]))"
     )
-    assert {"ffi", "convolution", "gradients", "batching"} <= set(SUBMODULES)
+    assert {"gradients", "layers.convolution", "primitives.ffi", "replace.installation"} <= set(SUBMODULES)
     run(program)
+
+
+FLOORS = ("geometry", "primitives", "gradients", "layers", "replace", "instruments")
+
+
+def test_modules_import_from_their_own_floor_and_those_below():
+    found = []
+    for path in sorted(PACKAGE.rglob("*.py")):
+        floor = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+        above = FLOORS[FLOORS.index(floor) + 1 :] if floor in FLOORS else ()
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = []
+            if isinstance(node, ast.ImportFrom):
+                names = [f"{node.module}.{alias.name}" for alias in node.names]
+            elif isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            ours = [name for name in names if name.startswith("jax_convgrad.")]
+            found += [(path.name, name) for name in ours if name.split(".")[1] in above]
+    # A report is laid out as the instruments' are.
+    assert found == [("lowering_record.py", "jax_convgrad.instruments.table.Table")]
 
 
 def test_vmap_is_there_whichever_module_is_imported():
     """A primitive has its rule from the module that defines it."""
     program = (
         "import jax, numpy as np\n"
-        "from jax_convgrad.convolution import conv\n"
+        "from jax_convgrad.layers.convolution import conv\n"
         "x, w = np.ones((3, 1, 5, 2), np.float32), np.ones((2, 2, 4), np.float32)\n"
         "dx = jax.vmap(jax.grad(lambda x: conv(x, w, activation='relu').sum()))(x)\n"
         "print(*map(int, dx[2, 0, :, 0]))"

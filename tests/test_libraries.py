@@ -16,7 +16,7 @@ import pytest
 from jax import lax
 
 import jax_convgrad as jc
-from jax_convgrad import ffi
+from jax_convgrad.primitives import ffi
 
 IMAGES = np.random.default_rng(0).standard_normal((4, 9, 8, 3)).astype(np.float32)
 LABELS = np.array([0, 3, 1, 3])

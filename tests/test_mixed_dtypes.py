@@ -18,12 +18,12 @@ from lax_answers import exact_conv
 from tolerance import assert_within, stored_eps, sum_bound
 
 import jax_convgrad as jc
-from jax_convgrad import ffi, primitives
-from jax_convgrad.convolution import layer_geometry
+from jax_convgrad.layers.convolution import layer_geometry
+from jax_convgrad.primitives import contractions, ffi
 
 FLOAT32 = np.dtype(np.float32)
 NARROW = ("bfloat16", "float16")
-OPS = {"y": (primitives.fprop, 0, 1), "dx": (primitives.dgrad, 2, 1), "dw": (primitives.wgrad, 0, 2)}
+OPS = {"y": (contractions.fprop, 0, 1), "dx": (contractions.dgrad, 2, 1), "dw": (contractions.wgrad, 0, 2)}
 
 DENSE = [
     C("dense", (2, 9, 10, 5), (3, 3, 5, 7), 2, "SAME", order=NHWC),

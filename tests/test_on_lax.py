@@ -56,7 +56,7 @@ def test_every_layer(name):
 
 def test_our_rules_have_no_part_in_it(monkeypatch):
     """A mistake in our layers' own backward pass is not in the gradient on lax."""
-    from jax_convgrad import primitives as ours
+    from jax_convgrad.primitives import contractions as ours
 
     x, w, b = X, W, jnp.ones(3)
 
@@ -71,7 +71,7 @@ def test_our_rules_have_no_part_in_it(monkeypatch):
 
 def test_a_result_that_is_an_operand():
     """`spread` of a bias over no more than itself is that bias on lax: still an equation of its own."""
-    from jax_convgrad.primitives import bgrad, spread
+    from jax_convgrad.primitives.contractions import bgrad, spread
 
     def f(b):
         return spread(b, b.shape, 0), bgrad(b, 0), b

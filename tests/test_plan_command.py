@@ -14,9 +14,10 @@ import pytest
 
 import jax_convgrad
 from jax_convgrad import __main__ as command_line
-from jax_convgrad import conv, conv_bias_grad, conv_filter_grad, conv_input_grad, ffi
-from jax_convgrad.layer_text import parse_layer
-from jax_convgrad.plan_command import DTYPES, OPS, layer_plan
+from jax_convgrad import conv, conv_bias_grad, conv_filter_grad, conv_input_grad
+from jax_convgrad.instruments.layer_text import parse_layer
+from jax_convgrad.instruments.plan_command import DTYPES, OPS, layer_plan
+from jax_convgrad.primitives import ffi
 
 SHAPES = Path(__file__).parent.parent / "benchmarks" / "shapes.toml"
 BUILT_IN = {entry["name"]: entry["layer"] for entry in tomllib.loads(SHAPES.read_text())["conv"]}

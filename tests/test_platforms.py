@@ -13,8 +13,8 @@ import pytest
 from jax import export
 
 import jax_convgrad as jc
-from jax_convgrad import fallback, ffi, lowering, pool_primitives
 from jax_convgrad.geometry import axis_of
+from jax_convgrad.primitives import fallback, ffi, lowering, pool_primitives
 
 RANDOM = np.random.default_rng(11)
 
@@ -202,7 +202,7 @@ loaded = serialize_executable.deserialize_and_load(*compiled)
 for run in (loaded, export.deserialize(bytearray(exported)).call):
     for result, want in zip(run(x, w), expected, strict=True):
         np.testing.assert_array_equal(result, np.float32(want))
-print("jax_convgrad.ffi" in sys.modules)
+print("jax_convgrad.primitives.ffi" in sys.modules)
 """
 
 

@@ -8,8 +8,8 @@ import reference
 from pool_cases import DTYPES, WINDOWS, bits, call, numbers, shapes, with_rarities
 from tolerance import assert_within, sum_bound
 
-from jax_convgrad import ffi
 from jax_convgrad.geometry import Axis
+from jax_convgrad.primitives import ffi
 
 KERNELS = [f"auto.{isa}" for isa in ffi.backends["cpu"].module.instruction_sets()]
 

@@ -7,10 +7,10 @@ import pytest
 from conv_cases import BY_NAME, CASES, ConvCase
 from jax import lax
 
-from jax_convgrad.ffi import Dims
 from jax_convgrad.geometry import Axis, ConvGeometry
-from jax_convgrad.lax_convolution import before_reversals, contraction_of, runner
-from jax_convgrad.recognition import recognise
+from jax_convgrad.primitives.ffi import Dims
+from jax_convgrad.replace.lax_convolution import before_reversals, contraction_of, runner
+from jax_convgrad.replace.recognition import recognise
 
 # Orders in which images have their batch first, as all libraries write them; filters may be in any order.
 IMAGES = {1: ("NCD", "NDC"), 2: ("NCHW", "NHWC", "NHCW"), 3: ("NCDHW", "NDHWC")}

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from conftest import PLATFORM, cuda_backend
 
-from jax_convgrad import ffi
+from jax_convgrad.primitives import ffi
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPT, SECTIONS = ROOT / "benchmarks" / "run_on_gpu.sh", ROOT / "benchmarks" / "sections.sh"

@@ -16,7 +16,7 @@ from jax.sharding import PartitionSpec as P
 from reference import Axis
 
 import jax_convgrad as jc
-from jax_convgrad import ffi, partitioned_call
+from jax_convgrad.primitives import ffi, partitioned_call
 
 NHWC = ("NHWC", "HWIO", "NHWC")
 

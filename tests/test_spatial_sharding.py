@@ -10,8 +10,8 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import jax_convgrad as jc
-from jax_convgrad import pool_primitives
 from jax_convgrad.geometry import axis_of
+from jax_convgrad.primitives import pool_primitives
 
 RANDOM = np.random.default_rng(11)
 

@@ -9,7 +9,7 @@ from jax import lax
 from test_mixed_dtypes import DENSE, in_force
 
 import jax_convgrad as jc
-from jax_convgrad import ffi
+from jax_convgrad.primitives import ffi
 
 
 def programs(dtype):

@@ -12,7 +12,7 @@ import pytest
 from jax import export, lax
 
 import jax_convgrad as jc
-from jax_convgrad import ffi
+from jax_convgrad.primitives import ffi
 
 NHWC = ("NHWC", "HWIO", "NHWC")
 TARGETS = [

@@ -6,7 +6,8 @@ from pathlib import Path
 import jaxlib
 import pytest
 
-from jax_convgrad import targets, versions
+from jax_convgrad import versions
+from jax_convgrad.primitives import targets
 
 
 def test_the_versions_are_those_that_pip_is_told():

@@ -15,7 +15,7 @@ from lax_answers import exact_conv
 from tolerance import assert_within, sum_bound
 
 import jax_convgrad as jc
-from jax_convgrad import ffi
+from jax_convgrad.primitives import ffi
 
 WGMMA = pytest.mark.parametrize("backend", [cuda_backend("wgmma")], indirect=True)
 

@@ -15,20 +15,20 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jax_convgrad import primitives
-from jax_convgrad.arguments import Precision
-from jax_convgrad.epilogue import fprop_epilogue_p
-from jax_convgrad.ffi import Dims
 from jax_convgrad.geometry import ConvGeometry, dilated
 from jax_convgrad.instruments.lax_forms import on_lax
-from jax_convgrad.jaxpr_rewriting import equations
-from jax_convgrad.layer_text import Layer
+from jax_convgrad.instruments.layer_text import Layer
+from jax_convgrad.primitives import contractions
+from jax_convgrad.primitives.epilogue import fprop_epilogue_p
+from jax_convgrad.primitives.ffi import Dims
+from jax_convgrad.primitives.number_types import Precision
+from jax_convgrad.replace.jaxpr_rewriting import equations
 
 _FORWARD = {
-    primitives.fprop_p: "fprop",
+    contractions.fprop_p: "fprop",
     fprop_epilogue_p: "fprop",
-    primitives.dgrad_p: "dgrad",
-    primitives.wgrad_p: "wgrad",
+    contractions.dgrad_p: "dgrad",
+    contractions.wgrad_p: "wgrad",
 }
 
 
@@ -162,13 +162,13 @@ def timed(found: Found, repeats: int) -> dict[str, Times]:
         "precision": found.precision,
     }
     fprop, dgrad, wgrad = (
-        partial(op, **over) for op in (primitives.fprop, primitives.dgrad, primitives.wgrad)
+        partial(op, **over) for op in (contractions.fprop, contractions.dgrad, contractions.wgrad)
     )
     a, b = map(drawn, found.shapes)
     forward: Callable[..., jax.Array] = {"fprop": fprop, "dgrad": dgrad, "wgrad": wgrad}[found.contraction]
     result = jax.eval_shape(forward, a, b)
     t = drawn(result.shape)
-    # The transposes of primitives.py.
+    # The transposes of primitives/contractions.py.
     gradients = {
         "fprop": (lambda a, b, t: dgrad(t, b), lambda a, b, t: wgrad(a, t)),
         "dgrad": (lambda a, b, t: fprop(t, b), lambda a, b, t: wgrad(t, a)),

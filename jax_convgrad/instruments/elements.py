@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from jax_convgrad.geometry import Axis, ConvGeometry
-from jax_convgrad.layer_text import Layer, Pool
+from jax_convgrad.instruments.layer_text import Layer, Pool
 
 Index = tuple[int, ...]
 

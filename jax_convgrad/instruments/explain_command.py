@@ -7,7 +7,7 @@ import json
 import math
 from typing import Any
 
-from jax_convgrad import layer_text
+from jax_convgrad.instruments import layer_text
 from jax_convgrad.instruments.candidates import solution
 from jax_convgrad.instruments.elements import AnyLayer, Index, axes_of, letters
 from jax_convgrad.instruments.explanation import Explanation, explain

@@ -9,13 +9,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jax_convgrad.convolution import conv_general_dilated
 from jax_convgrad.geometry import dilated
-from jax_convgrad.gradient_functions import conv_bias_grad, conv_filter_grad, conv_input_grad
 from jax_convgrad.instruments.elements import AnyLayer, axes_of, shapes_of
+from jax_convgrad.instruments.layer_text import Pool
 from jax_convgrad.instruments.terms import Terms
-from jax_convgrad.layer_text import Pool
-from jax_convgrad.pooling import avg_pool, max_pool
+from jax_convgrad.layers.convolution import conv_general_dilated
+from jax_convgrad.layers.gradient_functions import conv_bias_grad, conv_filter_grad, conv_input_grad
+from jax_convgrad.layers.pooling import avg_pool, max_pool
 
 MOST_NUMBERS = 2**26
 """Numbers that are drawn for one explanation: 256 MiB of float32."""

@@ -12,8 +12,8 @@ import numpy as np
 from jax_convgrad.instruments.elements import AnyLayer, Index, shapes_of
 from jax_convgrad.instruments.explained_values import by_kernels, drawn_values
 from jax_convgrad.instruments.explanation_text import as_text
+from jax_convgrad.instruments.layer_text import parse_layer_or_pool
 from jax_convgrad.instruments.terms import Terms, terms_of
-from jax_convgrad.layer_text import parse_layer_or_pool
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -12,9 +12,9 @@ import numpy as np
 
 from jax_convgrad.instruments.candidates import relation, solution
 from jax_convgrad.instruments.elements import Index, bracketed, shapes_of
+from jax_convgrad.instruments.layer_text import Pool
 from jax_convgrad.instruments.table import Table
 from jax_convgrad.instruments.terms import OWN_LETTER, Term, Terms, winner
-from jax_convgrad.layer_text import Pool
 
 if TYPE_CHECKING:
     from jax_convgrad.instruments.explanation import Explanation

@@ -31,7 +31,7 @@ from jax import lax
 from jax.extend import core
 from jax.interpreters import partial_eval
 
-from jax_convgrad.jaxpr_rewriting import equations
+from jax_convgrad.replace.jaxpr_rewriting import equations
 
 SHRINKING = 4.0 ** -np.arange(8)
 """Steps, in units of the first, until a difference agrees with the gradient."""

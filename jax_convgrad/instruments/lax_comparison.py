@@ -12,8 +12,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jax_convgrad.binding import forward_mode
-from jax_convgrad.installation import is_installed
 from jax_convgrad.instruments.checked_function import parts_of, widened
 from jax_convgrad.instruments.comparison_report import LaxComparison, ParameterRow
 from jax_convgrad.instruments.convolutions_found import found_in, interleaved, timed
@@ -22,7 +20,9 @@ from jax_convgrad.instruments.lax_forms import on_lax
 from jax_convgrad.instruments.loss_result import loss_of, takes
 from jax_convgrad.instruments.own_rules import own_rules
 from jax_convgrad.instruments.rounding_moves import unrest_of
-from jax_convgrad.replacement import replace_convolutions
+from jax_convgrad.primitives.binding import forward_mode
+from jax_convgrad.replace.installation import is_installed
+from jax_convgrad.replace.replacement import replace_convolutions
 
 LARGER = 4
 """How many times lax's own error, or as many times the unrest, a difference may be."""

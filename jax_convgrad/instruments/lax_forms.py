@@ -13,9 +13,9 @@ from typing import Any, ParamSpec, TypeVar
 
 import jax
 
-from jax_convgrad.binding import forward_mode
-from jax_convgrad.jaxpr_rewriting import Rule, Substitute, equations, rewritten
-from jax_convgrad.lowering import lax_forms
+from jax_convgrad.primitives.binding import forward_mode
+from jax_convgrad.primitives.lowering import lax_forms
+from jax_convgrad.replace.jaxpr_rewriting import Rule, Substitute, equations, rewritten
 
 P = ParamSpec("P")
 R = TypeVar("R")

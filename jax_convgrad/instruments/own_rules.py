@@ -8,7 +8,7 @@ from typing import Any
 import jax
 from jax.extend import core
 
-from jax_convgrad.jaxpr_rewriting import equations
+from jax_convgrad.replace.jaxpr_rewriting import equations
 
 _OF_JAX = Path(jax.__file__).parent
 

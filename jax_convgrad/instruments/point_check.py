@@ -11,7 +11,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jax_convgrad.installation import is_installed
 from jax_convgrad.instruments.checked_function import (
     Leaves,
     ListFunction,
@@ -26,6 +25,7 @@ from jax_convgrad.instruments.finite_differences import Differences, rounding_of
 from jax_convgrad.instruments.gradient_report import GradientRow
 from jax_convgrad.instruments.lax_forms import has_kernels, on_lax
 from jax_convgrad.instruments.rounding_moves import are_jumps, unrest_of
+from jax_convgrad.replace.installation import is_installed
 
 DIRECTIONS = 4
 """Random directions along which an array that is too large to difference each entry is checked as a whole."""

@@ -26,7 +26,7 @@ from jax_convgrad.instruments.elements import (
     checked_index,
     shapes_of,
 )
-from jax_convgrad.layer_text import Pool, parse_layer_or_pool
+from jax_convgrad.instruments.layer_text import Pool, parse_layer_or_pool
 
 OWN_LETTER = {"y": "o", "dx": "i", "dw": "r"}
 """The letter that an element of an array fixes; db has none of the three."""

@@ -15,8 +15,8 @@ from typing import Any
 
 from jax_convgrad.geometry import dilated
 from jax_convgrad.instruments.elements import Index
+from jax_convgrad.instruments.layer_text import Pool
 from jax_convgrad.instruments.terms import Term, Terms, winner
-from jax_convgrad.layer_text import Pool
 
 MOST_CELLS = 12
 """Cells of a panel along an axis; of a longer one only a part around the terms is drawn."""

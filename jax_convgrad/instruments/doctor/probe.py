@@ -83,7 +83,7 @@ def _jax() -> None:
 
 def _public_names() -> list[str]:
     import jax_convgrad
-    from jax_convgrad import ffi
+    from jax_convgrad.primitives import ffi
 
     for name in jax_convgrad.__all__:
         getattr(jax_convgrad, name)

@@ -1,0 +1,222 @@
+"""``plan``: which kernel serves each op of a layer on this machine's CPU, how, and why.
+
+The facts are the native plan's own (``cpu_src/plan_facts.h``); here they are put beside each other.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from jax_convgrad.geometry import tied
+from jax_convgrad.instruments import layer_text
+from jax_convgrad.instruments.layer_text import Layer, parse_layer
+from jax_convgrad.primitives import ffi
+
+OPS = ("fprop", "dgrad", "wgrad", "bgrad")
+DTYPES = {"float32": 4, "float64": 8, "bfloat16": 2, "float16": 2}  # bytes
+
+
+def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Adds ``plan`` to the commands of ``python -m jax_convgrad``."""
+    parser = commands.add_parser(
+        "plan",
+        description="Which CPU kernel serves each op of a layer, and why.",
+        epilog=layer_text.__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("layer", help='as in "8x56x56x64, 3x3, 64, pad 1"')
+    parser.add_argument("--dtype", choices=DTYPES, default="float32")
+    parser.add_argument("--kernel", default="auto", help='ask for one, as in "tiled" or "tiled.avx2"')
+    parser.add_argument("--json", action="store_true", help="the facts for programs")
+    parser.set_defaults(run=lambda parsed: _run(parser, parsed))
+
+
+def _run(parser: argparse.ArgumentParser, parsed: argparse.Namespace) -> int:
+    if "cpu" not in ffi.backends:
+        parser.exit(1, "plan: there are no CPU kernels in this installation, and CUDA's tell no plan\n")
+    try:
+        plan = layer_plan(parse_layer(parsed.layer), parsed.dtype, parsed.kernel)
+    except ValueError as error:
+        # parser.error would print the usage before it.
+        parser.exit(2, f"plan: {error}{_POOLING if _pools(parsed.layer) else ''}\n")
+    print(json.dumps(plan, indent=2) if parsed.json else as_text(plan))
+    return 0
+
+
+_POOLING = "\nPlan knows convolutions only; `python -m jax_convgrad explain` knows pooling."
+
+
+def _pools(text: str) -> bool:
+    """Whether the line says a pooling layer, as in "1x6x6x1, max 3x3"."""
+    return text.partition(",")[2].lower().split()[:1] in (["max"], ["avg"])
+
+
+def layer_plan(layer: Layer, dtype: str = "float32", kernel: str = "auto") -> dict[str, Any]:
+    """The facts of each op by name; an op that the kernel does not serve has ``not_served`` alone.
+
+    Raises:
+      ValueError: there is no such kernel, or it serves none of the layer's convolutions.
+    """
+    module = ffi.backends["cpu"].module
+    size = DTYPES[dtype]
+    sizes = {
+        "filter": math.prod(layer.w_shape) * size,
+        "activations": (math.prod(layer.x_shape) + math.prod(layer.y_shape)) * size,
+    }
+    ops: dict[str, Any] = {}
+    for op in OPS:
+        try:
+            facts = module.plan(op, kernel, **_problem(layer, dtype))
+        except ValueError as error:
+            ops[op] = {"not_served": str(error)}
+            continue
+        facts["flops"] = flops(layer, op)
+        for name, of in sizes.items():
+            facts[f"workspace_share_of_{name}"] = facts["workspace_bytes"] / of
+        ops[op] = facts
+    if all("not_served" in ops[op] for op in OPS if op != "bgrad"):
+        raise ValueError(ops["fprop"]["not_served"])
+    return {
+        "layer": str(layer),
+        "dtype": dtype,
+        "platform": "cpu",
+        "instruction_sets": module.instruction_sets(),
+        "filter_bytes": sizes["filter"],
+        "activations_bytes": sizes["activations"],
+        "ops": ops,
+    }
+
+
+def flops(layer: Layer, op: str) -> int:
+    """Floating-point operations that the op's sum asks for, whatever a kernel does.
+
+    Two, a product and a sum, for each pair of a tap and an output that is tied to an input, channel of a
+    group, output channel and example; none for what meets padding or lies between dilated inputs. Of bgrad
+    one for each element of dy.
+    """
+    if op == "bgrad":
+        return math.prod(layer.y_shape)
+    pairs = math.prod(tied(axis) for axis in layer.geometry.axes)
+    return 2 * layer.batch * pairs * (layer.in_channels // layer.groups) * layer.out_channels
+
+
+def _problem(layer: Layer, dtype: str) -> dict[str, Any]:
+    geometry = layer.geometry
+    return {
+        "dtype": np.dtype(dtype).name if dtype != "bfloat16" else dtype,
+        "batch": layer.batch,
+        "in_channels": layer.in_channels,
+        "out_channels": layer.out_channels,
+        "groups": layer.groups,
+        "axes": [
+            (a.input, a.taps, a.output, a.stride, a.pad_lo, a.input_dilation, a.filter_dilation)
+            for a in geometry.axes
+        ],
+    }
+
+
+def as_text(plan: dict[str, Any]) -> str:
+    """A table with a column for each op, and below it the reasons."""
+    ops = plan["ops"]
+    rows = [("", *ops)]
+    for label, cell in _ROWS.items():
+        cells = [cell(facts) if "not_served" not in facts else "" for facts in ops.values()]
+        if any(cells):
+            rows.append((label, *(entry or "-" for entry in cells)))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    table = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+    machine = f"CPU with {', '.join(plan['instruction_sets'])}"
+    cuda = ["CUDA's kernels are there too; this is the CPU's plan."] if "cuda" in ffi.backends else []
+    return "\n".join(
+        [
+            f"{plan['layer']}   {plan['dtype']}, {machine}",
+            f"filter {_bytes(plan['filter_bytes'])}, activations {_bytes(plan['activations_bytes'])}",
+            "",
+            *table,
+            "",
+            *(f"{op}: {line}" for op, facts in ops.items() for line in _because(facts)),
+            *cuda,
+        ]
+    )
+
+
+def _because(facts: dict[str, Any]) -> Iterator[str]:
+    if "not_served" in facts:
+        yield facts["not_served"]
+    else:
+        yield f"{facts['kernel']}, {facts['reason']}"
+        if facts.get("packed") is False and facts["workspace_bytes"]:
+            yield "the workspace is for a larger batch, whose kernel packs the filter"
+
+
+def _tile(facts: dict[str, Any]) -> str:
+    if "tile_pixels" in facts:
+        return f"{facts['tile_pixels']} pixels x {facts['tile_channels']} channels"
+    if "tile_rows" in facts:
+        return f"{facts['tile_rows']} x {facts['tile_channels']} channels"
+    return ""
+
+
+def _filter(facts: dict[str, Any]) -> str:
+    if "packed" in facts:
+        return "packed" if facts["packed"] else "read in place"
+    return ""
+
+
+def _lanes(facts: dict[str, Any]) -> str:
+    return f"along {facts['lanes_along']}" if "lanes_along" in facts else ""
+
+
+def _workspace(facts: dict[str, Any]) -> str:
+    return _bytes(facts["workspace_bytes"])
+
+
+def _share(of: str) -> Any:
+    def share(facts: dict[str, Any]) -> str:
+        percent = 100 * facts[f"workspace_share_of_{of}"]
+        return f"{percent:.{0 if percent >= 100 else 1}f} %" if facts["workspace_bytes"] else ""
+
+    return share
+
+
+def _number(name: str) -> Any:
+    return lambda facts: str(facts[name]) if name in facts else ""
+
+
+def _flops(facts: dict[str, Any]) -> str:
+    for unit, size in (("GFLOP", 10**9), ("MFLOP", 10**6), ("kFLOP", 10**3)):
+        if facts["flops"] >= size:
+            return f"{facts['flops'] / size:.3g} {unit}"
+    return f"{facts['flops']} FLOP"
+
+
+_ROWS = {
+    "kernel": _number("kernel"),
+    "instructions": _number("instruction_set"),
+    "tile": _tile,
+    "lanes": _lanes,
+    "panels": _number("panels"),
+    "filter": _filter,
+    "boxes": _number("boxes"),
+    "strips of a row": _number("strips"),
+    "rows buffered": _number("buffered_rows"),
+    "partial sums": _number("partial_sums"),
+    "tasks": lambda facts: ", then ".join(map(str, facts["tasks"])),
+    "sums ask for": _flops,
+    "workspace": _workspace,
+    "  of the filter": _share("filter"),
+    "  of the activations": _share("activations"),
+}
+
+
+def _bytes(count: int) -> str:
+    for unit, size in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if round(count / size, 1) >= 1:
+            return f"{count / size:.{1 if count < 100 * size else 0}f} {unit}"
+    return f"{count} B"

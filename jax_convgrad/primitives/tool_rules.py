@@ -1,0 +1,197 @@
+"""What JAX's own tools are told of the primitives: checkify, Taylor mode (``jet``) and the roofline.
+
+Each of the three keeps a table of rules by primitive. Those of ``jet`` and the roofline are public and
+experimental, that of checkify is private. Where a version of JAX keeps one elsewhere, that tool knows nothing
+of the primitives, and all else is as it was.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.extend.core import Primitive
+
+from jax_convgrad.geometry import tied
+from jax_convgrad.primitives import contractions, hijax_layer
+from jax_convgrad.primitives import pool_primitives as pools
+from jax_convgrad.primitives.epilogue import fprop_epilogue_p
+from jax_convgrad.primitives.filter_and_bias import wgrad_bgrad_p
+from jax_convgrad.primitives.lowering import lax_forms
+
+_CONTRACTIONS = (contractions.fprop_p, contractions.dgrad_p, contractions.wgrad_p)
+_LINEAR = (
+    contractions.bgrad_p,
+    contractions.spread_p,
+    pools.avg_pool_p,
+    pools.avg_pool_grad_p,
+    pools.sum_pool_p,
+    pools.sum_pool_grad_p,
+)
+_AT_POSITIONS = (pools.max_pool_grad_p, pools.max_pool_select_p)
+_CHOOSING = (
+    pools.max_pool_p,
+    pools.max_pool_argmax_p,
+    pools.ruled_position_p,
+    pools.max_pool_select_p,
+    contractions.spread_p,
+)
+"""Those that only pass numbers on, and so make no NaN of numbers."""
+
+
+def tell_tools() -> None:
+    """Enters the rules in the tables of the tools that this version of JAX has."""
+    for enter in (_tell_checkify, _tell_jet, _tell_roofline):
+        try:
+            enter()
+        except (ImportError, AttributeError, KeyError):
+            continue
+
+
+# --------------------------------------------------------------------------------------------------- checkify
+
+
+def _tell_checkify() -> None:
+    """``float_checks`` looks for NaN in the results of the primitives that it knows to make them."""
+    from jax._src import checkify
+
+    for primitive in lax_forms:
+        if primitive not in _CHOOSING:
+            checkify.error_checks[primitive] = partial(checkify.nan_error_check, primitive)
+    if hijax_layer.HAS_BOTH_MODES:
+        from jax._src import hijax
+
+        of_others = checkify.error_checks[hijax.call_hi_primitive_p]
+        checkify.error_checks[hijax.call_hi_primitive_p] = partial(_checked_layer, of_others)
+
+
+def _checked_layer(of_others: Any, ctx: Any, error: Any, enabled: Any, *given: Any, _prim: Any) -> Any:
+    """A layer is looked through as what it is made of."""
+    from jax._src import checkify
+
+    if not isinstance(_prim, hijax_layer.Layer):
+        return of_others(ctx, error, enabled, *given, _prim=_prim)
+    return checkify.checkify_jaxpr(ctx, jax.make_jaxpr(_prim.expand)(*given), enabled, error, *given)
+
+
+# ------------------------------------------------------------------------------------------------ Taylor mode
+
+
+def _tell_jet() -> None:
+    from jax.experimental import jet
+
+    # The rule of lax's convolution, for whatever a version's series are: coefficients or derivatives.
+    rules: dict[Primitive, Any] = jet.jet_rules
+    bilinear = rules[lax.conv_general_dilated_p].func
+    for contraction in _CONTRACTIONS:
+        rules[contraction] = partial(bilinear, contraction)
+    for linear in _LINEAR:
+        jet.deflinear(linear)
+    for at_positions in _AT_POSITIONS:
+        rules[at_positions] = partial(_first_by_first, at_positions)
+    rules[fprop_epilogue_p] = partial(_epilogue_series, partial(bilinear, contractions.fprop_p))
+    rules[wgrad_bgrad_p] = partial(_two_sums_series, partial(bilinear, contractions.wgrad_p))
+    rules[pools.max_pool_p] = _max_pool_series
+    rules[pools.max_pool_argmax_p] = partial(_argmax_series, jet.zero_series)
+    jet.defzero(pools.ruled_position_p)  # positions do not move
+
+
+Series = Sequence[Any]
+Rule = Callable[..., tuple[Any, list[Any]]]
+
+
+def _first_by_first(
+    primitive: Primitive, primals: Sequence[Any], series: Sequence[Series], **params: Any
+) -> tuple[Any, list[Any]]:
+    """Linear in the first operand; the second, positions, stays."""
+    first, position = primals
+    return (
+        primitive.bind(first, position, **params),
+        [primitive.bind(term, position, **params) for term in series[0]],
+    )
+
+
+def _epilogue_series(
+    fprop: Rule, primals: Sequence[Any], series: Sequence[Series], *, relu: bool, **params: Any
+) -> tuple[Any, list[Any]]:
+    y = fprop_epilogue_p.bind(*primals, relu=relu, **params)
+    terms = fprop(primals[:2], series[:2], **params)[1]
+    for of_bias in series[2:]:
+        channel_axis = params["dimensions"].y[1]
+        terms = [
+            term + contractions.spread(b, y.shape, channel_axis)
+            for term, b in zip(terms, of_bias, strict=True)
+        ]
+    return y, [jnp.where(y > 0, term, 0) for term in terms] if relu else terms
+
+
+def _two_sums_series(
+    wgrad: Rule, primals: Sequence[Any], series: Sequence[Series], **params: Any
+) -> tuple[list[Any], list[Any]]:
+    channel_axis = params["dimensions"].y[1]
+    terms = wgrad(primals, series, **params)[1]
+    return (
+        wgrad_bgrad_p.bind(*primals, **params),
+        [terms, [contractions.bgrad(term, channel_axis) for term in series[1]]],
+    )
+
+
+def _max_pool_series(
+    primals: Sequence[Any], series: Sequence[Series], **params: Any
+) -> tuple[Any, list[Any]]:
+    """Those at the chosen positions, which do not move."""
+    y, position = pools.max_pool_argmax(primals[0], **params)
+    return y, [pools.max_pool_select(term, position, **params) for term in series[0]]
+
+
+def _argmax_series(
+    none: Any, primals: Sequence[Any], series: Sequence[Series], **params: Any
+) -> tuple[list[Any], list[Any]]:
+    y, position = pools.max_pool_argmax(primals[0], **params)
+    return [y, position], [[pools.max_pool_select(term, position, **params) for term in series[0]], none]
+
+
+# --------------------------------------------------------------------------------------------------- roofline
+
+
+def _tell_roofline() -> None:
+    """Counts as JAX's are: a multiply-add is two, and each array is read or written once."""
+    from jax.experimental import roofline
+
+    def rule(ctx: Any, *_: Any, **params: Any) -> Any:
+        arrays = (*ctx.avals_in, *ctx.avals_out)
+        return roofline.RooflineResult(
+            unfused_flops=_flops(ctx.primitive, ctx.avals_in, ctx.avals_out, **params),
+            unfused_hbm_bytes=sum(array.size * array.dtype.itemsize for array in arrays),
+        )
+
+    for primitive in lax_forms:
+        roofline.register_roofline(primitive)(rule)
+
+
+def _flops(primitive: Primitive, operands: Sequence[Any], results: Sequence[Any], **params: Any) -> int:
+    if "geometry" not in params:
+        if "axes" in params and primitive not in _AT_POSITIONS:  # one operation each entry of each window
+            batch, channel = (operands[0].shape[d] for d in params["dimensions"][:2])
+            return batch * channel * math.prod(map(tied, params["axes"]))
+        return 0 if primitive is contractions.spread_p else operands[0].size
+    geometry, dimensions = params["geometry"], params["dimensions"]
+    a, b = operands[0].shape, operands[1].shape
+    if primitive in (contractions.wgrad_p, wgrad_bgrad_p):
+        batch, group_in, out = a[dimensions.x[0]], a[dimensions.x[1]] // geometry.groups, b[dimensions.y[1]]
+    else:
+        first = dimensions.y if primitive is contractions.dgrad_p else dimensions.x
+        batch, group_in, out = a[first[0]], b[dimensions.w[1]], b[dimensions.w[0]]
+    products = batch * group_in * out * math.prod(map(tied, geometry.axes))
+    if primitive is wgrad_bgrad_p:
+        return 2 * products + operands[1].size
+    # A bias added, and a maximum taken.
+    return 2 * products + results[0].size * (len(operands) - 2 + params.get("relu", False))
+
+
+tell_tools()

@@ -1,0 +1,189 @@
+"""One of ``jax.lax``'s own windowed reductions, as it stands in a program, on this package's primitives.
+
+Values and gradients are ``jax.lax``'s, also in windows with a NaN and of -inf alone
+(primitives/fallback.py says which position its derivatives take there). What ``lax`` adds up in 16 bits is
+added up in f32 here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from math import prod
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.extend import core
+
+from jax_convgrad.primitives import pool_primitives
+from jax_convgrad.primitives.number_types import NUMBERS, REAL
+from jax_convgrad.replace.lax_convolution import over_explicit_axes
+from jax_convgrad.replace.on_lax import OnLax
+from jax_convgrad.replace.pool_recognition import Order, Pooling, recognise
+
+try:
+    from jax._src.lax import windowed_reductions as _windowed
+
+    _scatter_p: Any = _windowed.select_and_scatter_add_p
+    _gather_p: Any = _windowed.select_and_gather_add_p
+    _sum_p: Any = _windowed.reduce_window_sum_p
+    _max_p: Any = _windowed.reduce_window_max_p
+    _min_p: Any = _windowed.reduce_window_min_p
+    _any_p: Any = _windowed.reduce_window_p
+except (ImportError, AttributeError):  # a JAX that keeps them elsewhere: its poolings stay its own
+    _scatter_p = _gather_p = _sum_p = _max_p = _min_p = _any_p = None
+
+WINDOW_PRIMITIVES: tuple[Any, ...] = tuple(
+    p for p in (_max_p, _min_p, _sum_p, _any_p, _scatter_p, _gather_p) if p is not None
+)
+"""The primitives of ``jax.lax`` that may become poolings."""
+
+_KINDS = {_max_p: "max", _min_p: "min", _sum_p: "sum"}
+_BODIES = {lax.max_p: "max", lax.min_p: "min", lax.add_p: "sum"}
+_GEOMETRIC = ("window_dimensions", "window_strides", "padding", "base_dilation", "window_dilation")
+
+
+class Zeros(NamedTuple):
+    """What an operand was before ``lax.pad`` put zeros around it: its shape, and ``lax.pad``'s config."""
+
+    shape: tuple[int, ...]
+    config: tuple[tuple[int, int, int], ...]
+
+
+def pooling_of(
+    primitive: Any, avals: Sequence[Any], out: Any, params: dict[str, Any], zeros: Zeros | None = None
+) -> tuple[Pooling | OnLax, bool]:
+    """The pooling to run this reduction by, or why ``jax.lax`` has to; and whether on the unpadded operand.
+
+    ``avals`` and ``out`` are the abstract values of the equation's operands and first result. ``zeros`` says
+    what its first operand was before zeros were put around it, where it was anything.
+    """
+    kind = _kind(primitive, params)
+    if isinstance(kind, OnLax):
+        return kind, False
+    known = NUMBERS if kind == "sum" else REAL
+    dtypes = {aval.dtype for aval in avals}
+    if len(dtypes) != 1 or not {dtype.name for dtype in dtypes} <= set(known):
+        return OnLax(" and ".join(sorted(dtype.name for dtype in dtypes))), False
+    geometric = {name: params[name] for name in _GEOMETRIC if name in params}
+    of_windows = avals[0].shape if primitive is _scatter_p else out.shape
+    operand = avals[1] if primitive in (_scatter_p, _gather_p) else avals[0]
+    if primitive is _any_p and kind == "sum" and any(end > 0 for pair in params["padding"] for end in pair):
+        return OnLax("an initial value that is added, and padding"), False
+    if zeros is not None and primitive is _sum_p and _is_plain(params):
+        unpadded = recognise(
+            "sum",
+            zeros.shape,
+            out.shape,
+            **geometric
+            | {
+                "padding": [(lo, hi) for lo, hi, _ in zeros.config],
+                "base_dilation": [interior + 1 for _, _, interior in zeros.config],
+            },
+        )
+        if isinstance(unpadded, Pooling):
+            return unpadded, True
+    return recognise(kind, operand.shape, of_windows, **geometric), False
+
+
+def _kind(primitive: Any, params: dict[str, Any]) -> Any:
+    if primitive is _scatter_p or primitive is _gather_p:
+        step = "scatter" if primitive is _scatter_p else "gather"
+        chosen = {lax.ge_p: "max", lax.le_p: "min"}.get(params["select_prim"])
+        return f"{step}_{chosen}" if chosen else OnLax("another selection than a maximum or minimum")
+    if primitive is _any_p:
+        return _body(params["jaxpr"], params["consts"]) or OnLax("a reduction of its own")
+    return _KINDS[primitive]
+
+
+def _body(jaxpr: Any, consts: Sequence[Any]) -> str | None:
+    """What a reduction's function is: one maximum, minimum or sum of its two arguments, else None."""
+    if consts or len(jaxpr.eqns) != 1 or len(jaxpr.invars) != 2:
+        return None
+    (equation,) = jaxpr.eqns
+    if list(equation.outvars) != list(jaxpr.outvars) or {*map(id, equation.invars)} != {
+        *map(id, jaxpr.invars)
+    }:
+        return None
+    inner = equation.params.get("jaxpr")
+    if isinstance(inner, core.ClosedJaxpr) and equation.primitive.name in ("jit", "pjit"):
+        return _body(inner.jaxpr, inner.consts)
+    return _BODIES.get(equation.primitive)
+
+
+def _is_plain(params: dict[str, Any]) -> bool:
+    """Whether the sum has neither padding nor base dilation of its own."""
+    return all(end == 0 for pair in params["padding"] for end in pair) and set(params["base_dilation"]) <= {1}
+
+
+def runner(pooling: Pooling, primitive: Any, out: Any) -> Callable[..., Any]:
+    """The reduction as a function of the equation's operands (the first unpadded where that was said).
+
+    Its result is split over explicit mesh axes as ``out`` is, and as many as the equation has.
+    """
+    run = over_explicit_axes(_RUNS[pooling.kind](pooling), out)
+    if primitive is not _any_p:
+        return run
+
+    def with_initial_value(x: jax.Array, init: jax.Array) -> list[jax.Array]:
+        y = run(x)
+        combine = {"max": lax.max, "min": lax.min}.get(pooling.kind, lax.add)
+        return [combine(y, jnp.broadcast_to(init, y.shape))]
+
+    return with_initial_value
+
+
+def _value(pooling: Pooling) -> Callable[[jax.Array], jax.Array]:
+    order, how = pooling.order, (pooling.axes, pooling.order.dimensions)
+
+    def run(x: jax.Array) -> jax.Array:
+        merged = _merged(x, order)
+        if pooling.kind == "max":
+            y = pool_primitives.max_pool(merged, *how)
+        elif pooling.kind == "min":
+            y = -pool_primitives.max_pool(-merged, *how)
+        elif pooling.kind == "sum":
+            y = pool_primitives.sum_pool(merged, *how)
+        else:
+            y = pool_primitives.sum_pool_grad(merged, *how)
+        return _split(y, x.shape, order)
+
+    return run
+
+
+def _derivative(pooling: Pooling) -> Callable[[jax.Array, jax.Array], jax.Array]:
+    order, how = pooling.order, (pooling.axes, pooling.order.dimensions)
+    scatters = pooling.kind.startswith("scatter")
+
+    def run(t: jax.Array, x: jax.Array) -> jax.Array:
+        merged = _merged(x, order)
+        if pooling.kind.endswith("min"):
+            merged = -merged
+        rule = "select_and_scatter" if scatters else "select_and_gather"
+        position = pool_primitives.ruled_position(merged, *how, rule)
+        along = pool_primitives.max_pool_grad if scatters else pool_primitives.max_pool_select
+        return _split(along(_merged(t, order), position, *how), x.shape, order)
+
+    return run
+
+
+_RUNS: dict[str, Callable[[Pooling], Callable[..., jax.Array]]] = {
+    **dict.fromkeys(("max", "min", "sum", "sum_grad"), _value),
+    **dict.fromkeys(("scatter_max", "scatter_min", "gather_max", "gather_min"), _derivative),
+}
+
+
+def _merged(array: jax.Array, order: Order) -> jax.Array:
+    """The array with one dimension for each part of the order: only images apart from each other move."""
+    moved = jnp.transpose(array, [d for part in order.parts for d in part])
+    return jnp.reshape(moved, [prod(array.shape[d] for d in part) for part in order.parts])
+
+
+def _split(array: jax.Array, shape: Sequence[int], order: Order) -> jax.Array:
+    """The inverse of ``_merged``, for an array of other spatial sizes than ``shape``'s."""
+    sizes: list[int] = []
+    for size, part in zip(array.shape, order.parts, strict=True):
+        sizes += [size] if part[:1] and part[0] in order.spatial else [shape[d] for d in part]
+    places = [d for part in order.parts for d in part]
+    return jnp.transpose(jnp.reshape(array, sizes), [places.index(d) for d in range(len(places))])
