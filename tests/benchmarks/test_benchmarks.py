@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import reference
 
-BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
 
 import jax_ops  # noqa: E402

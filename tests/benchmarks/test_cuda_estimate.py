@@ -6,10 +6,10 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from conftest import cuda_backend
+from backends import cuda_backend
 from emulated_counters import counting
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
 from cuda_estimate import BANDWIDTH, MATHS, Counts, count, table
 from jax_ops import jitted

@@ -8,11 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import PLATFORM, cuda_backend
+from backends import PLATFORM, cuda_backend
 
 from jax_convgrad import ffi
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 SCRIPT, SECTIONS = ROOT / "benchmarks" / "run_on_gpu.sh", ROOT / "benchmarks" / "sections.sh"
 
 
@@ -108,7 +108,7 @@ def test_help_and_a_machine_without_a_gpu():
 
 
 def test_the_files_of_the_suite_exist():
-    files = re.findall(r"\b(?:tests|benchmarks)/\w+\.(?:py|sh)", SCRIPT.read_text())
+    files = re.findall(r"\b(?:tests|benchmarks)/[\w/]+\.(?:py|sh)", SCRIPT.read_text())
     assert len(files) > 15
     assert all((ROOT / name).exists() for name in files)
 
@@ -117,7 +117,7 @@ def test_the_files_of_the_suite_exist():
 def test_a_kernel_s_own_file_is_in_the_suite(backend):
     suite = re.search(r"SUITE=\((.*?)\)", SCRIPT.read_text(), re.DOTALL)[1].split()
     for kernel in ffi.backends[PLATFORM].module.kernels():
-        own = [f"tests/test_{kernel}.py", f"tests/test_cuda_{kernel}.py"]
+        own = [f"tests/kernels/test_{kernel}.py", f"tests/kernels/test_cuda_{kernel}.py"]
         assert all(name in suite for name in own if (ROOT / name).exists()), kernel
 
 
@@ -181,8 +181,8 @@ def test_what_a_gpu_s_run_starts(tmp_path, machine_with_a_gpu):
     assert "CMAKE_CUDA_ARCHITECTURES=90a-real" in build and "JAX_CONVGRAD_CUDA=ON" in build
     suite, further = (line for line in told if "-m pytest" in line)
     package = f"cuda|cuda,cpu|{tmp_path / 'package'}| "
-    assert suite.startswith(package + "-P -m pytest") and "tests/test_gradients.py" in suite
-    assert further.startswith(package) and "tests/test_pooling.py" in further
+    assert suite.startswith(package + "-P -m pytest") and "tests/layers/test_gradients.py" in suite
+    assert further.startswith(package) and "tests/layers/test_pooling.py" in further
     tools = [line.split()[2] for line in told if line.startswith("sanitizer --tool")]
     assert sorted(tools) == ["memcheck", "racecheck", "synccheck"]
     assert sum("--padding" in line for line in told) == 1

@@ -11,7 +11,7 @@ import pytest
 
 from jax_convgrad import conv
 
-TEXT = (Path(__file__).parent.parent / "docs" / "derivation.md").read_text()
+TEXT = (Path(__file__).parents[2] / "docs" / "derivation.md").read_text()
 
 
 def worked_examples():

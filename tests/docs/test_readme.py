@@ -11,7 +11,7 @@ import pytest
 
 import jax_convgrad
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 
 

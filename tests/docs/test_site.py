@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-SITE = Path(__file__).parent.parent / "docs" / "site"
+SITE = Path(__file__).parents[2] / "docs" / "site"
 
 NAVIGATION = ["README.md", "guide.md", "api/layers.md", "source/README.md"]
 HOME = r"""# Home

@@ -12,7 +12,7 @@ import numpy as np
 import optax
 import pytest
 
-EXAMPLES = Path(__file__).parent.parent / "examples"
+EXAMPLES = Path(__file__).parents[2] / "examples"
 sys.path.insert(0, str(EXAMPLES))
 
 import digits  # noqa: E402

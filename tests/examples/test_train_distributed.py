@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-EXAMPLE = Path(__file__).parent.parent / "examples" / "train_distributed.py"
+EXAMPLE = Path(__file__).parents[2] / "examples" / "train_distributed.py"
 
 
 def train(folder, *arguments):

@@ -29,7 +29,7 @@ from jax_convgrad.instruments.doctor.gpu import gpu_section
 from jax_convgrad.instruments.doctor.processes import Failure, Outcome
 from jax_convgrad.instruments.doctor.remedies import REMEDIES
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = Path(jax_convgrad.__file__).parent
 SUFFIX = importlib.machinery.EXTENSION_SUFFIXES[0]
 LIBRARY = next(PACKAGE.glob("_cpu.*"))

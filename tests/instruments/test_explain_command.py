@@ -448,7 +448,7 @@ def drawn_data(svg):
 def test_the_figures_of_the_page(tmp_path, monkeypatch):
     """docs/explain.md names the command of each; what it draws today is what the page shows."""
     monkeypatch.chdir(tmp_path)
-    docs = Path(__file__).parent.parent / "docs"
+    docs = Path(__file__).parents[2] / "docs"
     commands = re.findall(
         r"^\$ python -m jax_convgrad (explain .*--plot .*)$", (docs / "explain.md").read_text(), re.M
     )

@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from calls import CALLS
 from jax import lax
-from test_no_lax_inside import CALLS
 
 import jax_convgrad as jc
 from jax_convgrad import GradientError, check_gradients

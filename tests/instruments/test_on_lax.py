@@ -2,11 +2,12 @@
 
 import jax
 import jax.numpy as jnp
+import lax_functions
 import numpy as np
 import pytest
-import test_replacement
-from test_no_lax_inside import CALLS, primitives
-from test_replacement import FUNCTIONS, NO_SUCH_DERIVATIVE, WAYS, W, X, assert_same, scalar
+from calls import CALLS
+from lax_functions import FUNCTIONS, NO_SUCH_DERIVATIVE, WAYS, W, X, assert_same, scalar
+from programs import primitives
 
 import jax_convgrad as jc
 from jax_convgrad.instruments.lax_forms import on_lax
@@ -31,7 +32,7 @@ def test_deep_inside(name, way, monkeypatch):
     f, transform = FUNCTIONS[name], WAYS[way]
     expected = jax.jit(transform(f))(X, W)
     jax.clear_caches()  # of jitted functions inside
-    monkeypatch.setattr(test_replacement, "conv", our_conv)
+    monkeypatch.setattr(lax_functions, "conv", our_conv)
     with jc.forward_mode():  # without which JAX has no gradient of a custom_jvp with our layers inside
         assert "jax_convgrad" in str(jax.make_jaxpr(transform(f))(X, W))
     put = transform(on_lax(f))
@@ -82,7 +83,7 @@ def test_a_result_that_is_an_operand():
 
 
 def test_inverse_of_replace_convolutions():
-    f = scalar(test_replacement.layer)
+    f = scalar(lax_functions.layer)
     there_and_back = on_lax(jc.replace_convolutions(f))
     assert_on_lax(jax.grad(there_and_back), X, W)
     assert_same(jax.grad(there_and_back, (0, 1))(X, W), jax.grad(f, (0, 1))(X, W))

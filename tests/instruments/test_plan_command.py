@@ -18,7 +18,7 @@ from jax_convgrad import conv, conv_bias_grad, conv_filter_grad, conv_input_grad
 from jax_convgrad.layer_text import parse_layer
 from jax_convgrad.plan_command import DTYPES, OPS, layer_plan
 
-SHAPES = Path(__file__).parent.parent / "benchmarks" / "shapes.toml"
+SHAPES = Path(__file__).parents[2] / "benchmarks" / "shapes.toml"
 BUILT_IN = {entry["name"]: entry["layer"] for entry in tomllib.loads(SHAPES.read_text())["conv"]}
 CONVOLUTIONS = OPS[:3]
 

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import pytest
 from conv_cases import NHWC, ConvCase
+from cpu_by_name import CPU, ISAS, geometry_of, kernels
 from lax_answers import exact_conv
 from tolerance import assert_within, sum_bound
 
@@ -14,66 +15,12 @@ from jax_convgrad import ffi
 from jax_convgrad.geometry import Axis, ConvGeometry
 from jax_convgrad.problem import dimensions
 
-CPU = ffi.backends["cpu"]
-ISAS = CPU.module.instruction_sets()
 DTYPES = ("float32", "float64", "bfloat16", "float16")
 
 # As conv_cases.py has it, a batch group is a feature group of another order, which Python makes of it.
 CASES = (
     tuple(case for case in conv_cases.CASES if case.batch_groups == 1) + conv_cases.GROUPS + conv_cases.PLANAR
 )
-
-
-def is_grouped(case):
-    """What "grouped" says that it serves, for f32."""
-    _, w_order, _ = case.to_canonical
-    group_in, features = (case.w[d] for d in w_order[-2:])
-    return case.groups > 1 and max(group_in, features // case.groups) <= 8
-
-
-def is_planar(case):
-    """What "planar" says that it serves."""
-    _, w_order, _ = case.to_canonical
-    group_in, features = (case.w[d] for d in w_order[-2:])
-    inner = case.axes[-1]
-    return (
-        all(a.taps == 1 for a in case.axes[:-1])
-        and max(group_in * case.groups, features) <= 8
-        and inner.stride == inner.input_dilation == 1
-    )
-
-
-def kernels(case):
-    families = ["tiled", "dot", "pairs"]
-    if is_grouped(case):
-        families.append("grouped")
-    if is_planar(case):
-        families.append("planar")
-    return ["direct", *(f"{family}.{isa}" for family in families for isa in ISAS)]
-
-
-@pytest.fixture
-def platforms():
-    """Names under which ffi.py finds the CPU's kernels, one each."""
-    added = {}
-
-    def platform(kernel):
-        if kernel not in added:
-            added[kernel] = f"cpu {kernel}"
-            ffi.backends[added[kernel]] = ffi.Backend(CPU.module, CPU.prefix, kernel)
-        return added[kernel]
-
-    yield platform
-    for name in added.values():
-        del ffi.backends[name]
-
-
-def geometry_of(case):
-    axes = (
-        Axis(a.input, a.taps, a.output, a.stride, a.pad_lo, a.input_dilation, a.filter_dilation)
-        for a in case.axes
-    )
-    return ConvGeometry(tuple(axes), case.groups)
 
 
 def run_all(case, names, arrays, platforms):

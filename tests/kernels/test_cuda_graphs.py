@@ -10,9 +10,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import BACKENDS
+from backends import BACKENDS
 
-HERE = Path(__file__).parent
+SUPPORT = Path(__file__).parents[1] / "support"
 # Which kinds of launch are recorded: custom calls by themselves, all that XLA can, none. XLA refuses to
 # start with a flag that it does not know, so a renamed one cannot go unnoticed.
 FLAGS = {
@@ -30,7 +30,11 @@ def digests(flags):
     env = dict(os.environ, XLA_FLAGS=f"{os.environ.get('XLA_FLAGS', '')} {flags}")
     env["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
     done = subprocess.run(
-        [sys.executable, HERE / "cuda_graph_digests.py"], env=env, capture_output=True, text=True, timeout=200
+        [sys.executable, SUPPORT / "cuda_graph_digests.py"],
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=200,
     )
     assert done.returncode == 0, f"with {flags!r}:\n{done.stderr[-4000:]}"
     return json.loads(done.stdout.splitlines()[-1])

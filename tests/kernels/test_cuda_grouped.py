@@ -4,7 +4,7 @@ import conv_cases
 import jax
 import numpy as np
 import pytest
-from conftest import PLATFORM, cuda_backend
+from backends import PLATFORM, cuda_backend
 from conv_cases import NHWC, ConvCase
 from lax_answers import exact_conv
 from tolerance import assert_within, sum_bound

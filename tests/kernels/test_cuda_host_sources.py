@@ -12,7 +12,7 @@ from pathlib import Path
 import jaxlib
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 NVCC = shutil.which("nvcc") or shutil.which("nvcc", path="/usr/local/cuda/bin")
 SOURCES = [*sorted((ROOT / "cuda_src").glob("*.cc")), ROOT / "ffi_src" / "handlers_cuda.cc"]
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import reference
-from conftest import cuda_backend
+from backends import cuda_backend
 from emulated_counters import counting
 from emulated_launches import conv_launches
 from reference import Axis

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import reference
-from conftest import PLATFORM, cuda_backend
+from backends import PLATFORM, cuda_backend
 from pool_cases import DTYPES, WINDOWS, axes_of, bits, call, numbers, shapes, with_rarities
 from tolerance import assert_within, sum_bound
 

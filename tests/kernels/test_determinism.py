@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ON_DEVICE, cuda_backend
+from backends import ON_DEVICE, cuda_backend
 
-HERE = Path(__file__).parent
+SUPPORT = Path(__file__).parents[1] / "support"
 THREADS = (1, 2, 3)
 
 
@@ -21,7 +21,7 @@ def digests(backend, threads):
     env["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=1"
     env["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
     done = subprocess.run(
-        [sys.executable, HERE / "determinism_digests.py", backend],
+        [sys.executable, SUPPORT / "determinism_digests.py", backend],
         env=env, capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import conftest
+import backends
 import device_shapes
 import pytest
 from served import serves
@@ -13,28 +13,30 @@ from served import serves
 from jax_convgrad import ffi
 
 HERE = Path(__file__).parent
-only_direct = pytest.mark.parametrize("backend", [conftest.cuda_backend("direct")], indirect=True)
+ROOT = HERE.parents[1]
+SUPPORT = ROOT / "tests" / "support"
+only_direct = pytest.mark.parametrize("backend", [backends.cuda_backend("direct")], indirect=True)
 
 
 def run(*arguments, **environment):
     env = dict(os.environ, PYTHONPATH=os.pathsep.join(path for path in sys.path if path), **environment)
     return subprocess.run(
-        [sys.executable, *arguments], env=env, capture_output=True, text=True, timeout=200, cwd=HERE.parent
+        [sys.executable, *arguments], env=env, capture_output=True, text=True, timeout=200, cwd=ROOT
     )
 
 
 @only_direct
 def test_the_suite_knows_every_kernel(backend):
     """A kernel that the native module has, and no test names, would be tested by nobody."""
-    kernels = ffi.backends[conftest.PLATFORM].module.kernels()
-    assert set(kernels) >= set(conftest.KERNELS)
-    for kernel in set(kernels) - set(conftest.KERNELS):
+    kernels = ffi.backends[backends.PLATFORM].module.kernels()
+    assert set(kernels) >= set(backends.KERNELS)
+    for kernel in set(kernels) - set(backends.KERNELS):
         assert (HERE / f"test_{kernel}.py").exists(), f"no suite and no file of its own for {kernel!r}"
 
 
 @only_direct
 def test_every_kernel_serves_one_of_the_shapes(backend):
-    module = ffi.backends[conftest.PLATFORM].module
+    module = ffi.backends[backends.PLATFORM].module
     for kernel in module.kernels():
         served = {
             op
@@ -67,7 +69,7 @@ def test_an_input_dilation_is_no_layers(backend):
 
 @only_direct
 def test_every_kernel_serves_a_layer(backend):
-    module = ffi.backends[conftest.PLATFORM].module
+    module = ffi.backends[backends.PLATFORM].module
     for kernel in module.kernels():
         assert any(
             serves(module, kernel, "fprop", case, dtype, factors_eps > 0)
@@ -79,13 +81,13 @@ def test_every_kernel_serves_a_layer(backend):
 @only_direct
 def test_a_question_that_cannot_be_asked_is_no_refusal(backend):
     with pytest.raises(ValueError, match="int16"):
-        serves(ffi.backends[conftest.PLATFORM].module, "gemm", "fprop", device_shapes.CASES[0], "int16")
+        serves(ffi.backends[backends.PLATFORM].module, "gemm", "fprop", device_shapes.CASES[0], "int16")
 
 
 @only_direct
 def test_the_program_calls_every_kernel(backend):
-    kernels = ffi.backends[conftest.PLATFORM].module.kernels()
-    done = run(HERE / "device_shapes.py", "--cases", "3", "--arithmetics", "bfloat16,tf32")
+    kernels = ffi.backends[backends.PLATFORM].module.kernels()
+    done = run(SUPPORT / "device_shapes.py", "--cases", "3", "--arithmetics", "bfloat16,tf32")
     assert done.returncode == 0, done.stdout + done.stderr
     calls = [line.partition(":")[0] for line in done.stdout.splitlines() if "of them convolutions" in line]
     assert calls == kernels
@@ -93,7 +95,7 @@ def test_the_program_calls_every_kernel(backend):
 
 
 def test_a_program_that_calls_nothing_fails():
-    done = run(HERE / "device_shapes.py", "--seconds", "-1")
+    done = run(SUPPORT / "device_shapes.py", "--seconds", "-1")
     assert done.returncode == 1
     assert "left out" in done.stdout and "never called on a convolution: " in done.stdout
 
@@ -111,13 +113,13 @@ def test_a_wrong_result_is_told(backend, monkeypatch, capsys):
         with pytest.raises(SystemExit, match="1"):
             device_shapes.main()
     finally:
-        conftest.install(backend)
+        backends.install(backend)
     assert "WRONG: dgrad of 2d_vectors in float64" in capsys.readouterr().out
 
 
 def test_tests_after_the_time_are_left_out():
     done = run(
-        "-P", "-m", "pytest", "-q", "-p", "no:cacheprovider", HERE / "test_reference.py",
+        "-P", "-m", "pytest", "-q", "-p", "no:cacheprovider", SUPPORT / "test_reference.py",
         JAX_CONVGRAD_TEST_SECONDS="0",
     )  # fmt: skip
     assert done.returncode == 0, done.stdout

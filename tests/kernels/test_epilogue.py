@@ -5,16 +5,17 @@ import itertools
 import re
 
 import conv_cases
+import gemm_cases
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import test_gemm
-from conftest import cuda_backend
+from backends import cuda_backend
+from biased_layer import HIGHEST, B, W, X, by_lax, close, layer, mapped, of_all
+from cpu_by_name import geometry_of, kernels
 from lax_answers import exact_conv
-from test_cpu_kernels import geometry_of, kernels, platforms  # noqa: F401
-from test_vmap import loop
 from tolerance import assert_within, sum_bound
+from vmap_loop import loop
 
 import jax_convgrad as jc
 from jax_convgrad import ffi
@@ -23,7 +24,6 @@ from jax_convgrad.problem import dimensions
 
 DTYPES = ("float32", "float64", "bfloat16", "float16")
 KINDS = {"bias": (True, False), "relu": (False, True), "bias and relu": (True, True)}
-HIGHEST = (jax.lax.Precision.HIGHEST, jax.lax.Precision.HIGHEST)
 
 ALL = tuple(case for case in conv_cases.CASES if case.batch_groups == 1)
 FEW = tuple(case for case in conv_cases.FEW if case.batch_groups == 1)
@@ -76,7 +76,7 @@ def test_sums(backend, case):
 
 
 @pytest.mark.parametrize("backend", [cuda_backend("gemm")], indirect=True)
-@pytest.mark.parametrize("case", test_gemm.CASES, ids=lambda case: case.name)
+@pytest.mark.parametrize("case", gemm_cases.CASES, ids=lambda case: case.name)
 def test_gemm_tiles(backend, case):
     """Tails of tiles, where a column of the tile is no channel; odd channels; groups."""
     check_case(case, DTYPES)
@@ -90,7 +90,7 @@ def test_grouped_lanes(backend, case):
 
 
 @pytest.mark.parametrize("case", ALL + conv_cases.GROUPS, ids=lambda case: case.name)
-def test_cpu_kernels(case, platforms):  # noqa: F811
+def test_cpu_kernels(case, platforms):
     """By name, on every instruction set."""
     dims = dimensions(case.x, case.w, case.order, ("x", "w"))
 
@@ -186,13 +186,6 @@ def test_empty(backend, empty, relu):
 
 # ---------------------------------------------------------------------------------------- one call, no pass
 
-X, W, B = (np.random.default_rng(seed).standard_normal(shape) for seed, shape in
-           enumerate([(2, 6, 7, 4), (3, 3, 2, 6), (6,)]))  # fmt: skip
-
-
-def layer(x, w, b, activation="relu", groups=2):
-    return jc.conv(x, w, b, padding="SAME", activation=activation, groups=groups)
-
 
 @pytest.mark.small_groups
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -217,23 +210,6 @@ def test_one_call(backend, kind, dtype):
 
 
 # ---------------------------------------------------------------------------------------------- derivatives
-
-
-def by_lax(x, w, b, activation="relu", groups=2):
-    y = jax.lax.conv_general_dilated(
-        x, w, (1, 1), "SAME", dimension_numbers=ORDER, feature_group_count=groups
-    )  # fmt: skip
-    y = y if b is None else y + b
-    return jax.nn.relu(y) if activation else y
-
-
-def close(ours, laxs):
-    for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(laxs), strict=True):
-        np.testing.assert_allclose(a, b, rtol=0, atol=1e-12 * max(np.abs(b).max(initial=0), 1))
-
-
-def of_all(f):
-    return lambda x, w, b: jnp.sum(jnp.sin(f(x, w, b)) ** 2)
 
 
 ORDERS = {
@@ -300,13 +276,6 @@ def test_linear_transpose(of):
 # --------------------------------------------------------------------------------------------------- vmap
 
 MAPPED = [axes for axes in itertools.product([None, 0, -1], repeat=3) if axes != (None,) * 3]
-
-
-def mapped(args, in_axes):
-    return [
-        a if at is None else np.stack([a, np.cos(3 * a), a - 1], at)
-        for a, at in zip(args, in_axes, strict=True)
-    ]
 
 
 @pytest.mark.parametrize("groups", [1, 2])

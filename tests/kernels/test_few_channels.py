@@ -7,7 +7,7 @@ import conv_cases
 import jax
 import numpy as np
 import pytest
-from conftest import PLATFORM, cuda_backend
+from backends import PLATFORM, cuda_backend
 from conv_cases import NDHWC, NHWC, NWC
 from conv_cases import ConvCase as C
 from emulated_counters import counting

@@ -4,21 +4,21 @@ import functools
 import re
 
 import conv_cases
+import gemm_cases
 import jax
 import jax.numpy as jnp
 import meshes
 import numpy as np
 import pytest
 import reference
-import test_gemm
-from conftest import PLATFORM, cuda_backend
+from backends import PLATFORM, cuda_backend
+from biased_layer import HIGHEST, B, W, X, by_lax, close, layer, mapped, of_all
+from cpu_by_name import geometry_of
 from emulated_counters import counting
 from lax_answers import exact_conv
-from test_cpu_kernels import geometry_of
-from test_epilogue import HIGHEST, B, W, X, by_lax, close, layer, mapped, of_all
-from test_sharding import LAYERS, compiled, specs
-from test_vmap import loop
+from sharded_layers import LAYERS, compiled, specs
 from tolerance import assert_within, sum_bound
+from vmap_loop import loop
 
 import jax_convgrad as jc
 from jax_convgrad import ffi, primitives
@@ -70,7 +70,7 @@ IN_PARTS = (
 
 
 @on_gemm
-@pytest.mark.parametrize("case", (*test_gemm.CASES, *IN_PARTS), ids=lambda case: case.name)
+@pytest.mark.parametrize("case", (*gemm_cases.CASES, *IN_PARTS), ids=lambda case: case.name)
 def test_gemm_tiles(backend, case):
     check(case, DTYPES if case not in IN_PARTS else ("float32", "bfloat16"))
 
@@ -99,7 +99,7 @@ def test_parts_are_parts(backend):
 
 @on_gemm
 def test_tf32_leaves_the_bias_gradient_whole(backend):
-    check(test_gemm.DENSE, ["float32"], None)
+    check(gemm_cases.DENSE, ["float32"], None)
 
 
 @on_gemm
@@ -117,7 +117,7 @@ def test_same_bits(backend, dtype):
 @pytest.mark.emulator
 def test_dy_is_read_once(backend):
     """Beside wgrad no copy and no load of memory more, and no conflict in the banks."""
-    case = test_gemm.DENSE
+    case = gemm_cases.DENSE
     dims = dimensions(case.x, case.w, case.order, ("x", "w"))
     for dtype in DTYPES:
         x, _, dy = case.arrays(dtype)

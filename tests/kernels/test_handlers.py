@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import reference
-from conftest import BACKENDS, PLATFORM, cuda_backend
+from backends import BACKENDS, PLATFORM, cuda_backend
 
 from jax_convgrad import ffi
 

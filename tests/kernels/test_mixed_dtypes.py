@@ -10,9 +10,10 @@ import jax.numpy as jnp
 import meshes
 import numpy as np
 import pytest
-from conftest import cuda_backend
-from conv_cases import NDHWC, NHWC, NWC
+from backends import cuda_backend
+from conv_cases import NHWC, NWC
 from conv_cases import ConvCase as C
+from dense_layers import DENSE, in_force
 from jax import lax
 from lax_answers import exact_conv
 from tolerance import assert_within, stored_eps, sum_bound
@@ -25,15 +26,6 @@ FLOAT32 = np.dtype(np.float32)
 NARROW = ("bfloat16", "float16")
 OPS = {"y": (primitives.fprop, 0, 1), "dx": (primitives.dgrad, 2, 1), "dw": (primitives.wgrad, 0, 2)}
 
-DENSE = [
-    C("dense", (2, 9, 10, 5), (3, 3, 5, 7), 2, "SAME", order=NHWC),
-    C("a filter of parts", (8, 24, 20, 3), (3, 3, 3, 4), 1, "SAME", order=NHWC),
-    C("whole chunks", (2, 8, 9, 64), (3, 3, 64, 64), 1, "SAME", order=NHWC),
-    C("channels first", (2, 16, 7, 8), (24, 16, 3, 3), 2, ((1, 1), (0, 2))),
-    C("three axes", (1, 5, 6, 7, 8), (2, 3, 2, 8, 8), (2, 1, 2), "SAME", order=NDHWC),
-    C("one output channel", (2, 30, 40), (5, 40, 1), order=NWC),
-    C("long sums", (1, 3, 3, 640), (3, 3, 640, 16), 1, "SAME", order=NHWC),
-]
 GROUPED = [
     C("depthwise", (2, 9, 11, 16), (3, 3, 1, 16), 1, "SAME", groups=16, order=NHWC),
     C("depthwise of odd channels", (2, 9, 11, 5), (3, 3, 1, 5), 2, "SAME", groups=5, order=NHWC),
@@ -175,17 +167,6 @@ CONVOLUTIONS = {
     "replaced": lambda case: jc.replace_convolutions(as_lax(case)),
     "installed": as_lax,
 }
-
-
-@contextlib.contextmanager
-def in_force(way):
-    if way == "installed":
-        jc.install()
-    try:
-        with jc.forward_mode() if way == "forward_mode" else contextlib.nullcontext():
-            yield
-    finally:
-        jc.uninstall()
 
 
 @pytest.mark.parametrize("dtype", NARROW)

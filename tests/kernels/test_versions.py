@@ -10,7 +10,7 @@ from jax_convgrad import targets, versions
 
 
 def test_the_versions_are_those_that_pip_is_told():
-    project = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text())
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())
     lowest = versions.text(versions.LOWEST_JAX)
     assert {f"jax>={lowest}", f"jaxlib>={lowest}"} <= set(project["project"]["dependencies"])
     assert f"jaxlib=={lowest}" in project["build-system"]["requires"]

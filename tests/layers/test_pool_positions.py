@@ -8,7 +8,7 @@ import reference
 from flax import linen as nn
 from jax import lax
 from lax_answers import pool_window
-from test_pooling import CASES, canonical, numbers
+from pool_layers import CASES, canonical, numbers
 
 import jax_convgrad as jc
 

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from conv_cases import NHWC
+from dense_layers import DENSE, in_force
 from jax import lax
-from test_mixed_dtypes import DENSE, in_force
 
 import jax_convgrad as jc
 from jax_convgrad import ffi

@@ -7,7 +7,7 @@ emulator there are no graphs, but the program is the same.
 import hashlib
 import json
 
-import conftest
+import backends
 import jax
 import numpy as np
 from conv_cases import NHWC, ConvCase
@@ -17,7 +17,7 @@ import jax_convgrad as jc
 from jax_convgrad import ffi
 
 STEPS = 5
-SHAPE = (4, 20, 18) if conftest.ON_DEVICE else (1, 10, 10)
+SHAPE = (4, 20, 18) if backends.ON_DEVICE else (1, 10, 10)
 # (channels, groups, dtype), the first that a kernel serves is its problem.
 PROBLEMS = [(16, 1, "float32"), (16, 16, "float32"), (4, 1, "float32"), (64, 1, "bfloat16")]
 
@@ -31,7 +31,7 @@ def case(problem):
 def problem_of(kernel):
     if kernel in ("auto", "direct"):
         return PROBLEMS[0]
-    module = ffi.backends[conftest.PLATFORM].module
+    module = ffi.backends[backends.PLATFORM].module
     for problem in PROBLEMS:
         if all(serves(module, kernel, op, case(problem), problem[2]) for op in ("fprop", "dgrad", "wgrad")):
             return problem
@@ -77,8 +77,8 @@ def digest(arrays):
 
 
 def digests(backend):
-    conftest.install(backend)
-    module = ffi.backends[conftest.PLATFORM].module
+    backends.install(backend)
+    module = ffi.backends[backends.PLATFORM].module
     problem = problem_of(backend.rpartition("-")[2])
     step = make_step(problem[1])
     params, x, dy = jax.device_put(start(problem))
@@ -94,9 +94,9 @@ def digests(backend):
 
 
 def main():
-    conftest.install(conftest.cuda_backend("auto"))
-    kernels = ["auto", *ffi.backends[conftest.PLATFORM].module.kernels()]
-    print(json.dumps({backend: digests(backend) for backend in map(conftest.cuda_backend, kernels)}))
+    backends.install(backends.cuda_backend("auto"))
+    kernels = ["auto", *ffi.backends[backends.PLATFORM].module.kernels()]
+    print(json.dumps({backend: digests(backend) for backend in map(backends.cuda_backend, kernels)}))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import json
 import os
 import sys
 
-import conftest
+import backends
 import jax
 import numpy as np
 import reference
@@ -20,9 +20,9 @@ import jax_convgrad as jc
 RUNS = 5
 # Large enough that the CPU's kernels split each sum and each result over several tasks.
 SIZES = {"cpu": (8, 20, 20, 24, 40), "emulated_cuda-grouped": (2, 9, 9, 16, 33)}
-if conftest.ON_DEVICE:
-    SIZES = dict.fromkeys(conftest.BACKENDS, (8, 40, 40, 24, 40))
-SIZES[conftest.cuda_backend("few_channels")] = (2, 40, 40, 3, 33)
+if backends.ON_DEVICE:
+    SIZES = dict.fromkeys(backends.BACKENDS, (8, 40, 40, 24, 40))
+SIZES[backends.cuda_backend("few_channels")] = (2, 40, 40, 3, 33)
 EMULATED = (2, 9, 9, 17, 33)
 
 
@@ -92,14 +92,14 @@ def worker_threads():
 
 
 def main(backend):
-    conftest.install(backend)
+    backends.install(backend)
     result = {}
     x, w, dy = problem(backend)
     chosen = ops(x, w, dy)
-    grouped = conftest.cuda_backend("grouped")
+    grouped = backends.cuda_backend("grouped")
     if backend == grouped:  # it serves small groups alone
         chosen = {name: op for name, op in chosen.items() if name not in ("fprop", "dgrad", "wgrad")}
-    if backend in ("cpu", grouped, conftest.cuda_backend("auto")):
+    if backend in ("cpu", grouped, backends.cuda_backend("auto")):
         chosen |= small_group_ops(x)
     for name, (run, exact) in chosen.items():
         compiled = jax.jit(run)

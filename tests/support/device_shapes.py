@@ -4,7 +4,7 @@ Made for compute-sanitizer, under which each launch takes long: a handful of sha
 direction, steps, dilations and groups, and a check of each result, so that a run without a report is not one
 that computed nothing.
 
-    JAX_CONVGRAD_TEST_DEVICE=cuda compute-sanitizer --tool racecheck python tests/device_shapes.py
+    JAX_CONVGRAD_TEST_DEVICE=cuda compute-sanitizer --tool racecheck python tests/support/device_shapes.py
 
 Exits with 1 where a result is wrong or a kernel was never called. --seconds bounds the run; what it leaves
 out it says.
@@ -15,7 +15,7 @@ import itertools
 import sys
 import time
 
-import conftest
+import backends
 import jax
 import numpy as np
 import reference
@@ -67,7 +67,7 @@ def run_conv(kernel, case, arithmetic):
     fprop also with the epilogue, the bias and relu of a layer, in its own call.
     """
     dtype, precision, factors_eps = ARITHMETICS[arithmetic]
-    module = ffi.backends[conftest.PLATFORM].module
+    module = ffi.backends[backends.PLATFORM].module
     ops = [op for op in OPS if serves(module, kernel, op, case, dtype, tf32=factors_eps > 0)]
     if not ops:
         return 0
@@ -141,10 +141,10 @@ def main():
     args = parser.parse_args()
     arithmetics = args.arithmetics.split(",")
     start, wrong, silent, left_out = time.monotonic(), [], [], 0
-    conftest.install(conftest.cuda_backend("direct"))
-    kernels = ffi.backends[conftest.PLATFORM].module.kernels()
+    backends.install(backends.cuda_backend("direct"))
+    kernels = ffi.backends[backends.PLATFORM].module.kernels()
     for number, kernel in enumerate(kernels, 1):
-        conftest.install(conftest.cuda_backend(kernel))
+        backends.install(backends.cuda_backend(kernel))
         calls = 0
         last_start = start + args.seconds * number / len(kernels)  # each kernel has its share
         convolutions = 0

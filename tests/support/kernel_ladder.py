@@ -1,7 +1,7 @@
 """What each CUDA kernel for the same layer costs: counted in the emulator, or by formula where that is blind.
 
-    python tests/kernel_ladder.py            # prints the tables of docs/kernels.md
-    python tests/kernel_ladder.py --write    # writes them into it
+    python tests/support/kernel_ladder.py            # prints the tables of docs/kernels.md
+    python tests/support/kernel_ladder.py --write    # writes them into it
 
 The emulator counts what goes through named functions (tests/cuda_emulator/README.md). The direct and the
 tiled kernels access memory by plain expressions, which it does not see; their columns follow from their
@@ -21,14 +21,14 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
-from conftest import cuda_backend, install
+from backends import cuda_backend, install
 from conv_cases import NHWC, ConvCase
 from emulated_counters import counting
 from emulated_launches import conv_launches
 
 import jax_convgrad as jc
 
-PAGE = Path(__file__).resolve().parent.parent / "docs" / "kernels.md"
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "kernels.md"
 WARP, SECTOR = 32, 32
 
 LAYER = ConvCase("2x8x8x64, 3x3, 64, pad 1", (2, 8, 8, 64), (3, 3, 64, 64), 1, ((1, 1), (1, 1)), order=NHWC)

@@ -10,8 +10,8 @@ from page_blocks import ROOT, anchors
 
 # Blocks in other languages, and the test that reads them: it has to name the page.
 READ_ELSEWHERE = {
-    ("docs/derivation.md", "text"): "test_derivation.py",
-    ("README.md", "bibtex"): "test_readme.py",
+    ("docs/derivation.md", "text"): "docs/test_derivation.py",
+    ("README.md", "bibtex"): "docs/test_readme.py",
 }
 
 

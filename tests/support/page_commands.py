@@ -10,7 +10,7 @@ import tomllib
 from functools import cache
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 # Programs of other projects; of their arguments only the paths are looked at.
 OTHERS = {".", "apt-get", "cd", "cmake", "ctest", "git", "pytest", "ruff", "mypy", "source"}
 STARTS = ("make ", "python ", "python3 ", "pip install ", ".venv/bin/", "benchmarks/run_on_gpu.sh ")

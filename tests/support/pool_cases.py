@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 import reference
-from conftest import PLATFORM
+from backends import PLATFORM
 
 from jax_convgrad import ffi
 

@@ -22,7 +22,7 @@ import jax_convgrad as jc
 from jax_convgrad import partitioned_call
 from jax_convgrad.geometry import Axis, ConvGeometry
 
-HERE = Path(__file__).parent
+SUPPORT = Path(__file__).parents[1] / "support"
 
 
 def run(folder, flag, which):
@@ -30,7 +30,7 @@ def run(folder, flag, which):
     # Whatever is told by sets and dictionaries must not depend on it.
     env["PYTHONHASHSEED"] = {"first": "1", "all": "2"}[which]
     done = subprocess.run(
-        [sys.executable, HERE / "cached_programs.py", folder, flag, which],
+        [sys.executable, SUPPORT / "cached_programs.py", folder, flag, which],
         env=env, capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -112,7 +112,7 @@ def test_debug_nans_names_the_nan(jitted):
 
 def test_source_folder_says_what_it_is(tmp_path):
     """Python started in a clone finds the sources, in which nothing is built, before the package."""
-    sources = Path(__file__).resolve().parent.parent / "jax_convgrad"
+    sources = Path(__file__).resolve().parents[2] / "jax_convgrad"
     shutil.copytree(sources, tmp_path / "jax_convgrad", ignore=shutil.ignore_patterns("*.so", "__pycache__"))
     run = subprocess.run(
         [sys.executable, "-c", "from jax_convgrad import conv"], cwd=tmp_path, capture_output=True, text=True

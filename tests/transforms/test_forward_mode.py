@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
-from test_no_lax_inside import foreign
+from programs import foreign
 
 import jax_convgrad as jc
 from jax_convgrad.hijax_layer import HAS_BOTH_MODES

@@ -9,14 +9,13 @@ import jax.numpy as jnp
 import meshes
 import numpy as np
 import pytest
-from conv_cases import BY_NAME, CASES, FEW
+from conv_cases import BY_NAME, CASES, FEW, has_outputs
 from jax import export, lax
 from jax.interpreters import mlir
 from jax.sharding import AbstractMesh, AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
-from test_no_lax_inside import FOREIGN_HLO, FOREIGN_STABLEHLO, primitives
-from test_recognition import has_outputs
-from test_replacement import FUNCTIONS, NO_SUCH_DERIVATIVE, WAYS, W, X, assert_same, layer, scalar
+from lax_functions import FUNCTIONS, NO_SUCH_DERIVATIVE, WAYS, W, X, assert_same, layer, scalar
+from programs import FOREIGN_HLO, FOREIGN_STABLEHLO, primitives
 
 import jax_convgrad as jc
 from jax_convgrad import ffi

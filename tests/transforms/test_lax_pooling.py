@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
-from test_no_lax_inside import primitives
+from programs import primitives
 
 import jax_convgrad as jc
 from jax_convgrad import lax_pooling

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conv_cases import BY_NAME, CASES, ConvCase
+from conv_cases import BY_NAME, CASES, ConvCase, has_outputs
 from jax import lax
 
 from jax_convgrad.ffi import Dims
@@ -95,10 +95,6 @@ def geometry_of(case):
         for a in case.axes
     )
     return ConvGeometry(axes, case.groups * case.batch_groups), Dims(*numbers)
-
-
-def has_outputs(case):
-    return 0 not in case.y
 
 
 STRICT = [case for case in map(random_case, range(RANDOM_PROBLEMS)) if has_outputs(case)]

@@ -12,7 +12,7 @@ import pytest
 from jax import lax
 from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
-from test_no_lax_inside import FOREIGN_HLO
+from programs import FOREIGN_HLO
 
 import jax_convgrad as jc
 

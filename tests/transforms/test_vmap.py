@@ -4,8 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from calls import CALLS, gradient
 from jax.extend import core
-from test_no_lax_inside import CALLS, foreign, gradient
+from programs import foreign
+from vmap_loop import loop
 
 import jax_convgrad as jc
 
@@ -61,16 +63,6 @@ def test_over_inputs_and_filters(backend, mapped, groups):
         alone = f(xs[:, :, n] if mapped != "w" else x, ws[..., n] if mapped != "x" else w)
         for a, b in zip(jax.tree.leaves(together), jax.tree.leaves(alone), strict=True):
             np.testing.assert_allclose(a[n], b, rtol=0, atol=1e-12 * np.abs(b).max())
-
-
-def loop(f, args, in_axes, out_axis=0):
-    """What vmap stands for."""
-    size = next(a.shape[axis] for a, axis in zip(args, in_axes, strict=True) if axis is not None)
-    each = [
-        f(*(a if axis is None else jnp.take(a, n, axis) for a, axis in zip(args, in_axes, strict=True)))
-        for n in range(size)
-    ]
-    return jax.tree.map(lambda *parts: jnp.stack(parts, out_axis), *each)
 
 
 def assert_same(together, alone):
