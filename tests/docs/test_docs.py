@@ -55,7 +55,7 @@ def run(page, found, folder):
         "NO_COLOR": "1",
     }
     return subprocess.run(
-        [sys.executable, "-P", ROOT / "tests" / "run_page.py"],
+        [sys.executable, "-P", ROOT / "tests" / "support" / "run_page.py"],
         input=json.dumps([page, [(block.language, block.line, block.code) for block in found]]),
         capture_output=True,
         text=True,
