@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-FOLDER = Path(__file__).parent / "cuda_compiler"
+FOLDER = Path(__file__).parents[1] / "cuda_compiler"
 sys.path.insert(0, str(FOLDER))
 
 import check  # noqa: E402

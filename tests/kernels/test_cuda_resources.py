@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from emulated_launches import conv_launches, pool_launches
 
-sys.path.insert(0, str(Path(__file__).parent / "cuda_compiler"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "cuda_compiler"))
 
 import names
 import occupancy
