@@ -17,8 +17,8 @@ KEEP_REPORTS := --config-settings cmake.define.CMAKE_CUDA_COMPILER_LAUNCHER=$(CU
 PYTEST_FLAGS    ?= -n auto --maxprocesses 8
 # Which of the tests below test-sanitized runs, in pytest's -k: make test-sanitized SANITIZED="emulated and tiled"
 SANITIZED       ?= emulated
-SANITIZED_TESTS := tests/test_gradients.py tests/test_pooling.py tests/test_handlers.py tests/test_zero_sizes.py \
-                   tests/test_cuda_grouped.py
+SANITIZED_TESTS := tests/layers/test_gradients.py tests/layers/test_pooling.py tests/layers/test_zero_sizes.py \
+                   tests/kernels/test_handlers.py tests/kernels/test_cuda_grouped.py
 EXAMPLE_FLAGS   ?=
 # make benchmark BENCHMARK_FLAGS="--peers lax,torch --out results"; benchmarks/README.md has more
 BENCHMARK_FLAGS ?=

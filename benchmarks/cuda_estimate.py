@@ -22,7 +22,7 @@ from layers import BUILT_IN, read_layers
 from problems import Conv, Problem
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "cuda_compiler")]
+sys.path[:0] = [str(ROOT / "tests" / "support"), str(ROOT / "tests" / "cuda_compiler")]
 
 from emulated_launches import conv_launches, conv_workspace_bytes  # noqa: E402
 from names import readable  # noqa: E402

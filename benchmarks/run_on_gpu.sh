@@ -113,11 +113,12 @@ machine() {
 
 # The tests that name a backend, by files. The suite is what the promises rest on, and comes first as a whole;
 # pytest keeps the tests of a backend together, so a run that is short of time would lose one backend of all.
-SUITE=(tests/test_cuda_graphs.py tests/test_determinism.py tests/test_gradients.py tests/test_gemm.py
-  tests/test_wgmma.py tests/test_few_channels.py tests/test_cuda_grouped.py tests/test_epilogue.py
-  tests/test_filter_and_bias.py)
-FURTHER=(tests/test_pooling.py tests/test_cuda_pool_kernels.py tests/test_accuracy.py tests/test_zero_sizes.py
-  tests/test_higher_order.py tests/test_training_step.py tests/test_handlers.py)
+SUITE=(tests/kernels/test_cuda_graphs.py tests/kernels/test_determinism.py tests/layers/test_gradients.py
+  tests/kernels/test_gemm.py tests/kernels/test_wgmma.py tests/kernels/test_few_channels.py
+  tests/kernels/test_cuda_grouped.py tests/kernels/test_epilogue.py tests/kernels/test_filter_and_bias.py)
+FURTHER=(tests/layers/test_pooling.py tests/kernels/test_cuda_pool_kernels.py tests/layers/test_accuracy.py
+  tests/layers/test_zero_sizes.py tests/layers/test_higher_order.py tests/layers/test_training_step.py
+  tests/kernels/test_handlers.py)
 
 # A process for each core but some: a test compiles for a few tenths of a second on one core, and runs for
 # microseconds. All share the device, where each has a context of about half a gigabyte.
@@ -127,7 +128,7 @@ suite() {
   processes=$(($(nproc) - 2))
   processes=$((processes > 12 ? 12 : processes < 1 ? 1 : processes))
   if [ -n "$TRIAL" ]; then
-    "$PYTHON" -P -m pytest -q -p no:cacheprovider tests/test_gradients.py -k "emulated_cuda-gemm and 2d_1x1"
+    "$PYTHON" -P -m pytest -q -p no:cacheprovider tests/layers/test_gradients.py -k "emulated_cuda-gemm and 2d_1x1"
   else
     JAX_CONVGRAD_TEST_DEVICE=cuda JAX_CONVGRAD_TEST_SECONDS=$seconds \
       "$PYTHON" -P -m pytest -q -p no:cacheprovider -n "$processes" "$@"
@@ -139,7 +140,7 @@ suite() {
 sanitizer() {
   local seconds=$1 tool failed=0 options pid pids=()
   if [ -n "$TRIAL" ]; then
-    "$PYTHON" tests/device_shapes.py --cases 3 --arithmetics bfloat16
+    "$PYTHON" tests/support/device_shapes.py --cases 3 --arithmetics bfloat16
     return
   fi
   command -v compute-sanitizer > /dev/null || { echo "compute-sanitizer is not on this machine"; return 77; }
@@ -152,7 +153,7 @@ sanitizer() {
     (
       export JAX_CONVGRAD_TEST_DEVICE=cuda XLA_PYTHON_CLIENT_PREALLOCATE=false
       export XLA_PYTHON_CLIENT_ALLOCATOR=platform
-      compute-sanitizer "${options[@]}" "$PYTHON" tests/device_shapes.py --seconds "$seconds" 2>&1 |
+      compute-sanitizer "${options[@]}" "$PYTHON" tests/support/device_shapes.py --seconds "$seconds" 2>&1 |
         sed -u "s/^/$tool: /"
       exit "${PIPESTATUS[0]}"
     ) &

@@ -37,8 +37,8 @@ constexpr double smallest() {
 }
 
 // How far a stored sum of `length` rounded products may lie from the exact one: four times the square root of
-// as many roundings of the sum of absolute values (tests/tolerance.py says why), and one rounding of what is
-// stored.
+// as many roundings of the sum of absolute values (tests/support/tolerance.py says why), and one rounding of
+// what is stored.
 template <typename T>
 double bound(int64_t length, double sum_of_abs, double exact) {
   const double roundings = 4 * std::sqrt(static_cast<double>(length) + 1) * epsilon<Sum<T>>();

@@ -1,0 +1,78 @@
+"""benchmarks/cpu_rungs.py: each kernel is the one named, and verified; what it prints, no time."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
+
+
+@pytest.fixture
+def rungs(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import cpu_rungs
+
+    return cpu_rungs
+
+
+def test_each_function_calls_the_kernel_of_its_name(rungs):
+    import jax
+    from problems import Conv, normal_operands
+
+    from jax_convgrad.primitives import ffi
+
+    problem = Conv.parse("layer", "2x6x7x16, 3x3, 16, pad 1")
+    chosen, operands = ffi.backends["cpu"], normal_operands(problem, jax.numpy.dtype("float32"))
+    functions = rungs.functions_by_kernel(problem, "dgrad", operands)
+    assert {"reference", "tiled.plain", "dot.plain"} <= set(functions)
+    assert not any(kernel.startswith("grouped") for kernel in functions)
+    for kernel, function in functions.items():
+        assert f'kernel = "{kernel}"' in function.as_text()
+    assert ffi.backends["cpu"] is chosen
+
+
+def test_a_wrong_result_is_not_timed(rungs, monkeypatch):
+    from problems import Conv
+    from verification import VerificationError
+
+    monkeypatch.setattr(
+        rungs, "functions_by_kernel", lambda problem, op, operands: {"wrong": lambda x, w, dy: 0 * x}
+    )
+    with pytest.raises(VerificationError):
+        rungs.measure_op(Conv.parse("layer", "1x6x6x16, 3x3, 16, pad 1"), "dgrad", 0.01)
+
+
+def _run(*arguments):
+    return subprocess.run(
+        [sys.executable, "cpu_rungs.py", *arguments],
+        cwd=BENCHMARKS,
+        env={**os.environ, "XLA_FLAGS": ""},
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_the_table():
+    ran = _run("1x6x6x16, 3x3, 16, pad 1", "--ops", "fprop,wgrad", "--seconds", "0.01")
+    assert ran.returncode == 0, ran.stderr
+    rates = dict(re.findall(r"^(\S+) +([\d.]+) ", ran.stdout, re.MULTILINE))
+    assert {"reference", "tiled.plain"} <= set(rates)
+    assert all(float(rate) > 0 for rate in rates.values())
+
+
+@pytest.mark.parametrize(
+    "arguments, named",
+    [
+        (["1x6x6x16, 3x3, 16", "--ops", "forward"], "forward is none of fprop"),
+        (["1x6x6, 3x3, 16"], "'3x3'"),
+        (["1x6x6x16, 3x3, 16", "--seconds", "0"], "positive"),
+    ],
+)
+def test_wrong_arguments_are_named(arguments, named):
+    ran = _run(*arguments)
+    assert ran.returncode == 2
+    assert named in ran.stderr

@@ -1,0 +1,48 @@
+"""Two processes over jax.distributed: the same parameters in both, and those of one process to rounding."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "train_distributed.py"
+
+
+def train(folder, *arguments):
+    """The parameters that each process ended with, and what was printed."""
+    folder.mkdir()
+    # One device a process, whatever the suite's own flags say.
+    env = {
+        name: value for name, value in os.environ.items() if name not in ("XLA_FLAGS", "JAX_NUM_CPU_DEVICES")
+    }
+    env["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
+    env["JAX_PLATFORMS"] = "cpu"
+    done = subprocess.run(
+        [sys.executable, EXAMPLE, "--steps", "12", "--batch-size", "8", "--save", folder, *arguments],
+        env=env, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=240,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return [dict(np.load(file)) for file in sorted(folder.iterdir())], done.stdout
+
+
+def test_two_processes_train_as_one(tmp_path):
+    (first, second), printed = train(tmp_path / "two")
+    assert printed.startswith("2 processes on this machine, 4 images each a step\n")
+    assert "the 2 processes ended with identical parameters" in printed
+    (alone,), _ = train(tmp_path / "one", "--processes", "1")
+    (shorter,), _ = train(tmp_path / "shorter", "--processes", "1", "--steps", "11")
+    for name in alone:
+        np.testing.assert_array_equal(first[name], second[name])
+        # The mean over a batch is added up in another order, twelve times.
+        np.testing.assert_allclose(first[name], alone[name], rtol=0, atol=2e-6)
+        assert np.abs(alone[name] - shorter[name]).max() > 2e-5, "one step more or less would not be seen"
+
+
+def test_a_batch_that_cannot_be_shared_out_is_refused():
+    done = subprocess.run(
+        [sys.executable, EXAMPLE, "--batch-size", "9"], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode != 0
+    assert "--batch-size 9 is not divisible by --processes 2" in done.stderr

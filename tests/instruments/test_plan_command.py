@@ -1,0 +1,236 @@
+"""``python -m jax_convgrad plan``: its kernels, workspace and errors, and the promise on workspace."""
+
+import functools
+import json
+import re
+import subprocess
+import sys
+import tomllib
+from dataclasses import replace
+from pathlib import Path
+
+import jax
+import pytest
+
+import jax_convgrad
+from jax_convgrad import __main__ as command_line
+from jax_convgrad import conv, conv_bias_grad, conv_filter_grad, conv_input_grad
+from jax_convgrad.instruments.layer_text import parse_layer
+from jax_convgrad.instruments.plan_command import DTYPES, OPS, layer_plan
+from jax_convgrad.primitives import ffi
+
+SHAPES = Path(__file__).parents[2] / "benchmarks" / "shapes.toml"
+BUILT_IN = {entry["name"]: entry["layer"] for entry in tomllib.loads(SHAPES.read_text())["conv"]}
+CONVOLUTIONS = OPS[:3]
+
+
+def kernels(text, **options):
+    ops = layer_plan(parse_layer(text), **options)["ops"]
+    return {op: ops[op].get("kernel") for op in CONVOLUTIONS}
+
+
+@pytest.mark.parametrize(
+    "text, expected",
+    [
+        ("8x56x56x64, 3x3, 64, pad 1", {"fprop": "tiled", "dgrad": "tiled", "wgrad": "tiled"}),
+        ("8x56x56x256, 1x1, 64", {"fprop": "tiled", "dgrad": "tiled", "wgrad": "tiled"}),
+        (
+            "8x56x56x96, 7x7, 96, pad 3, groups 96",
+            {"fprop": "grouped", "dgrad": "grouped", "wgrad": "grouped"},
+        ),
+        (
+            "8x56x56x128, 3x3, 128, pad 1, groups 32",
+            {"fprop": "grouped", "dgrad": "grouped", "wgrad": "grouped"},
+        ),
+        ("8x56x56x128, 3x3, 128, pad 1, groups 2", {"fprop": "tiled", "dgrad": "tiled", "wgrad": "tiled"}),
+        # dx has three channels, which would leave most lanes empty.
+        ("8x224x224x3, 7x7, 64, stride 2, pad 3", {"fprop": "tiled", "dgrad": "dot", "wgrad": "tiled"}),
+        # So few positions don't repay a transposed filter.
+        ("1x7x7x512, 3x3, 512, pad 1", {"fprop": "tiled", "dgrad": "dot", "wgrad": "tiled"}),
+    ],
+)
+def test_which_kernel(text, expected):
+    assert kernels(text) == expected
+
+
+def test_where_the_filter_is_read():
+    ops = layer_plan(parse_layer("8x56x56x64, 3x3, 64, pad 1"))["ops"]
+    assert not ops["fprop"]["packed"] and ops["fprop"]["workspace_bytes"] == 0
+    assert ops["dgrad"]["packed"] and ops["dgrad"]["workspace_bytes"] == 3 * 3 * 64 * 64 * 4
+    assert len(ops["fprop"]["tasks"]) == 1 and len(ops["dgrad"]["tasks"]) == 2  # packing comes first
+
+
+@pytest.mark.parametrize("isa", ffi.backends["cpu"].module.instruction_sets())
+def test_a_kernel_and_instruction_set_asked_for(isa):
+    layer = parse_layer("8x56x56x64, 3x3, 64, pad 1")
+    ops = layer_plan(layer, kernel=f"tiled.{isa}")["ops"]
+    for op in CONVOLUTIONS:
+        assert (ops[op]["kernel"], ops[op]["instruction_set"]) == ("tiled", isa)
+        assert ops[op]["reason"] == "asked for"
+    reference = layer_plan(layer, kernel="reference")["ops"]
+    assert {reference[op]["kernel"] for op in CONVOLUTIONS} == {"reference"}
+
+
+def test_an_op_that_the_kernel_does_not_serve():
+    ops = layer_plan(parse_layer("8x56x56x64, 3x3, 64, pad 1"), kernel="dot")["ops"]
+    assert ops["dgrad"]["kernel"] == "dot"
+    assert list(ops["wgrad"]) == ["not_served"] and "wgrad" in ops["wgrad"]["not_served"]
+
+
+def test_a_kernel_that_serves_none(capsys):
+    with pytest.raises(SystemExit) as exit:
+        command_line.main(["plan", "8x56x56x64, 3x3, 64", "--kernel", "grouped"])
+    assert exit.value.code == 2
+    assert "several groups" in capsys.readouterr().err
+
+
+def workspace_of(function, *shapes, dtype):
+    """Bytes of the uint8 result of the one call that a function is lowered to."""
+    operands = [jax.ShapeDtypeStruct(shape, dtype) for shape in shapes]
+    text = jax.jit(function).trace(*operands).lower(lowering_platforms=("cpu",)).as_text()
+    ((size,),) = [
+        re.findall(r"tensor<(\d+)xui8>", line.partition("->")[2])
+        for line in text.splitlines()
+        if "custom_call" in line
+    ]
+    return int(size)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("kernel", ["auto", "reference", "tiled"])
+@pytest.mark.parametrize("name", ["resnet50.conv1", "mobilenet.dw.14", "audio.1d", "video.3d"])
+def test_workspace_is_what_the_call_asks_for(name, kernel, dtype, monkeypatch):
+    layer = parse_layer(BUILT_IN[name])
+    monkeypatch.setitem(ffi.backends, "cpu", replace(ffi.backends["cpu"], kernel=kernel))
+    x, w, y = layer.x_shape, layer.w_shape, layer.y_shape
+    settings = {"stride": layer.stride, "padding": layer.pad, "dilation": layer.dilation}
+    settings["groups"] = layer.groups
+    calls = {
+        "fprop": (functools.partial(conv, **settings), x, w),
+        "dgrad": (functools.partial(conv_input_grad, input_shape=x, **settings), y, w),
+        "wgrad": (functools.partial(conv_filter_grad, filter_shape=w, **settings), x, y),
+        "bgrad": (conv_bias_grad, y),
+    }
+    with jax.enable_x64(dtype == "float64"):
+        asked = {op: workspace_of(*call, dtype=dtype) for op, call in calls.items()}
+    planned = layer_plan(layer, dtype, kernel)["ops"]
+    assert asked == {op: facts["workspace_bytes"] for op, facts in planned.items()}
+
+
+@pytest.mark.parametrize("batch", [1, 8, None])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_workspace_stays_small(name, dtype, batch):
+    """Never above the larger of the filter, as sums take it, and a tile, or 5 % of the activations."""
+    _, _, rest = BUILT_IN[name].partition("x")
+    layer = parse_layer(f"{batch}x{rest}" if batch else BUILT_IN[name])
+    plan = layer_plan(layer, dtype)
+    filter_bytes = plan["filter_bytes"] * (2 if DTYPES[dtype] == 2 else 1)  # 16 bits are widened to 32
+    # A tile is what the registers hold, at most 32 of 64 bytes, and a channel's part of a vector is a vector.
+    tile = 32 * 64
+    allowed = max(filter_bytes, tile, 0.05 * plan["activations_bytes"])
+    for op, facts in plan["ops"].items():
+        assert facts["workspace_bytes"] <= allowed, op
+
+
+def test_the_table_and_its_json(capsys):
+    text = "8x56x56x64, 3x3, 64, pad 1"
+    assert command_line.main(["plan", text]) == 0
+    table = capsys.readouterr().out
+    for part in (text, *OPS, "tiled", "pixels x", "packed", "read in place", "of the activations"):
+        assert part in table
+    assert command_line.main(["plan", text, "--dtype", "bfloat16", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == layer_plan(parse_layer(text), "bfloat16")
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["8x56x56x64, 3, 64"], "the filter '3' should have 2 sizes"),
+        (["8x56x56x64, 3x3, 64, padding 1"], "'padding 1' is not known"),
+        (["1x3000000000x3, 3, 4"], "numbers below 2^30"),
+        (["1x9x3, 3, 4, pad 99999999999999999999"], "numbers below 2^30"),
+        (["8x56x56x64, 3x3, 64", "--kernel", "winograd"], '"winograd"'),
+        (["8x56x56x64, 3x3, 64", "--kernel", "tiled.sse9"], '"sse9"'),
+        (["8x56x56x64, 3x3, 64", "--dtype", "int8"], "int8"),
+        (["1x5x5x1, max 3x3"], "convolutions only; `python -m jax_convgrad explain` knows pooling"),
+        (["1x6x6x1, avg 3x3, stride 2"], "explain` knows pooling"),
+        (
+            ["8,56,56,64 3x3 64"],
+            "the input '8' should be at least 3 numbers with an x between them, as in",
+        ),
+    ],
+)
+def test_what_is_malformed(arguments, message, capsys):
+    with pytest.raises(SystemExit) as exit:
+        command_line.main(["plan", *arguments])
+    assert exit.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_what_is_wrong_is_said_in_a_line(capsys):
+    with pytest.raises(SystemExit):
+        command_line.main(["plan", "8x56x56x64, 3, 64"])
+    told = capsys.readouterr().err
+    assert told.startswith("plan: ") and told.count("\n") == 1 and "pooling" not in told
+
+
+def test_the_version(capsys):
+    with pytest.raises(SystemExit) as exit:
+        command_line.main(["--version"])
+    assert exit.value.code == 0
+    assert capsys.readouterr().out == f"jax_convgrad {jax_convgrad.__version__}\n"
+
+
+def test_without_cpu_kernels(monkeypatch, capsys):
+    monkeypatch.delitem(ffi.backends, "cpu")
+    with pytest.raises(SystemExit) as exit:
+        command_line.main(["plan", "8x56x56x64, 3x3, 64"])
+    assert exit.value.code == 1
+    assert "no CPU kernels" in capsys.readouterr().err
+
+
+def test_for_a_reader_who_stops():
+    """As with head: no traceback."""
+    # -P: where the tests run there may be the package's source folder, in which nothing is built.
+    command = f"{sys.executable} -P -m jax_convgrad plan '1x9x4, 3, 8' | true"
+    result = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True)
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+def test_as_a_module():
+    command = [sys.executable, "-P", "-m", "jax_convgrad", "plan", "1x9x4, 3, 8"]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "1x9x4, 3, 8" in result.stdout
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "2x8x9x4, 3x3, 6",
+        "2x8x9x4, 3x3, 6, pad 1, stride 2",
+        "2x12x4, 3, 6, pad 2, dilation 2, groups 2",
+        "1x5x6x7x2, 2x3x3, 4, pad 1, stride 2",
+    ],
+)
+def test_flops_are_those_of_the_sums(text):
+    """As XLA counts them of lax's own convolution, which leaves out what meets the padding."""
+    layer = parse_layer(text)
+    x, w = (jax.numpy.ones(shape) for shape in (layer.x_shape, layer.w_shape))
+    axes = layer.geometry.axes
+    spatial = "DHW"[3 - len(axes) :]
+    of_lax = jax.jit(
+        lambda x, w: jax.lax.conv_general_dilated(
+            x,
+            w,
+            [a.stride for a in axes],
+            [(a.pad_lo, a.pad_lo) for a in axes],
+            rhs_dilation=[a.filter_dilation for a in axes],
+            dimension_numbers=(f"N{spatial}C", f"{spatial}IO", f"N{spatial}C"),
+            feature_group_count=layer.groups,
+        )
+    )
+    expected = of_lax.lower(x, w).cost_analysis()["flops"]
+    ops = layer_plan(layer)["ops"]
+    assert [ops[op]["flops"] for op in CONVOLUTIONS] == [expected] * 3
+    assert ops["bgrad"]["flops"] == of_lax(x, w).size

@@ -1,0 +1,140 @@
+"""Every CPU kernel by name, on every instruction set of this machine, over every problem that it serves."""
+
+import functools
+
+import conv_cases
+import jax
+import numpy as np
+import pytest
+from conv_cases import NHWC, ConvCase
+from cpu_by_name import CPU, ISAS, geometry_of, kernels
+from lax_answers import exact_conv
+from tolerance import assert_within, sum_bound
+
+from jax_convgrad.geometry import Axis, ConvGeometry
+from jax_convgrad.layers.problem import dimensions
+from jax_convgrad.primitives import ffi
+
+DTYPES = ("float32", "float64", "bfloat16", "float16")
+
+# As conv_cases.py has it, a batch group is a feature group of another order, which Python makes of it.
+CASES = (
+    tuple(case for case in conv_cases.CASES if case.batch_groups == 1) + conv_cases.GROUPS + conv_cases.PLANAR
+)
+
+
+def run_all(case, names, arrays, platforms):
+    """y, dx and dw by every kernel in every dtype, in one program: compiling is what takes the time."""
+    geometry = geometry_of(case)
+    dims = dimensions(case.x, case.w, case.order, ("x", "w"))
+
+    @jax.jit
+    def run(arrays):
+        results = {}
+        for dtype, (x, w, dy) in arrays.items():
+            for name in names:
+                on = platforms(name)
+                results[dtype, name] = {
+                    "y": ffi.fprop(on, x, w, case.y, geometry, dims, None),
+                    "dx": ffi.dgrad(on, dy, w, case.x, geometry, dims, None),
+                }
+                if not name.startswith(("dot", "planar")):
+                    results[dtype, name]["dw"] = ffi.wgrad(on, x, dy, case.w, geometry, dims, None)
+        return results
+
+    return run(arrays)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_kernel(case, platforms):
+    arrays = {dtype: case.arrays(dtype) for dtype in DTYPES}
+    for (dtype, name), results in run_all(case, kernels(case), arrays, platforms).items():
+        exact, magnitude = exact_conv(case, dtype)
+        for what, actual in results.items():
+            assert actual.dtype == dtype
+            bound = sum_bound(dtype, case.sum_lengths[what], magnitude[what], exact[what])
+            assert_within(actual, exact[what], bound, f"{what} by {name} in {dtype}")
+
+
+def test_grouped_refuses(platforms):
+    """One group, and a group larger than a vector, which it says."""
+    for name in ("2d_channels_last", "2d_past_tile_groups"):
+        case = conv_cases.BY_NAME[name]
+        with pytest.raises(ValueError, match='"grouped" serves'):
+            run_all(case, ["grouped"], {"float32": case.arrays("float32")}, platforms)
+
+
+def test_dot_refuses_wgrad(platforms):
+    case = conv_cases.BY_NAME["1d"]
+    x, _, dy = case.arrays("float32")
+    dims = dimensions(case.x, case.w, case.order, ("x", "w"))
+    with pytest.raises(ValueError, match='"dot" serves fprop and dgrad'):
+        ffi.wgrad(platforms("dot"), x, dy, case.w, geometry_of(case), dims, None)
+
+
+@functools.cache
+def past_the_cache():
+    """A problem whose tasks split every sum, with integers in it, so that each of them is exact in f32."""
+    case = ConvCase("past_the_cache", (4, 100, 60, 48), (3, 3, 2, 48), 1, "SAME", groups=24, order=NHWC)
+    random = np.random.default_rng(0)
+    x, w, dy = (random.integers(-2, 3, shape).astype(np.float32) for shape in (case.x, case.w, case.y))
+    return case, (x, w, dy), case.reference(x, w, dy)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_grouped_in_parts(platforms, isa):
+    case, arrays, exact = past_the_cache()
+    name = f"grouped.{isa}"
+    axes = [(a.input, a.taps, a.output, a.stride, a.pad_lo, 1, 1) for a in case.axes]
+    sizes = {"batch": 4, "in_channels": 48, "out_channels": 48, "groups": 24, "axes": axes}
+    workspace = CPU.module.conv_workspace_bytes(op="wgrad", kernel=name, dtype="float32", **sizes)
+    assert workspace >= 2 * arrays[1].nbytes, "positions are to be split among tasks"
+    assert workspace <= 0.05 * (arrays[0].nbytes + arrays[2].nbytes)
+    for what, actual in run_all(case, [name], {"float32": arrays}, platforms)["float32", name].items():
+        np.testing.assert_array_equal(actual, exact[what], err_msg=what)
+
+
+def one_pixel(in_channels, out_channels):
+    """A layer that is a matrix: its geometry, and the shapes of x, y and w."""
+    axis = Axis(1, 1, 1, 1, 0, 1, 1)
+    x, y = ((1, 1, 1, channels) for channels in (in_channels, out_channels))
+    return ConvGeometry((axis, axis), 1), x, y, (1, 1, in_channels, out_channels)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_pairs_of_many_channels(platforms, isa):
+    """More numbers in a position of the filter than f32 can count."""
+    geometry, x, y, w = one_pixel(3_000_000, 3)
+    random = np.random.default_rng(0)
+    arrays = (random.integers(-3, 4, shape).astype(np.float32) for shape in (x, y, w))
+    x_array, dy_array, w_array = arrays
+    dims = dimensions(x, w, NHWC, ("x", "w"))
+    name = platforms(f"pairs.{isa}")
+    dx = jax.jit(lambda dy, w: ffi.dgrad(name, dy, w, x, geometry, dims, None))(dy_array, w_array)
+    dw = jax.jit(lambda x, dy: ffi.wgrad(name, x, dy, w, geometry, dims, None))(x_array, dy_array)
+    np.testing.assert_array_equal(np.ravel(dx), w_array[0, 0] @ np.ravel(dy_array))
+    np.testing.assert_array_equal(dw[0, 0], np.outer(x_array, dy_array))
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_pairs_sum_channels_in_runs(platforms, isa):
+    """Positive numbers, whose sum gathers every rounding on the way, as in test_accuracy.py."""
+    random = np.random.default_rng(0)
+    name = platforms(f"pairs.{isa}")
+    for many, few in ((200_000, 8), (200_001, 1), (3001, 33), (1001, 150)):
+        geometry, x, y, w = one_pixel(many, few)
+        x_array, w_array = (random.random(shape, dtype=np.float32) for shape in (x, w))
+        exact = np.ravel(x_array).astype(np.float64) @ w_array[0, 0]
+        dims = dimensions(x, w, NHWC, ("x", "w"))
+        found = jax.jit(lambda x, w, g=geometry, y=y, d=dims: ffi.fprop(name, x, w, y, g, d, None))(
+            x_array, w_array
+        )
+        # The same sums as the gradient of the layer that goes the other way.
+        geometry, x, y, w = one_pixel(few, many)
+        dims = dimensions(x, w, NHWC, ("x", "w"))
+        back = jax.jit(lambda dy, w, g=geometry, x=x, d=dims: ffi.dgrad(name, dy, w, x, g, d, None))(
+            x_array, np.swapaxes(w_array, 2, 3)
+        )
+        for what, sums in (("y", found), ("dx", back)):
+            error = np.abs(np.ravel(sums) / exact - 1).max()
+            assert error < 16 * np.finfo(np.float32).eps / 2, (what, many, few)

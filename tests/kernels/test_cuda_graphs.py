@@ -1,0 +1,97 @@
+"""CUDA graphs: what XLA records in command buffers gives, replayed, the bits of plain launches.
+
+That something was recorded is told by the handlers, not by XLA: a graph that is replayed calls none of them.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from backends import BACKENDS
+
+SUPPORT = Path(__file__).parents[1] / "support"
+# Which kinds of launch are recorded: custom calls by themselves, all that XLA can, none. XLA refuses to
+# start with a flag that it does not know, so a renamed one cannot go unnoticed.
+FLAGS = {
+    "ours": "--xla_gpu_enable_command_buffer=CUSTOM_CALL --xla_gpu_graph_min_graph_size=1",
+    "all": "--xla_gpu_enable_command_buffer=+CUSTOM_CALL --xla_gpu_graph_min_graph_size=1",
+    "none": "--xla_gpu_enable_command_buffer=",
+}
+# Of two convolutions and two poolings: each forward; dgrad and wgrad of both, and pooling's two gradients.
+FEWEST_CALLS = 10
+STEPS = 5
+
+
+def digests(flags):
+    """What the program prints."""
+    env = dict(os.environ, XLA_FLAGS=f"{os.environ.get('XLA_FLAGS', '')} {flags}")
+    env["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
+    done = subprocess.run(
+        [sys.executable, SUPPORT / "cuda_graph_digests.py"],
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    assert done.returncode == 0, f"with {flags!r}:\n{done.stderr[-4000:]}"
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def check_plain(found):
+    """Without recording every call reaches its handler, and the same step gives the same bits."""
+    for backend, of_backend in found.items():
+        assert of_backend["calls_a_step"] >= FEWEST_CALLS, backend
+        assert of_backend["calls"] == STEPS * of_backend["calls_a_step"], backend
+        assert len(set(of_backend["same"])) == 1, backend
+        assert of_backend["steps"][0] == of_backend["same"][0]
+        assert len(set(of_backend["steps"])) == len(of_backend["steps"]) == STEPS, (
+            "the parameters did not change"
+        )
+
+
+def check_recorded(found, plain, flags):
+    """The bits of plain launches, by fewer calls.
+
+    A step may be launched plainly once, to warm up, and is recorded once; the other steps on the same buffers
+    are replays.
+    """
+    assert set(found) == set(plain)
+    for backend, of_backend in found.items():
+        calls, a_step = of_backend["calls"], of_backend["calls_a_step"]
+        assert calls <= (STEPS - 1) * a_step, (
+            f"{backend}: of {STEPS * a_step} calls {calls} reached the handlers, so XLA replayed no graph "
+            f"with {flags!r}: it did not take our custom calls into a command buffer"
+        )
+        for part in ("same", "steps"):
+            assert of_backend[part] == plain[backend][part], f"{backend}: {part}"
+
+
+@pytest.mark.cuda_device
+def test_replays_give_the_same_bits():
+    found = {name: digests(flags) for name, flags in FLAGS.items()}
+    check_plain(found["none"])
+    assert set(found["none"]) >= set(BACKENDS)
+    for name in ("ours", "all"):
+        check_recorded(found[name], found["none"], FLAGS[name])
+
+
+def test_plain_launches_in_the_emulator():
+    """The program and its count of calls, where there is no graph; and that no graph is no pass."""
+    found = digests("")
+    check_plain(found)
+    with pytest.raises(AssertionError, match="replayed no graph"):
+        check_recorded(found, found, "")
+
+
+@pytest.mark.parametrize("flags", FLAGS.values(), ids=FLAGS)
+def test_this_xla_knows_the_flags(flags):
+    """XLA reads the flags of every platform; one that is renamed would only fail on a GPU otherwise."""
+    for text, known in ((flags, True), (flags.replace("buffer=", "buffer=NO_SUCH_KIND,"), False)):
+        done = subprocess.run(
+            [sys.executable, "-c", "import jax; jax.numpy.zeros(1).block_until_ready()"],
+            env=dict(os.environ, JAX_PLATFORMS="cpu", XLA_FLAGS=text), capture_output=True, timeout=100,
+        )  # fmt: skip
+        assert (done.returncode == 0) == known, done.stderr[-500:]

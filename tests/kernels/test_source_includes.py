@@ -1,0 +1,77 @@
+"""Who includes whom among the C++ sources: kernels know nothing of XLA, Python or the other backend."""
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+# Each folder, and the folders whose files its own may include.
+MAY_INCLUDE = {
+    "common_src": {"common_src"},
+    "cpu_src": {"common_src", "cpu_src"},
+    "cuda_src": {"common_src", "cuda_src"},
+    "ffi_src": {"common_src", "cpu_src", "cuda_src", "ffi_src"},
+}
+# Headers that are XLA's, Python's or JAX's own: for ffi_src alone.
+FOREIGN = re.compile(r"xla/|nanobind|Python\.h|pybind")
+
+
+def sources(folder: str) -> Iterable[Path]:
+    found = [path for path in (ROOT / folder).rglob("*.*") if path.suffix in (".h", ".cc", ".cu", ".cuh")]
+    assert found
+    return found
+
+
+def includes(path: Path) -> list[str]:
+    return re.findall(r'^\s*#\s*include\s+["<]([^">]+)[">]', path.read_text(), re.MULTILINE)
+
+
+@pytest.mark.parametrize("folder", MAY_INCLUDE)
+def test_folders_include_only_what_lies_below_them(folder):
+    wrong = [
+        f"{path.relative_to(ROOT)} includes {name}"
+        for path in sources(folder)
+        for name in includes(path)
+        if (name.split("/")[0] in MAY_INCLUDE and name.split("/")[0] not in MAY_INCLUDE[folder])
+        or (folder != "ffi_src" and FOREIGN.search(name))
+    ]
+    assert not wrong
+
+
+def test_no_circles():
+    """A file that includes itself by way of others has a part that belongs into a file of its own."""
+    graph = {
+        path.relative_to(ROOT).as_posix(): [name for name in includes(path) if (ROOT / name).is_file()]
+        for folder in MAY_INCLUDE
+        for path in sources(folder)
+    }
+    done: set[str] = set()
+
+    def walk(file: str, on_the_way: tuple[str, ...]) -> None:
+        assert file not in on_the_way, " -> ".join([*on_the_way, file])
+        if file in done:
+            return
+        for name in graph[file]:
+            walk(name, (*on_the_way, file))
+        done.add(file)
+
+    for file in graph:
+        walk(file, ())
+
+
+def test_every_include_of_ours_exists():
+    emulated = ROOT / "tests" / "cuda_emulator" / "include"
+    missing = [
+        f"{path.relative_to(ROOT)} includes {name}"
+        for folder in MAY_INCLUDE
+        for path in sources(folder)
+        for name in includes(path)
+        if name.split("/")[0] in MAY_INCLUDE and not (ROOT / name).is_file()
+    ]
+    shadows = [
+        path for path in emulated.rglob("*_src/**/*.*h") if not (ROOT / path.relative_to(emulated)).is_file()
+    ]
+    assert not missing
+    assert not shadows, "the emulator replaces a header that is not there"

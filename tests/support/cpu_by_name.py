@@ -1,0 +1,43 @@
+"""The CPU's kernels by name: which serve a problem, and how ffi.py is asked for one."""
+
+from jax_convgrad.geometry import Axis, ConvGeometry
+from jax_convgrad.primitives import ffi
+
+CPU = ffi.backends["cpu"]
+ISAS = CPU.module.instruction_sets()
+
+
+def is_grouped(case):
+    """What "grouped" says that it serves, for f32."""
+    _, w_order, _ = case.to_canonical
+    group_in, features = (case.w[d] for d in w_order[-2:])
+    return case.groups > 1 and max(group_in, features // case.groups) <= 8
+
+
+def is_planar(case):
+    """What "planar" says that it serves."""
+    _, w_order, _ = case.to_canonical
+    group_in, features = (case.w[d] for d in w_order[-2:])
+    inner = case.axes[-1]
+    return (
+        all(a.taps == 1 for a in case.axes[:-1])
+        and max(group_in * case.groups, features) <= 8
+        and inner.stride == inner.input_dilation == 1
+    )
+
+
+def kernels(case):
+    families = ["tiled", "dot", "pairs"]
+    if is_grouped(case):
+        families.append("grouped")
+    if is_planar(case):
+        families.append("planar")
+    return ["reference", *(f"{family}.{isa}" for family in families for isa in ISAS)]
+
+
+def geometry_of(case):
+    axes = (
+        Axis(a.input, a.taps, a.output, a.stride, a.pad_lo, a.input_dilation, a.filter_dilation)
+        for a in case.axes
+    )
+    return ConvGeometry(tuple(axes), case.groups)

@@ -1,0 +1,77 @@
+"""What calls of the CUDA kernels launch, asked of the emulator's module without running anything."""
+
+import importlib.util
+import os
+import subprocess
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class Launch(NamedTuple):
+    """One launch of a kernel."""
+
+    kernel: str  # mangled
+    blocks: int
+    threads: int
+    shared_bytes: int  # dynamic
+
+
+@cache
+def _library() -> Path:
+    folder = Path(os.environ.get("JAX_CONVGRAD_EMULATOR_DIR", ROOT / "build" / "emulator"))
+    found = sorted(folder.glob("_cuda_emulated*.so"))
+    if not found:
+        raise FileNotFoundError(f"no _cuda_emulated module in {folder}: build it with `make emulator`")
+    return found[0]
+
+
+@cache
+def _module(name: str = "_cuda_launches") -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, _library())
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@cache
+def _symbols() -> dict[int, str]:
+    """The functions of the library, by their place in it."""
+    ran = subprocess.run(["nm", "--defined-only", _library()], capture_output=True, text=True, check=True)
+    columns = (line.split() for line in ran.stdout.splitlines())
+    return {int(at, 16): name for at, kind, name in columns if kind in "tTwW"}
+
+
+def kernels() -> list[str]:
+    """The convolution kernels that can be asked for by name."""
+    return _module("_cuda_emulated").kernels()
+
+
+def conv_workspace_bytes(op: str, kernel: str, *, tf32: bool = False, **problem) -> int:
+    """Of a call that asks for the kernel by name."""
+    return _module("_cuda_emulated").conv_workspace_bytes(op=op, kernel=kernel, tf32=tf32, **problem)
+
+
+def _launches(found: list[tuple[int, int, int, int]]) -> list[Launch]:
+    return [Launch(_symbols()[offset], *numbers) for offset, *numbers in found]
+
+
+def conv_launches(
+    op: str, kernel: str, *, tf32: bool = False, aligned: bool = True, **problem
+) -> list[Launch]:
+    """Of "fprop", "fprop, bias", "dgrad" or "wgrad" by a kernel's name.
+
+    ``problem`` is what conv_workspace_bytes takes.
+
+    Raises:
+      ValueError: the kernel does not serve the problem.
+    """
+    return _launches(_module().conv_launches(op=op, kernel=kernel, tf32=tf32, aligned=aligned, **problem))
+
+
+def pool_launches(op: str, kernel: str, *, aligned: bool = True, **problem) -> list[Launch]:
+    """Of a pooling op by its FFI name, or of bgrad over as many rows as the problem has outputs."""
+    return _launches(_module().pool_launches(op=op, kernel=kernel, aligned=aligned, **problem))
