@@ -25,6 +25,7 @@ import device_plan
 import device_summary
 import layers
 from device_plan import Task
+from options import positive, some_of
 from problems import Conv
 
 HERE = Path(__file__).parent
@@ -41,8 +42,6 @@ _MOST_RESTARTS = 3
 
 
 def parse_arguments(argv: list[str]) -> argparse.Namespace:
-    from run import positive, some_of
-
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

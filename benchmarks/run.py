@@ -19,6 +19,7 @@ from pathlib import Path
 
 import layers
 import machine
+from options import positive, some_of
 from problems import Conv
 
 OPS = ("fprop", "dgrad", "wgrad", "bgrad", "fprop+dgrad")
@@ -27,26 +28,6 @@ PARTS = ("layers", "training", "scaling")
 DTYPES = ("float32", "bfloat16", "float16")
 BUDGET, QUICK_BUDGET = 0.6, 0.1  # seconds a function
 _READY = "JAX_CONVGRAD_BENCHMARK_READY"
-
-
-def some_of(known: tuple[str, ...]):
-    """An argument's type: some of these words, with commas between."""
-
-    def parse(text: str) -> list[str]:
-        words = [word.strip() for word in text.split(",") if word.strip()]
-        for word in words:
-            if word not in known:
-                raise argparse.ArgumentTypeError(f"{word!r} is none of {', '.join(known)}")
-        return words
-
-    return parse
-
-
-def positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not positive")
-    return value
 
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:

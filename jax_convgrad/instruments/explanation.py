@@ -7,32 +7,25 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from jax_convgrad.instruments.elements import AnyLayer, Index, shapes_of
+from jax_convgrad.instruments.explained_terms import ExplainedTerms
 from jax_convgrad.instruments.explained_values import by_kernels, drawn_values
 from jax_convgrad.instruments.explanation_text import as_text
 from jax_convgrad.instruments.layer_text import parse_layer_or_pool
-from jax_convgrad.instruments.terms import Terms, terms_of
+from jax_convgrad.instruments.terms import terms_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True)
-class Explanation:
+class Explanation(ExplainedTerms):
     """Where an element of y, dx, dw or db comes from; ``print`` it, look at it in a notebook, or ``plot`` it.
 
     ``terms`` are the terms. Where there are numbers, ``arrays`` has x, w and dy by name, ``values`` a number
     a term, ``total`` what they make, and ``kernel`` the function of this package that was asked for the same
     element, and its answer.
     """
-
-    terms: Terms
-    arrays: dict[str, Any]
-    values: np.ndarray | None = None
-    total: Any = None
-    kernel: tuple[str, Any] | None = None
 
     def __str__(self) -> str:
         return as_text(self)

@@ -5,25 +5,23 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
 from jax_convgrad.instruments.candidates import relation, solution
 from jax_convgrad.instruments.elements import Index, bracketed, shapes_of
+from jax_convgrad.instruments.explained_terms import ExplainedTerms
 from jax_convgrad.instruments.layer_text import Pool
 from jax_convgrad.instruments.table import Table
 from jax_convgrad.instruments.terms import OWN_LETTER, Term, Terms, winner
-
-if TYPE_CHECKING:
-    from jax_convgrad.instruments.explanation import Explanation
 
 MOST_LINES = 18
 """Terms, and candidates of an axis, that are printed one by one unless all are asked for."""
 
 
-def as_text(explanation: Explanation, everything: bool = False) -> str:
+def as_text(explanation: ExplainedTerms, everything: bool = False) -> str:
     """The explanation in lines of text.
 
     Args:
@@ -151,7 +149,7 @@ def _many(count: int, what: str) -> str:
     return f"{count} {what}{'' if count == 1 else 's'}"
 
 
-def _listed(explanation: Explanation, everything: bool) -> list[str]:
+def _listed(explanation: ExplainedTerms, everything: bool) -> list[str]:
     """The terms, with numbers and value where there are any; channels together where there are many terms."""
     terms = explanation.terms
     rows = _by_channels(explanation) if not everything and len(terms) > MOST_LINES else None
@@ -173,7 +171,7 @@ def _result_name(terms: Terms) -> str:
 Row = tuple[str, str, str, str]
 
 
-def _rows(explanation: Explanation, everything: bool) -> list[Row]:
+def _rows(explanation: ExplainedTerms, everything: bool) -> list[Row]:
     """A row a term; from the middle of many all but the first and last are left out."""
     terms, count = explanation.terms, len(explanation.terms)
     if everything or count <= MOST_LINES:
@@ -188,7 +186,7 @@ def _rows(explanation: Explanation, everything: bool) -> list[Row]:
     ]
 
 
-def _row(explanation: Explanation, number: int, term: Term) -> Row:
+def _row(explanation: ExplainedTerms, number: int, term: Term) -> Row:
     terms, arrays = explanation.terms, explanation.arrays
     text = terms.text(term)
     if explanation.values is None:
@@ -212,7 +210,7 @@ def _number(value: Any) -> str:
     return f"({value:g})" if np.iscomplexobj(value) or value < 0 else f"{value:g}"
 
 
-def _by_channels(explanation: Explanation) -> list[Row] | None:
+def _by_channels(explanation: ExplainedTerms) -> list[Row] | None:
     """A row for each tied triple with all its channels together, or None where there is nothing to gain."""
     terms = explanation.terms
     channels = len(terms.in_channels) * len(terms.out_channels)
@@ -236,7 +234,7 @@ def _ranged(first: Index, last: Index) -> str:
     return ",".join(str(a) if a == b else f"{a}..{b}" for a, b in zip(first, last, strict=True))
 
 
-def _compared(explanation: Explanation) -> list[str]:
+def _compared(explanation: ExplainedTerms) -> list[str]:
     if explanation.kernel is None or explanation.values is None:
         return []
     function, answer = explanation.kernel

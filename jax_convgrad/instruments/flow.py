@@ -9,8 +9,9 @@ from typing import Any, Protocol
 import jax
 from jax.typing import ArrayLike
 
+from jax_convgrad.instruments.flow_numbers import ParameterFlow
 from jax_convgrad.instruments.flow_program import Inputs, Sums, is_parameter, program, sums
-from jax_convgrad.instruments.flow_report import FlowReport, ParameterFlow
+from jax_convgrad.instruments.flow_report import FlowReport
 from jax_convgrad.instruments.forward_order import CONSTANT, Origin, forward_order
 from jax_convgrad.instruments.loss_result import loss_of, takes
 

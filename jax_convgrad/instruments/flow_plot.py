@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from jax_convgrad.instruments.flow_report import FlowReport, LayerFlow
+    from jax_convgrad.instruments.flow_numbers import LayerFlow
 
 SERIES: dict[str, tuple[Callable[[LayerFlow], float], dict[str, Any]]] = {
     "‖g‖, gradient norm": (lambda layer: layer.gradient_norm, dict(color="#4477aa", marker="o")),
@@ -24,7 +24,7 @@ MOST_NAMES = 40
 """Of more layers than these, only every so-manieth is named."""
 
 
-def draw(report: FlowReport, path: str | Path | None, ax: Axes | None) -> Figure:
+def draw(layers: Sequence[LayerFlow], loss: float, path: str | Path | None, ax: Axes | None) -> Figure:
     """See ``FlowReport.plot``."""
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -34,7 +34,6 @@ def draw(report: FlowReport, path: str | Path | None, ax: Axes | None) -> Figure
             'drawing needs matplotlib, which is not installed: pip install "jax_convgrad[plot]"'
         ) from error
 
-    layers = report.layers
     figure: Any
     if ax is None:
         # Wide enough for each name, and no wider than a page can show.
@@ -62,7 +61,7 @@ def draw(report: FlowReport, path: str | Path | None, ax: Axes | None) -> Figure
     ax.tick_params(axis="x", labelrotation=90 if upright else 0, labelsize=8)
     ax.set_xlim(-0.5, len(layers) - 0.5)
     ax.set_xlabel("layer, from the first of the forward pass to the last")
-    ax.set_title(f"Gradient flow at loss {report.loss:.4g}")
+    ax.set_title(f"Gradient flow at loss {loss:.4g}")
     ax.grid(alpha=0.3)
     ax.spines[["top", "right"]].set_visible(False)
     ax.legend(frameon=False, fontsize=8)

@@ -179,6 +179,49 @@ def test_modules_import_from_their_own_floor_and_those_below():
     assert found == [("lowering_record.py", "jax_convgrad.instruments.table.Table")]
 
 
+def imports_of(folder, prefix=""):
+    """Of each module below a folder those of the same folder that it imports, wherever in it and why ever."""
+    modules = {}
+    for path in folder.rglob("*.py"):
+        parts = path.relative_to(folder).with_suffix("").parts
+        name = prefix + ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+        modules[name.rstrip(".")] = ast.parse(path.read_text())
+    found = {}
+    for module, tree in modules.items():
+        names = set()
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom):
+                names |= {node.module or "", *(f"{node.module}.{alias.name}" for alias in node.names)}
+            elif isinstance(node, ast.Import):
+                names |= {alias.name for alias in node.names}
+        found[module] = sorted((names & modules.keys()) - {module})
+    return found
+
+
+@pytest.mark.parametrize(
+    ("folder", "prefix"),
+    [(PACKAGE, "jax_convgrad."), (Path(__file__).parents[2] / "benchmarks", "")],
+    ids=["package", "benchmarks"],
+)
+def test_no_import_goes_in_a_circle(folder, prefix):
+    """Not for types alone either: what two modules need of each other is a third one."""
+    imports = imports_of(folder, prefix)
+    assert sum(map(len, imports.values())) > 20
+    # Any module's import runs the package's own file, which looks its names up later.
+    imports.pop("jax_convgrad", None)
+    done = set()
+
+    def walk(module, way):
+        assert module not in way, " -> ".join([*way, module])
+        if module not in done and module in imports:
+            for name in imports[module]:
+                walk(name, (*way, module))
+            done.add(module)
+
+    for module in imports:
+        walk(module, ())
+
+
 def test_vmap_is_there_whichever_module_is_imported():
     """A primitive has its rule from the module that defines it."""
     program = (
