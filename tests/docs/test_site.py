@@ -25,7 +25,7 @@ GUIDE = r"""# Guide
 
 ## A sum
 
-Drawn by [a script](draw.py) with `draw --dry-run`. With $\mathit{pad\_lo} < O$:
+Drawn by [a script](draw.py) with `draw --dry-run`, by `gemm/plan.h` or another `plan.h`. With $\mathit{pad\_lo} < O$:
 
 $$Y[o] = \sum_r X[o + r]\, W[r]$$
 """
@@ -68,6 +68,8 @@ def repository(tmp_path):
         "jax_convgrad/__init__.py": '"""A package that cannot be imported."""\n\nimport no_such_module\n',
         "jax_convgrad/layer.py": LAYER,
         "cuda_src/kernel.cu": "int taps = 3;\n",
+        "cuda_src/gemm/plan.h": "int tiles;\n",
+        "cuda_src/pool/plan.h": "int runs;\n",
         "README.md": SOURCES,
         "docs/plots/light.svg": DRAWING,
         "docs/plots/dark.svg": DRAWING,
@@ -105,6 +107,10 @@ def test_pages_lead_to_sources_and_functions(repository):
     assert re.search(
         r'href="api/layers.html#jax_convgrad.layer.scale"[^>]*><code>scale\(x, by=3\)</code>', home
     )
+
+    guide = (site / "guide.html").read_text()
+    assert '<a href="source/cuda_src/gemm/plan.h.html"><code>gemm/plan.h</code></a>' in guide
+    assert "another <code>plan.h</code>" in guide  # which there are two of
 
     assert re.search(r"<h1[^>]*><code>cuda_src/kernel.cu</code>", (site / source).read_text())
     assert 'href="kernel.cu.html"' in (site / "source" / "cuda_src" / "index.html").read_text()

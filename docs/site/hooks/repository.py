@@ -47,7 +47,7 @@ class Repository:
     Attributes:
       files: their paths in the repository, in order.
       folders: those that hold any of them, the repository itself (".") included.
-      called: file or folder by what a text may call it: its path, or its last part where only one has it.
+      called: file or folder by what a text may call it: its path, or how that ends where only one does.
       functions: by a function's public name, what the pages of docs/api call it.
     """
 
@@ -60,10 +60,11 @@ class Repository:
         self.files = sorted(path for path in relative if language(path) and "__pycache__" not in path.parts)
         self.folders = {folder for path in self.files for folder in path.parents} - {DOCS}
 
-        by_name = {}
+        by_end = {}
         for path in self.files:
-            by_name.setdefault(path.name, []).append(path)
-        self.called = {name: paths[0] for name, paths in by_name.items() if len(paths) == 1}
+            for parts in range(1, len(path.parts)):
+                by_end.setdefault("/".join(path.parts[-parts:]), []).append(path)
+        self.called = {end: paths[0] for end, paths in by_end.items() if len(paths) == 1}
         self.called |= {f"{folder}/": folder for folder in self.folders if folder.parts}
         self.called |= {str(path): path for path in self.files}
 
