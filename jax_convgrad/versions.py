@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 LOWEST_JAX = (0, 9, 1)
-"""Of jax and jaxlib: the FFI headers that the native modules are compiled with are its (pyproject.toml)."""
+"""The least jax and jaxlib: the native modules are compiled with its FFI headers (pyproject.toml)."""
 
 NEWEST_TESTED_JAX = (0, 12)
 

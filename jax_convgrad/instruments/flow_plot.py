@@ -21,7 +21,7 @@ SERIES: dict[str, tuple[Callable[[LayerFlow], float], dict[str, Any]]] = {
 ZERO, NONFINITE = "zero", "NaN or infinite"
 _CHARACTER = 0.075  # inches, of a name
 MOST_NAMES = 40
-"""Of more layers than these, only every so-manieth is named."""
+"""Most layers whose names are all drawn; of more, names are left out evenly."""
 
 
 def draw(layers: Sequence[LayerFlow], loss: float, path: str | Path | None, ax: Axes | None) -> Figure:

@@ -157,6 +157,6 @@ def _chosen(argnums: int | Sequence[int] | None, count: int) -> tuple[int, ...]:
 
 
 def _row_of_other(name: str, leaf: Any) -> GradientRow:
-    """Of a leaf that has no gradient."""
+    """The result for a leaf that has no gradient."""
     dtype = str(leaf.dtype) if hasattr(leaf, "dtype") else type(leaf).__name__
     return GradientRow(name, 1, tuple(getattr(leaf, "shape", ())), dtype, "skipped")

@@ -39,7 +39,7 @@ class Layer:
 
     @property
     def padding(self) -> tuple[tuple[int, int], ...]:
-        """Of the convolution itself; a transposed one has what is left of the filter's reach: (r−1)·d − p."""
+        """Padding of the convolution itself; a transposed one has what its filter leaves: (r−1)·d − p."""
         if not self.transposed:
             return self.pad
         reach = [dilated(r, d) - 1 for r, d in zip(self.taps, self.dilation, strict=True)]

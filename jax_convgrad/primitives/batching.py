@@ -243,7 +243,7 @@ def spread_rule(
 
 
 def pool_rule(primitive: Primitive) -> Callable[..., Any]:
-    """Of a primitive with one operand."""
+    """The batching rule of a primitive with one operand."""
 
     def rule(args: Sequence[jax.Array], mapped: Sequence[int], **params: Any) -> Any:
         (x,), (at,) = args, mapped

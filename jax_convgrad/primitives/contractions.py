@@ -83,7 +83,7 @@ def _local_groups(params: dict[str, Any], ways: Mapping[str, int]) -> dict[str, 
 
 
 def y_shape(x: Any, w: Any, geometry: ConvGeometry, dimensions: Dims) -> tuple[int, ...]:
-    """The result's of ``fprop``."""
+    """Shape of ``fprop``'s result."""
     return arranged(
         dimensions.y, (x.shape[dimensions.x[0]], w.shape[dimensions.w[0]], *geometry.output_shape)
     )
@@ -95,7 +95,7 @@ def _x_shape(dy: Any, w: Any, geometry: ConvGeometry, dimensions: Dims) -> tuple
 
 
 def w_shape(x: Any, dy: Any, geometry: ConvGeometry, dimensions: Dims) -> tuple[int, ...]:
-    """The result's of ``wgrad``."""
+    """Shape of ``wgrad``'s result."""
     group_in = x.shape[dimensions.x[1]] // geometry.groups
     return arranged(dimensions.w, (dy.shape[dimensions.y[1]], group_in, *geometry.filter_shape))
 
@@ -105,20 +105,20 @@ def w_shape(x: Any, dy: Any, geometry: ConvGeometry, dimensions: Dims) -> tuple[
 
 
 def y_spec(x: Spec, w: Spec, geometry: ConvGeometry, dimensions: Dims) -> Spec:
-    """The result's of ``fprop``."""
+    """How ``fprop``'s result is split over explicit axes."""
     rows = rows_spec(x, dimensions.x[2:], geometry.output_shape)
     return _at(dimensions.y, x[dimensions.x[0]], w[dimensions.w[0]], rows)
 
 
 def x_spec(dy: Spec, w: Spec, geometry: ConvGeometry, dimensions: Dims) -> Spec:
-    """The result's of ``dgrad``."""
+    """How ``dgrad``'s result is split over explicit axes."""
     channels = w[dimensions.w[1]] if geometry.groups == 1 else None
     rows = rows_spec(dy, dimensions.y[2:], geometry.input_shape)
     return _at(dimensions.x, dy[dimensions.y[0]], channels, rows)
 
 
 def w_spec(x: Spec, dy: Spec, geometry: ConvGeometry, dimensions: Dims) -> Spec:
-    """The result's of ``wgrad``."""
+    """How ``wgrad``'s result is split over explicit axes."""
     channels = x[dimensions.x[1]] if geometry.groups == 1 else None
     return _at(dimensions.w, dy[dimensions.y[1]], channels)
 

@@ -79,7 +79,7 @@ class Layer(HiPrim):
     lin, linearized = linearize_from_jvp
 
     def transpose(self, dy: Any, *operands: Any) -> None:
-        """Of a layer that is linear in those operands that are places to add up cotangents in."""
+        """Transposes a layer that is linear in the operands whose cotangents are accumulated."""
         unknown = [n for n, operand in enumerate(operands) if hasattr(operand, "accum")]
         transposed = jax.linear_transpose(
             lambda *some: self.expand(*_replaced(operands, unknown, some)),

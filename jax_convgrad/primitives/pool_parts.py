@@ -61,7 +61,7 @@ def _own(array: jax.Array, splits: _Split) -> jax.Array:
 
 
 def _coordinates(position: jax.Array, sizes: Sequence[int]) -> list[jax.Array]:
-    """Of flat positions, what they are along each axis."""
+    """What flat positions are along each axis."""
     result = []
     for size in reversed(sizes):
         result.append(lax.rem(position, jnp.int32(size)))

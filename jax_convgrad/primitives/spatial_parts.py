@@ -47,7 +47,7 @@ class Local:
 
 
 Rows = Callable[[dict[str, Any], Mapping[str, Place]], Local]
-"""Of a primitive's parameters and the places of the letters that are split: one device's call."""
+"""One device's call, made from a primitive's parameters and the places of the letters that are split."""
 
 
 def letter(axis: int) -> str:

@@ -48,17 +48,17 @@ def install(*, export: bool = False, verbose: bool = False) -> None:
     maxima forward mode takes the first, as reverse mode does; which one ``jax.lax``'s takes in a padded
     window of two dimensions XLA decides.
 
-    What these kernels have not stays ``jax.lax``'s: integers, more than 3 spatial dimensions, sizes that are
-    symbols, a reduction function of one's own, cumulative sums. ``installed_report()`` says of each operation
-    what runs it, and why where that is ``jax.lax``.
+    Unsupported operations stay on ``jax.lax``: integers, more than 3 spatial dimensions, symbolic sizes, custom
+    reduction functions, cumulative sums. ``installed_report()`` lists each operation, what runs it, and the
+    reason if that is ``jax.lax``.
 
     What ``jax.export`` exports meanwhile has ``jax.lax``'s own operations, so that it runs wherever JAX
     does, unless ``export`` asks for the kernels; then it needs this package where it is loaded, and
     ``export_checks()`` as ``disabled_checks`` where it is exported.
 
     It clears JAX's caches (``jax.clear_caches``), so that functions compiled before are compiled anew. What
-    was compiled ahead of time (``jax.jit(f).lower(...).compile()``) stays as it is. Twice is as good as once;
-    the last ``export`` counts.
+    was compiled ahead of time (``jax.jit(f).lower(...).compile()``) stays as it is. Calling it again has no
+    effect, except that the last ``export`` counts.
 
     Args:
       export: whether exported programs call the kernels too.

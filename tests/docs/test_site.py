@@ -25,7 +25,8 @@ GUIDE = r"""# Guide
 
 ## A sum
 
-Drawn by [a script](draw.py) with `draw --dry-run`, by `gemm/plan.h` or another `plan.h`. With $\mathit{pad\_lo} < O$:
+Drawn by [a script](draw.py) with `draw --dry-run`, by `gemm/plan.h` or another `plan.h`.
+With $\mathit{pad\_lo} < O$:
 
 $$Y[o] = \sum_r X[o + r]\, W[r]$$
 """

@@ -137,7 +137,7 @@ def _reference(compiled: Callable[..., Any], *args: Any) -> Any:
 
 
 def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Of a reference, whose speed is that of its compilation."""
+    """A reference, jitted without optimisation: compiling it takes longest."""
     return jax.jit(function, compiler_options={"xla_backend_optimization_level": 0})
 
 
@@ -274,7 +274,7 @@ def _in_its_context(dtype: str) -> dict[str, Any]:
 
 
 def _round_trip() -> str:
-    """Of ``install()`` and ``uninstall()``: what is wrong with it, or "" where nothing is."""
+    """What is wrong with ``install()`` and ``uninstall()``; "" if nothing is."""
     layer = _LAYERS[1]
     generator = np.random.default_rng(3)
     x, _ = _rounded(generator, layer.x, "float32")
