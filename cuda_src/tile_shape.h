@@ -1,5 +1,4 @@
-// The block tile of the tiled kernels: a matrix product of 64 rows by 64 columns, 16 deep at a time;
-// and for all kernels, how many tiles cover an extent.
+// The block tile of the tiled kernels: a matrix product of 64 rows by 64 columns, 16 deep at a time.
 #pragma once
 
 #include <cstdint>

@@ -48,9 +48,9 @@ def install(*, export: bool = False, verbose: bool = False) -> None:
     maxima forward mode takes the first, as reverse mode does; which one ``jax.lax``'s takes in a padded
     window of two dimensions XLA decides.
 
-    Unsupported operations stay on ``jax.lax``: integers, more than 3 spatial dimensions, symbolic sizes, custom
-    reduction functions, cumulative sums. ``installed_report()`` lists each operation, what runs it, and the
-    reason if that is ``jax.lax``.
+    Unsupported operations stay on ``jax.lax``: integers, more than 3 spatial dimensions, symbolic sizes,
+    custom reduction functions, cumulative sums. ``installed_report()`` lists each operation, what runs it,
+    and the reason if that is ``jax.lax``.
 
     What ``jax.export`` exports meanwhile has ``jax.lax``'s own operations, so that it runs wherever JAX
     does, unless ``export`` asks for the kernels; then it needs this package where it is loaded, and

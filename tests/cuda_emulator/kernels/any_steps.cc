@@ -12,7 +12,6 @@
 using namespace selftest;
 using namespace convgrad;
 using cuda::ConvKernel;
-using cuda::Op;
 
 namespace {
 
