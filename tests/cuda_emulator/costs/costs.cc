@@ -14,7 +14,6 @@
 using namespace selftest;
 using namespace convgrad;
 using cuda::ConvKernel;
-using cuda::Op;
 using cuda::PoolKernel;
 
 namespace {
