@@ -1,4 +1,5 @@
-// The block tile of the tiled kernels: a matrix product of 64 rows by 64 columns, 16 deep at a time.
+// The block tile of the tiled kernels: a matrix product of 64 rows by 64 columns, 16 deep at a time;
+// and for all kernels, how many tiles cover an extent.
 #pragma once
 
 #include <cstdint>

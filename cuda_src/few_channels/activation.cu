@@ -1,5 +1,5 @@
-// fprop and dgrad of few input, in dgrad output, channels: activation.cuh over the problem as it
-// is or transposed.
+// fprop and dgrad of few input, in dgrad output, channels: activation.cuh over the problem as it is or
+// transposed.
 #include "cuda_src/few_channels/activation.cuh"
 #include "cuda_src/few_channels/dispatch.h"
 

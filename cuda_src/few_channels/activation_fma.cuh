@@ -5,8 +5,8 @@
 
 namespace convgrad::cuda {
 
-// Slots are the depth as it is. A warp's lanes are 4 along windows by 8
-// along columns, each with every fourth of the warp's windows.
+// Slots are the depth as it is. A warp's lanes are 4 along windows by 8 along columns, each with every fourth
+// of the warp's windows.
 template <int kColumns>
 class FewChannelsSum<Math::kF32, kColumns, false> {
  public:

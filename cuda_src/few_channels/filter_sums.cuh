@@ -115,8 +115,7 @@ class FewChannelsFilterMma {
   __device__ static int row(int m, int half) { return 16 * m + lane() / 4 * 2 + half; }
 
   // Both slots at two positions: position t of eight goes with t + 4, so that the lanes' positions are
-  // neighbours and, in few banks each, do not meet (plan.cc has the rows half of the banks
-  // apart).
+  // neighbours and, in few banks each, do not meet (plan.cc has the rows half of the banks apart).
   __device__ static void read_halves(uint32_t& first, uint32_t& second, const Stored* window, int apart,
                                      SlotOffsets<kPaired> slots) {
     if constexpr (kPaired) {

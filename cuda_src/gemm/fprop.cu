@@ -1,4 +1,4 @@
-// fprop by staged tiles: activation.cuh over the p as it is.
+// fprop by staged tiles: activation.cuh over the problem as it is.
 #include "cuda_src/arch/launch.cuh"
 #include "cuda_src/conv_kernels.h"
 #include "cuda_src/gemm/activation.cuh"

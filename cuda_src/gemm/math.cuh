@@ -45,8 +45,8 @@ struct GemmTile {
   }
 };
 
-// The sum over one block tile. The general form is declared here alone; mma.cuh, f64.cuh and
-// fma.cuh have its three kinds. Each has
+// The sum over one block tile. The general form is declared here alone; mma.cuh, f64.cuh and fma.cuh have its
+// three kinds. Each has
 //
 //     multiply_add(a, b)    one more slice of the depth, from two operand tiles
 //     store(rows)           see store.cuh
