@@ -26,7 +26,7 @@ from device_plan import Task  # noqa: E402
 from problems import Bias, Conv, Pool  # noqa: E402
 from verification import VerificationError  # noqa: E402
 
-from jax_convgrad.primitives import ffi  # noqa: E402
+from jax_convgrad.primitives import ffi  # noqa: E402  # after the path is set
 
 PROBLEMS = [
     Conv.parse("dense", "2x7x6x8, 3x3, 8, pad 1"),

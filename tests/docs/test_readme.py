@@ -16,9 +16,9 @@ import jax_convgrad
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
-import chart  # noqa: E402
-import report  # noqa: E402
-import summary  # noqa: E402
+import chart  # noqa: E402  # found by the path above
+import report  # noqa: E402  # found by the path above
+import summary  # noqa: E402  # found by the path above
 
 README = (ROOT / "README.md").read_text()
 SUPPORT = (ROOT / "docs" / "support.md").read_text()

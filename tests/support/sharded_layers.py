@@ -35,7 +35,7 @@ class Layer:
         y, vjp = jax.vjp(self, x, w, b)
         return y, *vjp(jnp.cos(y))
 
-    @cache  # noqa: B019
+    @cache  # noqa: B019  # the layers live as long as the tests
     def unsharded(self):
         return jax.jit(self.with_gradients)(*self.arrays())
 

@@ -36,7 +36,7 @@ def test_only_our_kernels(backend, name, of):
 
 def test_every_order_of_the_bias_gradient_is_ours():
     """b is added by a broadcast whose transpose is bgrad, and not by one whose transpose is lax's sum."""
-    f = lambda b: jnp.sum(jnp.sin(jc.conv(X, W, b, padding="SAME")))  # noqa: E731
+    f = lambda b: jnp.sum(jnp.sin(jc.conv(X, W, b, padding="SAME")))  # noqa: E731  # short beside its uses
     of = {
         "first": jax.grad(f),
         "second": jax.grad(lambda b: jnp.sum(jax.grad(f)(b) ** 2)),
