@@ -96,6 +96,25 @@ def workspace_of(function, *shapes, dtype):
     return int(size)
 
 
+@pytest.mark.parametrize("text", list(BUILT_IN.values()), ids=list(BUILT_IN))
+def test_usual_layers_are_not_taken_pair_by_pair(text):
+    """Layers of many products, which the other kernels are made for."""
+    assert "pairs" not in kernels(text).values()
+
+
+@pytest.mark.parametrize(
+    ("text", "op"),
+    [
+        ("2x202161x2, 528, 4, stride 528, groups 2", "fprop"),
+        ("4x5992x16, 49, 16, stride 118, groups 16", "dgrad"),
+        ("1x6087x8, 4, 8, stride 1523, groups 8", "wgrad"),
+    ],
+)
+def test_large_steps_leave_few_pairs(text, op):
+    """The other kernels would copy, or go over, all that lies between the windows."""
+    assert kernels(text)[op] == "pairs"
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("kernel", ["auto", "reference", "tiled"])
 @pytest.mark.parametrize("name", ["resnet50.conv1", "mobilenet.dw.14", "audio.1d", "video.3d"])
