@@ -70,7 +70,7 @@ def _over(extent: int, tile: int) -> int:
 
 
 def _phases(axis: Axis) -> list[tuple[int, int]]:
-    """(outputs, taps) of each class of outputs that meet the same taps (cuda_src/phase.h)."""
+    """(outputs, taps) of each class of outputs that meet the same taps (common_src/phase.h)."""
     phases = axis.input_dilation // math.gcd(axis.stride, axis.input_dilation)
     found = []
     for first in range(min(phases, axis.output)):

@@ -90,8 +90,8 @@ class Kernel {
   }
 
   static void run(const cpu::Work& work) {
-    for (const cpu::Phase& phase : work.phases)
-      for (int64_t task = 0; task < phase.tasks; ++task) phase.run(task);
+    for (const cpu::Stage& stage : work.stages)
+      for (int64_t task = 0; task < stage.tasks; ++task) stage.run(task);
   }
 
   std::string op_;

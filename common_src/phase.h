@@ -14,22 +14,18 @@
 
 #include <cstdint>
 
+#include "common_src/integers.h"
 #include "common_src/problem.h"
 #include "common_src/relation.h"
 
-namespace convgrad::cuda {
-
-// For a >= 0; most steps are 1, and a division of 64 bits is a subroutine.
-CONVGRAD_HD inline int64_t steps_over(int64_t a, int64_t step) {
-  return step == 1 ? a : (a + step - 1) / step;
-}
+namespace convgrad {
 
 // Numbers [first, first + count).
 struct Stretch {
   int64_t first, count;
 };
 
-// Of numbers j below `count` those for which start + j * step may lie in [0, input), with a start in
+// The numbers j below `count` for which start + j * step may lie in [0, input), with a start in
 // [least, most].
 CONVGRAD_HD inline Stretch on_input(int64_t least, int64_t most, int64_t step, int64_t input, int64_t count) {
   const int64_t first = most < 0 ? steps_over(-most, step) : 0;
@@ -39,7 +35,7 @@ CONVGRAD_HD inline Stretch on_input(int64_t least, int64_t most, int64_t step, i
 }
 
 struct PhaseAxis {
-  int64_t outputs, taps;  // of this phase; none where there is nothing to be tied to
+  int64_t outputs, taps;  // of this phase; 0 where nothing is tied
   int64_t o_first, o_step;
   int64_t r_first, r_step;
   int64_t first_start, output_step, tap_step;
@@ -67,16 +63,64 @@ struct PhaseAxis {
   }
 };
 
-// What the result is: of the sides of the relation the one of which nothing may be left out.
-enum class ResultIs { kOutputs, kTaps };
-
-// An axis' phases, prepared once; [] then solves for one of them.
-class AxisPhases {
+// The steps from one position of a phase to the next, prepared once for an axis; of_output() then solves for
+// one phase.
+class PhaseSteps {
  public:
-  CONVGRAD_HD AxisPhases(const Axis& axis, ResultIs result)
+  CONVGRAD_HD explicit PhaseSteps(const Axis& axis)
       : axis_(axis),
         solve_tap_(axis.filter_dilation, axis.input_dilation),
-        solve_output_(axis.stride, axis.input_dilation) {
+        solve_output_(axis.stride, axis.input_dilation) {}
+
+  CONVGRAD_HD int64_t o_step() const { return solve_output_.step; }
+  CONVGRAD_HD int64_t r_step() const { return solve_tap_.step; }
+  // How far one o_step and one r_step move the input.
+  CONVGRAD_HD int64_t output_step() const { return axis_.stride / solve_output_.common; }
+  CONVGRAD_HD int64_t tap_step() const { return axis_.filter_dilation / solve_tap_.common; }
+  // The outputs, and the taps, of the phase that has the most of them.
+  CONVGRAD_HD int64_t most_outputs() const { return steps_over(axis_.output, o_step()); }
+  CONVGRAD_HD int64_t most_taps() const { return steps_over(axis_.taps, r_step()); }
+
+  // The phase of output o, which is its first, whether or not a tap is tied to it.
+  CONVGRAD_HD PhaseAxis of_output(int64_t o) const { return of(o, first_tap(o)); }
+
+ protected:
+  // The first tap that output o meets, and the first output that tap r does, or kNone. Either may lie past
+  // the end.
+  CONVGRAD_HD int64_t first_tap(int64_t o) const { return solve_tap_.first(axis_.pad_lo - o * axis_.stride); }
+  CONVGRAD_HD int64_t first_output(int64_t r) const {
+    return solve_output_.first(axis_.pad_lo - r * axis_.filter_dilation);
+  }
+
+  // The phase that begins with output o and tap r, which are tied to each other.
+  CONVGRAD_HD PhaseAxis of(int64_t o, int64_t r) const {
+    const bool has_outputs = o != kNone && o < axis_.output, has_taps = r != kNone && r < axis_.taps;
+    PhaseAxis p;
+    p.o_first = o == kNone ? 0 : o;
+    p.r_first = r == kNone ? 0 : r;
+    p.o_step = o_step();
+    p.r_step = r_step();
+    p.outputs = has_outputs ? steps_over(axis_.output - o, p.o_step) : 0;
+    p.taps = has_taps ? steps_over(axis_.taps - r, p.r_step) : 0;
+    p.output_step = output_step();
+    p.tap_step = tap_step();
+    p.first_start = has_outputs && has_taps
+                        ? (o * axis_.stride + r * axis_.filter_dilation - axis_.pad_lo) / axis_.input_dilation
+                        : 0;
+    return p;
+  }
+
+  Axis axis_;
+  Congruence solve_tap_, solve_output_;
+};
+
+// Which side of the relation the result is: nothing of it may be left out.
+enum class ResultIs { kOutputs, kTaps };
+
+// An axis' phases that have both outputs and taps, numbered; [] solves for one of them.
+class AxisPhases : public PhaseSteps {
+ public:
+  CONVGRAD_HD AxisPhases(const Axis& axis, ResultIs result) : PhaseSteps(axis) {
     // The outputs that any tap is tied to, and the taps that any output is: every so many-th one.
     const Stretch outputs =
         solvable(axis.stride, solve_tap_.common, fewer(o_step(), axis.output), o_between_);
@@ -92,26 +136,15 @@ class AxisPhases {
   CONVGRAD_HD int64_t count() const { return count_; }
   // Whether each result is in one of the phases.
   CONVGRAD_HD bool covers() const { return covers_; }
-  CONVGRAD_HD int64_t o_step() const { return solve_output_.step; }
-  CONVGRAD_HD int64_t r_step() const { return solve_tap_.step; }
-  // Of the phase that has the most of them.
-  CONVGRAD_HD int64_t most_outputs() const { return steps_over(axis_.output, o_step()); }
-  CONVGRAD_HD int64_t most_taps() const { return steps_over(axis_.taps, r_step()); }
 
   CONVGRAD_HD PhaseAxis operator[](int64_t phase) const {
     if (axis_.input_dilation == 1)
       return {axis_.output, axis_.taps, 0, 1, 0, 1, -axis_.pad_lo, axis_.stride, axis_.filter_dilation};
     if (by_taps_) {
       const int64_t r = first_ + phase * r_between_;
-      return of(solve_output_.first(axis_.pad_lo - r * axis_.filter_dilation), r);
+      return of(first_output(r), r);
     }
-    const int64_t o = first_ + phase * o_between_;
-    return of(o, solve_tap_.first(axis_.pad_lo - o * axis_.stride));
-  }
-
-  // By its first output alone, whether or not a tap is tied to that.
-  CONVGRAD_HD PhaseAxis of_output(int64_t o) const {
-    return of(o, solve_tap_.first(axis_.pad_lo - o * axis_.stride));
+    return of_output(first_ + phase * o_between_);
   }
 
  private:
@@ -126,31 +159,11 @@ class AxisPhases {
     return {first, steps_over(count - first, between)};
   }
 
-  // That begins with output o and tap r, tied to each other, where there are such.
-  CONVGRAD_HD PhaseAxis of(int64_t o, int64_t r) const {
-    const bool has_outputs = o != kNone && o < axis_.output, has_taps = r != kNone && r < axis_.taps;
-    PhaseAxis p;
-    p.o_first = o == kNone ? 0 : o;
-    p.r_first = r == kNone ? 0 : r;
-    p.o_step = o_step();
-    p.r_step = r_step();
-    p.outputs = has_outputs ? steps_over(axis_.output - o, p.o_step) : 0;
-    p.taps = has_taps ? steps_over(axis_.taps - r, p.r_step) : 0;
-    p.output_step = axis_.stride / solve_output_.common;
-    p.tap_step = axis_.filter_dilation / solve_tap_.common;
-    p.first_start = has_outputs && has_taps
-                        ? (o * axis_.stride + r * axis_.filter_dilation - axis_.pad_lo) / axis_.input_dilation
-                        : 0;
-    return p;
-  }
-
-  Axis axis_;
-  Congruence solve_tap_, solve_output_;
   int64_t first_, count_, o_between_, r_between_;
   bool by_taps_, covers_;
 };
 
-// Of all axes; a phase of the problem is one of each.
+// The phases of all axes; a phase of the problem is one of each.
 struct Phases {
   AxisPhases axis[kAxes];
 
@@ -173,9 +186,9 @@ CONVGRAD_HD inline int64_t phases_of(const Axis& axis) {
   return residues < axis.output ? residues : (axis.output > 0 ? axis.output : 1);
 }
 
-// One of them, with all of its taps.
+// One of these phases, with all of its taps.
 CONVGRAD_HD inline PhaseAxis phase_of(const Axis& axis, int64_t phase) {
-  return AxisPhases(axis, ResultIs::kOutputs).of_output(phase);
+  return PhaseSteps(axis).of_output(phase);
 }
 
 // The same with the taps that tie any of its outputs to an input.
@@ -200,4 +213,4 @@ CONVGRAD_HD inline bool is_mostly_padding(const ConvProblem& p) {
   return is_mostly_padding(p.axis[0]) || is_mostly_padding(p.axis[1]) || is_mostly_padding(p.axis[2]);
 }
 
-}  // namespace convgrad::cuda
+}  // namespace convgrad

@@ -9,6 +9,7 @@
 
 #include <cstdint>
 
+#include "common_src/integers.h"
 #include "common_src/problem.h"
 
 namespace convgrad {
@@ -91,12 +92,12 @@ class Tied {
     int64_t y = x * x_factor_ - at;
     if (y_factor_ != 1) y /= y_factor_;  // leaves no remainder
     if (y < 0) {
-      const int64_t skipped = steps(-y, y_step_);
+      const int64_t skipped = steps_over(-y, y_step_);
       x += skipped * solve_.step;
       y += skipped * y_step_;
     }
     if (x >= x_count_ || y >= y_count_) return found;
-    const int64_t by_x = steps(x_count_ - x, solve_.step), by_y = steps(y_count_ - y, y_step_);
+    const int64_t by_x = steps_over(x_count_ - x, solve_.step), by_y = steps_over(y_count_ - y, y_step_);
     found.first = x;
     found.partner = y;
     found.count = by_x < by_y ? by_x : by_y;
@@ -104,11 +105,6 @@ class Tied {
   }
 
  private:
-  // How many it takes to come as far.
-  CONVGRAD_HD static int64_t steps(int64_t distance, int64_t step) {
-    return step == 1 ? distance : (distance + step - 1) / step;
-  }
-
   Congruence solve_;
   int64_t x_factor_, x_count_, y_factor_, y_count_, y_step_;
 };

@@ -36,7 +36,7 @@ void add_zeros(const Sizes& all, const MetTaps& met, void* dw, Work& work) {
   if (count == all.w) return;
   char* const begin = static_cast<char*>(dw);
   char* const after = begin + (met.in_front + count) * size;
-  Phase& last = work.phases.back();
+  Stage& last = work.stages.back();
   const int64_t tasks = last.tasks++;
   last.run = [=, run = std::move(last.run)](int64_t task) {
     if (task < tasks) return run(task);

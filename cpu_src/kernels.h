@@ -57,8 +57,8 @@ Work avg_pool(const PoolProblem&, Request, const void* x, void* y);
 Work avg_pool_grad(const PoolProblem&, Request, const void* dy, void* dx);
 
 // What max_pool's positions are by the problem's rule, where that may not be the first maximum: in windows
-// whose y is NaN or -infinity. A phase after those that gave y and the first maxima.
-Phase by_position_rule(const PoolProblem&, const void* x, const void* y, int32_t* position);
+// whose y is NaN or -infinity. A stage after those that gave y and the first maxima.
+Stage by_position_rule(const PoolProblem&, const void* x, const void* y, int32_t* position);
 
 Work reference_bgrad(const BiasProblem&, const void* dy, void* db, void* workspace);
 Work reference_max_pool(const PoolProblem&, const void* x, void* y, int32_t* position);

@@ -1,13 +1,16 @@
 #include "cpu_src/plan.h"
 
 #include <algorithm>
+#include <initializer_list>
 #include <numeric>
 #include <stdexcept>
+#include <string>
 
 #include "common_src/integers.h"
+#include "common_src/major.h"
 #include "cpu_src/grouped/plan.h"
 #include "cpu_src/met_taps.h"
-#include "cpu_src/pairs/costs.h"
+#include "cpu_src/plan_costs.h"
 #include "cpu_src/planar/planar.h"
 #include "cpu_src/tiled/activation_plan.h"
 #include "cpu_src/tiled/filter_plan.h"
@@ -32,7 +35,7 @@ bool has_few_results(Op op, const ConvProblem& problem) {
 bool fills_lanes_with_phases(Op op, const ConvProblem& problem) {
   constexpr int64_t kManyPhases = 32;
   const ConvProblem seen = op == Op::kDgrad ? problem.transpose() : problem;
-  return merges_phases(seen, LanesAre::kResults) && Phases(seen.axis[2]).result_step() >= kManyPhases;
+  return merges_phases(seen, LanesAre::kResults) && ResultPhases(seen.axis[2]).o_step() >= kManyPhases;
 }
 
 bool sums_along_lanes(Op op, const ConvProblem& problem) {
@@ -76,14 +79,16 @@ Plan plan_without_pairs(Op op, const ConvProblem& problem) {
   return {Kernel::kTiled, "pixels times channels in registers"};
 }
 
-}  // namespace
-
-Request request_named(std::string_view name) {
+// `automatic` are the names that leave the kernel to the plan.
+Request request_named(std::string_view name, std::initializer_list<const char*> automatic) {
   const size_t dot = name.find('.');
   const std::string_view kernel = name.substr(0, dot);
   const Isa isa = isa_named(dot == std::string_view::npos ? std::string_view() : name.substr(dot + 1));
-  if (kernel == "auto") return {Kernel::kAuto, isa};
-  std::string known = "\"auto\"";
+  std::string known;
+  for (const char* each : automatic) {
+    if (kernel == each) return {Kernel::kAuto, isa};
+    known += std::string(known.empty() ? "\"" : ", \"") + each + "\"";
+  }
   for (const Kernel each : kKernels) {
     if (kernel == kernel_name(each)) return {each, isa};
     known += std::string(", \"") + kernel_name(each) + "\"";
@@ -91,6 +96,12 @@ Request request_named(std::string_view name) {
   throw std::invalid_argument("jax_convgrad: kernel is \"" + std::string(kernel) + "\", the CPU has " +
                               known);
 }
+
+}  // namespace
+
+Request request_named(std::string_view name) { return request_named(name, {"auto"}); }
+
+Request pool_request_named(std::string_view name) { return request_named(name, {"auto", "vector"}); }
 
 const char* kernel_name(Kernel kernel) {
   switch (kernel) {
@@ -138,8 +149,8 @@ int64_t conv_workspace_bytes(Op op, const ConvProblem& problem, Request request)
   // larger.
   const ConvProblem met = met_taps(problem).problem;
   const auto filter_bytes = [&](LanesAre lanes_are) {
-    return op == Op::kFprop ? packed_filter_bytes(met, false, lanes_are)
-                            : packed_filter_bytes(met.transpose(), true, lanes_are);
+    return op == Op::kFprop ? packed_filter_bytes(met, Major::kMN, lanes_are)
+                            : packed_filter_bytes(met.transpose(), Major::kK, lanes_are);
   };
   const Kernel kernel = plan(op, problem, request).kernel;
   if (op == Op::kWgrad) {
@@ -150,7 +161,8 @@ int64_t conv_workspace_bytes(Op op, const ConvProblem& problem, Request request)
   // then needs no workspace, by how few positions: it gets what it would without.
   const bool any = request.kernel == Kernel::kAuto;
   if (any ? takes_grouped(op, problem) : kernel == Kernel::kGrouped)
-    return op == Op::kFprop ? grouped_filter_bytes(met, false) : grouped_filter_bytes(met.transpose(), true);
+    return op == Op::kFprop ? grouped_filter_bytes(met, Major::kMN)
+                            : grouped_filter_bytes(met.transpose(), Major::kK);
   if (!any && (kernel == Kernel::kReference || kernel == Kernel::kPlanar || kernel == Kernel::kPairs))
     return 0;
   const bool dot = any ? sums_along_lanes(op, problem) : kernel == Kernel::kDot;

@@ -2,7 +2,6 @@
 #pragma once
 
 #include <cstdint>
-#include <string>
 #include <string_view>
 
 #include "common_src/problem.h"
@@ -25,10 +24,13 @@ struct Request {
 // behind it, as in "tiled.avx2". Throws std::invalid_argument.
 Request request_named(std::string_view name);
 
+// The same for pooling and bgrad, which have "vector" too: every name but "reference" stands for it.
+Request pool_request_named(std::string_view name);
+
 // The kernel that serves a call, and why in words.
 struct Plan {
   Kernel kernel;
-  std::string reason;
+  const char* reason;
 };
 // Throws std::invalid_argument where the kernel asked for does not serve the op or the problem.
 Plan plan(Op, const ConvProblem&, Request);

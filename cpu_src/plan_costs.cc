@@ -1,4 +1,4 @@
-#include "cpu_src/pairs/costs.h"
+#include "cpu_src/plan_costs.h"
 
 #include <algorithm>
 #include <cmath>

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "common_src/integers.h"
+#include "common_src/major.h"
 #include "cpu_src/grouped/plan.h"
 #include "cpu_src/kernels.h"
 #include "cpu_src/met_taps.h"
@@ -16,7 +17,7 @@ namespace {
 // Of the work that a call would be: no task of it is run.
 std::vector<int64_t> tasks_of(const Work& work) {
   std::vector<int64_t> tasks;
-  for (const Phase& phase : work.phases) tasks.push_back(phase.tasks);
+  for (const Stage& stage : work.stages) tasks.push_back(stage.tasks);
   return tasks;
 }
 
@@ -73,21 +74,21 @@ Facts plan_facts(Op op, const ConvProblem& problem, Request request) {
     if (op == Op::kWgrad) {
       add_filter_facts(FilterPlan(met, request.isa), facts);
     } else if (op == Op::kDgrad) {
-      add_activation_facts(ActivationPlan(met.transpose(), true, lanes_are, request.isa), facts);
+      add_activation_facts(ActivationPlan(met.transpose(), Major::kK, lanes_are, request.isa), facts);
     } else {
-      add_activation_facts(ActivationPlan(met, false, lanes_are, request.isa), facts);
+      add_activation_facts(ActivationPlan(met, Major::kMN, lanes_are, request.isa), facts);
     }
   }
   if (chosen.kernel == Kernel::kGrouped) {
-    const bool transposed = op == Op::kDgrad;
-    const ConvProblem seen = transposed ? met.transpose() : met;
-    const GroupedPlan grouped(seen, transposed, request.isa);
+    const Major filter_major = op == Op::kDgrad ? Major::kK : Major::kMN;
+    const ConvProblem seen = op == Op::kDgrad ? met.transpose() : met;
+    const GroupedPlan grouped(seen, filter_major, request.isa);
     if (op != Op::kWgrad) add_grouped_tile(grouped, facts);
     add_grouped_facts(grouped, facts);
     if (op == Op::kWgrad) {
       facts.emplace_back("partial_sums", grouped_wgrad_parts(seen));
     } else {
-      facts.emplace_back("packed", !grouped_reads_in_place(seen, transposed));
+      facts.emplace_back("packed", !grouped_reads_in_place(seen, filter_major));
     }
   }
   facts.emplace_back("tasks", tasks_of(work_of(op, problem, request)));

@@ -31,48 +31,30 @@ std::vector<int64_t> packed_taps(const Axis& axis) {
   return order;
 }
 
-Phases::Phases(const Axis& axis)
-    : axis_(axis),
-      common_(std::gcd(axis.stride, axis.input_dilation)),
-      taps_(axis.filter_dilation, axis.input_dilation) {}
-
-Region Phases::operator[](int64_t phase) const {
-  const int64_t first = taps_.first(axis_.pad_lo - phase * axis_.stride), step = taps_.step;
-  Region region{phase,
-                result_step(),
-                divide_up(axis_.output - phase, result_step()),
-                0,
-                source_step(),
-                0,
-                0,
-                axis_.filter_dilation / taps_.common};
-  if (first == kNone || first >= axis_.taps) return region;
-  region.taps = divide_up(axis_.taps - first, step);
-  // Source position of j = 0 and t = 0; the division leaves no remainder.
-  region.source_first =
-      divide_down(phase * axis_.stride + first * axis_.filter_dilation - axis_.pad_lo, axis_.input_dilation);
-  region.tap_first = packed_before(axis_, step, first);
-  return region;
+Region ResultPhases::operator[](int64_t phase) const {
+  const PhaseAxis p = of_output(phase);
+  const int64_t tap_first = p.taps == 0 ? 0 : packed_before(axis_, p.r_step, p.r_first);
+  return {p.o_first, p.o_step, p.outputs, p.first_start, p.output_step, tap_first, p.taps, p.tap_step};
 }
 
-int64_t Phases::class_taps() const { return std::max<int64_t>(divide_up(axis_.taps, taps_.step), 1); }
+int64_t ResultPhases::class_taps() const { return std::max<int64_t>(most_taps(), 1); }
 
-int64_t Phases::most_taps() const {
-  // The first tap that ties any result: r * filter_dilation = pad_lo (mod common_).
-  const int64_t first = Congruence(axis_.filter_dilation, common_).first(axis_.pad_lo);
+int64_t ResultPhases::most_met_taps() const {
+  // The first tap that any result meets.
+  const int64_t first = Congruence(axis_.filter_dilation, solve_output_.common).first(axis_.pad_lo);
   if (first == kNone || first >= axis_.taps) return 1;
-  return divide_up(axis_.taps - first, taps_.step);
+  return divide_up(axis_.taps - first, r_step());
 }
 
 // visit(phase, its first tap, how many phases from this on each have the tap before the last one's as their
 // first, which leads to the same source).
 template <typename Visit>
-void Phases::for_each_run(const Visit& visit) const {
+void ResultPhases::for_each_run(const Visit& visit) const {
   const int64_t count = this->count(), dilation = axis_.input_dilation, classes = this->classes();
-  if (dilation == 1 || (axis_.filter_dilation == axis_.stride && taps_.common == 1)) {
+  if (dilation == 1 || (axis_.filter_dilation == axis_.stride && solve_tap_.common == 1)) {
     // First taps go down one by one, and from 0 to input_dilation - 1; the source that they lead to stays.
     for (int64_t phase = 0; phase < count;) {
-      const int64_t first = taps_.first(axis_.pad_lo - phase * axis_.stride);
+      const int64_t first = first_tap(phase);
       if (first >= classes) {
         phase += first - (classes - 1);
         continue;
@@ -98,17 +80,17 @@ void Phases::for_each_run(const Visit& visit) const {
     return;
   }
   for (int64_t phase = 0; phase < count; ++phase) {
-    const int64_t first = taps_.first(rest);
+    const int64_t first = solve_tap_.first(rest);
     if (first != kNone && first < classes) visit(phase, first, 1);
     rest -= move;
     if (rest < 0) rest += dilation;
   }
 }
 
-std::vector<Region> Phases::tied() const {
+std::vector<Region> ResultPhases::tied() const {
   std::vector<Region> found;
   int64_t classes = 0;
-  const int64_t longer = axis_.taps % taps_.step, more = axis_.output % result_step();
+  const int64_t longer = axis_.taps % r_step(), more = axis_.output % o_step();
   const auto add = [&](int64_t phase, int64_t length) {
     Region region = (*this)[phase];
     region.phases = length;
@@ -139,7 +121,7 @@ std::vector<Region> Phases::tied() const {
   return found;
 }
 
-std::vector<int64_t> Phases::first_taps() const {
+std::vector<int64_t> ResultPhases::first_taps() const {
   std::vector<int64_t> found;
   for_each_run([&](int64_t, int64_t first, int64_t length) {
     for (int64_t at = 0; at < length; ++at) found.push_back(first - at);
@@ -189,7 +171,7 @@ void add_regions(const Axis& axis, const Region& phase, std::vector<Region>& fou
 
 std::vector<Region> regions(const Axis& axis) {
   std::vector<Region> found;
-  const Phases phases(axis);
+  const ResultPhases phases(axis);
   for (int64_t phase = 0; phase < phases.count(); ++phase) add_regions(axis, phases[phase], found);
   return found;
 }
@@ -205,30 +187,6 @@ TapBounds tap_bounds(const Axis& axis, int64_t begin, int64_t end) {
 int64_t packed_place(const Axis& axis, int64_t r) {
   const int64_t step = tap_step(axis);
   return packed_before(axis, step, r % step) + r / step;
-}
-
-bool is_trivial(const Axis& axis) {
-  return axis.taps == 1 && axis.input == axis.output && axis.stride == 1 && axis.pad_lo == 0 &&
-         axis.input_dilation == 1;
-}
-
-ConvProblem merge_trivial_axes(const ConvProblem& problem) {
-  ConvProblem merged = problem;
-  Axis* axis = merged.axis;
-  for (int outer = 0; outer + 1 < kAxes; ++outer) {
-    if (!is_trivial(axis[outer]) || !is_trivial(axis[outer + 1])) continue;
-    axis[outer + 1].input = axis[outer + 1].output = axis[outer].input * axis[outer + 1].input;
-    axis[outer] = Axis{};
-  }
-  // The batch joins the outermost axis that is longer than one position, if that is trivial.
-  for (int outer = 0; outer < kAxes; ++outer) {
-    if (is_trivial(axis[outer]) && axis[outer].input == 1 && outer + 1 < kAxes) continue;
-    if (!is_trivial(axis[outer])) break;
-    axis[outer].input = axis[outer].output = merged.batch * axis[outer].input;
-    merged.batch = 1;
-    break;
-  }
-  return merged;
 }
 
 }  // namespace convgrad::cpu

@@ -1,20 +1,17 @@
 // Where a convolution's results see the same filter taps: along one axis, runs of results whose taps on
 // the source are the same ones, so that kernels over a run have no border and no zero to multiply.
 //
-// The relation o * stride + r * filter_dilation - pad_lo = i * input_dilation, read from the result's side
-// (o): with g = gcd(stride, input_dilation) the results o = phase + (input_dilation / g) * j of one phase
-// meet the same taps, r = r_first + (input_dilation / gcd(filter_dilation, input_dilation)) * t, and each
-// step of j moves the source position i by stride / g. fprop has input_dilation phases (mostly one); dgrad is
-// fprop over the transposed axis, so a strided dgrad has one phase a stride and never meets a zero between
-// the strides.
+// A region is a part of a phase (common_src/phase.h): some of its results, and those of its taps that these
+// meet on the source. fprop has input_dilation phases (mostly one); dgrad is fprop over the transposed axis,
+// so a strided dgrad has one phase a stride and never meets a zero between the strides.
 #pragma once
 
 #include <algorithm>
 #include <cstdint>
 #include <vector>
 
+#include "common_src/phase.h"
 #include "common_src/problem.h"
-#include "common_src/relation.h"
 
 namespace convgrad::cpu {
 
@@ -32,18 +29,15 @@ struct Region {
 
 // What the regions would be if the source had no ends: result o is the one of phase o % result_step and
 // j = o / result_step. Source positions may lie outside.
-class Phases {
+class ResultPhases : public PhaseSteps {
  public:
-  explicit Phases(const Axis& axis);
+  using PhaseSteps::PhaseSteps;
 
   // Those with an output.
-  int64_t count() const { return std::min(result_step(), axis_.output); }
-  int64_t result_step() const { return taps_.modulus / common_; }
-  int64_t source_step() const { return axis_.stride / common_; }
-  int64_t tap_source_step() const { return axis_.filter_dilation / taps_.common; }
+  int64_t count() const { return std::min(o_step(), axis_.output); }
   Region operator[](int64_t phase) const;
   // Of the phase that meets the most of them, were there an output for it; one at least.
-  int64_t most_taps() const;
+  int64_t most_met_taps() const;
 
   // The phases that meet any tap, as few regions as may be where those side by side are one; in the order of
   // their results. Tap classes count in this order, taps of each from 0 on.
@@ -51,17 +45,13 @@ class Phases {
   // The first tap of each class in that order.
   std::vector<int64_t> first_taps() const;
   // Classes of taps, tied or not, and taps of the largest.
-  int64_t classes() const { return std::min(taps_.step, axis_.taps); }
+  int64_t classes() const { return std::min(class_step(), axis_.taps); }
   int64_t class_taps() const;
-  int64_t class_step() const { return taps_.step; }  // from a class' tap to the next
+  int64_t class_step() const { return r_step(); }  // from a class' tap to the next
 
  private:
   template <typename Visit>
   void for_each_run(const Visit& visit) const;
-
-  Axis axis_;
-  int64_t common_;   // of stride and input dilation
-  Congruence taps_;  // that tie a result
 };
 
 // Every result position of the axis lies in exactly one region; a region may have no taps.
@@ -86,12 +76,5 @@ TapBounds tap_bounds(const Axis& axis, int64_t begin, int64_t end);
 
 // Where tap r is in packed order.
 int64_t packed_place(const Axis& axis, int64_t r);
-
-// An axis along which a position meets itself alone, so that it can be read as part of another.
-bool is_trivial(const Axis& axis);
-
-// The same problem with trivial axes, and the batch, merged as far as they are neighbours in memory: a 1x1
-// convolution becomes one long row.
-ConvProblem merge_trivial_axes(const ConvProblem& problem);
 
 }  // namespace convgrad::cpu

@@ -1,4 +1,4 @@
-// A kernel launch on the CPU: one or more phases, each a number of independent tasks.
+// A kernel launch on the CPU: one or more stages, each a number of independent tasks.
 #pragma once
 
 #include <cstdint>
@@ -7,16 +7,16 @@
 
 namespace convgrad::cpu {
 
-struct Phase {
+struct Stage {
   int64_t tasks = 0;
   std::function<void(int64_t task)> run;  // called once a task, from any thread
 };
 
-// A phase begins when every task of the one before has ended. The split into tasks is a function of the
+// A stage begins when every task of the one before has ended. The split into tasks is a function of the
 // problem alone, never of the thread count, so that every sum has one order and the same bits come out
 // however many threads there are.
 struct Work {
-  std::vector<Phase> phases;
+  std::vector<Stage> stages;
 };
 
 }  // namespace convgrad::cpu

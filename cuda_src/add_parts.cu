@@ -3,6 +3,7 @@
 // Of many parts a thread adds up a stretch for its element, and the first thread adds the stretches in order:
 // one thread that went through hundreds of parts by itself would wait for memory as often.
 #include "common_src/dispatch.h"
+#include "common_src/integers.h"
 #include "cuda_src/arch/launch.cuh"
 #include "cuda_src/arch/shared_memory.cuh"
 #include "cuda_src/conv_kernels.h"
@@ -19,7 +20,7 @@ __global__ void add_parts_kernel(const Sum<Stored>* partials, Stored* result, in
   constexpr int kElements = kElementThreads / kStretches;
   const int element = static_cast<int>(threadIdx.x) % kElements;
   const int stretch = static_cast<int>(threadIdx.x) / kElements;
-  const int64_t length = (parts + kStretches - 1) / kStretches;
+  const int64_t length = tiles_over(parts, kStretches);
   const int64_t begin = stretch * length, end = begin + length < parts ? begin + length : parts;
   Value* sums = kStretches == 1 ? nullptr : shared_memory<Value>();  // [stretch][element]
   // Each turn is one of the whole block, as its threads meet.

@@ -51,8 +51,8 @@ cudaError_t few_channels_dgrad(const ConvProblem&, bool tf32, const void* dy, co
 cudaError_t few_channels_wgrad(const ConvProblem&, bool tf32, const void* x, const void* dy, void* dw,
                                void* workspace, cudaStream_t);
 
-// Results of kernels that run over phases (phase.h), where these do not cover them: all of y as an empty sum,
-// in fprop's letters and without a bias zero; and zeros anywhere, an even number of bytes.
+// Results of kernels that run over phases (common_src/phase.h), where these do not cover them: all of y as an
+// empty sum, in fprop's letters and without a bias zero; and zeros anywhere, an even number of bytes.
 cudaError_t empty_sums(const ConvProblem&, Epilogue, void* y, cudaStream_t);
 cudaError_t clear(void* to, int64_t bytes, cudaStream_t);
 // Of wgrad all parts, or dw where `partials` is null.

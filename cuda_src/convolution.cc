@@ -3,11 +3,11 @@
 #include <cstdint>
 #include <stdexcept>
 
+#include "cuda_src/arch/encode.h"
 #include "cuda_src/conv_kernels.h"
 #include "cuda_src/flatten.h"
 #include "cuda_src/kernels.h"
 #include "cuda_src/split.h"
-#include "cuda_src/wgmma/tensor_map.h"
 
 namespace convgrad::cuda {
 namespace {
@@ -35,16 +35,16 @@ bool empty(const ConvProblem& p) {
 }
 
 // The plan's choice for this device and these arrays.
-ConvKernel choose(Op op, const ConvProblem& p, Request request, const void* a, const void* b,
-                  const void* result) {
+Kernel choose(Op op, const ConvProblem& p, Request request, const void* a, const void* b,
+              const void* result) {
   const int device = capability();
-  const ConvKernel kernel = choose_kernel(op, p, request, device);
-  if (empty(p)) return ConvKernel::kReference;  // the others divide by sizes: a sum of nothing, or no result
-  if (kernel != ConvKernel::kWgmma || (aligned(a) && aligned(b) && aligned(result))) return kernel;
-  if (request.kernel == ConvKernel::kWgmma)
+  const Kernel kernel = plan(op, p, request, device).kernel;
+  if (empty(p)) return Kernel::kReference;  // the others divide by sizes: a sum of nothing, or no result
+  if (kernel != Kernel::kWgmma || (aligned(a) && aligned(b) && aligned(result))) return kernel;
+  if (request.kernel == Kernel::kWgmma)
     throw std::invalid_argument(
         "jax_convgrad: the kernel \"wgmma\" needs arrays that begin at multiples of 16 bytes");
-  return choose_kernel(op, p, request, std::min(device, 8));
+  return plan(op, p, request, std::min(device, 8)).kernel;
 }
 
 }  // namespace
@@ -53,15 +53,15 @@ cudaError_t fprop(const ConvProblem& problem, Request request, const void* x, co
                   Epilogue epilogue, void* y, void* workspace, cudaStream_t stream) {
   const ConvProblem p = flatten(problem);
   switch (choose(Op::kFprop, p, request, x, w, y)) {
-    case ConvKernel::kWgmma:
+    case Kernel::kWgmma:
       return wgmma_fprop(p, x, w, epilogue, y, workspace, stream);
-    case ConvKernel::kGemm:
+    case Kernel::kGemm:
       return gemm_fprop(p, request.tf32, x, w, epilogue, y, stream);
-    case ConvKernel::kFewChannels:
+    case Kernel::kFewChannels:
       return few_channels_fprop(p, request.tf32, x, w, epilogue, y, stream);
-    case ConvKernel::kGrouped:
+    case Kernel::kGrouped:
       return grouped_fprop(p, x, w, epilogue, y, stream);
-    case ConvKernel::kTiled:
+    case Kernel::kTiled:
       return tiled_fprop(p, x, w, epilogue, y, stream);
     default:
       return reference_fprop(p, x, w, epilogue, y, stream);
@@ -72,15 +72,15 @@ cudaError_t dgrad(const ConvProblem& problem, Request request, const void* dy, c
                   void* workspace, cudaStream_t stream) {
   const ConvProblem p = flatten(problem);
   switch (choose(Op::kDgrad, p, request, dy, w, dx)) {
-    case ConvKernel::kWgmma:
+    case Kernel::kWgmma:
       return wgmma_dgrad(p, dy, w, dx, workspace, stream);
-    case ConvKernel::kGemm:
+    case Kernel::kGemm:
       return gemm_dgrad(p, request.tf32, dy, w, dx, stream);
-    case ConvKernel::kFewChannels:
+    case Kernel::kFewChannels:
       return few_channels_dgrad(p, request.tf32, dy, w, dx, stream);
-    case ConvKernel::kGrouped:
+    case Kernel::kGrouped:
       return grouped_dgrad(p, dy, w, dx, stream);
-    case ConvKernel::kTiled:
+    case Kernel::kTiled:
       return tiled_dgrad(p, dy, w, dx, stream);
     default:
       return reference_dgrad(p, dy, w, dx, stream);
@@ -91,15 +91,15 @@ cudaError_t wgrad(const ConvProblem& problem, Request request, const void* x, co
                   void* workspace, cudaStream_t stream) {
   const ConvProblem p = flatten(problem);
   switch (choose(Op::kWgrad, p, request, x, dy, dw)) {
-    case ConvKernel::kWgmma:
+    case Kernel::kWgmma:
       return wgmma_wgrad(p, x, dy, dw, workspace, stream);
-    case ConvKernel::kGemm:
+    case Kernel::kGemm:
       return gemm_wgrad(p, request.tf32, x, dy, dw, nullptr, workspace, stream);
-    case ConvKernel::kFewChannels:
+    case Kernel::kFewChannels:
       return few_channels_wgrad(p, request.tf32, x, dy, dw, workspace, stream);
-    case ConvKernel::kGrouped:
+    case Kernel::kGrouped:
       return grouped_wgrad(p, x, dy, dw, workspace, stream);
-    case ConvKernel::kTiled:
+    case Kernel::kTiled:
       return tiled_wgrad(p, x, dy, dw, workspace, stream);
     default:
       return reference_wgrad(p, x, dy, dw, stream);
@@ -109,13 +109,13 @@ cudaError_t wgrad(const ConvProblem& problem, Request request, const void* x, co
 cudaError_t wgrad_bgrad(const ConvProblem& problem, Request request, const void* x, const void* dy, void* dw,
                         void* db, void* workspace, cudaStream_t stream) {
   const ConvProblem p = flatten(problem);
-  if (choose(Op::kWgrad, p, request, x, dy, dw) == ConvKernel::kGemm && !filter_has_phases(p))
+  if (choose(Op::kWgrad, p, request, x, dy, dw) == Kernel::kGemm && !filter_has_phases(p))
     return gemm_wgrad(p, request.tf32, x, dy, dw, db, workspace, stream);
   const cudaError_t error = wgrad(p, request, x, dy, dw, workspace, stream);
   if (error != cudaSuccess) return error;
   // One after the other, so that they can share the workspace.
   const PoolKernel kernel =
-      request.kernel == ConvKernel::kReference ? PoolKernel::kReference : PoolKernel::kVector;
+      request.kernel == Kernel::kReference ? PoolKernel::kReference : PoolKernel::kVector;
   return bgrad(bias_problem(p), kernel, dy, db, workspace, stream);
 }
 

@@ -1,5 +1,5 @@
-// Results without a term: those of no phase (phase.h), which the kernels over phases have no block for. All
-// of a result is written before they run, as what an empty sum is, at the speed of memory.
+// Results without a term: those of no phase (common_src/phase.h), which the kernels over phases have no block
+// for. All of a result is written before they run, as what an empty sum is, at the speed of memory.
 #include "common_src/dispatch.h"
 #include "common_src/number.h"
 #include "cuda_src/arch/launch.cuh"

@@ -5,18 +5,22 @@
 #include <iterator>
 #include <stdexcept>
 #include <string>
+#include <string_view>
 
+#include "common_src/integers.h"
+#include "common_src/phase.h"
+#include "cuda_src/block/choice.h"
 #include "cuda_src/few_channels/plan.h"
 #include "cuda_src/flatten.h"
-#include "cuda_src/gemm/choice.h"
 #include "cuda_src/grouped/plan.h"
-#include "cuda_src/phase.h"
 #include "cuda_src/split.h"
-#include "cuda_src/tile_shape.h"
+#include "cuda_src/tiled/tile_shape.h"
 #include "cuda_src/wgmma/plan.h"
 
 namespace convgrad::cuda {
 namespace {
+
+constexpr char kAskedFor[] = "asked for";
 
 // One group of an op as matrix products, one a phase: result[rows, columns], each a sum over depth. Rows and
 // depth are the largest phase's.
@@ -87,57 +91,90 @@ bool takes_few_channels(Op op, const ConvProblem& p) {
 }
 
 // Partial sums of wgrad; of the other ops a filter that wgmma takes rounded.
-int64_t workspace_bytes(Op op, const ConvProblem& p, ConvKernel kernel) {
+int64_t workspace_bytes(Op op, const ConvProblem& p, Kernel kernel) {
   const int64_t filter = p.taps() * p.group_in() * p.out_channels;
   if (op != Op::kWgrad)
-    return kernel == ConvKernel::kWgmma && p.dtype == DType::kF32 ? filter * bytes_of(p.dtype) : 0;
+    return kernel == Kernel::kWgmma && p.dtype == DType::kF32 ? filter * bytes_of(p.dtype) : 0;
   int64_t parts = 1;
-  if (kernel == ConvKernel::kGrouped) parts = grouped_filter_split(p).parts;
-  if (kernel == ConvKernel::kWgmma) parts = wgmma_filter_split(p).parts;
-  if (kernel == ConvKernel::kGemm) parts = gemm_wgrad_split(p).parts;
-  if (kernel == ConvKernel::kFewChannels) parts = few_channels_filter_split(p).parts;
-  if (kernel == ConvKernel::kTiled) parts = wgrad_split(p).parts;
+  if (kernel == Kernel::kGrouped) parts = grouped_filter_split(p).parts;
+  if (kernel == Kernel::kWgmma) parts = wgmma_filter_split(p).parts;
+  if (kernel == Kernel::kGemm) parts = gemm_wgrad_split(p).parts;
+  if (kernel == Kernel::kFewChannels) parts = few_channels_filter_split(p).parts;
+  if (kernel == Kernel::kTiled) parts = wgrad_split(p).parts;
   return parts == 1 ? 0 : parts * filter * bytes_of_sum(p.dtype);
 }
 
 }  // namespace
 
-ConvKernel choose_kernel(Op op, const ConvProblem& problem, Request request, int capability) {
+const char* kernel_name(Kernel kernel) {
+  switch (kernel) {
+    case Kernel::kReference:
+      return "reference";
+    case Kernel::kTiled:
+      return "tiled";
+    case Kernel::kGrouped:
+      return "grouped";
+    case Kernel::kGemm:
+      return "gemm";
+    case Kernel::kFewChannels:
+      return "few_channels";
+    case Kernel::kWgmma:
+      return "wgmma";
+    case Kernel::kAuto:
+      break;
+  }
+  return "auto";
+}
+
+Kernel kernel_named(std::string_view name) {
+  if (name == "auto") return Kernel::kAuto;
+  std::string known = "\"auto\"";
+  for (const Kernel each : kKernels) {
+    if (name == kernel_name(each)) return each;
+    known += std::string(", \"") + kernel_name(each) + "\"";
+  }
+  throw std::invalid_argument("jax_convgrad: kernel is \"" + std::string(name) + "\", CUDA has " + known);
+}
+
+Plan plan(Op op, const ConvProblem& problem, Request request, int capability) {
   const ConvProblem p = flatten(problem);
-  ConvKernel requested = request.kernel;
+  Kernel requested = request.kernel;
   // Asynchronous copies, and tensor cores for every dtype.
   const bool gemm = capability >= 8 && gemm_serves(p) && gemm_serves(p.transpose());
-  if (requested == ConvKernel::kGemm && !gemm)
+  if (requested == Kernel::kGemm && !gemm)
     throw std::invalid_argument(
         "jax_convgrad: the kernel \"gemm\" serves devices of compute capability 8.0 and up, and positions, "
         "steps and a filter's rows below 2^29");
-  if (requested == ConvKernel::kGrouped && !grouped_serves(p))
+  if (requested == Kernel::kGrouped && !grouped_serves(p))
     throw std::invalid_argument(std::string("jax_convgrad: the kernel \"grouped\" serves ") + kGroupedServes);
   const bool wgmma = capability == 9 && wgmma_serves(op, p, request.tf32);
-  if (requested == ConvKernel::kWgmma && !wgmma)
+  if (requested == Kernel::kWgmma && !wgmma)
     throw std::invalid_argument(std::string("jax_convgrad: the kernel \"wgmma\" serves ") + kWgmmaServes);
   const bool few_channels = capability >= 8 && is_of_few_channels(op, p);
-  if (requested == ConvKernel::kFewChannels) {
-    if (few_channels) return requested;
+  if (requested == Kernel::kFewChannels) {
+    if (few_channels) return {requested, kAskedFor};
     // A layer's dgrad by this name is whichever kernel "auto" takes, where its other ops are served.
     if (capability < 8 || op != Op::kDgrad || !few_channels_serves(p, false))
       throw std::invalid_argument(
           std::string("jax_convgrad: the kernel \"few_channels\" serves devices of compute capability 8.0 ") +
           "and up, and " + kFewChannelsServes);
-    requested = ConvKernel::kAuto;
+    requested = Kernel::kAuto;
   }
-  if (requested != ConvKernel::kAuto) return requested;
+  if (requested != Kernel::kAuto) return {requested, kAskedFor};
   // Such a product is so thin that memory is what it waits for, and this kernel reads x and writes y or reads
   // dy once, in chunks, where gemm takes a number at a time.
-  if (capability >= 8 && takes_few_channels(op, p)) return ConvKernel::kFewChannels;
-  if (takes_grouped(p)) return ConvKernel::kGrouped;
-  if (wgmma && takes_wgmma(op, p)) return ConvKernel::kWgmma;
-  if (gemm) return ConvKernel::kGemm;
+  if (capability >= 8 && takes_few_channels(op, p))
+    return {Kernel::kFewChannels, "so few channels that memory is what a product waits for"};
+  if (takes_grouped(p)) return {Kernel::kGrouped, "several groups of at most 8 channels"};
+  if (wgmma && takes_wgmma(op, p)) return {Kernel::kWgmma, "channels that fill wgmma's tiles, copied by TMA"};
+  if (gemm) return {Kernel::kGemm, "a matrix product, copied asynchronously in several stages"};
   // A tiled multiply-add costs about an eighth of a reference one, which reads both its factors from memory.
   // In wgrad a reference thread goes over the whole batch alone, and there are only as many as filter
   // elements; the tiled kernel splits that sum, so it may waste more.
   const double affordable = op == Op::kWgrad ? 64 : 8;
-  return tiled_waste(op, p) <= affordable ? ConvKernel::kTiled : ConvKernel::kReference;
+  if (tiled_waste(op, p) <= affordable)
+    return {Kernel::kTiled, "a matrix product, for devices or sizes that the faster ones do not serve"};
+  return {Kernel::kReference, "too few rows or columns for tiles"};
 }
 
 bool filter_has_phases(const ConvProblem& p) {
@@ -156,6 +193,14 @@ int64_t filter_depth(const ConvProblem& p) {
   return positions;
 }
 
+int64_t wgrad_parts(const ConvProblem& p, int64_t wanted, int64_t most) {
+  const int64_t partial_bytes = p.taps() * p.group_in() * p.out_channels * bytes_of_sum(p.dtype);
+  const int64_t activations =
+      p.batch * (p.inputs() * p.in_channels + p.outputs() * p.out_channels) * bytes_of(p.dtype);
+  const int64_t affordable = activations / 20 / std::max<int64_t>(partial_bytes, 1);
+  return std::max<int64_t>(std::min({wanted, most, affordable}), 1);
+}
+
 Split wgrad_split(const ConvProblem& p) {
   // Enough blocks to fill a large device a few times over, but no part so short that writing and adding its
   // partials would cost as much as the part itself.
@@ -171,30 +216,24 @@ Split wgrad_split(const ConvProblem& p) {
 
 Split gemm_wgrad_split(const ConvProblem& p) {
   // Sums of some thousand terms, whose rounding errors stay small, but no fewer parts than give a large
-  // device a few blocks for each of its multiprocessors. Partials stay below a twentieth of the activations,
-  // or the filter's own size.
+  // device a few blocks for each of its multiprocessors.
   constexpr int64_t kTerms = 4096, kBlocks = 512, kShortest = 256;
   const Product product = product_of(Op::kWgrad, p);
   const int64_t tiles =
       product.phases * tiles_over(product.rows, 64) * tiles_over(product.columns, 64) * p.groups;
-  const int64_t partial_bytes = p.taps() * p.group_in() * p.out_channels * bytes_of_sum(p.dtype);
-  const int64_t activations =
-      p.batch * (p.inputs() * p.in_channels + p.outputs() * p.out_channels) * bytes_of(p.dtype);
   const int64_t wanted = std::max(tiles_over(product.depth, kTerms), kBlocks / std::max<int64_t>(tiles, 1));
-  const int64_t most =
-      std::min(product.depth / kShortest, activations / 20 / std::max<int64_t>(partial_bytes, 1));
-  const int64_t parts = std::max<int64_t>(std::min(wanted, most), 1);
+  const int64_t parts = wgrad_parts(p, wanted, product.depth / kShortest);
   constexpr int64_t kSlice = 32;  // of every dtype a whole number of slices
   return {parts, tiles_over(tiles_over(product.depth, parts), kSlice) * kSlice};
 }
 
 int64_t conv_workspace_bytes(Op op, const ConvProblem& problem, Request request) {
   const ConvProblem p = flatten(problem);
-  if (request.kernel != ConvKernel::kAuto)
-    return workspace_bytes(op, p, choose_kernel(op, p, request, kCapabilities[std::size(kCapabilities) - 1]));
+  if (request.kernel != Kernel::kAuto)
+    return workspace_bytes(op, p, plan(op, p, request, kCapabilities[std::size(kCapabilities) - 1]).kernel);
   int64_t bytes = 0;
   for (const int capability : kCapabilities)
-    bytes = std::max(bytes, workspace_bytes(op, p, choose_kernel(op, p, request, capability)));
+    bytes = std::max(bytes, workspace_bytes(op, p, plan(op, p, request, capability).kernel));
   return bytes;
 }
 

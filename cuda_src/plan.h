@@ -2,18 +2,23 @@
 #pragma once
 
 #include <cstdint>
+#include <string_view>
 
 #include "common_src/problem.h"
 
 namespace convgrad::cuda {
 
-// Named by the FFI attribute "kernel": "auto", "reference", "tiled", "grouped", "gemm", "few_channels",
-// "wgmma".
-enum class ConvKernel : int8_t { kAuto, kReference, kTiled, kGrouped, kGemm, kFewChannels, kWgmma };
+enum class Kernel : int8_t { kAuto, kReference, kTiled, kGrouped, kGemm, kFewChannels, kWgmma };
+inline constexpr Kernel kKernels[] = {Kernel::kReference, Kernel::kTiled,       Kernel::kGrouped,
+                                      Kernel::kGemm,      Kernel::kFewChannels, Kernel::kWgmma};
+const char* kernel_name(Kernel);
+
+// The kernel of this name, or kAuto for "auto". Throws std::invalid_argument.
+Kernel kernel_named(std::string_view name);
 
 // What a call asks for: a kernel, and whether f32 may be multiplied as TF32 where the kernel can.
 struct Request {
-  ConvKernel kernel = ConvKernel::kAuto;
+  Kernel kernel = Kernel::kAuto;
   bool tf32 = false;
 };
 
@@ -21,9 +26,14 @@ struct Request {
 // them, and with TMA and wgmma, which later devices do not have. Theirs is taken for 8.
 inline constexpr int kCapabilities[] = {7, 8, 9};
 
-// What kAuto stands for on a device of this compute capability's first number. Throws std::invalid_argument
-// where another request does not serve the problem or the device.
-ConvKernel choose_kernel(Op, const ConvProblem&, Request, int capability);
+// The kernel that serves a call, and why in words.
+struct Plan {
+  Kernel kernel;
+  const char* reason;
+};
+// On a device of this compute capability's first number. Throws std::invalid_argument where the kernel asked
+// for does not serve the problem or the device.
+Plan plan(Op, const ConvProblem&, Request, int capability);
 
 // Enough for whichever kernel the request stands for, on any device. Throws where no device has one.
 int64_t conv_workspace_bytes(Op, const ConvProblem&, Request);

@@ -20,10 +20,15 @@ inline void* partials_of(const ConvProblem& p, int64_t parts, void* dw, void* wo
   return p.unrounded ? dw : nullptr;
 }
 
-Split wgrad_split(const ConvProblem&);       // of the tiled kernel
-Split gemm_wgrad_split(const ConvProblem&);  // of the staged one
+// How many parts wgrad's sum is split into: as many as are wanted, at most so many, and no more than keep the
+// partial sums below a twentieth of x and dy together; one at least.
+int64_t wgrad_parts(const ConvProblem&, int64_t wanted, int64_t most);
 
-// Whether wgrad runs over phases of the taps (phase.h), because inputs are dilated or most are padding.
+Split wgrad_split(const ConvProblem&);       // of the tiled kernel
+Split gemm_wgrad_split(const ConvProblem&);  // of the multistage one
+
+// Whether wgrad runs over phases of the taps (common_src/phase.h), because inputs are dilated or most are
+// padding.
 bool filter_has_phases(const ConvProblem&);
 // How many positions there are; where there are phases, about how many a tap of the largest one meets.
 int64_t filter_depth(const ConvProblem&);

@@ -13,13 +13,13 @@
 namespace convgrad::cpu {
 namespace {
 
-Request choice_of(const Call& call) { return request_named(decode_kernel(call.attributes)); }
-
-// Of a convolution, which may allow TF32: f32 is computed in full all the same.
-Request conv_choice_of(const Call& call) {
+// A convolution may allow TF32: f32 is computed in full all the same.
+Request request_of(const Call& call) {
   decode_tf32(call.attributes);
-  return choice_of(call);
+  return request_named(decode_kernel(call.attributes));
 }
+
+Request pool_request_of(const Call& call) { return pool_request_named(decode_kernel(call.attributes)); }
 
 void* conv_workspace(const Call& call, Op op, const ConvProblem& problem, Request request) {
   return checked_workspace(call.result(1), conv_workspace_bytes(op, problem, request));
@@ -27,7 +27,7 @@ void* conv_workspace(const Call& call, Op op, const ConvProblem& problem, Reques
 
 Work plan_fprop(const Call& call) {
   call.expect(call.operands() == 3 ? 3 : 2, 2);
-  const Request request = conv_choice_of(call);
+  const Request request = request_of(call);
   const ffi::AnyBuffer x = call.operand(0), w = call.operand(1), y = call.result(0);
   const ConvProblem problem = decode_conv(call.attributes, x, w, y, ConvArray::kY);
   return fprop(problem, request, x.untyped_data(), w.untyped_data(), call.epilogue(problem), y.untyped_data(),
@@ -36,7 +36,7 @@ Work plan_fprop(const Call& call) {
 
 Work plan_dgrad(const Call& call) {
   call.expect(2, 2);
-  const Request request = conv_choice_of(call);
+  const Request request = request_of(call);
   const ffi::AnyBuffer dy = call.operand(0), w = call.operand(1), dx = call.result(0);
   const ConvProblem problem = decode_conv(call.attributes, dx, w, dy, ConvArray::kX);
   return dgrad(problem, request, dy.untyped_data(), w.untyped_data(), dx.untyped_data(),
@@ -45,7 +45,7 @@ Work plan_dgrad(const Call& call) {
 
 Work plan_wgrad(const Call& call) {
   call.expect(2, 2);
-  const Request request = conv_choice_of(call);
+  const Request request = request_of(call);
   const ffi::AnyBuffer x = call.operand(0), dy = call.operand(1), dw = call.result(0);
   const ConvProblem problem = decode_conv(call.attributes, x, dw, dy, ConvArray::kW);
   return wgrad(problem, request, x.untyped_data(), dy.untyped_data(), dw.untyped_data(),
@@ -56,34 +56,34 @@ Work plan_bgrad(const Call& call) {
   call.expect(1, 2);
   const ffi::AnyBuffer dy = call.operand(0), db = call.result(0);
   const BiasProblem problem = decode_bias(call.attributes, dy, db);
-  return bgrad(problem, choice_of(call), dy.untyped_data(), db.untyped_data(),
+  return bgrad(problem, pool_request_of(call), dy.untyped_data(), db.untyped_data(),
                checked_workspace(call.result(1), bgrad_workspace_bytes(problem)));
 }
 
 Work plan_max_pool(const Call& call) {
   call.expect(1, 1);
   const ffi::AnyBuffer x = call.operand(0), y = call.result(0);
-  return max_pool(decode_pool(call.attributes, x, y), choice_of(call), x.untyped_data(), y.untyped_data(),
-                  nullptr);
+  return max_pool(decode_pool(call.attributes, x, y), pool_request_of(call), x.untyped_data(),
+                  y.untyped_data(), nullptr);
 }
 
 Work plan_max_pool_argmax(const Call& call) {
   call.expect(1, 2);
   const ffi::AnyBuffer x = call.operand(0), y = call.result(0);
-  return max_pool(decode_max_pool_argmax(call.attributes, x, y), choice_of(call), x.untyped_data(),
+  return max_pool(decode_max_pool_argmax(call.attributes, x, y), pool_request_of(call), x.untyped_data(),
                   y.untyped_data(), checked_position(call.result(1), y));
 }
 
 Work plan_max_pool_grad(const Call& call) {
   call.expect(2, 1);
   const ffi::AnyBuffer dy = call.operand(0), dx = call.result(0);
-  return max_pool_grad(decode_max_pool_grad(call.attributes, dy, call.operand(1), dx), choice_of(call),
+  return max_pool_grad(decode_max_pool_grad(call.attributes, dy, call.operand(1), dx), pool_request_of(call),
                        dy.untyped_data(), call.positions(1), dx.untyped_data());
 }
 
 Work plan_max_pool_select(const Call& call) {
   call.expect(2, 1);
-  choice_of(call);  // refuses unknown names
+  pool_request_of(call);  // refuses unknown names
   const ffi::AnyBuffer t = call.operand(0), selected = call.result(0);
   return max_pool_select(decode_max_pool_select(call.attributes, t, call.operand(1), selected),
                          t.untyped_data(), call.positions(1), selected.untyped_data());
@@ -92,14 +92,14 @@ Work plan_max_pool_select(const Call& call) {
 Work plan_avg_pool(const Call& call) {
   call.expect(1, 1);
   const ffi::AnyBuffer x = call.operand(0), y = call.result(0);
-  return avg_pool(decode_avg_pool(call.attributes, x, y), choice_of(call), x.untyped_data(),
+  return avg_pool(decode_avg_pool(call.attributes, x, y), pool_request_of(call), x.untyped_data(),
                   y.untyped_data());
 }
 
 Work plan_avg_pool_grad(const Call& call) {
   call.expect(1, 1);
   const ffi::AnyBuffer dy = call.operand(0), dx = call.result(0);
-  return avg_pool_grad(decode_avg_pool(call.attributes, dx, dy), choice_of(call), dy.untyped_data(),
+  return avg_pool_grad(decode_avg_pool(call.attributes, dx, dy), pool_request_of(call), dy.untyped_data(),
                        dx.untyped_data());
 }
 

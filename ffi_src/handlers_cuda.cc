@@ -16,15 +16,11 @@
 namespace convgrad::cuda {
 namespace {
 
-ConvKernel kernel_of(const Call& call) { return kernel_named(decode_kernel(call.attributes)); }
-Request request_of(const Call& call) { return {kernel_of(call), decode_tf32(call.attributes)}; }
-
-// "vector", and any convolution's kernel: pooling has reference kernels, and vector ones for every other
-// name.
-PoolKernel pool_kernel_of(const Call& call) {
-  if (decode_kernel(call.attributes) == "vector") return PoolKernel::kVector;
-  return kernel_of(call) == ConvKernel::kReference ? PoolKernel::kReference : PoolKernel::kVector;
+Request request_of(const Call& call) {
+  return {kernel_named(decode_kernel(call.attributes)), decode_tf32(call.attributes)};
 }
+
+PoolKernel pool_kernel_of(const Call& call) { return pool_kernel_named(decode_kernel(call.attributes)); }
 
 // The workspace result of a convolution's call.
 void* workspace_of(const Call& call, Op op, const ConvProblem& problem, Request request) {
@@ -155,25 +151,6 @@ XLA_FFI_Error* handler(XLA_FFI_CallFrame* frame) {
 }
 
 }  // namespace
-
-const std::vector<std::pair<std::string, ConvKernel>>& kernels() {
-  static const std::vector<std::pair<std::string, ConvKernel>> named = {
-      {"reference", ConvKernel::kReference},      {"tiled", ConvKernel::kTiled},
-      {"grouped", ConvKernel::kGrouped},          {"gemm", ConvKernel::kGemm},
-      {"few_channels", ConvKernel::kFewChannels}, {"wgmma", ConvKernel::kWgmma},
-  };
-  return named;
-}
-
-ConvKernel kernel_named(std::string_view name) {
-  if (name == "auto") return ConvKernel::kAuto;
-  std::string known = "\"auto\"";
-  for (const auto& [kernel_name, kernel] : kernels()) {
-    if (name == kernel_name) return kernel;
-    known += ", \"" + kernel_name + "\"";
-  }
-  throw InvalidArgument("jax_convgrad: kernel is \"" + std::string(name) + "\", CUDA has " + known);
-}
 
 int64_t handler_calls() { return calls.load(std::memory_order_relaxed); }
 

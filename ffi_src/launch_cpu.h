@@ -16,32 +16,32 @@
 
 namespace convgrad::cpu {
 
-// Every worker takes tasks of the open phase until none is left; whoever completes the last task of the last
-// phase makes the future available. The calling thread is one of the workers, so the work gets done even if
+// Every worker takes tasks of the open stage until none is left; whoever completes the last task of the last
+// stage makes the future available. The calling thread is one of the workers, so the work gets done even if
 // the pool is busy, and helpers that come too late find nothing to do. Waiting here for helpers to come would
 // deadlock: the pool's threads may all be inside handlers that wait.
 //
-// Between phases a worker that finds no task does wait, but only for tasks that others have taken: they are
+// Between stages a worker that finds no task does wait, but only for tasks that others have taken: they are
 // running, and wait for nobody. What is left of them is less than a task's time, so it spins.
 //
 // A task may throw (memory may run out). The others still run to their end before the error is told, since
-// XLA frees the buffers once it knows; later phases are passed over.
+// XLA frees the buffers once it knows; later stages are passed over.
 class Launch {
  public:
-  explicit Launch(Work work) : work_(std::move(work)), progress_(work_.phases.size()) {
-    for (size_t phase = 0; phase < progress_.size(); ++phase)
-      progress_[phase].open = work_.phases[phase].tasks;
+  explicit Launch(Work work) : work_(std::move(work)), progress_(work_.stages.size()) {
+    for (size_t stage = 0; stage < progress_.size(); ++stage)
+      progress_[stage].open = work_.stages[stage].tasks;
   }
 
   void take_tasks() {
-    for (size_t phase = 0; phase < progress_.size(); ++phase) {
-      const Phase& work = work_.phases[phase];
-      Progress& progress = progress_[phase];
+    for (size_t stage = 0; stage < progress_.size(); ++stage) {
+      const Stage& work = work_.stages[stage];
+      Progress& progress = progress_[stage];
       for (int64_t task = progress.next++; task < work.tasks; task = progress.next++) {
         if (!failed_) guarded([&] { work.run(task); });
-        if (--progress.open == 0 && phase + 1 == progress_.size()) complete();
+        if (--progress.open == 0 && stage + 1 == progress_.size()) complete();
       }
-      if (phase + 1 == progress_.size()) return;
+      if (stage + 1 == progress_.size()) return;
       while (progress.open.load() > 0) std::this_thread::yield();
     }
   }
@@ -89,10 +89,10 @@ class Launch {
 };
 
 inline xla::ffi::Future launch(xla::ffi::ThreadPool pool, Work work) {
-  // The last phase completes the call, so it must have a task to do that; empty results have none.
-  while (!work.phases.empty() && work.phases.back().tasks == 0) work.phases.pop_back();
+  // The last stage completes the call, so it must have a task to do that; empty results have none.
+  while (!work.stages.empty() && work.stages.back().tasks == 0) work.stages.pop_back();
   int64_t tasks = 0;
-  for (const Phase& phase : work.phases) tasks = std::max(tasks, phase.tasks);
+  for (const Stage& stage : work.stages) tasks = std::max(tasks, stage.tasks);
   auto shared = std::make_shared<Launch>(std::move(work));
   xla::ffi::Future future = shared->future();
   if (tasks == 0) shared->complete();

@@ -14,6 +14,7 @@
 #include <utility>
 #include <vector>
 
+#include "common_src/facts.h"
 #include "common_src/problem.h"
 #include "xla/ffi/api/c_api.h"
 
@@ -54,6 +55,13 @@ inline ConvProblem conv_problem(const std::string& dtype, int64_t batch, int64_t
   for (const auto& [input, taps, output, stride, pad_lo, input_dilation, filter_dilation] : axes)
     *axis++ = Axis{input, taps, output, stride, pad_lo, input_dilation, filter_dilation};
   return problem;
+}
+
+inline nb::dict dict_of(const Facts& facts) {
+  nb::dict dict;
+  for (const auto& [name, fact] : facts)
+    std::visit([&dict, &name = name](const auto& value) { dict[name.c_str()] = value; }, fact);
+  return dict;
 }
 
 // `conv_bytes(op, problem, kernel name, tf32)`, where op is "fprop", "dgrad" or "wgrad" (or on CUDA

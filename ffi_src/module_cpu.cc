@@ -1,25 +1,19 @@
 // The nanobind module jax_convgrad._cpu.
 #include "cpu_src/machine.h"
 #include "cpu_src/plan_facts.h"
+#include "ffi_src/cuda_plan.h"
 #include "ffi_src/handlers_cpu.h"
 #include "ffi_src/module.h"
 
 namespace {
 
-convgrad::nb::dict dict_of(const convgrad::cpu::Facts& facts) {
-  convgrad::nb::dict dict;
-  for (const auto& [name, fact] : facts)
-    std::visit([&dict, &name = name](const auto& value) { dict[name.c_str()] = value; }, fact);
-  return dict;
-}
-
-// Of a convolution's op, or of the gradient of a bias that is added to its result.
-convgrad::cpu::Facts facts_of(const std::string& op, const convgrad::ConvProblem& problem,
-                              const std::string& kernel) {
-  const convgrad::cpu::Request request = convgrad::cpu::request_named(kernel);
-  if (op != "bgrad") return convgrad::cpu::plan_facts(convgrad::op_named(op), problem, request);
-  return convgrad::cpu::plan_facts(
-      convgrad::BiasProblem{problem.dtype, problem.batch * problem.outputs(), problem.out_channels}, request);
+// The facts of a convolution's op, or of the gradient of a bias that is added to its result.
+convgrad::Facts facts_of(const std::string& op, const convgrad::ConvProblem& problem,
+                         const std::string& kernel) {
+  if (op == "bgrad")
+    return convgrad::cpu::plan_facts(convgrad::bias_problem(problem),
+                                     convgrad::cpu::pool_request_named(kernel));
+  return convgrad::cpu::plan_facts(convgrad::op_named(op), problem, convgrad::cpu::request_named(kernel));
 }
 
 }  // namespace
@@ -42,6 +36,7 @@ NB_MODULE(_cpu, module) {
       nb::arg("op"), nb::arg("kernel"), nb::arg("dtype"), nb::arg("batch"), nb::arg("in_channels"),
       nb::arg("out_channels"), nb::arg("groups"), nb::arg("axes"),
       "Which kernel serves a layer's fprop, dgrad, wgrad or bgrad, and how: facts by name.");
+  cuda::define_plan(module, "cuda_plan");
   module.def("peak_flops", cpu::peak_flops, nb::arg("seconds"), nb::call_guard<nb::gil_scoped_release>(),
              "Floating-point operations a second of the calling thread's multiply-adds in registers, f32.");
   module.def(

@@ -1,5 +1,6 @@
 // The nanobind module of the CUDA kernels: jax_convgrad._cuda, and by another name the emulated one.
 #include "cuda_src/plan.h"
+#include "ffi_src/cuda_plan.h"
 #include "ffi_src/handlers_cuda.h"
 #include "ffi_src/module.h"
 
@@ -17,25 +18,11 @@ NB_MODULE(CONVGRAD_MODULE, module) {
       "kernels",
       [] {
         std::vector<std::string> names;
-        for (const auto& [name, kernel] : cuda::kernels()) names.push_back(name);
+        for (const cuda::Kernel kernel : cuda::kKernels) names.push_back(cuda::kernel_name(kernel));
         return names;
       },
       "The convolution kernels that a call can ask for by name, beside \"auto\".");
-  module.def(
-      "chosen_kernel",
-      [](const std::string& op, const std::string& dtype, int64_t batch, int64_t in_channels,
-         int64_t out_channels, int64_t groups, const std::vector<AxisNumbers>& axes, bool tf32,
-         int capability) {
-        const ConvProblem problem = conv_problem(dtype, batch, in_channels, out_channels, groups, axes);
-        const cuda::ConvKernel chosen =
-            cuda::choose_kernel(op_named(op), problem, {cuda::ConvKernel::kAuto, tf32}, capability);
-        for (const auto& [name, kernel] : cuda::kernels())
-          if (kernel == chosen) return name;
-        throw std::logic_error("the plan's kernel has no name");
-      },
-      nb::arg("op"), nb::arg("dtype"), nb::arg("batch"), nb::arg("in_channels"), nb::arg("out_channels"),
-      nb::arg("groups"), nb::arg("axes"), nb::arg("tf32"), nb::arg("capability"),
-      "Which kernel \"auto\" stands for, on devices of this compute capability's first number.");
+  cuda::define_plan(module, "plan");
   module.def(
       "build", [] { return std::make_pair(CONVGRAD_CUDA_TOOLKIT, CONVGRAD_CUDA_ARCHITECTURES); },
       "The CUDA toolkit's version, and the architectures as CMake's CUDA_ARCHITECTURES names them.");

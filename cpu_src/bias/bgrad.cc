@@ -1,15 +1,16 @@
 // db[k] = sum over n, o of dy[n,o,k], several rows as one of whole vectors, and a few such rows at a time.
 //
 // A task sums its own rows of dy into a row of partial sums, and the partial sums are added in order, as in
-// reference/bgrad.cc.
+// reference/sums.cc.
 #include <algorithm>
 #include <numeric>
 #include <vector>
 
 #include "common_src/dispatch.h"
+#include "common_src/integers.h"
 #include "cpu_src/kernels.h"
+#include "cpu_src/long_sums.h"
 #include "cpu_src/microkernels/row_sums.h"
-#include "cpu_src/reference/long_sums.h"
 
 namespace convgrad::cpu {
 namespace {
@@ -17,7 +18,7 @@ namespace {
 // Rows that together are whole vectors, and some of them where they are short.
 int64_t joined_rows(int64_t channels) {
   const int64_t rows = kSummedWidth / std::gcd(kSummedWidth, channels), width = rows * channels;
-  return width == 0 ? rows : rows * ((4 * kSummedWidth + width - 1) / width);
+  return width == 0 ? rows : rows * divide_up(4 * kSummedWidth, width);
 }
 
 template <typename T>

@@ -10,12 +10,13 @@
 
 #include "common_src/dispatch.h"
 #include "common_src/integers.h"
+#include "common_src/major.h"
+#include "cpu_src/cleared_results.h"
 #include "cpu_src/kernels.h"
 #include "cpu_src/microkernels/dot_tile.h"
 #include "cpu_src/microkernels/rows.h"
 #include "cpu_src/result.h"
 #include "cpu_src/tiled/activation_plan.h"
-#include "cpu_src/tiled/cleared_results.h"
 #include "cpu_src/tiled/packed_filter.h"
 #include "cpu_src/tiled/terms.h"
 
@@ -36,14 +37,15 @@ struct DotFilter {
         sources(plan.problem.group_in()),
         results(plan.problem.group_out()),
         // dgrad reads w[r,c,k], whose rows hold all groups' k; fprop a copy in the order [group, k, r, c].
-        channel_step(plan.transposed ? plan.problem.in_channels : plan.filter_rows()) {}
+        channel_step(plan.filter_major == Major::kK ? plan.problem.in_channels : plan.filter_rows()) {}
 
   int64_t first(int64_t group, int64_t channel) const {
-    return plan.transposed ? channel * channel_step + group * sources
-                           : (group * results + channel) * channel_step;
+    return plan.filter_major == Major::kK ? channel * channel_step + group * sources
+                                          : (group * results + channel) * channel_step;
   }
   int64_t tap_at(int64_t packed_tap) const {
-    return plan.transposed ? plan.filter_tap(packed_tap) * results * channel_step : packed_tap * sources;
+    return plan.filter_major == Major::kK ? plan.filter_tap(packed_tap) * results * channel_step
+                                          : packed_tap * sources;
   }
 };
 
@@ -101,11 +103,11 @@ void run_task(const ActivationPlan& plan, int64_t task, const T* source, const T
   }
 }
 
-Work dot_activation(const ConvProblem& problem, bool transposed, Isa isa, const void* source_data,
+Work dot_activation(const ConvProblem& problem, Major filter_major, Isa isa, const void* source_data,
                     const void* filter_data, Epilogue epilogue, void* result_data, void* workspace) {
   return dispatch(problem.dtype, [&](auto stored) {
     using T = typename decltype(stored)::type;
-    const auto plan = std::make_shared<const ActivationPlan>(problem, transposed, LanesAre::kSources, isa);
+    const auto plan = std::make_shared<const ActivationPlan>(problem, filter_major, LanesAre::kSources, isa);
     const T* source = static_cast<const T*>(source_data);
     const T* filter = static_cast<const T*>(filter_data);
     const Result<T> result(result_data, problem);
@@ -115,14 +117,14 @@ Work dot_activation(const ConvProblem& problem, bool transposed, Isa isa, const 
                   each = parts_of_packing_task(plan->problem.group_in() * plan->problem.group_out()),
                   packing = divide_up(parts, each), clearing = clearing_tasks(*plan);
     if (packing + clearing > 0)
-      work.phases.push_back({packing + clearing, [=](int64_t task) {
+      work.stages.push_back({packing + clearing, [=](int64_t task) {
                                if (task >= packing)
                                  return clear_results(*plan, task - packing, epilogue, result);
                                const int64_t last = std::min(parts, (task + 1) * each);
                                for (int64_t part = task * each; part < last; ++part)
                                  pack_part(*plan, part, filter, packed);
                              }});
-    work.phases.push_back({plan->tasks(), [=](int64_t task) {
+    work.stages.push_back({plan->tasks(), [=](int64_t task) {
                              run_task<T>(*plan, task, source, plan->packed ? packed : filter, epilogue,
                                          result);
                            }});
@@ -134,11 +136,11 @@ Work dot_activation(const ConvProblem& problem, bool transposed, Isa isa, const 
 
 Work dot_fprop(const ConvProblem& problem, Isa isa, const void* x, const void* w, Epilogue epilogue, void* y,
                void* workspace) {
-  return dot_activation(problem, false, isa, x, w, epilogue, y, workspace);
+  return dot_activation(problem, Major::kMN, isa, x, w, epilogue, y, workspace);
 }
 
 Work dot_dgrad(const ConvProblem& problem, Isa isa, const void* dy, const void* w, void* dx) {
-  return dot_activation(problem.transpose(), true, isa, dy, w, {}, dx, nullptr);
+  return dot_activation(problem.transpose(), Major::kK, isa, dy, w, {}, dx, nullptr);
 }
 
 }  // namespace convgrad::cpu

@@ -7,6 +7,7 @@
 
 #include "common_src/dispatch.h"
 #include "common_src/integers.h"
+#include "common_src/major.h"
 #include "cpu_src/aligned.h"
 #include "cpu_src/grouped/plan.h"
 #include "cpu_src/grouped/source_rows.h"
@@ -53,8 +54,9 @@ void pack_vector(const GroupedPlan& plan, int64_t vector, const T* filter, Sum<T
       const int64_t k = vector * plan.lanes + lane, group = k / out;
       for (int64_t c = 0; c < in; ++c) {
         // w[r,c,k]: fprop's source is c and its result k; dgrad's the other way round.
-        const int64_t at = plan.transposed ? (r * out + k % out) * p.in_channels + group * in + c
-                                           : (r * in + c) * p.out_channels + k;
+        const int64_t at = plan.filter_major == Major::kK
+                               ? (r * out + k % out) * p.in_channels + group * in + c
+                               : (r * in + c) * p.out_channels + k;
         packed[(tap * in + c) * plan.lanes + lane] = k < p.out_channels ? widen(filter[at]) : Sum<T>{0};
       }
     }
@@ -206,12 +208,12 @@ class GroupedRunner {
   std::vector<TapRow<S>> tap_rows_;
 };
 
-Work grouped_activation(const ConvProblem& problem, bool transposed, Isa isa, const void* source_data,
+Work grouped_activation(const ConvProblem& problem, Major filter_major, Isa isa, const void* source_data,
                         const void* filter_data, Epilogue epilogue, void* result_data, void* workspace) {
   return dispatch(problem.dtype, [&](auto stored) {
     using T = typename decltype(stored)::type;
     using S = Sum<T>;
-    const auto plan = std::make_shared<const GroupedPlan>(problem, transposed, isa);
+    const auto plan = std::make_shared<const GroupedPlan>(problem, filter_major, isa);
     const T* source = static_cast<const T*>(source_data);
     const T* filter = static_cast<const T*>(filter_data);
     const Result<T> result(result_data, problem);
@@ -219,16 +221,17 @@ Work grouped_activation(const ConvProblem& problem, bool transposed, Isa isa, co
     const Items items(*plan);
     Work work;
     FilterRows<S> rows{packed, plan->terms() * plan->lanes, plan->lanes};
-    if (!grouped_reads_in_place(problem, transposed)) {
-      work.phases.push_back(
+    if (!grouped_reads_in_place(problem, filter_major)) {
+      work.stages.push_back(
           {plan->vectors, [=](int64_t vector) { pack_vector(*plan, vector, filter, packed); }});
     } else if constexpr (std::is_same_v<T, S>) {
       // Transposed, the taps go backwards; a group is one channel then, on both sides.
       const int64_t channels = problem.out_channels;
-      rows = transposed ? FilterRows<S>{filter + (problem.taps() - 1) * channels, plan->lanes, -channels}
-                        : FilterRows<S>{filter, plan->lanes, channels};
+      rows = filter_major == Major::kK
+                 ? FilterRows<S>{filter + (problem.taps() - 1) * channels, plan->lanes, -channels}
+                 : FilterRows<S>{filter, plan->lanes, channels};
     }
-    work.phases.push_back({items.tasks, [=](int64_t task) {
+    work.stages.push_back({items.tasks, [=](int64_t task) {
                              GroupedRunner<T> runner(*plan, source, rows, epilogue, result);
                              const int64_t last = items.count * (task + 1) / items.tasks;
                              for (int64_t item = items.count * task / items.tasks; item < last; ++item)
@@ -242,12 +245,12 @@ Work grouped_activation(const ConvProblem& problem, bool transposed, Isa isa, co
 
 Work grouped_fprop(const ConvProblem& problem, Isa isa, const void* x, const void* w, Epilogue epilogue,
                    void* y, void* workspace) {
-  return grouped_activation(problem, false, isa, x, w, epilogue, y, workspace);
+  return grouped_activation(problem, Major::kMN, isa, x, w, epilogue, y, workspace);
 }
 
 Work grouped_dgrad(const ConvProblem& problem, Isa isa, const void* dy, const void* w, void* dx,
                    void* workspace) {
-  return grouped_activation(problem.transpose(), true, isa, dy, w, {}, dx, workspace);
+  return grouped_activation(problem.transpose(), Major::kK, isa, dy, w, {}, dx, workspace);
 }
 
 }  // namespace convgrad::cpu

@@ -225,14 +225,14 @@ Work grouped_wgrad(const ConvProblem& problem, Isa isa, const void* x_data, cons
   return dispatch(problem.dtype, [&](auto stored) {
     using T = typename decltype(stored)::type;
     using S = Sum<T>;
-    const auto plan = std::make_shared<const GroupedPlan>(problem, false, isa);
+    const auto plan = std::make_shared<const GroupedPlan>(problem, Major::kMN, isa);
     const T* x = static_cast<const T*>(x_data);
     const T* dy = static_cast<const T*>(dy_data);
     const Result<T> dw(dw_data, problem);
     S* partial = static_cast<S*>(workspace);
     const int64_t parts = grouped_wgrad_parts(problem), size = plan->terms() * problem.out_channels;
     Work work;
-    work.phases.push_back({plan->panels * parts, [=](int64_t task) {
+    work.stages.push_back({plan->panels * parts, [=](int64_t task) {
                              GroupedFilterRunner<T> runner(*plan, x, dy, task % plan->panels);
                              const int64_t part = task / plan->panels;
                              runner.sum(part, parts);
@@ -245,7 +245,7 @@ Work grouped_wgrad(const ConvProblem& problem, Isa isa, const void* x_data, cons
                            }});
     if (parts > 1) {
       constexpr int64_t kPiece = 4096;
-      work.phases.push_back({divide_up(size, kPiece), [=](int64_t task) {
+      work.stages.push_back({divide_up(size, kPiece), [=](int64_t task) {
                                const int64_t first = task * kPiece, count = std::min(kPiece, size - first);
                                const auto& sums = CONVGRAD_FOR_ISA(plan->isa, row_conversions<S>());
                                S* total = partial + first;

@@ -4,6 +4,8 @@
 #include <limits>
 
 #include "common_src/integers.h"
+#include "common_src/major.h"
+#include "cpu_src/flatten.h"
 #include "cpu_src/microkernels/grouped_tile.h"
 
 namespace convgrad::cpu {
@@ -20,8 +22,8 @@ int64_t widest_lanes(DType dtype) { return 64 / sum_bytes(dtype); }
 
 // Trivial axes joined into long ones, and what is left of them moved to the front.
 ConvProblem along_innermost(const ConvProblem& given) {
-  ConvProblem problem = merge_trivial_axes(given);
-  for (int moved = 0; moved + 1 < kAxes && is_trivial(problem.axis[2]) && problem.axis[2].input == 1;
+  ConvProblem problem = flatten(given);
+  for (int moved = 0; moved + 1 < kAxes && is_pointwise(problem.axis[2]) && problem.axis[2].input == 1;
        ++moved) {
     problem.axis[2] = problem.axis[1];
     problem.axis[1] = problem.axis[0];
@@ -37,20 +39,21 @@ int64_t span(const Axis& axis) {
 
 }  // namespace
 
-GroupedPlan::GroupedPlan(const ConvProblem& problem, bool transposed, Isa isa)
+GroupedPlan::GroupedPlan(const ConvProblem& problem, Major filter_major, Isa isa)
     : isa(isa),
-      transposed(transposed),
+      filter_major(filter_major),
       problem(along_innermost(problem)),
       lanes(problem.dtype == DType::kF64 ? CONVGRAD_FOR_ISA(isa, grouped_tiles<double>()).lanes
                                          : CONVGRAD_FOR_ISA(isa, grouped_tiles<float>()).lanes),
-      phases{Phases(this->problem.axis[0]), Phases(this->problem.axis[1]), Phases(this->problem.axis[2])} {
+      phases{ResultPhases(this->problem.axis[0]), ResultPhases(this->problem.axis[1]),
+             ResultPhases(this->problem.axis[2])} {
   const ConvProblem& p = this->problem;
   for (int axis = 0; axis < kAxes; ++axis) tap_order[axis] = packed_taps(p.axis[axis]);
   vectors = divide_up(p.out_channels, lanes);
   rows = p.axis[2].output > 0 ? p.batch * p.axis[0].output * p.axis[1].output : 0;
   const int64_t elements = p.batch * (p.inputs() * p.in_channels + p.outputs() * p.out_channels);
   reads_ahead = elements * bytes_of(p.dtype) > kNearBytes;
-  ring = (phases[1].most_taps() - 1) * phases[1].tap_source_step() + 1;
+  ring = (phases[1].most_met_taps() - 1) * phases[1].tap_step() + 1;
   choose_panels();
 }
 
@@ -89,7 +92,7 @@ Ahead GroupedPlan::ahead(const Strip& strip, int64_t rows) const {
 std::vector<StripPhase> GroupedPlan::phases_of(const Strip& strip) const {
   std::vector<StripPhase> found;
   // No more of them than the strip has results; in the order of phases.
-  const int64_t step = phases[2].result_step(), count = std::min(phases[2].count(), strip.last - strip.first);
+  const int64_t step = phases[2].o_step(), count = std::min(phases[2].count(), strip.last - strip.first);
   const int64_t begin = count == phases[2].count() ? 0 : strip.first % step,
                 wrapped = std::max<int64_t>(begin + count - step, 0);
   for (int64_t at = 0; at < count; ++at) {
@@ -106,7 +109,7 @@ std::vector<StripPhase> GroupedPlan::phases_of(const Strip& strip) const {
 ResultRow GroupedPlan::result_row(int64_t index) const {
   const int64_t outputs0 = problem.axis[0].output, outputs1 = problem.axis[1].output;
   const auto one = [&](int axis, int64_t o) {
-    const Region phase = phases[axis][o % phases[axis].result_step()];
+    const Region phase = phases[axis][o % phases[axis].o_step()];
     return region_of_one(problem.axis[axis], phase, o / phase.result_step);
   };
   return {index / (outputs0 * outputs1), index, one(0, index / outputs1 % outputs0),
@@ -134,7 +137,7 @@ RowLayout GroupedPlan::layout_by_phase(const Strip& strip) const {
   const Strip sources = sources_of(phases_of(strip));
   RowLayout layout;
   layout.first = sources.first;
-  layout.residues = phases[2].source_step();
+  layout.residues = phases[2].output_step();
   layout.columns = divide_up(sources.last - sources.first, layout.residues);
   layout.column_step = lanes;
   layout.residue_step = layout.columns * lanes;
@@ -161,7 +164,7 @@ int64_t GroupedPlan::filter_tap(int64_t packed_tap) const {
   int64_t tap = 0;
   for (int a = 0; a < kAxes; ++a) {
     const int64_t r = tap_order[a][place[a]];
-    tap = tap * axis[a].taps + (transposed ? axis[a].taps - 1 - r : r);
+    tap = tap * axis[a].taps + (filter_major == Major::kK ? axis[a].taps - 1 - r : r);
   }
   return tap;
 }
@@ -185,16 +188,16 @@ int64_t grouped_tasks(const ConvProblem& p) {
   return static_cast<int64_t>(std::clamp(terms / (1 << 20), 1.0, 64.0));
 }
 
-bool grouped_reads_in_place(const ConvProblem& p, bool transposed) {
+bool grouped_reads_in_place(const ConvProblem& p, Major filter_major) {
   if (p.dtype != DType::kF32 && p.dtype != DType::kF64) return false;
   if (p.out_channels % widest_lanes(p.dtype) != 0) return false;
-  if (transposed && (p.group_in() != 1 || p.group_out() != 1)) return false;
+  if (filter_major == Major::kK && (p.group_in() != 1 || p.group_out() != 1)) return false;
   return std::all_of(std::begin(p.axis), std::end(p.axis),
                      [](const Axis& axis) { return axis.input_dilation == 1 || axis.taps == 1; });
 }
 
-int64_t grouped_filter_bytes(const ConvProblem& p, bool transposed) {
-  if (grouped_reads_in_place(p, transposed)) return 0;
+int64_t grouped_filter_bytes(const ConvProblem& p, Major filter_major) {
+  if (grouped_reads_in_place(p, filter_major)) return 0;
   const int64_t lanes = widest_lanes(p.dtype);
   return p.taps() * p.group_in() * divide_up(p.out_channels, lanes) * lanes * sum_bytes(p.dtype);
 }

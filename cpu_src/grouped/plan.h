@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "common_src/major.h"
 #include "common_src/problem.h"
 #include "cpu_src/isa.h"
 #include "cpu_src/regions.h"
@@ -58,13 +59,13 @@ struct ResultRow {
 class GroupedPlan {
  public:
   // For dgrad the problem is the transposed one. A task of wgrad sums over one of `parts` of the rows.
-  GroupedPlan(const ConvProblem& problem, bool transposed, Isa isa);
+  GroupedPlan(const ConvProblem& problem, Major filter_major, Isa isa);
 
   const Isa isa;
-  const bool transposed;
+  const Major filter_major;
   const ConvProblem problem;  // trivial axes merged, and the innermost one not of one position if any is not
   const int lanes;
-  const Phases phases[kAxes];
+  const ResultPhases phases[kAxes];
   std::vector<int64_t> tap_order[kAxes];  // packed_taps() of each axis
   int64_t vectors;                        // of result channels, the last one maybe in part
   int64_t panel_vectors, panels;          // vectors whose rows are buffered together
@@ -75,7 +76,7 @@ class GroupedPlan {
 
   int64_t copies() const { return problem.group_in(); }
   int64_t terms() const { return problem.taps() * problem.group_in(); }
-  int64_t buffered_rows() const { return ring * phases[0].most_taps(); }
+  int64_t buffered_rows() const { return ring * phases[0].most_met_taps(); }
   Strip strip(int64_t index) const;
   Ahead ahead(const Strip& strip, int64_t rows) const;
   std::vector<StripPhase> phases_of(const Strip& strip) const;
@@ -101,10 +102,10 @@ bool grouped_serves(const ConvProblem& problem);
 int64_t grouped_tasks(const ConvProblem& problem);
 
 // Whether fprop or dgrad can read the filter where it is, on any instruction set.
-bool grouped_reads_in_place(const ConvProblem& problem, bool transposed);
+bool grouped_reads_in_place(const ConvProblem& problem, Major filter_major);
 
 // Bytes of the packed filter (0 where it is read in place): a function of the filter alone.
-int64_t grouped_filter_bytes(const ConvProblem& problem, bool transposed);
+int64_t grouped_filter_bytes(const ConvProblem& problem, Major filter_major);
 
 // Partial sums of wgrad over that many parts of the positions, kept in a workspace where there is more than
 // one.

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "common_src/integers.h"
 #include "common_src/number.h"
 #include "cpu_src/aligned.h"
 #include "cpu_src/grouped/plan.h"
@@ -98,9 +99,9 @@ class SourceRows {
   Inside inside(int64_t residue) const {
     const int64_t residues = layout_.residues, input = plan_.problem.axis[2].input,
                   at = layout_.first + residue;
-    const int64_t first = at >= 0 ? 0 : std::min((-at + residues - 1) / residues, layout_.columns);
+    const int64_t first = at >= 0 ? 0 : std::min(divide_up(-at, residues), layout_.columns);
     const int64_t last =
-        at >= input ? first : std::clamp((input - at + residues - 1) / residues, first, layout_.columns);
+        at >= input ? first : std::clamp(divide_up(input - at, residues), first, layout_.columns);
     return {first, last};
   }
 

@@ -9,13 +9,13 @@
 #include <vector>
 
 #include "common_src/dispatch.h"
+#include "cpu_src/cleared_results.h"
 #include "cpu_src/kernels.h"
 #include "cpu_src/microkernels/pair_run.h"
 #include "cpu_src/microkernels/rows.h"
 #include "cpu_src/pairs/pair_lists.h"
 #include "cpu_src/pairs/sums_in_runs.h"
 #include "cpu_src/result.h"
-#include "cpu_src/tiled/cleared_results.h"
 
 namespace convgrad::cpu {
 namespace {
@@ -235,10 +235,10 @@ Work pairs(Op op, const ConvProblem& problem, Isa isa, const void* a_data, const
     const int64_t numbers = plan->result.numbers, pixels = plan->images * plan->result.image / numbers;
     Work work;
     if (plan->any_without()) {
-      work.phases.push_back({clearing_tasks(pixels, numbers),
+      work.stages.push_back({clearing_tasks(pixels, numbers),
                              [=](int64_t task) { clear_results(pixels, numbers, task, epilogue, result); }});
     }
-    work.phases.push_back({plan->tasks, [=](int64_t task) {
+    work.stages.push_back({plan->tasks, [=](int64_t task) {
                              PairsRunner<T> runner(*plan, a, b, epilogue, result);
                              runner.run(plan->results() * task / plan->tasks,
                                         plan->results() * (task + 1) / plan->tasks);

@@ -10,7 +10,9 @@
 
 #include "common_src/dispatch.h"
 #include "common_src/integers.h"
+#include "common_src/major.h"
 #include "cpu_src/aligned.h"
+#include "cpu_src/flatten.h"
 #include "cpu_src/kernels.h"
 #include "cpu_src/microkernels/channel_planes.h"
 #include "cpu_src/regions.h"
@@ -26,8 +28,8 @@ constexpr int64_t kStretch = 256, kMostSpan = 256;
 int64_t span_of(const Axis& axis) { return (axis.taps - 1) * axis.filter_dilation; }
 
 struct PlanarPlan {
-  PlanarPlan(const ConvProblem& p, bool transposed, Isa isa)
-      : isa(isa), transposed(transposed), problem(merge_trivial_axes(p)) {
+  PlanarPlan(const ConvProblem& p, Major filter_major, Isa isa)
+      : isa(isa), filter_major(filter_major), problem(flatten(p)) {
     constexpr int64_t kPiece = 1 << 14;
     const Axis& row = problem.axis[2];
     span = span_of(row);
@@ -42,7 +44,7 @@ struct PlanarPlan {
   }
 
   const Isa isa;
-  const bool transposed;
+  const Major filter_major;
   const ConvProblem problem;  // trivial axes merged
   int64_t span, plane;        // pixels past a stretch that it reads, and of a plane
   int64_t first, last, pieces, items, tasks;
@@ -74,7 +76,7 @@ class PlanarRunner {
       for (int64_t r = 0; r < taps; ++r) {
         for (int64_t c = 0; c < in; ++c) {
           // w[r,c,k]: fprop's source is c and its result k; dgrad's the other way round, taps backwards.
-          const int64_t at = plan.transposed
+          const int64_t at = plan.filter_major == Major::kK
                                  ? ((taps - 1 - r) * out + k % out) * p_.in_channels + k / out * in + c
                                  : (r * in + c) * p_.out_channels + k;
           factors_.push_back(widen(filter[at]));
@@ -153,11 +155,11 @@ class PlanarRunner {
   AlignedBuffer<S> split_, joined_;  // planes of a stretch
 };
 
-Work planar(const ConvProblem& problem, bool transposed, Isa isa, const void* source_data,
+Work planar(const ConvProblem& problem, Major filter_major, Isa isa, const void* source_data,
             const void* filter_data, Epilogue epilogue, void* result_data) {
   return dispatch(problem.dtype, [&](auto stored) {
     using T = typename decltype(stored)::type;
-    const auto plan = std::make_shared<const PlanarPlan>(problem, transposed, isa);
+    const auto plan = std::make_shared<const PlanarPlan>(problem, filter_major, isa);
     const T* source = static_cast<const T*>(source_data);
     const T* filter = static_cast<const T*>(filter_data);
     const Result<T> result(result_data, problem);
@@ -182,7 +184,7 @@ bool planar_serves(const ConvProblem& p) {
 bool planar_pays(const ConvProblem& p) {
   constexpr int64_t kManyPixels = 64, kFewResults = 4;
   if (!planar_serves(p)) return false;
-  const Axis row = merge_trivial_axes(p).axis[2];
+  const Axis row = flatten(p).axis[2];
   // Zeros are multiplied on the padding, and a stretch's span is split again for the next one.
   return row.output >= kManyPixels && row.output <= 2 * row.input && span_of(row) <= kStretch / 2 &&
          (row.taps == 1 || p.group_out() <= kFewResults);
@@ -190,11 +192,11 @@ bool planar_pays(const ConvProblem& p) {
 
 Work planar_fprop(const ConvProblem& problem, Isa isa, const void* x, const void* w, Epilogue epilogue,
                   void* y) {
-  return planar(problem, false, isa, x, w, epilogue, y);
+  return planar(problem, Major::kMN, isa, x, w, epilogue, y);
 }
 
 Work planar_dgrad(const ConvProblem& problem, Isa isa, const void* dy, const void* w, void* dx) {
-  return planar(problem.transpose(), true, isa, dy, w, {}, dx);
+  return planar(problem.transpose(), Major::kK, isa, dy, w, {}, dx);
 }
 
 }  // namespace convgrad::cpu

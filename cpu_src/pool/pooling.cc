@@ -20,7 +20,7 @@ Work max_pool(const PoolProblem& problem, Request request, const void* x, void* 
   Work work = request.kernel == Kernel::kReference ? reference_max_pool(problem, x, y, position)
                                                    : vector_max_pool(problem, request.isa, x, y, position);
   if (position && problem.position_rule != PositionRule::kFirstMaximum)
-    work.phases.push_back(by_position_rule(problem, x, y, position));
+    work.stages.push_back(by_position_rule(problem, x, y, position));
   return work;
 }
 

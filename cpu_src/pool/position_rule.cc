@@ -4,7 +4,7 @@
 
 #include "common_src/dispatch.h"
 #include "cpu_src/kernels.h"
-#include "cpu_src/reference/window.h"
+#include "cpu_src/window.h"
 
 namespace convgrad::cpu {
 namespace {
@@ -31,13 +31,13 @@ int32_t ruled_position(const PoolProblem& p, const T* x, int64_t step, const Pos
 
 }  // namespace
 
-Phase by_position_rule(const PoolProblem& p, const void* x_data, const void* y_data, int32_t* position) {
+Stage by_position_rule(const PoolProblem& p, const void* x_data, const void* y_data, int32_t* position) {
   return dispatch(p.dtype, [&](auto stored) {
     using T = typename decltype(stored)::type;
     const T* x = static_cast<const T*>(x_data);
     const T* y = static_cast<const T*>(y_data);
     const int64_t rows = p.axis[0].output * p.axis[1].output, C = p.channels, row = p.axis[2].output * C;
-    return Phase{p.batch * rows, [=](int64_t task) {
+    return Stage{p.batch * rows, [=](int64_t task) {
                    constexpr Sum<T> kLeast = -std::numeric_limits<Sum<T>>::infinity();
                    const T* x_image = x + task / rows * p.inputs() * C;
                    for (int64_t at = 0; at < row; ++at) {

@@ -1,8 +1,8 @@
 // y[n,o,c] = (sum over r of x[n,i,c]) / count(o);  dx[n,i,c] = sum over r of dy[n,o,c] / count(o).
 #include "common_src/dispatch.h"
 #include "cpu_src/kernels.h"
-#include "cpu_src/reference/long_sums.h"
-#include "cpu_src/reference/window.h"
+#include "cpu_src/long_sums.h"
+#include "cpu_src/window.h"
 
 namespace convgrad::cpu {
 namespace {

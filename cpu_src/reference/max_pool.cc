@@ -7,7 +7,7 @@
 
 #include "common_src/dispatch.h"
 #include "cpu_src/kernels.h"
-#include "cpu_src/reference/window.h"
+#include "cpu_src/window.h"
 
 namespace convgrad::cpu {
 namespace {

@@ -11,13 +11,14 @@
 
 #include "common_src/dispatch.h"
 #include "common_src/integers.h"
+#include "common_src/major.h"
+#include "cpu_src/cleared_results.h"
 #include "cpu_src/kernels.h"
 #include "cpu_src/microkernels/activation_tile.h"
 #include "cpu_src/microkernels/rows.h"
 #include "cpu_src/read_ahead.h"
 #include "cpu_src/result.h"
 #include "cpu_src/tiled/activation_plan.h"
-#include "cpu_src/tiled/cleared_results.h"
 #include "cpu_src/tiled/packed_filter.h"
 #include "cpu_src/tiled/terms.h"
 
@@ -153,12 +154,12 @@ void run_task(const ActivationPlan& plan, int64_t task, const T* source, const S
   }
 }
 
-Work tiled_activation(const ConvProblem& problem, bool transposed, Isa isa, const void* source_data,
+Work tiled_activation(const ConvProblem& problem, Major filter_major, Isa isa, const void* source_data,
                       const void* filter_data, Epilogue epilogue, void* result_data, void* workspace) {
   return dispatch(problem.dtype, [&](auto stored) {
     using T = typename decltype(stored)::type;
     using S = Sum<T>;
-    const auto plan = std::make_shared<const ActivationPlan>(problem, transposed, LanesAre::kResults, isa);
+    const auto plan = std::make_shared<const ActivationPlan>(problem, filter_major, LanesAre::kResults, isa);
     const T* source = static_cast<const T*>(source_data);
     const T* filter = static_cast<const T*>(filter_data);
     const Result<T> result(result_data, problem);
@@ -166,11 +167,11 @@ Work tiled_activation(const ConvProblem& problem, bool transposed, Isa isa, cons
     Work work;
     const int64_t packing = plan->packed ? packing_tasks(*plan) : 0, clearing = clearing_tasks(*plan);
     if (packing + clearing > 0)
-      work.phases.push_back({packing + clearing, [=](int64_t task) {
+      work.stages.push_back({packing + clearing, [=](int64_t task) {
                                if (task < packing) return pack_filter(*plan, task, filter, packed);
                                clear_results(*plan, task - packing, epilogue, result);
                              }});
-    work.phases.push_back({plan->tasks(), [=](int64_t task) {
+    work.stages.push_back({plan->tasks(), [=](int64_t task) {
                              const S* read = packed;
                              if constexpr (std::is_same_v<T, S>) {
                                if (!plan->packed) read = filter;
@@ -185,12 +186,12 @@ Work tiled_activation(const ConvProblem& problem, bool transposed, Isa isa, cons
 
 Work tiled_fprop(const ConvProblem& problem, Isa isa, const void* x, const void* w, Epilogue epilogue,
                  void* y, void* workspace) {
-  return tiled_activation(problem, false, isa, x, w, epilogue, y, workspace);
+  return tiled_activation(problem, Major::kMN, isa, x, w, epilogue, y, workspace);
 }
 
 Work tiled_dgrad(const ConvProblem& problem, Isa isa, const void* dy, const void* w, void* dx,
                  void* workspace) {
-  return tiled_activation(problem.transpose(), true, isa, dy, w, {}, dx, workspace);
+  return tiled_activation(problem.transpose(), Major::kK, isa, dy, w, {}, dx, workspace);
 }
 
 }  // namespace convgrad::cpu

@@ -5,6 +5,8 @@
 #include <numeric>
 
 #include "common_src/integers.h"
+#include "common_src/major.h"
+#include "cpu_src/flatten.h"
 #include "cpu_src/microkernels/activation_tile.h"
 #include "cpu_src/microkernels/dot_tile.h"
 #include "cpu_src/pairs/pair_lists.h"
@@ -22,7 +24,7 @@ int64_t merged_width_of(const ConvProblem& p) {
   // A panel may read a vector past the end; and rows an odd number of lines apart meet in all of the cache's
   // sets.
   constexpr int64_t kLine = 16;
-  const int64_t numbers = Phases(p.axis[2]).classes() * p.out_channels;
+  const int64_t numbers = ResultPhases(p.axis[2]).classes() * p.out_channels;
   return (divide_up(numbers, kLine) / 2 * 2 + 3) * kLine;
 }
 
@@ -32,7 +34,7 @@ bool clears_first(const ConvProblem& p) {
   constexpr double kMost = 4;
   return std::any_of(std::begin(p.axis), std::end(p.axis), [&](const Axis& axis) {
     if (kMost * most_pairs(axis) < static_cast<double>(axis.output)) return true;
-    const Phases phases(axis);
+    const ResultPhases phases(axis);
     if (p.out_channels < widest_lanes(p.dtype)) return phases.count() > phases.classes();
     return phases.count() >= kManyPhases && phases.count() > 2 * phases.classes();
   });
@@ -40,8 +42,8 @@ bool clears_first(const ConvProblem& p) {
 
 // Whether the filter could be read where it is: summed as it is stored, channels in whole vectors, taps in
 // order.
-bool fits_in_place(const ConvProblem& p, bool transposed) {
-  if (transposed || (p.dtype != DType::kF32 && p.dtype != DType::kF64)) return false;
+bool fits_in_place(const ConvProblem& p, Major filter_major) {
+  if (filter_major == Major::kK || (p.dtype != DType::kF32 && p.dtype != DType::kF64)) return false;
   if (p.group_out() % widest_lanes(p.dtype) != 0) return false;
   return std::all_of(std::begin(p.axis), std::end(p.axis),
                      [](const Axis& axis) { return axis.input_dilation == 1 || axis.taps == 1; });
@@ -86,7 +88,7 @@ bool merges_phases(const ConvProblem& p, LanesAre lanes_are) {
   return lanes_are == LanesAre::kResults && p.groups == 1 && p.out_channels > 0 &&
          p.out_channels <= widest_lanes(p.dtype) && axis.taps > 1 && axis.input_dilation > 1 &&
          axis.input_dilation / std::gcd(axis.stride, axis.input_dilation) > 1 &&
-         Phases(axis).classes() * p.out_channels >= kMergedNumbers;
+         ResultPhases(axis).classes() * p.out_channels >= kMergedNumbers;
 }
 
 TilePlace Box::place(int64_t tile) const {
@@ -107,16 +109,16 @@ TilePlace Box::place(int64_t tile) const {
   return place;
 }
 
-ActivationPlan::ActivationPlan(const ConvProblem& problem, bool transposed, LanesAre lanes_are, Isa isa)
+ActivationPlan::ActivationPlan(const ConvProblem& problem, Major filter_major, LanesAre lanes_are, Isa isa)
     : isa(isa),
-      transposed(transposed),
+      filter_major(filter_major),
       lanes_are(lanes_are),
-      problem(merge_trivial_axes(problem)),
+      problem(flatten(problem)),
       lanes(result_lanes(problem.dtype, isa, lanes_are)),
       merges(merges_phases(this->problem, lanes_are)),
       clears(clears_first(this->problem)),
-      packed(packed_filter_bytes(problem, transposed, lanes_are) > 0 &&
-             (merges || !(lanes_are == LanesAre::kResults && fits_in_place(problem, transposed) &&
+      packed(packed_filter_bytes(problem, filter_major, lanes_are) > 0 &&
+             (merges || !(lanes_are == LanesAre::kResults && fits_in_place(problem, filter_major) &&
                           problem.batch * problem.outputs() < kFewPositions))) {
   list_regions();
   panels = merges ? 1 : divide_up(this->problem.group_out(), panel_width());
@@ -129,7 +131,7 @@ void ActivationPlan::list_regions() {
   for (int axis = 0; axis < kAxes; ++axis) {
     tap_order[axis] = packed_taps(problem.axis[axis]);
     met[axis] = tap_bounds(problem.axis[axis], 0, problem.axis[axis].output);
-    const Phases phases(problem.axis[axis]);
+    const ResultPhases phases(problem.axis[axis]);
     if (merges && axis == 2) {
       merged_taps = phases.first_taps();
       merged_taps2_ = phases.class_taps();
@@ -208,7 +210,7 @@ int64_t ActivationPlan::filter_tap(int64_t packed_tap, int64_t r2) const {
   const int64_t r[kAxes] = {tap_order[0][place[0]], tap_order[1][place[1]], r2};
   int64_t tap = 0;
   for (int at = 0; at < kAxes; ++at)
-    tap = tap * axis[at].taps + (transposed ? axis[at].taps - 1 - r[at] : r[at]);
+    tap = tap * axis[at].taps + (filter_major == Major::kK ? axis[at].taps - 1 - r[at] : r[at]);
   return tap;
 }
 
@@ -352,16 +354,17 @@ ActivationTask ActivationPlan::task(int64_t index) const {
           all_panels * (panel_part + 1) / panel_parts_};
 }
 
-int64_t packed_filter_bytes(const ConvProblem& problem, bool transposed, LanesAre lanes_are) {
+int64_t packed_filter_bytes(const ConvProblem& problem, Major filter_major, LanesAre lanes_are) {
   const int64_t rows = problem.taps() * problem.in_channels;
   if (merges_phases(problem, lanes_are)) {
-    const int64_t places = problem.axis[0].taps * problem.axis[1].taps * Phases(problem.axis[2]).class_taps();
+    const int64_t places =
+        problem.axis[0].taps * problem.axis[1].taps * ResultPhases(problem.axis[2]).class_taps();
     return places * problem.in_channels * merged_width_of(problem) * bytes_of_sum(problem.dtype);
   }
   // The transposed filter's rows run along its sources as they are; the other has to be transposed.
   if (lanes_are == LanesAre::kSources)
-    return transposed ? 0 : rows * problem.group_out() * bytes_of(problem.dtype);
-  if (fits_in_place(problem, transposed) && filter_bytes(problem) <= kCachedFilter) return 0;
+    return filter_major == Major::kK ? 0 : rows * problem.group_out() * bytes_of(problem.dtype);
+  if (fits_in_place(problem, filter_major) && filter_bytes(problem) <= kCachedFilter) return 0;
   const int64_t lanes = widest_lanes(problem.dtype), sum_bytes = problem.dtype == DType::kF64 ? 8 : 4;
   return rows * divide_up(problem.group_out(), lanes) * lanes * sum_bytes;
 }

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "common_src/major.h"
 #include "common_src/problem.h"
 #include "cpu_src/isa.h"
 #include "cpu_src/regions.h"
@@ -48,10 +49,10 @@ enum class LanesAre { kResults, kSources };
 class ActivationPlan {
  public:
   // For dgrad the problem is the transposed one, and the filter as fprop has it.
-  ActivationPlan(const ConvProblem& problem, bool transposed, LanesAre lanes_are, Isa isa);
+  ActivationPlan(const ConvProblem& problem, Major filter_major, LanesAre lanes_are, Isa isa);
 
   const Isa isa;
-  const bool transposed;
+  const Major filter_major;
   const LanesAre lanes_are;
   const ConvProblem problem;  // trivial axes merged
   const int lanes;            // result channels of a vector
@@ -116,6 +117,6 @@ class ActivationPlan {
 bool merges_phases(const ConvProblem& problem, LanesAre lanes_are);
 
 // Bytes of the packed filter, for any instruction set: a function of the filter's shape alone.
-int64_t packed_filter_bytes(const ConvProblem& problem, bool transposed, LanesAre lanes_are);
+int64_t packed_filter_bytes(const ConvProblem& problem, Major filter_major, LanesAre lanes_are);
 
 }  // namespace convgrad::cpu

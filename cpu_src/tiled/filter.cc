@@ -154,7 +154,7 @@ class FilterTaskRunner {
                                ? Progression{0, 1, axis.output, -axis.pad_lo, axis.stride}
                                : plan_.outputs_of_tap.from(axis.pad_lo - unit.tap2 * axis.filter_dilation);
     const auto index_from = [&](int64_t o) {
-      return std::clamp<int64_t>((o - r2.first + r2.step - 1) / r2.step, 0, r2.count);
+      return std::clamp<int64_t>(divide_up(o - r2.first, r2.step), 0, r2.count);
     };
     const int64_t first = index_from(block_.first);
     count_ = index_from(block_.last) - first;
@@ -249,7 +249,7 @@ Work tiled_wgrad(const ConvProblem& problem, Isa isa, const void* x_data, const 
     const int64_t size = problem.taps() * problem.group_in() * problem.out_channels,
                   parts = plan->position_parts;
     Work work;
-    work.phases.push_back({plan->tasks(), [=](int64_t index) {
+    work.stages.push_back({plan->tasks(), [=](int64_t index) {
                              const FilterTask task = plan->task(index);
                              FilterTaskRunner<T> runner(*plan, x, dy);
                              const S* sums = runner.run(task).data();
@@ -264,7 +264,7 @@ Work tiled_wgrad(const ConvProblem& problem, Isa isa, const void* x_data, const 
                            }});
     if (parts > 1) {
       constexpr int64_t kPiece = 4096;
-      work.phases.push_back({divide_up(size, kPiece), [=](int64_t piece) {
+      work.stages.push_back({divide_up(size, kPiece), [=](int64_t piece) {
                                const auto& rows = CONVGRAD_FOR_ISA(plan->isa, row_conversions<T>());
                                const int64_t first = piece * kPiece, count = std::min(kPiece, size - first);
                                for (int64_t part = 1; part < parts; ++part)

@@ -5,6 +5,7 @@
 #include <numeric>
 
 #include "common_src/integers.h"
+#include "cpu_src/flatten.h"
 #include "cpu_src/microkernels/filter_tile.h"
 #include "cpu_src/regions.h"
 
@@ -74,9 +75,7 @@ bool FilterPlan::swaps(const ConvProblem& p) {
 
 namespace {
 
-ConvProblem summed(const ConvProblem& p) {
-  return merge_trivial_axes(FilterPlan::swaps(p) ? p.transpose() : p);
-}
+ConvProblem summed(const ConvProblem& p) { return flatten(FilterPlan::swaps(p) ? p.transpose() : p); }
 
 }  // namespace
 

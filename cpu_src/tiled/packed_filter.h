@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "common_src/integers.h"
+#include "common_src/major.h"
 #include "common_src/number.h"
 #include "cpu_src/tiled/activation_plan.h"
 
@@ -27,7 +28,7 @@ inline int64_t merged_classes(const ActivationPlan& plan) {
 
 inline int64_t packed_parts(const ActivationPlan& plan) {
   if (plan.merges) {
-    const int64_t parts = (merged_classes(plan) + kPackedClasses - 1) / kPackedClasses;
+    const int64_t parts = divide_up(merged_classes(plan), kPackedClasses);
     return plan.met[0].count() * plan.met[1].count() * plan.packed_taps2() * parts;
   }
   const int64_t parts = divide_up(plan.problem.group_in(), kPackedSources);
@@ -49,7 +50,7 @@ inline int64_t parts_of_packing_task(const ActivationPlan& plan) {
 
 inline int64_t packing_tasks(const ActivationPlan& plan) {
   const int64_t each = parts_of_packing_task(plan);
-  return (packed_parts(plan) + each - 1) / each;
+  return divide_up(packed_parts(plan), each);
 }
 
 // Rows of all phases' channels: a part is a place of taps and some of the classes.
@@ -57,7 +58,7 @@ template <typename T>
 void pack_merged(const ActivationPlan& plan, int64_t part, const T* filter, Sum<T>* packed) {
   const ConvProblem& p = plan.problem;
   const int64_t sources = p.in_channels, results = p.out_channels, taps2 = p.axis[2].taps;
-  const int64_t parts = (merged_classes(plan) + kPackedClasses - 1) / kPackedClasses, at = part / parts;
+  const int64_t parts = divide_up(merged_classes(plan), kPackedClasses), at = part / parts;
   const int64_t first = part % parts * kPackedClasses,
                 last = std::min(merged_classes(plan), first + kPackedClasses);
   const int64_t t2 = at % plan.packed_taps2(), outer = at / plan.packed_taps2();
@@ -65,9 +66,10 @@ void pack_merged(const ActivationPlan& plan, int64_t part, const T* filter, Sum<
                 r1 = plan.met[1].first + outer % plan.met[1].count();
   const int64_t tap01 = packed_place(p.axis[0], r0) * p.axis[1].taps + packed_place(p.axis[1], r1);
   const int64_t place = tap01 * plan.packed_taps2() + t2;
-  const int64_t width = plan.merged_width(), step = Phases(p.axis[2]).class_step();
+  const int64_t width = plan.merged_width(), step = ResultPhases(p.axis[2]).class_step();
   Sum<T>* const rows = packed + place * sources * width;
-  const int64_t source_step = plan.transposed ? 1 : results, result_step = plan.transposed ? sources : 1;
+  const int64_t source_step = plan.filter_major == Major::kK ? 1 : results,
+                result_step = plan.filter_major == Major::kK ? sources : 1;
   for (int64_t of_class = first; of_class < last; ++of_class) {
     const int64_t r2 = plan.merged_taps[of_class] + t2 * step;
     Sum<T>* to = rows + of_class * results;
@@ -99,10 +101,10 @@ void pack_part(const ActivationPlan& plan, int64_t part, const T* filter, Sum<T>
                 packed_tap = plan.met_tap(part / parts % plan.met_taps());
   const int64_t tap = plan.filter_tap(packed_tap);
   // w[r,c,k]: fprop's source is c and its result k; dgrad's the other way round.
-  const T* from = plan.transposed ? filter + tap * results * p.in_channels + group * sources
-                                  : filter + tap * sources * p.out_channels + group * results;
-  const int64_t source_step = plan.transposed ? 1 : p.out_channels;
-  const int64_t result_step = plan.transposed ? p.in_channels : 1;
+  const T* from = plan.filter_major == Major::kK ? filter + tap * results * p.in_channels + group * sources
+                                                 : filter + tap * sources * p.out_channels + group * results;
+  const int64_t source_step = plan.filter_major == Major::kK ? 1 : p.out_channels;
+  const int64_t result_step = plan.filter_major == Major::kK ? p.in_channels : 1;
   for (int64_t first = 0; first < results; first += plan.panel_width()) {
     const int64_t channels = std::min(plan.panel_width(), results - first);
     const int panel_vectors = static_cast<int>(divide_up(channels, plan.lanes));

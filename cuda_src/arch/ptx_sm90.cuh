@@ -11,9 +11,10 @@
 
 #include <cstdint>
 
+#include "common_src/major.h"
 #include "common_src/number.h"
 #include "cuda_src/arch/ptx.cuh"
-#include "cuda_src/wgmma/tensor_map.h"
+#include "cuda_src/arch/tensor_map.h"
 
 namespace convgrad::cuda {
 
@@ -117,12 +118,9 @@ __device__ __forceinline__ void tma_load_im2col(void* shared, const TensorMap& m
 
 // ----------------------------------------------------------------------------------------------------- wgmma
 
-// Which index of an operand is contiguous in shared memory: the depth, or its rows (of b: columns).
-enum class Major { kDepth, kRows };
-
-// Describes an operand of swizzled lines of 128 bytes. kDepth: a line is 64 numbers of a row's depth, and
-// `stride_bytes` lie between groups of eight rows; kRows: a line is 64 rows at one depth, `stride_bytes` lie
-// between groups of eight depths, `leading_bytes` between groups of 64 rows.
+// Describes an operand of swizzled lines of 128 bytes. K-major: a line is 64 numbers of a row's depth, and
+// `stride_bytes` lie between groups of eight rows; MN-major: a line is 64 rows at one depth, `stride_bytes`
+// lie between groups of eight depths, `leading_bytes` between groups of 64 rows.
 __device__ __forceinline__ uint64_t wgmma_operand(const void* shared, int leading_bytes, int stride_bytes) {
   constexpr uint64_t kSwizzle128 = uint64_t{1} << 62;
   const auto field = [](uint32_t bytes) { return static_cast<uint64_t>((bytes & 0x3ffff) >> 4); };
@@ -228,7 +226,7 @@ CONVGRAD_WGMMA_TF32(256, CONVGRAD_NAMES_128, CONVGRAD_SUMS_128, "%128", "%129", 
 // 8j + 2t + e.
 template <typename Stored, int kColumns, Major kA, Major kB>
 __device__ __forceinline__ void wgmma(float (&d)[kColumns / 2], uint64_t a, uint64_t b) {
-  detail::Wgmma<Stored, kColumns>::template run<kA == Major::kRows, kB == Major::kRows>(d, a, b);
+  detail::Wgmma<Stored, kColumns>::template run<kA == Major::kMN, kB == Major::kMN>(d, a, b);
 }
 
 // d += a b in TF32, 8 deep: a in registers, rounded before (see to_tf32), b's lines along the depth. With g,

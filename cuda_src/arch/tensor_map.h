@@ -5,8 +5,6 @@
 // line l of each eight lines trade places by xor with l. Elements outside the array arrive as zeros.
 #pragma once
 
-#include <cuda_runtime.h>
-
 #include <cstdint>
 
 #include "common_src/problem.h"
@@ -44,13 +42,5 @@ struct Im2colMap {
   int lower[3], upper[3], step[3];  // of W, H, D
   int channels, pixels;
 };
-
-// Whether the driver has the encoders.
-bool tensor_maps_available();
-
-// cudaErrorInvalidValue for what the hardware cannot do, cudaErrorNotSupported where the driver does not know
-// tensor maps.
-cudaError_t encode(const TiledMap&, TensorMap*);
-cudaError_t encode(const Im2colMap&, TensorMap*);
 
 }  // namespace convgrad::cuda

@@ -9,7 +9,7 @@
 #include "cuda_src/arch/shared_memory.cuh"
 #include "cuda_src/bias/plan.h"
 #include "cuda_src/lanes.cuh"
-#include "cuda_src/pool/kernels.h"
+#include "cuda_src/pool_kernels.h"
 
 namespace convgrad::cuda {
 namespace {

@@ -1,12 +1,12 @@
 // What a block of the kernels that are matrix products works on where the result is an activation: a tile of
-// rows (n,o) of one phase (phase.h), and the taps that these see.
+// rows (n,o) of one phase (common_src/phase.h), and the taps that these see.
 #pragma once
 
 #include <cstdint>
 
-#include "cuda_src/phase.h"
-#include "cuda_src/reference/place.cuh"
-#include "cuda_src/tile_shape.h"
+#include "common_src/integers.h"
+#include "common_src/phase.h"
+#include "cuda_src/block/place.cuh"
 
 namespace convgrad::cuda {
 

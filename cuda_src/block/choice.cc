@@ -1,23 +1,25 @@
-#include "cuda_src/gemm/choice.h"
+#include "cuda_src/block/choice.h"
 
-#include <limits>
+#include <algorithm>
+#include <initializer_list>
 
-#include "cuda_src/tile_shape.h"
+#include "common_src/integers.h"
+#include "common_src/phase.h"
+#include "cuda_src/split.h"
 
 namespace convgrad::cuda {
 
 bool gemm_serves(const ConvProblem& p) {
-  constexpr int64_t kMost = std::numeric_limits<int32_t>::max() / 4;
-  const auto small = [](int64_t value) { return value >= -kMost && value <= kMost; };
-  if (!small(p.inputs()) || !small(p.outputs()) || !small(p.taps()) || !small(p.in_channels) ||
-      !small(p.out_channels) || !small(p.taps() * p.in_channels))
-    return false;
-  for (const Axis& axis : p.axis) {
-    if (!small(axis.stride * axis.output) || !small(axis.filter_dilation * axis.taps) ||
-        !small(axis.input_dilation * axis.input) || !small(axis.pad_lo))
-      return false;
-  }
-  return true;
+  constexpr int kBits = 29;  // so that a sum of four such numbers has 31
+  const auto fits = [](std::initializer_list<int64_t> factors) { return fits_bits(kBits, factors); };
+  const auto& [a, b, c] = p.axis;
+  return fits({a.input, b.input, c.input}) && fits({a.output, b.output, c.output}) &&
+         fits({p.out_channels}) && fits({p.in_channels}) && fits({a.taps, b.taps, c.taps}) &&
+         fits({a.taps, b.taps, c.taps, p.in_channels}) &&
+         std::all_of(p.axis, p.axis + kAxes, [&](const Axis& axis) {
+           return fits({axis.stride, axis.output}) && fits({axis.filter_dilation, axis.taps}) &&
+                  fits({axis.input_dilation, axis.input}) && fits({axis.pad_lo});
+         });
 }
 
 Math math_of(DType dtype, bool tf32) {
@@ -34,14 +36,29 @@ Math math_of(DType dtype, bool tf32) {
   return tf32 ? Math::kTF32 : Math::kF32;
 }
 
-GemmChoice gemm_choice(const ConvProblem& p, bool tf32, int64_t rows, int64_t columns, int small_rows) {
+namespace {
+
+// A product of `rows` by `columns` a group, in large tiles or small ones.
+GemmChoice gemm_choice(const ConvProblem& p, bool tf32, int64_t rows, TileShape small_tile) {
+  const int64_t columns = p.group_out();
   const auto padded = [](int64_t extent, int64_t tile) {
     return static_cast<double>(tiles_over(extent, tile) * tile);
   };
   // A multiply-add of the small tile costs about a tenth more: each number that it reads serves fewer.
-  const double large = padded(rows, 128) * padded(columns, 128);
-  const double small = padded(rows, small_rows) * padded(columns, 64) * 1.1;
-  return {math_of(p.dtype, tf32), large <= small, true};
+  const double large = padded(rows, kLargeTile.rows) * padded(columns, kLargeTile.columns);
+  const double small = padded(rows, small_tile.rows) * padded(columns, small_tile.columns) * 1.1;
+  return {math_of(p.dtype, tf32), large <= small, is_chunked(p)};
+}
+
+}  // namespace
+
+GemmChoice gemm_activation_choice(const ConvProblem& p, bool tf32) {
+  return gemm_choice(p, tf32, p.batch * p.outputs(), kSmallActivationTile);
+}
+
+GemmChoice gemm_filter_choice(const ConvProblem& p, bool tf32) {
+  const int64_t taps = filter_has_phases(p) ? Phases(p, ResultIs::kTaps).most_taps() : p.taps();
+  return gemm_choice(p, tf32, taps * p.group_in(), kSmallFilterTile);
 }
 
 }  // namespace convgrad::cuda

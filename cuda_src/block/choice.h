@@ -5,7 +5,7 @@
 #include <type_traits>
 
 #include "common_src/problem.h"
-#include "cuda_src/gemm/arithmetic.h"
+#include "cuda_src/block/arithmetic.h"
 
 namespace convgrad::cuda {
 
@@ -21,8 +21,21 @@ Math math_of(DType, bool tf32);
 // Whether every position that the relation passes fits the 32 bits that the staged kernels count in.
 bool gemm_serves(const ConvProblem&);
 
-// A product of `rows` by `columns` a group, in tiles of `large` or `small` rows by 128 or 64 columns.
-GemmChoice gemm_choice(const ConvProblem&, bool tf32, int64_t rows, int64_t columns, int small_rows);
+// For y of a problem (in dgrad of the transposed one), and for dw. Both assume aligned arrays.
+GemmChoice gemm_activation_choice(const ConvProblem&, bool tf32);
+GemmChoice gemm_filter_choice(const ConvProblem&, bool tf32);
+
+// The tiles that a choice is between.
+struct TileShape {
+  int rows, columns;
+};
+inline constexpr TileShape kLargeTile = {128, 128}, kSmallActivationTile = {128, 64},
+                           kSmallFilterTile = {64, 64};
+// Whether the choice is the large tile. Full f32 and f64 have the small tile alone, since their sums take
+// twice the registers; so have problems whose channels come in odd numbers.
+inline bool takes_large_tile(GemmChoice choice) {
+  return choice.wide && choice.large && choice.math != Math::kF32 && choice.math != Math::kF64;
+}
 
 // Channels come in whole chunks, and arrays begin at one.
 template <typename... Arrays>
@@ -35,8 +48,7 @@ bool is_chunked(const ConvProblem& p, const Arrays*... arrays) {
 template <Math kMath>
 using MathTag = std::integral_constant<Math, kMath>;
 
-// use(math, tile, wide), each an object whose type says it. Full f32 and f64 have the small tile alone, since
-// their sums take twice the registers; so have problems whose channels come in odd numbers.
+// use(math, tile, wide), each an object whose type says it.
 template <typename Large, typename Small, typename Use>
 auto dispatch_gemm(GemmChoice choice, Use use) {
   const auto with = [&](auto math) {

@@ -2,16 +2,17 @@
 // an instruction, 4 deep; a thread holds one number of each operand and two of the result.
 #pragma once
 
-#include "cuda_src/gemm/math.cuh"
-#include "cuda_src/gemm/store.cuh"
+#include "common_src/major.h"
+#include "cuda_src/block/math.cuh"
+#include "cuda_src/block/store.cuh"
 
 namespace convgrad::cuda {
 
-template <typename Tile, Along kAlongA, Along kAlongB>
-class GemmSum<Math::kF64, Tile, kAlongA, kAlongB> {
+template <typename Tile, Major kMajorA, Major kMajorB>
+class GemmSum<Math::kF64, Tile, kMajorA, kMajorB> {
  public:
-  using TileA = OperandTile<double, Tile::kRows, kAlongA>;
-  using TileB = OperandTile<double, Tile::kColumns, kAlongB>;
+  using TileA = OperandTile<double, Tile::kRows, kMajorA>;
+  using TileB = OperandTile<double, Tile::kColumns, kMajorB>;
 
   __device__ void multiply_add(const double* a, const double* b) {
     const int row = Tile::first_row() + group(), column = Tile::first_column() + group();

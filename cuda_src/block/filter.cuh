@@ -1,13 +1,13 @@
 // What a block of the kernels that are matrix products works on where the result is a filter: a tile of rows
-// (r,c) of one phase (phase.h), summed over a part of the positions (n,o) that its taps meet.
+// (r,c) of one phase (common_src/phase.h), summed over a part of the positions (n,o) that its taps meet.
 #pragma once
 
 #include <cstdint>
 
-#include "cuda_src/phase.h"
-#include "cuda_src/reference/place.cuh"
+#include "common_src/integers.h"
+#include "common_src/phase.h"
+#include "cuda_src/block/place.cuh"
 #include "cuda_src/split.h"
-#include "cuda_src/tile_shape.h"
 
 namespace convgrad::cuda {
 

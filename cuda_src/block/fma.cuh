@@ -6,20 +6,21 @@
 // rows of one depth.
 #pragma once
 
-#include "cuda_src/gemm/math.cuh"
-#include "cuda_src/gemm/store.cuh"
+#include "common_src/major.h"
+#include "cuda_src/block/math.cuh"
+#include "cuda_src/block/store.cuh"
 
 namespace convgrad::cuda {
 
-template <typename Tile, Along kAlongA, Along kAlongB>
-class GemmSum<Math::kF32, Tile, kAlongA, kAlongB> {
+template <typename Tile, Major kMajorA, Major kMajorB>
+class GemmSum<Math::kF32, Tile, kMajorA, kMajorB> {
  public:
   __device__ void multiply_add(const float* a, const float* b) {
 #pragma unroll
     for (int depth = 0; depth < kSliceDepth<float>; depth += 4) {
       float row[kM][4], column[kN][4];
-      read<kM, kAlongA, Tile::kRows>(row, a, row_thread(), depth);
-      read<kN, kAlongB, Tile::kColumns>(column, b, column_thread(), depth);
+      read<kM, kMajorA, Tile::kRows>(row, a, row_thread(), depth);
+      read<kN, kMajorB, Tile::kColumns>(column, b, column_thread(), depth);
 #pragma unroll
       for (int q = 0; q < 4; ++q)
 #pragma unroll
@@ -35,12 +36,12 @@ class GemmSum<Math::kF32, Tile, kAlongA, kAlongB> {
     end_run();
     float bias[kN];
 #pragma unroll
-    for (int n = 0; n < kN; ++n) bias[n] = rows.bias_of(place<kAlongB>(column_thread(), n));
+    for (int n = 0; n < kN; ++n) bias[n] = rows.bias_of(place<kMajorB>(column_thread(), n));
 #pragma unroll
     for (int m = 0; m < kM; ++m)
 #pragma unroll
       for (int n = 0; n < kN; ++n)
-        rows.store_one(place<kAlongA>(row_thread(), m), place<kAlongB>(column_thread(), n), total_[m][n],
+        rows.store_one(place<kMajorA>(row_thread(), m), place<kMajorB>(column_thread(), n), total_[m][n],
                        bias[n]);
   }
 
@@ -58,20 +59,20 @@ class GemmSum<Math::kF32, Tile, kAlongA, kAlongB> {
   }
 
   // The j-th row (or column) of a thread.
-  template <Along kAlong>
+  template <Major kMajor>
   __device__ static int place(int thread, int j) {
-    return kAlong == Along::kDepth ? thread + j * kSide : j / 4 * 4 * kSide + thread * 4 + j % 4;
+    return kMajor == Major::kK ? thread + j * kSide : j / 4 * 4 * kSide + thread * 4 + j % 4;
   }
 
   // values[j][q] = tile[place(j), depth + q]
-  template <int kCount, Along kAlong, int kRows>
+  template <int kCount, Major kMajor, int kRows>
   __device__ static void read(float (&values)[kCount][4], const float* tile, int thread, int depth) {
-    using Operand = OperandTile<float, kRows, kAlong>;
-    if constexpr (kAlong == Along::kDepth) {
+    using Operand = OperandTile<float, kRows, kMajor>;
+    if constexpr (kMajor == Major::kK) {
 #pragma unroll
       for (int j = 0; j < kCount; ++j) {
         const float4 four = load_shared(
-            reinterpret_cast<const float4*>(tile + Operand::element(place<kAlong>(thread, j), depth)));
+            reinterpret_cast<const float4*>(tile + Operand::element(place<kMajor>(thread, j), depth)));
         values[j][0] = four.x, values[j][1] = four.y, values[j][2] = four.z, values[j][3] = four.w;
       }
     } else {
@@ -80,7 +81,7 @@ class GemmSum<Math::kF32, Tile, kAlongA, kAlongB> {
 #pragma unroll
         for (int j = 0; j < kCount; j += 4) {
           const float4 four = load_shared(
-              reinterpret_cast<const float4*>(tile + Operand::element(place<kAlong>(thread, j), depth + q)));
+              reinterpret_cast<const float4*>(tile + Operand::element(place<kMajor>(thread, j), depth + q)));
           values[j][q] = four.x, values[j + 1][q] = four.y, values[j + 2][q] = four.z,
           values[j + 3][q] = four.w;
         }

@@ -1,9 +1,10 @@
 // The types of the staged kernels' arithmetics, and the block tile that a product is cut into.
 #pragma once
 
+#include "common_src/major.h"
 #include "common_src/number.h"
-#include "cuda_src/gemm/arithmetic.h"
-#include "cuda_src/gemm/operand.cuh"
+#include "cuda_src/block/arithmetic.h"
+#include "cuda_src/block/operand.cuh"
 
 namespace convgrad::cuda {
 
@@ -50,7 +51,7 @@ struct GemmTile {
 //
 //     multiply_add(a, b)    one more slice of the depth, from two operand tiles
 //     store(rows)           see store.cuh
-template <Math kMath, typename Tile, Along kAlongA, Along kAlongB>
+template <Math kMath, typename Tile, Major kMajorA, Major kMajorB>
 class GemmSum;
 
 }  // namespace convgrad::cuda

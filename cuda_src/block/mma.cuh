@@ -6,17 +6,18 @@
 // read one by one.
 #pragma once
 
-#include "cuda_src/gemm/math.cuh"
-#include "cuda_src/gemm/store.cuh"
+#include "common_src/major.h"
+#include "cuda_src/block/math.cuh"
+#include "cuda_src/block/store.cuh"
 
 namespace convgrad::cuda {
 
-template <Math kMath, typename Tile, Along kAlongA, Along kAlongB>
+template <Math kMath, typename Tile, Major kMajorA, Major kMajorB>
 class MmaSum {
  public:
   using Stored = typename MathTypes<kMath>::Stored;
-  using TileA = OperandTile<Stored, Tile::kRows, kAlongA>;
-  using TileB = OperandTile<Stored, Tile::kColumns, kAlongB>;
+  using TileA = OperandTile<Stored, Tile::kRows, kMajorA>;
+  using TileB = OperandTile<Stored, Tile::kColumns, kMajorB>;
 
   __device__ void multiply_add(const Stored* a, const Stored* b) {
     const int row = Tile::first_row(), column = Tile::first_column();
@@ -73,7 +74,7 @@ class MmaSum {
   // the second. Lanes 8j to 8j+7 name the lines of matrix j.
   __device__ static void read_a(uint32_t (&words)[4], const Stored* a, int row, int depth) {
     const int matrix = lane() / 8, line = lane() % 8;
-    if constexpr (kAlongA == Along::kDepth) {
+    if constexpr (kMajorA == Major::kK) {
       ldmatrix_x4(words, a + TileA::chunk(row + matrix % 2 * 8 + line, depth / kChunk<Stored> + matrix / 2));
     } else if constexpr (kWord == 2) {
       ldmatrix_x4_trans(words,
@@ -92,7 +93,7 @@ class MmaSum {
                                 int depth) {
     const int matrix = lane() / 8, line = lane() % 8;
     uint32_t words[4];
-    if constexpr (kAlongB == Along::kDepth) {
+    if constexpr (kMajorB == Major::kK) {
       ldmatrix_x4(words,
                   b + TileB::chunk(column + matrix / 2 * 8 + line, depth / kChunk<Stored> + matrix % 2));
     } else if constexpr (kWord == 2) {
@@ -123,11 +124,11 @@ class MmaSum {
   float sum_[kM][kN][4] = {};
 };
 
-template <typename Tile, Along kAlongA, Along kAlongB>
-class GemmSum<Math::kBF16, Tile, kAlongA, kAlongB> : public MmaSum<Math::kBF16, Tile, kAlongA, kAlongB> {};
-template <typename Tile, Along kAlongA, Along kAlongB>
-class GemmSum<Math::kF16, Tile, kAlongA, kAlongB> : public MmaSum<Math::kF16, Tile, kAlongA, kAlongB> {};
-template <typename Tile, Along kAlongA, Along kAlongB>
-class GemmSum<Math::kTF32, Tile, kAlongA, kAlongB> : public MmaSum<Math::kTF32, Tile, kAlongA, kAlongB> {};
+template <typename Tile, Major kMajorA, Major kMajorB>
+class GemmSum<Math::kBF16, Tile, kMajorA, kMajorB> : public MmaSum<Math::kBF16, Tile, kMajorA, kMajorB> {};
+template <typename Tile, Major kMajorA, Major kMajorB>
+class GemmSum<Math::kF16, Tile, kMajorA, kMajorB> : public MmaSum<Math::kF16, Tile, kMajorA, kMajorB> {};
+template <typename Tile, Major kMajorA, Major kMajorB>
+class GemmSum<Math::kTF32, Tile, kMajorA, kMajorB> : public MmaSum<Math::kTF32, Tile, kMajorA, kMajorB> {};
 
 }  // namespace convgrad::cuda

@@ -10,7 +10,7 @@
 #include "common_src/epilogue.h"
 #include "common_src/number.h"
 #include "cuda_src/arch/vector_access.cuh"
-#include "cuda_src/gemm/operand.cuh"
+#include "cuda_src/block/operand.cuh"
 
 namespace convgrad::cuda {
 

@@ -1,18 +1,19 @@
 // fprop and dgrad of few input, in dgrad output, channels: activation.cuh over the problem as it is or
 // transposed.
+#include "common_src/major.h"
 #include "cuda_src/few_channels/activation.cuh"
 #include "cuda_src/few_channels/dispatch.h"
 
 namespace convgrad::cuda {
 namespace {
 
-cudaError_t launch(const ConvProblem& p, bool transposed, bool tf32, const void* x, const void* w,
+cudaError_t launch(const ConvProblem& p, Major filter_major, bool tf32, const void* x, const void* w,
                    Epilogue epilogue, void* y, cudaStream_t stream) {
   return dispatch_few_channels(
       p, few_channels_plan(p, false).paired, math_of(p.dtype, tf32), has_chunked_columns(p, y),
       [&](auto math, auto columns, auto paired, auto wide) {
         return launch_few_channels_activation<math.value, columns.value, paired.value, wide.value>(
-            p, transposed, x, w, epilogue, y, stream);
+            p, filter_major, x, w, epilogue, y, stream);
       });
 }
 
@@ -20,12 +21,12 @@ cudaError_t launch(const ConvProblem& p, bool transposed, bool tf32, const void*
 
 cudaError_t few_channels_fprop(const ConvProblem& p, bool tf32, const void* x, const void* w,
                                Epilogue epilogue, void* y, cudaStream_t stream) {
-  return launch(p, false, tf32, x, w, epilogue, y, stream);
+  return launch(p, Major::kMN, tf32, x, w, epilogue, y, stream);
 }
 
 cudaError_t few_channels_dgrad(const ConvProblem& p, bool tf32, const void* dy, const void* w, void* dx,
                                cudaStream_t stream) {
-  return launch(p.transpose(), true, tf32, dy, w, dgrad_epilogue(p), dx, stream);
+  return launch(p.transpose(), Major::kK, tf32, dy, w, dgrad_epilogue(p), dx, stream);
 }
 
 }  // namespace convgrad::cuda

@@ -10,19 +10,20 @@
 // dgrad is the same over the transposed problem, with the filter's taps flipped and its channel axes traded.
 #pragma once
 
+#include "common_src/integers.h"
+#include "common_src/major.h"
 #include "cuda_src/arch/launch.cuh"
 #include "cuda_src/arch/shared_memory.cuh"
+#include "cuda_src/block/pipeline.cuh"
 #include "cuda_src/conv_kernels.h"
 #include "cuda_src/few_channels/activation_fma.cuh"
 #include "cuda_src/few_channels/activation_sums.cuh"
-#include "cuda_src/gemm/pipeline.cuh"
-#include "cuda_src/tile_shape.h"
 
 namespace convgrad::cuda {
 
 // What a launch of the activations' kernel has beside the problem.
 struct FewChannelsWork {
-  bool transposed;  // the filter is stored as [r, k, c], its taps flipped
+  Major filter_major;  // the filter is stored as [r, k, c], its taps flipped
   int block_tiles;
   int column_tiles;
   int filter_numbers, slots;  // in shared memory
@@ -85,7 +86,7 @@ struct FewChannelsActivation {
 
   __device__ static int64_t filter_at(const FewChannelsProblem& p, const FewChannelsWork& work, int depth,
                                       int k) {
-    if (!work.transposed) return static_cast<int64_t>(depth) * p.out_channels + k;
+    if (work.filter_major == Major::kMN) return static_cast<int64_t>(depth) * p.out_channels + k;
     const int tap = depth / p.channels, c = depth % p.channels, taps = p.depth / p.channels;
     return (static_cast<int64_t>(taps - 1 - tap) * p.out_channels + k) * p.channels + c;
   }
@@ -101,13 +102,13 @@ __global__ void __launch_bounds__(kFewChannelsThreads, 2)
 }
 
 template <Math kMath, int kColumns, bool kPaired, bool kWide>
-cudaError_t launch_few_channels_activation(const ConvProblem& problem, bool transposed, const void* x,
+cudaError_t launch_few_channels_activation(const ConvProblem& problem, Major filter_major, const void* x,
                                            const void* w, Epilogue epilogue, void* y, cudaStream_t stream) {
   using Stored = typename MathTypes<kMath>::Stored;
   using Kernel = FewChannelsActivation<kMath, kColumns, kPaired, kWide>;
   const FewChannelsProblem p(few_channels_plan(problem, false), x, sizeof(Stored));
   FewChannelsWork work;
-  work.transposed = transposed;
+  work.filter_major = filter_major;
   work.block_tiles = few_channels_block_tiles(problem, p);
   work.column_tiles = static_cast<int>(tiles_over(p.out_channels, kColumns));
   work.slots = static_cast<int>(tiles_over(p.octets, 2)) * 16;

@@ -3,13 +3,14 @@
 //
 //     prepare(p, tables, filter, value_at)   brings the filter to shared memory, as its multiply-adds want it
 //     multiply_add(patch, tables, filter)    sums of one tile, from zero
-//     store(rows)                            see gemm/store.cuh
+//     store(rows)                            see block/store.cuh
 //
 // with 4 warps, which divide the tile's positions among them, and each of which has all of its columns.
 #pragma once
 
+#include "common_src/integers.h"
+#include "cuda_src/block/store.cuh"
 #include "cuda_src/few_channels/pairs.cuh"
-#include "cuda_src/gemm/store.cuh"
 
 namespace convgrad::cuda {
 
@@ -35,7 +36,7 @@ class FewChannelsMma {
   static constexpr int kStepOctets = kHalf ? 2 : 1;  // of slots in an mma
 
   __device__ static int slots(const FewChannelsProblem& p) {
-    return (p.octets + kStepOctets - 1) / kStepOctets * kStepOctets * 8;
+    return tiles_over(p.octets, kStepOctets) * kStepOctets * 8;
   }
 
   template <typename ValueAt>

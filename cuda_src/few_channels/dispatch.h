@@ -4,8 +4,8 @@
 #include <cstdint>
 #include <type_traits>
 
+#include "cuda_src/block/choice.h"
 #include "cuda_src/few_channels/plan.h"
-#include "cuda_src/gemm/choice.h"
 
 namespace convgrad::cuda {
 

@@ -9,13 +9,14 @@
 // split into parts, each a block's own, whose sums go to the workspace and are added in order.
 #pragma once
 
+#include "common_src/integers.h"
+#include "common_src/major.h"
 #include "cuda_src/arch/launch.cuh"
 #include "cuda_src/arch/shared_memory.cuh"
+#include "cuda_src/block/pipeline.cuh"
 #include "cuda_src/conv_kernels.h"
 #include "cuda_src/few_channels/filter_fma.cuh"
 #include "cuda_src/few_channels/filter_sums.cuh"
-#include "cuda_src/gemm/pipeline.cuh"
-#include "cuda_src/tile_shape.h"
 
 namespace convgrad::cuda {
 
@@ -30,7 +31,7 @@ template <Math kMath, int kColumns, bool kPaired, bool kWide>
 struct FewChannelsFilter {
   using Stored = typename MathTypes<kMath>::Stored;
   using Value = typename MathTypes<kMath>::Value;
-  using Tile = OperandTile<Stored, kColumns, Along::kRows>;  // of dy; a line is a position
+  using Tile = OperandTile<Stored, kColumns, Major::kMN>;  // of dy; a line is a position
   using TileSum = FewChannelsFilterSum<kMath, kColumns, kPaired>;
   static constexpr int kPositions = few_channels_positions(kStoredDType<Stored>, true);
   static constexpr int kStages = few_channels_stages(kStoredDType<Stored>, true);

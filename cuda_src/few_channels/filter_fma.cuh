@@ -1,6 +1,7 @@
 // Sums of a filter's gradient in full f32, by fused multiply-adds: see filter_sums.cuh.
 #pragma once
 
+#include "common_src/major.h"
 #include "cuda_src/few_channels/filter_sums.cuh"
 
 namespace convgrad::cuda {
@@ -9,7 +10,7 @@ namespace convgrad::cuda {
 template <int kColumns>
 class FewChannelsFilterSum<Math::kF32, kColumns, false> {
  public:
-  using TileB = OperandTile<float, kColumns, Along::kRows>;
+  using TileB = OperandTile<float, kColumns, Major::kMN>;
 
   __device__ void find_slots(const FewChannelsProblem& p, int first) {
 #pragma unroll
@@ -40,7 +41,7 @@ class FewChannelsFilterSum<Math::kF32, kColumns, false> {
     }
   }
 
-  // Runs of some thousand terms are summed apart and then added up: see gemm/fma.cuh.
+  // Runs of some thousand terms are summed apart and then added up: see block/fma.cuh.
   __device__ void end_tile() {
     if (++tiles_ % kRunTiles == 0) end();
   }

@@ -5,11 +5,12 @@
 //     multiply_add(p, patch, dy, octets...)    some of a tile's positions, by eights
 //     end_tile(), end()                        after a tile, and after the last
 //     for_each_value(visit)                    visit(v, sum), the same sums for the same lanes of other warps
-//     store(rows)                              see gemm/store.cuh; a row is one of the warp's slots
+//     store(rows)                              see block/store.cuh; a row is one of the warp's slots
 #pragma once
 
+#include "common_src/major.h"
+#include "cuda_src/block/store.cuh"
 #include "cuda_src/few_channels/pairs.cuh"
-#include "cuda_src/gemm/store.cuh"
 
 namespace convgrad::cuda {
 
@@ -32,7 +33,7 @@ template <Math kMath, int kColumns, bool kPaired>
 class FewChannelsFilterMma {
  public:
   using Stored = typename MathTypes<kMath>::Stored;
-  using TileB = OperandTile<Stored, kColumns, Along::kRows>;
+  using TileB = OperandTile<Stored, kColumns, Major::kMN>;
   static constexpr bool kHalf = sizeof(Stored) == 2;
 
   __device__ void find_slots(const FewChannelsProblem& p, int first) {
@@ -181,7 +182,7 @@ class FewChannelsFilterSum<Math::kTF32, kColumns, kPaired>
 template <int kColumns, bool kPaired>
 class FewChannelsFilterSum<Math::kF64, kColumns, kPaired> {
  public:
-  using TileB = OperandTile<double, kColumns, Along::kRows>;
+  using TileB = OperandTile<double, kColumns, Major::kMN>;
 
   __device__ void find_slots(const FewChannelsProblem& p, int first) {
 #pragma unroll

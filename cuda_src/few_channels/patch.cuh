@@ -6,10 +6,10 @@
 
 #include "cuda_src/arch/ptx.cuh"
 #include "cuda_src/arch/vector_access.cuh"
+#include "cuda_src/block/math.cuh"
+#include "cuda_src/block/operand.cuh"
 #include "cuda_src/divisor.cuh"
 #include "cuda_src/few_channels/plan.h"
-#include "cuda_src/gemm/math.cuh"
-#include "cuda_src/gemm/operand.cuh"
 
 namespace convgrad::cuda {
 

@@ -1,28 +1,31 @@
 #include "cuda_src/few_channels/plan.h"
 
 #include <algorithm>
-#include <cstdlib>
+#include <initializer_list>
 
-#include "cuda_src/tile_shape.h"
+#include "common_src/integers.h"
+#include "cuda_src/split.h"
 
 namespace convgrad::cuda {
 namespace {
 
-// What fits without a sum of three such numbers, or four times one of them, passing 32 bits.
-constexpr int64_t kMost = int64_t{1} << 28;
+// A sum of three numbers of so many bits, or four times one of them, has 31.
+constexpr int kBits = 28;
 
 // What a block may have on every device from compute capability 8.0 on is 99 KiB.
 constexpr int64_t kMostShared = 96 << 10;
 
 bool is_small(const ConvProblem& p) {
   const int64_t C = p.in_channels;
-  if (p.groups != 1 || C < 1 || C > 4 || p.out_channels >= kMost || p.taps() >= kMost) return false;
-  if (p.batch >= kMost || p.inputs() * C >= kMost || p.outputs() >= kMost) return false;
-  if (p.batch * p.outputs() >= 8 * kMost) return false;
-  return std::all_of(p.axis, p.axis + kAxes, [&](const Axis& axis) {
-    return axis.input_dilation == 1 && axis.output * axis.stride * C < kMost && axis.stride < kMost / 1024 &&
-           axis.taps * axis.filter_dilation * C < kMost && std::abs(axis.pad_lo) * C < kMost;
-  });
+  const auto fits = [](std::initializer_list<int64_t> factors) { return fits_bits(kBits, factors); };
+  const auto& [a, b, c] = p.axis;
+  return p.groups == 1 && 1 <= C && C <= 4 && fits({p.out_channels}) && fits({a.taps, b.taps, c.taps}) &&
+         fits({p.batch}) && fits({a.input, b.input, c.input, C}) && fits({a.output, b.output, c.output}) &&
+         fits_bits(31, {p.batch, p.outputs()}) && std::all_of(p.axis, p.axis + kAxes, [&](const Axis& axis) {
+           return axis.input_dilation == 1 && fits({axis.output, axis.stride, C}) &&
+                  fits_bits(18, {axis.stride}) && fits({axis.taps, axis.filter_dilation, C}) &&
+                  fits({axis.pad_lo, C});
+         });
 }
 
 int remainder(int64_t number, int64_t by) { return static_cast<int>((number % by + by) % by); }
@@ -129,20 +132,13 @@ int few_channels_block_tiles(const ConvProblem& p, const FewChannelsPlan& plan) 
 
 FewChannelsSplit few_channels_filter_split(const ConvProblem& p) {
   // Sums of some thousand terms, whose rounding errors stay small, but no fewer parts than give a large
-  // device a few blocks for each of its multiprocessors, nor shorter ones than two tiles. Partials stay below
-  // a twentieth of the activations, or the filter's own size.
+  // device a few blocks for each of its multiprocessors, nor shorter ones than two tiles.
   constexpr int64_t kTerms = 4096, kBlocks = 528;
   const FewChannelsPlan plan = few_channels_plan(p, true);
-  const int64_t sum_bytes = p.dtype == DType::kF64 ? 8 : 4;
-  const int64_t partial_bytes = plan.depth * p.out_channels * sum_bytes;
-  const int64_t activations =
-      p.batch * (p.inputs() * p.in_channels + p.outputs() * p.out_channels) * bytes_of(p.dtype);
   const int64_t columns = tiles_over(p.out_channels, few_channels_columns(p));
   const int64_t wanted =
       std::max(tiles_over(p.batch * p.outputs(), kTerms), tiles_over(kBlocks, std::max<int64_t>(columns, 1)));
-  const int64_t most =
-      std::min<int64_t>(plan.tiles / 2, activations / 20 / std::max<int64_t>(partial_bytes, 1));
-  const int64_t parts = std::max<int64_t>(std::min(wanted, most), 1);
+  const int64_t parts = wgrad_parts(p, wanted, plan.tiles / 2);
   const int64_t length = std::max<int64_t>(tiles_over(plan.tiles, parts), 1);
   return {static_cast<int>(std::max<int64_t>(tiles_over(plan.tiles, length), 1)), static_cast<int>(length)};
 }

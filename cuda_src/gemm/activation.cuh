@@ -4,34 +4,35 @@
 //
 // Slices of the depth are copied into shared memory several stages ahead of the multiply-adds (cp.async), x
 // gathered by the relation on the way, so no unrolled copy of it is ever in memory. A block takes rows of one
-// phase (phase.h): no zero between dilated inputs, and so none of a strided dgrad, is ever multiplied. dgrad
-// is the same product over the transposed problem, with the filter's taps flipped and its channel axes
-// traded.
+// phase (common_src/phase.h): no zero between dilated inputs, and so none of a strided dgrad, is ever
+// multiplied. dgrad is the same product over the transposed problem, with the filter's taps flipped and its
+// channel axes traded.
 #pragma once
 
 #include <cstdint>
 
+#include "common_src/major.h"
 #include "cuda_src/arch/shared_memory.cuh"
+#include "cuda_src/block/activation.cuh"
+#include "cuda_src/block/f64.cuh"
+#include "cuda_src/block/fma.cuh"
+#include "cuda_src/block/mma.cuh"
+#include "cuda_src/block/pipeline.cuh"
 #include "cuda_src/conv_kernels.h"
-#include "cuda_src/gemm/f64.cuh"
-#include "cuda_src/gemm/fma.cuh"
-#include "cuda_src/gemm/mma.cuh"
-#include "cuda_src/gemm/pipeline.cuh"
-#include "cuda_src/tiled/activation_block.cuh"
 
 namespace convgrad::cuda {
 
 // Where a filter's element (r,c,k) of one group lies; which of c and k is contiguous decides how its tile's
 // lines run.
 struct GemmFilterAsStored {
-  static constexpr Along kAlong = Along::kRows;
+  static constexpr Major kMajor = Major::kMN;
   __device__ static int64_t at(const ConvProblem& p, int64_t group, int64_t tap, int64_t c, int64_t k) {
     return (tap * p.group_in() + c) * p.out_channels + group * p.group_out() + k;
   }
 };
 // In the letters of the transposed problem: its c is the stored filter's k, and its k the stored c.
 struct GemmFilterTransposed {
-  static constexpr Along kAlong = Along::kDepth;
+  static constexpr Major kMajor = Major::kK;
   __device__ static int64_t at(const ConvProblem& p, int64_t group, int64_t tap, int64_t c, int64_t k) {
     return ((p.taps() - 1 - tap) * p.group_out() + k) * p.in_channels + group * p.group_in() + c;
   }
@@ -111,8 +112,8 @@ __device__ Window<Stored> window_of(const ConvProblem& p, const ActivationBlock&
 template <Math kMath, typename Tile, typename Filter, bool kWide, int kStages>
 struct GemmActivation {
   using Stored = typename MathTypes<kMath>::Stored;
-  using TileA = OperandTile<Stored, Tile::kRows, Along::kDepth>;
-  using TileB = OperandTile<Stored, Tile::kColumns, Filter::kAlong>;
+  using TileA = OperandTile<Stored, Tile::kRows, Major::kK>;
+  using TileB = OperandTile<Stored, Tile::kColumns, Filter::kMajor>;
   static constexpr int kDepth = kSliceDepth<Stored>;
   static constexpr int kStageElements = TileA::kElements + TileB::kElements;
 
@@ -127,7 +128,7 @@ struct GemmActivation {
     Shared& shared = *shared_memory<Shared>();
     const ActivationBlock block(p, phases, Tile::kRows, Tile::kColumns);
     if (block.first_row >= block.rows) return;  // a phase with fewer rows than the largest; all threads
-    GemmSum<kMath, Tile, Along::kDepth, Filter::kAlong> sum;
+    GemmSum<kMath, Tile, Major::kK, Filter::kMajor> sum;
     if constexpr (kWide)
       sum_chunks(p, x, w, block, shared, sum);
     else
@@ -182,8 +183,8 @@ struct GemmActivation {
 #pragma unroll
       for (int j = 0; j < kFillsB; ++j) {
         const int line = b_line + j * kLinesB;
-        const int64_t b_c = c + (TileB::kAlongDepth ? b_chunk * kChunk<Stored> : line);
-        const int64_t k = block.first_column + (TileB::kAlongDepth ? line : b_chunk * kChunk<Stored>);
+        const int64_t b_c = c + (TileB::kIsKMajor ? b_chunk * kChunk<Stored> : line);
+        const int64_t k = block.first_column + (TileB::kIsKMajor ? line : b_chunk * kChunk<Stored>);
         const bool there = b_c < C && k < K;
         cp_async<16>(b + TileB::chunk(line, b_chunk), there ? w + Filter::at(p, block.group, tap, b_c, k) : w,
                      there);

@@ -9,8 +9,8 @@
 
 #include "common_src/number.h"
 #include "cuda_src/arch/vector_access.cuh"
-#include "cuda_src/gemm/math.cuh"
-#include "cuda_src/gemm/operand.cuh"
+#include "cuda_src/block/math.cuh"
+#include "cuda_src/block/operand.cuh"
 
 namespace convgrad::cuda {
 
@@ -61,7 +61,7 @@ class ColumnSums {
  private:
   static constexpr int kColumns = Tile::kLineChunks * kChunk<Stored>;
   static constexpr int kThreads = kGemmThreads / Tile::kLineChunks;  // of the same chunk
-  static_assert(!Tile::kAlongDepth && Tile::kDepth % kThreads == 0);
+  static_assert(!Tile::kIsKMajor && Tile::kDepth % kThreads == 0);
   static constexpr int kLanes = 16 / sizeof(Value), kWords = kChunk<Stored> / kLanes;
   struct alignas(16) Word {
     Value lane[kLanes];

@@ -5,7 +5,7 @@
 // Slices of the depth are copied into shared memory several stages ahead of the multiply-adds (cp.async). A
 // filter has few elements and a batch has many positions, so the depth is split into parts, each a block's
 // own; the parts' sums go to the workspace and are added in order. Where inputs are dilated, or most of them
-// are padding, a block takes rows of one phase (phase.h), and positions that these meet.
+// are padding, a block takes rows of one phase (common_src/phase.h), and positions that these meet.
 //
 // Where db[k] = sum over n, o of dy[n,o,k] is wanted too, the blocks of the first rows add up the columns of
 // dy's tiles beside the products.
@@ -14,14 +14,15 @@
 #include <cstdint>
 #include <type_traits>
 
+#include "common_src/major.h"
 #include "cuda_src/arch/shared_memory.cuh"
+#include "cuda_src/block/f64.cuh"
+#include "cuda_src/block/filter.cuh"
+#include "cuda_src/block/fma.cuh"
+#include "cuda_src/block/mma.cuh"
+#include "cuda_src/block/pipeline.cuh"
 #include "cuda_src/conv_kernels.h"
 #include "cuda_src/gemm/column_sums.cuh"
-#include "cuda_src/gemm/f64.cuh"
-#include "cuda_src/gemm/fma.cuh"
-#include "cuda_src/gemm/mma.cuh"
-#include "cuda_src/gemm/pipeline.cuh"
-#include "cuda_src/tiled/filter_block.cuh"
 
 namespace convgrad::cuda {
 
@@ -82,10 +83,10 @@ template <Math kMath, typename Tile, bool kWide, int kStages, typename Block>
 struct GemmFilter {
   using Stored = typename MathTypes<kMath>::Stored;
   using Value = typename MathTypes<kMath>::Value;
-  using TileA = OperandTile<Stored, Tile::kRows, Along::kRows>;
-  using TileB = OperandTile<Stored, Tile::kColumns, Along::kRows>;
+  using TileA = OperandTile<Stored, Tile::kRows, Major::kMN>;
+  using TileB = OperandTile<Stored, Tile::kColumns, Major::kMN>;
   using BiasSums = ColumnSums<Stored, TileB>;
-  using TileSum = GemmSum<kMath, Tile, Along::kRows, Along::kRows>;
+  using TileSum = GemmSum<kMath, Tile, Major::kMN, Major::kMN>;
   static constexpr int kDepth = kSliceDepth<Stored>;
   static constexpr bool kPhased = std::is_same_v<Block, FilterBlock>;
   using PositionOfDy = std::conditional_t<kPhased, Position, FlatPosition>;

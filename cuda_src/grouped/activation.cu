@@ -13,6 +13,7 @@
 // Its strides are input dilations here. A result meets only the taps that are tied to some source, so no
 // product with the zeros between the strides is ever made.
 #include "common_src/dispatch.h"
+#include "common_src/major.h"
 #include "cuda_src/arch/launch.cuh"
 #include "cuda_src/conv_kernels.h"
 #include "cuda_src/grouped/grouped.cuh"
@@ -61,7 +62,7 @@ constexpr int kWindowBlocks = window_blocks(kInputDilation != 1                 
 // of them are tied is known when this is compiled.
 template <typename Stored, int kTaps, int kStride, int kInputDilation>
 __global__ void __launch_bounds__(kGroupedThreads, kWindowBlocks<Stored, kTaps, kStride, kInputDilation>)
-    grouped_window_kernel(GroupedProblem p, bool flipped, const Stored* __restrict__ x,
+    grouped_window_kernel(GroupedProblem p, Major filter_major, const Stored* __restrict__ x,
                           const Stored* __restrict__ w, Epilogue epilogue, Stored* __restrict__ y) {
   using Value = Sum<Stored>;
   constexpr int kLanes = kVectorLanes<Stored>, kRun = kGroupedRun;
@@ -81,7 +82,7 @@ __global__ void __launch_bounds__(kGroupedThreads, kWindowBlocks<Stored, kTaps, 
 #pragma unroll
     for (int r = 0; r < kTaps; ++r) {
       const int tap = row_of_taps * kTaps + r;
-      const int stored = flipped ? p.axis[0].taps * p.axis[1].taps * kTaps - 1 - tap : tap;
+      const int stored = filter_major == Major::kK ? p.axis[0].taps * p.axis[1].taps * kTaps - 1 - tap : tap;
       load_lanes(w + stored * K + mine.k, w_r[r]);
     }
     const Stored* x_row = x + row_of_x * axis.input * K + mine.k;
@@ -117,9 +118,9 @@ struct FilterWalk {
   int64_t result;  // from k to k + 1, in a group
 };
 
-__device__ FilterWalk filter_walk(const GroupedProblem& p, bool transposed, int k) {
+__device__ FilterWalk filter_walk(const GroupedProblem& p, Major filter_major, int k) {
   const int64_t C = p.group_in, K = p.out_channels;
-  if (!transposed) return {k, C * K, K, 1};
+  if (filter_major == Major::kMN) return {k, C * K, K, 1};
   const int64_t stored_K = p.in_channels, stored_C = p.group_out;
   const int64_t last = p.axis[0].taps * p.axis[1].taps * static_cast<int64_t>(p.axis[2].taps) - 1;
   return {(last * stored_C + k % p.group_out) * stored_K + k / p.group_out * C, -stored_C * stored_K, 1,
@@ -127,12 +128,12 @@ __device__ FilterWalk filter_walk(const GroupedProblem& p, bool transposed, int 
 }
 
 // Any steps and taps. The run is one of a single phase, whose results all meet the same taps. kGroup is that
-// of GroupedLanes. kAlongSources says along what the filter's vectors lie in memory where groups have several
-// channels: along k in fprop, along c in dgrad seen as fprop.
-template <typename Stored, int kLanes, int kGroup, bool kAlongSources>
+// of GroupedLanes, and kFilter how the filter's vectors lie in memory where groups have several channels:
+// along k in fprop, along c in dgrad seen as fprop.
+template <typename Stored, int kLanes, int kGroup, Major kFilter>
 __global__ void __launch_bounds__(kGroupedThreads,
                                   kLanes == 8 ? 1 : room_for(2, sizeof(Stored) == 8 && kLanes == 4 ? 1 : 2))
-    grouped_run_kernel(GroupedProblem p, bool transposed, const Stored* __restrict__ x,
+    grouped_run_kernel(GroupedProblem p, Major filter_major, const Stored* __restrict__ x,
                        const Stored* __restrict__ w, Epilogue epilogue, Stored* __restrict__ y) {
   using Value = Sum<Stored>;
   constexpr int kRun = kRunOf<Stored, kLanes>;
@@ -146,7 +147,7 @@ __global__ void __launch_bounds__(kGroupedThreads,
   FirstTap first2 = first_tap(axis, phase);
   first2.source += first * axis.source_step;
   first2 = skip_padding(axis, first2, (min(kRun, axis.output) - 1) * axis.source_step);
-  const FilterWalk walk = filter_walk(p, transposed, mine.k);
+  const FilterWalk walk = filter_walk(p, filter_major, mine.k);
   const int64_t C = p.in_channels, K = p.out_channels;
   const int channel = kGroup == 0 ? mine.k / p.group_out * p.group_in : mine.k;
 
@@ -178,14 +179,14 @@ __global__ void __launch_bounds__(kGroupedThreads,
 #pragma unroll
         for (int v = 0; v < kGroup; ++v) {
           Value w_v[kLanes];
-          load_lanes(w_r + v * (kAlongSources ? walk.result : walk.source), w_v);
+          load_lanes(w_r + v * (kFilter == Major::kK ? walk.result : walk.source), w_v);
 #pragma unroll
           for (int m = 0; m < kRun; ++m) {
 #pragma unroll
             for (int l = 0; l < kLanes; ++l) {
               if constexpr (kGroup == 1)
                 y_o[m][l] += x_i[m][l] * w_v[l];
-              else if constexpr (kAlongSources)
+              else if constexpr (kFilter == Major::kK)
                 y_o[m][v] += x_i[m][l] * w_v[l];
               else
                 y_o[m][l] += x_i[m][v] * w_v[l];
@@ -210,7 +211,7 @@ __global__ void __launch_bounds__(kGroupedThreads,
 template <typename Stored>
 struct Launch {
   const ConvProblem& problem;
-  bool transposed;
+  Major filter_major;
   const Stored *x, *w;
   Epilogue epilogue;
   Stored* y;
@@ -222,7 +223,7 @@ struct Launch {
     const GroupedBlock block =
         grouped_activation_block(p, {kVectorLanes<Stored>, 1}, problem.dtype, kGroupedRun, true);
     return launch_blocks(grouped_window_kernel<Stored, kTaps, kStride, kInputDilation>, block.blocks,
-                         dim3(block.x, block.y, block.z), 0, stream, p, transposed, x, w, epilogue, y);
+                         dim3(block.x, block.y, block.z), 0, stream, p, filter_major, x, w, epilogue, y);
   }
 
   template <int kLanes, int kGroup>
@@ -230,10 +231,10 @@ struct Launch {
     GroupedProblem p = grouped_problem(problem);
     const GroupedBlock block =
         grouped_activation_block(p, {kLanes, kGroup}, problem.dtype, kRunOf<Stored, kLanes>, false);
-    constexpr bool kSeveral = kGroup > 1;
-    return launch_blocks(kSeveral && transposed ? grouped_run_kernel<Stored, kLanes, kGroup, kSeveral>
-                                                : grouped_run_kernel<Stored, kLanes, kGroup, false>,
-                         block.blocks, dim3(block.x, block.y, block.z), 0, stream, p, transposed, x, w,
+    constexpr Major kSeveral = kGroup > 1 ? Major::kK : Major::kMN;
+    return launch_blocks(filter_major == kSeveral ? grouped_run_kernel<Stored, kLanes, kGroup, kSeveral>
+                                                  : grouped_run_kernel<Stored, kLanes, kGroup, Major::kMN>,
+                         block.blocks, dim3(block.x, block.y, block.z), 0, stream, p, filter_major, x, w,
                          epilogue, y);
   }
 
@@ -255,7 +256,7 @@ struct Launch {
   }
 };
 
-cudaError_t grouped_activation(const ConvProblem& problem, bool transposed, const void* x, const void* w,
+cudaError_t grouped_activation(const ConvProblem& problem, Major filter_major, const void* x, const void* w,
                                Epilogue epilogue, void* y, cudaStream_t stream) {
   // One lane serves everything; its sums are the same, term by term.
   const bool aligned = is_aligned(x) && is_aligned(w) && is_aligned(epilogue.bias) && is_aligned(y);
@@ -263,7 +264,7 @@ cudaError_t grouped_activation(const ConvProblem& problem, bool transposed, cons
   return dispatch(problem.dtype, [&](auto tag) {
     using Stored = typename decltype(tag)::type;
     const Launch<Stored> launch{problem,
-                                transposed,
+                                filter_major,
                                 static_cast<const Stored*>(x),
                                 static_cast<const Stored*>(w),
                                 epilogue,
@@ -281,12 +282,12 @@ cudaError_t grouped_activation(const ConvProblem& problem, bool transposed, cons
 
 cudaError_t grouped_fprop(const ConvProblem& p, const void* x, const void* w, Epilogue epilogue, void* y,
                           cudaStream_t stream) {
-  return grouped_activation(p, false, x, w, epilogue, y, stream);
+  return grouped_activation(p, Major::kMN, x, w, epilogue, y, stream);
 }
 
 cudaError_t grouped_dgrad(const ConvProblem& p, const void* dy, const void* w, void* dx,
                           cudaStream_t stream) {
-  return grouped_activation(p.transpose(), true, dy, w, dgrad_epilogue(p), dx, stream);
+  return grouped_activation(p.transpose(), Major::kK, dy, w, dgrad_epilogue(p), dx, stream);
 }
 
 }  // namespace convgrad::cuda

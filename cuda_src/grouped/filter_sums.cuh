@@ -3,8 +3,8 @@
 #pragma once
 
 #include "cuda_src/arch/shared_memory.cuh"
+#include "cuda_src/block/filter.cuh"
 #include "cuda_src/grouped/grouped.cuh"
-#include "cuda_src/tiled/filter_block.cuh"
 
 namespace convgrad::cuda {
 
@@ -65,7 +65,7 @@ struct Result {
   }
 };
 
-// Which phase (phase.h) a piece is of, and its first row there.
+// Which phase (common_src/phase.h) a piece is of, and its first row there.
 struct PhasePiece : FilterPhase {
   int64_t first_row;
 

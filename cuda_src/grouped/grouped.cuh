@@ -6,7 +6,6 @@
 #include "common_src/epilogue.h"
 #include "common_src/number.h"
 #include "cuda_src/grouped/plan.h"
-#include "cuda_src/tile_shape.h"
 
 namespace convgrad::cuda {
 

@@ -1,23 +1,23 @@
 #include "cuda_src/grouped/plan.h"
 
 #include <algorithm>
-#include <cstdlib>
+#include <initializer_list>
 #include <numeric>
 
+#include "common_src/integers.h"
 #include "common_src/relation.h"
 #include "cuda_src/split.h"
-#include "cuda_src/tile_shape.h"
 
 namespace convgrad::cuda {
 namespace {
 
-// What fits without a sum of three such numbers passing 32 bits.
-constexpr int64_t kMost = int64_t{1} << 29;
+// A sum of three numbers of so many bits has 31.
+bool fits(std::initializer_list<int64_t> factors) { return fits_bits(29, factors); }
 
 bool fits(const Axis& axis) {
-  return axis.input * axis.input_dilation < kMost && axis.output * axis.stride < kMost &&
-         axis.taps * axis.filter_dilation < kMost && std::abs(axis.pad_lo) < kMost &&
-         axis.input_dilation < kMost && axis.stride < kMost && axis.filter_dilation < kMost;
+  return fits({axis.input, axis.input_dilation}) && fits({axis.output, axis.stride}) &&
+         fits({axis.taps, axis.filter_dilation}) && fits({axis.pad_lo}) && fits({axis.input_dilation}) &&
+         fits({axis.stride}) && fits({axis.filter_dilation});
 }
 
 GroupedAxis grouped_axis(const Axis& axis) {
@@ -70,8 +70,9 @@ ConvProblem with_rows(const ConvProblem& problem) {
 bool grouped_serves(const ConvProblem& p) {
   constexpr int64_t kChannels = 16;
   if (p.groups < 2 || p.group_in() > kChannels || p.group_out() > kChannels) return false;
-  if (p.batch * p.inputs() >= kMost || p.batch * p.outputs() >= kMost) return false;
-  if (p.in_channels >= kMost || p.out_channels >= kMost || p.taps() * kChannels >= kMost) return false;
+  if (!fits({p.batch, p.inputs()}) || !fits({p.batch, p.outputs()}) || !fits({p.in_channels}) ||
+      !fits({p.out_channels}) || !fits({p.taps(), kChannels}))
+    return false;
   return std::all_of(p.axis, p.axis + kAxes,
                      [](const Axis& axis) { return fits(axis) && fits(axis.transpose()); });
 }
@@ -133,8 +134,7 @@ GroupedBlock grouped_activation_block(GroupedProblem& p, GroupedLanes lanes, DTy
 }
 
 GroupedFilterSplit grouped_filter_split(const ConvProblem& problem) {
-  // Blocks enough for a large device, as long as partials stay below a twentieth of what is read, and a
-  // thread adds no more than some thousand terms.
+  // Blocks enough for a large device, and no more than some thousand terms for a thread to add.
   constexpr int64_t kBlocks = 528, kUnitsPerPart = 64, kMostUnits = 2048;
   const ConvProblem p = with_rows(problem);
   const GroupedProblem grouped = grouped_problem(problem);
@@ -144,13 +144,8 @@ GroupedFilterSplit grouped_filter_split(const ConvProblem& problem) {
   const int64_t units =
       has_phases ? filter_depth(p) : grouped.rows * static_cast<int64_t>(runs_of_row(p.axis[kAxes - 1]));
   const int64_t run = has_phases ? kGroupedRun : 1;  // units of a part are so many times more
-  const int64_t read =
-      (p.batch * p.inputs() * p.in_channels + p.batch * p.outputs() * p.out_channels) * bytes_of(p.dtype);
-  const int64_t partial = p.taps() * p.group_in() * p.out_channels * std::max<int64_t>(bytes_of(p.dtype), 4);
   const int64_t wanted = std::max(tiles_over(kBlocks, panels), tiles_over(units, kMostUnits * run));
-  const int64_t parts = std::max<int64_t>(
-      std::min({wanted, tiles_over(units, kUnitsPerPart * run), read / 20 / std::max<int64_t>(partial, 1)}),
-      1);
+  const int64_t parts = wgrad_parts(p, wanted, tiles_over(units, kUnitsPerPart * run));
   GroupedFilterSplit split = {};
   split.units = static_cast<unsigned>(units);
   split.units_per_part = static_cast<unsigned>(tiles_over(units, parts));

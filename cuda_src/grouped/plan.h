@@ -63,7 +63,7 @@ bool is_windowed(const GroupedProblem&, int taps, int stride, int input_dilation
 GroupedBlock grouped_activation_block(GroupedProblem&, GroupedLanes, DType, int run, bool windowed);
 
 // A filter's gradient in `parts` of the units, each a run of a row, or where there are phases of the taps
-// (phase.h) a position of one. A thread has one piece of the filter.
+// (common_src/phase.h) a position of one. A thread has one piece of the filter.
 struct GroupedFilterSplit {
   unsigned parts;
   unsigned units, units_per_part;

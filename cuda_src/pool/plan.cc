@@ -1,19 +1,16 @@
 #include "cuda_src/pool/plan.h"
 
 #include <initializer_list>
+#include <stdexcept>
+#include <string>
+
+#include "common_src/integers.h"
+#include "cuda_src/plan.h"
 
 namespace convgrad::cuda {
 namespace {
 
-// Whether the product of sizes, each below 2^31, is below 2^30.
-bool is_small(std::initializer_list<int64_t> sizes) {
-  int64_t product = 1;
-  for (const int64_t size : sizes) {
-    product *= size;
-    if (product >= int64_t{1} << 30) return false;
-  }
-  return true;
-}
+bool is_small(std::initializer_list<int64_t> factors) { return fits_bits(30, factors); }
 
 bool fits_in_32_bits(const PoolProblem& p) {
   const auto& [a, b, c] = p.axis;
@@ -24,13 +21,22 @@ bool fits_in_32_bits(const PoolProblem& p) {
   for (const Axis& axis : p.axis) {
     // Every o*stride + r*filter_dilation - pad_lo, and the square of the stride (TiedOutputs).
     if (!is_small({axis.output, axis.stride}) || !is_small({axis.taps, axis.filter_dilation, 2}) ||
-        axis.pad_lo >= 1 << 29 || axis.pad_lo <= -(1 << 29) || axis.stride >= 1 << 15)
+        !fits_bits(29, {axis.pad_lo}) || !fits_bits(15, {axis.stride}))
       return false;
   }
   return true;
 }
 
 }  // namespace
+
+PoolKernel pool_kernel_named(std::string_view name) {
+  if (name == "vector") return PoolKernel::kVector;
+  try {
+    return kernel_named(name) == Kernel::kReference ? PoolKernel::kReference : PoolKernel::kVector;
+  } catch (const std::invalid_argument& error) {
+    throw std::invalid_argument(std::string(error.what()) + ", and for pooling and bgrad \"vector\"");
+  }
+}
 
 PoolKernel choose_kernel(const PoolProblem& p, PoolKernel requested) {
   return fits_in_32_bits(p) ? requested : PoolKernel::kReference;

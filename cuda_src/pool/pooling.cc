@@ -1,7 +1,7 @@
 // The bias gradient and pooling by the kernel that a call asks for: the formulas as they stand, or vectors.
 // An empty result needs no kernel, and none has to bear a size of zero there.
 #include "cuda_src/kernels.h"
-#include "cuda_src/pool/kernels.h"
+#include "cuda_src/pool_kernels.h"
 
 namespace convgrad::cuda {
 namespace {

@@ -4,8 +4,8 @@
 
 #include "common_src/dispatch.h"
 #include "cuda_src/arch/launch.cuh"
-#include "cuda_src/pool/kernels.h"
-#include "cuda_src/reference/place.cuh"
+#include "cuda_src/block/place.cuh"
+#include "cuda_src/pool_kernels.h"
 
 namespace convgrad::cuda {
 namespace {

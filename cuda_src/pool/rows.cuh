@@ -12,6 +12,7 @@
 #include <cstdint>
 #include <utility>
 
+#include "common_src/integers.h"
 #include "common_src/problem.h"
 #include "cuda_src/divisor.cuh"
 
@@ -39,10 +40,10 @@ struct PoolRows {
     across = 1;
     while (across < row_vectors && across < (overlap ? kPoolThreads / 4 : kPoolThreads)) across *= 2;
     down = kPoolThreads / across;
-    blocks_across = Divisor((row_vectors + across - 1) / across);
+    blocks_across = Divisor(tiles_over(row_vectors, across));
   }
 
-  int64_t blocks() const { return int64_t{blocks_across.value()} * ((rows + down - 1) / down); }
+  int64_t blocks() const { return int64_t{blocks_across.value()} * tiles_over(rows, down); }
 
   // False for threads past the ends.
   __device__ __forceinline__ bool find(RowPlace& place) const {

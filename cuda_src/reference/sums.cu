@@ -1,16 +1,22 @@
-// y[n,o,k] = sum over r, c of x[n,i,c] * w[r,c,k] and the epilogue, one thread an output element, word for
-// word.
+// The four sums of a convolution and its gradients as they stand, one thread a result. They serve every
+// problem, and the other kernels are held against them.
 //
-// It serves every problem, and the other fprop kernels are held against it.
+//     y[n,o,k]  = sum over r, c of x[n,i,c] * w[r,c,k]
+//     dx[n,i,c] = sum over r, k of dy[n,o,k] * w[r,c,k]
+//     dw[r,c,k] = sum over n, o of x[n,i,c] * dy[n,o,k]
+//     db[c]     = sum over rows of dy[row,c]
 #include "common_src/dispatch.h"
 #include "common_src/long_sum.h"
 #include "cuda_src/arch/launch.cuh"
+#include "cuda_src/bias/plan.h"
+#include "cuda_src/block/place.cuh"
 #include "cuda_src/conv_kernels.h"
-#include "cuda_src/reference/place.cuh"
+#include "cuda_src/pool_kernels.h"
 
 namespace convgrad::cuda {
 namespace {
 
+// y, one thread an output element, with the epilogue.
 template <typename Stored>
 __global__ void reference_fprop_kernel(ConvProblem p, const Stored* x, const Stored* w, Epilogue epilogue,
                                        Stored* y) {
@@ -30,6 +36,75 @@ __global__ void reference_fprop_kernel(ConvProblem p, const Stored* x, const Sto
   }
 }
 
+// dx, one thread an input element. Each input position gathers from the outputs that it was a part of, so
+// nothing is ever added to twice.
+template <typename Stored>
+__global__ void reference_dgrad_kernel(ConvProblem p, const Stored* dy, const Stored* w, Stored* dx) {
+  const int64_t C = p.group_in(), K = p.out_channels;
+  const int64_t count = p.batch * p.inputs() * p.in_channels;
+  for (int64_t at = first_element(); at < count; at += element_step()) {
+    const int64_t channel = at % p.in_channels;
+    const Place i = input_place(p.axis, at / p.in_channels);
+    const int64_t group = channel / C, c = channel % C;
+    const int64_t first_k = group * p.group_out();
+    LongSum<Sum<Stored>> dx_nic;
+    for_each_output(p.axis, i.at, [&](int64_t r, int64_t o) {
+      const Stored* dy_no = dy + (i.n * p.outputs() + o) * K + first_k;
+      const Stored* w_rc = w + (r * C + c) * K + first_k;
+      for (int64_t k = 0; k < p.group_out(); ++k) dx_nic.add(widen(dy_no[k]) * widen(w_rc[k]));
+    });
+    store_sum(dx, at, dx_nic.value(), p.unrounded);
+  }
+}
+
+// dw, one thread a filter element.
+template <typename Stored>
+__global__ void reference_wgrad_kernel(ConvProblem p, const Stored* x, const Stored* dy, Stored* dw) {
+  const int64_t C = p.group_in(), K = p.out_channels;
+  const Axis &axis0 = p.axis[0], &axis1 = p.axis[1], &axis2 = p.axis[2];
+  const int64_t count = p.taps() * C * K;
+  for (int64_t at = first_element(); at < count; at += element_step()) {
+    const int64_t k = at % K, c = at / K % C;
+    const Place r = tap_place(p.axis, at / K / C);
+    const int64_t channel = k / p.group_out() * C + c;
+    LongSum<Sum<Stored>> dw_rck;
+    const auto tied = [&](int a) {
+      return outputs_of_tap(p.axis[a]).from(p.axis[a].pad_lo - r.at[a] * p.axis[a].filter_dilation);
+    };
+    const Progression tied0 = tied(0), tied1 = tied(1), tied2 = tied(2);
+    for (int64_t n = 0; n < p.batch; ++n) {
+      for (int64_t j0 = 0; j0 < tied0.count; ++j0) {
+        const int64_t x_plane = (n * axis0.input + tied0.partner_at(j0)) * axis1.input,
+                      dy_plane = (n * axis0.output + tied0.at(j0)) * axis1.output;
+        for (int64_t j1 = 0; j1 < tied1.count; ++j1) {
+          const Stored* x_row = x + (x_plane + tied1.partner_at(j1)) * axis2.input * p.in_channels;
+          const Stored* dy_row = dy + (dy_plane + tied1.at(j1)) * axis2.output * K;
+          for (int64_t j2 = 0; j2 < tied2.count; ++j2)
+            dw_rck.add(widen(x_row[tied2.partner_at(j2) * p.in_channels + channel]) *
+                       widen(dy_row[tied2.at(j2) * K + k]));
+        }
+      }
+    }
+    store_sum(dw, at, dw_rck.value(), p.unrounded);
+  }
+}
+
+// db in two sums: a thread adds one channel over one part of the rows, then the parts are added in order.
+// Neighbouring threads have neighbouring channels, so a warp reads whole rows. `Result` is Stored where one
+// part is all there is.
+template <typename Stored, typename Result>
+__global__ void reference_bgrad_kernel(BiasProblem p, Split split, const Stored* dy, Result* sums) {
+  const int64_t count = split.parts * p.channels;
+  for (int64_t at = first_element(); at < count; at += element_step()) {
+    const int64_t c = at % p.channels;
+    const int64_t first = at / p.channels * split.length;
+    const int64_t end = first + split.length < p.rows ? first + split.length : p.rows;
+    Sum<Stored> sum = 0;
+    for (int64_t row = first; row < end; ++row) sum += widen(dy[row * p.channels + c]);
+    sums[at] = narrow<Result>(sum);
+  }
+}
+
 }  // namespace
 
 cudaError_t reference_fprop(const ConvProblem& p, const void* x, const void* w, Epilogue epilogue, void* y,
@@ -40,6 +115,44 @@ cudaError_t reference_fprop(const ConvProblem& p, const void* x, const void* w, 
     return launch_elements(reference_fprop_kernel<Stored>, count, stream, p, static_cast<const Stored*>(x),
                            static_cast<const Stored*>(w), epilogue, static_cast<Stored*>(y));
   });
+}
+
+cudaError_t reference_dgrad(const ConvProblem& p, const void* dy, const void* w, void* dx,
+                            cudaStream_t stream) {
+  const int64_t count = p.batch * p.inputs() * p.in_channels;
+  return dispatch(p.dtype, [&](auto tag) {
+    using Stored = typename decltype(tag)::type;
+    return launch_elements(reference_dgrad_kernel<Stored>, count, stream, p, static_cast<const Stored*>(dy),
+                           static_cast<const Stored*>(w), static_cast<Stored*>(dx));
+  });
+}
+
+cudaError_t reference_wgrad(const ConvProblem& p, const void* x, const void* dy, void* dw,
+                            cudaStream_t stream) {
+  const int64_t count = p.taps() * p.group_in() * p.out_channels;
+  return dispatch(p.dtype, [&](auto tag) {
+    using Stored = typename decltype(tag)::type;
+    return launch_elements(reference_wgrad_kernel<Stored>, count, stream, p, static_cast<const Stored*>(x),
+                           static_cast<const Stored*>(dy), static_cast<Stored*>(dw));
+  });
+}
+
+cudaError_t reference_bgrad(const BiasProblem& p, const void* dy, void* db, void* workspace,
+                            cudaStream_t stream) {
+  const Split split = reference_bgrad_split(p);
+  const int64_t count = split.parts * p.channels;
+  const bool one_part = split.parts == 1;
+  const cudaError_t error = dispatch(p.dtype, [&](auto tag) {
+    using Stored = typename decltype(tag)::type;
+    const auto* rows = static_cast<const Stored*>(dy);
+    if (one_part)
+      return launch_elements(reference_bgrad_kernel<Stored, Stored>, count, stream, p, split, rows,
+                             static_cast<Stored*>(db));
+    return launch_elements(reference_bgrad_kernel<Stored, Sum<Stored>>, count, stream, p, split, rows,
+                           static_cast<Sum<Stored>*>(workspace));
+  });
+  if (error != cudaSuccess || one_part) return error;
+  return add_parts(p.dtype, workspace, db, split.parts, p.channels, stream);
 }
 
 }  // namespace convgrad::cuda

@@ -3,17 +3,19 @@
 //     y[n,o,k] = sum over r, c of x[n,i,c] * w[r,c,k]      rows (n,o), columns k, depth q = (r,c)
 //
 // x is gathered by the relation as its tile is filled; no unrolled copy of it is ever in memory. A block
-// takes rows of one phase (phase.h), so that no zero between dilated inputs is multiplied. dgrad is the same
-// product over the transposed problem, with the filter's taps flipped and its two channel axes traded:
+// takes rows of one phase (common_src/phase.h), so that no zero between dilated inputs is multiplied. dgrad
+// is the same product over the transposed problem, with the filter's taps flipped and its two channel axes
+// traded:
 //
 //     dx[n,i,c] = sum over r, k of dy[n,o,k] * w[R-1-r,c,k]
 //
 // so the kernel is written in fprop's letters and takes what tells the two apart as `Filter`.
 #include "common_src/dispatch.h"
+#include "common_src/major.h"
 #include "cuda_src/arch/launch.cuh"
 #include "cuda_src/arch/shared_memory.cuh"
+#include "cuda_src/block/activation.cuh"
 #include "cuda_src/conv_kernels.h"
-#include "cuda_src/tiled/activation_block.cuh"
 #include "cuda_src/tiled/tile.cuh"
 
 namespace convgrad::cuda {
@@ -22,7 +24,7 @@ namespace {
 // Where element (q,k) = (r,c,k) of one group's filter lies. Neighbouring threads fill along the axis that is
 // contiguous in memory.
 struct FilterAsStored {
-  static constexpr bool kContiguousAlongDepth = false;
+  static constexpr Major kMajor = Major::kMN;
   __device__ static int64_t at(const ConvProblem& p, int64_t group, int64_t q, int64_t k) {
     return q * p.out_channels + group * p.group_out() + k;
   }
@@ -30,7 +32,7 @@ struct FilterAsStored {
 
 // In the letters of the transposed problem: its c is the stored filter's k, and its k the stored c.
 struct FilterTransposed {
-  static constexpr bool kContiguousAlongDepth = true;
+  static constexpr Major kMajor = Major::kK;
   __device__ static int64_t at(const ConvProblem& p, int64_t group, int64_t q, int64_t k) {
     const int64_t r = q / p.group_in(), c = q % p.group_in();
     const int64_t stored_r = p.taps() - 1 - r;
@@ -130,8 +132,8 @@ __global__ void __launch_bounds__(kTileThreads)
 #pragma unroll
     for (int j = 0; j < kFills; ++j) {
       const int fill = thread + j * kTileThreads;
-      const int b_depth = Filter::kContiguousAlongDepth ? fill % kTileDepth : fill / kTileColumns;
-      const int b_column = Filter::kContiguousAlongDepth ? fill / kTileDepth : fill % kTileColumns;
+      const int b_depth = Filter::kMajor == Major::kK ? fill % kTileDepth : fill / kTileColumns;
+      const int b_column = Filter::kMajor == Major::kK ? fill / kTileDepth : fill % kTileColumns;
       const int64_t q = slice + b_depth, k = first_column + b_column;
       b[b_depth * kPitch<Value> + b_column] =
           q < depth && k < K ? widen(w[Filter::at(p, group, in_filter(q), k)]) : Value{0};

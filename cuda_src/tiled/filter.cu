@@ -3,14 +3,14 @@
 //     dw[r,c,k] = sum over n, o of x[n,i,c] * dy[n,o,k]    rows (r,c), columns k, depth q = (n,o)
 //
 // A filter has few elements and a batch has many positions, so the depth is split into parts, each a block's
-// own; the parts' sums go to the workspace and are added in order. A block takes rows of one phase (phase.h),
-// and positions that these meet.
+// own; the parts' sums go to the workspace and are added in order. A block takes rows of one phase
+// (common_src/phase.h), and positions that these meet.
 #include "common_src/dispatch.h"
 #include "cuda_src/arch/launch.cuh"
 #include "cuda_src/arch/shared_memory.cuh"
+#include "cuda_src/block/filter.cuh"
 #include "cuda_src/conv_kernels.h"
 #include "cuda_src/split.h"
-#include "cuda_src/tiled/filter_block.cuh"
 #include "cuda_src/tiled/tile.cuh"
 
 namespace convgrad::cuda {

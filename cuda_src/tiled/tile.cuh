@@ -5,7 +5,7 @@
 #include <cstdint>
 
 #include "common_src/problem.h"
-#include "cuda_src/tile_shape.h"
+#include "cuda_src/tiled/tile_shape.h"
 
 namespace convgrad::cuda {
 

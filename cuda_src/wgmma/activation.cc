@@ -3,7 +3,8 @@
 #include <array>
 #include <utility>
 
-#include "cuda_src/tile_shape.h"
+#include "common_src/integers.h"
+#include "cuda_src/arch/encode.h"
 
 namespace convgrad::cuda {
 namespace {
@@ -52,7 +53,7 @@ cudaError_t phase_parameters(const ConvProblem& p, int axes, const PhaseAxes& ph
   return encode(im2col_map(window, axes, p.dtype, x, p.batch, p.in_channels, kWgmmaRows), &out->x);
 }
 
-TiledMap filter_map(const ConvProblem& p, FilterOrder order, int columns, const void* w) {
+TiledMap filter_map(const ConvProblem& p, FilterLayout layout, int columns, const void* w) {
   const int depth = wgmma_depth(p.dtype);
   TiledMap map = {};
   map.array.dtype = p.dtype;
@@ -62,20 +63,16 @@ TiledMap filter_map(const ConvProblem& p, FilterOrder order, int columns, const 
   map.box[0] = depth;  // 128 bytes, along the depth or the columns
   map.box[1] = columns;
   map.box[2] = 1;
-  switch (order) {
-    case FilterOrder::kAsStored:
-      map.array.size[0] = p.out_channels;
-      map.array.size[1] = p.group_in();
-      map.box[1] = depth;
-      break;
-    case FilterOrder::kDepthLast:
-      map.array.size[0] = p.group_in();
-      map.array.size[1] = p.out_channels;
-      break;
-    case FilterOrder::kTransposed:
-      map.array.size[0] = p.in_channels;
-      map.array.size[1] = p.group_out();
-      break;
+  if (layout.major == Major::kMN) {
+    map.array.size[0] = p.out_channels;
+    map.array.size[1] = p.group_in();
+    map.box[1] = depth;
+  } else if (layout.flipped) {
+    map.array.size[0] = p.in_channels;
+    map.array.size[1] = p.group_out();
+  } else {
+    map.array.size[0] = p.group_in();
+    map.array.size[1] = p.out_channels;
   }
   map.array.stride_bytes[1] = map.array.size[0] * bytes_of(p.dtype);
   map.array.stride_bytes[2] = map.array.stride_bytes[1] * map.array.size[1];
@@ -84,7 +81,7 @@ TiledMap filter_map(const ConvProblem& p, FilterOrder order, int columns, const 
 
 }  // namespace
 
-cudaError_t wgmma_activation_of(const ConvProblem& p, FilterOrder order, int columns, const void* x,
+cudaError_t wgmma_activation_of(const ConvProblem& p, FilterLayout layout, int columns, const void* x,
                                 const void* w, WgmmaActivation* out) {
   *out = {};
   out->axes = spatial_axes(p);
@@ -94,7 +91,7 @@ cudaError_t wgmma_activation_of(const ConvProblem& p, FilterOrder order, int col
   out->all_taps = static_cast<int>(p.taps());
   out->column_tiles = Divisor(tiles_over(p.group_out(), columns));
   out->groups = Divisor(p.groups);
-  out->flipped = order == FilterOrder::kTransposed;
+  out->flipped = layout.flipped;
   out->filter_group_depth = out->flipped ? out->group_in : 0;
   out->filter_group_columns = out->flipped ? 0 : out->group_out;
   for (int a = 0; a < kAxes; ++a) {
@@ -110,7 +107,7 @@ cudaError_t wgmma_activation_of(const ConvProblem& p, FilterOrder order, int col
     phase.first_tile = out->row_tiles;
     out->row_tiles += static_cast<int>(tiles_over(phase.rows, kWgmmaRows));
   }
-  return encode(filter_map(p, order, columns, w), &out->filter);
+  return encode(filter_map(p, layout, columns, w), &out->filter);
 }
 
 }  // namespace convgrad::cuda

@@ -7,15 +7,16 @@
 // of the tile's columns (wgmma), straight out of shared memory. A block stays on its multiprocessor and takes
 // one tile after another, so that the copies for the next tile run while this one's sums are stored.
 //
-// Rows are of one phase (phase.h), and so a strided dgrad multiplies no zero. dgrad is the same product over
-// the transposed problem, the filter's taps in reverse and its lines along the depth.
+// Rows are of one phase (common_src/phase.h), and so a strided dgrad multiplies no zero. dgrad is the same
+// product over the transposed problem, the filter's taps in reverse and its lines along the depth.
 #pragma once
 
 #include <cstdint>
 
+#include "common_src/integers.h"
+#include "common_src/major.h"
 #include "cuda_src/arch/launch.cuh"
 #include "cuda_src/arch/shared_memory.cuh"
-#include "cuda_src/tile_shape.h"
 #include "cuda_src/wgmma/activation.h"
 #include "cuda_src/wgmma/dispatch.h"
 #include "cuda_src/wgmma/load_windows.cuh"
@@ -104,7 +105,7 @@ struct WgmmaActivationKernel {
       fill_stage(shared.barriers, place, sizeof(Stage), [&](int s, uint64_t* full) {
         Stage& stage = shared.stage[s];
         load_windows(stage.x, phase.x, full, p.axes, tile.group * p.group_in + c, i, n, offset);
-        if constexpr (kFilter == Major::kDepth) {
+        if constexpr (kFilter == Major::kK) {
           tma_load<3>(stage.filter, p.filter, full, {filter_depth + c, filter_column, tap});
         } else {
 #pragma unroll
@@ -118,8 +119,8 @@ struct WgmmaActivationKernel {
   __device__ static void multiply(const WgmmaActivation& p, int tiles, Shared& shared,
                                   const Epilogue& epilogue, Stored* y) {
     const int half = static_cast<int>(threadIdx.x) / kWarpgroup * 64;  // this warpgroup's first row
-    const int slices = (p.group_in + kDepth - 1) / kDepth;             // of a tap
-    WgmmaSum<Stored, kColumns, Major::kDepth, kFilter> sum;
+    const int slices = tiles_over(p.group_in, kDepth);                 // of a tap
+    WgmmaSum<Stored, kColumns, Major::kK, kFilter> sum;
     Ring place;
     for (int t = static_cast<int>(blockIdx.x); t < tiles; t += static_cast<int>(gridDim.x)) {
       const Tile tile = Tile::of(p, t);
@@ -159,15 +160,15 @@ __global__ void __launch_bounds__(kWgmmaThreads, 1)
 }
 
 // y of a problem that wgmma_serves(), over 16-byte aligned arrays.
-template <typename Stored, FilterOrder kOrder>
-cudaError_t launch_wgmma_activation(const ConvProblem& p, const void* x, const void* w, Epilogue epilogue,
-                                    void* y, cudaStream_t stream) {
-  constexpr Major kFilter = kOrder == FilterOrder::kAsStored ? Major::kRows : Major::kDepth;
+template <typename Stored, Major kFilter>
+cudaError_t launch_wgmma_activation(const ConvProblem& p, bool flipped, const void* x, const void* w,
+                                    Epilogue epilogue, void* y, cudaStream_t stream) {
   const auto launch = [&](auto columns) {
     constexpr int kColumns = decltype(columns)::value;
     using Kernel = WgmmaActivationKernel<Stored, kColumns, kFilter>;
     WgmmaActivation parameters;
-    if (const cudaError_t error = wgmma_activation_of(p, kOrder, kColumns, x, w, &parameters)) return error;
+    if (const cudaError_t error = wgmma_activation_of(p, {kFilter, flipped}, kColumns, x, w, &parameters))
+      return error;
     const int64_t tiles =
         int64_t{parameters.row_tiles} * parameters.groups.value() * parameters.column_tiles.value();
     return launch_persistent(wgmma_activation_kernel<Stored, kColumns, kFilter>, tiles, kWgmmaThreads,

@@ -5,14 +5,15 @@
 
 #include <cstdint>
 
+#include "common_src/major.h"
+#include "cuda_src/arch/tensor_map.h"
 #include "cuda_src/divisor.cuh"
 #include "cuda_src/wgmma/im2col.h"
 #include "cuda_src/wgmma/plan.h"
-#include "cuda_src/wgmma/tensor_map.h"
 
 namespace convgrad::cuda {
 
-// A phase of the outputs (phase.h), along three axes.
+// A phase of the outputs (common_src/phase.h), along three axes.
 struct WgmmaPhase {
   TensorMap x;
   Divisor outputs[kAxes];
@@ -33,17 +34,17 @@ struct WgmmaActivation {
   WgmmaPhase phase[kWgmmaPhases];
 };
 
-// How the filter lies in memory, last dimension contiguous, in the letters of the problem that the kernel is
-// given (for dgrad the transposed one).
-enum class FilterOrder {
-  kAsStored,    // [r, c, K]: lines along the columns
-  kDepthLast,   // [r, K, c]: a copy, lines along the depth
-  kTransposed,  // [-r, k, C]: dgrad's own filter, lines along the depth, taps in reverse
+// How the filter lies in memory, in the letters of the problem that the kernel is given (for dgrad the
+// transposed one): MN-major as fprop's is stored, [r, c, K]; K-major with flipped taps as dgrad's is, [-r, k,
+// C]; K-major in a copy for fprop, [r, K, c].
+struct FilterLayout {
+  Major major;
+  bool flipped;
 };
 
 // For 16-byte aligned arrays of a problem that wgmma_serves(). Phases with most taps come first, so that what
 // a multiprocessor is left with at the end is short.
-cudaError_t wgmma_activation_of(const ConvProblem&, FilterOrder, int columns, const void* x, const void* w,
+cudaError_t wgmma_activation_of(const ConvProblem&, FilterLayout, int columns, const void* x, const void* w,
                                 WgmmaActivation*);
 
 }  // namespace convgrad::cuda

@@ -9,12 +9,14 @@
 // The depth is split into parts, each a tile's own; their sums go to the workspace and are added in order.
 #include <cstdint>
 
+#include "common_src/integers.h"
+#include "common_src/major.h"
+#include "cuda_src/arch/encode.h"
 #include "cuda_src/arch/launch.cuh"
 #include "cuda_src/arch/shared_memory.cuh"
 #include "cuda_src/conv_kernels.h"
 #include "cuda_src/divisor.cuh"
 #include "cuda_src/split.h"
-#include "cuda_src/tile_shape.h"
 #include "cuda_src/wgmma/dispatch.h"
 #include "cuda_src/wgmma/im2col.h"
 #include "cuda_src/wgmma/load_windows.cuh"
@@ -75,7 +77,7 @@ struct WgmmaFilterKernel {
       part = p.groups.quotient(rest);
       begin = part * p.part_length;
       const int left = p.positions - begin, length = left < p.part_length ? left : p.part_length;
-      slices = (length + kDepth - 1) / kDepth;
+      slices = tiles_over(length, kDepth);
     }
   };
 
@@ -138,7 +140,7 @@ struct WgmmaFilterKernel {
   __device__ static void multiply(const WgmmaFilter& p, int tiles, Shared& shared, Stored* dw,
                                   float* partials) {
     const int own = static_cast<int>(threadIdx.x) / kWarpgroup;  // which of the tile's chunks
-    WgmmaSum<Stored, kColumns, Major::kRows, Major::kRows> sum;
+    WgmmaSum<Stored, kColumns, Major::kMN, Major::kMN> sum;
     Ring place;
     for (int t = static_cast<int>(blockIdx.x); t < tiles; t += static_cast<int>(gridDim.x)) {
       const Tile tile(p, t);

@@ -10,15 +10,15 @@ cudaError_t wgmma_fprop(const ConvProblem& p, const void* x, const void* w, Epil
                         void* workspace, cudaStream_t stream) {
   switch (p.dtype) {
     case DType::kBF16:
-      return launch_wgmma_activation<BFloat16, FilterOrder::kAsStored>(p, x, w, epilogue, y, stream);
+      return launch_wgmma_activation<BFloat16, Major::kMN>(p, false, x, w, epilogue, y, stream);
     case DType::kF16:
-      return launch_wgmma_activation<Float16, FilterOrder::kAsStored>(p, x, w, epilogue, y, stream);
+      return launch_wgmma_activation<Float16, Major::kMN>(p, false, x, w, epilogue, y, stream);
     case DType::kF32: {
       const cudaError_t error =
           transpose_to_tf32(static_cast<const float*>(w), static_cast<float*>(workspace), p.taps(),
                             p.group_in(), p.out_channels, stream);
       if (error != cudaSuccess) return error;
-      return launch_wgmma_activation<float, FilterOrder::kDepthLast>(p, x, workspace, epilogue, y, stream);
+      return launch_wgmma_activation<float, Major::kK>(p, false, x, workspace, epilogue, y, stream);
     }
     case DType::kF64:
       break;

@@ -5,9 +5,9 @@
 
 #include <cstdint>
 
+#include "common_src/phase.h"
 #include "common_src/problem.h"
-#include "cuda_src/phase.h"
-#include "cuda_src/wgmma/tensor_map.h"
+#include "cuda_src/arch/tensor_map.h"
 
 namespace convgrad::cuda {
 

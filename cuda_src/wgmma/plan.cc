@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <limits>
 
-#include "cuda_src/gemm/choice.h"
-#include "cuda_src/tile_shape.h"
+#include "common_src/integers.h"
+#include "cuda_src/block/choice.h"
 #include "cuda_src/wgmma/im2col.h"
 
 namespace convgrad::cuda {
@@ -33,10 +33,10 @@ bool empty(const ConvProblem& p) {
 
 // Positions and tiles are counted in 31 bits.
 bool countable(const ConvProblem& p) {
-  constexpr int64_t kMost = std::numeric_limits<int32_t>::max() / 2;
-  const auto times = [](int64_t a, int64_t b) { return b != 0 && a > kMost / b ? kMost + 1 : a * b; };
-  return gemm_serves(p) && times(p.batch, p.outputs()) <= kMost && times(p.batch, p.inputs()) <= kMost &&
-         times(times(p.taps(), p.in_channels), p.out_channels) <= kMost;
+  constexpr int kBits = 30;
+  return gemm_serves(p) && fits_bits(kBits, {p.batch, p.outputs()}) &&
+         fits_bits(kBits, {p.batch, p.inputs()}) &&
+         fits_bits(kBits, {p.taps(), p.in_channels, p.out_channels});
 }
 
 // As a sum whose result is y.
@@ -115,18 +115,13 @@ int64_t wgmma_filter_chunks(const ConvProblem& p) { return p.taps() * tiles_over
 
 Split wgmma_filter_split(const ConvProblem& p) {
   // As many parts as give a large device two rounds of tiles, and no sum more than some thousand terms where
-  // memory allows, which is a twentieth of the activations. No part is so short that its partials cost as
-  // much as its products.
+  // memory allows. No part is so short that its partials cost as much as its products.
   constexpr int64_t kRounds = 2, kTerms = 16384, kShortest = 512;
   const int64_t depth = p.batch * p.outputs();
   const int64_t tiles = tiles_over(wgmma_filter_chunks(p), 2) * tiles_over(p.group_out(), 128) * p.groups;
-  const int64_t partial_bytes = p.taps() * p.group_in() * p.out_channels * 4;
-  const int64_t activations =
-      p.batch * (p.inputs() * p.in_channels + p.outputs() * p.out_channels) * bytes_of(p.dtype);
   const int64_t wanted =
       std::max(kRounds * kMultiprocessors / std::max<int64_t>(tiles, 1), tiles_over(depth, kTerms));
-  const int64_t most = std::min(depth / kShortest, activations / 20 / std::max<int64_t>(partial_bytes, 1));
-  const int64_t parts = std::max<int64_t>(std::min(wanted, most), 1);
+  const int64_t parts = wgrad_parts(p, wanted, depth / kShortest);
   const int64_t slice = wgmma_depth(p.dtype);
   const int64_t length = tiles_over(tiles_over(depth, parts), slice) * slice;
   return {std::max<int64_t>(tiles_over(depth, length), 1), length};

@@ -6,8 +6,9 @@
 
 #include <cstdint>
 
+#include "common_src/major.h"
 #include "cuda_src/arch/ptx_sm90.cuh"
-#include "cuda_src/gemm/store.cuh"
+#include "cuda_src/block/store.cuh"
 #include "cuda_src/wgmma/plan.h"
 
 namespace convgrad::cuda {
@@ -26,7 +27,7 @@ class WgmmaRegisters {
     for (float& value : sum_) value = 0;
   }
 
-  // See gemm/store.cuh; rows are 0 to 63.
+  // See block/store.cuh; rows are 0 to 63.
   template <typename Rows>
   __device__ __forceinline__ void store(const Rows& rows) const {
     constexpr int kEach = 4;  // times 8 columns at once: what a store trades within a quad
@@ -62,7 +63,7 @@ inline constexpr int kSwizzleAtom = 8 * kWgmmaLineBytes;  // eight lines
 template <Major kMajor, typename Stored>
 __device__ __forceinline__ uint64_t wgmma_tile(const Stored* tile, int depth) {
   constexpr int kLine = kWgmmaDepth<Stored>;  // as many numbers along the line, whatever they are
-  if constexpr (kMajor == Major::kDepth)
+  if constexpr (kMajor == Major::kK)
     return wgmma_operand(tile + depth, 16, kSwizzleAtom);  // there is no second line along the depth
   else
     return wgmma_operand(tile + depth * kLine, kWgmmaDepth<Stored> * kWgmmaLineBytes, kSwizzleAtom);
@@ -87,7 +88,7 @@ class WgmmaSum : public WgmmaRegisters<kColumns> {
 // goes through registers, where it is rounded to nearest, and b is rounded already. wgmma takes both along
 // the depth alone.
 template <int kColumns>
-class WgmmaSum<float, kColumns, Major::kDepth, Major::kDepth> : public WgmmaRegisters<kColumns> {
+class WgmmaSum<float, kColumns, Major::kK, Major::kK> : public WgmmaRegisters<kColumns> {
  public:
   __device__ __forceinline__ void multiply_add(const float* a, const float* b) {
     constexpr int kStep = 8, kSteps = kWgmmaDepth<float> / kStep;
@@ -103,7 +104,7 @@ class WgmmaSum<float, kColumns, Major::kDepth, Major::kDepth> : public WgmmaRegi
     wgmma_fence();
 #pragma unroll
     for (int step = 0; step < kSteps; ++step)
-      wgmma_tf32<kColumns>(this->sum_, words[step], wgmma_tile<Major::kDepth>(b, kStep * step));
+      wgmma_tf32<kColumns>(this->sum_, words[step], wgmma_tile<Major::kK>(b, kStep * step));
     wgmma_commit();
   }
 

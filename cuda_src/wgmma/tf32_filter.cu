@@ -1,7 +1,7 @@
+#include "common_src/integers.h"
 #include "cuda_src/arch/launch.cuh"
 #include "cuda_src/arch/ptx.cuh"
 #include "cuda_src/arch/shared_memory.cuh"
-#include "cuda_src/tile_shape.h"
 #include "cuda_src/wgmma/tf32_filter.h"
 
 namespace convgrad::cuda {

@@ -28,10 +28,10 @@ inline std::vector<NamedChoice> reference_and_vector() {
   return requests;
 }
 
-// Tasks of a phase may come in any order: the last first, if wanted.
+// Tasks of a stage may come in any order: the last first, if wanted.
 inline void run(const cpu::Work& work, bool backwards) {
-  for (const cpu::Phase& phase : work.phases) {
-    for (int64_t task = 0; task < phase.tasks; ++task) phase.run(backwards ? phase.tasks - 1 - task : task);
+  for (const cpu::Stage& stage : work.stages) {
+    for (int64_t task = 0; task < stage.tasks; ++task) stage.run(backwards ? stage.tasks - 1 - task : task);
   }
 }
 

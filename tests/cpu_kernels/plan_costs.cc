@@ -1,11 +1,12 @@
 // What a plan costs, counted and not timed: layers of the same products and results at ever larger steps.
 #include <algorithm>
 
+#include "common_src/major.h"
 #include "cpu_src/grouped/plan.h"
-#include "cpu_src/reference/window.h"
 #include "cpu_src/tiled/activation_plan.h"
 #include "cpu_src/tiled/filter_plan.h"
 #include "cpu_src/tiled/packed_filter.h"
+#include "cpu_src/window.h"
 #include "tests/cpu_kernels/checks.h"
 #include "tests/cpu_kernels/problems.h"
 
@@ -26,8 +27,8 @@ ConvProblem patches(int64_t stride) {
 }
 
 // Boxes, the terms that are listed for them, and packing.
-int64_t activation_steps(const ConvProblem& problem, bool transposed, LanesAre lanes_are) {
-  const cpu::ActivationPlan plan(problem, transposed, lanes_are, Isa::kPlain);
+int64_t activation_steps(const ConvProblem& problem, Major filter_major, LanesAre lanes_are) {
+  const cpu::ActivationPlan plan(problem, filter_major, lanes_are, Isa::kPlain);
   const int64_t packing = plan.packed ? cpu::packing_tasks(plan) : 0;
   return plan.boxes() + packing + plan.tasks();
 }
@@ -63,15 +64,16 @@ void expect_flat(Report& report, const std::string& what, int64_t most, const Co
 void check_plan_costs(Report& report, const std::string& filter) {
   if (std::string("plan costs").find(filter) == std::string::npos) return;
   // A box serves the channels of a panel at least, which are neighbouring phases'.
-  expect_flat(report, "dgrad of patches", (1 << 14) / 4,
-              [](int64_t s) { return activation_steps(patches(s).transpose(), true, LanesAre::kResults); });
+  expect_flat(report, "dgrad of patches", (1 << 14) / 4, [](int64_t s) {
+    return activation_steps(patches(s).transpose(), Major::kK, LanesAre::kResults);
+  });
   expect_flat(report, "fprop of patches", 1 << 14,
-              [](int64_t s) { return activation_steps(patches(s), false, LanesAre::kResults); });
+              [](int64_t s) { return activation_steps(patches(s), Major::kMN, LanesAre::kResults); });
   // One tap of a large stride: all other phases are written at once.
   expect_flat(report, "dgrad of one tap", 64, [](int64_t s) {
     ConvProblem problem = patches(s);
     problem.axis[2] = axis(kLength, 1, {s});
-    return activation_steps(problem.transpose(), true, LanesAre::kResults);
+    return activation_steps(problem.transpose(), Major::kK, LanesAre::kResults);
   });
   // As many taps, frames and channels: a transposed layer's filter gradient.
   expect_flat(report, "wgrad of a transposed layer", 64, [](int64_t s) {
@@ -98,7 +100,7 @@ void check_plan_costs(Report& report, const std::string& filter) {
     ConvProblem problem;
     problem.in_channels = problem.out_channels = problem.groups = 8;
     problem.axis[2] = axis(kLength, 4, {s});
-    const cpu::GroupedPlan plan(problem.transpose(), true, Isa::kPlain);
+    const cpu::GroupedPlan plan(problem.transpose(), Major::kK, Isa::kPlain);
     return static_cast<int64_t>(plan.phases_of(plan.strip(0)).size());
   });
 }

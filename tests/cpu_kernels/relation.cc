@@ -6,10 +6,10 @@
 
 #include "cpu_src/met_taps.h"
 #include "cpu_src/plan.h"
-#include "cpu_src/reference/window.h"
 #include "cpu_src/regions.h"
 #include "cpu_src/tiled/activation_plan.h"
 #include "cpu_src/tiled/filter_plan.h"
+#include "cpu_src/window.h"
 #include "tests/cpu_kernels/checks.h"
 
 namespace convgrad::test {
@@ -113,7 +113,7 @@ void check_regions(Report& report, const Axis& axis) {
       if (axis.input_at(o, r) != kNone) searched[o].emplace_back(r, axis.input_at(o, r));
   }
   if (pairs_of(report, axis, cpu::regions(axis), {}, 0) != searched) report.fail("regions", "other pairs");
-  const cpu::Phases phases(axis);
+  const cpu::ResultPhases phases(axis);
   std::vector<cpu::Region> merged;
   for (const cpu::Region& run : phases.tied()) cpu::add_regions(axis, run, merged);
   if (pairs_of(report, axis, merged, phases.first_taps(), phases.class_step()) != searched)
@@ -153,7 +153,7 @@ void check_large_steps(Report& report) {
   const int64_t x = solved.first(12345);
   if (x < 0 || x >= step || remainder_of(x % step * axis.stride, step) != 12345)
     report.fail("large steps", "the congruence is not solved");
-  if (cpu::Phases(axis).tied().size() > 2) report.fail("large steps", "more phases than taps");
+  if (cpu::ResultPhases(axis).tied().size() > 2) report.fail("large steps", "more phases than taps");
 }
 
 }  // namespace

@@ -42,7 +42,7 @@ def test_the_formula_for_copies_is_what_emulated_gemm_copies(case, op):
 
 @pytest.mark.parametrize("op", ["dgrad", "wgrad"])
 def test_the_reference_kernels_loads_are_those_of_their_loops(op):
-    """Lane by lane, address by address, as reference/dgrad.cu and reference/wgrad.cu have them."""
+    """Lane by lane, address by address, as reference/sums.cu has them."""
     case, item = ConvCase("one row", (1, 7, 32), (3, 32, 64), 2, ((1, 1),), order=("NWC", "WIO", "NWC")), 2
     (axis,) = case.axes
     C, K = case.w[-2:]

@@ -57,11 +57,11 @@ def test_a_spill_is_a_failure_in_a_fast_kernel_only():
         lines, well = judged(name, REPORT)
         assert not well
         assert "sm_120: tight spills 2208 bytes" in lines
-    assert judged("reference/wgrad.cu", REPORT)[1]
+    assert judged("reference/sums.cu", REPORT)[1]
 
 
 def test_an_architecture_without_a_kernel_is_a_failure():
-    lines, well = judged("reference/bgrad.cu", "".join(map(report, check.ARCHITECTURES[:-1])))
+    lines, well = judged("reference/sums.cu", "".join(map(report, check.ARCHITECTURES[:-1])))
     assert not well
     assert "sm_120: FAILED" in lines
 
@@ -78,7 +78,7 @@ def test_an_architecture_without_a_kernel_is_a_failure():
     ],
     ids=lambda loss: loss[1:6],
 )
-@pytest.mark.parametrize("name", ["wgmma/fprop.cu", "reference/wgrad.cu"])
+@pytest.mark.parametrize("name", ["wgmma/fprop.cu", "reference/sums.cu"])
 def test_what_ptxas_made_slower_is_a_failure(tmp_path, name, loss):
     """In any file, also where nothing spills; and from the report that the launcher has kept."""
     clean = REPORT.replace("1240 bytes", "0 bytes").replace("968 bytes", "0 bytes")

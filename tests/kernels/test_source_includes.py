@@ -40,25 +40,44 @@ def test_folders_include_only_what_lies_below_them(folder):
     assert not wrong
 
 
-def test_no_circles():
-    """A file that includes itself by way of others has a part that belongs into a file of its own."""
-    graph = {
-        path.relative_to(ROOT).as_posix(): [name for name in includes(path) if (ROOT / name).is_file()]
-        for folder in MAY_INCLUDE
-        for path in sources(folder)
-    }
+def assert_no_circle(graph: dict[str, Iterable[str]]) -> None:
     done: set[str] = set()
 
-    def walk(file: str, on_the_way: tuple[str, ...]) -> None:
-        assert file not in on_the_way, " -> ".join([*on_the_way, file])
-        if file in done:
+    def walk(node: str, on_the_way: tuple[str, ...]) -> None:
+        assert node not in on_the_way, " -> ".join([*on_the_way, node])
+        if node in done:
             return
-        for name in graph[file]:
-            walk(name, (*on_the_way, file))
-        done.add(file)
+        for name in graph.get(node, ()):
+            walk(name, (*on_the_way, node))
+        done.add(node)
 
-    for file in graph:
-        walk(file, ())
+    for node in graph:
+        walk(node, ())
+
+
+def test_no_circles_of_files():
+    """A file that includes itself by way of others has a part that belongs into a file of its own."""
+    assert_no_circle(
+        {
+            path.relative_to(ROOT).as_posix(): [name for name in includes(path) if (ROOT / name).is_file()]
+            for folder in MAY_INCLUDE
+            for path in sources(folder)
+        }
+    )
+
+
+@pytest.mark.parametrize("backend", ["cpu_src", "cuda_src"])
+def test_no_circles_of_kernels_folders(backend):
+    """What two kernels share lies in neither's folder."""
+    graph: dict[str, set[str]] = {}
+    for path in sources(backend):
+        folder = path.parent.relative_to(ROOT).as_posix()
+        if folder == backend:
+            continue
+        others = {Path(name).parent.as_posix() for name in includes(path) if name.startswith(f"{backend}/")}
+        graph.setdefault(folder, set()).update(others - {folder, backend})
+    assert len(graph) > 5
+    assert_no_circle(graph)
 
 
 def test_every_include_of_ours_exists():

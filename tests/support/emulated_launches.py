@@ -55,6 +55,11 @@ def conv_workspace_bytes(op: str, kernel: str, *, tf32: bool = False, **problem)
     return _module("_cuda_emulated").conv_workspace_bytes(op=op, kernel=kernel, tf32=tf32, **problem)
 
 
+def plan(op: str, kernel: str, **problem) -> dict:
+    """The facts of a call, by the CUDA module itself."""
+    return _module("_cuda_emulated").plan(op=op, kernel=kernel, **problem)
+
+
 def _launches(found: list[tuple[int, int, int, int]]) -> list[Launch]:
     return [Launch(_symbols()[offset], *numbers) for offset, *numbers in found]
 

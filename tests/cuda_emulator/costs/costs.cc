@@ -13,7 +13,7 @@
 
 using namespace selftest;
 using namespace convgrad;
-using cuda::ConvKernel;
+using cuda::Kernel;
 using cuda::PoolKernel;
 
 namespace {
@@ -29,7 +29,7 @@ using Bytes = std::vector<unsigned char>;
 
 struct NamedKernel {
   const char* name;
-  ConvKernel kernel;
+  Kernel kernel;
 };
 
 // Of one call; its results are not looked at here.
@@ -41,7 +41,7 @@ int64_t cost_of(const Call& call, const std::string& what) {
   return steps - before;
 }
 
-int64_t cost_of(Op op, const ConvProblem& p, ConvKernel kernel, const std::string& what) {
+int64_t cost_of(Op op, const ConvProblem& p, Kernel kernel, const std::string& what) {
   const int64_t size = bytes_of(p.dtype);
   Bytes x(p.batch * p.inputs() * p.in_channels * size), y(p.batch * p.outputs() * p.out_channels * size),
       w(p.taps() * p.group_in() * p.out_channels * size);
@@ -104,11 +104,10 @@ ConvProblem depthwise(const Axis& axis) { return problem(axis, 16, 16, 16); }
 ConvProblem one_channel(const Axis& axis) { return problem(axis, 1, 16); }
 
 const std::vector<NamedKernel> kProducts = {
-    {"reference", ConvKernel::kReference}, {"tiled", ConvKernel::kTiled}, {"gemm", ConvKernel::kGemm}};
-const std::vector<NamedKernel> kGrouped = {{"grouped", ConvKernel::kGrouped},
-                                           {"tiled, in groups", ConvKernel::kTiled},
-                                           {"gemm, in groups", ConvKernel::kGemm}};
-const std::vector<NamedKernel> kFew = {{"what few channels get", ConvKernel::kAuto}};
+    {"reference", Kernel::kReference}, {"tiled", Kernel::kTiled}, {"gemm", Kernel::kGemm}};
+const std::vector<NamedKernel> kGrouped = {
+    {"grouped", Kernel::kGrouped}, {"tiled, in groups", Kernel::kTiled}, {"gemm, in groups", Kernel::kGemm}};
+const std::vector<NamedKernel> kFew = {{"what few channels get", Kernel::kAuto}};
 
 // For kernels of all kinds.
 template <typename AxisOf>

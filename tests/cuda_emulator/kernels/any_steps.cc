@@ -11,7 +11,7 @@
 
 using namespace selftest;
 using namespace convgrad;
-using cuda::ConvKernel;
+using cuda::Kernel;
 
 namespace {
 
@@ -75,7 +75,7 @@ struct Operands {
         bias(p.out_channels, p.dtype, true) {}
 };
 
-std::vector<unsigned char> result_of(Op op, const ConvProblem& p, ConvKernel kernel, Operands& operands,
+std::vector<unsigned char> result_of(Op op, const ConvProblem& p, Kernel kernel, Operands& operands,
                                      Epilogue epilogue) {
   const cuda::Request request{kernel, false};
   Array workspace(cuda::conv_workspace_bytes(op, p, request), DType::kF64, false);
@@ -112,7 +112,7 @@ std::string text_of(const ConvProblem& p) {
 
 struct NamedKernel {
   const char* name;
-  ConvKernel kernel;
+  Kernel kernel;
 };
 
 // Returns how many calls a kernel has served.
@@ -125,10 +125,10 @@ int check_kernels(const ConvProblem& p, const std::vector<NamedKernel>& kernels)
   epilogue.relu = draw(0, 2) == 0;
   const char* names[] = {"fprop", "dgrad", "wgrad"};
   for (const Op op : {Op::kFprop, Op::kDgrad, Op::kWgrad}) {
-    const auto expected = result_of(op, p, ConvKernel::kReference, operands, epilogue);
+    const auto expected = result_of(op, p, Kernel::kReference, operands, epilogue);
     for (const auto& [name, kernel] : kernels) {
       try {
-        cuda::choose_kernel(op, p, {kernel, false}, 9);
+        cuda::plan(op, p, {kernel, false}, 9);
       } catch (const std::invalid_argument&) {
         continue;  // not served
       }
@@ -141,13 +141,13 @@ int check_kernels(const ConvProblem& p, const std::vector<NamedKernel>& kernels)
 }
 
 const std::vector<NamedKernel> kKernels = {
-    {"tiled", ConvKernel::kTiled},     {"gemm", ConvKernel::kGemm},
-    {"grouped", ConvKernel::kGrouped}, {"few_channels", ConvKernel::kFewChannels},
-    {"wgmma", ConvKernel::kWgmma},     {"auto", ConvKernel::kAuto}};
+    {"tiled", Kernel::kTiled},     {"gemm", Kernel::kGemm},
+    {"grouped", Kernel::kGrouped}, {"few_channels", Kernel::kFewChannels},
+    {"wgmma", Kernel::kWgmma},     {"auto", Kernel::kAuto}};
 
 const std::vector<NamedKernel> kKernelsAndReference = [] {
   std::vector<NamedKernel> kernels = kKernels;
-  kernels.push_back({"reference", ConvKernel::kReference});
+  kernels.push_back({"reference", Kernel::kReference});
   return kernels;
 }();
 
@@ -170,7 +170,7 @@ TEST(any_steps_in_parts) {
       p.batch = 10;
       p.groups = p.in_channels = p.out_channels = groups;
       p.axis[2] = Axis{150, 5, 451, 1, 2, 3, 2};
-      for (const ConvKernel kernel : {ConvKernel::kTiled, ConvKernel::kGemm})
+      for (const Kernel kernel : {Kernel::kTiled, Kernel::kGemm})
         check(cuda::conv_workspace_bytes(Op::kWgrad, p, {kernel, false}) > 0, "parts");
       check_kernels(p, kKernels);
       p.axis[2] = Axis{150, 2, 1001, 1, 300, 3, 1};
@@ -206,12 +206,12 @@ TEST(steps_past_32_bits) {
     }
     Operands operands(p);
     for (const Op op : {Op::kFprop, Op::kDgrad, Op::kWgrad}) {
-      const auto expected = result_of(op, p, ConvKernel::kReference, operands, {});
+      const auto expected = result_of(op, p, Kernel::kReference, operands, {});
       for (const int64_t factor : {int64_t{4096}, int64_t{16000}, int64_t{1} << 22, int64_t{1} << 28}) {
         const ConvProblem large = scaled(p, factor);
         for (const auto& [name, kernel] : kKernelsAndReference) {
           try {
-            cuda::choose_kernel(op, large, {kernel, false}, 9);
+            cuda::plan(op, large, {kernel, false}, 9);
           } catch (const std::invalid_argument&) {
             continue;  // not served
           }

@@ -1,14 +1,15 @@
-// Phases (cuda_src/phase.h), and what other kernels solve of the relation, against a search over random axes.
+// Phases (common_src/phase.h), and what other kernels solve of the relation, against a search over random
+// axes.
 #include <algorithm>
 #include <random>
 #include <tuple>
 #include <vector>
 
 #include "check.h"
+#include "common_src/phase.h"
+#include "cuda_src/block/place.cuh"
 #include "cuda_src/grouped/grouped.cuh"
-#include "cuda_src/phase.h"
 #include "cuda_src/pool/runs.cuh"
-#include "cuda_src/reference/place.cuh"
 
 using namespace selftest;
 using namespace convgrad;

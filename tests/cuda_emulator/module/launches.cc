@@ -58,7 +58,10 @@ std::vector<LaunchNumbers> pool_launches(const std::string& op, const std::strin
                                          const std::string& dtype, int64_t batch, int64_t channels,
                                          const std::vector<AxisNumbers>& axes) {
   const ConvProblem conv = conv_problem(dtype, batch, channels, channels, 1, axes);
-  PoolProblem problem{conv.dtype, batch, batch, batch, channels, true, {}};
+  PoolProblem problem;
+  problem.dtype = conv.dtype;
+  problem.batch = problem.operand_batch = problem.position_batch = batch;
+  problem.channels = channels;
   std::copy(conv.axis, conv.axis + kAxes, problem.axis);
   const cuda::PoolKernel requested =
       kernel == "reference" ? cuda::PoolKernel::kReference : cuda::PoolKernel::kVector;

@@ -3,7 +3,9 @@
 #include <vector>
 
 #include "check.h"
+#include "common_src/major.h"
 #include "cuda_emulator/counters.h"
+#include "cuda_src/arch/encode.h"
 #include "cuda_src/arch/ptx_sm90.cuh"
 #include "cuda_src/arch/shared_memory.cuh"
 
@@ -12,6 +14,7 @@ using namespace convgrad::cuda;
 using convgrad::BFloat16;
 using convgrad::DType;
 using convgrad::Float16;
+using convgrad::Major;
 using cuda_emulator::Counters;
 
 namespace {
@@ -97,10 +100,10 @@ TEST(sectors_of_tma_copies_are_counted) {
 }
 
 TEST(work_of_wgmma_is_counted) {
-  const auto bf16 = counted_run(multiply<BFloat16, 64, Major::kDepth>, 2, 128, size_t{16384}, 3);
+  const auto bf16 = counted_run(multiply<BFloat16, 64, Major::kK>, 2, 128, size_t{16384}, 3);
   check_equal(bf16.wgmma_bf16, uint64_t{2 * 3 * 64 * 64 * 16}, "multiply-adds in bf16");
   check_equal(bf16.wgmma_f16 + bf16.wgmma_tf32 + bf16.mma_bf16, uint64_t{0}, "others");
-  const auto f16 = counted_run(multiply<Float16, 128, Major::kRows>, 1, 128, size_t{24576}, 1);
+  const auto f16 = counted_run(multiply<Float16, 128, Major::kMN>, 1, 128, size_t{24576}, 1);
   check_equal(f16.wgmma_f16, uint64_t{64 * 128 * 16}, "multiply-adds in f16");
   const auto tf32 = counted_run(multiply_tf32, 1, 128, size_t{8192});
   check_equal(tf32.wgmma_tf32, uint64_t{64 * 64 * 8}, "multiply-adds in tf32");
@@ -115,6 +118,6 @@ TEST(wgmma_reads_swizzled_operands_without_bank_conflicts) {
     check_equal(counters.wgmma_shared.wavefronts, rows / 4, what + ", wavefronts");
     check_equal(counters.wgmma_shared.excess(), uint64_t{0}, what + ", excess");
   };
-  check_reads(counted_run(multiply<BFloat16, 64, Major::kDepth>, 1, 128, size_t{16384}, 1), 128, "depth");
-  check_reads(counted_run(multiply<BFloat16, 128, Major::kRows>, 1, 128, size_t{24576}, 1), 192, "rows");
+  check_reads(counted_run(multiply<BFloat16, 64, Major::kK>, 1, 128, size_t{16384}, 1), 128, "depth");
+  check_reads(counted_run(multiply<BFloat16, 128, Major::kMN>, 1, 128, size_t{24576}, 1), 192, "rows");
 }

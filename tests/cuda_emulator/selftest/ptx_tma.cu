@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "check.h"
+#include "cuda_src/arch/encode.h"
 #include "cuda_src/arch/ptx_sm90.cuh"
 #include "cuda_src/arch/shared_memory.cuh"
 

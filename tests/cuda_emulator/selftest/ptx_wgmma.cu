@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "check.h"
+#include "common_src/major.h"
 #include "cuda_src/arch/ptx_sm90.cuh"
 #include "cuda_src/arch/shared_memory.cuh"
 
@@ -13,6 +14,7 @@ using namespace selftest;
 using namespace convgrad::cuda;
 using convgrad::BFloat16;
 using convgrad::Float16;
+using convgrad::Major;
 
 namespace {
 
@@ -23,7 +25,7 @@ constexpr int kRows = 64, kTileDepth = 64, kTiles = 2;  // two tiles of the dept
 template <Major kMajor, int kCount, bool kSpread>
 struct Layout;
 template <int kCount, bool kSpread>
-struct Layout<Major::kDepth, kCount, kSpread> {
+struct Layout<Major::kK, kCount, kSpread> {
   static constexpr int kLeading = 16, kStride = kSpread ? 3072 : 1024,
                        kStep = 32;  // the next 16 of the depth
   static constexpr int kBytes = kCount / 8 * kStride;
@@ -32,7 +34,7 @@ struct Layout<Major::kDepth, kCount, kSpread> {
   }
 };
 template <int kCount, bool kSpread>
-struct Layout<Major::kRows, kCount, kSpread> {
+struct Layout<Major::kMN, kCount, kSpread> {
   static constexpr int kLeading = kSpread ? 1024 : 8192, kStride = kSpread ? kCount / 64 * 1024 : 1024;
   static constexpr int kStep = 2 * kStride, kBytes = kCount * 128;
   static int byte(int row, int k) {
@@ -150,10 +152,10 @@ void check_multiply() {
 
 template <typename Stored, int kColumns, bool kSpread = false>
 void check_majors() {
-  check_multiply<Case<Stored, kColumns, Major::kDepth, Major::kDepth, kSpread>>();
-  check_multiply<Case<Stored, kColumns, Major::kDepth, Major::kRows, kSpread>>();
-  check_multiply<Case<Stored, kColumns, Major::kRows, Major::kDepth, kSpread>>();
-  check_multiply<Case<Stored, kColumns, Major::kRows, Major::kRows, kSpread>>();
+  check_multiply<Case<Stored, kColumns, Major::kK, Major::kK, kSpread>>();
+  check_multiply<Case<Stored, kColumns, Major::kK, Major::kMN, kSpread>>();
+  check_multiply<Case<Stored, kColumns, Major::kMN, Major::kK, kSpread>>();
+  check_multiply<Case<Stored, kColumns, Major::kMN, Major::kMN, kSpread>>();
 }
 
 }  // namespace
@@ -170,7 +172,7 @@ TEST(wgmma_multiplies_f16) {
 }
 TEST(wgmma_takes_operands_whose_lines_are_spread) { check_majors<BFloat16, 128, true>(); }
 TEST(wgmma_adds_up_over_groups) {
-  using Product = Case<BFloat16, 64, Major::kDepth, Major::kRows, false>;
+  using Product = Case<BFloat16, 64, Major::kK, Major::kMN, false>;
   check_multiply<Product, Groups::kOnePerTile>();
   check_multiply<Product, Groups::kOneAtATime>();
 }

@@ -2,7 +2,7 @@
 #include <cstdint>
 
 #include "check.h"
-#include "cuda_src/wgmma/tensor_map.h"
+#include "cuda_src/arch/encode.h"
 
 using namespace selftest;
 using namespace convgrad::cuda;

@@ -4,12 +4,14 @@
 #include <vector>
 
 #include "check.h"
+#include "common_src/major.h"
 #include "cuda_src/arch/ptx_sm90.cuh"
 #include "cuda_src/arch/shared_memory.cuh"
 
 using namespace selftest;
 using namespace convgrad::cuda;
 using convgrad::BFloat16;
+using convgrad::Major;
 
 namespace {
 
@@ -27,8 +29,8 @@ __device__ void fill_with_ones() {
 
 __device__ void multiply(float (&d)[kSums], int a_offset = 0, int b_offset = 2 * kTile, int stride = 1024) {
   unsigned char* shared = shared_memory<unsigned char>();
-  wgmma<BFloat16, kColumns, Major::kDepth, Major::kDepth>(d, wgmma_operand(shared + a_offset, 16, stride),
-                                                          wgmma_operand(shared + b_offset, 16, stride));
+  wgmma<BFloat16, kColumns, Major::kK, Major::kK>(d, wgmma_operand(shared + a_offset, 16, stride),
+                                                  wgmma_operand(shared + b_offset, 16, stride));
 }
 
 enum class Way {
@@ -150,8 +152,7 @@ static __global__ void multiply_at(int a, int b, int stride, uint64_t flipped, i
   unsigned char* shared = shared_memory<unsigned char>();
   const uint64_t described = wgmma_operand(shared + a, leading, stride) ^ flipped;
   wgmma_fence();
-  wgmma<BFloat16, kColumns, Major::kDepth, Major::kDepth>(d, described,
-                                                          wgmma_operand(shared + b, 16, stride));
+  wgmma<BFloat16, kColumns, Major::kK, Major::kK>(d, described, wgmma_operand(shared + b, 16, stride));
   wgmma_commit();
   wgmma_wait<0>(d);
 }

@@ -5,6 +5,8 @@
 #include <vector>
 
 #include "check.h"
+#include "common_src/major.h"
+#include "cuda_src/arch/encode.h"
 #include "cuda_src/arch/ptx_sm90.cuh"
 #include "cuda_src/arch/shared_memory.cuh"
 
@@ -12,6 +14,7 @@ using namespace selftest;
 using namespace convgrad::cuda;
 using convgrad::BFloat16;
 using convgrad::DType;
+using convgrad::Major;
 
 namespace {
 
@@ -51,7 +54,7 @@ __global__ void product(const __grid_constant__ TensorMap a, const __grid_consta
     if (kWay != Way::kStagesNotAwaited || i == kSlices - 1) mbarrier_wait(&full[s], i / kStages % 2);
     wgmma_fence();
     for (int k = 0; k < kSlice / 16; ++k)
-      wgmma<BFloat16, kColumns, Major::kDepth, Major::kRows>(
+      wgmma<BFloat16, kColumns, Major::kK, Major::kMN>(
           d, wgmma_operand(stages + 2 * s * kTileBytes + 32 * k, 16, 1024),
           wgmma_operand(stages + (2 * s + 1) * kTileBytes + 2048 * k, kTileBytes, 1024));
     wgmma_commit();

@@ -1,9 +1,8 @@
-// Stands in for cuda_src/wgmma/tensor_map.cc, and refuses what cuTensorMapEncodeTiled and
+// Stands in for cuda_src/arch/encode.cc, and refuses what cuTensorMapEncodeTiled and
 // cuTensorMapEncodeIm2col refuse by their documentation.
-#include "cuda_src/wgmma/tensor_map.h"
-
 #include <cstring>
 
+#include "cuda_src/arch/encode.h"
 #include "encoded_map.h"
 #include "error.h"
 #include "swizzle.h"

@@ -6,13 +6,14 @@
 #include <cstdint>
 #include <type_traits>
 
+#include "common_src/major.h"
 #include "common_src/number.h"
 #include "cuda_emulator/mbarrier.h"
 #include "cuda_emulator/register_budget.h"
 #include "cuda_emulator/tma.h"
 #include "cuda_emulator/wgmma.h"
 #include "cuda_src/arch/ptx.cuh"
-#include "cuda_src/wgmma/tensor_map.h"
+#include "cuda_src/arch/tensor_map.h"
 
 namespace convgrad::cuda {
 
@@ -41,8 +42,6 @@ void tma_load_im2col(void* shared, const TensorMap& map, uint64_t* barrier, cons
   cuda_emulator::tma_load_im2col(shared, &map, barrier, kRank, at, offset);
 }
 
-enum class Major { kDepth, kRows };
-
 inline uint64_t wgmma_operand(const void* shared, int leading_bytes, int stride_bytes) {
   return cuda_emulator::wgmma_operand(shared, leading_bytes, stride_bytes);
 }
@@ -59,7 +58,7 @@ void wgmma(float (&d)[kColumns / 2], uint64_t a, uint64_t b) {
   constexpr bool kF16 = std::is_same_v<Stored, Float16>;
   static_assert(kF16 || std::is_same_v<Stored, BFloat16>);
   constexpr auto kType = kF16 ? cuda_emulator::WgmmaType::kF16 : cuda_emulator::WgmmaType::kBF16;
-  cuda_emulator::wgmma({kType, kColumns, a, b, kA == Major::kRows, kB == Major::kRows}, nullptr, d);
+  cuda_emulator::wgmma({kType, kColumns, a, b, kA == Major::kMN, kB == Major::kMN}, nullptr, d);
 }
 template <int kColumns>
 void wgmma_tf32(float (&d)[kColumns / 2], const uint32_t (&a)[4], uint64_t b) {

@@ -1,6 +1,6 @@
 // The driver encodes tensor maps. Its functions are looked up at run time, so that the module loads on
 // machines without a driver.
-#include "cuda_src/wgmma/tensor_map.h"
+#include "cuda_src/arch/encode.h"
 
 #include <cuda.h>
 

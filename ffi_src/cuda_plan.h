@@ -1,0 +1,30 @@
+// The CUDA kernels' plan as a function of a Python module: the CUDA module's own, and the CPU's, which is
+// there on machines without CUDA.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "cuda_src/plan_facts.h"
+#include "ffi_src/module.h"
+
+namespace convgrad::cuda {
+
+inline void define_plan(nb::module_& module, const char* name) {
+  module.def(
+      name,
+      [](const std::string& op, const std::string& kernel, const std::string& dtype, int64_t batch,
+         int64_t in_channels, int64_t out_channels, int64_t groups, const std::vector<AxisNumbers>& axes,
+         bool tf32, int capability) {
+        const ConvProblem problem = conv_problem(dtype, batch, in_channels, out_channels, groups, axes);
+        if (op == "bgrad") return dict_of(plan_facts(bias_problem(problem), pool_kernel_named(kernel)));
+        return dict_of(plan_facts(op_named(op), problem, {kernel_named(kernel), tf32}, capability));
+      },
+      nb::arg("op"), nb::arg("kernel"), nb::arg("dtype"), nb::arg("batch"), nb::arg("in_channels"),
+      nb::arg("out_channels"), nb::arg("groups"), nb::arg("axes"), nb::arg("tf32"), nb::arg("capability"),
+      "Which CUDA kernel serves a layer's fprop, dgrad, wgrad or bgrad on devices of this compute "
+      "capability's "
+      "first number, and how: facts by name.");
+}
+
+}  // namespace convgrad::cuda
