@@ -43,8 +43,7 @@ CONVGRAD_INLINE void gather(const T* from, const LaneSources<S>& sources, S* to,
     for (int64_t piece = lane[0] / lanes; piece <= lane[lanes - 1] / lanes; ++piece) {
       const Vec<S> part = load_some(from + piece * lanes, sources.count - piece * lanes);
       const IndexVec<S> here = (index & -lanes) == static_cast<LaneIndex<S>>(piece * lanes);
-      all |=
-          (IndexVec<S>)__builtin_shuffle(part, index) & here;  // the shuffle takes indices modulo the lanes
+      all |= (IndexVec<S>)__builtin_shuffle(part, index) & here;  // indices are modulo the lanes
     }
     store(to + c * copy_step, (Vec<S>)all);
   }

@@ -38,8 +38,7 @@ class PoolPlan {
   struct Row {
     int64_t image;
     int64_t source_position, result_position;  // flat, of the innermost axis's position 0
-    int64_t first[2],
-        tap_step[2];  // of the first tap, and from tap to tap, in source positions along the outer axes
+    int64_t first[2], tap_step[2];             // source positions along the outer axes
     int64_t divisor;  // along the outer axes, of the row or of every output that it meets; 0 if they differ
     PoolRun run;
   };

@@ -41,8 +41,7 @@ CUtensorMapDataType type_of(DType dtype) {
 struct Array {
   cuuint32_t rank;
   void* base;
-  cuuint64_t size[kMaxTensorRank],
-      stride[kMaxTensorRank];  // the first stride belongs to the second dimension
+  cuuint64_t size[kMaxTensorRank], stride[kMaxTensorRank];  // strides begin with the second dimension
 
   explicit Array(const TensorArray& array)
       : rank(static_cast<cuuint32_t>(array.rank)), base(const_cast<void*>(array.base)), size(), stride() {

@@ -213,8 +213,7 @@ struct GemmActivation {
     // This thread's part of each slice: one depth of some rows of x and of some columns of the filter.
     const int depth = thread % kDepth, first_line = thread / kDepth;
     constexpr int kLines = kGemmThreads / kDepth;
-    const int C =
-        p.group_in() > 0 ? static_cast<int>(p.group_in()) : 1;  // without channels there is no slice
+    const int C = p.group_in() > 0 ? static_cast<int>(p.group_in()) : 1;  // 0 channels: no slice
     PhaseTaps taps(block.phase);
     const int all_taps = static_cast<int>(taps.count());
     int tap = depth / C, c = depth % C;

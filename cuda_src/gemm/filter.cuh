@@ -104,8 +104,7 @@ struct GemmFilter {
     const Block block(p, phases, split, Tile::kRows, Tile::kColumns, kDepth);
     const auto first_row = block.first_row, first_column = block.first_column, group = block.group,
                part = block.part;
-    if (kPhased && first_row >= block.rows)
-      return;  // a phase with fewer rows than the largest; all threads leave
+    if (kPhased && first_row >= block.rows) return;  // a phase shorter than the largest; all threads
 
     TileSum sum;
     const bool sums_bias = !kPhased && db != nullptr && first_row == 0;

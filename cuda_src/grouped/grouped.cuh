@@ -54,7 +54,7 @@ __device__ inline void store_lanes(const Sum<Stored> (&from)[kLanes], Stored* re
 }
 
 // Applies the epilogue to one result, whose lanes are the channels from k on. It reads the bias again for
-// each result: keeping it in registers beside a run's sums would need too many registers in some kernels.
+// each result: some kernels have no registers for it next to a run's sums.
 template <typename Stored, int kLanes>
 __device__ inline void finish_lanes(const Epilogue& epilogue, int64_t k, Sum<Stored> (&sums)[kLanes]) {
   if (!epilogue.any()) return;

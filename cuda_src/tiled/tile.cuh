@@ -9,11 +9,10 @@
 
 namespace convgrad::cuda {
 
-inline constexpr int kTileSide = 16;                        // threads along rows, and along columns
-inline constexpr int kTileThreads = kTileSide * kTileSide;  // 256
-inline constexpr int kEach = kTileRows / kTileSide;         // rows, and columns, per thread
-inline constexpr int kFills =
-    kTileRows * kTileDepth / kTileThreads;  // elements of a tile that each thread loads
+inline constexpr int kTileSide = 16;                                  // threads along rows, and along columns
+inline constexpr int kTileThreads = kTileSide * kTileSide;            // 256
+inline constexpr int kEach = kTileRows / kTileSide;                   // rows, and columns, per thread
+inline constexpr int kFills = kTileRows * kTileDepth / kTileThreads;  // elements that a thread loads
 static_assert(kTileRows == kTileColumns && kTileDepth == kTileSide);
 
 // Elements from one depth to the next. Neighbouring threads also fill a tile at neighbouring depths; this

@@ -139,8 +139,7 @@ struct WgmmaFilterKernel {
 
   __device__ static void multiply(const WgmmaFilter& p, int tiles, Shared& shared, Stored* dw,
                                   float* partials) {
-    const int own =
-        static_cast<int>(threadIdx.x) / kWarpgroup;  // which of the tile's chunks is this warpgroup's
+    const int own = static_cast<int>(threadIdx.x) / kWarpgroup;  // this warpgroup's chunk of the tile
     WgmmaSum<Stored, kColumns, Major::kMN, Major::kMN> sum;
     Ring place;
     for (int t = static_cast<int>(blockIdx.x); t < tiles; t += static_cast<int>(gridDim.x)) {

@@ -88,8 +88,7 @@ void check_op(Report& report, const std::string& problem_name, ConvProblem p, Na
   }
   for (const Isa isa : cpu::supported_isas()) {
     for (const Kernel kernel : cpu::kKernels) {
-      if (kernel == Kernel::kReference && isa != Isa::kPlain)
-        continue;  // the reference kernel has no instruction sets
+      if (kernel == Kernel::kReference && isa != Isa::kPlain) continue;  // it has one form
       const Request request{kernel, isa};
       if (!serves(op.op, p, request)) continue;
       const std::string name = std::string(cpu::kernel_name(kernel)) + "." + cpu::isa_name(isa);

@@ -72,8 +72,7 @@ void check_phases(const Axis& axis, ResultIs result) {
   check(tied == searched(axis), "the triples of all phases");
   check(*std::max_element(results.begin(), results.end()) <= 1, "a result in two phases");
   if (phases.covers()) check(*std::min_element(results.begin(), results.end()) == 1, "a result in none");
-  for (const bool whole :
-       {true, false}) {  // what is left out has no triples, and nothing more can be left out
+  for (const bool whole : {true, false}) {  // what is dropped has no triples, and no more can be dropped
     Triples kept;
     for (int64_t f = 0; f < phases.count(); ++f) {
       PhaseAxis phase = phases[f];

@@ -125,8 +125,7 @@ TEST(a_pipeline_that_stalls_is_an_error) {
 
 // One copy with one mistake.
 struct Wrong {
-  int to = 0, barrier = kTileBytes,
-      bytes = kTileBytes;  // places in shared memory, and the number of expected bytes
+  int to = 0, barrier = kTileBytes, bytes = kTileBytes;  // places, and the expected bytes
   bool fence = true, wait = true, im2col = false;
   int at[3] = {}, offset = 0, copies = 1;
 };

@@ -15,10 +15,9 @@ struct Mbarrier {
   unsigned pending;   // arrivals that this phase still needs
   int64_t bytes = 0;  // announced bytes that have not come; negative if they came first
   uint64_t phase = 0;
-  unsigned maker;       // the thread that initialised it
-  bool fenced = false;  // copies may use it
-  bool copied_to = false,
-       unseen = false;  // this phase has received bytes; so had the last, and nobody waited
+  unsigned maker;                          // the thread that initialised it
+  bool fenced = false;                     // copies may use it
+  bool copied_to = false, unseen = false;  // this phase got bytes; the last did, without a wait
 
   void complete_phase_if_due();
   std::string lacks() const;
