@@ -1,4 +1,4 @@
-// From the dtype of a problem to the C++ type it is stored in.
+// Turns the dtype of a problem into the C++ type that stores it.
 #pragma once
 
 #include "common_src/number.h"

@@ -1,9 +1,8 @@
-// What becomes of an activation's sums before they are stored, which in fprop may be more than a rounding:
+// The epilogue of fprop: what happens to a sum before it is stored,
 //
-//     y[n,o,k] = max(sum + b[k], 0)        either step, both or none
+//     y[n,o,k] = max(sum + b[k], 0)        with either step, both, or neither
 //
-// in the type that sums run in, so that a layer's bias and activation cost no pass over y, and y is rounded
-// once.
+// in the type that sums run in. So a layer's bias and activation need no pass over y, and y is rounded once.
 #pragma once
 
 #include <cstdint>
@@ -13,26 +12,26 @@
 
 namespace convgrad {
 
-// NaN stays NaN, and -0 becomes 0: the maximum of IEEE 754-2019, which is XLA's.
+// Rectifies a sum: NaN stays NaN, and -0 becomes 0, as in the maximum of IEEE 754-2019, which XLA uses.
 template <typename S>
 CONVGRAD_HD inline S rectified(S sum) {
   return sum <= S{0} ? S{0} : sum;
 }
 
 struct Epilogue {
-  const void* bias = nullptr;  // null, or a number of the problem's dtype for each of its output channels
+  const void* bias = nullptr;  // null, or one number of the problem's dtype per output channel
   bool relu = false;
   bool unrounded = false;  // see ConvProblem
 
   CONVGRAD_HD bool any() const { return bias != nullptr || relu; }
 
-  // b[k], or zero where there is none.
+  // Returns b[k], or zero if there is no bias.
   template <typename Stored>
   CONVGRAD_HD Sum<Stored> bias_of(int64_t k) const {
     return bias == nullptr ? Sum<Stored>{0} : widen(static_cast<const Stored*>(bias)[k]);
   }
 
-  // Of a sum, and of what bias_of() says of its channel.
+  // Finishes a sum, given what bias_of() returns for its channel.
   template <typename S>
   CONVGRAD_HD S finish(S sum, S bias_of_k) const {
     if (bias != nullptr) sum += bias_of_k;
@@ -44,7 +43,7 @@ struct Epilogue {
   }
 };
 
-// dgrad's sums are stored and no more.
+// Returns an epilogue that only stores, as dgrad has no bias and no activation.
 inline Epilogue dgrad_epilogue(const ConvProblem& p) { return {nullptr, false, p.unrounded}; }
 
 }  // namespace convgrad

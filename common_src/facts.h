@@ -1,4 +1,4 @@
-// What a plan decides about a call, for people to read: facts by name. jax_convgrad/instruments prints them.
+// Facts that a plan reports about a call, by name, for people to read; jax_convgrad/instruments prints them.
 #pragma once
 
 #include <cstdint>

@@ -1,7 +1,7 @@
-// A sum of any number of terms whose rounding error stays that of a short one.
+// Sums any number of terms with the rounding error of a short sum.
 //
-// Added one by one, n terms gather an error that grows with n. Here runs of kSumRun terms are summed first,
-// then kSumRun runs, then those: the error grows with the length of each level. The order is fixed.
+// The error of n terms added one by one grows with n. Here kSumRun terms are summed first, then kSumRun of
+// these sums, then those: the error grows with the length of each level. The order is fixed.
 #pragma once
 
 #include <cstdint>

@@ -1,26 +1,26 @@
-// Neighbouring axes along which a convolution only goes from position to position are one axis: a pointwise
-// (1x1) convolution is one long row, and a matrix product without any arithmetic of positions. The merged
-// problem has the same sums over the same memory, each in the same order of its terms.
+// Merges neighbouring pointwise axes into one. A pointwise (1x1) convolution becomes one long row, a matrix
+// product without arithmetic on positions. The merged problem has the same sums over the same memory, with
+// the terms in the same order.
 #pragma once
 
 #include "common_src/problem.h"
 
 namespace convgrad {
 
-// Whether each position of the axis meets itself alone.
+// Reports whether each output of the axis is tied to the input of the same index and no other.
 inline bool is_pointwise(const Axis& axis) {
   return axis.taps == 1 && axis.stride == 1 && axis.pad_lo == 0 && axis.input_dilation == 1 &&
          axis.input == axis.output;
 }
 
-// An axis of so many positions that meet themselves alone.
+// Returns a pointwise axis of so many positions.
 inline Axis pointwise_axis(int64_t positions) {
   Axis axis;
   axis.input = axis.output = positions;
   return axis;
 }
 
-// Merges pointwise axes that are neighbours, each run of them into its last.
+// Merges each run of neighbouring pointwise axes into its last axis.
 inline ConvProblem merge_pointwise_axes(const ConvProblem& problem) {
   ConvProblem merged = problem;
   for (int a = 1; a < kAxes; ++a) {
@@ -31,7 +31,7 @@ inline ConvProblem merge_pointwise_axes(const ConvProblem& problem) {
   return merged;
 }
 
-// Merges the batch into the outermost axis of more than one position, if that is pointwise.
+// Merges the batch into the outermost axis of more than one position if that axis is pointwise.
 inline ConvProblem merge_batch(const ConvProblem& problem) {
   ConvProblem merged = problem;
   int outer = 0;

@@ -1,15 +1,16 @@
-// A dilated input without its zeros. Between dilated inputs there is nothing to multiply: an output o and a
-// tap r are tied to an input only where
+// Splits a problem with dilated inputs into phases without the zeros between them. An output o and a tap r
+// are tied to an input only if
 //
 //     o * stride + r * filter_dilation - pad_lo  =  0   (mod input_dilation)
 //
 // So the outputs o = o_first + o_step * o' of one residue see the taps r = r_first + r_step * r', and among
-// these the relation is a plain one again, i = start(o') + r' * tap_step. Each such pair of outputs and taps
-// is a phase. A strided dgrad, as fprop of the transposed problem, has up to stride phases an axis; a problem
-// without input dilation is its own single phase.
+// these the relation is a plain one again, i = start(o') + r' * tap_step. Such a pair of outputs and taps is
+// a phase. A strided dgrad, as fprop of the transposed problem, has up to `stride` phases per axis; a problem
+// without input dilation has one phase.
 //
-// Where the steps are large most residues have no tap, or no output. Phases are numbered by whichever of the
-// two is in fewer of them, and the other is solved for, so there are no more than either.
+// With large steps most residues have no tap or no output. Phases are numbered by outputs or by taps,
+// whichever belong to fewer phases, and the other side is solved for, so there are no more phases than
+// outputs or taps.
 #pragma once
 
 #include <cstdint>
@@ -20,12 +21,12 @@
 
 namespace convgrad {
 
-// Numbers [first, first + count).
+// The numbers [first, first + count).
 struct Stretch {
   int64_t first, count;
 };
 
-// The numbers j below `count` for which start + j * step may lie in [0, input), with a start in
+// Returns the numbers j below `count` for which start + j * step may lie in [0, input), for a start in
 // [least, most].
 CONVGRAD_HD inline Stretch on_input(int64_t least, int64_t most, int64_t step, int64_t input, int64_t count) {
   const int64_t first = most < 0 ? steps_over(-most, step) : 0;
@@ -35,15 +36,15 @@ CONVGRAD_HD inline Stretch on_input(int64_t least, int64_t most, int64_t step, i
 }
 
 struct PhaseAxis {
-  int64_t outputs, taps;  // of this phase; 0 where nothing is tied
+  int64_t outputs, taps;  // of this phase; 0 if nothing is tied
   int64_t o_first, o_step;
   int64_t r_first, r_step;
   int64_t first_start, output_step, tap_step;
 
-  // The input that o' and r' are tied to; it may lie on the padding.
+  // Returns the input tied to o' and tap r' = 0. It may lie on the padding.
   CONVGRAD_HD int64_t start(int64_t o) const { return first_start + o * output_step; }
 
-  // Leaves out the taps that tie none of the outputs o' in [begin, end) to an input.
+  // Drops the taps that tie none of the outputs o' in [begin, end) to an input.
   CONVGRAD_HD void keep_taps_of(int64_t input, int64_t begin, int64_t end) {
     const Stretch kept =
         begin < end ? on_input(start(begin), start(end - 1), tap_step, input, taps) : Stretch{0, 0};
@@ -51,7 +52,7 @@ struct PhaseAxis {
     first_start += kept.first * tap_step;
     taps = kept.count;
   }
-  // Leaves out the outputs that none of the taps r' in [begin, end) ties to an input.
+  // Drops the outputs that none of the taps r' in [begin, end) ties to an input.
   CONVGRAD_HD void keep_outputs_of(int64_t input, int64_t begin, int64_t end) {
     const Stretch kept = begin < end
                              ? on_input(first_start + begin * tap_step, first_start + (end - 1) * tap_step,
@@ -63,8 +64,8 @@ struct PhaseAxis {
   }
 };
 
-// The steps from one position of a phase to the next, prepared once for an axis; of_output() then solves for
-// one phase.
+// The steps from one position of a phase to the next, computed once per axis; of_output() then solves for one
+// phase.
 class PhaseSteps {
  public:
   CONVGRAD_HD explicit PhaseSteps(const Axis& axis)
@@ -74,25 +75,25 @@ class PhaseSteps {
 
   CONVGRAD_HD int64_t o_step() const { return solve_output_.step; }
   CONVGRAD_HD int64_t r_step() const { return solve_tap_.step; }
-  // How far one o_step and one r_step move the input.
+  // Return how far one o_step and one r_step move the input.
   CONVGRAD_HD int64_t output_step() const { return axis_.stride / solve_output_.common; }
   CONVGRAD_HD int64_t tap_step() const { return axis_.filter_dilation / solve_tap_.common; }
-  // The outputs, and the taps, of the phase that has the most of them.
+  // Return the number of outputs, and of taps, of the largest phase.
   CONVGRAD_HD int64_t most_outputs() const { return steps_over(axis_.output, o_step()); }
   CONVGRAD_HD int64_t most_taps() const { return steps_over(axis_.taps, r_step()); }
 
-  // The phase of output o, which is its first, whether or not a tap is tied to it.
+  // Returns the phase whose first output is o, whether or not a tap is tied to it.
   CONVGRAD_HD PhaseAxis of_output(int64_t o) const { return of(o, first_tap(o)); }
 
  protected:
-  // The first tap that output o meets, and the first output that tap r does, or kNone. Either may lie past
-  // the end.
+  // Return the first tap that output o meets, and the first output that tap r meets, or kNone. Either may lie
+  // past the end.
   CONVGRAD_HD int64_t first_tap(int64_t o) const { return solve_tap_.first(axis_.pad_lo - o * axis_.stride); }
   CONVGRAD_HD int64_t first_output(int64_t r) const {
     return solve_output_.first(axis_.pad_lo - r * axis_.filter_dilation);
   }
 
-  // The phase that begins with output o and tap r, which are tied to each other.
+  // Returns the phase that begins with output o and tap r, which are tied to each other.
   CONVGRAD_HD PhaseAxis of(int64_t o, int64_t r) const {
     const bool has_outputs = o != kNone && o < axis_.output, has_taps = r != kNone && r < axis_.taps;
     PhaseAxis p;
@@ -114,14 +115,14 @@ class PhaseSteps {
   Congruence solve_tap_, solve_output_;
 };
 
-// Which side of the relation the result is: nothing of it may be left out.
+// The side of the relation that is the result, of which phases must leave out nothing.
 enum class ResultIs { kOutputs, kTaps };
 
-// An axis' phases that have both outputs and taps, numbered; [] solves for one of them.
+// The numbered phases of an axis that have both outputs and taps; [] solves for one of them.
 class AxisPhases : public PhaseSteps {
  public:
   CONVGRAD_HD AxisPhases(const Axis& axis, ResultIs result) : PhaseSteps(axis) {
-    // The outputs that any tap is tied to, and the taps that any output is: every so many-th one.
+    // The outputs tied to any tap, and the taps tied to any output, are arithmetic progressions.
     const Stretch outputs =
         solvable(axis.stride, solve_tap_.common, fewer(o_step(), axis.output), o_between_);
     const Stretch taps =
@@ -134,7 +135,7 @@ class AxisPhases : public PhaseSteps {
   }
 
   CONVGRAD_HD int64_t count() const { return count_; }
-  // Whether each result is in one of the phases.
+  // Reports whether every result is in one of the phases.
   CONVGRAD_HD bool covers() const { return covers_; }
 
   CONVGRAD_HD PhaseAxis operator[](int64_t phase) const {
@@ -150,7 +151,7 @@ class AxisPhases : public PhaseSteps {
  private:
   CONVGRAD_HD static int64_t fewer(int64_t a, int64_t b) { return a < b ? a : b; }
 
-  // The x in [0, count) with x * factor = pad_lo (mod common), which are `between` apart.
+  // Returns the x in [0, count) with x * factor = pad_lo (mod common), which are `between` apart.
   CONVGRAD_HD Stretch solvable(int64_t factor, int64_t common, int64_t count, int64_t& between) const {
     const Congruence solve(factor, common);
     between = solve.step;
@@ -163,7 +164,7 @@ class AxisPhases : public PhaseSteps {
   bool by_taps_, covers_;
 };
 
-// The phases of all axes; a phase of the problem is one of each.
+// The phases of all axes. A phase of the problem is one phase of each axis.
 struct Phases {
   AxisPhases axis[kAxes];
 
@@ -180,26 +181,26 @@ struct Phases {
   }
 };
 
-// How many phases an axis has when each has an output, whether or not it has a tap.
+// Returns the number of phases of an axis that have an output, with or without taps.
 CONVGRAD_HD inline int64_t phases_of(const Axis& axis) {
   const int64_t residues = axis.input_dilation / greatest_common_divisor(axis.stride, axis.input_dilation);
   return residues < axis.output ? residues : (axis.output > 0 ? axis.output : 1);
 }
 
-// One of these phases, with all of its taps.
+// Returns one of these phases, with all of its taps.
 CONVGRAD_HD inline PhaseAxis phase_of(const Axis& axis, int64_t phase) {
   return PhaseSteps(axis).of_output(phase);
 }
 
-// The same with the taps that tie any of its outputs to an input.
+// Returns the same with only the taps that tie any of its outputs to an input.
 CONVGRAD_HD inline PhaseAxis met_phase_of(const Axis& axis, int64_t phase) {
   PhaseAxis met = phase_of(axis, phase);
   met.keep_taps_of(axis.input, 0, met.outputs);
   return met;
 }
 
-// Whether a tap has most of the outputs on padding, or an output most of the taps: then it is worth finding
-// those that are not.
+// Report whether a tap has most of the outputs on padding, or an output most of the taps. Then it pays to
+// search for those that are not on padding.
 CONVGRAD_HD inline bool pads_most_outputs(const Axis& axis) {
   return (axis.input - 1) * axis.input_dilation / axis.stride + 1 <= axis.output / 2;
 }

@@ -1,10 +1,9 @@
-// The relation solved instead of searched. Which o, r and i are tied to each other,
+// Solves the relation instead of searching it. Given one of o, r and i, the equation
 //
-//     o * stride + r * filter_dilation - pad_lo  =  i * input_dilation,
+//     o * stride + r * filter_dilation - pad_lo  =  i * input_dilation
 //
-// is, with one of them given, a linear congruence in another, and its solutions are every so many-th number
-// from a first one on. Finding the first takes one modular inverse, once an axis; so no cost grows with a
-// stride, dilation or padding.
+// is a linear congruence in another, whose solutions are an arithmetic progression. Finding its first element
+// takes one modular inverse per axis, so no cost grows with a stride, dilation or padding.
 #pragma once
 
 #include <cstdint>
@@ -23,21 +22,21 @@ CONVGRAD_HD inline int64_t greatest_common_divisor(int64_t a, int64_t b) {
   return a;
 }
 
-// b's remainder in [0, modulus).
+// Returns b's remainder in [0, modulus).
 CONVGRAD_HD inline int64_t remainder_of(int64_t b, int64_t modulus) {
   const int64_t rest = b % modulus;
   return rest < 0 ? rest + modulus : rest;
 }
 
-// a * x = b (mod modulus) for a fixed a, both a and modulus in [1, 2^31).
+// Solves a * x = b (mod modulus) for a fixed a; both a and modulus are in [1, 2^31).
 struct Congruence {
-  int64_t modulus, common;  // their greatest common divisor, which has to divide b
+  int64_t modulus, common;  // common is the greatest common divisor of a and modulus, which must divide b
   int64_t step;             // from one solution x to the next
   int64_t inverse;          // of a / common, modulo step
 
   CONVGRAD_HD Congruence(int64_t a, int64_t modulus)
       : modulus(modulus), common(greatest_common_divisor(a, modulus)), step(modulus / common), inverse(0) {
-    // Euclid's algorithm, extended: in every round  factor * (a / common) = rest  (mod step).
+    // The extended Euclidean algorithm: in every round  factor * (a / common) = rest  (mod step).
     int64_t last = step, rest = a / common % step, last_factor = 0, factor = 1;
     while (rest != 0) {
       const int64_t quotient = last / rest, next = last - quotient * rest;
@@ -50,7 +49,7 @@ struct Congruence {
     inverse = step == 1 ? 0 : remainder_of(last_factor, step);
   }
 
-  // The least x >= 0, or kNone where there is none.
+  // Returns the least solution x >= 0, or kNone if there is none.
   CONVGRAD_HD int64_t first(int64_t b) const {
     if (modulus == 1) return 0;
     const int64_t rest = remainder_of(b, modulus);
@@ -59,7 +58,7 @@ struct Congruence {
   }
 };
 
-// Numbers first + step * j, j in [0, count), that lead to partner + partner_step * j.
+// The numbers first + step * j, j in [0, count), each with its partner, partner + partner_step * j.
 struct Progression {
   int64_t first, step, count;
   int64_t partner, partner_step;
@@ -68,12 +67,12 @@ struct Progression {
   CONVGRAD_HD int64_t partner_at(int64_t j) const { return partner + partner_step * j; }
 };
 
-// Of one pair along one axis, such as an output and the taps, all that is tied: prepared once, then asked for
-// each of the given ones. With  x = numbers that are sought, y = where they lead to:
+// Everything that is tied to a given position of an axis, such as the taps tied to an output. Prepared once
+// per axis, then asked for each position. With x the numbers that are sought and y their partners:
 //
 //     x * x_factor  =  at + y * y_factor,   0 <= x < x_count,   0 <= y < y_count
 //
-// y runs upwards with x.
+// y increases with x.
 class Tied {
  public:
   CONVGRAD_HD Tied(int64_t x_factor, int64_t x_count, int64_t y_factor, int64_t y_count)
@@ -88,7 +87,7 @@ class Tied {
     Progression found{0, solve_.step, 0, 0, y_step_};
     int64_t x = solve_.first(at);
     if (x == kNone || x >= x_count_) return found;
-    // Steps are mostly one, which spares the divisions.
+    // Most steps are one, and a test is cheaper than the division.
     int64_t y = x * x_factor_ - at;
     if (y_factor_ != 1) y /= y_factor_;  // leaves no remainder
     if (y < 0) {
@@ -109,18 +108,19 @@ class Tied {
   int64_t x_factor_, x_count_, y_factor_, y_count_, y_step_;
 };
 
-// The taps that tie an output to inputs: taps_of_output(axis).from(axis.pad_lo - o * axis.stride).
+// Finds the taps that tie an output to inputs: taps_of_output(axis).from(axis.pad_lo - o * axis.stride).
 CONVGRAD_HD inline Tied taps_of_output(const Axis& axis) {
   return Tied(axis.filter_dilation, axis.taps, axis.input_dilation, axis.input);
 }
 
-// The outputs that a tap ties to inputs: outputs_of_tap(axis).from(axis.pad_lo - r * axis.filter_dilation).
+// Finds the outputs that a tap ties to inputs: outputs_of_tap(axis).from(axis.pad_lo - r *
+// axis.filter_dilation).
 CONVGRAD_HD inline Tied outputs_of_tap(const Axis& axis) {
   return Tied(axis.stride, axis.output, axis.input_dilation, axis.input);
 }
 
-// The taps that tie input i to outputs, upwards, so that the outputs go down: r' = taps - 1 - r of the
-// transposed axis.
+// Returns the taps that tie input i to outputs, ascending, so that the outputs descend: r' = taps - 1 - r of
+// the transposed axis.
 CONVGRAD_HD inline Progression taps_of_input(const Axis& axis, int64_t i) {
   const Axis other = axis.transpose();
   Progression tied = taps_of_output(other).from(other.pad_lo - i * other.stride);

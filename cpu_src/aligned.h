@@ -1,4 +1,4 @@
-// Scratch memory whose first element begins a cache line, so that no vector lies across two.
+// Scratch memory that begins at a cache line, so that no vector crosses two lines.
 #pragma once
 
 #include <cstddef>
@@ -13,7 +13,7 @@ class AlignedBuffer {
  public:
   explicit AlignedBuffer(int64_t size = 0) { resize(size); }
 
-  // What it held is lost where it has to grow.
+  // Growing discards the contents.
   void resize(int64_t size) {
     if (size <= size_) return;
     data_.reset();

@@ -1,4 +1,5 @@
-// Results that no tap is tied to, written before the others where they are most of all.
+// Writes results that no tap is tied to, before the others are computed, for problems where these are the
+// majority.
 #pragma once
 
 #include <algorithm>
@@ -12,7 +13,7 @@
 
 namespace convgrad::cpu {
 
-inline constexpr int64_t kClearedNumbers = 1 << 16;  // by a task
+inline constexpr int64_t kClearedNumbers = 1 << 16;  // per task
 
 inline int64_t cleared_pixels(int64_t channels) { return std::max<int64_t>(kClearedNumbers / channels, 1); }
 
@@ -21,7 +22,7 @@ inline int64_t clearing_tasks(int64_t pixels, int64_t channels) {
   return divide_up(pixels, each);
 }
 
-// What the epilogue makes of sums without a term, as numbers of type Stored.
+// Writes what the epilogue makes of sums without a term, as numbers of type Stored.
 template <typename T, typename Stored>
 void clear_numbers(int64_t pixels, int64_t channels, int64_t task, const Epilogue& epilogue, Stored* result) {
   const int64_t each = cleared_pixels(channels), first = task * each;
@@ -45,7 +46,7 @@ void clear_results(int64_t pixels, int64_t channels, int64_t task, const Epilogu
     clear_numbers<T>(pixels, channels, task, epilogue, const_cast<T*>(static_cast<const T*>(result.data())));
 }
 
-// Those of a plan.
+// The same for the results of a plan.
 inline int64_t clearing_tasks(const ActivationPlan& plan) {
   const ConvProblem& p = plan.problem;
   return plan.clears ? clearing_tasks(p.batch * p.outputs(), p.out_channels) : 0;

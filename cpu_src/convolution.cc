@@ -1,5 +1,6 @@
-// fprop, dgrad and wgrad by the kernel that the plan chooses. Where an array is empty every sum is, and no
-// kernel but fprop's reference one, for the epilogue of such sums, has to bear sizes of zero.
+// Runs fprop, dgrad and wgrad with the kernel that the plan chooses. If an array is empty, every sum is empty
+// and the result is written here; only the reference fprop handles sizes of zero, for the epilogue of empty
+// sums.
 #include <cstring>
 #include <utility>
 
@@ -10,7 +11,7 @@
 namespace convgrad::cpu {
 namespace {
 
-// Numbers of each array.
+// The number of elements of each array.
 struct Sizes {
   int64_t x, w, y;
 
@@ -30,7 +31,7 @@ const void* skip(const void* numbers, int64_t count, DType dtype) {
   return numbers == nullptr ? nullptr : static_cast<const char*>(numbers) + count * bytes_of(dtype);
 }
 
-// Zeros for the filter's gradient outside of the taps that are met.
+// Adds a task that writes zeros to the filter's gradient outside of the taps that are met.
 void add_zeros(const Sizes& all, const MetTaps& met, void* dw, Work& work) {
   const int64_t count = Sizes(met.problem).w, size = bytes_of(met.problem.result_dtype());
   if (count == all.w) return;

@@ -1,11 +1,11 @@
-// The problem with as few axes as it has the same sums on.
+// Merges axes of a problem without changing its sums (common_src/merge_axes.h).
 #pragma once
 
 #include "common_src/merge_axes.h"
 
 namespace convgrad::cpu {
 
-// Merges pointwise axes, and the batch into the outermost of them where nothing lies between.
+// Merges neighbouring pointwise axes, and the batch into the outermost of them if no other axis lies between.
 inline ConvProblem flatten(const ConvProblem& problem) { return merge_batch(merge_pointwise_axes(problem)); }
 
 }  // namespace convgrad::cpu

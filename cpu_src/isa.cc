@@ -9,7 +9,7 @@ const std::vector<Isa>& supported_isas() {
   static const std::vector<Isa> isas = [] {
     std::vector<Isa> found = {Isa::kPlain};
 #if defined(__x86_64__)
-    // What -march=x86-64-v3 and -v4 let the compiler use, as far as it goes beyond each other.
+    // What -march=x86-64-v3 lets the compiler use, and what -v4 adds to it.
     const bool v3 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
                     __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2") &&
                     __builtin_cpu_supports("f16c") && __builtin_cpu_supports("lzcnt") &&

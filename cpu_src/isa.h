@@ -1,8 +1,7 @@
-// Which instruction set the microkernels run on.
+// Chooses the instruction set for the microkernels at run time, so that one build serves every machine.
 //
-// Every file of cpu_src/microkernels/ is compiled once for each instruction set, in a namespace of its name;
-// all else is compiled for the oldest machine. Which of them a call takes is found out at run time, so
-// that one build serves every machine.
+// Every file of cpu_src/microkernels/ is compiled once per instruction set, in a namespace of its name;
+// everything else is compiled for the oldest machine.
 #pragma once
 
 #include <string>
@@ -13,16 +12,16 @@ namespace convgrad::cpu {
 
 enum class Isa { kPlain, kAvx2, kAvx512 };
 
-// The instruction sets that this machine has and this build has kernels for, the widest last. "plain" is
-// what the compiler may use everywhere: SSE2 on x86-64, NEON on aarch64.
+// Returns the instruction sets that this machine has and this build has kernels for, the widest last. "plain"
+// is what the compiler may use everywhere: SSE2 on x86-64, NEON on aarch64.
 const std::vector<Isa>& supported_isas();
 const char* isa_name(Isa);
 
-// By name, or the widest where the name is empty: then the environment variable JAX_CONVGRAD_CPU_ISA may name
-// another. Throws std::invalid_argument for one that is unknown or not supported here.
+// Returns the instruction set of this name. An empty name means the widest, or the one that the environment
+// variable JAX_CONVGRAD_CPU_ISA names. Throws std::invalid_argument if it is unknown or not supported here.
 Isa isa_named(std::string_view name);
 
-// Declares a function once for each instruction set that is compiled.
+// Declares a function once per compiled instruction set.
 #if defined(__x86_64__)
 #define CONVGRAD_PER_ISA(declaration) \
   namespace plain {                   \

@@ -1,5 +1,6 @@
-// What the CPU handlers call: each op's plan, as tasks over the problem (common_src/problem.h).
-// Pointers are dense, channels-last, of the problem's dtype, and must outlive the returned work.
+// The functions that the CPU handlers call: each returns an op's work as tasks over the problem
+// (common_src/problem.h). Pointers are dense, channels-last, of the problem's dtype, and must outlive the
+// returned work.
 #pragma once
 
 #include <cstdint>
@@ -11,53 +12,53 @@
 
 namespace convgrad::cpu {
 
-// The convolution's three ops, by the kernel that the plan chooses among those below. `workspace` holds
+// Run the convolution ops with the kernel that the plan chooses among those below. `workspace` holds
 // conv_workspace_bytes() bytes.
 Work fprop(const ConvProblem&, Request, const void* x, const void* w, Epilogue, void* y, void* workspace);
 Work dgrad(const ConvProblem&, Request, const void* dy, const void* w, void* dx, void* workspace);
 Work wgrad(const ConvProblem&, Request, const void* x, const void* dy, void* dw, void* workspace);
 
-// "reference": the formulas as they stand, and the reference for the others.
+// "reference": the formulas directly; tests compare the other kernels with it.
 Work reference_fprop(const ConvProblem&, const void* x, const void* w, Epilogue, void* y);
 Work reference_dgrad(const ConvProblem&, const void* dy, const void* w, void* dx);
 Work reference_wgrad(const ConvProblem&, const void* x, const void* dy, void* dw);
 
-// "tiled": tiles of sums in registers, fed by all channels of a group.
+// "tiled": tiles of sums in registers, over all channels of a group.
 Work tiled_fprop(const ConvProblem&, Isa, const void* x, const void* w, Epilogue, void* y, void* workspace);
 Work tiled_dgrad(const ConvProblem&, Isa, const void* dy, const void* w, void* dx, void* workspace);
-// "dot": the same with the lanes of a vector along the channels that are summed over.
+// "dot": the same tiles, with a vector's lanes along the channels that are summed over.
 Work dot_fprop(const ConvProblem&, Isa, const void* x, const void* w, Epilogue, void* y, void* workspace);
 Work dot_dgrad(const ConvProblem&, Isa, const void* dy, const void* w, void* dx);
 
 Work tiled_wgrad(const ConvProblem&, Isa, const void* x, const void* dy, void* dw, void* workspace);
 
-// "grouped": small groups side by side in the lanes of a vector.
+// "grouped": small groups side by side in a vector's lanes.
 Work grouped_fprop(const ConvProblem&, Isa, const void* x, const void* w, Epilogue, void* y, void* workspace);
 Work grouped_dgrad(const ConvProblem&, Isa, const void* dy, const void* w, void* dx, void* workspace);
 Work grouped_wgrad(const ConvProblem&, Isa, const void* x, const void* dy, void* dw, void* workspace);
 
-// "planar": few channels, with the lanes of a vector along the pixels.
+// "planar": few channels, with a vector's lanes along the pixels.
 Work planar_fprop(const ConvProblem&, Isa, const void* x, const void* w, Epilogue, void* y);
 Work planar_dgrad(const ConvProblem&, Isa, const void* dy, const void* w, void* dx);
 
-// "pairs": each product by itself, for problems of few.
+// "pairs": each product separately, for problems with few products.
 Work pairs_fprop(const ConvProblem&, Isa, const void* x, const void* w, Epilogue, void* y);
 Work pairs_dgrad(const ConvProblem&, Isa, const void* dy, const void* w, void* dx);
 Work pairs_wgrad(const ConvProblem&, Isa, const void* x, const void* dy, void* dw);
 
-// The bias gradient and pooling, "reference" or else vector by vector. `workspace` holds
-// bgrad_workspace_bytes() bytes of partial sums; `position` may be null where only y is wanted.
+// Run the bias gradient and pooling, with the reference kernels or the vector kernels. `workspace` holds
+// bgrad_workspace_bytes() bytes of partial sums; `position` may be null if only y is wanted.
 Work bgrad(const BiasProblem&, Request, const void* dy, void* db, void* workspace);
 Work max_pool(const PoolProblem&, Request, const void* x, void* y, int32_t* position);
 Work max_pool_grad(const PoolProblem&, Request, const void* dy, const int32_t* position, void* dx);
-// t[n,i,c] at the positions that max_pool chose: the transpose of max_pool_grad. One kernel for every
-// request.
+// Reads t[n,i,c] at the positions that max_pool chose: the transpose of max_pool_grad. One kernel serves
+// every request.
 Work max_pool_select(const PoolProblem&, const void* t, const int32_t* position, void* selected);
 Work avg_pool(const PoolProblem&, Request, const void* x, void* y);
 Work avg_pool_grad(const PoolProblem&, Request, const void* dy, void* dx);
 
-// What max_pool's positions are by the problem's rule, where that may not be the first maximum: in windows
-// whose y is NaN or -infinity. A stage after those that gave y and the first maxima.
+// Replaces the positions of windows whose y is NaN or -infinity by those of the problem's rule; only there
+// rules differ from the first maximum. A stage after those that write y and the first maxima.
 Stage by_position_rule(const PoolProblem&, const void* x, const void* y, int32_t* position);
 
 Work reference_bgrad(const BiasProblem&, const void* dy, void* db, void* workspace);

@@ -1,5 +1,5 @@
-// Many long sums side by side (common_src/long_sum.h says how and why), each getting its next term in one go,
-// so that the loop over them is a loop over contiguous memory.
+// Many long sums side by side (common_src/long_sum.h), which all get their next term together, so that the
+// loop over them runs over contiguous memory.
 #pragma once
 
 #include <algorithm>
@@ -25,7 +25,7 @@ class LongSums {
     length_ = 0;
   }
 
-  // Where the next term of each sum is to be added.
+  // Returns where to add the next term of each sum.
   Sum<T>* next() {
     if (length_ != 0 && length_ % kSumRun == 0) {
       move(run_, runs_);

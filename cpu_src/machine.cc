@@ -11,9 +11,9 @@ struct Vector {
   typedef float type __attribute__((vector_size(kBytes)));
 };
 
-// A chain waits for its own last step, so what is in flight is the number of chains: at least the latency
-// of a multiply-add times the units (4 * 2 on x86, 4 * 4 on the widest Arm cores), and with the
-// two constants no more than there are registers.
+// A chain waits for its own last step, so the number of chains is the number of operations in flight: at
+// least a multiply-add's latency times the number of units (4 * 2 on x86, 4 * 4 on the widest Arm cores), and
+// with the two constants no more than there are registers.
 template <int kBytes, int kChains>
 inline __attribute__((always_inline)) float run_chains(int64_t rounds) {
   using V = typename Vector<kBytes>::type;
@@ -68,7 +68,7 @@ double peak_flops(double seconds) {
   using Clock = std::chrono::steady_clock;
   constexpr int64_t kRounds = 10000;
   const Loop loop = widest();
-  volatile float keep = loop.run(kRounds);  // the clock rises and the wide units wake
+  volatile float keep = loop.run(kRounds);  // lets the clock rise and the wide units wake
   int64_t runs = 0;
   const Clock::time_point start = Clock::now();
   double elapsed = 0;

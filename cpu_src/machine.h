@@ -1,11 +1,11 @@
-// What the processor's arithmetic units can do at most, to measure the kernels against.
+// Measures the peak of the processor's arithmetic units, to compare the kernels with.
 #pragma once
 
 namespace convgrad::cpu {
 
-// Floating-point operations a second, two for each f32 multiply-add, of the calling thread over about so
-// many seconds: independent chains of multiply-adds that never leave the registers, on the widest vectors
-// that the processor has.
+// Returns floating-point operations per second (two per f32 multiply-add) of the calling thread, measured
+// over about `seconds`: independent chains of multiply-adds that stay in registers, on the widest vectors of
+// the processor.
 double peak_flops(double seconds);
 
 }  // namespace convgrad::cpu

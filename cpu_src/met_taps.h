@@ -1,5 +1,5 @@
-// The problem without what cannot matter: taps at either end of the filter that no output meets on the input,
-// as of a filter that is much longer than a padded input; and steps along axes of a single position.
+// Removes what cannot matter from a problem: taps at either end of the filter that tie no output to an input,
+// as when a filter is much longer than a padded input; and steps along axes of a single position.
 #pragma once
 
 #include <cstdint>
@@ -9,12 +9,12 @@
 namespace convgrad::cpu {
 
 struct MetTaps {
-  ConvProblem problem;   // with the taps that are left
-  int64_t in_front = 0;  // numbers of the given filter before the one that is left
+  ConvProblem problem;   // with the remaining taps
+  int64_t in_front = 0;  // numbers of the given filter before the remaining ones
 };
 
-// Only of the outermost axis with several taps, where what is left is one stretch of memory. One tap at least
-// is left. The sums that are left have their terms in the same order.
+// Removes taps of the outermost axis with several taps only, so that the rest is contiguous in memory. At
+// least one tap remains. The remaining sums have their terms in the same order.
 MetTaps met_taps(const ConvProblem& problem);
 
 }  // namespace convgrad::cpu

@@ -18,12 +18,12 @@
 namespace convgrad::cpu {
 namespace {
 
-// Of the widest vectors.
+// Returns the lanes of the widest vectors.
 int64_t lanes_of(DType dtype) { return dtype == DType::kF64 ? 8 : 16; }
 
 bool has_few_results(Op op, const ConvProblem& problem) {
   const ConvProblem seen = op == Op::kDgrad ? problem.transpose() : problem;
-  // Lanes are summed up once a result, which so many terms have to repay.
+  // Adding a result's lanes pays only with enough terms.
   int64_t terms = seen.group_in();
   for (const Axis& axis : seen.axis)
     terms *= divide_up(axis.taps, axis.input_dilation / std::gcd(axis.filter_dilation, axis.input_dilation));
@@ -31,7 +31,7 @@ bool has_few_results(Op op, const ConvProblem& problem) {
   return results <= lanes / 4 && seen.group_in() >= lanes && terms >= lanes * results;
 }
 
-// Where a large stride leaves many phases of few channels side by side, these fill the lanes.
+// A large stride can leave many phases of few channels side by side; together they fill the lanes.
 bool fills_lanes_with_phases(Op op, const ConvProblem& problem) {
   constexpr int64_t kManyPhases = 32;
   const ConvProblem seen = op == Op::kDgrad ? problem.transpose() : problem;
@@ -42,18 +42,19 @@ bool sums_along_lanes(Op op, const ConvProblem& problem) {
   return has_few_results(op, problem) && !fills_lanes_with_phases(op, problem);
 }
 
-// Of the row that a small-group kernel buffers, most would lie between the windows.
+// Reports whether most of a row that a small-group kernel buffers would lie between the windows.
 bool leaves_most_between_windows(Op op, const ConvProblem& problem) {
   const ConvProblem seen = op == Op::kDgrad ? problem.transpose() : problem;
   return std::any_of(std::begin(seen.axis), std::end(seen.axis), [op](const Axis& axis) {
     const int64_t window = (axis.taps - 1) * axis.filter_dilation / axis.input_dilation + 1;
-    // Or wgrad's rows of dy, which lie between inputs.
+    // The same for wgrad's rows of dy, which lie between inputs.
     if (op == Op::kWgrad && axis.input_dilation / axis.stride > 12) return true;
     return axis.stride / axis.input_dilation > 8 + 4 * window;
   });
 }
 
-// Groups larger than half a vector fill one by themselves, and tiles feed it without a copy of the sources.
+// Groups larger than half a vector fill one by themselves, and the tiled kernel feeds it without a copy of
+// the sources.
 bool takes_grouped(Op op, const ConvProblem& problem) {
   if (!grouped_serves(problem) || 2 * problem.group_out() > lanes_of(problem.dtype) ||
       2 * problem.group_in() > lanes_of(problem.dtype) || leaves_most_between_windows(op, problem))
@@ -69,7 +70,7 @@ Plan plan_without_pairs(Op op, const ConvProblem& problem) {
   if (op == Op::kWgrad) return {Kernel::kTiled, "an outer product of channels at every position"};
   if (sums_along_lanes(op, problem))
     return {Kernel::kDot, "few channels in the result and many that are summed over"};
-  // Each position repays a little of the copying; a filter beyond the caches costs more.
+  // Each position repays a little of the copying; a filter larger than the caches costs more.
   const int64_t positions = problem.batch * problem.inputs();
   const int64_t filter_bytes =
       problem.taps() * problem.group_in() * problem.out_channels * bytes_of(problem.dtype);
@@ -79,7 +80,7 @@ Plan plan_without_pairs(Op op, const ConvProblem& problem) {
   return {Kernel::kTiled, "pixels times channels in registers"};
 }
 
-// `automatic` are the names that leave the kernel to the plan.
+// `automatic` holds the names that leave the kernel to the plan.
 Request request_named(std::string_view name, std::initializer_list<const char*> automatic) {
   const size_t dot = name.find('.');
   const std::string_view kernel = name.substr(0, dot);
@@ -145,8 +146,8 @@ Plan plan(Op op, const ConvProblem& problem, Request request) {
 }
 
 int64_t conv_workspace_bytes(Op op, const ConvProblem& problem, Request request) {
-  // What the kernel is given in the end: of fewer taps the packed filter may be laid out otherwise, and
-  // larger.
+  // The problem that the kernel finally gets: with fewer taps the packed filter may have another layout, and
+  // a larger one.
   const ConvProblem met = met_taps(problem).problem;
   const auto filter_bytes = [&](LanesAre lanes_are) {
     return op == Op::kFprop ? packed_filter_bytes(met, Major::kMN, lanes_are)
@@ -157,8 +158,9 @@ int64_t conv_workspace_bytes(Op op, const ConvProblem& problem, Request request)
     if (kernel == Kernel::kGrouped) return grouped_wgrad_bytes(met);
     return kernel == Kernel::kTiled ? partial_filter_bytes(met) : 0;
   }
-  // The batch may not be known yet, and "auto" takes "pairs" by how few products there are, and "dot", which
-  // then needs no workspace, by how few positions: it gets what it would without.
+  // The batch may not be known yet, but "auto" chooses "pairs" by the number of products, and "dot" (which
+  // then needs no workspace) by the number of positions. So it gets the workspace that it would need without
+  // these two.
   const bool any = request.kernel == Kernel::kAuto;
   if (any ? takes_grouped(op, problem) : kernel == Kernel::kGrouped)
     return op == Op::kFprop ? grouped_filter_bytes(met, Major::kMN)
@@ -170,8 +172,8 @@ int64_t conv_workspace_bytes(Op op, const ConvProblem& problem, Request request)
 }
 
 int64_t bgrad_rows_per_task(const BiasProblem& problem) {
-  // At least 2^16 numbers, which take some 20 microseconds, and at most 64 tasks, so that partial sums stay
-  // small beside dy.
+  // At least 2^16 numbers per task, which take about 20 microseconds, and at most 64 tasks, so that partial
+  // sums stay small compared with dy.
   const int64_t least = divide_up(1 << 16, std::max<int64_t>(problem.channels, 1));
   return divide_up(std::max<int64_t>(divide_up(problem.rows, 64), least), 64) * 64;
 }
@@ -186,7 +188,7 @@ int64_t bgrad_workspace_bytes(const BiasProblem& problem) {
 }
 
 int64_t wgrad_channels_per_task(const ConvProblem& problem) {
-  // A tile of about 4096 sums stays in the first-level cache beside the rows that it is fed from; where that
+  // A tile of about 4096 sums stays in the first-level cache together with the rows that it reads. If that
   // gives few tasks (1x1 filters), channels are split further, so that there is work for many threads.
   constexpr int64_t kSums = 4096, kTasks = 16;
   const int64_t tiles = std::max<int64_t>(problem.taps() * problem.groups, 1);

@@ -1,4 +1,4 @@
-// Which kernel serves a problem, and how sums are split into partial ones: pure functions of the problem.
+// Chooses the kernel for a problem and splits sums into partial ones: pure functions of the problem.
 #pragma once
 
 #include <cstdint>
@@ -20,31 +20,32 @@ struct Request {
   Isa isa = Isa::kPlain;
 };
 
-// "auto" or a kernel's name, and where another than the machine's widest is wanted the instruction set
-// behind it, as in "tiled.avx2". Throws std::invalid_argument.
+// Parses "auto" or a kernel's name, followed by an instruction set if it is not to be the machine's widest,
+// as in "tiled.avx2". Throws std::invalid_argument.
 Request request_named(std::string_view name);
 
-// The same for pooling and bgrad, which have "vector" too: every name but "reference" stands for it.
+// The same for pooling and bgrad, which also accept "vector": it is the meaning of every name except
+// "reference".
 Request pool_request_named(std::string_view name);
 
-// The kernel that serves a call, and why in words.
+// The kernel that serves a call, and the reason in words.
 struct Plan {
   Kernel kernel;
   const char* reason;
 };
-// Throws std::invalid_argument where the kernel asked for does not serve the op or the problem.
+// Throws std::invalid_argument if the kernel asked for does not serve the op or the problem.
 Plan plan(Op, const ConvProblem&, Request);
 
-// The same on every instruction set. Of fprop and dgrad the filter's alone, as the batch may be a symbol when
-// a program is traced.
+// Returns a size that is the same for every instruction set. For fprop and dgrad it depends on the filter and
+// the steps alone, because the batch may be symbolic when a program is traced.
 int64_t conv_workspace_bytes(Op, const ConvProblem&, Request);
 
-// Rows of dy that one bgrad task sums, and how many such tasks there are.
+// Return the rows of dy that one bgrad task sums, and the number of such tasks.
 int64_t bgrad_rows_per_task(const BiasProblem&);
 int64_t bgrad_tasks(const BiasProblem&);
 int64_t bgrad_workspace_bytes(const BiasProblem&);
 
-// Input channels of one filter tap that one task of the reference wgrad sums over all positions.
+// Returns the input channels of one filter tap that one task of the reference wgrad sums over all positions.
 int64_t wgrad_channels_per_task(const ConvProblem&);
 
 }  // namespace convgrad::cpu

@@ -12,10 +12,10 @@
 namespace convgrad::cpu {
 namespace {
 
-// Estimates in nanoseconds, for two threads of a machine with 16 lanes. Every estimate is a sum of counts,
-// each times what one of them takes; these factors were fitted to the times of some 5,000 of the problems
-// that benchmarks/stride_scan.py draws, and of 600 usual depthwise layers. Half of the estimates lie within
-// 1.4 times of what was measured (pairs: 1.2), nine in ten within 3.1 (pairs: 1.9).
+// Estimates times in nanoseconds for two threads of a machine with 16 lanes. Every estimate is a sum of
+// counts, each multiplied by the time of one. These factors were fitted to the times of some 5,000 problems
+// drawn by benchmarks/stride_scan.py and of 600 usual depthwise layers. Half of the estimates are within a
+// factor of 1.4 of the measured time (pairs: 1.2), nine in ten within 3.1 (pairs: 1.9).
 constexpr double kLanes = 16, kCall = 15000;
 
 double vectors(double numbers) {
@@ -24,13 +24,13 @@ double vectors(double numbers) {
 
 double d(int64_t number) { return static_cast<double>(number); }
 
-// What every kernel has to do.
+// The work that every kernel has to do.
 struct Counts {
   double pairs = 1;    // of all images
-  double results = 1;  // positions that have any, and of fprop and dgrad of all images
-  double longest = 1;  // pairs of a run (pair_lists.h)
+  double results = 1;  // positions that have any pair; for fprop and dgrad of all images
+  double longest = 1;  // pairs in a run (pair_lists.h)
   double listed = 0;   // positions that the lists are made from
-  bool neighbours;     // whether a result's pairs lie side by side along the innermost axis
+  bool neighbours;     // a result's pairs are contiguous along the innermost axis
   double numbers;      // of a result's position
   double group_in, group_out, groups;
 
@@ -95,11 +95,12 @@ double time_of_pairs(Op op, const ConvProblem& p, const Counts& n) {
   const double time = kCall + n.listed * kListed + n.results * of_result + n.pairs / n.longest * of_run +
                       n.pairs * vectors_of_pair * of_vector;
   const double all = result_numbers(op, p);
-  // A single result is a single task.
+  // A single result is a single task, which leaves one of the two threads idle.
   return n.results < 2 ? 2 * time : n.results * n.numbers < all ? time + all * kCleared : time;
 }
 
-// Results of fprop along an axis that have taps of their own, each a box by itself; the others are few boxes.
+// Counts the results of fprop along an axis that have taps of their own, each a box of its own; the others
+// are few boxes.
 double boxes_of(const Axis& axis) {
   const int64_t window = (axis.taps - 1) * axis.filter_dilation + 1,
                 span = (axis.input - 1) * axis.input_dilation + 1,
@@ -110,14 +111,14 @@ double boxes_of(const Axis& axis) {
              divide_up(std::max<int64_t>(past, 0), axis.stride);
   }
   const double phases = d(axis.input_dilation / std::gcd(axis.stride, axis.input_dilation));
-  // Of a phase every tap begins and ends to be met once.
+  // Within a phase the set of taps changes where a tap comes in or goes out, once each.
   const int64_t taps =
       divide_up(axis.taps, axis.input_dilation / std::gcd(axis.filter_dilation, axis.input_dilation));
   return std::max(std::min({most_pairs(axis), phases + d(border), phases * d(2 * taps + 1), d(axis.output)}),
                   1.0);
 }
 
-// Pairs with what is multiplied beside them: zeros of padding along the innermost axis.
+// Counts pairs, including the zeros of padding that are multiplied along the innermost axis.
 double padded_pairs(const ConvProblem& seen, const Counts& n) {
   const Axis& axis = seen.axis[2];
   const int64_t apart = axis.input_dilation / std::gcd(axis.filter_dilation, axis.input_dilation);
@@ -137,10 +138,10 @@ double time_of_tiled_wgrad(const ConvProblem& p, const Counts& n) {
   double lines = d(seen.batch * seen.axis[0].output * seen.axis[1].output), met_lines = lines,
          blocks = std::max(positions / kBlockPositions, 1.0), met_taps = rows_of_taps, rows = group_in,
          products = positions * taps * group_in * n.groups * vectors(group_out);
-  if (joined) {  // and so multiplies the padding, too
+  if (joined) {  // joined taps multiply the padding, too
     rows *= d(seen.axis[2].taps);
   } else {
-    // A tap runs over the blocks and lines where it meets anything.
+    // A tap visits only the blocks and lines where it meets anything.
     const double met = std::max(n.pairs / taps, 1.0);
     met_taps = std::min(taps, n.results);
     blocks = std::min(blocks, met);
@@ -172,11 +173,11 @@ double time_of_grouped_wgrad(const ConvProblem& p, const Counts& n) {
          lines * (kLine + std::min(d(p.axis[2].taps), most_pairs(p.axis[2])) * kTap);
 }
 
-// fprop, or dgrad as fprop of the transposed problem.
+// For fprop, or dgrad as fprop of the transposed problem.
 double time_of_grouped(const ConvProblem& seen, const Counts& n) {
   constexpr double kFilter = 0.8, kRow = 13, kProduct = 0.19, kSpread = 1.8, kSpreadWidened = 0.84,
                    kInput = 1.2, kOutputVector = 1.8, kOutput = 0.6, kPhaseOfStrip = 100, kTap = 3;
-  constexpr double kStrip = 512;  // results, about
+  constexpr double kStrip = 512;  // results, roughly
   const Axis& inner = seen.axis[2];
   const auto met = [](const Axis& axis) { return std::min(most_pairs(axis), d(axis.output)); };
   const double rows = d(seen.batch) * met(seen.axis[0]) * met(seen.axis[1]);
@@ -192,7 +193,7 @@ double time_of_grouped(const ConvProblem& seen, const Counts& n) {
              (kRow + phases * std::max(d(inner.output) / kStrip, 1.0) * kPhaseOfStrip + d(inner.taps) * kTap);
 }
 
-// Taps that are met, about, along an axis: what is packed.
+// Estimates the taps along an axis that are met, and so packed.
 double packed_taps_of(const Axis& axis) { return std::max(d(tap_bounds(axis, 0, axis.output).count()), 1.0); }
 
 double time_of_dot(Op op, const ConvProblem& seen, const Counts& n, double boxes) {
@@ -226,7 +227,7 @@ double time_of_tiled(const ConvProblem& seen, const Counts& n, double boxes) {
   const double group_in = d(seen.group_in()), group_out = d(seen.group_out());
   double products = n.pairs * group_in * n.groups * vectors(group_out),
          packed = packed_taps_of(seen.axis[0]) * packed_taps_of(seen.axis[1]);
-  if (merges) {  // phases side by side are one box, and fill the lanes
+  if (merges) {  // neighbouring phases are one box, and fill the lanes
     const double along = boxes_of(seen.axis[2]);
     boxes = boxes / along * std::max(along * group_out / kMergedNumbers, 1.0);
     products = n.pairs * group_in * group_out / kLanes;
@@ -257,7 +258,8 @@ double time_of(Kernel kernel, Op op, const ConvProblem& p, const Counts& n) {
 }  // namespace
 
 bool pairs_are_quicker(Kernel other, Op op, const ConvProblem& p) {
-  // The layers of usual networks are what the others are made for, and small groups what is estimated worst.
+  // The other kernels are made for the layers of usual networks, and the estimates are worst for small
+  // groups.
   constexpr int64_t kUsualStep = 8;
   const bool usual = std::all_of(std::begin(p.axis), std::end(p.axis), [](const Axis& axis) {
     return std::max({axis.stride, axis.input_dilation, axis.filter_dilation}) <= kUsualStep;

@@ -1,4 +1,4 @@
-// Whether a problem has so few products that taking them pair by pair is quicker than the kernel that would
+// Reports whether a problem has so few products that the kernel "pairs" is faster than the kernel that would
 // serve it otherwise.
 #pragma once
 

@@ -14,7 +14,7 @@
 namespace convgrad::cpu {
 namespace {
 
-// Of the work that a call would be: no task of it is run.
+// Returns the number of tasks of each stage; no task is run.
 std::vector<int64_t> tasks_of(const Work& work) {
   std::vector<int64_t> tasks;
   for (const Stage& stage : work.stages) tasks.push_back(stage.tasks);
@@ -44,7 +44,7 @@ void add_filter_facts(const FilterPlan& plan, Facts& facts) {
   facts.emplace_back("partial_sums", plan.position_parts);
 }
 
-// fprop's and dgrad's tiles: pixels of the longest piece of a row, of one vector of channels.
+// Adds the tile of fprop and dgrad: the pixels of a row's longest tile, by one vector of channels.
 void add_grouped_tile(const GroupedPlan& plan, Facts& facts) {
   int64_t longest = 0;
   for (int64_t strip = 0; strip < plan.strips; ++strip) {

@@ -1,4 +1,4 @@
-// What the plans decide about a call, told by the plans themselves, for people to read.
+// Reports the plans' decisions about a call for people to read.
 #pragma once
 
 #include "common_src/facts.h"
@@ -7,8 +7,9 @@
 
 namespace convgrad::cpu {
 
-// The facts of a call. Every call has "kernel", "reason", "tasks" (of each stage) and "workspace_bytes"; the
-// others depend on the kernel. Throws std::invalid_argument where the kernel asked for does not serve the op.
+// Returns the facts of a call. Every call has "kernel", "reason", "tasks" (of each stage) and
+// "workspace_bytes"; the others depend on the kernel. Throws std::invalid_argument if the kernel asked for
+// does not serve the op.
 Facts plan_facts(Op, const ConvProblem&, Request);
 Facts plan_facts(const BiasProblem&, Request);
 

@@ -1,12 +1,12 @@
-// Asking memory for pixels that a later row will read or write, in the order in which they lie there.
+// Prefetches pixels that a later row will read or write, in the order of their addresses.
 #pragma once
 
 #include <cstdint>
 
 namespace convgrad::cpu {
 
-// Pixels [first, last), `step` bytes apart, the first `bytes` of each. Inlined, as the compiler would drop a
-// call that has no effect but this.
+// Prefetches the first `bytes` of pixels [first, last), which are `step` bytes apart. Inlined, because the
+// compiler would drop a call without another effect.
 template <bool kWrite>
 __attribute__((always_inline)) inline void prefetch_pixels(const void* pixels, int64_t step, int64_t bytes,
                                                            int64_t first, int64_t last) {

@@ -13,8 +13,8 @@ int64_t tap_step(const Axis& axis) {
   return axis.input_dilation / std::gcd(axis.filter_dilation, axis.input_dilation);
 }
 
-// How many taps come before the class that begins with tap `first`, in packed order: of `step` classes the
-// first few have one tap more.
+// Returns how many taps precede the class that begins with tap `first` in packed order. The first few of
+// `step` classes have one tap more.
 int64_t packed_before(const Axis& axis, int64_t step, int64_t first) {
   return first * (axis.taps / step) + std::min(first, axis.taps % step);
 }
@@ -46,13 +46,14 @@ int64_t ResultPhases::most_met_taps() const {
   return divide_up(axis_.taps - first, r_step());
 }
 
-// visit(phase, its first tap, how many phases from this on each have the tap before the last one's as their
-// first, which leads to the same source).
+// Calls visit(phase, its first tap, length) for runs of `length` phases in which each phase's first tap is
+// one before that of the phase before and leads to the same source.
 template <typename Visit>
 void ResultPhases::for_each_run(const Visit& visit) const {
   const int64_t count = this->count(), dilation = axis_.input_dilation, classes = this->classes();
   if (dilation == 1 || (axis_.filter_dilation == axis_.stride && solve_tap_.common == 1)) {
-    // First taps go down one by one, and from 0 to input_dilation - 1; the source that they lead to stays.
+    // First taps descend one by one from phase to phase, and after 0 comes input_dilation - 1; their source
+    // stays the same.
     for (int64_t phase = 0; phase < count;) {
       const int64_t first = first_tap(phase);
       if (first >= classes) {
@@ -68,7 +69,7 @@ void ResultPhases::for_each_run(const Visit& visit) const {
   const int64_t move = axis_.stride % dilation;
   int64_t rest = remainder_of(axis_.pad_lo, dilation);
   if (classes * 16 < count) {
-    // Few taps of many phases' worth: from the taps to the phases.
+    // There are far fewer classes of taps than phases, so go from the taps to the phases.
     const Congruence phases(axis_.stride, dilation);
     std::vector<std::pair<int64_t, int64_t>> tied;
     for (int64_t first = 0; first < classes; ++first) {
@@ -107,7 +108,7 @@ std::vector<Region> ResultPhases::tied() const {
     }
     found.push_back(region);
   };
-  // Cut where later phases have a result, or a tap, more or less.
+  // Cuts where later phases have one result or one tap more or less.
   const auto add_cut = [&](int64_t phase, int64_t length) {
     const int64_t before = std::clamp<int64_t>(more - phase, 0, length);
     if (before > 0) add(phase, before);
@@ -130,7 +131,7 @@ std::vector<int64_t> ResultPhases::first_taps() const {
 }
 
 Region region_of_one(const Axis& axis, const Region& phase, int64_t j) {
-  // On the source are the taps 0 <= at + tap_source_step * t < input.
+  // The taps with 0 <= at + tap_source_step * t < input are on the source.
   const int64_t at = phase.source_first + phase.source_step * j;
   const int64_t first = std::clamp<int64_t>(divide_up(-at, phase.tap_source_step), 0, phase.taps);
   const int64_t last =
@@ -151,9 +152,9 @@ void add_regions(const Axis& axis, const Region& phase, std::vector<Region>& fou
   }
   for (int64_t j = 0; j < phase.count;) {
     Region region = region_of_one(axis, phase, j);
-    // The taps stay the same until the one before the first comes in, or the last one (with none: the first)
-    // goes out. A tap t comes in at the first j with source_first + source_step * j + tap_source_step * t >=
-    // 0 and goes out at the first one past the input.
+    // The taps stay the same until the tap before the first comes in, or the last tap (if there is none: the
+    // first) goes out. Tap t comes in at the first j with source_first + source_step * j + tap_source_step *
+    // t >= 0 and goes out at the first j past the input.
     const int64_t first = region.tap_first - phase.tap_first, last = first + region.taps;
     int64_t end = phase.count;
     const auto change_at = [&](int64_t bound, int64_t t) {
@@ -177,7 +178,8 @@ std::vector<Region> regions(const Axis& axis) {
 }
 
 TapBounds tap_bounds(const Axis& axis, int64_t begin, int64_t end) {
-  // -pad_lo + o * stride + r * filter_dilation lies on the input for an o in [begin, end).
+  // For r in the bounds, -pad_lo + o * stride + r * filter_dilation may lie on the input for an o in [begin,
+  // end).
   const int64_t least = axis.pad_lo - (end - 1) * axis.stride,
                 most = (axis.input - 1) * axis.input_dilation + axis.pad_lo - begin * axis.stride;
   const int64_t first = std::clamp<int64_t>(divide_up(least, axis.filter_dilation), 0, axis.taps);

@@ -1,4 +1,5 @@
-// Where a kernel stores its sums: an array of the problem's dtype, or of f32 out of 16-bit operands.
+// Stores a kernel's sums in an array of the problem's dtype, or of f32 if 16-bit operands ask for an
+// unrounded result.
 #pragma once
 
 #include <cstdint>
@@ -18,7 +19,7 @@ class Result {
   Result(void* first, const ConvProblem& p)
       : first_(static_cast<char*>(first)), holds_sums_(std::is_same_v<T, S> || p.unrounded) {}
 
-  // From a number of the result on.
+  // Returns the result from number `numbers` on.
   Result operator+(int64_t numbers) const {
     Result moved = *this;
     moved.first_ += numbers * number_bytes();
@@ -27,7 +28,7 @@ class Result {
   int64_t number_bytes() const { return holds_sums_ ? sizeof(S) : sizeof(T); }
   const void* data() const { return first_; }
 
-  // The array itself where it holds sums as they are, which may then be summed there; else null.
+  // Returns the array if it holds unrounded sums, which kernels may then accumulate in place; otherwise null.
   S* sums() const { return holds_sums_ ? reinterpret_cast<S*>(first_) : nullptr; }
 
   void store_one(int64_t at, S sum) const {
@@ -37,7 +38,7 @@ class Result {
       reinterpret_cast<T*>(first_)[at] = narrow<T>(sum);
   }
 
-  // Rows of sums; each conversion is of one instruction set.
+  // Stores rows of sums. Each conversion belongs to one instruction set.
   void store(const RowConversions<T>& rounds, const RowConversions<S>& copies, const S* from,
              int64_t from_step, int64_t step, int64_t rows, int64_t length) const {
     if (holds_sums_)

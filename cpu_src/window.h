@@ -1,5 +1,5 @@
-// Walking the tied positions of one window: each tap of the window that lies on the input,
-// in row-major order; and from the other side, each output whose window holds an input position.
+// Visits the tied positions of one window: each tap that lies on the input, in row-major order; or, from the
+// other side, each output whose window holds an input position.
 #pragma once
 
 #include <cstdint>
@@ -13,7 +13,7 @@ struct Position {
   int64_t at[kAxes];
 };
 
-// The position of flat index `flat` over axes of the given sizes.
+// Returns the position of flat index `flat` over axes of the given sizes.
 inline Position unflatten(int64_t flat, int64_t size1, int64_t size2) {
   return {{flat / (size1 * size2), flat / size2 % size1, flat % size2}};
 }
@@ -26,8 +26,8 @@ inline Position input_position(const PoolProblem& p, int64_t flat) {
   return unflatten(flat, p.axis[1].input, p.axis[2].input);
 }
 
-// visit(flat tap, flat partner) for all that is tied along three axes, in row-major order of the taps. taps1,
-// size1 and so on are the axes' numbers of taps and of partners.
+// Calls visit(flat tap, flat partner) for all combinations of what is tied along the three axes, in row-major
+// order of the taps. taps1, size1 and so on are the axes' numbers of taps and of partners.
 template <typename Visit>
 void for_each_pair(const Progression (&tied)[kAxes], int64_t taps1, int64_t taps2, int64_t size1,
                    int64_t size2, Visit&& visit) {
@@ -50,8 +50,8 @@ void for_each_input(const Axis (&axis)[kAxes], const Position& o, Visit&& visit)
   for_each_pair({tied(0), tied(1), tied(2)}, axis[1].taps, axis[2].taps, axis[1].input, axis[2].input, visit);
 }
 
-// Calls visit(flat input index) for every tap of output o's window, in row-major order; kNone for one on
-// padding, once for all of those that follow each other.
+// Calls visit(flat input index) for every tap of output o's window, in row-major order. Taps on padding that
+// follow each other are one visit(kNone).
 template <typename Visit>
 void for_each_stretch(const PoolProblem& p, const Position& o, Visit&& visit) {
   int64_t next = 0;

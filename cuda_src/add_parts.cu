@@ -1,7 +1,8 @@
-// result[e] = sum over part of partials[part,e]: the second half of every split sum, in the parts' order.
+// Computes result[e] = sum over part of partials[part,e], the second half of every split sum, in the order of
+// the parts.
 //
-// Of many parts a thread adds up a stretch for its element, and the first thread adds the stretches in order:
-// one thread that went through hundreds of parts by itself would wait for memory as often.
+// With many parts, several threads share an element: each adds a contiguous range of parts, and the first
+// thread adds the ranges' sums in order. A single thread would wait for memory hundreds of times in sequence.
 #include "common_src/dispatch.h"
 #include "common_src/integers.h"
 #include "cuda_src/arch/launch.cuh"
@@ -11,7 +12,7 @@
 namespace convgrad::cuda {
 namespace {
 
-// Threads for each element of a block of kElementThreads.
+// Threads per element if there are many parts; a block has kElementThreads threads.
 constexpr int kManyStretches = 32;
 
 template <typename Stored, int kStretches>
@@ -23,7 +24,7 @@ __global__ void add_parts_kernel(const Sum<Stored>* partials, Stored* result, in
   const int64_t length = tiles_over(parts, kStretches);
   const int64_t begin = stretch * length, end = begin + length < parts ? begin + length : parts;
   Value* sums = kStretches == 1 ? nullptr : shared_memory<Value>();  // [stretch][element]
-  // Each turn is one of the whole block, as its threads meet.
+  // All threads of the block make the same number of turns, because they meet at barriers.
   for (int64_t first = static_cast<int64_t>(blockIdx.x) * kElements; first < count;
        first += static_cast<int64_t>(gridDim.x) * kElements) {
     const int64_t e = first + element;

@@ -1,4 +1,4 @@
-// The kernels' own launch functions, one per op and kernel; convolution.cc picks among them.
+// Launch functions of the convolution kernels, one per op and kernel; convolution.cc picks among them.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -28,8 +28,8 @@ cudaError_t gemm_dgrad(const ConvProblem&, bool tf32, const void* dy, const void
 cudaError_t gemm_wgrad(const ConvProblem&, bool tf32, const void* x, const void* dy, void* dw, void* db,
                        void* workspace, cudaStream_t);
 
-// Where wgmma_serves() the problem; arrays are aligned to 16 bytes. For f32, which is multiplied as TF32, the
-// workspace of fprop and dgrad has room for the filter.
+// Require wgmma_serves() and arrays aligned to 16 bytes. For f32, which these kernels multiply as TF32, the
+// workspace of fprop and dgrad holds a rounded copy of the filter.
 cudaError_t wgmma_fprop(const ConvProblem&, const void* x, const void* w, Epilogue, void* y, void* workspace,
                         cudaStream_t);
 cudaError_t wgmma_dgrad(const ConvProblem&, const void* dy, const void* w, void* dx, void* workspace,
@@ -37,13 +37,13 @@ cudaError_t wgmma_dgrad(const ConvProblem&, const void* dy, const void* w, void*
 cudaError_t wgmma_wgrad(const ConvProblem&, const void* x, const void* dy, void* dw, void* workspace,
                         cudaStream_t);
 
-// Where grouped_serves() the problem.
+// Require grouped_serves().
 cudaError_t grouped_fprop(const ConvProblem&, const void* x, const void* w, Epilogue, void* y, cudaStream_t);
 cudaError_t grouped_dgrad(const ConvProblem&, const void* dy, const void* w, void* dx, cudaStream_t);
 cudaError_t grouped_wgrad(const ConvProblem&, const void* x, const void* dy, void* dw, void* workspace,
                           cudaStream_t);
 
-// Where few_channels_serves() the problem, in dgrad the transposed one.
+// Require few_channels_serves(), for dgrad that of the transposed problem.
 cudaError_t few_channels_fprop(const ConvProblem&, bool tf32, const void* x, const void* w, Epilogue, void* y,
                                cudaStream_t);
 cudaError_t few_channels_dgrad(const ConvProblem&, bool tf32, const void* dy, const void* w, void* dx,
@@ -51,15 +51,16 @@ cudaError_t few_channels_dgrad(const ConvProblem&, bool tf32, const void* dy, co
 cudaError_t few_channels_wgrad(const ConvProblem&, bool tf32, const void* x, const void* dy, void* dw,
                                void* workspace, cudaStream_t);
 
-// Results of kernels that run over phases (common_src/phase.h), where these do not cover them: all of y as an
-// empty sum, in fprop's letters and without a bias zero; and zeros anywhere, an even number of bytes.
+// Fill results of kernels that run over phases (common_src/phase.h), for results that belong to no phase.
+// empty_sums() writes to all of y what a sum without terms becomes, which is zero unless there is a bias; its
+// problem is in fprop's letters. clear() writes zeros; the number of bytes is even.
 cudaError_t empty_sums(const ConvProblem&, Epilogue, void* y, cudaStream_t);
 cudaError_t clear(void* to, int64_t bytes, cudaStream_t);
-// Of wgrad all parts, or dw where `partials` is null.
+// Clears every part of wgrad, or dw if `partials` is null.
 cudaError_t clear_filter(const ConvProblem&, Split, void* dw, void* partials, cudaStream_t);
 
-// result[e] = sum over part of partials[part,e], e < count, in order; partials are of the type that sums over
-// dtype run in.
+// Computes result[e] = sum over part of partials[part,e] for e < count, in the order of the parts. The
+// partials have the type that sums over dtype run in.
 cudaError_t add_parts(DType, const void* partials, void* result, int64_t parts, int64_t count, cudaStream_t);
 
 }  // namespace convgrad::cuda

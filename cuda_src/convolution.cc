@@ -1,4 +1,4 @@
-// fprop, dgrad and wgrad: the plan's kernel for the problem, launched.
+// Runs fprop, dgrad and wgrad: plans the problem and launches the chosen kernel.
 #include <algorithm>
 #include <cstdint>
 #include <stdexcept>
@@ -12,8 +12,8 @@
 namespace convgrad::cuda {
 namespace {
 
-// The first number of the current device's compute capability, 0 where it cannot be told. A device of 9
-// passes for one of 8 where its own kernels were not compiled, or the driver knows no tensor maps.
+// Returns the current device's major compute capability, or 0 if it is unknown. Reports 8 for a device of 9
+// if the module was compiled without sm_90a kernels or the driver cannot encode tensor maps.
 int capability() {
   int device = 0, major = 0;
   if (cudaGetDevice(&device) != cudaSuccess ||
@@ -34,12 +34,12 @@ bool empty(const ConvProblem& p) {
          p.taps() == 0;
 }
 
-// The plan's choice for this device and these arrays.
+// Applies the plan to this device and these arrays.
 Kernel choose(Op op, const ConvProblem& p, Request request, const void* a, const void* b,
               const void* result) {
   const int device = capability();
   const Kernel kernel = plan(op, p, request, device).kernel;
-  if (empty(p)) return Kernel::kReference;  // the others divide by sizes: a sum of nothing, or no result
+  if (empty(p)) return Kernel::kReference;  // the other kernels divide by sizes; reference handles empty sums
   if (kernel != Kernel::kWgmma || (aligned(a) && aligned(b) && aligned(result))) return kernel;
   if (request.kernel == Kernel::kWgmma)
     throw std::invalid_argument(
@@ -113,7 +113,7 @@ cudaError_t wgrad_bgrad(const ConvProblem& problem, Request request, const void*
     return gemm_wgrad(p, request.tf32, x, dy, dw, db, workspace, stream);
   const cudaError_t error = wgrad(p, request, x, dy, dw, workspace, stream);
   if (error != cudaSuccess) return error;
-  // One after the other, so that they can share the workspace.
+  // bgrad runs after wgrad, so that they can share the workspace.
   const PoolKernel kernel =
       request.kernel == Kernel::kReference ? PoolKernel::kReference : PoolKernel::kVector;
   return bgrad(bias_problem(p), kernel, dy, db, workspace, stream);

@@ -1,7 +1,7 @@
-// Division by a number that is known when a kernel is launched: a multiplication and a shift, where the
-// hardware's way is a subroutine of some twenty instructions.
+// Divides by a number that is known at launch with a multiplication and a shift. The compiler's general
+// integer division is a subroutine of some twenty instructions.
 //
-// With 2^s >= d > 2^(s-1) and m = floor(2^32 * (2^s - d) / d) + 1, every n below 2^31 has
+// With 2^s >= d > 2^(s-1) and m = floor(2^32 * (2^s - d) / d) + 1, every n below 2^31 satisfies
 //
 //     n / d = (floor(n * m / 2^32) + n) / 2^s        (Granlund and Montgomery, 1994)
 #pragma once
@@ -28,7 +28,7 @@ class Divisor {
     const uint32_t u = static_cast<uint32_t>(n);
     return static_cast<int32_t>((high_half(u, multiplier_) + u) >> shift_);
   }
-  // n / d, and n becomes n % d.
+  // Returns n / d and sets n to n % d.
   __device__ __forceinline__ int32_t split(int32_t& n) const {
     const int32_t q = quotient(n);
     n -= q * d_;
@@ -38,7 +38,7 @@ class Divisor {
   __device__ __forceinline__ int32_t quotient_up(int32_t n) const { return quotient(n + d_ - 1); }
 
  private:
-  // Of the product. Host code that makes divisors for a launch reads this header too, and knows no intrinsic.
+  // Host code that makes divisors for a launch includes this header too and has no __umulhi.
   __device__ __forceinline__ static uint32_t high_half(uint32_t a, uint32_t b) {
 #ifdef __CUDA_ARCH__
     return __umulhi(a, b);

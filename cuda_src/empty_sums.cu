@@ -1,5 +1,6 @@
-// Results without a term: those of no phase (common_src/phase.h), which the kernels over phases have no block
-// for. All of a result is written before they run, as what an empty sum is, at the speed of memory.
+// Writes results that have no terms: those in no phase (common_src/phase.h), for which the kernels over
+// phases launch no block. They are written before those kernels run, over the whole result, at the speed of
+// memory.
 #include "common_src/dispatch.h"
 #include "common_src/number.h"
 #include "cuda_src/arch/launch.cuh"

@@ -1,11 +1,12 @@
-// The problem with as few axes as it has the same sums on (common_src/merge_axes.h).
+// Merges axes of a problem without changing its sums (common_src/merge_axes.h).
 #pragma once
 
 #include "common_src/problem.h"
 
 namespace convgrad::cuda {
 
-// Merges pointwise axes, and the batch too where all axes are pointwise. Pure function of the problem.
+// Merges neighbouring pointwise axes, and the batch too if all axes are pointwise. A pure function of the
+// problem.
 ConvProblem flatten(const ConvProblem&);
 
 }  // namespace convgrad::cuda

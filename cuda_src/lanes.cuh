@@ -1,4 +1,5 @@
-// A vector of neighbouring numbers in one thread's registers, moved by the widest access that fits it.
+// A vector of neighbouring numbers in one thread's registers, loaded and stored with the widest aligned
+// access.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -73,12 +74,12 @@ __device__ __forceinline__ Lanes<Stored, kLanes> narrow_lanes(const Lanes<Sum<St
   return lanes;
 }
 
-// Whether load() and store() may move so many bytes there.
+// Reports whether load() and store() may access so many bytes at this address.
 inline bool is_aligned(const void* pointer, size_t bytes) {
   return reinterpret_cast<uintptr_t>(pointer) % std::min<size_t>(bytes, kWordBytes) == 0;
 }
 
-// For dispatch_lanes: whether vectors may be moved at all of them.
+// For dispatch_lanes(): reports whether all of these arrays are aligned for vectors of `lanes` numbers.
 template <typename Stored>
 auto fits_lanes(const void* numbers, const void* others, const int32_t* position = nullptr) {
   return [=](size_t lanes) {
@@ -87,8 +88,8 @@ auto fits_lanes(const void* numbers, const void* others, const int32_t* position
   };
 }
 
-// Calls use(std::integral_constant<int, kLanes>) with the most numbers of a vector that divide a position's
-// channels, where fits(kLanes): 16 bytes, or two numbers of 16 bits, or one number.
+// Calls use(std::integral_constant<int, kLanes>) with the longest vector that divides the channels and that
+// fits() accepts: 16 bytes, two 16-bit numbers, or one number.
 template <typename Stored, typename Fits, typename Use>
 cudaError_t dispatch_lanes(int64_t channels, const Fits& fits, const Use& use) {
   constexpr int kWhole = kWordBytes / sizeof(Stored);

@@ -1,5 +1,5 @@
-// LongSum (common_src/long_sum.h) of a vector of channels: the same sums in the same order, counted once for
-// all.
+// LongSum (common_src/long_sum.h) for a vector of channels: the same sums in the same order, with one counter
+// for all lanes.
 #pragma once
 
 #include "common_src/long_sum.h"
@@ -7,7 +7,7 @@
 
 namespace convgrad::cuda {
 
-// With kShort there are at most kSumRun terms, and a run is all there is.
+// kShort promises at most kSumRun terms, so that the sum is a single run.
 template <typename Value, int kLanes, bool kShort>
 class LongLanes {
  public:

@@ -1,4 +1,4 @@
-// The plan: which kernel a problem gets and how its long sums are split, with the reason for each number.
+// Chooses the kernel for a problem and splits its long sums, with the reason for each number.
 #include "cuda_src/plan.h"
 
 #include <algorithm>
@@ -22,8 +22,8 @@ namespace {
 
 constexpr char kAskedFor[] = "asked for";
 
-// One group of an op as matrix products, one a phase: result[rows, columns], each a sum over depth. Rows and
-// depth are the largest phase's.
+// One group of an op as matrix products, one per phase: result[rows, columns], each a sum over depth. Rows
+// and depth are those of the largest phase.
 struct Product {
   int64_t phases, rows, columns, depth;
 };
@@ -39,8 +39,8 @@ Product product_of(Op op, const ConvProblem& p) {
   return {phases.count(), phases.most_taps() * p.group_in(), p.group_out(), filter_depth(p)};
 }
 
-// How many multiply-adds the tiled kernel makes for one that the problem asks for: what its tiles reach
-// beyond the edges.
+// Returns the ratio of the tiled kernel's multiply-adds to the necessary ones. The difference is what tiles
+// compute beyond the edges.
 double tiled_waste(Op op, const ConvProblem& p) {
   const Product product = product_of(op, p);
   if (product.rows == 0 || product.columns == 0 || product.depth == 0) return 1e30;
@@ -51,13 +51,13 @@ double tiled_waste(Op op, const ConvProblem& p) {
          padded(product.depth, kTileDepth);
 }
 
-// Groups of more channels are matrix products with something to gain from tiles.
+// Groups of more than 8 channels are large enough for a tiled matrix product.
 bool takes_grouped(const ConvProblem& p) {
   return grouped_serves(p) && p.group_in() <= 8 && p.group_out() <= 8;
 }
 
-// How many multiply-adds wgmma makes for one that the problem asks for: channels that fill up slices and
-// tiles, and of wgrad chunks of rows that fill up pairs. The same for every batch, since workspace is asked
+// Returns the ratio of wgmma's multiply-adds to the necessary ones: channels are padded to whole slices and
+// tiles, and wgrad's chunks of rows to pairs. Independent of the batch, because the workspace's size is asked
 // for without one.
 double wgmma_waste(Op op, const ConvProblem& p) {
   constexpr int kColumns = 64;
@@ -70,27 +70,27 @@ double wgmma_waste(Op op, const ConvProblem& p) {
   return padded(q.group_in(), wgmma_depth(q.dtype)) * padded(q.group_out(), kColumns);
 }
 
-// What wgmma multiplies in vain is less than what it gains on mma.sync (an estimate: less than twice).
+// wgmma is estimated to be twice as fast as mma.sync, so it may waste less than half of its multiply-adds.
 bool takes_wgmma(Op op, const ConvProblem& p) { return wgmma_waste(op, p) < 2; }
 
-// In dgrad the channels that are few are the output's. Another dgrad, that of most first layers, has no part
-// in this kernel's idea: few of its results' channels fill a chunk.
+// For dgrad the few channels are those of the output. The dgrad of a first layer, whose result has few
+// channels, does not suit this kernel: so few channels do not fill a chunk.
 bool is_of_few_channels(Op op, const ConvProblem& p) {
   return few_channels_serves(op == Op::kDgrad ? p.transpose() : p, op == Op::kWgrad);
 }
 
-// Of the inputs that it copies, tile by tile, those between the windows are not many: at most twice what is
-// multiplied and written.
+// The kernel copies every input of a tile's patch, also those between strided windows. It is chosen if the
+// patch is at most twice what is multiplied and written.
 bool takes_few_channels(Op op, const ConvProblem& p) {
   if (!is_of_few_channels(op, p) || is_mostly_padding(p)) return false;
   ConvProblem q = op == Op::kDgrad ? p.transpose() : p;
-  q.batch = 1;  // the same for every batch
+  q.batch = 1;  // independent of the batch, as in wgmma_waste()
   const FewChannelsPlan plan = few_channels_plan(q, op == Op::kWgrad);
   const int64_t positions = few_channels_positions(q.dtype, op == Op::kWgrad);
   return plan.patch_numbers() <= 2 * positions * (plan.depth + q.out_channels);
 }
 
-// Partial sums of wgrad; of the other ops a filter that wgmma takes rounded.
+// wgrad needs partial sums; fprop and dgrad need a rounded filter for wgmma in TF32.
 int64_t workspace_bytes(Op op, const ConvProblem& p, Kernel kernel) {
   const int64_t filter = p.taps() * p.group_in() * p.out_channels;
   if (op != Op::kWgrad)
@@ -139,7 +139,7 @@ Kernel kernel_named(std::string_view name) {
 Plan plan(Op op, const ConvProblem& problem, Request request, int capability) {
   const ConvProblem p = flatten(problem);
   Kernel requested = request.kernel;
-  // Asynchronous copies, and tensor cores for every dtype.
+  // Compute capability 8.0 brought cp.async, and tensor cores for every dtype.
   const bool gemm = capability >= 8 && gemm_serves(p) && gemm_serves(p.transpose());
   if (requested == Kernel::kGemm && !gemm)
     throw std::invalid_argument(
@@ -153,7 +153,7 @@ Plan plan(Op op, const ConvProblem& problem, Request request, int capability) {
   const bool few_channels = capability >= 8 && is_of_few_channels(op, p);
   if (requested == Kernel::kFewChannels) {
     if (few_channels) return {requested, kAskedFor};
-    // A layer's dgrad by this name is whichever kernel "auto" takes, where its other ops are served.
+    // For a layer's dgrad this name means whichever kernel "auto" takes, if the kernel serves its other ops.
     if (capability < 8 || op != Op::kDgrad || !few_channels_serves(p, false))
       throw std::invalid_argument(
           std::string("jax_convgrad: the kernel \"few_channels\" serves devices of compute capability 8.0 ") +
@@ -161,15 +161,15 @@ Plan plan(Op op, const ConvProblem& problem, Request request, int capability) {
     requested = Kernel::kAuto;
   }
   if (requested != Kernel::kAuto) return {requested, kAskedFor};
-  // Such a product is so thin that memory is what it waits for, and this kernel reads x and writes y or reads
-  // dy once, in chunks, where gemm takes a number at a time.
+  // So thin a product waits for memory. This kernel reads x and writes y (wgrad: reads dy) once, in 16-byte
+  // chunks, while gemm would access single numbers.
   if (capability >= 8 && takes_few_channels(op, p))
     return {Kernel::kFewChannels, "so few channels that memory is what a product waits for"};
   if (takes_grouped(p)) return {Kernel::kGrouped, "several groups of at most 8 channels"};
   if (wgmma && takes_wgmma(op, p)) return {Kernel::kWgmma, "channels that fill wgmma's tiles, copied by TMA"};
   if (gemm) return {Kernel::kGemm, "a matrix product, copied asynchronously in several stages"};
-  // A tiled multiply-add costs about an eighth of a reference one, which reads both its factors from memory.
-  // In wgrad a reference thread goes over the whole batch alone, and there are only as many as filter
+  // A tiled multiply-add costs about an eighth of a reference one, which reads both factors from memory. In
+  // wgrad a reference thread goes over the whole batch alone, and there are only as many threads as filter
   // elements; the tiled kernel splits that sum, so it may waste more.
   const double affordable = op == Op::kWgrad ? 64 : 8;
   if (tiled_waste(op, p) <= affordable)
@@ -202,8 +202,8 @@ int64_t wgrad_parts(const ConvProblem& p, int64_t wanted, int64_t most) {
 }
 
 Split wgrad_split(const ConvProblem& p) {
-  // Enough blocks to fill a large device a few times over, but no part so short that writing and adding its
-  // partials would cost as much as the part itself.
+  // Enough blocks to fill a large device a few times over, but no part so short that its partial sums cost as
+  // much to write and add as the part itself.
   constexpr int64_t kBlocks = 1024, kShortest = 256;
   const Product product = product_of(Op::kWgrad, p);
   const int64_t tiles = product.phases * tiles_over(product.rows, kTileRows) *
@@ -215,15 +215,15 @@ Split wgrad_split(const ConvProblem& p) {
 }
 
 Split gemm_wgrad_split(const ConvProblem& p) {
-  // Sums of some thousand terms, whose rounding errors stay small, but no fewer parts than give a large
-  // device a few blocks for each of its multiprocessors.
+  // About four thousand terms per sum, whose rounding error stays small, but enough parts to give a large
+  // device a few blocks per multiprocessor.
   constexpr int64_t kTerms = 4096, kBlocks = 512, kShortest = 256;
   const Product product = product_of(Op::kWgrad, p);
   const int64_t tiles =
       product.phases * tiles_over(product.rows, 64) * tiles_over(product.columns, 64) * p.groups;
   const int64_t wanted = std::max(tiles_over(product.depth, kTerms), kBlocks / std::max<int64_t>(tiles, 1));
   const int64_t parts = wgrad_parts(p, wanted, product.depth / kShortest);
-  constexpr int64_t kSlice = 32;  // of every dtype a whole number of slices
+  constexpr int64_t kSlice = 32;  // a whole number of slices for every dtype
   return {parts, tiles_over(tiles_over(product.depth, parts), kSlice) * kSlice};
 }
 
@@ -240,7 +240,8 @@ int64_t conv_workspace_bytes(Op op, const ConvProblem& problem, Request request)
 int64_t wgrad_bgrad_workspace_bytes(const ConvProblem& p, Request request) {
   const int64_t filter = p.taps() * p.group_in();
   const int64_t partials = conv_workspace_bytes(Op::kWgrad, p, request);
-  // With each part's dw is its db, as if the filter had a row more; or bgrad comes afterwards, by itself.
+  // Each part's db follows its dw, as if the filter had one row more; or bgrad runs afterwards in its own
+  // workspace.
   const int64_t rows = filter == 0 ? 0 : partials / filter * (filter + 1);
   return std::max(rows, bgrad_workspace_bytes(bias_problem(p)));
 }

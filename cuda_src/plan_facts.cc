@@ -39,7 +39,8 @@ void add_tile(Op op, int64_t rows, int64_t columns, Facts& facts) {
 
 void add_tasks(int64_t tasks, Facts& facts) { facts.emplace_back("tasks", std::vector<int64_t>{tasks}); }
 
-// Of kernels that multiply the matrices of each phase by tiles. `p` is fprop's problem or wgrad's.
+// Adds the facts of kernels that multiply the matrices of each phase in tiles. `p` is fprop's problem
+// (dgrad's is transposed) or wgrad's.
 void add_product(Op op, const ConvProblem& p, TileShape tile, int64_t parts, Facts& facts) {
   const Phases phases(p, op == Op::kWgrad ? ResultIs::kTaps : ResultIs::kOutputs);
   const int64_t rows = op == Op::kWgrad ? phases.most_taps() * p.group_in() : p.batch * phases.most_outputs();

@@ -1,5 +1,5 @@
-// What the plan decides about a call, from the plan itself, for people to read. Plain C++, so that it is
-// known on machines without CUDA too.
+// Reports the plan's decisions for people to read. Plain C++, so that machines without CUDA can report them
+// too.
 #pragma once
 
 #include "common_src/facts.h"
@@ -9,10 +9,10 @@
 
 namespace convgrad::cuda {
 
-// The facts of a call on a device of this compute capability's first number, whose arrays are aligned to 16
-// bytes: "kernel", "reason", "workspace_bytes", and as far as the kernel has them the tile of the result that
-// a block computes, "tasks" (blocks, or of wgmma the tiles that its blocks share), "arithmetic", "phases" and
-// wgrad's "partial_sums". Throws std::invalid_argument where the kernel asked for does not serve the op.
+// Returns the facts of a call on a device of this major compute capability, with arrays aligned to 16 bytes:
+// "kernel", "reason", "workspace_bytes", and where they apply to the kernel the tile of the result that a
+// block computes, "tasks" (blocks; for wgmma the tiles that persistent blocks share), "arithmetic", "phases"
+// and wgrad's "partial_sums". Throws std::invalid_argument if the kernel asked for does not serve the op.
 Facts plan_facts(Op, const ConvProblem&, Request, int capability);
 Facts plan_facts(const BiasProblem&, PoolKernel);
 

@@ -1,5 +1,5 @@
-// Long sums in parts: part j adds the terms [j * length, (j+1) * length), then the parts are added in order.
-// A pure function of the problem, so that every device gives the same bits.
+// Splits long sums into parts: part j adds the terms [j * length, (j+1) * length), then the parts are added
+// in order. The split is a pure function of the problem, so that every device gives the same bits.
 #pragma once
 
 #include <cstdint>
@@ -10,27 +10,28 @@ namespace convgrad::cuda {
 
 struct Split {
   int64_t parts;
-  int64_t length;  // terms a part; the last part may have fewer, or none
+  int64_t length;  // terms per part; the last part may have fewer, or zero
 };
 
-// Where wgrad's kernels write their sums as they are, for add_parts() to round; null where there is one part,
-// which they round themselves. One part of an unrounded result is that result.
+// Returns where wgrad's kernels write unrounded sums for add_parts() to round, or null if there is one part,
+// which the kernels round themselves. An unrounded result of one part is written to dw directly.
 inline void* partials_of(const ConvProblem& p, int64_t parts, void* dw, void* workspace) {
   if (parts > 1) return workspace;
   return p.unrounded ? dw : nullptr;
 }
 
-// How many parts wgrad's sum is split into: as many as are wanted, at most so many, and no more than keep the
-// partial sums below a twentieth of x and dy together; one at least.
+// Returns the number of parts for wgrad's sum: `wanted`, but at most `most`, and no more than keep the
+// partial sums below a twentieth of x and dy together; at least one.
 int64_t wgrad_parts(const ConvProblem&, int64_t wanted, int64_t most);
 
-Split wgrad_split(const ConvProblem&);       // of the tiled kernel
-Split gemm_wgrad_split(const ConvProblem&);  // of the multistage one
+Split wgrad_split(const ConvProblem&);       // for the tiled kernel
+Split gemm_wgrad_split(const ConvProblem&);  // for the multistage kernel
 
-// Whether wgrad runs over phases of the taps (common_src/phase.h), because inputs are dilated or most are
-// padding.
+// Reports whether wgrad runs over phases of the taps (common_src/phase.h): if inputs are dilated or most of
+// them are padding.
 bool filter_has_phases(const ConvProblem&);
-// How many positions there are; where there are phases, about how many a tap of the largest one meets.
+// Returns the number of positions that a sum runs over; with phases, about the number that a tap of the
+// largest phase meets.
 int64_t filter_depth(const ConvProblem&);
 
 }  // namespace convgrad::cuda

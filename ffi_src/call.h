@@ -1,4 +1,4 @@
-// One FFI call as the ops see it: attributes, operands and results, counted before they are used.
+// One FFI call: attributes, operands and results, whose numbers are checked before use.
 #pragma once
 
 #include <cstddef>
@@ -28,13 +28,13 @@ class Call {
   ffi::AnyBuffer operand(size_t index) const { return *operands_.get<ffi::AnyBuffer>(index); }
   ffi::AnyBuffer result(size_t index) const { return **results_.get<ffi::AnyBuffer>(index); }
 
-  // Of fprop, whose third operand may be a bias.
+  // Decodes the epilogue of fprop, whose third operand, if present, is the bias.
   Epilogue epilogue(const ConvProblem& problem) const {
     return operands() == 3 ? decode_epilogue(attributes, problem, result(0), operand(2))
                            : decode_epilogue(attributes, problem);
   }
 
-  // Pooling's positions, whose dtype and shape the decoding of the same call checks.
+  // Returns pooling's positions. Decoding the same call checks their dtype and shape.
   const int32_t* positions(size_t index) const {
     return static_cast<const int32_t*>(operand(index).untyped_data());
   }

@@ -1,5 +1,5 @@
-// The CUDA kernels' plan as a function of a Python module: the CUDA module's own, and the CPU's, which is
-// there on machines without CUDA.
+// Defines the Python function that reports the CUDA kernels' plan. The CPU module defines it too, so that it
+// exists on machines without CUDA.
 #pragma once
 
 #include <string>

@@ -8,8 +8,8 @@ namespace {
 
 using Dimensions = ffi::Span<const int64_t>;
 
-// Sizes and attributes below these bounds keep every o * stride + r * filter_dilation - pad_lo, and its
-// transpose, inside 64 bits.
+// Sizes and attributes within these bounds keep every o * stride + r * filter_dilation - pad_lo, and its
+// transpose, within 64 bits.
 constexpr int64_t kMaxSize = (int64_t{1} << 31) - 1;
 constexpr int64_t kMaxStep = (int64_t{1} << 30) - 1;
 constexpr int64_t kMaxPad = int64_t{1} << 61;
@@ -52,7 +52,7 @@ T decode_attribute(const ffi::Dictionary& attributes, std::string_view name, std
   return *value;
 }
 
-// An array attribute with one entry an axis, each in [least, most].
+// Decodes an array attribute with one entry per axis, each in [least, most].
 Dimensions decode_per_axis(const ffi::Dictionary& attributes, std::string_view name, size_t axes,
                            int64_t least, int64_t most) {
   const auto values = decode_attribute<Dimensions>(attributes, name, "an int64 array");
@@ -64,7 +64,7 @@ Dimensions decode_per_axis(const ffi::Dictionary& attributes, std::string_view n
   return values;
 }
 
-// Which logical dimension plays which part: a permutation of a buffer's dimensions.
+// Decodes the roles of a buffer's logical dimensions: a permutation of them.
 Dimensions decode_spec(const ffi::Dictionary& attributes, std::string_view name, ffi::AnyBuffer buffer) {
   const auto spec = decode_attribute<Dimensions>(attributes, name, "an int64 array");
   const size_t rank = buffer.dimensions().size();
@@ -140,7 +140,7 @@ ConvProblem decode_conv(const ffi::Dictionary& attributes, ffi::AnyBuffer x, ffi
 
 namespace {
 
-// What pooling's calls have in common: everything but the batch. With it the dimension that the batch is.
+// What all pooling calls share, except the batch; and which dimension the batch is.
 struct Windows {
   PoolProblem problem;
   size_t batch;
@@ -171,7 +171,7 @@ Windows decode_windows(const ffi::Dictionary& attributes, ffi::AnyBuffer x, ffi:
     const int64_t input = in[spec[2 + a]];
     problem.axis[kAxes - axes + a] =
         Axis{input, window[a], out[spec[2 + a]], stride[a], pad_lo[a], 1, filter_dilation[a]};
-    // Sizes are below 2^31, so one product past the bound is still far from 64 bits.
+    // Sizes are below 2^31, so the first product past the bound still fits 64 bits.
     positions *= input;
     taps *= window[a];
     if (positions > kMaxSize) fail("x ", text(in), " has 2^31 positions or more");
@@ -291,7 +291,7 @@ int32_t* checked_position(ffi::AnyBuffer position, ffi::AnyBuffer y) {
 }
 
 void* checked_workspace(ffi::AnyBuffer workspace, int64_t bytes) {
-  // Bytes, and nothing that XLA packs several of into one.
+  // uint8, because XLA packs several elements of smaller types into a byte.
   if (workspace.element_type() != ffi::DataType::U8) fail("the workspace must be uint8");
   const int64_t given = static_cast<int64_t>(workspace.size_bytes());
   if (given < bytes) fail("the workspace has ", given, " bytes, the kernel needs ", bytes);

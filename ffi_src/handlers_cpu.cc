@@ -1,4 +1,4 @@
-// The CPU's FFI handlers: decode -> plan -> launch.
+// The CPU's FFI handlers: decode, plan, launch.
 #include "ffi_src/handlers_cpu.h"
 
 #include <exception>
@@ -13,7 +13,7 @@
 namespace convgrad::cpu {
 namespace {
 
-// A convolution may allow TF32: f32 is computed in full all the same.
+// The attribute tf32 must be present, but the CPU always computes f32 in full.
 Request request_of(const Call& call) {
   decode_tf32(call.attributes);
   return request_named(decode_kernel(call.attributes));
@@ -83,7 +83,7 @@ Work plan_max_pool_grad(const Call& call) {
 
 Work plan_max_pool_select(const Call& call) {
   call.expect(2, 1);
-  pool_request_of(call);  // refuses unknown names
+  pool_request_of(call);  // throws on unknown names
   const ffi::AnyBuffer t = call.operand(0), selected = call.result(0);
   return max_pool_select(decode_max_pool_select(call.attributes, t, call.operand(1), selected),
                          t.untyped_data(), call.positions(1), selected.untyped_data());
@@ -110,7 +110,7 @@ ffi::Future failed(ffi::Error error) {
   return future;
 }
 
-// The handler of one op. What does not fit becomes the call's error; nothing leaves as an exception.
+// The handler of one op. It turns every exception into the call's error.
 template <Work (*kPlan)(const Call&)>
 XLA_FFI_Error* handler(XLA_FFI_CallFrame* frame) {
   static auto* bound = ffi::Ffi::Bind()

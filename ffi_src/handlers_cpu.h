@@ -1,4 +1,4 @@
-// The CPU's ops by name, each an FFI handler.
+// The FFI handlers of the CPU ops, by name.
 #pragma once
 
 #include <map>

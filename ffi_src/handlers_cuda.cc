@@ -1,4 +1,4 @@
-// The CUDA FFI handlers: decode -> launch on XLA's stream. Nothing here allocates or waits.
+// The CUDA FFI handlers: decode, then launch on XLA's stream. They neither allocate nor wait.
 #include "ffi_src/handlers_cuda.h"
 
 #include <atomic>
@@ -22,7 +22,7 @@ Request request_of(const Call& call) {
 
 PoolKernel pool_kernel_of(const Call& call) { return pool_kernel_named(decode_kernel(call.attributes)); }
 
-// The workspace result of a convolution's call.
+// Returns the workspace result of a convolution's call.
 void* workspace_of(const Call& call, Op op, const ConvProblem& problem, Request request) {
   return checked_workspace(call.result(1), conv_workspace_bytes(op, problem, request));
 }
@@ -115,11 +115,11 @@ cudaError_t launch_avg_pool_grad(const Call& call, cudaStream_t stream) {
                        dx.untyped_data(), stream);
 }
 
-// How many calls have reached a handler.
+// The number of calls that have reached a handler.
 std::atomic<int64_t> calls = 0;
 
-// The handler of one op. What does not fit becomes the call's error; nothing leaves as an exception.
-// A call always launches the same kernels, so that XLA may record it in a command buffer.
+// The handler of one op. It turns every exception into the call's error. Equal calls launch equal kernels, so
+// XLA may record them in a command buffer.
 template <cudaError_t (*kLaunch)(const Call&, cudaStream_t)>
 XLA_FFI_Error* handler(XLA_FFI_CallFrame* frame) {
   static auto* bound = ffi::Ffi::Bind()

@@ -1,4 +1,4 @@
-// The CUDA ops by name, each an FFI handler.
+// The FFI handlers of the CUDA ops, by name.
 #pragma once
 
 #include <cstdint>
@@ -15,8 +15,8 @@ namespace convgrad::cuda {
 
 std::map<std::string, XLA_FFI_Handler*> handlers();
 
-// How many calls have reached a handler of this process. A CUDA graph that is replayed makes none, which is
-// how a test can tell replays from launches.
+// Returns how many calls have reached a handler of this process. The replay of a CUDA graph makes no call, so
+// a test can distinguish replays from launches.
 int64_t handler_calls();
 
 }  // namespace convgrad::cuda

@@ -1,4 +1,4 @@
-// Running a kernel's tasks on XLA's own thread pool, without ever waiting for a thread.
+// Runs a kernel's tasks on XLA's thread pool, without waiting for its threads to start.
 #pragma once
 
 #include <algorithm>
@@ -16,16 +16,16 @@
 
 namespace convgrad::cpu {
 
-// Every worker takes tasks of the open stage until none is left; whoever completes the last task of the last
+// Every worker takes tasks of the open stage until none remains; whoever completes the last task of the last
 // stage makes the future available. The calling thread is one of the workers, so the work gets done even if
-// the pool is busy, and helpers that come too late find nothing to do. Waiting here for helpers to come would
-// deadlock: the pool's threads may all be inside handlers that wait.
+// the pool is busy, and helpers that start too late find nothing to do. Waiting here for helpers would
+// deadlock: all of the pool's threads may be in handlers that wait.
 //
-// Between stages a worker that finds no task does wait, but only for tasks that others have taken: they are
-// running, and wait for nobody. What is left of them is less than a task's time, so it spins.
+// Between stages a worker that finds no task does wait, but only for tasks that other workers are running,
+// and these wait for nobody. The wait is shorter than one task, so the worker spins.
 //
-// A task may throw (memory may run out). The others still run to their end before the error is told, since
-// XLA frees the buffers once it knows; later stages are passed over.
+// A task may throw (memory may run out). The others still run to their end before the call reports the error,
+// because XLA then frees the buffers; later stages are skipped.
 class Launch {
  public:
   explicit Launch(Work work) : work_(std::move(work)), progress_(work_.stages.size()) {
@@ -46,7 +46,7 @@ class Launch {
     }
   }
 
-  // The last step; called by itself where there are no tasks.
+  // Completes the future. Called directly if there are no tasks.
   void complete() {
     if (failed_) {
       promise_.SetError(xla::ffi::Error::Internal("jax_convgrad: " + message_));
@@ -76,8 +76,8 @@ class Launch {
   }
 
   struct Progress {
-    std::atomic<int64_t> next{0};  // to be taken
-    std::atomic<int64_t> open{0};  // not yet completed
+    std::atomic<int64_t> next{0};  // the next task to take
+    std::atomic<int64_t> open{0};  // tasks not yet completed
   };
 
   const Work work_;
@@ -89,7 +89,7 @@ class Launch {
 };
 
 inline xla::ffi::Future launch(xla::ffi::ThreadPool pool, Work work) {
-  // The last stage completes the call, so it must have a task to do that; empty results have none.
+  // The last stage completes the call, so it needs a task to do that; empty results have none.
   while (!work.stages.empty() && work.stages.back().tasks == 0) work.stages.pop_back();
   int64_t tasks = 0;
   for (const Stage& stage : work.stages) tasks = std::max(tasks, stage.tasks);
@@ -101,7 +101,7 @@ inline xla::ffi::Future launch(xla::ffi::ThreadPool pool, Work work) {
       pool.Schedule([shared] { shared->take_tasks(); });
     }
   } catch (const std::exception&) {
-    // Fewer helpers, then: this thread does what they would have done.
+    // This thread does the work of the missing helpers.
   }
   shared->take_tasks();
   return future;

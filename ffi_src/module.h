@@ -1,4 +1,4 @@
-// What both native modules give to Python: the handlers, and the workspace sizes asked for at trace time.
+// What both native modules offer to Python: the handlers, and the workspace sizes that tracing asks for.
 #pragma once
 
 #include <nanobind/nanobind.h>
@@ -64,7 +64,7 @@ inline nb::dict dict_of(const Facts& facts) {
   return dict;
 }
 
-// `conv_bytes(op, problem, kernel name, tf32)`, where op is "fprop", "dgrad" or "wgrad" (or on CUDA
+// `conv_bytes(op, problem, kernel name, tf32)`, with op "fprop", "dgrad" or "wgrad" (on CUDA also
 // "wgrad_bgrad"), and `bgrad_bytes(problem)` come from the backend's plan.
 template <typename ConvBytes, typename BgradBytes>
 void define_module(nb::module_& module, const std::map<std::string, XLA_FFI_Handler*>& handlers,

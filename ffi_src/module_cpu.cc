@@ -7,7 +7,7 @@
 
 namespace {
 
-// The facts of a convolution's op, or of the gradient of a bias that is added to its result.
+// Returns the facts of a convolution op, or of the gradient of the bias that is added to its result.
 convgrad::Facts facts_of(const std::string& op, const convgrad::ConvProblem& problem,
                          const std::string& kernel) {
   if (op == "bgrad")

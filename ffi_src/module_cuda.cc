@@ -1,4 +1,4 @@
-// The nanobind module of the CUDA kernels: jax_convgrad._cuda, and by another name the emulated one.
+// The nanobind module of the CUDA kernels: jax_convgrad._cuda, or under another name the emulated one.
 #include "cuda_src/plan.h"
 #include "ffi_src/cuda_plan.h"
 #include "ffi_src/handlers_cuda.h"

@@ -1,4 +1,4 @@
-// The stream that XLA runs a CUDA call on. (The emulator, on whose platform there is none, has its own copy.)
+// The stream on which XLA runs a CUDA call. (The emulator's platform has no stream; it replaces this header.)
 #pragma once
 
 #include <cuda_runtime.h>

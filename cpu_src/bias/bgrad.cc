@@ -1,4 +1,5 @@
-// db[k] = sum over n, o of dy[n,o,k], several rows as one of whole vectors, and a few such rows at a time.
+// Computes the bias gradient db[k] = sum over n, o of dy[n,o,k] with vectors: several rows are joined into
+// one of whole vectors, and a few such rows are added at a time.
 //
 // A task sums its own rows of dy into a row of partial sums, and the partial sums are added in order, as in
 // reference/sums.cc.
@@ -15,7 +16,7 @@
 namespace convgrad::cpu {
 namespace {
 
-// Rows that together are whole vectors, and some of them where they are short.
+// Returns a number of rows that together fill whole vectors, several times over if they are short.
 int64_t joined_rows(int64_t channels) {
   const int64_t rows = kSummedWidth / std::gcd(kSummedWidth, channels), width = rows * channels;
   return width == 0 ? rows : rows * divide_up(4 * kSummedWidth, width);

@@ -1,9 +1,9 @@
-// y[n,o,k] = sum over r, c of x[n,i,c] * w[r,c,k] with the lanes of a vector along c; dgrad is the same over
-// the transposed problem, along k.
+// Computes y[n,o,k] = sum over r, c of x[n,i,c] * w[r,c,k] with a vector's lanes along c; dgrad is the same
+// over the transposed problem, along k.
 //
-// For results of few channels, which would leave most lanes of the other form (tiled/activation.cc) empty;
-// and for dgrad over few positions, since w[r,c,:] is read as it lies while the other form needs a transposed
-// copy. Boxes and tiles are those of the other form, a panel a few single channels.
+// This serves results of few channels, which would leave most lanes of tiled/activation.cc empty, and dgrad
+// over few positions, because w[r,c,:] is read as stored while the tiled kernel needs a transposed copy.
+// Boxes and tiles are those of the tiled kernel; a panel is a few single channels.
 #include <algorithm>
 #include <memory>
 #include <vector>
@@ -23,10 +23,10 @@
 namespace convgrad::cpu {
 namespace {
 
-// Terms that are added up before they join the rest; each lane gets its share of them.
+// Terms that are added before they join the rest; each lane gets its share of them.
 constexpr int64_t kRun = 4096;
 
-// Where the filter of one result channel lies: element (tap, source) at first(group, channel) + tap_at(tap) +
+// The place of one result channel's filter: element (tap, source) is at first(group, channel) + tap_at(tap) +
 // source.
 struct DotFilter {
   const ActivationPlan& plan;
@@ -36,7 +36,8 @@ struct DotFilter {
       : plan(plan),
         sources(plan.problem.group_in()),
         results(plan.problem.group_out()),
-        // dgrad reads w[r,c,k], whose rows hold all groups' k; fprop a copy in the order [group, k, r, c].
+        // dgrad reads w[r,c,k], whose rows hold all groups' k; fprop reads a copy in the order [group, k, r,
+        // c].
         channel_step(plan.filter_major == Major::kK ? plan.problem.in_channels : plan.filter_rows()) {}
 
   int64_t first(int64_t group, int64_t channel) const {
@@ -51,7 +52,7 @@ struct DotFilter {
 
 template <typename T>
 void pack_part(const ActivationPlan& plan, int64_t part, const T* filter, T* packed) {
-  // A part is a group and a tap.
+  // A part is one tap of one group.
   const ConvProblem& p = plan.problem;
   const int64_t sources = p.group_in(), results = p.group_out();
   const int64_t group = part / plan.met_taps(), packed_tap = plan.met_tap(part % plan.met_taps());

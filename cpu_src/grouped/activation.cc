@@ -1,6 +1,6 @@
-// y[n,o,k] = sum over r, c of x[n,i,c] * w[r,c,k] where groups are small: a vector's lanes are result
-// channels of several groups, each meets the sources of its own. dgrad is the same over the transposed
-// problem.
+// Computes y[n,o,k] = sum over r, c of x[n,i,c] * w[r,c,k] for small groups: a vector's lanes are result
+// channels of several groups, and each lane meets the sources of its own group. dgrad is the same over the
+// transposed problem.
 #include <algorithm>
 #include <memory>
 #include <vector>
@@ -20,7 +20,7 @@
 namespace convgrad::cpu {
 namespace {
 
-// How results are split: by rows, panels and strips, in this order.
+// The items of work: results split by rows, panels and strips, in this order.
 struct Items {
   int64_t row_parts, count, tasks;
 
@@ -35,14 +35,14 @@ struct Items {
   }
 };
 
-// Vectors of filter rows: one for each tap (in packed order) and source channel, `step` elements apart.
+// Vectors of filter rows, one per tap (in packed order) and source channel, `step` elements apart.
 template <typename S>
 struct FilterRows {
   const S* first;
   int64_t vector_step, step;
 };
 
-// A vector of the packed filter: [tap][c][lane].
+// Packs one vector of the filter as [tap][c][lane].
 template <typename T>
 void pack_vector(const GroupedPlan& plan, int64_t vector, const T* filter, Sum<T>* packed) {
   const ConvProblem& p = plan.problem;
@@ -53,7 +53,7 @@ void pack_vector(const GroupedPlan& plan, int64_t vector, const T* filter, Sum<T
     for (int64_t lane = 0; lane < plan.lanes; ++lane) {
       const int64_t k = vector * plan.lanes + lane, group = k / out;
       for (int64_t c = 0; c < in; ++c) {
-        // w[r,c,k]: fprop's source is c and its result k; dgrad's the other way round.
+        // w[r,c,k]: for fprop the source is c and the result k, for dgrad the reverse.
         const int64_t at = plan.filter_major == Major::kK
                                ? (r * out + k % out) * p.in_channels + group * in + c
                                : (r * in + c) * p.out_channels + k;
@@ -63,7 +63,7 @@ void pack_vector(const GroupedPlan& plan, int64_t vector, const T* filter, Sum<T
   }
 }
 
-// One thread's hand.
+// The buffers and position of one thread.
 template <typename T>
 class GroupedRunner {
  public:
@@ -98,8 +98,8 @@ class GroupedRunner {
   // A tile of every row: pixels of one phase, `pixel_step` apart from strip_.first + `pixel` on.
   struct Tile {
     int64_t pixel, pixels, pixel_step;
-    int64_t source;      // its first column's, in the buffered rows
-    int64_t filter_row;  // its phase's first, of those of a row of taps
+    int64_t source;      // of its first column, in the buffered rows
+    int64_t filter_row;  // its phase's first row, within those of a row of taps
     int64_t offset, terms;
   };
 
@@ -128,7 +128,7 @@ class GroupedRunner {
     const ConvProblem& p = plan_.problem;
     const Region &tap0 = row.tap0, &tap1 = row.tap1;
     tap_rows_.clear();
-    const T* next = nullptr;  // what is asked for ahead
+    const T* next = nullptr;  // the row to prefetch from
     for (int64_t t0 = 0; t0 < tap0.taps; ++t0) {
       for (int64_t t1 = 0; t1 < tap1.taps; ++t1) {
         const int64_t i0 = tap0.source_first + tap0.tap_source_step * t0;
@@ -144,7 +144,7 @@ class GroupedRunner {
         result_ + (row.index * p.axis[2].output + strip_.first) * p.out_channels + channel;
     for (int64_t v = 0; v < vectors_; ++v) {
       if (plan_.reads_ahead) {
-        // A part of what the next row will read and write.
+        // Prefetches a part of what the next row will read and write.
         constexpr int64_t kBytes = sizeof(T);
         const int64_t pixels = strip_.last - strip_.first, sources = next ? sources_.layout().positions() : 0;
         for (int64_t ahead = 1; ahead <= ahead_.rows(tap1); ++ahead) {
@@ -166,7 +166,7 @@ class GroupedRunner {
       result.store(conversions_, copies_, sums_.data(), width, p.out_channels, pixels, channels);
   }
 
-  // Sums of more terms than a run are added up run by run.
+  // Adds sums of more terms than a run run by run.
   void run_tile(const Tile& tile, int64_t v) {
     constexpr int64_t kRun = 512;
     const GroupedTile<S> run = tiles_.tile[tile.pixels];
@@ -204,7 +204,7 @@ class GroupedRunner {
   SourceRows<T> sources_;
   AlignedBuffer<S> sums_;  // of a row of the strip: [pixel][vector][lane]
   std::vector<Tile> list_;
-  std::vector<int64_t> offsets_;  // of a phase's terms, from its tiles' sources on
+  std::vector<int64_t> offsets_;  // of a phase's terms, relative to its tiles' sources
   std::vector<TapRow<S>> tap_rows_;
 };
 
@@ -225,7 +225,7 @@ Work grouped_activation(const ConvProblem& problem, Major filter_major, Isa isa,
       work.stages.push_back(
           {plan->vectors, [=](int64_t vector) { pack_vector(*plan, vector, filter, packed); }});
     } else if constexpr (std::is_same_v<T, S>) {
-      // Transposed, the taps go backwards; a group is one channel then, on both sides.
+      // Transposed, the taps are reversed, and a group has one channel on each side.
       const int64_t channels = problem.out_channels;
       rows = filter_major == Major::kK
                  ? FilterRows<S>{filter + (problem.taps() - 1) * channels, plan->lanes, -channels}

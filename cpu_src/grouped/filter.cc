@@ -1,9 +1,9 @@
-// dw[r,c,k] = sum over n, o of x[n,i,c] * dy[n,o,k] where groups are small: a vector's lanes are channels k
-// of several groups, x is spread over them as in fprop, and a vector of dy meets all taps of a few rows at
+// Computes dw[r,c,k] = sum over n, o of x[n,i,c] * dy[n,o,k] for small groups: a vector's lanes are channels
+// k of several groups, x is spread over them as in fprop, and a vector of dy meets all taps of a few rows at
 // once.
 //
-// Terms are added up in runs, runs in their order, and where there are few channels the parts of the
-// positions in theirs.
+// Terms are added in runs, then the runs in order, and if there are few channels the positions are split into
+// parts whose sums are added in order.
 #include <algorithm>
 #include <memory>
 #include <vector>
@@ -22,7 +22,7 @@
 namespace convgrad::cpu {
 namespace {
 
-// One task: a panel's sums over one part of the positions.
+// Runs one task: a panel's sums over one part of the positions.
 template <typename T>
 class GroupedFilterRunner {
  public:
@@ -68,7 +68,7 @@ class GroupedFilterRunner {
     end_run();
   }
 
-  // Stores the sums in the filter's order, to `dw` of U.
+  // Stores the sums in the filter's order in `dw`, whose type is U.
   template <typename U>
   void store(U* dw) {
     const ConvProblem& p = plan_.problem;
@@ -113,7 +113,7 @@ class GroupedFilterRunner {
                                 tap1.source_first + tap1.tap_source_step * (tap1.taps - 1));
     for (int64_t v = 0; v < vectors_; ++v) {
       if (plan_.reads_ahead) {
-        // A part of what the next row will read.
+        // Prefetches a part of what the next row will read.
         constexpr int64_t kBytes = sizeof(T);
         const int64_t sources = sources_.layout().positions();
         for (int64_t ahead = 1; ahead <= ahead_.rows(tap1); ++ahead) {
@@ -129,7 +129,7 @@ class GroupedFilterRunner {
     }
   }
 
-  // Sums of some terms of some of the rows that are met, over the pixels of one phase.
+  // Sums some terms of some of the met rows over the pixels of one phase.
   struct Job {
     GroupedSums<S> run;
     int64_t first_row, rows;
@@ -138,7 +138,7 @@ class GroupedFilterRunner {
     int64_t dy, dy_step, pixels;
   };
 
-  // By the number of rows that are met; kept for as long as the strip is the same.
+  // Returns the jobs for a number of met rows; kept while the strip is the same.
   const std::vector<Job>& jobs_of(int64_t rows) {
     if (static_cast<int64_t>(jobs_.size()) <= rows) jobs_.resize(rows + 1);
     std::vector<Job>& jobs = jobs_[rows];
@@ -169,7 +169,7 @@ class GroupedFilterRunner {
     return jobs;
   }
 
-  // As many rows and terms at once as there are registers for their sums.
+  // Takes as many rows and terms at once as there are registers for their sums.
   void add_jobs(const Job& all, int64_t terms, int64_t rows, std::vector<Job>& jobs) const {
     const auto& table = all.term_step == plan_.lanes ? tiles_.dense_sums : tiles_.sums;
     const int64_t pieces = divide_up(terms, kMaxGroupedSums);
@@ -215,7 +215,7 @@ class GroupedFilterRunner {
   std::vector<std::vector<Job>> jobs_;
   std::vector<LaneSources<S>> dy_lanes_;
   std::vector<const S*> sources_met_;
-  std::vector<int64_t> taps_met_;  // in packed order, the first of each row
+  std::vector<int64_t> taps_met_;  // in packed order, the first tap of each row
 };
 
 }  // namespace

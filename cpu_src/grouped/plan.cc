@@ -11,16 +11,16 @@
 namespace convgrad::cpu {
 namespace {
 
-constexpr int64_t kPanelBytes = 512;        // of a pixel's channels, as they are summed
-constexpr int64_t kBufferBytes = 32 << 10;  // of rows, in the first-level cache
+constexpr int64_t kPanelBytes = 512;        // of a pixel's channels, in the type of the sums
+constexpr int64_t kBufferBytes = 32 << 10;  // of buffered rows, in the first-level cache
 constexpr int64_t kLeastPixels = 14;        // of a strip
 constexpr int64_t kNearBytes = 8 << 20;     // of activations, which the caches keep
-constexpr int64_t kServedBytes = 1 << 20;   // of the least rows, in the second-level cache
+constexpr int64_t kServedBytes = 1 << 20;   // of the fewest buffered rows, in the second-level cache
 
 int64_t sum_bytes(DType dtype) { return dtype == DType::kF64 ? 8 : 4; }
 int64_t widest_lanes(DType dtype) { return 64 / sum_bytes(dtype); }
 
-// Trivial axes joined into long ones, and what is left of them moved to the front.
+// Merges pointwise axes and moves what is left of them to the front, so that the innermost axis is long.
 ConvProblem along_innermost(const ConvProblem& given) {
   ConvProblem problem = flatten(given);
   for (int moved = 0; moved + 1 < kAxes && is_pointwise(problem.axis[2]) && problem.axis[2].input == 1;
@@ -32,7 +32,7 @@ ConvProblem along_innermost(const ConvProblem& given) {
   return problem;
 }
 
-// Source positions from the first to the last tap of one result.
+// Returns the source positions from the first to the last tap of one result.
 int64_t span(const Axis& axis) {
   return std::max<int64_t>((axis.taps - 1) * axis.filter_dilation / axis.input_dilation + 1, 1);
 }
@@ -63,7 +63,7 @@ void GroupedPlan::choose_panels() {
   const auto columns = [&](int64_t results) { return results * along.stride / along.input_dilation + reach; };
   const int64_t vector_bytes = lanes * sum_bytes(problem.dtype);
   const int64_t pixel_bytes = (buffered_rows() * copies() + 1) * vector_bytes;
-  // Strips no narrower than a tile, nor than the taps reach, which neighbouring strips both read.
+  // A strip is at least as wide as a tile and as twice the taps' reach, which neighbouring strips both read.
   const int64_t least = std::clamp<int64_t>(width, 1, std::max<int64_t>(2 * reach, kLeastPixels));
   const int64_t most = std::clamp<int64_t>(vectors, 1, kPanelBytes / vector_bytes);
   panel_vectors = std::clamp<int64_t>(kBufferBytes / (pixel_bytes * columns(least)), 1, most);
@@ -71,7 +71,7 @@ void GroupedPlan::choose_panels() {
   panel_vectors = divide_up(vectors, std::max<int64_t>(panels, 1));
   const int64_t room = kBufferBytes / (pixel_bytes * panel_vectors) - reach;
   const int64_t wide = std::clamp<int64_t>(room * along.input_dilation / along.stride, least, 512);
-  // Few long rows are split among tasks too.
+  // A few long rows are also split among tasks.
   const int64_t wanted = divide_up(grouped_tasks(problem), std::max<int64_t>(rows * panels, 1));
   strips = std::max(divide_up(width, wide), std::min(wanted, width / least));
 }
@@ -91,7 +91,7 @@ Ahead GroupedPlan::ahead(const Strip& strip, int64_t rows) const {
 
 std::vector<StripPhase> GroupedPlan::phases_of(const Strip& strip) const {
   std::vector<StripPhase> found;
-  // No more of them than the strip has results; in the order of phases.
+  // A strip meets at most as many phases as it has results; they are listed in the order of phases.
   const int64_t step = phases[2].o_step(), count = std::min(phases[2].count(), strip.last - strip.first);
   const int64_t begin = count == phases[2].count() ? 0 : strip.first % step,
                 wrapped = std::max<int64_t>(begin + count - step, 0);
@@ -118,7 +118,7 @@ ResultRow GroupedPlan::result_row(int64_t index) const {
 
 namespace {
 
-// The source positions that a strip meets: [first, last).
+// Returns the source positions that a strip meets: [first, last).
 Strip sources_of(const std::vector<StripPhase>& parts) {
   Strip found{std::numeric_limits<int64_t>::max(), std::numeric_limits<int64_t>::min()};
   for (const StripPhase& part : parts) {
@@ -173,7 +173,7 @@ bool grouped_serves(const ConvProblem& p) {
   if (p.groups <= 1 || p.group_in() < 1 || p.group_out() < 1) return false;
   if (std::max(p.group_in(), p.group_out()) > widest_lanes(p.dtype)) return false;
   const auto fits = [](const ConvProblem& problem) {
-    // As a product of doubles, which cannot overflow.
+    // Multiplied as doubles, which cannot overflow.
     const double least_rows =
         static_cast<double>(problem.axis[0].taps) * static_cast<double>(span(problem.axis[1]));
     const double pixels = 2.0 * static_cast<double>(span(problem.axis[2])) + kMaxGroupedPixels;

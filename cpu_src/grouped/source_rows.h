@@ -1,5 +1,5 @@
-// Source rows of a small-group convolution, spread over lanes and padded with zeros, kept while result rows
-// meet them.
+// Source rows of a small-group convolution, spread over lanes and padded with zeros, kept as long as result
+// rows meet them.
 #pragma once
 
 #include <algorithm>
@@ -20,7 +20,7 @@ class LaneMaps {
  public:
   explicit LaneMaps(const GroupedPlan& plan) : plan_(plan) {}
 
-  // For vectors [first, first + count).
+  // Prepares the maps for vectors [first, first + count).
   void cover(int64_t first, int64_t count) {
     const ConvProblem& p = plan_.problem;
     const int64_t lanes = plan_.lanes, in = p.group_in(), out = p.group_out();
@@ -55,7 +55,7 @@ class SourceRows {
   SourceRows(const GroupedPlan& plan, const T* source)
       : plan_(plan), source_(source), spread_(CONVGRAD_FOR_ISA(plan.isa, spread<T>())), maps_(plan) {}
 
-  // From now on rows hold these vectors, laid out so.
+  // From now on rows hold these vectors in this layout.
   void hold(int64_t first_vector, int64_t vectors, const RowLayout& layout) {
     maps_.cover(first_vector, vectors);
     vectors_ = vectors;
@@ -66,10 +66,10 @@ class SourceRows {
   }
 
   const RowLayout& layout() const { return layout_; }
-  int64_t channels() const { return maps_.channels(); }  // that the vectors are made of
+  int64_t channels() const { return maps_.channels(); }  // channels that the vectors are made of
 
-  // Row i0, i1 of an image, which a result row meets by its tap t0: until then no two rows of one t0 that lie
-  // as far apart as the ring are asked for.
+  // Returns row i0, i1 of an image, which a result row meets with tap t0. Valid until a row of the same t0 is
+  // asked for that is a multiple of the ring away.
   const S* row(int64_t image, int64_t t0, int64_t i0, int64_t i1) {
     const Axis* axis = plan_.problem.axis;
     const int64_t index = (image * axis[0].input + i0) * axis[1].input + i1;
@@ -82,7 +82,7 @@ class SourceRows {
     return buffered;
   }
 
-  // Where that row is read from; its first columns may lie on the padding.
+  // Returns where that row is read from; its first columns may lie on the padding.
   const T* at(int64_t image, int64_t i0, int64_t i1) const {
     const Axis* axis = plan_.problem.axis;
     const int64_t index = (image * axis[0].input + i0) * axis[1].input + i1;
@@ -117,7 +117,7 @@ class SourceRows {
     }
   }
 
-  // Of all rows, which have it in the same columns.
+  // Writes the padding of all rows, which is in the same columns.
   void zero_padding() {
     for (int64_t residue = 0; residue < layout_.residues; ++residue) {
       const auto [first, last] = inside(residue);
@@ -139,7 +139,7 @@ class SourceRows {
   LaneMaps<S> maps_;
   RowLayout layout_;
   int64_t vectors_ = 0;
-  std::vector<int64_t> held_;  // which row of the source each buffered one is
+  std::vector<int64_t> held_;  // the source row that each buffered row holds
   AlignedBuffer<S> rows_;
 };
 

@@ -1,6 +1,6 @@
-// Pixels times channels in registers. The filter's vectors are loaded once for all pixels, a pixel's source
-// is spread over a vector and meets each of them: (pixels + vectors) loads for pixels * vectors
-// multiply-adds.
+// Pixels times channels in registers. The filter's vectors are loaded once for all pixels; each pixel's
+// source is broadcast to a vector and multiplied by each of them. So (pixels + vectors) loads serve pixels *
+// vectors multiply-adds.
 #include "cpu_src/microkernels/activation_tile.h"
 
 #include <array>
@@ -11,9 +11,9 @@
 namespace convgrad::cpu::CONVGRAD_ISA {
 namespace {
 
-// Where pixel m's sources are, counted in steps. An address may hold a base and 1, 2, 4 or 8 times an index,
-// so the odd multiples of the step (and 16) reach all pixels, and none needs a pointer of its own to be moved
-// on.
+// The offset of pixel m's sources. An x86 address can add a base and 1, 2, 4 or 8 times an index, so the odd
+// multiples of the step (and 16) reach all pixels, and no pixel needs a pointer of its own that has to
+// advance.
 struct PixelSteps {
   int64_t odd[14], sixteen;
   CONVGRAD_INLINE explicit PixelSteps(int64_t step) : sixteen(16 * step) {
@@ -71,7 +71,7 @@ void tile(const S* source, const S* filter, const Segment* segments, int64_t cou
   if (into == Into::kStream) end_stream();
 }
 
-// Sums, the filter's vectors and one source have to fit into the registers.
+// Sums, the filter's vectors and one source must fit into the registers.
 constexpr int most_pixels(int vectors) {
   const int fit = (kVectorRegisters - 1 - vectors) / vectors;
   return fit < kMaxTilePixels ? fit : kMaxTilePixels;

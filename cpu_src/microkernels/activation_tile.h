@@ -13,12 +13,12 @@ struct Segment {
   int64_t source, filter, length;
 };
 
-// What becomes of a tile's sums: they are stored, or added to what is there, or stored past the caches, for
-// results that are larger than these (on vectors that are aligned as they are long).
+// How a tile's sums are written: stored, added to what is there, or stored past the caches. The last is for
+// results larger than the caches, and needs vectors aligned to their size.
 enum class Into { kSet, kAdd, kStream };
 
-// `pixels` results, each of NV vectors of channels, `lanes` each. Pixel m's sources begin at
-// source + m * source_step, its results at result + m * result_step; filter rows are filter_step apart.
+// Computes a tile of pixels by vectors of `lanes` channels. Pixel m's sources begin at source + m *
+// source_step, its results at result + m * result_step; filter rows are filter_step apart.
 template <typename S>
 using ActivationTile = void (*)(const S* source, const S* filter, const Segment* segments, int64_t count,
                                 int64_t source_step, int64_t filter_step, S* result, int64_t result_step,

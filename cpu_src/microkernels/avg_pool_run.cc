@@ -7,8 +7,8 @@
 namespace convgrad::cpu::CONVGRAD_ISA {
 namespace {
 
-// sum[v] = the sum of term(v, offset, t0, t1, t2) over the taps; long ones in runs, as common_src/long_sum.h
-// has it.
+// Computes sum[v] = the sum of term(v, offset, t0, t1, t2) over the taps; long sums in runs, as in
+// common_src/long_sum.h.
 template <typename S, bool kLong, int kCount, typename Term>
 CONVGRAD_INLINE void sum_over_taps(const PoolRun& run, Vec<S> (&sum)[kCount], const Term& term) {
   Vec<S> runs[kCount], total[kCount];

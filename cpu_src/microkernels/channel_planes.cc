@@ -8,7 +8,7 @@
 namespace convgrad::cpu::CONVGRAD_ISA {
 namespace {
 
-// Lane l is lane pick(l) of a and b, one after the other.
+// Returns a vector whose lane l is lane pick(l) of a followed by b.
 template <typename S, typename Pick>
 CONVGRAD_INLINE Vec<S> picked(Vec<S> a, Vec<S> b, const Pick& pick) {
   Ints<S> lanes;
@@ -17,8 +17,8 @@ CONVGRAD_INLINE Vec<S> picked(Vec<S> a, Vec<S> b, const Pick& pick) {
   return __builtin_shuffle(a, b, lanes);
 }
 
-// The numbers of pixels [0, kLanes), all[v] those from v * kLanes on, become planes: all[c] those of channel
-// c. Every other number is split off as long as the channels are even.
+// Splits the numbers of kLanes pixels, where all[v] holds those from v * kLanes on, into planes, where all[c]
+// holds those of channel c. While the number of channels is even, odd and even ones are separated.
 template <typename S, int kChannels>
 CONVGRAD_INLINE void split_vectors(Vec<S> (&all)[kChannels]) {
   constexpr int lanes = kLanes<S>;
@@ -51,7 +51,7 @@ CONVGRAD_INLINE void split_vectors(Vec<S> (&all)[kChannels]) {
   }
 }
 
-// The other way round.
+// The inverse of split_vectors().
 template <typename S, int kChannels>
 CONVGRAD_INLINE void join_vectors(Vec<S> (&all)[kChannels]) {
   constexpr int lanes = kLanes<S>;

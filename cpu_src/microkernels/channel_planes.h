@@ -1,4 +1,4 @@
-// Pixels of few channels, whose lanes a vector shares, as planes of one channel each, and back.
+// Converts pixels of few channels, which share a vector's lanes, to planes of one channel each, and back.
 #pragma once
 
 #include <cstdint>
@@ -11,15 +11,16 @@ namespace convgrad::cpu {
 
 inline constexpr int kMostPlanes = 8;
 
-// planes[c * plane_step + pixel] and pixels[pixel * C + c] are the same number. C is the index of the tables.
+// planes[c * plane_step + pixel] equals pixels[pixel * C + c]. C is the index into the tables.
 template <typename T>
 struct ChannelPlanes {
   void (*split[kMostPlanes + 1])(const T* pixels, int64_t count, Sum<T>* planes, int64_t plane_step);
   void (*join[kMostPlanes + 1])(const Sum<T>* planes, int64_t plane_step, int64_t count, T* pixels);
 };
 
-// result[pixel] = finish(sum over t of source[offset[t] + pixel] * factor[t]), for `count` pixels, with a
-// bias where there is one. There is a term. The last vectors, of four, may reach past the pixels.
+// Computes result[pixel] = finish(sum over t of source[offset[t] + pixel] * factor[t]) for `count` pixels,
+// with a bias unless it is null. There is at least one term. The last vectors, up to four, may reach past the
+// pixels.
 template <typename S>
 using PlaneSum = void (*)(const S* source, const int64_t* offset, const S* factor, int64_t terms,
                           const S* bias, bool relu, S* result, int64_t count);

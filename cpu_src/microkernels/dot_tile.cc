@@ -1,6 +1,6 @@
-// Lanes run along the source channels: pixels times channels sums of a vector each, whose lanes are added up
-// at the end. Nothing of the filter has to be rearranged where its rows run along the source channels too, as
-// dgrad's do.
+// Dot products with lanes along the source channels: one vector of sums per pixel and channel, whose lanes
+// are added at the end. The filter is read in place if its rows run along the source channels too, as dgrad's
+// do.
 #include "cpu_src/microkernels/dot_tile.h"
 
 #include <type_traits>
@@ -11,7 +11,7 @@
 namespace convgrad::cpu::CONVGRAD_ISA {
 namespace {
 
-// The first `count` lanes of what is stored, the others zero.
+// Loads the first `count` lanes of stored numbers; the others are zero.
 template <typename T>
 CONVGRAD_INLINE Vec<Sum<T>> load_some(const T* from, int64_t count) {
   if constexpr (std::is_same_v<T, Sum<T>>) {
@@ -23,7 +23,7 @@ CONVGRAD_INLINE Vec<Sum<T>> load_some(const T* from, int64_t count) {
   }
 }
 
-// Halves are added to halves: lane l to lane l + half, in a fixed order.
+// Adds half of the lanes to the other half until one is left: a fixed order.
 template <typename S>
 CONVGRAD_INLINE S sum_of_lanes(Vec<S> v) {
   using Index = std::conditional_t<sizeof(S) == 4, int32_t, int64_t>;
@@ -84,7 +84,7 @@ void tile(const T* source, const T* filter, const Segment* segments, int64_t cou
   }
 }
 
-// Sums, the filter's vectors and one source have to fit into the registers.
+// Sums, the filter's vectors and one source must fit into the registers.
 constexpr int most_pixels(int channels) {
   const int fit = (kVectorRegisters - 1 - channels) / channels;
   return fit < kMaxDotPixels ? fit : kMaxDotPixels;

@@ -1,4 +1,4 @@
-// The inner loop of fprop and dgrad where results have few channels: each is a dot product along the sources.
+// The inner loop of fprop and dgrad for results of few channels: each is a dot product along the sources.
 #pragma once
 
 #include <cstdint>
@@ -9,9 +9,9 @@
 
 namespace convgrad::cpu {
 
-// `pixels` results of `channels` channels. Pixel m's sources begin at source + m * source_step, channel k's
-// filter at filter + k * filter_step; a segment's terms are next to each other in both. sums[m * channels +
-// k] is set, or with `add` added to.
+// Computes `pixels` results of `channels` channels. Pixel m's sources begin at source + m * source_step,
+// channel k's filter at filter + k * filter_step; a segment's terms are contiguous in both. sums[m * channels
+// + k] is set, or with `add` added to.
 template <typename T>
 using DotTile = void (*)(const T* source, const T* filter, const Segment* segments, int64_t count,
                          int64_t source_step, int64_t filter_step, Sum<T>* sums, bool add);

@@ -1,4 +1,4 @@
-// Channels of x times channels of dy in registers: an outer product for every position.
+// Channels of x times channels of dy in registers: an outer product per position.
 #include "cpu_src/microkernels/filter_tile.h"
 
 #include <utility>
@@ -8,7 +8,7 @@
 namespace convgrad::cpu::CONVGRAD_ISA {
 namespace {
 
-// A sum waits for the one before it, so small tiles take several positions at once, each with sums of its
+// A sum waits for the one before it, so small tiles process several positions at once, each with sums of its
 // own.
 constexpr int positions_at_once(int sums) { return sums <= 2 ? 4 : sums <= 5 ? 2 : 1; }
 
@@ -65,7 +65,7 @@ void tile(const S* x_data, const S* dy_data, const PositionRow* positions, int64
   }
 }
 
-// Sums, dy's vectors and one channel of x have to fit into the registers.
+// Sums, dy's vectors and one channel of x must fit into the registers.
 constexpr int most_channels(int vectors) {
   const int fit = (kVectorRegisters - 1 - vectors) / vectors;
   return fit < kMaxFilterChannels ? fit : kMaxFilterChannels;

@@ -7,13 +7,13 @@
 
 namespace convgrad::cpu {
 
-// Where a row of positions begins in x and dy, in elements.
+// The start of a row of positions in x and dy, in elements.
 struct PositionRow {
   int64_t x, dy;
 };
 
-// Each of `rows` rows has `count` positions, x_step and dy_step apart. The tile's channels are next to each
-// other at x; the NV vectors of channels at dy are read whole. `sums` holds the tile, row by row of NV
+// Adds the products of `rows` rows of `count` positions, x_step and dy_step apart. The tile's channels are
+// contiguous in x; the vectors of channels in dy are read whole. `sums` holds the tile, row by row of whole
 // vectors.
 template <typename S>
 using FilterTile = void (*)(const S* x, const S* dy, const PositionRow* positions, int64_t rows,

@@ -36,7 +36,7 @@ template <typename S, int kRows, int kTerms, bool kDense>
 void sums(const S* const* source, S* const* sum, int64_t sum_step, int64_t source_step, int64_t any_term_step,
           const S* dy, int64_t dy_step, int64_t pixels) {
   const int64_t term_step = kDense ? kLanes<S> : any_term_step;
-  // Few sums wait for each other: they are taken twice, for even and odd pixels.
+  // Few sums would wait for each other, so there are two sets, for even and odd pixels.
   constexpr int kSums = kRows * kTerms, kHalves = kSums < 8 ? 2 : 1;
   Vec<S> part[kHalves][kSums];
   const S* x[kRows];
@@ -94,7 +94,7 @@ template <typename S>
 constexpr GroupedTiles<S> all_tiles() {
   GroupedTiles<S> tiles = {};
   tiles.lanes = kLanes<S>;
-  // Beside the sums there is a vector of the filter, and one to spare.
+  // Besides the sums there is a vector of the filter, and one register to spare.
   constexpr int fit = kVectorRegisters - 2 < kMaxGroupedPixels ? kVectorRegisters - 2 : kMaxGroupedPixels;
   fill_tiles(tiles, std::make_integer_sequence<int, fit>());
   fill_sums<S, 1>(tiles, std::make_integer_sequence<int, kMaxGroupedSums>());

@@ -1,5 +1,5 @@
-// How pooling's vectors are read and written: whole ones, the first lanes of one, or lanes picked from
-// several pixels.
+// Reads and writes pooling's vectors: whole ones, the first lanes of one, or lanes picked from several
+// pixels.
 #pragma once
 
 #include "cpu_src/microkernels/pool_run.h"
@@ -9,7 +9,7 @@
 
 namespace convgrad::cpu::CONVGRAD_ISA {
 
-// Integers as wide as a lane, in which comparisons answer and positions are kept.
+// Integers as wide as a lane, for the results of comparisons and for positions.
 template <typename S>
 struct IntOf {
   using type = int32_t;
@@ -32,7 +32,8 @@ CONVGRAD_INLINE Vec<S> keep(Ints<S> mask, Vec<S> v) {
   return (Vec<S>)((Ints<S>)v & mask);
 }
 
-// Loads before it is masked: a load under a mask waits for the mask, and for stores that it might overlap.
+// Forces a load before the mask is applied: a masked load would wait for the mask, and for stores that it
+// might overlap.
 template <typename V>
 CONVGRAD_INLINE V in_register(V v) {
 #if defined(__AVX512F__)
@@ -57,7 +58,7 @@ CONVGRAD_INLINE bool any_nan(Vec<S> v) {
 #endif
 }
 
-// As many int32 as S has lanes.
+// Loads as many int32 as S has lanes.
 template <typename S>
 CONVGRAD_INLINE Ints<S> load_ints(const int32_t* from) {
   typedef int32_t Narrow __attribute__((vector_size(kLanes<S> * 4)));
@@ -93,7 +94,7 @@ CONVGRAD_INLINE void store_first_ints(int32_t* to, Ints<S> v, int64_t count) {
   }
 }
 
-// The first `count` numbers stored in 16 bits.
+// Loads the first `count` numbers of 16 bits.
 template <typename T>
 CONVGRAD_INLINE Vec<float> load_first_narrow(const T* from, int64_t count) {
   T lanes[kLanes<float>];
@@ -161,7 +162,7 @@ struct FirstLanes {
   CONVGRAD_INLINE Vec<S> meeting(bool, Vec<S> v) const { return v; }
 };
 
-// Picked from the span by a permutation; a span of more than one vector ends where its second load ends.
+// Lanes picked from the span by a permutation. A span longer than one vector ends where its second load ends.
 template <typename T, bool kTwoLoads>
 struct PickedLanes {
   using S = Sum<T>;
@@ -176,7 +177,7 @@ struct PickedLanes {
         pick(load_ints<S>(map.pick)),
         position(load_ints<S>(map.position)),
         last_tap(load_ints<S>(map.last_tap)) {
-    // An element of the second vector is counted from the first load's end.
+    // An element of the second vector counts from the end of the first load.
     if constexpr (kTwoLoads) pick = pick < Int<S>{lanes} ? pick : pick + Int<S>(2 * lanes - span);
   }
 
@@ -204,19 +205,19 @@ struct PickedLanes {
       store_first_ints<S>(to, v, used);
   }
   CONVGRAD_INLINE Ints<S> positions() const { return position; }
-  // v where the lane meets this tap of the innermost axis, else zero.
+  // Returns v in lanes that meet this tap of the innermost axis, otherwise zero.
   CONVGRAD_INLINE Vec<S> meeting(bool last_of_axis, Vec<S> v) const {
     return last_of_axis ? keep<S>(last_tap, v) : v;
   }
 
   int64_t used, span;
-  const T* last;  // the last places where a whole vector can be read
+  const T* last;  // the last places at which a whole vector can be read
   const int32_t* last_position;
   Ints<S> pick, position, last_tap;
 };
 
-// Where `kCount` vectors begin in source and result, and which unit of the run is theirs, each a step from
-// the one before: a few at once, so that walking over the taps costs them little.
+// The starts of `kCount` vectors in source and result, and their units in the run, each a step from the one
+// before. Several vectors at once share the cost of walking over the taps.
 template <int kCount>
 struct Places {
   static constexpr int count = kCount;
@@ -226,8 +227,8 @@ struct Places {
   CONVGRAD_INLINE int64_t unit(int v) const { return first_unit + v * unit_step; }
 };
 
-// Calls step(at) for at = 0, size, 2 * size, ...; a last one that would reach past `count` begins earlier,
-// and computes some results again. At least one fits.
+// Calls step(at) for at = 0, size, 2 * size, ...; if the last step would reach past `count`, it begins
+// earlier and computes some results again. `count` must be at least `size`.
 template <typename Step>
 CONVGRAD_INLINE void in_steps(int64_t count, int64_t size, const Step& step) {
   int64_t at = 0;

@@ -7,9 +7,9 @@
 namespace convgrad::cpu::CONVGRAD_ISA {
 namespace {
 
-// Best and its position stay in registers over the window. The first tap's position stands where none exceeds
-// -infinity, and the run's own (-1) where there are no taps. Unless kNan, a NaN is not found to be the
-// largest but gets into `doubt`, and so does an infinity, by its product with zero.
+// Keeps the best value and its position in registers over the window. If no tap exceeds -infinity, the first
+// tap's position stands; without taps the run's own (-1). Unless kNan, NaN is not recognised as the largest,
+// but it reaches `doubt` through its product with zero, and so does an infinity.
 template <typename T, bool kPosition, bool kNan, typename Access, int kCount>
 CONVGRAD_INLINE void over_taps(const PoolRun& run, const Access& access, const T* const (&from)[kCount],
                                Vec<Sum<T>> (&best)[kCount], Ints<Sum<T>> (&chosen)[kCount],

@@ -6,7 +6,7 @@
 namespace convgrad::cpu::CONVGRAD_ISA {
 namespace {
 
-// Calls body(channel, lanes) for each vector of the channels, the last one maybe of fewer lanes.
+// Calls body(channel, lanes) for each vector of the channels; the last may have fewer lanes.
 template <typename T, typename Body>
 CONVGRAD_INLINE void in_vectors(int64_t count, const Body& body) {
   constexpr int64_t lanes = kLanes<Sum<T>>;
@@ -27,7 +27,7 @@ CONVGRAD_INLINE void store_up_to(S* to, Vec<S> v, int64_t count) {
     store_first(to, v, count);
 }
 
-// By halves: one after the other, each would wait for the one before.
+// Adds lanes by halves; one after the other, each addition would wait for the one before.
 template <typename S>
 CONVGRAD_INLINE S sum_of(Vec<S> v) {
   CONVGRAD_UNROLL
@@ -40,8 +40,8 @@ CONVGRAD_INLINE S sum_of(Vec<S> v) {
   return v[0];
 }
 
-// (first + lane) / divisor and its remainder, lane by lane, without a division of integers, which takes
-// longer than a short run. `first` has to be small, less than a few vectors, for the quotient to be exact.
+// Computes (first + lane) / divisor and its remainder, lane by lane, without a division of integers, which
+// takes longer than a short run. `first` must be less than a few vectors for the quotient to be exact.
 template <typename S>
 struct LanesDivided {
   Ints<S> quotient, remainder;
@@ -57,8 +57,8 @@ struct LanesDivided {
   }
 };
 
-// Pairs that are neighbours in a and b both: one product of two long rows, whose lanes belong to the channels
-// by turns, the same ones every kPeriod vectors.
+// Multiplies pairs that are contiguous in both a and b as two long rows. Lanes belong to the channels in
+// turn, with the same assignment every kPeriod vectors.
 template <typename T, int kPeriod>
 void neighbours(const T* a, const T* b, int64_t numbers, int64_t channels, Sum<T>* sums) {
   using S = Sum<T>;
@@ -89,7 +89,7 @@ void neighbours(const T* a, const T* b, int64_t numbers, int64_t channels, Sum<T
   }
 }
 
-// The same where b goes backwards, position by position, and all channels are summed: these divide the lanes.
+// The same if b runs backwards, position by position, and all channels, which divide the lanes, are summed.
 template <typename T>
 void neighbours_backwards(const T* a, const T* b, int64_t numbers, int64_t channels, Sum<T>* sums) {
   using S = Sum<T>;
@@ -100,7 +100,7 @@ void neighbours_backwards(const T* a, const T* b, int64_t numbers, int64_t chann
       place.remainder;
   Vec<S> sum[2] = {};
   int64_t at = 0;
-  b += channels - lanes;  // so that a vector's last position is the first one
+  b += channels - lanes;  // a vector's last position is the first one
   for (; at + 2 * lanes <= numbers; at += 2 * lanes) {
     CONVGRAD_UNROLL
     for (int v = 0; v < 2; ++v)
@@ -150,7 +150,7 @@ void add_lanes(const PairRun<T>& run, int64_t channels, Sum<T>* sums) {
   });
 }
 
-// The same where each number of a meets all channels of b: sums[k] += a * b[k].
+// The same if each number of a meets all channels of b: sums[k] += a * b[k].
 template <typename T, int kPeriod>
 void neighbours_of_one(const T* a, const T* b, int64_t pairs, int64_t channels, Sum<T>* sums) {
   using S = Sum<T>;
@@ -187,7 +187,8 @@ void add_rows(const PairRun<T>& run, int64_t c_count, int64_t k_count, int64_t r
     if (kLanes<S> % k_count == 0) return neighbours_of_one<T, 1>(run.a, run.b, run.count, k_count, sums);
     if (k_count == 3) return neighbours_of_one<T, 3>(run.a, run.b, run.count, k_count, sums);
   }
-  // A few vectors at once: a sum waits for the one before it, and rows lie far from each other.
+  // Processes several vectors at once, because a sum waits for the one before it and rows lie far from each
+  // other.
   constexpr int64_t kAtOnce = 4, lanes = kLanes<S>;
   int64_t first = 0;
   for (; first + kAtOnce * lanes <= k_count; first += kAtOnce * lanes) {
@@ -231,7 +232,7 @@ void add_dots(const PairRun<T>& run, int64_t c_count, int64_t k_count, int64_t r
       return neighbours_backwards(run.b, run.a, run.count * k_count, k_count, sums);
   }
   if (row == k_count && 2 * k_count <= kLanes<S>) {
-    // Products of several c side by side.
+    // Computes the products of several c side by side.
     in_vectors<T>(c_count * k_count, [&](int64_t first, int64_t count) CONVGRAD_LAMBDA {
       int64_t c = first / k_count, k = first % k_count;
       const Ints<S> k_of = LanesDivided<S>(k, k_count).remainder;
@@ -264,7 +265,7 @@ void add_outer(const PairRun<T>& run, int64_t c_count, int64_t k_count, int64_t 
   using S = Sum<T>;
   if (row == k_count && 2 * k_count <= kLanes<S>) {
     in_vectors<T>(c_count * k_count, [&](int64_t first, int64_t count) CONVGRAD_LAMBDA {
-      // Lanes past the last channel count for nothing.
+      // Lanes past the last channel are not stored.
       const int64_t first_c = first / k_count;
       const int64_t channels = c_count - first_c < kLanes<S> ? c_count - first_c : kLanes<S>;
       const LanesDivided<S> place(first % k_count, k_count);

@@ -1,5 +1,4 @@
-// Sums over a run of pairs: two positions that are multiplied, channel by channel, and then a step on from
-// both.
+// Sums over a run of pairs: two positions are multiplied, channel by channel, then both advance by a step.
 #pragma once
 
 #include <cstdint>
@@ -9,7 +8,7 @@
 
 namespace convgrad::cpu {
 
-// Channels of a are one after the other, and so are those of b and of the sums.
+// The channels of a, of b and of the sums are contiguous.
 template <typename T>
 struct PairRun {
   const T* a;

@@ -1,5 +1,5 @@
-// Pooling over a run of results that meet the same taps, along the innermost axis; max_pool_run.cc and
-// avg_pool_run.cc are the kernels.
+// Pooling over a run of results along the innermost axis that meet the same taps; the kernels are
+// max_pool_run.cc and avg_pool_run.cc.
 #pragma once
 
 #include <cstdint>
@@ -10,34 +10,34 @@
 
 namespace convgrad::cpu {
 
-// How several pixels of few channels share a vector: one unit of a run after another, `units` of them a
-// vector (a unit is one result forwards, and as many as the stride backwards).
+// How several pixels of few channels share a vector: `units` consecutive units of a run per vector. A unit is
+// one result forwards, and as many as the stride backwards.
 struct LaneMap {
-  int64_t units = 0;     // 0: one result a time, its channels in as many vectors as it takes
-  int64_t used = 0;      // lanes, from the first on
-  int64_t span = 0;      // elements of the source that a vector is picked from
+  int64_t units = 0;     // 0: one result at a time, in as many vectors as its channels need
+  int64_t used = 0;      // lanes in use, from the first on
+  int64_t span = 0;      // elements of the source from which a vector is picked
   int32_t pick[16];      // lane -> element of the span
-  int32_t position[16];  // lane -> position, from that of the vector's first lane
-  int32_t last_tap[16];  // lane -> -1 where it meets the innermost axis' last tap, else 0
+  int32_t position[16];  // lane -> position, relative to the vector's first lane
+  int32_t last_tap[16];  // lane -> -1 if it meets the innermost axis's last tap, otherwise 0
 };
 
-// Steps and offsets are in elements. Source positions of the taps count from those of the first tap.
+// Steps and offsets are in elements. Source positions of the taps are relative to the first tap.
 struct PoolRun {
   int64_t count = 0;  // units
   int64_t channels = 0;
   int64_t source_step = 0, result_step = 0;  // from unit to unit
   int64_t taps[kAxes] = {}, tap_step[kAxes] = {};
-  // Flat spatial positions: of the first unit's first tap forwards, of the first result itself backwards.
+  // Flat spatial positions: forwards of the first unit's first tap, backwards of the first result itself.
   int64_t position = 0, position_step = 0, tap_position[kAxes] = {};
   const LaneMap* lanes = nullptr;
-  const void* source_end = nullptr;  // what lies behind must not be read
+  const void* source_end = nullptr;  // memory behind this must not be read
   const int32_t* position_end = nullptr;
 
   bool has_taps() const { return taps[0] * taps[1] * taps[2] > 0; }
 };
 
-// What avg_pool_grad multiplies by: `uniform`, or where results differ in their divisors the product of an
-// entry of each of three tables. Tables begin at the first tap's entry and are walked by the steps.
+// The factor of avg_pool_grad: `uniform`, or if results differ in their divisors the product of an entry of
+// each of three tables. Tables begin at the first tap's entry and advance by the steps.
 template <typename S>
 struct PoolWeights {
   S uniform = 1;

@@ -1,4 +1,4 @@
-// Sums over rows, for the bias gradient.
+// Sums rows for the bias gradient.
 #pragma once
 
 #include <cstdint>
@@ -8,10 +8,10 @@
 
 namespace convgrad::cpu {
 
-inline constexpr int64_t kSummedRows = 8;    // at most, by one call
-inline constexpr int64_t kSummedWidth = 16;  // a row's length is a multiple of it, for any instruction set
+inline constexpr int64_t kSummedRows = 8;    // at most, per call
+inline constexpr int64_t kSummedWidth = 16;  // divides a row's length, for every instruction set
 
-// sum[at] += the sum over `count` rows, which lie `width` apart, of rows[at], at < width.
+// Adds to sum[at] the sum over `count` rows, `width` apart, of rows[at], for at < width.
 template <typename T>
 using AddRowSum = void (*)(const T* rows, int64_t count, int64_t width, Sum<T>* sum);
 

@@ -1,4 +1,4 @@
-// Rows of numbers between how they are stored and how they are summed.
+// Converts rows of numbers between their stored type and the type of sums.
 #pragma once
 
 #include <cstdint>
@@ -9,15 +9,15 @@
 
 namespace convgrad::cpu {
 
-// `rows` rows of `length` numbers, `from_step` and `to_step` elements apart.
+// Each function handles `rows` rows of `length` numbers, `from_step` and `to_step` elements apart.
 template <typename T>
 struct RowConversions {
   void (*widen)(const T* from, int64_t from_step, Sum<T>* to, int64_t to_step, int64_t rows, int64_t length);
   void (*narrow)(const Sum<T>* from, int64_t from_step, T* to, int64_t to_step, int64_t rows, int64_t length);
-  // to[row] += from[row]
+  // Computes to[row] += from[row].
   void (*add)(const Sum<T>* from, int64_t from_step, Sum<T>* to, int64_t to_step, int64_t rows,
               int64_t length);
-  // The epilogue of sums whose rows are channels from `first` on.
+  // Applies the epilogue to sums whose rows are channels from `first` on.
   void (*finish)(const Epilogue& epilogue, int64_t first, Sum<T>* sums, int64_t step, int64_t rows,
                  int64_t length);
 };

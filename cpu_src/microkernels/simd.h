@@ -1,8 +1,8 @@
-// Vectors of the instruction set that this file is being compiled for, by the compiler's vector extensions.
+// Vectors of the instruction set that this file is compiled for, with the compiler's vector extensions.
 //
-// For files of this folder only. What they call must be inlined or in their own namespace (CONVGRAD_ISA):
-// an inline function with a symbol of its own exists once in the program, in whichever of its compilations
-// the linker happens to keep.
+// Only files of this folder may include it. What they call must be inlined or in their own namespace
+// (CONVGRAD_ISA): an inline function with a symbol of its own exists once in the program, and the linker may
+// keep any of its compilations.
 #pragma once
 
 #include <cstddef>
@@ -54,7 +54,7 @@ CONVGRAD_INLINE void store(S* to, Vec<S> v) {
   __builtin_memcpy(to, &v, sizeof v);
 }
 
-// To aligned memory and past the caches, where there is an instruction for it; end_stream() orders such
+// Stores to aligned memory past the caches, if there is an instruction for it; end_stream() orders such
 // stores before all later ones.
 template <typename S>
 CONVGRAD_INLINE void stream(S* to, Vec<S> v) {
@@ -73,13 +73,13 @@ CONVGRAD_INLINE void end_stream() {
 #endif
 }
 
-// The same value in every lane: s - 0 is s for every s, which s + 0 is not.
+// Broadcasts s to every lane: s - 0 equals s for every s, but -0 + 0 does not equal -0.
 template <typename S>
 CONVGRAD_INLINE Vec<S> splat(S s) {
   return s - Vec<S>{};
 }
 
-// The first `count` lanes, 0 <= count <= kLanes; the others are zero, and not touched in memory.
+// Loads the first `count` lanes, 0 <= count <= kLanes; the others are zero, and their memory is not touched.
 template <typename S>
 CONVGRAD_INLINE Vec<S> load_first(const S* from, int64_t count) {
 #if defined(__AVX512F__)
@@ -108,7 +108,7 @@ CONVGRAD_INLINE void store_first(S* to, Vec<S> v, int64_t count) {
 #endif
 }
 
-// From and to what is stored, as widen() and narrow() (common_src/number.h) do it, a vector at a time.
+// Load and store as widen() and narrow() do (common_src/number.h), a vector at a time.
 
 CONVGRAD_INLINE Vec<float> load(const BFloat16* from) {
   typedef uint16_t Bits __attribute__((vector_size(kVectorBytes / 2)));
@@ -130,8 +130,8 @@ CONVGRAD_INLINE void store(BFloat16* to, Vec<float> v) {
 }
 
 #if !defined(__F16C__) && !defined(__AVX512F__) && !defined(__aarch64__)
-// Number by number, where there is no instruction for it. Calls, since so much code in every place that reads
-// or writes an f16 would take minutes to compile.
+// Number by number, for machines without an instruction for it. Not inlined, because so much code in every
+// place that reads or writes an f16 would take minutes to compile.
 [[maybe_unused]] static __attribute__((noinline)) Vec<float> widen_lanes(const Float16* from) {
   Vec<float> v{};
   for (int lane = 0; lane < kLanes<float>; ++lane) v[lane] = widen(from[lane]);

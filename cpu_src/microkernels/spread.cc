@@ -31,7 +31,8 @@ CONVGRAD_INLINE Vec<Sum<T>> load_some(const T* from, int64_t count) {
   }
 }
 
-// Copies of one pixel whose channels come from several vectors: each gives the lanes whose source lies in it.
+// Makes the copies of one pixel whose channels come from several vectors: each vector contributes the lanes
+// whose source lies in it.
 template <typename T, typename S>
 CONVGRAD_INLINE void gather(const T* from, const LaneSources<S>& sources, S* to, int64_t copy_step) {
   constexpr int lanes = kLanes<S>;
@@ -42,7 +43,7 @@ CONVGRAD_INLINE void gather(const T* from, const LaneSources<S>& sources, S* to,
     for (int64_t piece = lane[0] / lanes; piece <= lane[lanes - 1] / lanes; ++piece) {
       const Vec<S> part = load_some(from + piece * lanes, sources.count - piece * lanes);
       const IndexVec<S> here = (index & -lanes) == static_cast<LaneIndex<S>>(piece * lanes);
-      all |= (IndexVec<S>)__builtin_shuffle(part, index) & here;  // takes its indices modulo the lanes
+      all |= (IndexVec<S>)__builtin_shuffle(part, index) & here;  // indices are modulo the lanes
     }
     store(to + c * copy_step, (Vec<S>)all);
   }

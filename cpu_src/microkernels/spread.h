@@ -1,4 +1,4 @@
-// Source pixels as vectors whose lanes are result channels: what each lane is multiplied with.
+// Spreads source pixels into vectors whose lanes are result channels: what each lane is multiplied by.
 #pragma once
 
 #include <cstdint>
@@ -9,13 +9,13 @@
 
 namespace convgrad::cpu {
 
-// As wide as what it permutes.
+// An index as wide as what it permutes.
 template <typename S>
 using LaneIndex = std::conditional_t<sizeof(S) == 8, int64_t, int32_t>;
 
-// The sources of one vector of result channels: `copies` vectors, of which copy c holds in lane l the source
-// channel first + lane[c * lanes + l], all below first + count. Where `in_order` it is one copy, of the
-// channels as they are.
+// The sources of one vector of result channels: `copies` vectors. Copy c holds in lane l the source channel
+// first + lane[c * lanes + l]; all are below first + count. If `in_order`, there is one copy, which is the
+// channels in order.
 template <typename S>
 struct LaneSources {
   int64_t first, count, copies;
@@ -23,9 +23,9 @@ struct LaneSources {
   const LaneIndex<S>* lane;
 };
 
-// Pixels are from_step and to_step elements apart, in `to` a pixel's vectors vector_step and the copies of
-// each copy_step. Lanes without a channel are zero where in_order, and anything otherwise. Memory is read
-// pixel by pixel, all channels of one together.
+// Spreads pixels that are from_step elements apart to pixels that are to_step apart; there a pixel's vectors
+// are vector_step apart and their copies copy_step. Lanes without a channel are zero if in_order, otherwise
+// undefined. Memory is read pixel by pixel, all channels of a pixel together.
 template <typename T>
 using Spread = void (*)(const T* from, int64_t from_step, int64_t pixels, const LaneSources<Sum<T>>* sources,
                         int64_t vectors, Sum<T>* to, int64_t to_step, int64_t vector_step, int64_t copy_step);

@@ -17,8 +17,8 @@ int64_t Triple::* result_of(Op op) {
 int64_t Triple::* first_of(Op op) { return op == Op::kDgrad ? &Triple::o : &Triple::i; }
 int64_t Triple::* second_of(Op op) { return op == Op::kWgrad ? &Triple::o : &Triple::r; }
 
-// The triples of an o, r or i, `member` says which, solved for the two others. All begin with the least r, or
-// of an r with the least o.
+// Solves for the triples of a given o, r or i (`member` says which). Triples are ordered by r, and those of
+// an r by o.
 class TriplesOf {
  public:
   TriplesOf(const Axis& axis, int64_t Triple::* member)
@@ -33,7 +33,7 @@ class TriplesOf {
     return member_ == &Triple::o ? axis_.output : member_ == &Triple::r ? axis_.taps : axis_.input;
   }
 
-  // The first triple of `at`, how many there are, and the step from one to the next.
+  // The first triple of `at`, their number, and the step from one to the next.
   struct Run {
     Triple first, step;
     int64_t count;
@@ -47,7 +47,7 @@ class TriplesOf {
       const Progression outputs = tied_.from(axis_.pad_lo - at * axis_.filter_dilation);
       return {{outputs.first, at, outputs.partner}, {outputs.step, 0, outputs.partner_step}, outputs.count};
     }
-    // The transposed axis' taps go the other way.
+    // The transposed axis's taps are in the opposite order.
     const Progression taps = tied_.from(other_.pad_lo - at * other_.stride);
     const int64_t last = std::max<int64_t>(taps.count - 1, 0);
     return {{taps.partner_at(last), axis_.taps - 1 - taps.at(last), at},
@@ -73,7 +73,7 @@ AxisPairs axis_pairs(Op op, const Axis& axis) {
   AxisPairs pairs;
   pairs.a_step = run_step.*a;
   pairs.b_step = run_step.*b;
-  // Where few of many results have a pair, they are found from the operand with the fewest positions.
+  // If few of many results have a pair, search from the operand with the fewest positions.
   constexpr int64_t kMany = 1024;
   const TriplesOf of_a(axis, a), of_b(axis, b);
   const TriplesOf& fewest = of_a.count() < of_b.count() ? of_a : of_b;
@@ -93,7 +93,7 @@ AxisPairs axis_pairs(Op op, const Axis& axis) {
           {run.first.o + run.step.o * j, run.first.r + run.step.r * j, run.first.i + run.step.i * j});
     }
   }
-  // In the order in which a run of the result's goes: by taps, or outputs, upwards.
+  // Orders the triples of a result as its run does: by tap, or by output, ascending.
   int64_t Triple::* const order = b;
   std::sort(triples.begin(), triples.end(), [=](const Triple& one, const Triple& other) {
     return one.*result != other.*result ? one.*result < other.*result : one.*order < other.*order;
@@ -107,7 +107,8 @@ AxisPairs axis_pairs(Op op, const Axis& axis) {
 }
 
 double most_pairs(const Axis& axis) {
-  // Of all o and r a fixed part solves the relation modulo the input dilation, and so with the others.
+  // A fixed share of all pairs o, r solves the relation modulo the input dilation; likewise for the other two
+  // pairs.
   const int64_t common = greatest_common_divisor(greatest_common_divisor(axis.stride, axis.filter_dilation),
                                                  axis.input_dilation);
   if (axis.pad_lo % common != 0) return 0;

@@ -1,5 +1,5 @@
-// The pairs of one axis: which positions of an op's two operands meet in each position of its result, listed
-// for those alone that have any.
+// The pairs of one axis: which positions of an op's two operands meet in each position of its result. Only
+// results with a pair are listed.
 #pragma once
 
 #include <cstdint>
@@ -10,8 +10,8 @@
 
 namespace convgrad::cpu {
 
-// A position of the result, and pair j of those that it sums: positions a + a_step * j and b + b_step * j,
-// j in [0, count), at least one.
+// A position of the result, and the pairs that it sums: pair j is the positions a + a_step * j and b + b_step
+// * j, j in [0, count), with at least one.
 struct PairsOfResult {
   int64_t result, a, b, count;
 };
@@ -19,18 +19,19 @@ struct PairsOfResult {
 // fprop sums pairs of inputs (a) and taps (b) for each output, dgrad of outputs (a) and taps (b) for each
 // input, wgrad of inputs (a) and outputs (b) for each tap.
 struct AxisPairs {
-  std::vector<PairsOfResult> results;  // upwards
+  std::vector<PairsOfResult> results;  // ascending
   int64_t a_step = 1, b_step = 1;
 };
 
 AxisPairs axis_pairs(Op, const Axis&);
 
-// Pairs that repay the beginning of a run of them. Runs go along the innermost axis, which lies closest
-// together, where a result has so many there, and else along the axis where it has the most.
+// The number of pairs that repays the start of a run. Runs go along the innermost axis, where pairs are
+// closest in memory, if a result has so many there, otherwise along the axis where it has the most.
 inline constexpr double kLongRun = 16;
 
-// About how many pairs there are, counted in three ways, since any two of o, r and i give the third or none.
-// It is too many where most lie on the padding, and may be too few on axes of a few positions.
+// Estimates the number of pairs in three ways, because any two of o, r and i determine the third, or exclude
+// it. The estimate is too large if most pairs lie on the padding, and may be too small on axes of a few
+// positions.
 double most_pairs(const Axis&);
 
 }  // namespace convgrad::cpu

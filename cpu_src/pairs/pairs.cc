@@ -1,9 +1,9 @@
-// fprop, dgrad and wgrad pair by pair: each result sums the products of the two positions that meet in it,
-// and nothing else is touched. Filter and activations are read where they are.
+// Computes fprop, dgrad and wgrad pair by pair: each result sums the products of the positions that meet in
+// it, and nothing else is read. Filter and activations are read in place.
 //
-// For problems of few products: of many taps or wide windows that lie on the padding, or whose strides and
-// dilations leave little that meets. There the copies, tiles and boxes of the other kernels would take most
-// of the time.
+// For problems with few products: with many taps or wide windows that lie on the padding, or with strides and
+// dilations that leave few ties. There the copies, tiles and boxes of the other kernels would take most of
+// the time.
 #include <algorithm>
 #include <memory>
 #include <vector>
@@ -20,10 +20,10 @@
 namespace convgrad::cpu {
 namespace {
 
-// Terms of a sum that are added up before they join the rest: of those that go to a lane each, more.
+// Terms of a sum that are added before they join the rest; more if each lane gets a share of them.
 constexpr int64_t kRun = 512, kRunOfLanes = 4 * kRun;
 
-// How an array's numbers lie: of one position, and from one position to the next along each axis.
+// The layout of an array: the numbers of one position, and the steps along each axis.
 struct Array {
   int64_t numbers, step[kAxes], image;
 
@@ -57,7 +57,7 @@ struct PairsPlan {
       of_axis /= static_cast<double>(std::max<size_t>(axis[at].results.size(), 1));
       if (of_axis >= longest || (at == 2 && of_axis >= kLongRun)) longest = of_axis, inner = at;
     }
-    // Results and pairs by themselves count as a few products.
+    // Results and pairs cost as much as a few products each.
     constexpr double kTaskProducts = 1 << 16, kTasks = 64, kOfResult = 64, kOfPair = 8;
     const double channels = static_cast<double>(p.group_in()) * static_cast<double>(p.out_channels);
     const double products = pairs * (channels + kOfPair) + static_cast<double>(results()) * kOfResult;
@@ -65,7 +65,7 @@ struct PairsPlan {
                      std::max<int64_t>(static_cast<int64_t>(std::min(products / kTaskProducts, kTasks)), 1));
   }
 
-  // With a pair, of all images.
+  // Returns the number of results with a pair, of all images.
   int64_t results() const {
     return images *
            static_cast<int64_t>(axis[0].results.size() * axis[1].results.size() * axis[2].results.size());
@@ -78,7 +78,7 @@ struct PairsPlan {
   const Array result, a, b;
   const int64_t images, summed_images;
   AxisPairs axis[kAxes];
-  int inner = 0;  // the axis whose pairs are a run
+  int inner = 0;  // the axis along which pairs form a run
   int64_t tasks;
 };
 
@@ -110,7 +110,7 @@ class PairsRunner {
   void run(int64_t first, int64_t last) {
     const AxisPairs* axis = plan_.axis;
     const size_t count[kAxes] = {axis[0].results.size(), axis[1].results.size(), axis[2].results.size()};
-    // Counted on instead of divided anew: a division takes as long as some results.
+    // Counts up instead of dividing: a division takes as long as some results.
     size_t place[kAxes];
     int64_t image = first;
     if (first == last) return;
@@ -166,7 +166,7 @@ class PairsRunner {
     if (total != to_store.sums()) to_store.store(rows_, copies_, total, 0, 0, 1, numbers);
   }
 
-  // Channels that are summed, where they are many, by themselves a few runs.
+  // Adds a run's pairs over all channels that are summed; many channels are several runs.
   void add_channels(PairRun<T> run) {
     const int64_t b_step = plan_.op == Op::kFprop ? p_.out_channels : 1;
     for (int64_t first = 0;; first += run_channels_) {
@@ -179,14 +179,14 @@ class PairsRunner {
     }
   }
 
-  // Of `channels` of those that are summed, from the first one of the run on.
+  // Adds the run's pairs over `channels` of the channels that are summed.
   void add(const PairRun<T>& run, int64_t channels, S* sums) const {
     const int64_t C = plan_.op == Op::kFprop ? channels : p_.group_in(),
                   K = plan_.op == Op::kDgrad ? channels : p_.group_out(), row = p_.out_channels;
     const bool one_in = p_.group_in() == 1, one_out = p_.group_out() == 1;
     if (one_in && one_out) return runs_.lanes(run, p_.groups, sums);
     if (p_.groups == 1 && (one_in || one_out)) {
-      // One channel on a side: the filter's rows, or the sums, are as long as the channels of the other.
+      // With one channel on a side, the filter's rows, or the sums, are as long as the other side's channels.
       const bool one_in_a = plan_.op == Op::kDgrad ? one_out : one_in;
       const bool one_in_result = plan_.op == Op::kFprop ? one_out : plan_.op == Op::kDgrad && one_in;
       if (one_in_a) return runs_.rows(run, 1, C * K, C * K, sums);
@@ -219,8 +219,8 @@ class PairsRunner {
   const T *const a_, *const b_;
   const Epilogue epilogue_;
   const Result<T> result_;
-  const int64_t channels_;            // that are summed, of each pair
-  int64_t run_channels_, run_pairs_;  // of them, and of pairs, in a run
+  const int64_t channels_;            // channels of each pair that are summed
+  int64_t run_channels_, run_pairs_;  // channels, and pairs, in a run
   SumsInRuns<S> sums_;
 };
 

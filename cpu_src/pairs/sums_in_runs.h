@@ -1,5 +1,5 @@
-// Long sums side by side whose terms come in runs: the runs are added up, then kSumRun runs, then those, as
-// common_src/long_sum.h says.
+// Long sums side by side whose terms come in runs: the runs are added, then kSumRun of them, then those, as
+// in common_src/long_sum.h.
 #pragma once
 
 #include <algorithm>
@@ -10,13 +10,14 @@
 
 namespace convgrad::cpu {
 
-// Of one result after the other.
+// Used for one result after the other.
 template <typename S>
 class SumsInRuns {
  public:
   explicit SumsInRuns(int64_t numbers) : numbers_(numbers) {}
 
-  // All zero. A single run's sums are the result's: they are added up in `result`, where it is not null.
+  // Starts from zero. A single run's sums are the result's, so they are accumulated in `result` if it is not
+  // null.
   void begin(bool single, S* result) {
     single_ = single;
     if (!single || result == nullptr) run_.resize(numbers_);
@@ -50,7 +51,7 @@ class SumsInRuns {
 
   const int64_t numbers_;
   std::vector<S> run_, runs_, total_;
-  S* at_ = nullptr;  // the run's
+  S* at_ = nullptr;  // the current run's sums
   bool single_ = true;
   int64_t ended_ = 0;
 };

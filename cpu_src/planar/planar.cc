@@ -1,7 +1,7 @@
-// y[n,o,k] = sum over r, c of x[n,i,c] * w[r,c,k] where both have few channels, which would leave most lanes
-// of a vector empty: a stretch of pixels is split into planes of one channel each, whose lanes are pixels,
-// and the sums of planes, each shifted by its tap, are joined into pixels again, all within the first-level
-// cache. dgrad is the same over the transposed problem.
+// Computes y[n,o,k] = sum over r, c of x[n,i,c] * w[r,c,k] for few channels on both sides, which would leave
+// most lanes of a vector empty. A stretch of pixels is split into planes of one channel each, whose lanes are
+// pixels; the planes, each shifted by its tap, are summed and joined into pixels again, all within the
+// first-level cache. dgrad is the same over the transposed problem.
 #include "cpu_src/planar/planar.h"
 
 #include <algorithm>
@@ -21,8 +21,8 @@
 namespace convgrad::cpu {
 namespace {
 
-// Results that are computed at once, and how far their taps may reach past them: planes of as many pixels
-// stay in the first-level cache, sources and results.
+// The results that are computed at once, and how far their taps may reach past them: the planes of so many
+// pixels, sources and results, stay in the first-level cache.
 constexpr int64_t kStretch = 256, kMostSpan = 256;
 
 int64_t span_of(const Axis& axis) { return (axis.taps - 1) * axis.filter_dilation; }
@@ -34,7 +34,7 @@ struct PlanarPlan {
     const Axis& row = problem.axis[2];
     span = span_of(row);
     plane = kStretch + (span + 15) / 16 * 16;
-    // Results of a row that have any source.
+    // The results of a row that have any source.
     first = std::clamp<int64_t>(row.pad_lo - span, 0, row.output);
     last = std::clamp<int64_t>(row.input + row.pad_lo, first, row.output);
     pieces = divide_up(row.output, kPiece);
@@ -45,8 +45,8 @@ struct PlanarPlan {
 
   const Isa isa;
   const Major filter_major;
-  const ConvProblem problem;  // trivial axes merged
-  int64_t span, plane;        // pixels past a stretch that it reads, and of a plane
+  const ConvProblem problem;  // pointwise axes merged
+  int64_t span, plane;        // span: pixels past a stretch that it reads; plane: pixels of a plane
   int64_t first, last, pieces, items, tasks;
 };
 
@@ -75,7 +75,8 @@ class PlanarRunner {
     for (int64_t k = 0; k < p_.out_channels; ++k) {
       for (int64_t r = 0; r < taps; ++r) {
         for (int64_t c = 0; c < in; ++c) {
-          // w[r,c,k]: fprop's source is c and its result k; dgrad's the other way round, taps backwards.
+          // w[r,c,k]: for fprop the source is c and the result k, for dgrad the reverse, with the taps
+          // backwards.
           const int64_t at = plan.filter_major == Major::kK
                                  ? ((taps - 1 - r) * out + k % out) * p_.in_channels + k / out * in + c
                                  : (r * in + c) * p_.out_channels + k;
@@ -104,10 +105,10 @@ class PlanarRunner {
   }
 
  private:
-  // Results whose first tap meets the row's pixels from `source` on.
+  // Computes the results whose first tap meets the row's pixels from `source` on.
   void stretch(const T* row, int64_t source, Result<T> to, int64_t pixels) {
     const int64_t count = pixels + plan_.span;
-    // What is on the input; there is some.
+    // The part on the input, which is not empty.
     const int64_t begin = std::max<int64_t>(-source, 0), end = std::min(count, p_.axis[2].input - source);
     S* const planes = split_.data();
     planes_.split[p_.in_channels](row + (source + begin) * p_.in_channels, end - begin, planes + begin,
@@ -134,7 +135,7 @@ class PlanarRunner {
       planes_.join[p_.out_channels](planes, kStretch, pixels, static_cast<T*>(const_cast<void*>(to.data())));
   }
 
-  // Results on the padding.
+  // Writes results on the padding.
   void clear(Result<T> to, int64_t first, int64_t last) const {
     for (int64_t at = first; at < last; ++at) {
       for (int64_t k = 0; k < p_.out_channels; ++k)
@@ -150,7 +151,7 @@ class PlanarRunner {
   const T* const source_;
   const Epilogue epilogue_;
   const Result<T> result_;
-  std::vector<int64_t> offsets_;     // of the terms: where they are in a group's planes
+  std::vector<int64_t> offsets_;     // of the terms, within a group's planes
   std::vector<S> factors_;           // of each result's terms
   AlignedBuffer<S> split_, joined_;  // planes of a stretch
 };
@@ -185,7 +186,7 @@ bool planar_pays(const ConvProblem& p) {
   constexpr int64_t kManyPixels = 64, kFewResults = 4;
   if (!planar_serves(p)) return false;
   const Axis row = flatten(p).axis[2];
-  // Zeros are multiplied on the padding, and a stretch's span is split again for the next one.
+  // The kernel multiplies zeros on the padding, and splits a stretch's span again for the next stretch.
   return row.output >= kManyPixels && row.output <= 2 * row.input && span_of(row) <= kStretch / 2 &&
          (row.taps == 1 || p.group_out() <= kFewResults);
 }

@@ -1,4 +1,4 @@
-// Average pooling and its gradient over vectors of channels or pixels, run by run (plan.h).
+// Computes average pooling and its gradient over vectors of channels or pixels, run by run (plan.h).
 #include <memory>
 #include <vector>
 

@@ -1,4 +1,4 @@
-// Max pooling and its gradient over vectors of channels or pixels, run by run (plan.h).
+// Computes max pooling and its gradient over vectors of channels or pixels, run by run (plan.h).
 #include <memory>
 
 #include "common_src/dispatch.h"

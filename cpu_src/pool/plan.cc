@@ -7,7 +7,8 @@
 namespace convgrad::cpu {
 namespace {
 
-// From the result's side, taps in the window's order: the transposed axis has them backwards.
+// Orders a region's taps as the window does: seen from the result's side, the transposed axis has them
+// reversed.
 Region in_window_order(Region region, bool gradient) {
   if (!gradient) return region;
   region.source_first += region.tap_source_step * (region.taps - 1);
@@ -39,7 +40,7 @@ PoolPlan::PoolPlan(const PoolProblem& problem, bool gradient, int vector_lanes)
   }
   rows_ = problem.batch * axis_[0].output * axis_[1].output;
   list_pieces(vector_lanes);
-  // A task of this many numbers, read or written, takes about 20 microseconds.
+  // A task that reads or writes so many numbers takes about 20 microseconds.
   constexpr int64_t kTasks = 64, kTaskNumbers = 1 << 16;
   const int64_t results = rows_ * axis_[2].output,
                 sources = problem.batch * (gradient ? problem.outputs() : problem.inputs());
@@ -75,14 +76,14 @@ void PoolPlan::group_gradient(int vector_lanes, int64_t& first, int64_t& last) {
   const int64_t C = problem_.channels, stride = axis.stride, taps = divide_up(axis.taps, stride);
   first = last = 0;
   if (axis.filter_dilation != 1 || vector_lanes / C < std::max<int64_t>(stride, 2)) return;
-  // Outputs between the ones whose windows the padding cuts short, where that matters.
+  // The outputs between those whose windows the padding cuts short, if the count of taps matters.
   const auto& divisors = divisors_[2];
   int64_t low = 0, high = axis.output;
   while (low < high && divisors[low] != axis.taps) ++low;
   while (low < high && divisors[high - 1] != axis.taps) --high;
   if (std::any_of(divisors.begin() + low, divisors.begin() + high, [&](int64_t d) { return d != axis.taps; }))
     return;
-  // Unit u is the inputs u * stride - pad_lo and on; its taps are on the outputs u, u - 1, ...
+  // Unit u is the inputs from u * stride - pad_lo on; its taps are on the outputs u, u - 1, ...
   first = std::max(low + taps - 1, divide_up(axis.pad_lo, stride));
   last = std::min(high, divide_down(axis.input + axis.pad_lo, stride));
   const int64_t units = std::min<int64_t>(vector_lanes / (stride * C), last - first);
@@ -104,7 +105,7 @@ void PoolPlan::group_gradient(int vector_lanes, int64_t& first, int64_t& last) {
 void PoolPlan::list_pieces(int vector_lanes) {
   const int64_t C = std::max<int64_t>(problem_.channels, 1);
   const int64_t stride = problem_.axis[2].stride, size = axis_[2].output;
-  // About 8192 numbers of the result; shorter where there are few rows to make tasks of.
+  // About 8192 numbers of the result; fewer if there are few rows to make tasks of.
   const int64_t piece_results = std::max<int64_t>(
       {std::min(8192 / C, size * std::max<int64_t>(rows_, 1) / 256), 2 * vector_lanes / C, 1});
   int64_t first = 0, last = 0;
@@ -114,7 +115,7 @@ void PoolPlan::list_pieces(int vector_lanes) {
     else
       group_forward(vector_lanes);
   }
-  int64_t from = 0, to = 0;  // results that the groups of the gradient take
+  int64_t from = 0, to = 0;  // results that the gradient's groups take
   if (first < last) {
     from = first * stride - problem_.axis[2].pad_lo;
     to = last * stride - problem_.axis[2].pad_lo;
@@ -128,7 +129,7 @@ void PoolPlan::list_pieces(int vector_lanes) {
                    [](const PoolPiece& a, const PoolPiece& b) { return a.result_first < b.result_first; });
 }
 
-// The region's results outside of [from, to).
+// Adds the region's results outside of [from, to).
 void PoolPlan::add_region(const Region& region, int64_t piece_results, int64_t from, int64_t to) {
   const auto divisor_of = [&](int64_t j) {
     if (!gradient_) return divisors_[2][region.result_first + region.result_step * j];

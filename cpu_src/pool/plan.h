@@ -1,10 +1,9 @@
-// How pooling's results are split into runs and tasks: a pure function of the problem and the instruction
-// set.
+// Splits pooling's results into runs and tasks: a pure function of the problem and the instruction set.
 //
 // A row is all results along the innermost axis. Its pieces are the same in every row: runs of results that
-// meet the same taps (regions.h), cut so that a piece's results stay in the first-level cache while those
-// between them, which belong to another phase of the stride, are written. The gradient is planned over the
-// transposed axes, taps in the window's order.
+// meet the same taps (regions.h), cut so that a piece's results stay in the first-level cache while the
+// results between them, which belong to another phase of the stride, are written. The gradient is planned
+// over the transposed axes, with taps in the window's order.
 #pragma once
 
 #include <cstdint>
@@ -16,13 +15,13 @@
 
 namespace convgrad::cpu {
 
-// Positions along the innermost axis; a unit is one result, or a LaneMap's.
+// A run of units along the innermost axis; a unit is one result, or a LaneMap's unit.
 struct PoolPiece {
   int64_t result_first, result_step, count;
   int64_t source_first, source_step;  // of the first tap
   int64_t taps, tap_step;
   bool grouped;
-  int64_t divisor;  // along this axis, of the results or of every output that they meet; 0 where they differ
+  int64_t divisor;  // along this axis, of the results or of every output that they meet; 0 if they differ
 };
 
 class PoolPlan {
@@ -32,19 +31,18 @@ class PoolPlan {
   int64_t tasks() const { return tasks_; }
   bool gradient() const { return gradient_; }
   const PoolProblem& problem() const { return problem_; }
-  // What the average divides by is a product over the axes: for each output of one, its factor.
+  // Returns, for each output along one axis, its factor of the average's divisor, which is a product over
+  // axes.
   const std::vector<int64_t>& divisors(int axis) const { return divisors_[axis]; }
 
   struct Row {
     int64_t image;
-    int64_t source_position, result_position;  // flat, of the innermost axis' position 0
-    int64_t first[2],
-        tap_step[2];  // source positions along the outer axes, of the first tap and from tap to tap
-    int64_t
-        divisor;  // along the outer axes, of the row or of every output that it meets; 0 where they differ
+    int64_t source_position, result_position;  // flat, of the innermost axis's position 0
+    int64_t first[2], tap_step[2];             // source positions along the outer axes
+    int64_t divisor;  // along the outer axes, of the row or of every output that it meets; 0 if they differ
     PoolRun run;
   };
-  // Calls visit(row, piece) for the task's runs. The run is in the row, but for the ends of what it reads.
+  // Calls visit(row, piece) for the task's runs. The run is in the row, except for the ends of what it reads.
   template <typename Visit>
   void for_each_run(int64_t task, const Visit& visit) const {
     const int64_t pieces = static_cast<int64_t>(pieces_.size()), all = rows_ * pieces;
@@ -63,7 +61,7 @@ class PoolPlan {
   void set_piece(Row&, const PoolPiece&) const;
   void list_pieces(int vector_lanes);
   void group_forward(int vector_lanes);
-  // The units of whole strides that every tap is on the source for, [first, last).
+  // Finds the units [first, last) of whole strides for which every tap is on the source.
   void group_gradient(int vector_lanes, int64_t& first, int64_t& last);
   void add_region(const Region&, int64_t piece_results, int64_t from, int64_t to);
   void add_piece(const PoolPiece&, int64_t unit_results, int64_t piece_results);

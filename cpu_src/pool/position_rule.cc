@@ -1,5 +1,6 @@
-// Positions in windows with a NaN or of -infinity alone, by the rules of XLA's select-and-scatter and
-// select-and-gather (PositionRule in common_src/problem.h). All others have the first maximum by any rule.
+// Finds the positions of windows with a NaN or with -infinity alone by the rules of XLA's select-and-scatter
+// and select-and-gather (PositionRule in common_src/problem.h). In all other windows every rule gives the
+// first maximum.
 #include <limits>
 
 #include "common_src/dispatch.h"
@@ -9,14 +10,14 @@
 namespace convgrad::cpu {
 namespace {
 
-// The position of output o in one image's channel, whose numbers are `step` apart.
+// Returns the position of output o in one image's channel, whose numbers are `step` apart.
 template <typename T>
 int32_t ruled_position(const PoolProblem& p, const T* x, int64_t step, const Position& o) {
   const bool scatters = p.position_rule == PositionRule::kSelectAndScatter;
   Sum<T> best = -std::numeric_limits<Sum<T>>::infinity();
   int64_t chosen = kNone;
   bool is_first = scatters;
-  // A second tap on padding in a row changes nothing.
+  // A second tap on padding in sequence changes nothing.
   for_each_stretch(p, o, [&](int64_t i) {
     if (i == kNone && !scatters) return;
     const Sum<T> next = i == kNone ? -std::numeric_limits<Sum<T>>::infinity() : widen(x[i * step]);
@@ -41,7 +42,7 @@ Stage by_position_rule(const PoolProblem& p, const void* x_data, const void* y_d
                    constexpr Sum<T> kLeast = -std::numeric_limits<Sum<T>>::infinity();
                    const T* x_image = x + task / rows * p.inputs() * C;
                    for (int64_t at = 0; at < row; ++at) {
-                     if (widen(y[task * row + at]) > kLeast) continue;  // NaN is not
+                     if (widen(y[task * row + at]) > kLeast) continue;  // NaN is not greater
                      const Position o = output_position(p, task % rows * p.axis[2].output + at / C);
                      position[task * row + at] = ruled_position(p, x_image + at % C, C, o);
                    }

@@ -1,4 +1,5 @@
-// y[n,o,c] = (sum over r of x[n,i,c]) / count(o);  dx[n,i,c] = sum over r of dy[n,o,c] / count(o).
+// Computes average pooling and its gradient directly: y[n,o,c] = (sum over r of x[n,i,c]) / count(o);
+// dx[n,i,c] = sum over r of dy[n,o,c] / count(o).
 #include "common_src/dispatch.h"
 #include "cpu_src/kernels.h"
 #include "cpu_src/long_sums.h"
@@ -7,7 +8,7 @@
 namespace convgrad::cpu {
 namespace {
 
-// What output o's sum is divided by: its window's taps, all of them or those on the input; or 1.
+// Returns the divisor of output o's sum: its window's taps, all of them or those on the input; or 1.
 int64_t count(const PoolProblem& p, int64_t o) {
   if (p.sum) return 1;
   if (p.count_include_pad) return p.taps();

@@ -1,7 +1,8 @@
-// y[n,o,c] = max over r of x[n,i,c];  position[n,o,c] = the first i, in row-major order, that attains it.
+// Computes max pooling, its gradient and its jvp directly: y[n,o,c] = max over r of x[n,i,c]; position[n,o,c]
+// = the first i, in row-major order, that attains it.
 //
-// The gradient is gathered: an input looks at the outputs whose windows hold it and takes dy from those
-// that chose it, so no two tasks write to one place. Its transpose reads at the chosen positions.
+// The gradient gathers: an input takes dy from the outputs whose windows hold it and chose it, so no two
+// tasks write to one place. The jvp reads at the chosen positions.
 #include <limits>
 #include <vector>
 
@@ -12,7 +13,7 @@
 namespace convgrad::cpu {
 namespace {
 
-// NaN counts as larger than every number, as in XLA's max.
+// NaN exceeds every number, as in XLA's max.
 template <typename S>
 bool exceeds(S candidate, S best) {
   return candidate > best || (candidate != candidate && best == best);
@@ -37,7 +38,7 @@ Work reference_max_pool(const PoolProblem& p, const void* x_data, void* y_data, 
                       for_each_input(p.axis, output_position(p, o), [&](int64_t, int64_t i) {
                         for (int64_t c = 0; c < C; ++c) {
                           const Sum<T> candidate = widen(x_image[i * C + c]);
-                          // The window's first input is taken whatever it is: it may be -infinity.
+                          // The window's first input is taken even if it is -infinity.
                           if (chosen[c] < 0 || exceeds(candidate, best[c])) {
                             best[c] = candidate;
                             chosen[c] = static_cast<int32_t>(i);

@@ -1,5 +1,5 @@
-// The four sums of a convolution and its gradients as they stand. They serve every problem, and the other
-// kernels are held against them.
+// Computes the sums of a convolution and its gradients directly from their formulas. These kernels serve
+// every problem, and tests compare the other kernels with them.
 //
 //     y[n,o,k]  = sum over r, c of x[n,i,c] * w[r,c,k]
 //     dx[n,i,c] = sum over r, k of dy[n,o,k] * w[r,c,k]
@@ -17,7 +17,7 @@
 namespace convgrad::cpu {
 namespace {
 
-// fprop's sums of one position and group: sum[k] += x[n,i,c] * w[r,c,k] for every tap and channel.
+// Adds fprop's terms of one position and group: sum[k] += x[n,i,c] * w[r,c,k] for every tap and channel.
 template <typename T>
 void add_taps_of_output(const ConvProblem& p, const T* x_image, const T* w, int64_t o0, int64_t o1,
                         int64_t o2, int64_t group, LongSums<T>& sums) {
@@ -36,8 +36,8 @@ void add_taps_of_output(const ConvProblem& p, const T* x_image, const T* w, int6
 
 constexpr int64_t kLanes = 16;
 
-// A dot product in 16 interleaved sums, added in a fixed order at the end: the compiler may keep them in
-// vector registers, which it may not do with one running sum.
+// Returns a dot product of 16 interleaved sums, added in a fixed order at the end. The compiler may keep
+// these in vector registers, which it may not do with one running sum.
 template <typename T>
 Sum<T> dot(const T* a, const T* b, int64_t count) {
   Sum<T> lanes[kLanes] = {};
@@ -52,8 +52,8 @@ Sum<T> dot(const T* a, const T* b, int64_t count) {
   return lanes[0];
 }
 
-// dgrad's sums of one position and group: sum[c] += dot(dy[n,o,:], w[r,c,:]) for every tap, long rows in
-// pieces.
+// Adds dgrad's terms of one position and group: sum[c] += dot(dy[n,o,:], w[r,c,:]) for every tap, long rows
+// in several parts.
 template <typename T>
 void add_taps_of_input(const ConvProblem& p, const T* dy_image, const T* w, int64_t i0, int64_t i1,
                        int64_t i2, int64_t group, LongSums<T>& sums) {
@@ -69,12 +69,12 @@ void add_taps_of_input(const ConvProblem& p, const T* dy_image, const T* w, int6
   });
 }
 
-// A tile's place in dw: tap (r0, r1, r2), channels [c_first, c_first + c_count) of one group.
+// The place of a tile in dw: tap (r0, r1, r2), channels [c_first, c_first + c_count) of one group.
 struct FilterTile {
   int64_t r0, r1, r2, group, c_first, c_count;
 };
 
-// wgrad's sums of one tile: sum[c,k] += x[n,i,c] * dy[n,o,k] for every position.
+// Adds wgrad's terms of one tile: sum[c,k] += x[n,i,c] * dy[n,o,k] for every position.
 template <typename T>
 void sum_tile(const ConvProblem& p, const FilterTile& tile, const T* x, const T* dy, LongSums<T>& sums) {
   const int64_t K = p.group_out();
@@ -106,8 +106,8 @@ void sum_tile(const ConvProblem& p, const FilterTile& tile, const T* x, const T*
 
 }  // namespace
 
-// A task is one row of outputs along the innermost axis. The sums of one output position, over all its
-// channels k, run in a small buffer that the contiguous rows w[r,c,:] are added into.
+// A task computes one row of outputs along the innermost axis. The sums of one output position, over all its
+// channels k, are in a small buffer to which the contiguous rows w[r,c,:] are added.
 Work reference_fprop(const ConvProblem& p, const void* x_data, const void* w_data, Epilogue epilogue,
                      void* y_data) {
   return dispatch(p.dtype, [&](auto stored) {
@@ -137,8 +137,8 @@ Work reference_fprop(const ConvProblem& p, const void* x_data, const void* w_dat
   });
 }
 
-// A task is one row of inputs along the innermost axis. Along k both dy[n,o,:] and w[r,c,:] are contiguous,
-// so each pair (r, c) is one dot product.
+// A task computes one row of inputs along the innermost axis. Along k both dy[n,o,:] and w[r,c,:] are
+// contiguous, so each pair (r, c) is one dot product.
 Work reference_dgrad(const ConvProblem& p, const void* dy_data, const void* w_data, void* dx_data) {
   return dispatch(p.dtype, [&](auto stored) {
     using T = typename decltype(stored)::type;
@@ -166,8 +166,8 @@ Work reference_dgrad(const ConvProblem& p, const void* dy_data, const void* w_da
   });
 }
 
-// A task is one tap r, one group and a few channels c: a tile of sums over c and k that every position adds
-// an outer product to.
+// A task computes one tap r of one group and a few channels c: a tile of sums over c and k to which every
+// position adds an outer product.
 Work reference_wgrad(const ConvProblem& p, const void* x_data, const void* dy_data, void* dw_data) {
   return dispatch(p.dtype, [&](auto stored) {
     using T = typename decltype(stored)::type;
@@ -198,8 +198,8 @@ Work reference_wgrad(const ConvProblem& p, const void* x_data, const void* dy_da
   });
 }
 
-// A task sums its own rows of dy into a row of partial sums; when all are done the rows of partial sums are
-// added in order. Which rows are whose is a function of the problem alone.
+// A task sums its own rows of dy into a row of partial sums, which are then added in order. The assignment of
+// rows depends on the problem alone.
 Work reference_bgrad(const BiasProblem& p, const void* dy_data, void* db_data, void* workspace) {
   return dispatch(p.dtype, [&](auto stored) {
     using T = typename decltype(stored)::type;

@@ -1,10 +1,10 @@
-// y[n,o,k] = sum over r, c of x[n,i,c] * w[r,c,k], tile by tile in registers; dgrad is the same over the
-// transposed problem.
+// Computes y[n,o,k] = sum over r, c of x[n,i,c] * w[r,c,k] tile by tile in registers; dgrad is the same over
+// the transposed problem.
 //
-// Results are taken in boxes, the products of one region an axis (regions.h): within a box every result meets
-// the same taps, so a tile of it needs no border and no test, and its pixels, which lie along one axis of the
-// box (or the batch), are a fixed step apart in source and result. Sums longer than a run are kept in the
-// result between runs, or beside it where it is stored narrower or part of a vector.
+// Results are cut into boxes, the products of one region per axis (regions.h). Within a box every result
+// meets the same taps, so a tile needs no border and no test, and its pixels, which lie along one axis of the
+// box (or the batch), are a fixed step apart in source and result. Sums longer than a run are kept between
+// runs in the result, or in a buffer if the result has a narrower type or holds only part of a vector.
 #include <algorithm>
 #include <memory>
 #include <vector>
@@ -25,9 +25,9 @@
 namespace convgrad::cpu {
 namespace {
 
-constexpr int64_t kRun = 512;  // terms that are added up one by one
+constexpr int64_t kRun = 512;  // terms that are added one by one
 
-// One thread's hand: the space that a tile needs beside the registers.
+// The buffers that one thread needs for a tile besides registers.
 template <typename T>
 class TileRunner {
  public:
@@ -42,7 +42,8 @@ class TileRunner {
         results_(plan.problem.batch * plan.problem.outputs() * plan.problem.out_channels),
         sums_(kMaxTilePixels * kMaxTileVectors * tiles_.lanes) {}
 
-  // The tile's pixels from `source` and `result` on, channels of one panel from `first_channel` on.
+  // Computes the tile's pixels from `source` and `result` on, for the channels of one panel from
+  // `first_channel` on.
   void run(const Terms& terms, const Box& box, const T* source, const S* filter, int64_t filter_step,
            Result<T> result, int64_t pixels, int vectors, int64_t first_channel, int64_t channels) {
     const ActivationTile<S> tile = tiles_.tile[vectors][pixels];
@@ -68,7 +69,7 @@ class TileRunner {
                                                              : Into::kSet);
     }
     if (epilogue_.any()) {
-      // Of merged phases every one has all channels.
+      // Each of several merged phases has all channels.
       const int64_t phases = box.region[2]->phases, each = channels / phases;
       for (int64_t phase = 0; phase < phases; ++phase)
         rows_.finish(epilogue_, first_channel, sums + phase * each, sums_step, pixels, each);
@@ -77,8 +78,8 @@ class TileRunner {
   }
 
  private:
-  // Results of a single run that are larger than the caches would only push out of them what is read again.
-  // But the epilogue is about to read them.
+  // Results of a single run that exceed the caches would evict what is read again, so they bypass the caches;
+  // not with an epilogue, which is about to read them.
   bool streams(const Result<T>& result, int64_t result_step, const Terms& terms) const {
     constexpr int64_t kBeyondCache = 24 << 20;
     const int64_t vector = tiles_.lanes * static_cast<int64_t>(sizeof(S));
@@ -87,7 +88,7 @@ class TileRunner {
            result_step * result.number_bytes() % vector == 0;
   }
 
-  // The run's sources, as they are summed; its segments move along.
+  // Widens the run's sources to the type of the sums; the segments move along.
   const Segment* widen(const Terms& terms, const Segment* segments, int64_t count, const T* source,
                        int64_t source_step, int64_t pixels) {
     widened_.resize(kMaxTilePixels * terms.longest);
@@ -122,8 +123,7 @@ void run_task(const ActivationPlan& plan, int64_t task, const T* source, const S
   for (int64_t at = range.first_tile; at < range.last_tile;) {
     const Box box = plan.box_of(at);
     const int64_t last = std::min(range.last_tile, box.first_tile + box.tiles);
-    // Sources that no tile before has read, and more of them than stay in a cache: the next tile's are asked
-    // for.
+    // If no earlier tile has read the sources and they exceed the caches, prefetch those of the next tile.
     constexpr int64_t kBeyondCache = 16 << 20;
     const bool reads_once =
         p.taps() == 1 && box.region[0]->taps * box.region[1]->taps * box.region[2]->taps == 1 &&

@@ -14,22 +14,22 @@
 namespace convgrad::cpu {
 namespace {
 
-// Fewer merged numbers in a row would leave much of it, and of the workspace, to what rounds it up.
+// With fewer merged numbers in a row, much of it, and of the workspace, would be rounding.
 constexpr int64_t kManyPhases = 16, kMergedNumbers = 64;
 
-// Lanes of the widest vectors: what is rounded up to them suits every instruction set.
+// Returns the lanes of the widest vectors: what is a multiple of them suits every instruction set.
 int64_t widest_lanes(DType dtype) { return dtype == DType::kF64 ? 8 : 16; }
 
 int64_t merged_width_of(const ConvProblem& p) {
-  // A panel may read a vector past the end; and rows an odd number of lines apart meet in all of the cache's
-  // sets.
+  // A panel may read one vector past the end; and rows an odd number of cache lines apart use all of the
+  // cache's sets.
   constexpr int64_t kLine = 16;
   const int64_t numbers = ResultPhases(p.axis[2]).classes() * p.out_channels;
   return (divide_up(numbers, kLine) / 2 * 2 + 3) * kLine;
 }
 
-// Whether writing what meets no tap by itself, a region a phase, is what would take the time: where that is
-// most of all, or there are many phases, or channels that fill no vector.
+// Reports whether results that meet no tap would take most of the time as regions of their own: if they are
+// the majority, or if there are many phases, or channels that do not fill a vector.
 bool clears_first(const ConvProblem& p) {
   constexpr double kMost = 4;
   return std::any_of(std::begin(p.axis), std::end(p.axis), [&](const Axis& axis) {
@@ -40,8 +40,8 @@ bool clears_first(const ConvProblem& p) {
   });
 }
 
-// Whether the filter could be read where it is: summed as it is stored, channels in whole vectors, taps in
-// order.
+// Reports whether the filter could be read in place: stored in the type of the sums, channels in whole
+// vectors, taps in order.
 bool fits_in_place(const ConvProblem& p, Major filter_major) {
   if (filter_major == Major::kK || (p.dtype != DType::kF32 && p.dtype != DType::kF64)) return false;
   if (p.group_out() % widest_lanes(p.dtype) != 0) return false;
@@ -49,8 +49,8 @@ bool fits_in_place(const ConvProblem& p, Major filter_major) {
                      [](const Axis& axis) { return axis.input_dilation == 1 || axis.taps == 1; });
 }
 
-// Where it should not: rows of a panel that lie far apart meet in few of the cache's sets, which a small
-// filter does not mind, nor one that few positions read.
+// Limits beyond which it should not be read in place. Rows of a panel that are far apart share few of the
+// cache's sets; that does not matter for a small filter, nor for one that few positions read.
 constexpr int64_t kCachedFilter = 512 << 10, kFewPositions = 512;
 
 int64_t filter_bytes(const ConvProblem& p) {
@@ -68,14 +68,14 @@ int result_lanes(DType dtype, Isa isa, LanesAre lanes_are) {
                               : CONVGRAD_FOR_ISA(isa, activation_tiles<float>()).lanes;
 }
 
-// Time of a tile for one term of its sums, in cycles of a machine that does two multiply-adds and two loads
-// in one, and has each sum wait four cycles for the one before.
+// Returns a tile's time for one term of its sums, in cycles of a machine that does two multiply-adds and two
+// loads per cycle, and in which each sum waits four cycles for the one before.
 double tile_cycles(double pixels, int vectors) {
   const double loads = (pixels + vectors) / 2;
   return std::max({pixels * vectors / 2, loads, 4.0}) + loads / 16;
 }
 
-// Of one pixel, where `count` of them lie along a tile's axis.
+// Returns the time of one pixel if `count` of them lie along a tile's axis.
 double pixel_cycles(int64_t count, int vectors, int64_t most) {
   const double pixels = static_cast<double>(count) / divide_up(std::max<int64_t>(count, 1), most);
   return tile_cycles(pixels, vectors) / std::max(pixels, 1.0);
@@ -94,7 +94,7 @@ bool merges_phases(const ConvProblem& p, LanesAre lanes_are) {
 TilePlace Box::place(int64_t tile) const {
   const int64_t in_box = tile - first_tile, piece = in_box % tiles_along;
   int64_t line = in_box / tiles_along;
-  // As even as can be: the first (extent % tiles_along) tiles have one pixel more.
+  // As even as possible: the first (extent % tiles_along) tiles have one pixel more.
   const int64_t least = extent[along] / tiles_along, longer = extent[along] % tiles_along;
   const int64_t first = piece * least + std::min(piece, longer);
   TilePlace place{source + first * source_step[along], result + first * result_step[along],
@@ -126,7 +126,7 @@ ActivationPlan::ActivationPlan(const ConvProblem& problem, Major filter_major, L
 }
 
 void ActivationPlan::list_regions() {
-  // Vectors are chosen by the largest box, where most of the time goes.
+  // Vectors are chosen for the largest box, which takes most of the time.
   int64_t largest[kAxes + 1] = {0, 0, 0, problem.batch};
   for (int axis = 0; axis < kAxes; ++axis) {
     tap_order[axis] = packed_taps(problem.axis[axis]);
@@ -259,7 +259,7 @@ Box ActivationPlan::box(int64_t index) const {
   box.extent[3] = p.batch / images_;
   box.source_step[3] = source_size;
   box.result_step[3] = result_size;
-  // Along the innermost axis neighbours share sources in the cache: another one has to be clearly better.
+  // Along the innermost axis neighbours share sources in the cache, so another axis must be clearly better.
   const int64_t most = most_pixels(isa, lanes_are)[vectors];
   box.along = 2;
   for (const int axis : {1, 0, 3}) {
@@ -313,7 +313,7 @@ void ActivationPlan::split() {
       bytes_of(problem.dtype);
   if (image_bytes >= kLargeImage) images_ = std::max<int64_t>(problem.batch, 1);
   const int64_t boxes = this->boxes();
-  // Costs of the boxes so far, in terms of their sums; what has fewer is still stored.
+  // Accumulates the costs of the boxes, in terms of their sums; a box with fewer terms must still be stored.
   constexpr int64_t kStored = 32;
   std::vector<int64_t> cost_before(1, 0);
   first_tiles_.assign(1, 0);
@@ -329,7 +329,7 @@ void ActivationPlan::split() {
   const int64_t tiles = images_ * first_tiles_.back(), an_image = cost_before.back(),
                 cost = images_ * an_image;
   const int64_t wanted = std::clamp<int64_t>(cost * problem.out_channels / kTaskTerms, 1, kTasks);
-  // A filter larger than a core's cache is taken a panel at a time.
+  // A filter larger than a core's cache is processed one panel at a time.
   const int64_t all_panels = panels * problem.groups;
   const int64_t tile_parts = std::clamp<int64_t>(
       filter_bytes(problem) > kCachedFilter ? wanted / all_panels : wanted, 1, std::max<int64_t>(tiles, 1));
@@ -361,7 +361,7 @@ int64_t packed_filter_bytes(const ConvProblem& problem, Major filter_major, Lane
         problem.axis[0].taps * problem.axis[1].taps * ResultPhases(problem.axis[2]).class_taps();
     return places * problem.in_channels * merged_width_of(problem) * bytes_of_sum(problem.dtype);
   }
-  // The transposed filter's rows run along its sources as they are; the other has to be transposed.
+  // For dot, dgrad's filter is stored with its rows along the sources; fprop's has to be transposed.
   if (lanes_are == LanesAre::kSources)
     return filter_major == Major::kK ? 0 : rows * problem.group_out() * bytes_of(problem.dtype);
   if (fits_in_place(problem, filter_major) && filter_bytes(problem) <= kCachedFilter) return 0;

@@ -1,5 +1,5 @@
-// How fprop's or dgrad's results are split into boxes, tiles and tasks: a pure function of the problem and
-// the instruction set.
+// Splits the results of fprop or dgrad into boxes, tiles and tasks: a pure function of the problem and the
+// instruction set.
 #pragma once
 
 #include <cstdint>
@@ -12,13 +12,13 @@
 
 namespace convgrad::cpu {
 
-// Where a tile begins, in elements, group and panel aside.
+// The start of a tile, in elements, without group and panel.
 struct TilePlace {
   int64_t source, result, pixels;
 };
 
-// The results of one region an axis. Its tiles lie along axis `along`, 0 to 2 or 3 for the batch, as evenly
-// as can be.
+// The results of one region per axis. Its tiles lie along axis `along` (0 to 2, or 3 for the batch), as
+// evenly as possible.
 struct Box {
   const Region* region[kAxes];
   int64_t extent[kAxes + 1];       // positions
@@ -37,43 +37,43 @@ struct ActivationTask {
   int64_t first_tile, last_tile, first_panel, last_panel;
 };
 
-// Where a panel's filter rows are, from the first on and `step` apart.
+// The place of a panel's filter rows: the first, and the step from row to row.
 struct PanelRows {
   int64_t first, step;
 };
 
-// What the lanes of a vector are: neighbouring channels of the result (activation.cc), or of the source
-// (dot/activation.cc), where a result channel is a vector of its own.
+// What a vector's lanes are: neighbouring channels of the result (activation.cc), or of the source
+// (dot/activation.cc), where each result channel has a vector of its own.
 enum class LanesAre { kResults, kSources };
 
 class ActivationPlan {
  public:
-  // For dgrad the problem is the transposed one, and the filter as fprop has it.
+  // For dgrad the problem is the transposed one, and the filter is stored as for fprop.
   ActivationPlan(const ConvProblem& problem, Major filter_major, LanesAre lanes_are, Isa isa);
 
   const Isa isa;
   const Major filter_major;
   const LanesAre lanes_are;
-  const ConvProblem problem;  // trivial axes merged
+  const ConvProblem problem;  // pointwise axes merged
   const int lanes;            // result channels of a vector
-  int vectors;                // of a panel: the channels that a tile's pixels are computed for at once
-  int64_t panels;             // of one group, the last one maybe narrower
+  int vectors;                // of a panel: the channels that a tile computes at once for its pixels
+  int64_t panels;             // of one group; the last may be narrower
   std::vector<int64_t> tap_order[kAxes];  // packed_taps() of each axis
-  // Few channels, and phases side by side along the innermost axis: the results of neighbouring phases are
-  // one long pixel's channels, and a row of the packed filter holds those of all phases, merged_taps[class]
-  // their taps. Each sum has the same terms in the same order either way.
+  // With few channels, and phases side by side along the innermost axis, the results of neighbouring phases
+  // are treated as the channels of one long pixel. A row of the packed filter then holds the channels of all
+  // phases, and merged_taps[class] their taps. Each sum has the same terms in the same order either way.
   const bool merges;
   std::vector<int64_t> merged_taps;
-  // Most results meet no tap: all are written first, as if none did, and boxes are of those that do.
+  // Most results meet no tap: all are written first, as if none did, and boxes hold only those that do.
   const bool clears;
-  bool packed;  // whether the filter is copied, panel by panel, or read where it is
+  bool packed;  // the filter is copied panel by panel, not read in place
 
-  // The tap at a packed position, as the filter has it (dgrad's are flipped).
+  // Returns the filter's tap for a packed position (dgrad's taps are flipped).
   int64_t filter_tap(int64_t packed_tap) const;
-  // The same with tap r2 of the innermost axis by its number; packed_tap's counts for nothing.
+  // The same with tap r2 of the innermost axis given by its number, whatever packed_tap's is.
   int64_t filter_tap(int64_t packed_tap, int64_t r2) const;
-  // Taps that any result may meet, axis by axis: only these have to be packed. A number below their product
-  // leads to the packed position of one of them.
+  // Taps that any result may meet, axis by axis: only these are packed. met_tap() maps an index below their
+  // product to the packed position of one of them.
   TapBounds met[kAxes];
   int64_t met_taps() const { return met[0].count() * met[1].count() * met[2].count(); }
   int64_t met_tap(int64_t index) const;
@@ -84,9 +84,9 @@ class ActivationPlan {
   PanelRows merged_panel(const Box& box) const {
     return {box.region[2]->first_class * problem.out_channels, merged_width()};
   }
-  // Places of taps along the innermost axis in the packed filter.
+  // Returns the number of places of taps along the innermost axis in the packed filter.
   int64_t packed_taps2() const { return merges ? merged_taps2_ : problem.axis[2].taps; }
-  // Result channels of a box's pixel, all groups together.
+  // Returns the result channels of a box's pixel, all groups together.
   int64_t box_channels(const Box& box) const { return problem.out_channels * box.region[2]->phases; }
   PanelRows panel_rows(int64_t group, int64_t first_channel, int panel_vectors) const;
 
@@ -104,19 +104,19 @@ class ActivationPlan {
 
   std::vector<Region> regions_[kAxes];
   int64_t merged_taps2_ = 0;
-  // Boxes are those of one image where images are large, so that its lines are in the cache for all of them;
-  // of the whole batch where they are small.
+  // If images are large, boxes cover one image each, so that all boxes find its lines in the cache; if images
+  // are small, boxes cover the whole batch.
   int64_t images_ = 1;
-  std::vector<int64_t> first_tiles_;  // of each box of an image, and behind the last
+  std::vector<int64_t> first_tiles_;  // of each box of an image, and one past the last
   std::vector<int64_t> tile_bounds_;  // of each part of the tiles
   int64_t panel_parts_ = 1;
 };
 
-// Whether results of neighbouring phases fit into a panel side by side, for any instruction set: a function
-// of the filter's shape and the steps. For dgrad the problem is the transposed one.
+// Reports whether results of neighbouring phases are merged side by side in a panel, on every instruction
+// set: a function of the filter's shape and the steps. For dgrad the problem is the transposed one.
 bool merges_phases(const ConvProblem& problem, LanesAre lanes_are);
 
-// Bytes of the packed filter, for any instruction set: a function of the filter's shape alone.
+// Returns the bytes of the packed filter for every instruction set: a function of the filter's shape alone.
 int64_t packed_filter_bytes(const ConvProblem& problem, Major filter_major, LanesAre lanes_are);
 
 }  // namespace convgrad::cpu

@@ -1,11 +1,10 @@
-// dw[r,c,k] = sum over n, o of x[n,i,c] * dy[n,o,k], tile by tile in registers.
+// Computes dw[r,c,k] = sum over n, o of x[n,i,c] * dy[n,o,k] tile by tile in registers.
 //
-// A task takes some of the filter's tiles (units) through some blocks of positions. Of each block a panel of
-// dy is copied to where its rows are close together (and widened, and filled up to whole vectors); every unit
-// of the panel then runs over it, reading x where it is. Each tap has its own range of positions, so no
-// padding is multiplied. A block's sums are added to the task's own sums, and these are written when the last
-// block is done: into dw, or, where the positions are split as well, into partial sums that a second phase
-// adds up in order.
+// A task takes some of the filter's tiles (units) over some blocks of positions. For each block a panel of dy
+// is copied so that its rows are contiguous (widened, and padded to whole vectors), and every unit of the
+// panel runs over it, reading x in place. Each tap has its own range of positions, so no padding is
+// multiplied. A block's sums are added to the task's own sums, which are written after the last block: into
+// dw or, if the positions are split too, into partial sums that a second stage adds in order.
 #include <algorithm>
 #include <memory>
 #include <vector>
@@ -22,7 +21,7 @@
 namespace convgrad::cpu {
 namespace {
 
-// Where a line's row of y begins in the batch: n and positions along axes 0 and 1.
+// The start of a line's row of y: n and the positions along axes 0 and 1.
 struct Line {
   int64_t n, o0, o1;
 };
@@ -41,7 +40,7 @@ class FilterTaskRunner {
         dy_(dy),
         staged_x_(p_, plan.joined) {}
 
-  // Sums of units [first_unit, last_unit), a tile after the other, each as if its channels filled the panel.
+  // Returns the sums of units [first_unit, last_unit), tile after tile, each with the stride of a full panel.
   const std::vector<S>& run(const FilterTask& task) {
     sums_.assign((task.last_unit - task.first_unit) * tile_size(), S{0});
     for (int64_t block = task.first_block; block < task.last_block; ++block) {
@@ -69,7 +68,7 @@ class FilterTaskRunner {
     lines_.clear();
     for (int64_t line = block.first_line; line < block.last_line; ++line) lines_.push_back(line_at(line));
     group_ = panel_ = tap_ = kNone;
-    // Taps that tie none of the block's positions are passed over.
+    // Skips taps that tie none of the block's positions.
     const Line &first = lines_.front(), &last = lines_.back();
     const bool one_image = first.n == last.n, one_plane = one_image && first.o0 == last.o0;
     bounds_[0] = one_image ? tap_bounds(p_.axis[0], first.o0, last.o0 + 1)
@@ -79,7 +78,7 @@ class FilterTaskRunner {
     bounds_[2] = plan_.joined ? TapBounds{0, 1} : tap_bounds(p_.axis[2], block.first, block.last);
   }
 
-  // False where no row of x is met by the unit's taps along axes 0 and 1.
+  // Returns false if the unit's taps along axes 0 and 1 meet no row of x.
   bool add_unit(const FilterUnit& unit, S* sums) {
     if (unit.group != group_ || unit.panel != panel_) take_panel(unit);
     const int64_t tap = (unit.tap0 * p_.axis[1].taps + unit.tap1) * plan_.taps2() + unit.tap2;
@@ -91,7 +90,7 @@ class FilterTaskRunner {
     return true;
   }
 
-  // The block's dy, channels of one panel; and x where it cannot be read as it is.
+  // Prepares the block's dy for one panel, and x if it cannot be read in place.
   void take_panel(const FilterUnit& unit) {
     if (unit.group != group_ && stages_x()) stage_x(unit.group);
     group_ = unit.group;
@@ -103,7 +102,7 @@ class FilterTaskRunner {
     const T* from = dy_ + block_.first_line * line_in_dy + block_.first * K + unit.group * p_.group_out() +
                     unit.panel * plan_.panel_width();
     if constexpr (kAsStored) {
-      // Where few tiles share it the copy would not pay.
+      // With few tiles to share it, the copy would not pay.
       constexpr int64_t kFew = 8;
       const int64_t sharing = p_.axis[0].taps * p_.axis[1].taps * plan_.taps2() * plan_.tiles;
       if (channels == width && sharing < kFew) {
@@ -137,14 +136,14 @@ class FilterTaskRunner {
     staged_x_.fill(x_ + group * p_.group_in(), rows_);
   }
 
-  // The row of x, of all in the batch, that two taps tie to a line, or kNone.
+  // Returns the row of x, within the batch, that two taps tie to a line, or kNone.
   int64_t input_row(const Line& line, int64_t tap0, int64_t tap1) const {
     const int64_t i0 = p_.axis[0].input_at(line.o0, tap0), i1 = p_.axis[1].input_at(line.o1, tap1);
     if (i0 == kNone || i1 == kNone) return kNone;
     return (line.n * p_.axis[0].input + i0) * p_.axis[1].input + i1;
   }
 
-  // The block's positions that the unit's tap ties, where x and dy now are.
+  // Lists the block's positions that the unit's tap ties, with their places in x and dy.
   void list_positions(const FilterUnit& unit, int64_t tap) {
     tap_ = tap;
     positions_.clear();
@@ -199,7 +198,8 @@ class FilterTaskRunner {
   int64_t count_ = 0, x_step_ = 0, dy_step_ = 0;
 };
 
-// A tile whose rows are (tap,k) from first_row on, and whose columns c: taps backwards, and transposed.
+// Writes a tile of the swapped problem, with rows (tap,k) from first_row on and columns c: taps are reversed
+// and channels transposed.
 template <typename T>
 void write_swapped(const FilterPlan& plan, const FilterUnit& unit, int64_t first_row, const Sum<T>* sums,
                    T* to) {
@@ -215,7 +215,7 @@ void write_swapped(const FilterPlan& plan, const FilterUnit& unit, int64_t first
   }
 }
 
-// The task's sums to where they belong: in rows of `channels` numbers, K apart.
+// Writes the task's sums to their places: rows of `channels` numbers, K apart.
 template <typename T>
 void write(const FilterPlan& plan, const FilterTask& task, const Sum<T>* sums, int64_t tile_size, T* to,
            const RowConversions<T>& rows) {

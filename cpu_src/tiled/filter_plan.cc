@@ -12,13 +12,13 @@
 namespace convgrad::cpu {
 namespace {
 
-// Positions that are added up before they join the rest: few enough for a panel of dy to stay in the
-// first-level cache, and for an accurate sum.
+// Positions that are added before they join the rest: few enough for a panel of dy to stay in the first-level
+// cache, and for an accurate sum.
 constexpr int64_t kRun = 256;
-// Tasks at most, and units of one at least: every part of the units reads all of x again, so these are few.
+// Limits for tasks. Every part of the units reads all of x again, so these parts are few.
 constexpr int64_t kPositionParts = 64, kUnitParts = 16, kPartUnits = 12, kTaskTerms = 1 << 20;
 
-// Blocks of whole lines where these are short, pieces of lines where they are long.
+// Blocks are whole lines if lines are short, pieces of lines if they are long.
 int64_t pieces(const ConvProblem& p) { return std::max<int64_t>((p.axis[2].output + kRun / 2) / kRun, 1); }
 int64_t lines_of_block(const ConvProblem& p) {
   return pieces(p) > 1 ? 1 : std::max<int64_t>(kRun / std::max<int64_t>(p.axis[2].output, 1), 1);
@@ -36,7 +36,8 @@ int64_t wanted_tasks(const ConvProblem& p, int64_t most) {
 int64_t filter_size(const ConvProblem& p) { return p.taps() * p.group_in() * p.out_channels; }
 int64_t sum_bytes(const ConvProblem& p) { return p.dtype == DType::kF64 ? 8 : 4; }
 
-// As many as the tasks, but partial sums stay within the filter's own size or a twentieth of the activations.
+// Returns as many parts as tasks, but limits partial sums to the filter's own size or a twentieth of the
+// activations.
 int64_t position_parts_of(const ConvProblem& p) {
   const int64_t bytes = bytes_of(p.dtype);
   const int64_t activations = p.batch * (p.inputs() * p.in_channels + p.outputs() * p.out_channels) * bytes;
@@ -45,7 +46,7 @@ int64_t position_parts_of(const ConvProblem& p) {
   return std::max<int64_t>(std::min({wanted_tasks(p, kPositionParts), blocks_of(p), parts}), 1);
 }
 
-// Cycles of a tile for one position, on a machine of two multiply-adds and two loads a cycle.
+// Returns a tile's cycles for one position, on a machine of two multiply-adds and two loads per cycle.
 double tile_cycles(double channels, int vectors) {
   const double loads = (channels + vectors) / 2;
   return std::max({channels * vectors / 2, loads, 1.0}) + loads / 16;
@@ -58,11 +59,11 @@ bool FilterPlan::joins_taps(const ConvProblem& p) {
   return p.group_in() < 8 && axis.taps > 1 && axis.filter_dilation == 1 && axis.input_dilation == 1;
 }
 
-// Whether the transposed problem has far fewer outputs without an input: between the inputs, or on the
-// padding.
+// Reports whether the transposed problem has far fewer outputs without an input: those between the inputs, or
+// on the padding.
 bool FilterPlan::swaps(const ConvProblem& p) {
   constexpr double kFarApart = 12, kPadding = 16;
-  double outputs = 1, inputs = 1;  // from one that is tied by a tap to the next
+  double outputs = 1, inputs = 1;  // from one position that a tap ties to the next
   for (const Axis& axis : p.axis) {
     const double common = static_cast<double>(std::gcd(axis.stride, axis.input_dilation));
     outputs *= static_cast<double>(axis.input_dilation) / common;
@@ -94,7 +95,7 @@ FilterPlan::FilterPlan(const ConvProblem& original, Isa isa)
   double best = std::numeric_limits<double>::infinity();
   vectors = 1;
   for (int candidate = 1; candidate <= kMaxFilterVectors; ++candidate) {
-    // A run's panel of dy has to stay in the first-level cache.
+    // A run's panel of dy must stay in the first-level cache.
     constexpr int64_t kCached = 36 << 10;
     if (candidate > 1 && candidate * lanes * kRun * sum_bytes(problem) > kCached) break;
     // The last panel's tiles are as long as the others'.
@@ -127,7 +128,7 @@ int64_t FilterPlan::units() const {
 }
 
 FilterUnit FilterPlan::unit(int64_t index) const {
-  // The panel outermost: its part of dy is what all the other units share.
+  // The panel is outermost: all its units share its part of dy.
   FilterUnit unit;
   const int64_t tile = index % tiles;
   index /= tiles;
@@ -149,7 +150,7 @@ int64_t FilterPlan::next_within(int64_t index, const TapBounds (&bounds)[kAxes])
     const FilterUnit unit = this->unit(index);
     const int64_t taps[kAxes] = {problem.axis[0].taps, problem.axis[1].taps, taps2()};
     const int64_t at[kAxes] = {unit.tap0, unit.tap1, unit.tap2};
-    int64_t size = problem.axis[1].taps * taps2() * tiles;  // units of one tap of the axis
+    int64_t size = problem.axis[1].taps * taps2() * tiles;  // units per tap of the axis
     int axis = 0;
     while (axis < kAxes && bounds[axis].hold(at[axis])) size /= ++axis < kAxes ? taps[axis] : 1;
     if (axis == kAxes) return index;

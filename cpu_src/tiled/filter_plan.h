@@ -1,4 +1,4 @@
-// How wgrad's positions and sums are split: a pure function of the problem and the instruction set.
+// Splits wgrad's positions and sums: a pure function of the problem and the instruction set.
 #pragma once
 
 #include <cstdint>
@@ -10,20 +10,19 @@
 
 namespace convgrad::cpu {
 
-// A tile of the filter's sums: channels [first_row, first_row + rows) of one tap, `vectors` vectors of output
-// channels from first_channel on. With joined taps a "tap" has one number along axis 2, and its rows are that
-// axis' taps and channels together.
+// A tile of the filter's sums: channels [first_row, first_row + rows) of one tap, for the output channels of
+// one panel. With joined taps there is one "tap" along axis 2, whose rows are that axis's taps and channels
+// together.
 struct FilterUnit {
   int64_t group, panel, tap0, tap1, tap2, first_row, rows;
 };
 
-// Positions come in blocks, `lines` of rows along axis 2 (a line is one n, o0, o1), outputs [first, last) of
-// each.
+// A block of positions: some lines along axis 2 (a line is one n, o0, o1), outputs [first, last) of each.
 struct PositionBlock {
   int64_t first_line, last_line, first, last;
 };
 
-// Parts [0, position_parts) of the blocks times parts [0, unit_parts) of the units are the tasks.
+// A task is one of position_parts parts of the blocks times one of unit_parts parts of the units.
 struct FilterTask {
   int64_t first_block, last_block, first_unit, last_unit;
 };
@@ -32,23 +31,24 @@ class FilterPlan {
  public:
   FilterPlan(const ConvProblem& problem, Isa isa);
 
-  // What becomes of a problem: whether it is swapped, and whether what is summed then joins taps (below).
+  // Decide how a problem is treated: whether it is swapped, and whether the problem that is then summed joins
+  // taps (below).
   static bool swaps(const ConvProblem& problem);
   static bool joins_taps(const ConvProblem& summed);
 
   const Isa isa;
-  // Where the inputs lie far apart, most outputs meet none of them by a given tap. The transposed problem has
-  // a stride instead: x and dy change places, and so do the filter's channels; its taps go backwards.
+  // If inputs lie far apart, most outputs meet no input by a given tap. The transposed problem has a stride
+  // instead: x and dy swap places, and so do the filter's channels; its taps are reversed.
   const bool swapped;
-  const ConvProblem problem;  // as it is summed, trivial axes merged
-  const Tied outputs_of_tap;  // along axis 2: outputs, and the inputs that they lead to
-  // Few channels: neighbouring taps are taken together, over rows of x with the padding filled in.
+  const ConvProblem problem;  // as summed, pointwise axes merged
+  const Tied outputs_of_tap;  // along axis 2: outputs, and the inputs to which they lead
+  // With few channels, neighbouring taps are processed together, over rows of x with the padding filled in.
   const bool joined;
   int lanes, vectors;
   int64_t panels;          // of one group
   int64_t rows;            // of one tap's sums
-  int64_t tiles;           // that these are split into
-  int64_t position_parts;  // sums of which are kept apart, and added in the end
+  int64_t tiles;           // into which the rows are split
+  int64_t position_parts;  // parts whose sums are separate, and added at the end
   int64_t unit_parts;
 
   int64_t panel_width() const { return static_cast<int64_t>(vectors) * lanes; }
@@ -62,13 +62,13 @@ class FilterPlan {
   PositionBlock block(int64_t index) const;
   int64_t tasks() const { return position_parts * unit_parts; }
   FilterTask task(int64_t index) const;
-  // The first unit from `index` on whose taps are all within bounds, or units().
+  // Returns the first unit from `index` on whose taps are all within bounds, or units().
   int64_t next_within(int64_t index, const TapBounds (&bounds)[kAxes]) const;
-  // The first unit behind those of the same taps along axes 0 and 1, and of the same panel.
+  // Returns the first unit after those of the same panel and the same taps along axes 0 and 1.
   int64_t next_row(int64_t index) const { return index - index % (taps2() * tiles) + taps2() * tiles; }
 };
 
-// Bytes of the partial sums; does not depend on the instruction set.
+// Returns the bytes of the partial sums, which do not depend on the instruction set.
 int64_t partial_filter_bytes(const ConvProblem& problem);
 
 }  // namespace convgrad::cpu

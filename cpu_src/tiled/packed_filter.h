@@ -1,8 +1,9 @@
-// The filter as tiles read it: panel by panel, the channels of a panel next to each other in whole vectors.
+// Packs the filter as tiles read it: panel by panel, with the channels of a panel contiguous in whole
+// vectors.
 //
-// A row is one term of the sums: tap (of axis 0, axis 1, axis 2, each in packed order) and source channel.
-// dgrad's panels hold input channels and its rows run over output channels, with the taps flipped: the filter
-// transposed.
+// A row is one term of the sums: a tap (of axis 0, axis 1, axis 2, each in packed order) and a source
+// channel. dgrad's panels hold input channels and its rows run over output channels, with the taps flipped:
+// the filter transposed.
 #pragma once
 
 #include <algorithm>
@@ -16,10 +17,10 @@
 
 namespace convgrad::cpu {
 
-// A part are the rows of one group, one tap and so many source channels.
+// A part is the rows of one group, one tap and at most so many source channels.
 inline constexpr int64_t kPackedSources = 64;
 
-// Of merged phases, so many classes of taps in one place along the innermost axis.
+// With merged phases: so many classes of taps in one place along the innermost axis.
 inline constexpr int64_t kPackedClasses = 256;
 
 inline int64_t merged_classes(const ActivationPlan& plan) {
@@ -35,8 +36,8 @@ inline int64_t packed_parts(const ActivationPlan& plan) {
   return plan.problem.groups * plan.met_taps() * parts;
 }
 
-// A task packs so many parts: many small ones, since to begin a task takes as long as to pack a hundred
-// numbers.
+// Returns how many parts a task packs: many small ones, because starting a task takes as long as packing a
+// hundred numbers.
 inline int64_t parts_of_packing_task(int64_t numbers_of_part) {
   constexpr int64_t kNumbers = 1 << 13;
   return std::max<int64_t>(kNumbers / std::max<int64_t>(numbers_of_part, 1), 1);
@@ -53,7 +54,7 @@ inline int64_t packing_tasks(const ActivationPlan& plan) {
   return divide_up(packed_parts(plan), each);
 }
 
-// Rows of all phases' channels: a part is a place of taps and some of the classes.
+// Packs rows of all phases' channels: a part is a place of taps and some of the classes.
 template <typename T>
 void pack_merged(const ActivationPlan& plan, int64_t part, const T* filter, Sum<T>* packed) {
   const ConvProblem& p = plan.problem;
@@ -84,7 +85,7 @@ void pack_merged(const ActivationPlan& plan, int64_t part, const T* filter, Sum<
     }
   }
   if (last < merged_classes(plan)) return;
-  // What a panel's last vector reads beyond them.
+  // Writes what a panel's last vector reads beyond the classes.
   for (int64_t c = 0; c < sources; ++c)
     std::fill(rows + c * width + last * results, rows + (c + 1) * width, Sum<T>{0});
 }
@@ -100,7 +101,7 @@ void pack_part(const ActivationPlan& plan, int64_t part, const T* filter, Sum<T>
   const int64_t group = part / parts / plan.met_taps(),
                 packed_tap = plan.met_tap(part / parts % plan.met_taps());
   const int64_t tap = plan.filter_tap(packed_tap);
-  // w[r,c,k]: fprop's source is c and its result k; dgrad's the other way round.
+  // w[r,c,k]: for fprop the source is c and the result k, for dgrad the reverse.
   const T* from = plan.filter_major == Major::kK ? filter + tap * results * p.in_channels + group * sources
                                                  : filter + tap * sources * p.out_channels + group * results;
   const int64_t source_step = plan.filter_major == Major::kK ? 1 : p.out_channels;
@@ -110,7 +111,7 @@ void pack_part(const ActivationPlan& plan, int64_t part, const T* filter, Sum<T>
     const int panel_vectors = static_cast<int>(divide_up(channels, plan.lanes));
     const PanelRows rows = plan.panel_rows(group, first, panel_vectors);
     Sum<T>* to = packed + rows.first + packed_tap * sources * rows.step;
-    // Blocks of sources, so that a transposed filter's lines are used up while they are in the cache.
+    // Blocks of sources use up a transposed filter's lines while they are in the cache.
     constexpr int64_t kBlock = 16;
     for (int64_t block = first_source; block < last_source; block += kBlock) {
       const int64_t end = std::min(last_source, block + kBlock);

@@ -1,5 +1,5 @@
-// Rows of x along axis 2 as wgrad's tiles need them where they cannot be read in place: the channels of one
-// group, widened, with zeros where a row is read beyond its ends.
+// Copies rows of x along axis 2 for wgrad's tiles if they cannot be read in place: the channels of one group,
+// widened, with zeros where a row is read beyond its ends.
 #pragma once
 
 #include <algorithm>
@@ -15,7 +15,7 @@ namespace convgrad::cpu {
 template <typename T>
 class StagedRows {
  public:
-  // Joined taps read the whole window of every output, others what is on the input.
+  // Joined taps read the whole window of every output, others only what is on the input.
   StagedRows(const ConvProblem& problem, bool joined) : p_(problem), joined_(joined) {}
 
   // Forgets all rows; the next ones are for outputs [first, last) of axis 2.
@@ -31,15 +31,15 @@ class StagedRows {
       first_ = std::clamp<int64_t>(first_, 0, axis.input);
       end = std::clamp(end, first_, axis.input);
     }
-    // Windows with much between them are put next to each other.
+    // Windows with large gaps between them are copied next to each other.
     gathered_ = joined_ && axis.stride > axis.taps;
     length_ = (gathered_ ? outputs_ * axis.taps : end - first_) * p_.group_in();
   }
 
-  // Rows are counted over the batch and axes 0 and 1.
+  // Asks for a row, numbered over the batch and axes 0 and 1.
   void want(int64_t row) { rows_.push_back(row); }
 
-  // x begins at the group's first channel.
+  // Copies the rows asked for. x begins at the group's first channel.
   void fill(const T* x, const RowConversions<T>& conversions) {
     std::sort(rows_.begin(), rows_.end());
     rows_.erase(std::unique(rows_.begin(), rows_.end()), rows_.end());
@@ -57,22 +57,22 @@ class StagedRows {
     }
   }
 
-  int64_t first() const { return first_; }  // the position that a staged row begins with
-  // From one output's window to the next.
+  int64_t first() const { return first_; }  // the first position of a staged row
+  // Returns the step from one output's window to the next.
   int64_t window_step() const { return gathered_ ? p_.axis[2].taps : p_.axis[2].stride; }
   const Sum<T>* data() const { return staged_.data(); }
 
-  // Where the row begins in data().
+  // Returns where the row begins in data().
   int64_t place(int64_t row) const {
     return (std::lower_bound(rows_.begin(), rows_.end(), row) - rows_.begin()) * length_;
   }
 
  private:
-  // Positions [first, first + length) of a row.
+  // Copies positions [first, first + length) of a row.
   void fill_window(const T* from, int64_t first, int64_t length, Sum<T>* row,
                    const RowConversions<T>& conversions) const {
     const int64_t inputs = p_.axis[2].input, channels = p_.group_in();
-    // The part that lies on the input; there may be none.
+    // The part that lies on the input, which may be empty.
     const int64_t lo = std::clamp<int64_t>(-first, 0, length),
                   hi = std::clamp<int64_t>(inputs - first, lo, length);
     std::fill(row, row + lo * channels, Sum<T>{0});

@@ -1,4 +1,4 @@
-// The terms of one box' sums, in the order in which they are added.
+// Lists the terms of one box's sums in the order in which they are added.
 #pragma once
 
 #include <algorithm>
@@ -10,16 +10,16 @@
 
 namespace convgrad::cpu {
 
-// In runs: segments [runs[j], runs[j + 1]) are added up before they join the rest.
+// Terms in runs: segments [runs[j], runs[j + 1]) are added before they join the rest.
 struct Terms {
   std::vector<Segment> segments;
   std::vector<int64_t> runs;
   int64_t longest = 0;  // terms of the longest run
 };
 
-// A run has at most `most` terms. `filter_of` says where a tap, as a packed position, begins in the filter,
-// and filter_step is the step from one source channel to the next there. Where `joined`, neighbouring taps of
-// axis 2 lie next to each other in source and filter both, and become one segment.
+// Lists runs of at most `most` terms. `filter_of` maps a tap, given as a packed position, to its start in the
+// filter, where filter_step is the step from one source channel to the next. If `joined`, neighbouring taps
+// of axis 2 are contiguous in both source and filter, and become one segment.
 template <typename FilterOf>
 void list_terms(const ActivationPlan& plan, const Box& box, bool joined, int64_t most, Terms& terms,
                 const FilterOf& filter_of, int64_t filter_step) {

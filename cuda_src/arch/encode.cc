@@ -1,5 +1,5 @@
-// The driver encodes tensor maps. Its functions are looked up at run time, so that the module loads on
-// machines without a driver.
+// Encodes tensor maps with the driver's functions. They are looked up at run time, so that the module loads
+// on machines without a driver.
 #include "cuda_src/arch/encode.h"
 
 #include <cuda.h>
@@ -37,11 +37,11 @@ CUtensorMapDataType type_of(DType dtype) {
   return CU_TENSOR_MAP_DATA_TYPE_FLOAT32;
 }
 
-// The parts that both kinds of map have, in the driver's types.
+// What both kinds of map share, in the driver's types.
 struct Array {
   cuuint32_t rank;
   void* base;
-  cuuint64_t size[kMaxTensorRank], stride[kMaxTensorRank];  // the first stride is of the second dimension
+  cuuint64_t size[kMaxTensorRank], stride[kMaxTensorRank];  // strides begin with the second dimension
 
   explicit Array(const TensorArray& array)
       : rank(static_cast<cuuint32_t>(array.rank)), base(const_cast<void*>(array.base)), size(), stride() {
@@ -59,7 +59,7 @@ cudaError_t finish(CUresult result, const CUtensorMap& encoded, TensorMap* map) 
   return cudaSuccess;
 }
 
-// Found once; looked for again as long as they are not.
+// Keeps a function once found, and looks again while it is not.
 template <typename Function>
 Function* cached(std::atomic<Function*>& found, const char* name) {
   Function* function = found.load();

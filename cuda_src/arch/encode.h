@@ -7,11 +7,11 @@
 
 namespace convgrad::cuda {
 
-// Whether the driver has the encoders.
+// Reports whether the driver has the encoders.
 bool tensor_maps_available();
 
-// cudaErrorInvalidValue for what the hardware cannot do, cudaErrorNotSupported where the driver does not know
-// tensor maps.
+// Return cudaErrorInvalidValue for a map that the hardware cannot hold, and cudaErrorNotSupported if the
+// driver cannot encode tensor maps.
 cudaError_t encode(const TiledMap&, TensorMap*);
 cudaError_t encode(const Im2colMap&, TensorMap*);
 

@@ -1,4 +1,4 @@
-// Launching: how many blocks, and which of a kernel's elements are a thread's own.
+// Launches kernels: chooses the number of blocks and assigns elements to threads.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -11,12 +11,13 @@
 namespace convgrad::cuda {
 
 inline constexpr int kElementThreads = 256;
-// Far more blocks than any device runs at a time; elements beyond them are reached by striding over the grid.
+// Far more blocks than any device runs at a time; threads reach elements beyond them by striding over the
+// grid.
 inline constexpr int64_t kElementBlocks = 1 << 16;
 
-// For __launch_bounds__: how many blocks a multiprocessor is to have room for, 0 where ptxas may choose. For
-// compute capability 10.0 it takes more registers for the same code, and spills where it has too few: a
-// kernel that does so there asks for another number there.
+// Chooses the minimum of blocks per multiprocessor for __launch_bounds__; 0 leaves it to ptxas. For compute
+// capability 10.0 ptxas needs more registers for the same code and would spill, so such kernels name another
+// number there.
 constexpr int room_for(int blocks, int blocks_on_sm100) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ == 1000
   return static_cast<void>(blocks), blocks_on_sm100;
@@ -35,8 +36,8 @@ cudaError_t launch_blocks(void (*kernel)(Params...), int64_t blocks, dim3 thread
   config.blockDim = threads;
   config.dynamicSmemBytes = shared_bytes;
   config.stream = stream;
-  // What a launch may have without asking for more. The attribute is the function's, on the current device.
-  // Setting it is no operation on a stream, so it may happen while one is captured in a graph.
+  // A launch may use 48 KiB without this attribute. The attribute belongs to the function on the current
+  // device. Setting it is not a stream operation, so it is allowed during a graph capture.
   constexpr size_t kUnasked = 48 << 10;
   if (shared_bytes > kUnasked) {
     const cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
@@ -46,8 +47,8 @@ cudaError_t launch_blocks(void (*kernel)(Params...), int64_t blocks, dim3 thread
   return cudaLaunchKernelEx(&config, kernel, std::forward<Args>(args)...);
 }
 
-// For kernels whose blocks take tile after tile, block b tiles b, b + gridDim.x and so on: one block for each
-// multiprocessor, which has no room for a second.
+// Launches a kernel whose blocks loop over tiles b, b + gridDim.x and so on: one block per multiprocessor,
+// whose shared memory holds only one.
 template <typename... Params, typename... Args>
 cudaError_t launch_persistent(void (*kernel)(Params...), int64_t tiles, dim3 threads, size_t shared_bytes,
                               cudaStream_t stream, Args&&... args) {
@@ -61,7 +62,7 @@ cudaError_t launch_persistent(void (*kernel)(Params...), int64_t tiles, dim3 thr
                        std::forward<Args>(args)...);
 }
 
-// For kernels that walk `count` elements from first_element() in steps of element_step().
+// Launches a kernel whose threads walk `count` elements from first_element() in steps of element_step().
 template <typename... Params, typename... Args>
 cudaError_t launch_elements(void (*kernel)(Params...), int64_t count, cudaStream_t stream, Args&&... args) {
   const int64_t blocks = count / kElementThreads + (count % kElementThreads != 0);

@@ -1,10 +1,11 @@
-// The instructions of compute capability 9.0a that copy tiles and multiply them asynchronously, each as a
-// function: mbarriers, the tensor memory accelerator (TMA), and wgmma, the tensor cores' instruction for four
-// warps together.
+// The instructions of compute capability 9.0a that copy and multiply tiles asynchronously, one function each:
+// mbarriers, the tensor memory accelerator (TMA), and wgmma, the tensor-core instruction of four warps
+// together.
 //
-// Whoever reads what TMA has written waits on the barrier that the load completes. Sums of wgmma are valid
-// after the wait for its group; until then its operands in shared memory are being read. wgmma, its fence,
-// commit and wait must be reached by all 128 threads of a warpgroup, four warps from a multiple of four on.
+// A thread that reads what TMA has written first waits on the barrier that the load completes. The sums of
+// wgmma are valid after the wait for its group; until then it may still read its operands in shared memory.
+// All 128 threads of a warpgroup (four warps, the first a multiple of four) must reach wgmma, its fence,
+// commit and wait together.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -18,7 +19,7 @@
 
 namespace convgrad::cuda {
 
-// The module also holds code for other devices, where the plan chooses no kernel that calls these.
+// The module also holds code for other devices, for which the plan chooses no kernel that calls these.
 #if defined(__CUDA_ARCH__) && !defined(__CUDA_ARCH_FEAT_SM90_ALL)
 #define CONVGRAD_ASM_SM90A(...) __trap()
 #else
@@ -26,14 +27,14 @@ namespace convgrad::cuda {
 #endif
 
 // -------------------------------------------------------------------------------------------------- mbarrier
-// A phase of a barrier ends when `arrivals` threads have arrived and all bytes that they told it to expect
-// have come. Phases are told apart by parity: the first has 0.
+// A phase of a barrier ends when `arrivals` threads have arrived and all expected bytes have come. Phases are
+// distinguished by parity; the first has parity 0.
 
 __device__ __forceinline__ void mbarrier_init(uint64_t* barrier, unsigned arrivals) {
   CONVGRAD_ASM_SM90A("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(detail::shared_address(barrier)),
                      "r"(arrivals) : "memory");
 }
-// Makes inits visible to TMA. The thread that initialised calls it, and a __syncthreads follows.
+// Makes inits visible to TMA. Called by the thread that initialised; a __syncthreads() must follow.
 __device__ __forceinline__ void mbarrier_init_fence() {
   CONVGRAD_ASM_SM90A("fence.mbarrier_init.release.cluster;" :: : "memory");
 }
@@ -41,7 +42,7 @@ __device__ __forceinline__ void mbarrier_arrive(uint64_t* barrier) {
   CONVGRAD_ASM_SM90A(
       "mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(detail::shared_address(barrier)) : "memory");
 }
-// Arrives, and has the phase wait for so many bytes more.
+// Arrives, and adds `bytes` to what the phase waits for.
 __device__ __forceinline__ void mbarrier_arrive_expect(uint64_t* barrier, unsigned bytes) {
   CONVGRAD_ASM_SM90A(
       "mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(detail::shared_address(barrier)),
@@ -62,14 +63,14 @@ __device__ __forceinline__ void mbarrier_wait(uint64_t* barrier, unsigned parity
 }
 
 // ------------------------------------------------------------------------------------------------------- TMA
-// One thread starts the copy of a tile to shared memory, at a multiple of 1024 bytes. Its bytes, those of
-// zeros included, complete on the barrier.
+// One thread starts the copy of a tile to shared memory, at a multiple of 1024 bytes. All bytes, also those
+// of zeros, complete on the barrier.
 
 __device__ __forceinline__ void tma_prefetch(const TensorMap& map) {
   CONVGRAD_ASM_SM90A("prefetch.tensormap [%0];" ::"l"(&map) : "memory");
 }
 
-// The tile whose first element is at these coordinates, innermost first.
+// Loads the tile whose first element has these coordinates, innermost first.
 template <int kRank>
 __device__ __forceinline__ void tma_load(void* shared, const TensorMap& map, uint64_t* barrier,
                                          const int (&at)[kRank]) {
@@ -87,8 +88,8 @@ __device__ __forceinline__ void tma_load(void* shared, const TensorMap& map, uin
         "l"(&map), "r"(done), "r"(at[0]), "r"(at[1]), "r"(at[2]) : "memory");
 }
 
-// The tile of an im2col map whose first channel, first base pixel and image are at {C, W[, H[, D]], N}; the
-// offset {W[, H[, D]]} is added to every pixel.
+// Loads the tile of an im2col map whose first channel, first base pixel and image are at {C, W[, H[, D]], N}.
+// The offset {W[, H[, D]]} is added to every pixel.
 template <int kRank>
 __device__ __forceinline__ void tma_load_im2col(void* shared, const TensorMap& map, uint64_t* barrier,
                                                 const int (&at)[kRank], const int (&offset)[kRank - 2]) {
@@ -118,9 +119,9 @@ __device__ __forceinline__ void tma_load_im2col(void* shared, const TensorMap& m
 
 // ----------------------------------------------------------------------------------------------------- wgmma
 
-// Describes an operand of swizzled lines of 128 bytes. K-major: a line is 64 numbers of a row's depth, and
-// `stride_bytes` lie between groups of eight rows; MN-major: a line is 64 rows at one depth, `stride_bytes`
-// lie between groups of eight depths, `leading_bytes` between groups of 64 rows.
+// Describes an operand whose lines have 128 bytes and are swizzled. K-major: a line is 64 numbers of a row's
+// depth, and groups of eight rows are `stride_bytes` apart. MN-major: a line is 64 rows at one depth, groups
+// of eight depths are `stride_bytes` apart, groups of 64 rows `leading_bytes`.
 __device__ __forceinline__ uint64_t wgmma_operand(const void* shared, int leading_bytes, int stride_bytes) {
   constexpr uint64_t kSwizzle128 = uint64_t{1} << 62;
   const auto field = [](uint32_t bytes) { return static_cast<uint64_t>((bytes & 0x3ffff) >> 4); };
@@ -128,15 +129,15 @@ __device__ __forceinline__ uint64_t wgmma_operand(const void* shared, int leadin
          field(static_cast<uint32_t>(stride_bytes)) << 32 | kSwizzle128;
 }
 
-// Before the first wgmma, and wherever other instructions have touched its sums.
+// Needed before the first wgmma, and after other instructions have touched its sums.
 __device__ __forceinline__ void wgmma_fence() {
   CONVGRAD_ASM_SM90A("wgmma.fence.sync.aligned;" :: : "memory");
 }
 __device__ __forceinline__ void wgmma_commit() {
   CONVGRAD_ASM_SM90A("wgmma.commit_group.sync.aligned;" :: : "memory");
 }
-// Waits until at most the latest kPending groups are under way. After a wait for all the sums may be read;
-// they are named so that no use of them moves in front of it.
+// Waits until at most the latest kPending groups are in flight. After a wait for all groups the sums may be
+// read; they are operands of an empty asm, so that the compiler moves no use of them in front of the wait.
 template <int kPending, int kSums>
 __device__ __forceinline__ void wgmma_wait(float (&d)[kSums]) {
   CONVGRAD_ASM_SM90A("wgmma.wait_group.sync.aligned %0;" ::"n"(kPending) : "memory");
@@ -150,7 +151,8 @@ namespace detail {
 template <typename Stored, int kColumns>
 struct Wgmma;
 
-// The names of the sums' registers in the assembler's text, and the sums themselves, by 8 and by 32.
+// Names of the registers of the sums in the assembler's text, and the sums as operands, in groups of 8 and
+// 32.
 #define CONVGRAD_NAMES_32                                                  \
   "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, " \
   "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
@@ -172,7 +174,7 @@ struct Wgmma;
 #define CONVGRAD_SUMS_64 CONVGRAD_SUMS_32(0), CONVGRAD_SUMS_32(32)
 #define CONVGRAD_SUMS_128 CONVGRAD_SUMS_64, CONVGRAD_SUMS_32(64), CONVGRAD_SUMS_32(96)
 
-// The operands a and b and which of them run along their rows come after the sums: %a, %b, %ta and %tb.
+// The operands a and b, and whether each is transposed (MN-major), follow the sums: %a, %b, %ta and %tb.
 #define CONVGRAD_WGMMA(Stored, type, columns, names, SUMS, a_name, b_name, ta_name, tb_name)            \
   template <>                                                                                           \
   struct Wgmma<Stored, columns> {                                                                       \
@@ -193,7 +195,7 @@ CONVGRAD_WGMMA(Float16, "f16", 128, CONVGRAD_NAMES_64, CONVGRAD_SUMS_64, "%64", 
 CONVGRAD_WGMMA(Float16, "f16", 256, CONVGRAD_NAMES_128, CONVGRAD_SUMS_128, "%128", "%129", "%130", "%131")
 #undef CONVGRAD_WGMMA
 
-// The same with four registers of a for its descriptor, and depth along the lines of b.
+// The same with a in four registers instead of a descriptor, and b K-major.
 template <int kColumns>
 struct WgmmaTF32;
 #define CONVGRAD_WGMMA_TF32(columns, names, SUMS, a0, a1, a2, a3, b_name)                                   \
@@ -221,17 +223,17 @@ CONVGRAD_WGMMA_TF32(256, CONVGRAD_NAMES_128, CONVGRAD_SUMS_128, "%128", "%129", 
 #undef CONVGRAD_SUMS_128
 }  // namespace detail
 
-// d += a b: 64 rows of a by kColumns columns of b, 16 deep, products of 16-bit numbers summed in f32. With g,
-// t and w a thread's lane / 4, lane % 4 and warp in the warpgroup, d[4j + 2h + e] is row 16w + g + 8h, column
-// 8j + 2t + e.
+// Computes d += a b: 64 rows of a by kColumns columns of b, 16 deep, products of 16-bit numbers summed in
+// f32. With g, t and w a thread's lane / 4, lane % 4 and warp in the warpgroup, d[4j + 2h + e] is row 16w + g
+// + 8h, column 8j + 2t + e.
 template <typename Stored, int kColumns, Major kA, Major kB>
 __device__ __forceinline__ void wgmma(float (&d)[kColumns / 2], uint64_t a, uint64_t b) {
   detail::Wgmma<Stored, kColumns>::template run<kA == Major::kMN, kB == Major::kMN>(d, a, b);
 }
 
-// d += a b in TF32, 8 deep: a in registers, rounded before (see to_tf32), b's lines along the depth. With g,
+// Computes d += a b in TF32, 8 deep. a is in registers, already rounded (see to_tf32); b is K-major. With g,
 // t and w as above, a[0] is row 16w + g, column t; a[1] row 16w + g + 8; a[2] column t + 4; a[3] both. The
-// tensor cores read the registers until the group has been waited for.
+// tensor cores read these registers until the wait for the group.
 template <int kColumns>
 __device__ __forceinline__ void wgmma_tf32(float (&d)[kColumns / 2], const uint32_t (&a)[4], uint64_t b) {
   detail::WgmmaTF32<kColumns>::run(d, a, b);
@@ -239,7 +241,7 @@ __device__ __forceinline__ void wgmma_tf32(float (&d)[kColumns / 2], const uint3
 
 // ------------------------------------------------------------------------------------------------- registers
 
-// Each warpgroup's share of the registers: multiples of 8, from 24 to 256.
+// Change the registers of each thread of a warpgroup: multiples of 8, from 24 to 256.
 template <int kRegisters>
 __device__ __forceinline__ void raise_registers() {
   CONVGRAD_ASM_SM90A("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(kRegisters));

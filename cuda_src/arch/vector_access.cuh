@@ -1,5 +1,5 @@
-// Loads and stores of 4, 8 or 16 bytes by name, so that the emulator can count what they cost: it sees no
-// access that is a plain expression. On a device they are one.
+// Loads and stores 4, 8 or 16 bytes through named functions, so that the emulator can count what they cost;
+// it cannot see plain expressions. On a device each is one access.
 #pragma once
 
 #include <cuda_runtime.h>

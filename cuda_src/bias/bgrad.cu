@@ -1,9 +1,10 @@
-// db[c] = sum over rows of dy[row,c], by vectors, in two steps (plan.h says how dy is cut).
+// Computes the bias gradient db[c] = sum over rows of dy[row,c] with 16-byte vectors, in two steps (plan.h
+// defines how dy is cut).
 //
-// A thread adds up the vectors at one place of its part's lines, eight of them under way at a time; a block
-// adds its threads' sums in shared memory, halving the lines until one is left; those lines, one for each
-// part, are the rows of a second and short sum of the same kind. Where dy is not aligned the same numbers are
-// read one by one and added in the same order.
+// A block adds a tile of columns over one part of dy's lines: each thread adds the vectors at one place of
+// its lines, eight loads in flight at a time, then the block reduces its threads' sums in shared memory by
+// halving. The resulting lines, one per part, are the rows of a second, short sum of the same kind. If dy is
+// not aligned, the same numbers are read one by one and added in the same order.
 #include "common_src/dispatch.h"
 #include "cuda_src/arch/launch.cuh"
 #include "cuda_src/arch/shared_memory.cuh"
@@ -14,8 +15,8 @@
 namespace convgrad::cuda {
 namespace {
 
-constexpr int kAhead = 8;  // vectors of a thread that are under way together
-constexpr int kRun = 8;    // times as many are a run of the sum, which keeps its error small
+constexpr int kAhead = 8;  // vectors of a thread in flight together
+constexpr int kRun = 8;    // a run of the sum has kRun * kAhead terms, which keeps its rounding error small
 
 template <int kLanes, bool kAligned, typename Stored>
 __device__ __forceinline__ Lanes<Stored, kLanes> load_vector(const Stored* from) {
@@ -51,7 +52,7 @@ __global__ void __launch_bounds__(kBgradThreads, room_for(0, 2))
         Lanes<Stored, kLanes> ahead[kAhead];
 #pragma unroll
         for (int a = 0; a < kAhead; ++a) {
-          // Past the end a 0 is added, which changes no sum that began with 0.
+          // Past the end 0 is added, which does not change a sum that began with 0.
           ahead[a] = at + a * t.at_once < end ? load_vector<kLanes, kAligned>(from + a * step)
                                               : all_lanes<kLanes>(narrow<Stored>(0));
         }
@@ -66,7 +67,7 @@ __global__ void __launch_bounds__(kBgradThreads, room_for(0, 2))
 #pragma unroll
       for (int l = 0; l < kLanes; ++l) total.lane[l] += run.lane[l];
     }
-    // The rows that are no whole line.
+    // The last rows, which do not fill a line.
     if (stop >= t.lines && line == 0) {
 #pragma unroll
       for (int l = 0; l < kLanes; ++l) {

@@ -1,5 +1,5 @@
-// What a block of the kernels that are matrix products works on where the result is an activation: a tile of
-// rows (n,o) of one phase (common_src/phase.h), and the taps that these see.
+// The block of a matrix-product kernel whose result is an activation: a tile of rows (n,o) of one phase
+// (common_src/phase.h), and the taps that these rows see.
 #pragma once
 
 #include <cstdint>
@@ -10,15 +10,15 @@
 
 namespace convgrad::cuda {
 
-// What a launch has beside the problem.
+// The launch's phases.
 struct ActivationPhases {
   Phases phases;
-  bool trims;  // each block finds the taps that its own rows see
+  bool trims;  // each block searches the taps that its own rows see
 
   explicit ActivationPhases(const ConvProblem& p)
       : phases(p, ResultIs::kOutputs), trims(is_mostly_padding(p)) {}
 
-  // Blocks for tiles of `tile_rows` by `tile_columns`.
+  // Returns the number of blocks for tiles of `tile_rows` by `tile_columns`.
   int64_t blocks(const ConvProblem& p, int tile_rows, int tile_columns) const {
     return tiles_over(p.batch * phases.most_outputs(), tile_rows) * phases.count() * p.groups *
            tiles_over(p.group_out(), tile_columns);
@@ -27,7 +27,7 @@ struct ActivationPhases {
 
 struct ActivationBlock {
   PhaseAxis phase[kAxes];
-  int64_t group, first_row, rows, first_column;  // rows: of the whole phase
+  int64_t group, first_row, rows, first_column;  // rows counts the whole phase
 
   __device__ ActivationBlock(const ConvProblem& p, const ActivationPhases& all, int tile_rows,
                              int tile_columns) {
@@ -50,11 +50,11 @@ struct ActivationBlock {
     if (all.trims && first_row < rows) trim(p, first_row + tile_rows < rows ? first_row + tile_rows : rows);
   }
 
-  // n and o' of a row.
+  // Returns n and o' of a row.
   __device__ Place place(int64_t row) const {
     return place_of(row, phase[0].outputs, phase[1].outputs, phase[2].outputs);
   }
-  // The flat index of output o' of image n.
+  // Returns the flat index of output o' of image n.
   __device__ int64_t output_at(const ConvProblem& p, const Place& o) const {
     int64_t flat = o.n;
 #pragma unroll
@@ -64,8 +64,8 @@ struct ActivationBlock {
   }
 
  private:
-  // Leaves the taps that the rows up to `end` see. These may differ along an axis only where no axis further
-  // out does.
+  // Keeps only the taps that the rows before `end` see. The rows' outputs span a range along an axis only if
+  // they agree along all axes further out; otherwise they span the whole axis.
   __device__ void trim(const ConvProblem& p, int64_t end) {
     const Place first = place(first_row), last = place(end - 1);
     bool alike = first.n == last.n;

@@ -10,7 +10,7 @@
 namespace convgrad::cuda {
 
 bool gemm_serves(const ConvProblem& p) {
-  constexpr int kBits = 29;  // so that a sum of four such numbers has 31
+  constexpr int kBits = 29;  // a sum of four such numbers fits 31 bits
   const auto fits = [](std::initializer_list<int64_t> factors) { return fits_bits(kBits, factors); };
   const auto& [a, b, c] = p.axis;
   return fits({a.input, b.input, c.input}) && fits({a.output, b.output, c.output}) &&
@@ -38,13 +38,14 @@ Math math_of(DType dtype, bool tf32) {
 
 namespace {
 
-// A product of `rows` by `columns` a group, in large tiles or small ones.
+// Chooses between large and small tiles for a product of `rows` by `columns` per group.
 GemmChoice gemm_choice(const ConvProblem& p, bool tf32, int64_t rows, TileShape small_tile) {
   const int64_t columns = p.group_out();
   const auto padded = [](int64_t extent, int64_t tile) {
     return static_cast<double>(tiles_over(extent, tile) * tile);
   };
-  // A multiply-add of the small tile costs about a tenth more: each number that it reads serves fewer.
+  // A multiply-add of the small tile costs about a tenth more, because each number that it reads serves
+  // fewer.
   const double large = padded(rows, kLargeTile.rows) * padded(columns, kLargeTile.columns);
   const double small = padded(rows, small_tile.rows) * padded(columns, small_tile.columns) * 1.1;
   return {math_of(p.dtype, tf32), large <= small, is_chunked(p)};

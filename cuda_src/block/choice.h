@@ -1,4 +1,5 @@
-// Which arithmetic, tile and access a staged kernel takes for a problem; from values to template arguments.
+// Chooses arithmetic, tile and access width of a multistage kernel, and turns these values into template
+// arguments.
 #pragma once
 
 #include <cstdint>
@@ -15,29 +16,30 @@ struct GemmChoice {
   bool wide;   // whole chunks of 16 bytes
 };
 
-// The arithmetic of a dtype; f32's depends on whether it may be TF32.
+// Returns the arithmetic of a dtype. For f32 it depends on whether TF32 is allowed.
 Math math_of(DType, bool tf32);
 
-// Whether every position that the relation passes fits the 32 bits that the staged kernels count in.
+// Reports whether every position that the relation passes fits the 32 bits in which the multistage kernels
+// count.
 bool gemm_serves(const ConvProblem&);
 
-// For y of a problem (in dgrad of the transposed one), and for dw. Both assume aligned arrays.
+// Choose for y of a problem (for dgrad of the transposed one), and for dw. Both assume aligned arrays.
 GemmChoice gemm_activation_choice(const ConvProblem&, bool tf32);
 GemmChoice gemm_filter_choice(const ConvProblem&, bool tf32);
 
-// The tiles that a choice is between.
+// The tiles between which a choice is made.
 struct TileShape {
   int rows, columns;
 };
 inline constexpr TileShape kLargeTile = {128, 128}, kSmallActivationTile = {128, 64},
                            kSmallFilterTile = {64, 64};
-// Whether the choice is the large tile. Full f32 and f64 have the small tile alone, since their sums take
-// twice the registers; so have problems whose channels come in odd numbers.
+// Reports whether the choice is the large tile. Full f32 and f64 always use the small tile, because their
+// sums need twice the registers; so do problems whose channels do not fill whole chunks.
 inline bool takes_large_tile(GemmChoice choice) {
   return choice.wide && choice.large && choice.math != Math::kF32 && choice.math != Math::kF64;
 }
 
-// Channels come in whole chunks, and arrays begin at one.
+// Reports whether channels fill whole chunks and arrays begin at multiples of one.
 template <typename... Arrays>
 bool is_chunked(const ConvProblem& p, const Arrays*... arrays) {
   const int64_t chunk = 16 / bytes_of(p.dtype);
@@ -48,7 +50,7 @@ bool is_chunked(const ConvProblem& p, const Arrays*... arrays) {
 template <Math kMath>
 using MathTag = std::integral_constant<Math, kMath>;
 
-// use(math, tile, wide), each an object whose type says it.
+// Calls use(math, tile, wide) with objects whose types carry the choice.
 template <typename Large, typename Small, typename Use>
 auto dispatch_gemm(GemmChoice choice, Use use) {
   const auto with = [&](auto math) {

@@ -1,5 +1,5 @@
-// y[row,column] += sum over depth of a[row,depth] * b[column,depth] in f64 by mma.sync: 8 rows by 8 columns
-// an instruction, 4 deep; a thread holds one number of each operand and two of the result.
+// Computes y[row,column] += sum over depth of a[row,depth] * b[column,depth] in f64 with mma.sync: 8 rows by
+// 8 columns per instruction, 4 deep. A thread holds one number of each operand and two of the result.
 #pragma once
 
 #include "common_src/major.h"

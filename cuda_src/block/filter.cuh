@@ -1,5 +1,5 @@
-// What a block of the kernels that are matrix products works on where the result is a filter: a tile of rows
-// (r,c) of one phase (common_src/phase.h), summed over a part of the positions (n,o) that its taps meet.
+// The block of a matrix-product kernel whose result is a filter: a tile of rows (r,c) of one phase
+// (common_src/phase.h), summed over a part of the positions (n,o) that the phase's taps meet.
 #pragma once
 
 #include <cstdint>
@@ -11,17 +11,17 @@
 
 namespace convgrad::cuda {
 
-// Blocks for tiles of `tile_rows` by `tile_columns`.
+// Returns the number of blocks for tiles of `tile_rows` by `tile_columns`.
 inline int64_t filter_blocks(const ConvProblem& p, const Phases& phases, Split split, int tile_rows,
                              int tile_columns) {
   return tiles_over(phases.most_taps() * p.group_in(), tile_rows) * phases.count() *
          tiles_over(p.group_out(), tile_columns) * p.groups * split.parts;
 }
 
-// A phase, and how it is read.
+// A phase, with functions that map its rows and positions.
 struct FilterPhase {
   PhaseAxis phase[kAxes];
-  int64_t rows;  // of the whole phase
+  int64_t rows;  // rows of the whole phase
 
   FilterPhase() = default;
   __device__ FilterPhase(const ConvProblem& p, const Phases& phases, int64_t number) : rows(p.group_in()) {
@@ -34,8 +34,9 @@ struct FilterPhase {
     }
   }
 
-  // Leaves the outputs that the taps of rows [first_row, end_row) meet, and returns how many positions that
-  // are. Outputs may differ along an axis only where no axis further out does.
+  // Keeps only the outputs that the taps of rows [first_row, end_row) meet, and returns the number of
+  // positions left. The rows' taps span a range along an axis only if they agree along all axes further out;
+  // otherwise they span the whole axis.
   __device__ int64_t trim(const ConvProblem& p, int64_t first_row, int64_t end_row) {
     const Place first = tap_of(p, first_row), last = tap_of(p, end_row - 1);
     bool alike = true;
@@ -47,17 +48,17 @@ struct FilterPhase {
       alike = alike && first.at[a] == last.at[a];
       depth *= phase[a].outputs;
     }
-    // Of no positions none is asked for, but a place is divided by these.
+    // Without positions place() is still computed, and divides by these.
     if (depth == 0)
       for (PhaseAxis& each : phase) each.outputs = 1;
     return depth;
   }
 
-  // r' of a row.
+  // Returns r' of a row.
   __device__ Place tap_of(const ConvProblem& p, int64_t row) const {
     return place_of(row / p.group_in(), phase[0].taps, phase[1].taps, phase[2].taps);
   }
-  // Where row (r,c) of the phase is among the rows of the whole filter.
+  // Maps row (r,c) of the phase to the row of the whole filter.
   __device__ int64_t row_in_filter(const ConvProblem& p, int64_t row) const {
     const Place r = tap_of(p, row);
     int64_t flat = 0;
@@ -66,7 +67,7 @@ struct FilterPhase {
       flat = flat * p.axis[a].taps + phase[a].r_first + r.at[a] * phase[a].r_step;
     return flat * p.group_in() + row % p.group_in();
   }
-  // n and o' of a position.
+  // Returns n and o' of a position.
   __device__ Place place(const ConvProblem&, int64_t position) const {
     return place_of(position, phase[0].outputs, phase[1].outputs, phase[2].outputs);
   }
@@ -74,7 +75,7 @@ struct FilterPhase {
   __device__ int output_step(const ConvProblem&, int a) const {
     return static_cast<int>(phase[a].output_step);
   }
-  // Of a row: its tap's distance from where the window of output 0 begins.
+  // Finds the distance of a row's tap from the start of the window of output 0.
   __device__ void find_steps(const ConvProblem& p, int64_t row, int (&step)[kAxes]) const {
     const Place r = tap_of(p, row);
 #pragma unroll
@@ -85,9 +86,9 @@ struct FilterPhase {
 
 struct FilterBlock : FilterPhase {
   int64_t first_row, first_column, group, part;
-  int64_t begin, end;  // of the depth, positions of the phase
+  int64_t begin, end;  // positions of the phase, the depth
 
-  // `slice`: what a part's length is a multiple of.
+  // A part's length is a multiple of `slice`.
   __device__ FilterBlock(const ConvProblem& p, const Phases& phases, Split split, int tile_rows,
                          int tile_columns, int slice) {
     // Blocks that read the same part of x and dy are neighbours, so that they find it in the cache.
@@ -126,7 +127,7 @@ struct Position {
     for (int a = 0; a < kAxes; ++a) o[a] = static_cast<int>(place.at[a]);
   }
 
-  // Digit by digit with carries, without a division.
+  // Adds digit by digit with carries, without a division.
   template <typename Block>
   __device__ void move(const ConvProblem& p, const Block& block, const Position& by) {
     flat += by.flat;
@@ -141,7 +142,7 @@ struct Position {
   }
 };
 
-// Where dy is read at a position of a phase.
+// Returns where to read dy at a position of a phase.
 __device__ inline int64_t dy_position(const ConvProblem& p, const FilterPhase& block,
                                       const Position& position) {
   int64_t flat = position.n;
@@ -151,7 +152,8 @@ __device__ inline int64_t dy_position(const ConvProblem& p, const FilterPhase& b
   return flat;
 }
 
-// A row (r,c) of the result: how far r is from a window's start, and c; past the last row c is negative.
+// A row (r,c) of the result: the distance of r from a window's start, and c, which is negative past the last
+// row.
 struct FilterRow {
   int step[kAxes];
   int c;
@@ -163,7 +165,7 @@ struct FilterRow {
     if (c >= 0) block.find_steps(p, row, step);
   }
 
-  // x's number or chunk at c of the input that the row's tap ties to the position, or null.
+  // Returns x at channel c of the input that the row's tap ties to the position, or null.
   template <typename Stored, typename Block>
   __device__ const Stored* tied(const ConvProblem& p, const Block& block, const Stored* x,
                                 const Position& position) const {

@@ -1,9 +1,8 @@
-// y[row,column] += sum over depth of a[row,depth] * b[column,depth] in full f32, by fused multiply-adds: each
-// thread a square of the tile in its registers, fed by reads of 16 bytes.
+// Computes y[row,column] += sum over depth of a[row,depth] * b[column,depth] in full f32 with fused
+// multiply-adds. Each thread keeps a square of the tile in registers and reads 16 bytes at a time.
 //
-// Where an operand's lines run along the depth, a read is four depths of one row, and a thread's rows are a
-// step apart so that neighbouring threads read neighbouring lines; where they run along rows, a read is four
-// rows of one depth.
+// For a K-major operand a read is four depths of one row, and a thread's rows are a step apart so that
+// neighbouring threads read neighbouring lines. For an MN-major operand a read is four rows of one depth.
 #pragma once
 
 #include "common_src/major.h"
@@ -46,7 +45,7 @@ class GemmSum<Math::kF32, Tile, kMajorA, kMajorB> {
   }
 
  private:
-  // 16 threads along rows by 16 along columns, a warp 4 by 8 of them.
+  // 16 threads along rows by 16 along columns; a warp covers 4 by 8 of them.
   static constexpr int kSide = 16;
   static constexpr int kM = Tile::kRows / kSide, kN = Tile::kColumns / kSide;
   static_assert(kM % 4 == 0 && kN % 4 == 0 && kSide * kSide == kGemmThreads);
@@ -58,13 +57,13 @@ class GemmSum<Math::kF32, Tile, kMajorA, kMajorB> {
     return static_cast<int>(threadIdx.x) % 8 + static_cast<int>(threadIdx.x) / 32 % 2 * 8;
   }
 
-  // The j-th row (or column) of a thread.
+  // Returns a thread's j-th row (or column).
   template <Major kMajor>
   __device__ static int place(int thread, int j) {
     return kMajor == Major::kK ? thread + j * kSide : j / 4 * 4 * kSide + thread * 4 + j % 4;
   }
 
-  // values[j][q] = tile[place(j), depth + q]
+  // Reads values[j][q] = tile[place(j), depth + q].
   template <int kCount, Major kMajor, int kRows>
   __device__ static void read(float (&values)[kCount][4], const float* tile, int thread, int depth) {
     using Operand = OperandTile<float, kRows, kMajor>;
@@ -88,8 +87,8 @@ class GemmSum<Math::kF32, Tile, kMajorA, kMajorB> {
     }
   }
 
-  // A run is 1024 terms. Runs are summed apart and then added up, so that the rounding error of a long sum
-  // grows with the run's length and the number of runs, not with their product.
+  // A run has 1024 terms. Runs are summed separately and then added, so that the rounding error of a long sum
+  // grows with the run's length plus the number of runs, not with their product.
   static constexpr int kRun = 1024 / kSliceDepth<float>;
 
   __device__ void end_run() {

@@ -1,4 +1,4 @@
-// The types of the staged kernels' arithmetics, and the block tile that a product is cut into.
+// The types of the multistage kernels' arithmetics, and the tile of a product that a block computes.
 #pragma once
 
 #include "common_src/major.h"
@@ -31,7 +31,7 @@ struct MathTypes<Math::kF64> {
 
 inline constexpr int kGemmThreads = 256, kGemmWarps = kGemmThreads / 32;
 
-// A block's piece of the result, and how its warps divide it.
+// A block's tile of the result, divided among its warps.
 template <int kRows_, int kColumns_, int kWarpsAlongRows>
 struct GemmTile {
   static constexpr int kRows = kRows_, kColumns = kColumns_;
@@ -46,10 +46,9 @@ struct GemmTile {
   }
 };
 
-// The sum over one block tile. The general form is declared here alone; mma.cuh, f64.cuh and fma.cuh have its
-// three kinds. Each has
+// The sum over one block's tile. mma.cuh, f64.cuh and fma.cuh define its three kinds, each with
 //
-//     multiply_add(a, b)    one more slice of the depth, from two operand tiles
+//     multiply_add(a, b)    adds one slice of the depth, from two operand tiles
 //     store(rows)           see store.cuh
 template <Math kMath, typename Tile, Major kMajorA, Major kMajorB>
 class GemmSum;

@@ -1,9 +1,9 @@
-// y[row,column] += sum over depth of a[row,depth] * b[column,depth] by mma.sync: 16 rows by 8 columns an
-// instruction, 16 deep in bf16 and f16, 8 deep in TF32.
+// Computes y[row,column] += sum over depth of a[row,depth] * b[column,depth] with mma.sync: 16 rows by 8
+// columns per instruction, 16 deep in bf16 and f16, 8 deep in TF32.
 //
-// ldmatrix hands each thread the words of 8 lines of 16 bytes as mma wants them, two numbers of 16 bits or
-// one of 32 to a word, whichever way 16-bit lines run; 32-bit numbers whose lines run across the depth are
-// read one by one.
+// ldmatrix reads 8 lines of 16 bytes and hands each thread the words of its fragment: two 16-bit numbers or
+// one 32-bit number per word. Its transposed form serves MN-major 16-bit operands; MN-major 32-bit operands
+// are read number by number.
 #pragma once
 
 #include "common_src/major.h"
@@ -54,7 +54,7 @@ class MmaSum {
   }
 
  private:
-  static constexpr int kWord = 4 / sizeof(Stored);  // numbers
+  static constexpr int kWord = 4 / sizeof(Stored);  // numbers per word
   static constexpr int kStep = 8 * kWord;           // the depth of an mma
   static constexpr int kM = Tile::kWarpRows / 16, kN = Tile::kWarpColumns / 8;
   static_assert(kM * 16 == Tile::kWarpRows && kN * 8 == Tile::kWarpColumns && kN % 2 == 0);
@@ -70,8 +70,8 @@ class MmaSum {
     if constexpr (kMath == Math::kTF32) mma_tf32_16x8x8(sum, a, b);
   }
 
-  // Four matrices of 8 lines: words 0 and 1 are rows 0-7 and 8-15 of the first half of the depth, 2 and 3 of
-  // the second. Lanes 8j to 8j+7 name the lines of matrix j.
+  // Reads four matrices of 8 lines: words 0 and 1 are rows 0-7 and 8-15 of the first half of the depth, words
+  // 2 and 3 of the second. Lanes 8j to 8j+7 name the lines of matrix j.
   __device__ static void read_a(uint32_t (&words)[4], const Stored* a, int row, int depth) {
     const int matrix = lane() / 8, line = lane() % 8;
     if constexpr (kMajorA == Major::kK) {
@@ -88,7 +88,7 @@ class MmaSum {
     round(words);
   }
 
-  // The same with columns for rows: `first` is columns 0-7, `second` 8-15.
+  // Reads the same for columns: `first` is columns 0-7, `second` 8-15.
   __device__ static void read_b(uint32_t (&first)[2], uint32_t (&second)[2], const Stored* b, int column,
                                 int depth) {
     const int matrix = lane() / 8, line = lane() % 8;
@@ -113,7 +113,7 @@ class MmaSum {
     return load_shared(reinterpret_cast<const uint32_t*>(tile + element));
   }
 
-  // The tensor cores would cut the lower bits of f32 off, which pulls every product towards zero.
+  // The tensor cores would truncate f32, which pulls every product towards zero.
   __device__ static void round(uint32_t (&words)[4]) {
     if constexpr (kMath == Math::kTF32) {
 #pragma unroll

@@ -1,5 +1,5 @@
-// The main loop of the staged kernels: while the multiply-adds of one slice of the depth run, the copies of
-// the next slices are under way.
+// The main loop of the multistage kernels: while one slice of the depth is multiplied, the copies of the next
+// slices are in flight.
 #pragma once
 
 #include <cstdint>
@@ -8,7 +8,7 @@
 
 namespace convgrad::cuda {
 
-// fill(stage) starts copying the next slice into a stage, in order; multiply(stage) takes it from there.
+// fill(stage) starts to copy the next slice, in order, into a stage; multiply(stage) uses it.
 template <int kStages, typename Fill, typename Multiply>
 __device__ __forceinline__ void run_pipeline(int64_t slices, Fill fill, Multiply multiply) {
 #pragma unroll
@@ -19,7 +19,7 @@ __device__ __forceinline__ void run_pipeline(int64_t slices, Fill fill, Multiply
   int stage = 0;
   for (int64_t slice = 0; slice < slices; ++slice) {
     cp_async_wait<kStages - 2>();  // this thread's copies of the slice have arrived
-    __syncthreads();               // everyone's have, and everyone has left the stage that is filled next
+    __syncthreads();               // so have all threads', and all have left the stage that is filled next
     if (slice + kStages - 1 < slices) fill(stage == 0 ? kStages - 1 : stage - 1);
     cp_async_commit();
     multiply(stage);

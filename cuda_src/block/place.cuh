@@ -1,4 +1,5 @@
-// Positions as three numbers and as one, and the walk over everything that the relation ties to one of them.
+// Converts positions between flat and per-axis form, and visits everything that the relation ties to a
+// position.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -8,7 +9,7 @@
 
 namespace convgrad::cuda {
 
-// One batch member's position: n, and (o0,o1,o2), (i0,i1,i2) or, with n = 0, (r0,r1,r2).
+// A position: n, and (o0,o1,o2), (i0,i1,i2) or, with n = 0, (r0,r1,r2).
 struct Place {
   int64_t n;
   int64_t at[kAxes];
@@ -35,8 +36,8 @@ __device__ inline Place tap_place(const Axis (&axis)[kAxes], int64_t flat) {
   return place_of(flat, axis[0].taps, axis[1].taps, axis[2].taps);
 }
 
-// visit(r, partner), both flat, for what is tied along three axes; taps1, size1 and so on are the axes'
-// sizes.
+// Calls visit(r, partner), both flat, for all combinations of what is tied along the three axes; taps1, size1
+// and so on are the axes' sizes.
 template <typename Visit>
 __device__ inline void for_each_pair(const Progression& tied0, const Progression& tied1,
                                      const Progression& tied2, int64_t taps1, int64_t taps2, int64_t size1,
@@ -51,7 +52,7 @@ __device__ inline void for_each_pair(const Progression& tied0, const Progression
   }
 }
 
-// For every tap r on the input, in row-major order: visit(r, i), both flat, with i tied to r and to `o`.
+// Calls visit(r, i), both flat, for every tap r that ties `o` to an input i, in row-major order.
 template <typename Visit>
 __device__ inline void for_each_input(const Axis (&axis)[kAxes], const int64_t (&o)[kAxes], Visit visit) {
   const auto tied = [&](int a) {
@@ -60,8 +61,8 @@ __device__ inline void for_each_input(const Axis (&axis)[kAxes], const int64_t (
   for_each_pair(tied(0), tied(1), tied(2), axis[1].taps, axis[2].taps, axis[1].input, axis[2].input, visit);
 }
 
-// For every tap of the window at `o`, in row-major order: visit(i), flat, and kNone for one on padding; once
-// for all of those on padding that follow each other.
+// Calls visit(i), flat, for every tap of the window at `o`, in row-major order. Taps on padding that follow
+// each other are one visit(kNone).
 template <typename Visit>
 __device__ inline void for_each_stretch(const Axis (&axis)[kAxes], const int64_t (&o)[kAxes], Visit visit) {
   int64_t next = 0;
@@ -73,7 +74,7 @@ __device__ inline void for_each_stretch(const Axis (&axis)[kAxes], const int64_t
   if (next != axis[0].taps * axis[1].taps * axis[2].taps) visit(kNone);
 }
 
-// For every tap r that ties `i` to an output, in row-major order: visit(r, o), both flat.
+// Calls visit(r, o), both flat, for every tap r that ties `i` to an output o, in row-major order.
 template <typename Visit>
 __device__ inline void for_each_output(const Axis (&axis)[kAxes], const int64_t (&i)[kAxes], Visit visit) {
   const auto tied = [&](int a) { return taps_of_input(axis[a], i[a]); };

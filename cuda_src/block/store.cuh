@@ -1,8 +1,8 @@
-// From the sums in a warp's registers to rows of the result in memory, 16 bytes at a time where they fit.
+// Stores sums from a warp's registers to rows of the result, 16 bytes at a time where they fit.
 //
-// After an mma the four lanes of a quad hold pairs of columns of one row, of each 8 columns: too narrow for
-// memory where a number has 2 bytes. So the quad trades: each lane gives three of its pairs away and gets the
-// missing three of one group of 8 columns, 16 bytes next to each other.
+// After an mma the four lanes of a quad each hold a pair of columns of one row from every 8 columns. A pair
+// of 2-byte numbers is too narrow for memory, so the quad exchanges pairs: each lane gives three of its pairs
+// away and gets the missing three of one group of 8 columns, which are 16 contiguous bytes.
 #pragma once
 
 #include <cstdint>
@@ -14,7 +14,7 @@
 
 namespace convgrad::cuda {
 
-// words[j] of lane i becomes words[i] of lane j, within each four neighbouring lanes.
+// Sets words[j] of lane i to words[i] of lane j, within each four neighbouring lanes.
 __device__ inline void transpose_in_quad(uint32_t (&words)[4]) {
   const bool odd = threadIdx.x & 1, upper = threadIdx.x & 2;
 #pragma unroll
@@ -31,18 +31,18 @@ __device__ inline void transpose_in_quad(uint32_t (&words)[4]) {
   }
 }
 
-// kWide: rows begin at, and columns come in, whole chunks of 16 bytes.
+// kWide: rows begin at multiples of 16 bytes and columns fill whole chunks of 16 bytes.
 template <typename Stored, bool kWide, typename RowAt>
 struct GemmStore {
   Stored* result;
-  RowAt row_at;  // of a row of the tile: where its column 0 of the result is, or kNone
+  RowAt row_at;  // maps a row of the tile to the place of its column 0 in the result, or kNone
   int64_t first_column, columns;
-  // Of an activation: what its sums go through, and the channel that the group's column 0 is.
+  // For an activation: its epilogue, and the channel of the group's column 0.
   Epilogue epilogue = {};
   int64_t first_channel = 0;
 
-  // What the epilogue adds to a column, and to those of store(). A thread's rows have the same columns, so it
-  // reads this once for all of them.
+  // Return what the epilogue adds to one column, and to all columns of store(). A thread's rows share their
+  // columns, so it reads the bias once for all of them.
   __device__ Sum<Stored> bias_of(int column) const {
     const int64_t k = first_column + column;
     return k < columns ? epilogue.template bias_of<Stored>(first_channel + k) : Sum<Stored>{0};
@@ -55,7 +55,7 @@ struct GemmStore {
       for (int i = 0; i < 2; ++i) bias[n][i] = bias_of(column + 8 * n + 2 * in_quad() + i);
   }
 
-  // Columns column + 8n + 2j and the next, j the lane's place in its quad.
+  // Stores columns column + 8n + 2j and the next, where j is the lane's place in its quad.
   template <int kN, typename Value>
   __device__ void store(int row, int column, const Value (&sums)[kN][2], const Value (&bias)[kN][2]) const {
     const int64_t at = row_at(row);
@@ -94,7 +94,7 @@ struct GemmStore {
     }
   }
 
-  // Of a result without an epilogue.
+  // Stores a result without an epilogue.
   template <int kN, typename Value>
   __device__ void store(int row, int column, const Value (&sums)[kN][2]) const {
     constexpr Value kNoBias[kN][2] = {};
@@ -109,7 +109,7 @@ struct GemmStore {
 
  private:
   __device__ static int in_quad() { return static_cast<int>(threadIdx.x) % 4; }
-  // Pairs of f32 as they are, 8 bytes, where a result is of f32 though its operands have 16 bits.
+  // Stores pairs of f32 unrounded, 8 bytes each, for a result of f32 from 16-bit operands.
   template <int kN, typename Value>
   __device__ void store_unrounded(int64_t at, int column, const Value (&values)[kN][2]) const {
     Value* to = reinterpret_cast<Value*>(result) + at;

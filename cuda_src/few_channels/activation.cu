@@ -1,5 +1,5 @@
-// fprop and dgrad of few input, in dgrad output, channels: activation.cuh over the problem as it is or
-// transposed.
+// Runs fprop and dgrad with few channels on the gathered side (fprop's input, dgrad's output gradient), both
+// with activation.cuh; dgrad is the transposed problem.
 #include "common_src/major.h"
 #include "cuda_src/few_channels/activation.cuh"
 #include "cuda_src/few_channels/dispatch.h"

@@ -1,13 +1,14 @@
-// The contraction whose result is an activation, of few input channels:
+// Computes an activation from few input channels:
 //
 //     y[n,o,k] = sum over r, c of x[n,i,c] * w[r,c,k]
 //
-// A block brings the filter to shared memory once and takes tiles of positions one after the other. A tile's
-// patch of x is a few rows, each one stretch of memory, copied in chunks as they are while the tile before is
-// multiplied; the windows, which overlap in it, are read out of it number by number. So x and the filter are
-// read about once, and y, the most of the traffic, is written once.
+// A block copies the filter to shared memory once and loops over tiles of positions. A tile's patch of x is a
+// few rows, each contiguous in memory; its chunks are copied as they are while the tile before is multiplied,
+// and the overlapping windows are read out of it number by number. So x and the filter are read about once,
+// and y, most of the traffic, is written once.
 //
-// dgrad is the same over the transposed problem, with the filter's taps flipped and its channel axes traded.
+// dgrad is the same sum over the transposed problem, with the filter's taps flipped and its channel axes
+// swapped.
 #pragma once
 
 #include "common_src/integers.h"
@@ -21,9 +22,9 @@
 
 namespace convgrad::cuda {
 
-// What a launch of the activations' kernel has beside the problem.
+// The parameters of a launch, besides the problem.
 struct FewChannelsWork {
-  Major filter_major;  // the filter is stored as [r, k, c], its taps flipped
+  Major filter_major;  // K-major for dgrad: stored as [r, k, c], its taps flipped
   int block_tiles;
   int column_tiles;
   int filter_numbers, slots;  // in shared memory
@@ -72,7 +73,7 @@ struct FewChannelsActivation {
   }
 
  private:
-  // Where in y the rows of a tile are, or kNone: each warp finds those that it stores.
+  // Finds where the rows of a tile are in y, or kNone. Each warp finds the rows that it stores.
   __device__ static void find_rows(const FewChannelsProblem& p, const FewChannelsTile& tile, int64_t* rows) {
     constexpr int kWarpRows = kPositions / (kFewChannelsThreads / 32);
     const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;

@@ -1,11 +1,11 @@
-// Sums of a tile's windows in full f32, by fused multiply-adds: see activation_sums.cuh.
+// Sums a tile's windows in full f32 with fused multiply-adds: see activation_sums.cuh.
 #pragma once
 
 #include "cuda_src/few_channels/activation_sums.cuh"
 
 namespace convgrad::cuda {
 
-// Slots are the depth as it is. A warp's lanes are 4 along windows by 8 along columns, each with every fourth
+// Slots are the depth itself. A warp's lanes are 4 along windows by 8 along columns; each takes every fourth
 // of the warp's windows.
 template <int kColumns>
 class FewChannelsSum<Math::kF32, kColumns, false> {

@@ -1,11 +1,11 @@
-// The product of a tile's windows and the filter, both in shared memory, in the ways in which this is
-// multiplied (full f32: activation_fma.cuh). Each has
+// Multiplies a tile's windows by the filter, both in shared memory, in each arithmetic (full f32:
+// activation_fma.cuh). Each class has
 //
-//     prepare(p, tables, filter, value_at)   brings the filter to shared memory, as its multiply-adds want it
-//     multiply_add(patch, tables, filter)    sums of one tile, from zero
+//     prepare(p, tables, filter, value_at)   copies the filter to shared memory in the multiply-adds' order
+//     multiply_add(patch, tables, filter)    sums one tile, from zero
 //     store(rows)                            see block/store.cuh
 //
-// with 4 warps, which divide the tile's positions among them, and each of which has all of its columns.
+// A block has 4 warps, which divide the tile's positions among them; each warp computes all of the columns.
 #pragma once
 
 #include "common_src/integers.h"
@@ -21,19 +21,19 @@ class FewChannelsSum;
 
 // A block's tables in shared memory.
 struct FewChannelsTables {
-  PairPlace* place;  // of every two slots; one slot's offset each in full f32
+  PairPlace* place;  // of every two slots; in full f32 the offset of one slot each
   int* depth;        // of every slot
 };
 
-// By mma.sync in bf16, f16 and TF32: 16 windows by 8 columns an instruction. A lane's slots are neighbours:
-// one word of 16-bit numbers, or two words of TF32, whose depth an mma takes in any order as long as both
-// operands have the same.
+// With mma.sync in bf16, f16 and TF32: 16 windows by 8 columns per instruction. A lane's slots are
+// neighbours: one word of two 16-bit numbers, or two words of TF32, for which the depth may be in any order
+// as long as both operands agree.
 template <Math kMath, int kColumns, bool kPaired>
 class FewChannelsMma {
  public:
   using Stored = typename MathTypes<kMath>::Stored;
   static constexpr bool kHalf = sizeof(Stored) == 2;
-  static constexpr int kStepOctets = kHalf ? 2 : 1;  // of slots in an mma
+  static constexpr int kStepOctets = kHalf ? 2 : 1;  // of slots per mma
 
   __device__ static int slots(const FewChannelsProblem& p) {
     return tiles_over(p.octets, kStepOctets) * kStepOctets * 8;
@@ -48,7 +48,8 @@ class FewChannelsMma {
       if (slot % 2 == 0) tables.place[slot / 2] = pair_place<kMath, kPaired>(p, slot);
     }
     __syncthreads();
-    // For each step of the depth, every two groups of 8 columns and each lane, the words of its fragments.
+    // Writes, for each step of the depth, each pair of 8-column groups and each lane, the words of its
+    // fragments.
     const int words = count / 8 / kStepOctets * (kN / 2) * 32 * 4;
     for (int at = thread; at < words; at += kFewChannelsThreads) {
       const int of_lane = at % 4, a_lane = at / 4 % 32, n = at / 128 % (kN / 2) * 2 + of_lane / 2;
@@ -171,7 +172,7 @@ template <int kColumns, bool kPaired>
 class FewChannelsSum<Math::kTF32, kColumns, kPaired> : public FewChannelsMma<Math::kTF32, kColumns, kPaired> {
 };
 
-// By mma.sync in f64: 8 windows by 8 columns, two instructions to an octet of slots.
+// With mma.sync in f64: 8 windows by 8 columns, two instructions per octet of slots.
 template <int kColumns, bool kPaired>
 class FewChannelsSum<Math::kF64, kColumns, kPaired> {
  public:
@@ -186,7 +187,7 @@ class FewChannelsSum<Math::kF64, kColumns, kPaired> {
       if (slot % 2 == 0) tables.place[slot / 2] = pair_place<Math::kF64, kPaired>(p, slot);
     }
     __syncthreads();
-    // For each octet, every 8 columns and each lane its two slots.
+    // Writes, for each octet, each 8 columns and each lane, its two slots.
     for (int at = thread; at < count * kColumns; at += kFewChannelsThreads) {
       const int a_lane = at / 2 % 32, n = at / 64 % kN, octet = at / 64 / kN;
       filter[at] = value_at(tables.depth[octet * 8 + a_lane % 4 * 2 + at % 2], n * 8 + a_lane / 4);

@@ -1,4 +1,4 @@
-// From a problem of few input channels to template arguments.
+// Turns a problem of few input channels into template arguments.
 #pragma once
 
 #include <cstdint>
@@ -12,9 +12,10 @@ namespace convgrad::cuda {
 template <int kColumns>
 using ColumnsTag = std::integral_constant<int, kColumns>;
 
-// use(math, columns, paired, wide), each an object whose type says it; wide: rows of the result and of dy
-// begin at, and come in, whole chunks of 16 bytes. Where they do not, each number has an address of its own,
-// and there are no registers for 64 columns of sums beside those. Full f32 takes the depth number by number.
+// Calls use(math, columns, paired, wide) with objects whose types carry the values. wide: rows of the result
+// and of dy begin at multiples of 16 bytes and fill whole chunks. If they do not, each number needs an
+// address of its own, which leaves no registers for 64 columns of sums. Full f32 takes the depth number by
+// number.
 template <typename Use>
 auto dispatch_few_channels(const ConvProblem& p, bool paired, Math math, bool wide, Use use) {
   const auto with_columns = [&](auto of_math, auto of_pairs) {
@@ -42,7 +43,7 @@ auto dispatch_few_channels(const ConvProblem& p, bool paired, Math math, bool wi
   return with_columns(MathTag<Math::kF32>{}, std::false_type{});
 }
 
-// Output channels come in whole chunks, and arrays begin at one.
+// Reports whether output channels fill whole chunks and arrays begin at multiples of one.
 template <typename... Arrays>
 bool has_chunked_columns(const ConvProblem& p, const Arrays*... arrays) {
   return p.out_channels * bytes_of(p.dtype) % 16 == 0 &&

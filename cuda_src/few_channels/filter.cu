@@ -1,4 +1,4 @@
-// wgrad of few input channels (filter.cuh), and the sum of its parts.
+// Runs wgrad for few input channels (filter.cuh) and adds its parts.
 #include "cuda_src/few_channels/dispatch.h"
 #include "cuda_src/few_channels/filter.cuh"
 #include "cuda_src/split.h"

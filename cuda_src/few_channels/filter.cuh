@@ -1,12 +1,12 @@
-// The contraction whose result is a filter, of few input channels:
+// Computes a filter's gradient for few input channels:
 //
 //     dw[r,c,k] = sum over n, o of x[n,i,c] * dy[n,o,k]    rows (r,c), columns k
 //
-// All rows of the filter are a block's own, in its registers, so that dy, the most of the traffic, is read
-// once. Tile by tile the block copies dy's positions and the patch of x that they are tied to into shared
-// memory, the next one while one is multiplied. Its warps have 32 rows each; where there are fewer rows than
-// warps they share the tile's positions too, and their sums are added in order in the end. Positions are
-// split into parts, each a block's own, whose sums go to the workspace and are added in order.
+// A block keeps all rows of the filter in registers, so that dy, most of the traffic, is read once. Tile by
+// tile it copies positions of dy and the patch of x that they are tied to into shared memory, the next tile
+// while one is multiplied. Each warp has 32 rows. If there are fewer rows than warps, warps also divide the
+// tile's positions, and their sums are added in order at the end. Positions are split into parts, one block
+// each, whose sums go to the workspace and are added in order.
 #pragma once
 
 #include "common_src/integers.h"
@@ -20,11 +20,11 @@
 
 namespace convgrad::cuda {
 
-// How the filter's gradient is laid over blocks and their warps.
+// Divides the filter's gradient among blocks and their warps.
 struct FewChannelsFilterWork {
   FewChannelsSplit split;
   int column_tiles, row_tiles;
-  int row_warps, position_warps;  // of a block
+  int row_warps, position_warps;  // per block
 };
 
 template <Math kMath, int kColumns, bool kPaired, bool kWide>
@@ -46,7 +46,7 @@ struct FewChannelsFilter {
     return (stages > sums ? stages : sums) + kPositions / 8 * sizeof(int);
   }
 
-  // Writes dw where `partials` is null, and else partials[part,r,c,k].
+  // Writes dw if `partials` is null, otherwise partials[part,r,c,k].
   __device__ static void run(const FewChannelsProblem& p, const FewChannelsFilterWork& work, int windows_at,
                              const Stored* x, const Stored* dy, Stored* dw, Value* partials) {
     Stored* stages = shared_memory<Stored>();
@@ -114,7 +114,7 @@ struct FewChannelsFilter {
     }
   }
 
-  // Every first warp's sums become those of all that have its rows, added warp by warp.
+  // Adds to the sums of position warp 0 those of the other warps that have the same rows, warp by warp.
   __device__ static void add_position_warps(const FewChannelsFilterWork& work, int row_warp,
                                             int position_warp, TileSum& sum) {
     Value* values = shared_memory<Value>() + row_warp * TileSum::kValues * 32 + threadIdx.x % 32;

@@ -1,4 +1,4 @@
-// Sums of a filter's gradient in full f32, by fused multiply-adds: see filter_sums.cuh.
+// Sums a filter's gradient in full f32 with fused multiply-adds: see filter_sums.cuh.
 #pragma once
 
 #include "common_src/major.h"
@@ -41,7 +41,7 @@ class FewChannelsFilterSum<Math::kF32, kColumns, false> {
     }
   }
 
-  // Runs of some thousand terms are summed apart and then added up: see block/fma.cuh.
+  // Runs of about a thousand terms are summed separately and then added: see block/fma.cuh.
   __device__ void end_tile() {
     if (++tiles_ % kRunTiles == 0) end();
   }

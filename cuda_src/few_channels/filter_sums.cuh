@@ -1,10 +1,10 @@
-// The sums of a filter's gradient that one warp has, 32 slots of the depth by all of the block's columns, in
-// the ways in which they are multiplied (full f32: filter_fma.cuh). Each has
+// One warp's sums of a filter's gradient, 32 slots of the depth by all of the block's columns, in each
+// arithmetic (full f32: filter_fma.cuh). Each class has
 //
-//     find_slots(p, first)                     the warp's slots begin at `first`
-//     multiply_add(p, patch, dy, octets...)    some of a tile's positions, by eights
-//     end_tile(), end()                        after a tile, and after the last
-//     for_each_value(visit)                    visit(v, sum), the same sums for the same lanes of other warps
+//     find_slots(p, first)                     sets the warp's first slot
+//     multiply_add(p, patch, dy, octets...)    adds some of a tile's positions, eight at a time
+//     end_tile(), end()                        are called after each tile, and after the last
+//     for_each_value(visit)                    calls visit(v, sum); a v is the same sum in lanes of all warps
 //     store(rows)                              see block/store.cuh; a row is one of the warp's slots
 #pragma once
 
@@ -17,7 +17,7 @@ namespace convgrad::cuda {
 template <Math kMath, int kColumns, bool kPaired>
 class FewChannelsFilterSum;
 
-// The offsets of two slots in a window; where they are paired the second's is the next.
+// The offsets of two slots in a window. The slots of a pair are neighbours.
 template <bool kPaired>
 struct SlotOffsets {
   int first, second;
@@ -28,7 +28,7 @@ struct SlotOffsets {
   }
 };
 
-// By mma.sync in bf16, f16 and TF32, rows of an instruction: a lane's two slots are rows g and g+8.
+// With mma.sync in bf16, f16 and TF32: a lane's two slots are rows g and g+8 of the instruction.
 template <Math kMath, int kColumns, bool kPaired>
 class FewChannelsFilterMma {
  public:
@@ -41,7 +41,8 @@ class FewChannelsFilterMma {
     for (int m = 0; m < kM; ++m) slots_[m].find(p, first + row(m, 0));
   }
 
-  // windows: where the windows of each eight positions begin. The warp has every `step`-th part of them.
+  // windows[j] is the start of the window of position 8j. The warp takes every `parts`-th step from `part`
+  // on.
   __device__ void multiply_add(const FewChannelsProblem& p, const Stored* patch, const Stored* dy,
                                const int* windows, int part, int parts, int positions) {
     constexpr int kOctets = kHalf ? 2 : 1;
@@ -115,8 +116,8 @@ class FewChannelsFilterMma {
   __device__ static int in_group() { return lane() % 4; }
   __device__ static int row(int m, int half) { return 16 * m + lane() / 4 * 2 + half; }
 
-  // Both slots at two positions: position t of eight goes with t + 4, so that the lanes' positions are
-  // neighbours and, in few banks each, do not meet (plan.cc has the rows half of the banks apart).
+  // Reads both slots at two positions. Position t of eight is paired with t + 4, so that the lanes' positions
+  // are neighbours and, within few banks each, do not collide (plan.cc puts rows half of the banks apart).
   __device__ static void read_halves(uint32_t& first, uint32_t& second, const Stored* window, int apart,
                                      SlotOffsets<kPaired> slots) {
     if constexpr (kPaired) {
@@ -140,7 +141,7 @@ class FewChannelsFilterMma {
     }
   }
 
-  // Of 16 columns; positions in the same order.
+  // Reads 16 columns, with the positions in the same order.
   __device__ static void read_dy(uint32_t (&b)[2][2], const Stored* dy, int position, int column) {
     if constexpr (kHalf) {
       const int matrix = lane() / 8, line = lane() % 8 / 2 + lane() % 2 * 4;
@@ -178,7 +179,7 @@ template <int kColumns, bool kPaired>
 class FewChannelsFilterSum<Math::kTF32, kColumns, kPaired>
     : public FewChannelsFilterMma<Math::kTF32, kColumns, kPaired> {};
 
-// By mma.sync in f64: a lane's two slots are rows of two instructions.
+// With mma.sync in f64: a lane's two slots are rows of two instructions.
 template <int kColumns, bool kPaired>
 class FewChannelsFilterSum<Math::kF64, kColumns, kPaired> {
  public:

@@ -1,4 +1,4 @@
-// Numbers of a patch, two by two: what a lane of an mma takes of a window at once.
+// Reads numbers of a patch two by two, as a lane of an mma takes them.
 #pragma once
 
 #include "common_src/number.h"
@@ -6,7 +6,7 @@
 
 namespace convgrad::cuda {
 
-// The types of two numbers next to each other, and of what an mma is given of them.
+// The access that reads two neighbouring numbers of an arithmetic.
 template <Math kMath>
 struct PairTypes {
   using Access = uint32_t;
@@ -20,7 +20,7 @@ struct PairTypes<Math::kF64> {
   using Access = double2;
 };
 
-// Two numbers of f32 as words of TF32, or f64.
+// Two f32 numbers as words of TF32, or two f64.
 template <typename Word>
 struct Pair {
   Word first, second;
@@ -28,18 +28,18 @@ struct Pair {
 
 __device__ inline uint32_t pack_halves(uint32_t first, uint32_t second) { return first | second << 16; }
 
-// One number of 32 or 64 bits, counted.
+// Read one number of 32 or 64 bits, visibly for the emulator's counters.
 __device__ inline float number_at(const float* at) { return load_shared(at); }
 __device__ inline double number_at(const double* at) { return load_shared(at); }
 
 __device__ inline uint32_t as_word(float number) { return to_tf32(number); }
 __device__ inline double as_word(double number) { return number; }
 
-// Where a lane's two slots are, and which of them are numbers of the window: what is none is taken as zero,
-// whatever lies there, since zero times an infinity is none.
+// Locates a lane's two slots, and marks which of them are numbers of the window. The others are read as zero,
+// whatever lies there, because zero times an infinity would be NaN.
 //
-//     kPaired   at: the first's offset;  other: a mask of the two halves, or a bit for each
-//     else      at, other: the offsets of both, negative where there is no number
+//     kPaired   at: the offset of the first;  other: a mask of the two halves, or a bit for each
+//     else      at, other: the offsets of both, negative for a slot that is no number
 struct PairPlace {
   int at, other;
 };
@@ -72,7 +72,7 @@ __device__ __forceinline__ auto wide_pair(const typename MathTypes<kMath>::Store
     const Access both = load_shared(reinterpret_cast<const Access*>(window + place.at));
     return Pair<Word>{place.other & 1 ? as_word(both.x) : Word{}, place.other & 2 ? as_word(both.y) : Word{}};
   } else {
-    // Every lane loads, so that the emulator sees one instruction.
+    // Every lane loads, so that the emulator counts one instruction.
     const auto first = number_at(window + (place.at >= 0 ? place.at : 0));
     const auto second = number_at(window + (place.other >= 0 ? place.other : 0));
     return Pair<Word>{place.at >= 0 ? as_word(first) : Word{}, place.other >= 0 ? as_word(second) : Word{}};

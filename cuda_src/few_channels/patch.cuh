@@ -1,5 +1,5 @@
 // What the kernels for few input channels share: tiles of positions, their patches of x in shared memory, and
-// where in them the numbers of a window are.
+// the places of a window's numbers in a patch.
 #pragma once
 
 #include <cstdint>
@@ -13,7 +13,7 @@
 
 namespace convgrad::cuda {
 
-// A dtype for the plan, which tells them apart by their size alone.
+// A dtype for the plan, which depends on its size alone.
 template <typename Stored>
 inline constexpr DType kStoredDType = sizeof(Stored) == 8   ? DType::kF64
                                       : sizeof(Stored) == 4 ? DType::kF32
@@ -21,12 +21,12 @@ inline constexpr DType kStoredDType = sizeof(Stored) == 8   ? DType::kF64
 
 // The plan, and what a launch adds to it.
 struct FewChannelsProblem : FewChannelsPlan {
-  int copy_bytes;  // of a patch's copies: 16, 8 or 4, or 2 for number by number
+  int copy_bytes;  // per copy: 16, 8 or 4, or 2 for copies number by number
   Divisor row_copies, extent1, tiles_along[kAxes];
 
   FewChannelsProblem() = default;
   FewChannelsProblem(const FewChannelsPlan& plan, const void* x, int64_t bytes) : FewChannelsPlan(plan) {
-    // Rows follow each other without a gap, so all begin at multiples of what divides their length.
+    // Rows follow each other without a gap, so all of them begin at multiples of what divides their length.
     const int64_t row_bytes = static_cast<int64_t>(axis[kAxes - 1].input) * channels * bytes;
     const auto from = static_cast<int64_t>(reinterpret_cast<uintptr_t>(x) % 16);
     copy_bytes = 16;
@@ -51,7 +51,7 @@ struct FewChannelsTile {
     n = tile;
   }
 
-  // The flat (n,o) of the tile's position q, or kNone.
+  // Returns the flat (n,o) of the tile's position q, or kNone.
   __device__ int64_t position(const FewChannelsProblem& p, int q) const {
     int64_t flat = n;
     int place[kAxes];
@@ -75,7 +75,7 @@ struct FewChannelsTile {
   }
 };
 
-// Where in a patch the window of the tile's position q begins.
+// Returns where in a patch the window of the tile's position q begins.
 __device__ inline int window_at(const FewChannelsProblem& p, int q) {
   int place[kAxes];
   FewChannelsTile::split_position(p, q, place);
@@ -83,8 +83,8 @@ __device__ inline int window_at(const FewChannelsProblem& p, int q) {
   return row * p.pitch + place[2] * p.step + p.shift;
 }
 
-// A slot of the depth: which number of a window it is, c fastest, or -1; and where it is from the window's
-// begin. In pairs, or one by one as they are.
+// A slot of the depth: the number of a window that it holds (c fastest), or -1, and its distance from the
+// window's start. Slots are read in pairs or one by one.
 struct FewChannelsSlot {
   int depth, offset;
 };
@@ -95,9 +95,10 @@ __device__ inline FewChannelsSlot slot_at(const FewChannelsProblem& p, int slot)
   int row, in_run, offset;
   bool there;
   if constexpr (kPaired) {
-    // The first octets of all rows, the second ones, and so on, every other time from the last row to the
-    // first: so octets that follow each other are of rows that do, or of one row.
-    // Past the last it is still read, though for nothing: at a place that costs nothing.
+    // Octets are ordered by column: the first octets of all rows, then the second ones, and so on,
+    // alternately from the first row to the last and back. So consecutive octets belong to consecutive rows
+    // or to one row. Slots past the last octet are still read, though not used; they repeat the last octet,
+    // which costs nothing.
     const bool past = slot / 8 >= p.octets;
     const int octet = past ? p.octets - 1 : slot / 8, column = octet / tap_rows;
     row = octet % tap_rows;
@@ -117,7 +118,7 @@ __device__ inline FewChannelsSlot slot_at(const FewChannelsProblem& p, int slot)
   return {there ? row * p.run + in_run : -1, patch_row * p.pitch + offset};
 }
 
-// Begins to copy a tile's patch. Each row's copies lie within x's row or outside of it as a whole; those
+// Starts to copy a tile's patch. Each copy lies either entirely within a row of x or entirely outside; copies
 // outside, the padding, become zeros.
 template <int kBytes, typename Stored>
 __device__ __forceinline__ void copy_patch(const FewChannelsProblem& p, const FewChannelsTile& tile,

@@ -9,10 +9,10 @@
 namespace convgrad::cuda {
 namespace {
 
-// A sum of three numbers of so many bits, or four times one of them, has 31.
+// A sum of three such numbers, or four times one of them, fits 31 bits.
 constexpr int kBits = 28;
 
-// What a block may have on every device from compute capability 8.0 on is 99 KiB.
+// Every device from compute capability 8.0 on allows a block at least 99 KiB.
 constexpr int64_t kMostShared = 96 << 10;
 
 bool is_small(const ConvProblem& p) {
@@ -61,13 +61,13 @@ FewChannelsPlan with_tile(const ConvProblem& p, const int (&tile)[kAxes]) {
   plan.octets = plan.paired ? static_cast<int>(plan.depth / plan.run) * plan.row_octets
                             : static_cast<int>(tiles_over(plan.depth, 8));
 
-  // A tile has eight positions along the row or a multiple, whole chunks: every tile's row is shifted alike.
+  // A tile has a multiple of eight positions along the row, which are whole chunks, so every tile's row has
+  // the same shift.
   plan.shift = remainder(-pad - plan.lead, chunk);
   const int64_t window = plan.paired ? plan.row_octets * 8 : ((row.taps - 1) * row.filter_dilation + 1) * C;
   const int64_t row_numbers = plan.shift + static_cast<int64_t>(row.tile - 1) * plan.step + window;
   plan.row_chunks = static_cast<int>(tiles_over(row_numbers, chunk));
-  // Half of the banks from row to row: an octet of each of two rows that follow each other can be read at
-  // once.
+  // Consecutive rows are half of the banks apart, so that an octet from each can be read at once.
   const int lines = static_cast<int>(tiles_over(plan.row_chunks, 4)) | 1;  // of 64 bytes
   plan.pitch = lines * 4 * chunk;
   plan.rows = plan.axis[0].extent * plan.axis[1].extent;
@@ -85,7 +85,7 @@ int64_t shared_bytes(const ConvProblem& p, const FewChannelsPlan& plan, bool fil
   return stages * patch + slots * (columns * size + 2 * sizeof(int32_t)) + positions * sizeof(int64_t);
 }
 
-// The tile for which the least is read and written, or one of no positions where none fits.
+// Returns the plan whose tile needs the least traffic, or a plan without rows if no tile fits.
 FewChannelsPlan best_plan(const ConvProblem& p, bool filter) {
   const int positions = few_channels_positions(p.dtype, filter);
   FewChannelsPlan best = {};
@@ -93,7 +93,7 @@ FewChannelsPlan best_plan(const ConvProblem& p, bool filter) {
   for (int row = 8; row <= positions; row *= 2) {
     for (int column = 1; row * column <= positions; column *= 2) {
       const int tile[] = {positions / row / column, column, row};
-      const auto rows = [&](int a) {  // of a patch along the axis
+      const auto rows = [&](int a) {  // rows of a patch along the axis
         return (tile[a] - 1) * p.axis[a].stride + (p.axis[a].taps - 1) * p.axis[a].filter_dilation + 1;
       };
       if (rows(0) >= kMostShared || rows(1) >= kMostShared || rows(0) * rows(1) >= kMostShared) continue;
@@ -124,15 +124,16 @@ bool few_channels_serves(const ConvProblem& p, bool filter) {
 FewChannelsPlan few_channels_plan(const ConvProblem& p, bool filter) { return best_plan(p, filter); }
 
 int few_channels_block_tiles(const ConvProblem& p, const FewChannelsPlan& plan) {
-  // Blocks enough for a large device a few times over; in a block, tiles enough to make little of its filter.
+  // Enough blocks to fill a large device a few times over, and enough tiles per block to make the copy of its
+  // filter cheap.
   constexpr int64_t kBlocks = 1024, kMostTiles = 16;
   const int64_t columns = tiles_over(p.out_channels, few_channels_columns(p));
   return static_cast<int>(std::min(std::max<int64_t>(plan.tiles * columns / kBlocks, 1), kMostTiles));
 }
 
 FewChannelsSplit few_channels_filter_split(const ConvProblem& p) {
-  // Sums of some thousand terms, whose rounding errors stay small, but no fewer parts than give a large
-  // device a few blocks for each of its multiprocessors, nor shorter ones than two tiles.
+  // About four thousand terms per sum, whose rounding error stays small, but enough parts to give a large
+  // device a few blocks per multiprocessor, and at least two tiles per part.
   constexpr int64_t kTerms = 4096, kBlocks = 528;
   const FewChannelsPlan plan = few_channels_plan(p, true);
   const int64_t columns = tiles_over(p.out_channels, few_channels_columns(p));

@@ -1,12 +1,12 @@
-// The contraction whose result is an activation, as an implicit matrix product:
+// Computes an activation as an implicit matrix product, multistage:
 //
 //     y[n,o,k] = sum over r, c of x[n,i,c] * w[r,c,k]      rows (n,o), columns k, depth (r,c)
 //
-// Slices of the depth are copied into shared memory several stages ahead of the multiply-adds (cp.async), x
-// gathered by the relation on the way, so no unrolled copy of it is ever in memory. A block takes rows of one
-// phase (common_src/phase.h): no zero between dilated inputs, and so none of a strided dgrad, is ever
-// multiplied. dgrad is the same product over the transposed problem, with the filter's taps flipped and its
-// channel axes traded.
+// Slices of the depth are copied into shared memory several stages ahead of the multiply-adds (cp.async). x
+// is gathered by the relation during the copy, so no unrolled copy of it is ever in memory. A block computes
+// rows of one phase (common_src/phase.h), so no zero between dilated inputs is multiplied; these are the
+// zeros of a strided dgrad. dgrad is the same product over the transposed problem, with the filter's taps
+// flipped and its channel axes swapped.
 #pragma once
 
 #include <cstdint>
@@ -22,15 +22,16 @@
 
 namespace convgrad::cuda {
 
-// Where a filter's element (r,c,k) of one group lies; which of c and k is contiguous decides how its tile's
-// lines run.
+// The place of a filter's element (r,c,k) in memory, for fprop. The contiguous index, c or k, is the one
+// along which a tile's lines run.
 struct GemmFilterAsStored {
   static constexpr Major kMajor = Major::kMN;
   __device__ static int64_t at(const ConvProblem& p, int64_t group, int64_t tap, int64_t c, int64_t k) {
     return (tap * p.group_in() + c) * p.out_channels + group * p.group_out() + k;
   }
 };
-// In the letters of the transposed problem: its c is the stored filter's k, and its k the stored c.
+// The same for dgrad, in the letters of the transposed problem: its c is the stored filter's k, and its k the
+// stored c.
 struct GemmFilterTransposed {
   static constexpr Major kMajor = Major::kK;
   __device__ static int64_t at(const ConvProblem& p, int64_t group, int64_t tap, int64_t c, int64_t k) {
@@ -38,7 +39,7 @@ struct GemmFilterTransposed {
   }
 };
 
-// The taps of a phase, one after the other.
+// Iterates over the taps of a phase.
 class PhaseTaps {
  public:
   __device__ explicit PhaseTaps(const PhaseAxis (&phase)[kAxes]) : phase_(phase) {}
@@ -57,9 +58,9 @@ class PhaseTaps {
     r_[1] = tap / taps2 % taps1;
     r_[0] = tap / taps2 / taps1;
   }
-  // How far along axis a the tap is from a window's start.
+  // Returns the distance of the tap along axis a from a window's start.
   __device__ int step(int a) const { return r_[a] * static_cast<int>(phase_[a].tap_step); }
-  // The flat index of the tap in the whole filter.
+  // Returns the flat index of the tap in the whole filter.
   __device__ int64_t in_filter(const Axis (&axis)[kAxes]) const {
     int64_t flat = 0;
 #pragma unroll
@@ -72,13 +73,13 @@ class PhaseTaps {
   int r_[kAxes] = {};
 };
 
-// One row's window: where along each axis it starts, and x at the image and group, or null past the last row.
+// One row's window: its start along each axis, and x at the row's image and group, or null past the last row.
 template <typename Stored>
 struct Window {
   const Stored* image;
   int start[kAxes];
 
-  // x's channels at the input that a tap ties to the window, or null.
+  // Returns x's channels at the input that a tap ties to the window, or null.
   __device__ const Stored* tied(const ConvProblem& p, const PhaseTaps& taps) const {
     int64_t flat = 0;
     bool on_input = image != nullptr;
@@ -92,7 +93,7 @@ struct Window {
   }
 };
 
-// Of a row: its window, and where in y its channels begin, or kNone.
+// Returns a row's window, and sets y_at to the place in y where the row's channels begin, or kNone.
 template <typename Stored>
 __device__ Window<Stored> window_of(const ConvProblem& p, const ActivationBlock& block, const Stored* x,
                                     int row, int64_t& y_at) {
@@ -107,8 +108,8 @@ __device__ Window<Stored> window_of(const ConvProblem& p, const ActivationBlock&
   return window;
 }
 
-// kWide: channels of a group, in and out, come in whole chunks of 16 bytes. Then a slice is some channels of
-// one tap, and is copied chunk by chunk. Else it is any stretch of (r,c), copied number by number.
+// kWide: a group's channels, in and out, fill whole chunks of 16 bytes. Then a slice is some channels of one
+// tap, copied chunk by chunk. Otherwise a slice is any range of (r,c), copied number by number.
 template <Math kMath, typename Tile, typename Filter, bool kWide, int kStages>
 struct GemmActivation {
   using Stored = typename MathTypes<kMath>::Stored;
@@ -127,7 +128,7 @@ struct GemmActivation {
                              const Stored* w, const Epilogue& epilogue, Stored* y) {
     Shared& shared = *shared_memory<Shared>();
     const ActivationBlock block(p, phases, Tile::kRows, Tile::kColumns);
-    if (block.first_row >= block.rows) return;  // a phase with fewer rows than the largest; all threads
+    if (block.first_row >= block.rows) return;  // a phase with fewer rows than the largest; all threads leave
     GemmSum<kMath, Tile, Major::kK, Filter::kMajor> sum;
     if constexpr (kWide)
       sum_chunks(p, x, w, block, shared, sum);
@@ -157,7 +158,7 @@ struct GemmActivation {
       window[j] = window_of(p, block, x, a_line + j * kLinesA, y_at);
       if (a_chunk == 0) shared.y_at[a_line + j * kLinesA] = y_at;
     }
-    // And of the filter: one chunk of some lines.
+    // This thread's part of each slice of the filter: one chunk of some lines.
     const int b_line = thread / TileB::kLineChunks, b_chunk = thread % TileB::kLineChunks;
     constexpr int kLinesB = kGemmThreads / TileB::kLineChunks;
 
@@ -209,10 +210,10 @@ struct GemmActivation {
       shared.window[row] = window_of(p, block, x, row, shared.y_at[row]);
     __syncthreads();
 
-    // This thread's part of each slice: one depth of some rows of x and columns of the filter.
+    // This thread's part of each slice: one depth of some rows of x and of some columns of the filter.
     const int depth = thread % kDepth, first_line = thread / kDepth;
     constexpr int kLines = kGemmThreads / kDepth;
-    const int C = p.group_in() > 0 ? static_cast<int>(p.group_in()) : 1;  // of none there is no slice
+    const int C = p.group_in() > 0 ? static_cast<int>(p.group_in()) : 1;  // 0 channels: no slice
     PhaseTaps taps(block.phase);
     const int all_taps = static_cast<int>(taps.count());
     int tap = depth / C, c = depth % C;
@@ -247,7 +248,7 @@ struct GemmActivation {
     });
   }
 
-  // One number, or zero.
+  // Copies one number, or zero for a null pointer.
   __device__ static void copy(Stored* to, const Stored* from) { *to = from != nullptr ? *from : Stored{}; }
 };
 

@@ -1,8 +1,8 @@
-// Sums over the depth of an operand's tile, one for each of its rows: of dy's tile in wgrad, whose rows are
-// channels, the bias gradient. A tile is in shared memory for the multiply-adds anyway, so this reads nothing
-// from memory.
+// Sums an operand's tile over the depth, one sum per row: for dy's tile in wgrad, whose rows are channels,
+// these are the bias gradient. The tile is in shared memory for the multiply-adds anyway, so this reads
+// nothing from global memory.
 //
-// The sums are in shared memory too, between slices: the main loop has no registers left for them.
+// Between slices the sums stay in shared memory, because the main loop has no registers left for them.
 #pragma once
 
 #include <cstring>
@@ -14,20 +14,20 @@
 
 namespace convgrad::cuda {
 
-// Tile: of the operand, with lines along its rows. A thread adds up one chunk of some lines, and in the end
-// the threads that have the same chunk come together, in order.
+// Tile is MN-major. Each thread adds one chunk of some lines; at the end the sums of threads with the same
+// chunk are added in order.
 template <typename Stored, typename Tile>
 class ColumnSums {
  public:
   using Value = Sum<Stored>;
 
-  // A thread's sums, none of them touched by another before finish().
+  // Clears the thread's own sums, which no other thread touches before finish().
   __device__ void clear() {
 #pragma unroll
     for (int w = 0; w < kWords; ++w) store_shared(&mine(w), Word{});
   }
 
-  // A slice's tile.
+  // Adds a slice's tile.
   __device__ void add(const Stored* tile) {
     Word sums[kWords];
 #pragma unroll
@@ -45,7 +45,7 @@ class ColumnSums {
     for (int w = 0; w < kWords; ++w) store_shared(&mine(w), sums[w]);
   }
 
-  // visit(column, sum), by all threads of the block together.
+  // Calls visit(column, sum); all threads of the block call it together.
   template <typename Visit>
   __device__ void finish(Visit visit) {
     __syncthreads();
@@ -60,7 +60,7 @@ class ColumnSums {
 
  private:
   static constexpr int kColumns = Tile::kLineChunks * kChunk<Stored>;
-  static constexpr int kThreads = kGemmThreads / Tile::kLineChunks;  // of the same chunk
+  static constexpr int kThreads = kGemmThreads / Tile::kLineChunks;  // threads with the same chunk
   static_assert(!Tile::kIsKMajor && Tile::kDepth % kThreads == 0);
   static constexpr int kLanes = 16 / sizeof(Value), kWords = kChunk<Stored> / kLanes;
   struct alignas(16) Word {

@@ -1,4 +1,4 @@
-// dgrad by staged tiles: activation.cuh over the transposed problem.
+// Runs dgrad with multistage tiles: activation.cuh over the transposed problem.
 #include "cuda_src/arch/launch.cuh"
 #include "cuda_src/block/choice.h"
 #include "cuda_src/conv_kernels.h"

@@ -1,14 +1,14 @@
-// The contraction whose result is a filter, as an implicit matrix product:
+// Computes a filter's gradient as an implicit matrix product, multistage:
 //
 //     dw[r,c,k] = sum over n, o of x[n,i,c] * dy[n,o,k]    rows (r,c), columns k, depth (n,o)
 //
 // Slices of the depth are copied into shared memory several stages ahead of the multiply-adds (cp.async). A
-// filter has few elements and a batch has many positions, so the depth is split into parts, each a block's
-// own; the parts' sums go to the workspace and are added in order. Where inputs are dilated, or most of them
-// are padding, a block takes rows of one phase (common_src/phase.h), and positions that these meet.
+// filter has few elements and a batch has many positions, so the depth is split into parts, one block each;
+// the parts' sums go to the workspace and are added in order. If inputs are dilated, or most of them are
+// padding, a block computes rows of one phase (common_src/phase.h) over the positions that these meet.
 //
-// Where db[k] = sum over n, o of dy[n,o,k] is wanted too, the blocks of the first rows add up the columns of
-// dy's tiles beside the products.
+// If db[k] = sum over n, o of dy[n,o,k] is wanted too, the blocks of the first rows also add the columns of
+// dy's tiles.
 #pragma once
 
 #include <cstdint>
@@ -26,8 +26,7 @@
 
 namespace convgrad::cuda {
 
-// The positions that a block sums over, and its rows: all outputs and taps of a problem whose inputs are not
-// dilated.
+// The positions and rows of a block if inputs are not dilated: all outputs and all taps.
 struct AllPositions {
   int first_row, rows, first_column, group, part;
   int64_t begin, end;
@@ -55,7 +54,7 @@ struct AllPositions {
   }
   __device__ int outputs(const ConvProblem& p, int a) const { return static_cast<int>(p.axis[a].output); }
   __device__ int output_step(const ConvProblem& p, int a) const { return static_cast<int>(p.axis[a].stride); }
-  // Of a row: its tap's distance from a window's start.
+  // Finds the distance of a row's tap from a window's start.
   __device__ void find_steps(const ConvProblem& p, int64_t row, int (&step)[kAxes]) const {
     const Place r = tap_place(p.axis, row / p.group_in());
 #pragma unroll
@@ -65,7 +64,7 @@ struct AllPositions {
   __device__ int64_t row_in_filter(const ConvProblem&, int64_t row) const { return row; }
 };
 
-// A position where all are: the flat one says where dy is read.
+// A position for blocks over all positions: its flat number says where to read dy.
 struct FlatPosition {
   int64_t flat;
 
@@ -77,8 +76,8 @@ __device__ inline int64_t dy_position(const ConvProblem&, const AllPositions&, c
   return position.flat;
 }
 
-// kWide: channels of a group, in and out, come in whole chunks of 16 bytes, which are copied at once. Else
-// numbers are copied one by one. Block: AllPositions or FilterBlock.
+// kWide: a group's channels, in and out, fill whole chunks of 16 bytes, which are copied at once. Otherwise
+// numbers are copied one by one. Block is AllPositions or FilterBlock.
 template <Math kMath, typename Tile, bool kWide, int kStages, typename Block>
 struct GemmFilter {
   using Stored = typename MathTypes<kMath>::Stored;
@@ -97,15 +96,15 @@ struct GemmFilter {
     BiasSums bias;
   };
 
-  // Writes dw, and db unless null, where `partials` is null; and else partials[part,r,c,k] and behind them
-  // those of db, [part,k]. db is null where there are phases, of which no block sees all of dy.
+  // Writes dw, and db unless it is null, if `partials` is null; otherwise partials[part,r,c,k] followed by
+  // those of db, [part,k]. db is null with phases, because then no block sees all of dy.
   __device__ static void run(const ConvProblem& p, const Phases& phases, Split split, const Stored* x,
                              const Stored* dy, Stored* dw, Stored* db, Value* partials) {
     const int64_t C = p.group_in(), K = p.group_out(), all_rows = p.taps() * C;
     const Block block(p, phases, split, Tile::kRows, Tile::kColumns, kDepth);
     const auto first_row = block.first_row, first_column = block.first_column, group = block.group,
                part = block.part;
-    if (kPhased && first_row >= block.rows) return;  // a phase with fewer rows than the largest; all threads
+    if (kPhased && first_row >= block.rows) return;  // a phase shorter than the largest; all threads
 
     TileSum sum;
     const bool sums_bias = !kPhased && db != nullptr && first_row == 0;
@@ -222,7 +221,7 @@ struct GemmFilter {
     run_pipeline<kStages>(tiles_over(end - block.begin, kDepth), fill, multiply);
   }
 
-  // Where dy is read at a position.
+  // Returns where to read dy at a position.
   __device__ static int64_t dy_at(const ConvProblem& p, const Block& block, const Position& position) {
     if constexpr (kPhased)
       return dy_position(p, block, position);

@@ -1,4 +1,4 @@
-// fprop by staged tiles: activation.cuh over the problem as it is.
+// Runs fprop with multistage tiles (activation.cuh).
 #include "cuda_src/arch/launch.cuh"
 #include "cuda_src/block/choice.h"
 #include "cuda_src/conv_kernels.h"

@@ -1,4 +1,4 @@
-// wgrad by staged tiles (filter.cuh), with bgrad where it is wanted, and the sums of their parts.
+// Runs wgrad, and bgrad if it is wanted, with multistage tiles (filter.cuh), and adds their parts.
 #include "cuda_src/arch/launch.cuh"
 #include "cuda_src/block/choice.h"
 #include "cuda_src/conv_kernels.h"

@@ -1,17 +1,17 @@
-// y[n,o,k] = sum over r, c of x[n,i,c] * w[r,c,k] where groups are small, on the FMA units: such a layer has
-// so few products for each number that moving these is its time, and each is to be moved once.
+// Computes y[n,o,k] = sum over r, c of x[n,i,c] * w[r,c,k] for small groups on the FMA units. Such a layer
+// has so few products per number that memory traffic is its time, so each number should be moved once.
 //
-// Threads are neighbours along channels. Each has a few of them, and a short run of results along the last
-// axis, in registers: a source that was read meets all results of the run that are tied to it (the window
-// slides over the run). Rows share their sources through the cache, as a block's results are about as high as
-// wide.
+// Threads are neighbours along channels. Each keeps a few channels of a short run of results along the last
+// axis in registers; every source that it reads meets all results of the run that are tied to it (the window
+// slides over the run). Rows share their sources through the cache, because a block's results are about as
+// high as wide.
 //
-// dgrad is the same over the transposed problem, with the taps flipped and the filter's channels traded:
+// dgrad is the same sum over the transposed problem, with the taps flipped and the filter's channels swapped:
 //
 //     dx[n,i,c] = sum over r, k of dy[n,o,k] * w[R-1-r,c,k]
 //
-// Its strides are input dilations here. A result meets only the taps that are tied to some source, so no
-// product with the zeros between the strides is ever made.
+// Its strides are input dilations here. A result meets only the taps that are tied to some source, so no zero
+// between the strides is multiplied.
 #include "common_src/dispatch.h"
 #include "common_src/major.h"
 #include "cuda_src/arch/launch.cuh"
@@ -21,7 +21,7 @@
 namespace convgrad::cuda {
 namespace {
 
-// Where a thread's results are.
+// The place of a thread's results.
 struct Mine {
   int k;
   unsigned run;
@@ -38,7 +38,7 @@ __device__ bool find_mine(const GroupedProblem& p, int lanes, Mine& mine) {
   return mine.k < p.out_channels && mine.run < p.runs && mine.row < static_cast<unsigned>(p.rows);
 }
 
-// As room_for(), with a number for compute capability 12.0 too.
+// Extends room_for() by a number for compute capability 12.0.
 constexpr int window_blocks(int blocks_on_sm100, int blocks_on_sm120) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ == 1200
   return static_cast<void>(blocks_on_sm100), blocks_on_sm120;
@@ -58,8 +58,8 @@ constexpr int kWindowBlocks = window_blocks(kInputDilation != 1                 
                                             : sizeof(Stored) == 2 && kTaps == 3 && kStride == 1 ? 1
                                                                                                 : 0);
 
-// Depthwise, kTaps neighbouring taps along the last axis. Results and window are so aligned that which pairs
-// of them are tied is known when this is compiled.
+// Depthwise, kTaps neighbouring taps along the last axis. Results and window are aligned so that the compiler
+// knows which pairs of them are tied.
 template <typename Stored, int kTaps, int kStride, int kInputDilation>
 __global__ void __launch_bounds__(kGroupedThreads, kWindowBlocks<Stored, kTaps, kStride, kInputDilation>)
     grouped_window_kernel(GroupedProblem p, Major filter_major, const Stored* __restrict__ x,
@@ -73,7 +73,7 @@ __global__ void __launch_bounds__(kGroupedThreads, kWindowBlocks<Stored, kTaps, 
   const GroupedAxis& axis = p.axis[kAxes - 1];
   const GroupedRow row = grouped_row(p, mine.row);
   const int o = static_cast<int>(mine.run) * kRun - p.shift;
-  const int i = (o * kStride - axis.pad_lo) / kInputDilation;  // without a remainder
+  const int i = (o * kStride - axis.pad_lo) / kInputDilation;  // exact
   const int64_t K = p.out_channels;
 
   Value y_o[kRun][kLanes] = {};
@@ -109,13 +109,13 @@ __global__ void __launch_bounds__(kGroupedThreads, kWindowBlocks<Stored, kTaps, 
   }
 }
 
-// Where w[r,c,k] lies for a thread's channel k, seen from fprop and from dgrad over the transposed problem,
+// The place of w[r,c,k] for a thread's channel k, in fprop's letters; dgrad uses the transposed problem,
 // whose c is the stored filter's k.
 struct FilterWalk {
   int64_t first;   // r = 0, c = 0
   int64_t tap;     // from r to r + 1
   int64_t source;  // from c to c + 1
-  int64_t result;  // from k to k + 1, in a group
+  int64_t result;  // from k to k + 1, within a group
 };
 
 __device__ FilterWalk filter_walk(const GroupedProblem& p, Major filter_major, int k) {
@@ -127,9 +127,9 @@ __device__ FilterWalk filter_walk(const GroupedProblem& p, Major filter_major, i
           stored_K};
 }
 
-// Any steps and taps. The run is one of a single phase, whose results all meet the same taps. kGroup is that
-// of GroupedLanes, and kFilter how the filter's vectors lie in memory where groups have several channels:
-// along k in fprop, along c in dgrad seen as fprop.
+// Serves any steps and taps. The run belongs to a single phase, whose results all meet the same taps. kGroup
+// is GroupedLanes::group. kFilter tells along which index groups of several channels read vectors of the
+// filter: along k in fprop, along c in dgrad seen as fprop.
 template <typename Stored, int kLanes, int kGroup, Major kFilter>
 __global__ void __launch_bounds__(kGroupedThreads,
                                   kLanes == 8 ? 1 : room_for(2, sizeof(Stored) == 8 && kLanes == 4 ? 1 : 2))
@@ -207,7 +207,7 @@ __global__ void __launch_bounds__(kGroupedThreads,
   }
 }
 
-// One problem's launch, in its dtype.
+// Launches one problem in its dtype.
 template <typename Stored>
 struct Launch {
   const ConvProblem& problem;
@@ -238,13 +238,13 @@ struct Launch {
                          epilogue, y);
   }
 
-  // Depthwise in vectors: the windows that are compiled, or any.
+  // Runs depthwise layers in vectors, with a compiled window or the general kernel.
   cudaError_t depthwise() const {
     const GroupedProblem p = grouped_problem(problem);
     if (is_windowed(p, 3, 1, 1)) return window<3, 1, 1>();
     if (is_windowed(p, 3, 2, 1)) return window<3, 2, 1>();
     if (is_windowed(p, 3, 1, 2)) return window<3, 1, 2>();
-    if constexpr (sizeof(Stored) < 8) {  // more of f64 would be code that hardly anybody runs
+    if constexpr (sizeof(Stored) < 8) {  // more kernels for f64 would be code for very few users
       if (is_windowed(p, 5, 1, 1)) return window<5, 1, 1>();
       if (is_windowed(p, 5, 2, 1)) return window<5, 2, 1>();
       if (is_windowed(p, 5, 1, 2)) return window<5, 1, 2>();
@@ -258,7 +258,7 @@ struct Launch {
 
 cudaError_t grouped_activation(const ConvProblem& problem, Major filter_major, const void* x, const void* w,
                                Epilogue epilogue, void* y, cudaStream_t stream) {
-  // One lane serves everything; its sums are the same, term by term.
+  // One lane serves every problem, with the same sums term by term.
   const bool aligned = is_aligned(x) && is_aligned(w) && is_aligned(epilogue.bias) && is_aligned(y);
   const int group = aligned ? grouped_lanes(problem).group : 0;
   return dispatch(problem.dtype, [&](auto tag) {

@@ -1,12 +1,13 @@
-// dw[r,c,k] = sum over n, o of x[n,i,c] * dy[n,o,k] where groups are small: a thread keeps the sums of a few
-// channels k, over a piece of the taps, in registers while it walks over positions.
+// Computes dw[r,c,k] = sum over n, o of x[n,i,c] * dy[n,o,k] for small groups: a thread keeps the sums of a
+// few channels k and a piece of the taps in registers while it walks over positions.
 //
-// Threads of a block are neighbours along channels (x), have a piece of the filter each (y), and are the
-// slots (z) among which the positions of the block's part are dealt out, in runs of a row. So all pieces read
-// the same rows at about the same time, and x and dy come from memory once. The slots' sums are added in
-// order through shared memory; the parts' sums go to the workspace and are added in order by add_parts.
+// A block's threads are neighbours along channels (x), have one piece of the filter each (y), and are slots
+// (z) among which the positions of the block's part are dealt out in runs of a row. So all pieces read the
+// same rows at about the same time, and x and dy come from memory once. The slots' sums are added in order
+// through shared memory; the parts' sums go to the workspace and add_parts adds them in order.
 //
-// With dilated inputs a tap meets one in so many positions: there pieces are of taps that meet the same ones.
+// With dilated inputs a tap meets an input only at every so many positions, so a piece then holds taps of one
+// phase.
 #include "common_src/dispatch.h"
 #include "cuda_src/arch/launch.cuh"
 #include "cuda_src/conv_kernels.h"
@@ -17,7 +18,7 @@ namespace convgrad::cuda {
 namespace {
 
 // Depthwise, kTaps neighbouring taps along the last axis; a piece is all of them in kRows rows of taps. The
-// run's dy is in registers, and each x that is read meets all of it that it is tied to.
+// run's dy is in registers, and each x that is read meets all of the run that it is tied to.
 template <typename Stored, int kTaps, int kStride, int kRows>
 __global__ void __launch_bounds__(kGroupedThreads, kTaps* kRows < 7 ? room_for(2, kTaps == 5 ? 1 : 2) : 1)
     grouped_filter_window_kernel(GroupedProblem p, GroupedFilterSplit split, const Stored* __restrict__ x,
@@ -39,7 +40,7 @@ __global__ void __launch_bounds__(kGroupedThreads, kTaps* kRows < 7 ? room_for(2
       Value dy_o[kRun][kLanes];
 #pragma unroll
       for (int m = 0; m < kRun; ++m) load_lanes_if(o + m < axis.output, dy_row, (o + m) * K, dy_o[m]);
-      // Past this, nothing of x is tied to the row.
+      // Nothing of x beyond this is tied to the row.
       const int last = (axis.output - 1) * kStride - axis.pad_lo + kTaps;
       const int end = last < axis.input ? last : axis.input;
 #pragma unroll
@@ -78,14 +79,14 @@ __global__ void __launch_bounds__(kGroupedThreads, kTaps* kRows < 7 ? room_for(2
   }
 }
 
-// Any steps and taps: a piece is kTaps of them, wherever they are. With kGroup 0 (see GroupedLanes) a tap is
-// one of r and c together.
+// Serves any steps and taps: a piece is any kTaps consecutive taps. With kGroup 0 (see GroupedLanes) a tap is
+// a pair of r and c.
 template <typename Stored, int kLanes, int kGroup, int kTaps>
 __global__ void __launch_bounds__(kGroupedThreads, 2)
     grouped_filter_run_kernel(GroupedProblem p, GroupedFilterSplit split, const Stored* __restrict__ x,
                               const Stored* __restrict__ dy, Result<Stored> result) {
   using Value = Sum<Stored>;
-  constexpr int kSources = kGroup == kLanes ? kLanes : 1;  // channels c that each k meets
+  constexpr int kSources = kGroup == kLanes ? kLanes : 1;  // the channels c that each k meets
   const GroupedAxis &axis0 = p.axis[0], &axis1 = p.axis[1], &axis = p.axis[kAxes - 1];
   const Mine mine = find_mine(p, split, kLanes, threadIdx.x, threadIdx.y);
   const int64_t C = p.in_channels, K = p.out_channels;
@@ -153,8 +154,8 @@ __global__ void __launch_bounds__(kGroupedThreads, 2)
   }
 }
 
-// Where inputs are dilated, or most are padding: a piece is kRows of one phase's rows (r,c), and the
-// positions are those of the phase that its taps meet.
+// For dilated inputs or mostly padding: a piece is kRows of one phase's rows (r,c), and the positions are
+// those of the phase that its taps meet.
 template <typename Stored, int kRows>
 __global__ void __launch_bounds__(kGroupedThreads, 2)
     grouped_filter_phase_kernel(GroupedProblem grouped, GroupedFilterSplit split, ConvProblem p,
@@ -198,7 +199,7 @@ __global__ void __launch_bounds__(kGroupedThreads, 2)
   }
 }
 
-// One problem's launch, in its dtype.
+// Launches one problem in its dtype.
 template <typename Stored>
 struct Launch {
   const ConvProblem& problem;
@@ -249,12 +250,12 @@ struct Launch {
                          dy, result);
   }
 
-  // Depthwise in vectors: the windows that are compiled, or any.
+  // Runs depthwise layers in vectors, with a compiled window or the general kernel.
   cudaError_t depthwise() const {
     const GroupedProblem p = grouped_problem(problem);
     if (is_windowed(p, 3, 1, 1)) return window<3, 1, 3>();
     if (is_windowed(p, 3, 2, 1)) return window<3, 2, 1>();
-    if constexpr (sizeof(Stored) < 8) {  // more of f64 would be code that hardly anybody runs
+    if constexpr (sizeof(Stored) < 8) {  // more kernels for f64 would be code for very few users
       if (is_windowed(p, 5, 1, 1)) return window<5, 1, 1>();
       if (is_windowed(p, 5, 2, 1)) return window<5, 2, 1>();
       if (is_windowed(p, 7, 1, 1)) return window<7, 1, 1>();
@@ -268,7 +269,8 @@ struct Launch {
 
 cudaError_t grouped_wgrad(const ConvProblem& problem, const void* x, const void* dy, void* dw,
                           void* workspace, cudaStream_t stream) {
-  // The parts are the same whatever the lanes, as the workspace was asked for before any pointer was known.
+  // The number of parts must not depend on the lanes, because the workspace was sized before any pointer was
+  // known.
   const GroupedFilterSplit split = grouped_filter_split(problem);
   const int group = is_aligned(x) && is_aligned(dy) ? grouped_lanes(problem).group : 0;
   const cudaError_t error = dispatch(problem.dtype, [&](auto tag) {

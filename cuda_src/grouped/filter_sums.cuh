@@ -1,5 +1,5 @@
-// What the grouped kernels whose result is a filter share: which piece of it a thread has, the positions that
-// it walks over, and how the threads' sums become the result.
+// What the grouped kernels whose result is a filter share: assigning pieces to threads, walking over
+// positions, and adding the threads' sums.
 #pragma once
 
 #include "cuda_src/arch/shared_memory.cuh"
@@ -8,7 +8,7 @@
 
 namespace convgrad::cuda {
 
-// Which channels, piece and part a thread has.
+// A thread's channels, piece and part.
 struct Mine {
   int k;
   int piece;
@@ -24,7 +24,7 @@ __device__ inline Mine find_mine(const GroupedProblem& p, const GroupedFilterSpl
           static_cast<int>(block % split.piece_blocks * blockDim.y + y), block / split.piece_blocks};
 }
 
-// The thread's runs in their order: visit(row, first o2).
+// Calls visit(row, first o2) for each of the thread's runs, in order.
 template <typename Visit>
 __device__ void for_each_run(const GroupedProblem& p, const GroupedFilterSplit& split, unsigned part,
                              Visit visit) {
@@ -35,7 +35,7 @@ __device__ void for_each_run(const GroupedProblem& p, const GroupedFilterSplit& 
     visit(unit / p.runs, static_cast<int>(unit % p.runs) * kGroupedRun);
 }
 
-// Adds up `mine` over the block's slots, slot by slot, for every x and y: store(x, y, v, sum).
+// Adds `mine` over the block's slots, slot by slot, and calls store(x, y, v, sum) for every x and y.
 template <int kValues, typename Value, typename Store>
 __device__ void add_slots(const Value (&mine)[kValues], Store store) {
   Value* slots = shared_memory<Value>();  // [slot][v][y][x]
@@ -51,7 +51,7 @@ __device__ void add_slots(const Value (&mine)[kValues], Store store) {
   __syncthreads();
 }
 
-// Where the sums go: to dw where there is one part, else to partials[part,r,c,k].
+// The destination of the sums: dw if there is one part, otherwise partials[part,r,c,k].
 template <typename Stored>
 struct Result {
   Stored* dw;
@@ -65,7 +65,7 @@ struct Result {
   }
 };
 
-// Which phase (common_src/phase.h) a piece is of, and its first row there.
+// A piece's phase (common_src/phase.h), and its first row there.
 struct PhasePiece : FilterPhase {
   int64_t first_row;
 

@@ -1,4 +1,4 @@
-// What the grouped kernels share: lanes of channels to and from memory, and the taps that a result meets.
+// What the grouped kernels share: loads and stores of channel lanes, and the taps that a result meets.
 #pragma once
 
 #include <type_traits>
@@ -9,8 +9,8 @@
 
 namespace convgrad::cuda {
 
-// Of the kernels over vectors of depthwise channels: 16 bytes of f32 and f64. 8 bytes of a 16-bit type are as
-// many sums in as many registers, and let channel counts be multiples of 4.
+// For the kernels over vectors of depthwise channels: 16 bytes of f32 or f64. Vectors of a 16-bit type have 8
+// bytes: as many sums in as many registers, and channel counts may be multiples of 4.
 template <typename Stored>
 inline constexpr int kVectorLanes = sizeof(Stored) == 8 ? 2 : 4;
 
@@ -31,7 +31,7 @@ __device__ inline void load_lanes(const Stored* from, Sum<Stored> (&to)[kLanes])
   for (int l = 0; l < kLanes; ++l) to[l] = widen(stored.lane[l]);
 }
 
-// from[at] and the lanes behind it, or zeros where nothing is there.
+// Loads from[at] and the following lanes, or zeros if not `there`.
 template <int kLanes, typename Stored>
 __device__ inline void load_lanes_if(bool there, const Stored* from, int64_t at, Sum<Stored> (&to)[kLanes]) {
   GroupedVector<Stored, kLanes> stored = {};
@@ -40,7 +40,7 @@ __device__ inline void load_lanes_if(bool there, const Stored* from, int64_t at,
   for (int l = 0; l < kLanes; ++l) to[l] = widen(stored.lane[l]);
 }
 
-// To result[at] and the lanes behind it, as store_sum() does.
+// Stores to result[at] and the following lanes, as store_sum() does.
 template <int kLanes, typename Stored>
 __device__ inline void store_lanes(const Sum<Stored> (&from)[kLanes], Stored* result, int64_t at,
                                    bool unrounded) {
@@ -53,8 +53,8 @@ __device__ inline void store_lanes(const Sum<Stored> (&from)[kLanes], Stored* re
   *reinterpret_cast<GroupedVector<Stored, kLanes>*>(result + at) = stored;
 }
 
-// The epilogue of one result, whose lanes are channels from k on. Its bias is read for each result again: in
-// registers for a whole run, next to the run's sums, it would be too much for some kernels.
+// Applies the epilogue to one result, whose lanes are the channels from k on. It reads the bias again for
+// each result: some kernels have no registers for it next to a run's sums.
 template <typename Stored, int kLanes>
 __device__ inline void finish_lanes(const Epilogue& epilogue, int64_t k, Sum<Stored> (&sums)[kLanes]) {
   if (!epilogue.any()) return;
@@ -80,8 +80,8 @@ __device__ inline GroupedRow grouped_row(const GroupedProblem& p, unsigned row) 
           static_cast<int>(row % outputs1)};
 }
 
-// The first tap that is tied to result o were there no ends, and the source tied to both; no tap where there
-// is none.
+// The first tap that would be tied to result o on an axis without ends, and its source. r is past the last
+// tap if there is no such tap.
 struct FirstTap {
   int r, source;
 };
@@ -103,7 +103,7 @@ __device__ inline FirstTap first_tap(const GroupedAxis& axis, int o) {
   return {r, (at + r * axis.filter_dilation) / axis.input_dilation};
 }
 
-// The first of the taps that follow whose source, or the one `reach` further, is not in front of the first.
+// Skips the taps whose source, and the one `reach` further, lie in front of the first.
 __device__ inline FirstTap skip_padding(const GroupedAxis& axis, FirstTap first, int reach) {
   const int last = first.source + reach;
   if (last >= 0) return first;
@@ -111,7 +111,7 @@ __device__ inline FirstTap skip_padding(const GroupedAxis& axis, FirstTap first,
   return {first.r + skipped * axis.tap_step, first.source + skipped * axis.tap_source_step};
 }
 
-// The source tied to result o and tap r, or a negative number.
+// Returns the source tied to result o and tap r, or a negative number.
 __device__ inline int tied_source(const GroupedAxis& axis, int o, int r) {
   int at = o * axis.stride - axis.pad_lo + r * axis.filter_dilation;
   if (axis.input_dilation != 1) {
@@ -121,8 +121,8 @@ __device__ inline int tied_source(const GroupedAxis& axis, int o, int r) {
   return is_inside(at, axis.input) ? at : -1;
 }
 
-// For every row of the source that is tied to a row of results: visit(r0 * taps1 + r1, (n,i0,i1) flat), in
-// the taps' order.
+// Calls visit(r0 * taps1 + r1, (n,i0,i1) flat) for every row of the source that is tied to a row of results,
+// in the order of the taps.
 template <typename Visit>
 __device__ inline void for_each_source_row(const GroupedProblem& p, GroupedRow row, Visit visit) {
   const GroupedAxis &axis0 = p.axis[0], &axis1 = p.axis[1];

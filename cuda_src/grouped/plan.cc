@@ -11,7 +11,7 @@
 namespace convgrad::cuda {
 namespace {
 
-// A sum of three numbers of so many bits has 31.
+// A sum of three such numbers fits 31 bits.
 bool fits(std::initializer_list<int64_t> factors) { return fits_bits(29, factors); }
 
 bool fits(const Axis& axis) {
@@ -43,7 +43,7 @@ bool is_one_position(const Axis& axis) {
   return axis.input == 1 && axis.output == 1 && axis.taps == 1 && axis.pad_lo == 0;
 }
 
-// Threads along channels: whole 32-byte sectors, up to 64 or 128 bytes of a position.
+// Returns the threads along channels: whole 32-byte sectors, up to 64 or 128 bytes of a position.
 int channel_threads(const GroupedProblem& p, GroupedLanes lanes, DType dtype) {
   const int64_t bytes = bytes_of(dtype) * lanes.lanes, sector = std::max<int64_t>(32 / bytes, 1);
   const int64_t most = lanes.lanes == 1 ? 64 / bytes : 8;
@@ -56,7 +56,7 @@ unsigned panels_of(const GroupedProblem& p, GroupedLanes lanes, int threads) {
 
 unsigned runs_of_row(const Axis& axis) { return static_cast<unsigned>(tiles_over(axis.output, kGroupedRun)); }
 
-// A last axis of one position would leave all but one of a run's results idle: it changes places with the
+// A last axis of one position would leave all but one of a run's results idle, so it swaps places with the
 // axes before it, which moves nothing in memory.
 ConvProblem with_rows(const ConvProblem& problem) {
   ConvProblem p = problem;
@@ -81,7 +81,7 @@ GroupedLanes grouped_lanes(const ConvProblem& p) {
   const int vector = p.dtype == DType::kF64 ? 2 : 4;
   const int64_t in = p.group_in(), out = p.group_out();
   if (in == 1 && out == 1 && p.out_channels % vector == 0) return {vector, 1};
-  // Eight f64 of x, of w and of two results are more than a thread's registers.
+  // Eight f64 of x, of w and of two results would exceed a thread's registers.
   if (in == out && (in == 4 || (in == 8 && p.dtype != DType::kF64)))
     return {static_cast<int>(in), static_cast<int>(in)};
   return {1, 0};
@@ -119,13 +119,13 @@ GroupedBlock grouped_activation_block(GroupedProblem& p, GroupedLanes lanes, DTy
   p.panels = panels_of(p, lanes, x);
   if (p.rows == 0 || p.runs == 0 || p.panels == 0) return {1, 1, 1, 0};
 
-  // A block whose results are about square reads the least beyond them; where rows share no sources, a long
-  // one does. An odd number of runs leaves nobody idle one by one.
+  // A block whose results are about square reads the least beyond them; if rows share no sources, a long
+  // block does. One run per block leaves no thread idle if the number of runs is odd.
   const bool rows_share = p.axis[0].taps * p.axis[1].taps > 1;
   const int64_t most = kGroupedThreads / x;
   int64_t y = rows_share ? (p.runs % 2 == 0 ? 2 : 1) : most;
   y = std::min<int64_t>({y, p.runs, most});
-  // CUDA has at most 64 threads along z.
+  // CUDA allows at most 64 threads along z.
   const int64_t z = std::min<int64_t>({most / y, p.rows, 64});
   y = std::min<int64_t>(most / z, p.runs);
   p.run_blocks = static_cast<unsigned>(tiles_over(p.runs, y));
@@ -134,7 +134,7 @@ GroupedBlock grouped_activation_block(GroupedProblem& p, GroupedLanes lanes, DTy
 }
 
 GroupedFilterSplit grouped_filter_split(const ConvProblem& problem) {
-  // Blocks enough for a large device, and no more than some thousand terms for a thread to add.
+  // Enough blocks for a large device, and at most some thousand terms per thread.
   constexpr int64_t kBlocks = 528, kUnitsPerPart = 64, kMostUnits = 2048;
   const ConvProblem p = with_rows(problem);
   const GroupedProblem grouped = grouped_problem(problem);
@@ -143,7 +143,7 @@ GroupedFilterSplit grouped_filter_split(const ConvProblem& problem) {
   const bool has_phases = filter_has_phases(p);
   const int64_t units =
       has_phases ? filter_depth(p) : grouped.rows * static_cast<int64_t>(runs_of_row(p.axis[kAxes - 1]));
-  const int64_t run = has_phases ? kGroupedRun : 1;  // units of a part are so many times more
+  const int64_t run = has_phases ? kGroupedRun : 1;  // with phases a part has so many times more units
   const int64_t wanted = std::max(tiles_over(kBlocks, panels), tiles_over(units, kMostUnits * run));
   const int64_t parts = wgrad_parts(p, wanted, tiles_over(units, kUnitsPerPart * run));
   GroupedFilterSplit split = {};
@@ -160,7 +160,7 @@ GroupedBlock grouped_filter_block(GroupedProblem& p, GroupedFilterSplit& split, 
   p.runs = static_cast<unsigned>(tiles_over(p.axis[kAxes - 1].output, kGroupedRun));
   p.panels = panels_of(p, lanes, x);
   if (p.panels == 0 || pieces == 0) return {1, 1, 1, 0};
-  // The pieces read the same rows, so as many as can be share a block and its cache.
+  // The pieces read the same rows, so a block and its cache serve as many of them as possible.
   const int64_t most = std::min(16, kGroupedThreads / 2 / x);
   split.pieces = static_cast<unsigned>(pieces);
   split.piece_blocks = static_cast<unsigned>(tiles_over(pieces, most));

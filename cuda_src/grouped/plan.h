@@ -1,9 +1,9 @@
-// How the grouped kernels lay a problem over blocks and threads, in 32 bits, and which problems they serve:
-// pure functions of the problem.
+// Decides which problems the grouped kernels serve, and how they cut them into blocks and threads, in 32
+// bits: pure functions of the problem.
 //
-// Results lie along a row, the last axis, in runs of a few that one thread has in its registers. Where inputs
-// are dilated (in dgrad: where there is a stride), results o and o + phases meet the same taps, and a run is
-// one of a single phase.
+// Results lie along a row, the last axis, in short runs that one thread keeps in its registers. If inputs are
+// dilated (in dgrad: if there is a stride), results o and o + phases meet the same taps, and a run belongs to
+// a single phase.
 #pragma once
 
 #include <cstdint>
@@ -13,22 +13,24 @@
 namespace convgrad::cuda {
 
 inline constexpr int kGroupedThreads = 256;
-inline constexpr int kGroupedRun = 8;  // positions that a thread has at a time, or fewer of wide lanes
+inline constexpr int kGroupedRun = 8;  // positions per thread at a time, fewer for wide lanes
 
-// An axis, and its relation read from the result's side. A tap r that is tied to result o is followed by
-// r + tap_step, whose source lies tap_source_step further.
+// An axis, with its relation seen from the result's side. If tap r is tied to result o, so is r + tap_step,
+// whose source is tap_source_step further.
 struct GroupedAxis {
   int input, taps, output, stride, pad_lo, input_dilation, filter_dilation;
   int phases;       // results o and o + phases meet the same taps,
   int source_step;  // at sources this far apart
   int tap_step, tap_source_step;
-  int tap_common, tap_inverse;  // for the first tap: of filter_dilation, with and modulo input_dilation
+  int tap_common, tap_inverse;  // of filter_dilation: its common divisor with input_dilation, and its
+                                // inverse, to find the first tap
 };
 
-// Neighbouring channels that a thread has side by side, and what a group is among them.
+// A thread's neighbouring channels, and how groups divide them.
 struct GroupedLanes {
   int lanes;
-  int group;  // 1: each lane is a group; as many as lanes: all are one; 0: one lane, in groups of any size
+  int group;  // 1: each lane is a group; equal to lanes: all lanes are one group; 0: one lane, in groups of
+              // any size
 };
 
 struct GroupedProblem {
@@ -37,18 +39,19 @@ struct GroupedProblem {
   int rows;   // (n,o0,o1)
   int shift;  // the windowed kernel's first run begins at result -shift
   unsigned runs;
-  unsigned panels;  // of the channels that a block has
+  unsigned panels;  // blocks along the channels
   unsigned run_blocks;
 };
 
-// The threads of a block along channels, runs (or pieces of the filter) and rows (or slots of a sum).
+// The threads of a block along channels (x), runs or pieces of the filter (y), and rows or slots of a sum
+// (z).
 struct GroupedBlock {
   int x, y, z;
   int64_t blocks;
 };
 
-// Several groups of at most 16 channels on either side, and numbers of positions, taps and channels, each by
-// itself, that leave room in 32 bits; elements are counted in 64.
+// Reports whether a problem has several groups of at most 16 channels on either side, and numbers of
+// positions, taps and channels that each fit 32 bits with room to spare; elements are counted in 64 bits.
 bool grouped_serves(const ConvProblem&);
 inline constexpr const char* kGroupedServes =
     "several groups of at most 16 channels, in and out, fewer than 2^29 positions and 2^25 taps";
@@ -56,22 +59,22 @@ inline constexpr const char* kGroupedServes =
 GroupedLanes grouped_lanes(const ConvProblem&);
 GroupedProblem grouped_problem(const ConvProblem&);
 
-// Whether the last axis is one that the windowed kernels are compiled for: `taps` neighbours.
+// Reports whether the last axis fits a compiled window of `taps` neighbours.
 bool is_windowed(const GroupedProblem&, int taps, int stride, int input_dilation);
 
-// Sets runs, shift and panels, for results in runs of `run`.
+// Sets runs, shift and panels for results in runs of `run`.
 GroupedBlock grouped_activation_block(GroupedProblem&, GroupedLanes, DType, int run, bool windowed);
 
-// A filter's gradient in `parts` of the units, each a run of a row, or where there are phases of the taps
+// Splits a filter's gradient into `parts` of its units. A unit is a run of a row, or with phases of the taps
 // (common_src/phase.h) a position of one. A thread has one piece of the filter.
 struct GroupedFilterSplit {
   unsigned parts;
   unsigned units, units_per_part;
   unsigned pieces, piece_blocks;
 };
-GroupedFilterSplit grouped_filter_split(const ConvProblem&);  // its pieces are 0
+GroupedFilterSplit grouped_filter_split(const ConvProblem&);  // leaves the pieces at 0
 
-// Sets runs and panels, and the split's pieces.
+// Sets runs, panels, and the split's pieces.
 GroupedBlock grouped_filter_block(GroupedProblem&, GroupedFilterSplit&, GroupedLanes, DType, int64_t pieces);
 
 }  // namespace convgrad::cuda

@@ -1,12 +1,12 @@
-// Average pooling and its gradient:
+// Computes average pooling and its gradient with vectors of channels:
 //
 //     y[n,o,c]  = (sum over r of x[n,i,c]) / count(o)
 //     dx[n,i,c] = sum over r of dy[n,o,c] / count(o)
 //
-// Forward, a thread has a vector of channels of one output. The gradient gathers, as max pooling's does: a
-// thread has a vector of channels, of a cell of inputs for the usual windows (cells.cuh), and divides each of
-// their outputs once; else of one input. The terms are added as the reference kernels add them, so the bits
-// are the same.
+// Forward, a thread computes a vector of channels of one output. The gradient gathers, as that of max pooling
+// does: for the usual windows a thread computes a vector of channels of a cell of inputs (cells.cuh) and
+// divides each of the cell's outputs once; for others it computes one input. Terms are added in the order of
+// the reference kernels, so the bits are the same.
 #include "common_src/dispatch.h"
 #include "cuda_src/arch/launch.cuh"
 #include "cuda_src/lanes.cuh"
@@ -39,7 +39,8 @@ __global__ void __launch_bounds__(kPoolThreads, 2)
   store(y + rows.number(o) * kLanes, narrow_lanes<Stored>(y_noc));
 }
 
-// What an output's sum was divided by: the same for all, or where that is 0 the taps on the input.
+// The divisor of an output's sum: the same for all outputs, or if of_all is 0 the number of taps on the
+// input.
 struct Counts {
   int32_t of_all;
   TiedInputs tied[3];
@@ -56,7 +57,7 @@ struct Counts {
   }
   __device__ __forceinline__ int32_t at(int32_t o) const {
     if (of_all > 0) return of_all;
-    int32_t o0 = size2.split(o);  // leaves o2
+    int32_t o0 = size2.split(o);  // leaves o2 in o
     int32_t o1 = o0;
     o0 = size1.split(o1);
     return at(o0, o1, o);
@@ -116,7 +117,7 @@ __global__ void __launch_bounds__(kPoolThreads, room_for(2, 1))
       }
 #pragma unroll
       for (int w2 = 0; w2 < Cell::kWindows; ++w2) {
-        // A window off the input has count 0, and is no input's: its NaN goes where nothing is stored.
+        // A window off the input has count 0 and ties no input: its NaN lands where nothing is stored.
         const Lanes<Value, kLanes> term = divided<Value>(dy_noc[w2], counts.at(o0, o1, cell.o2 - w2));
         cell.for_each_tied(w1, w2, [&](Lanes<Value, kLanes>& dx_nic, int32_t) {
 #pragma unroll
@@ -159,7 +160,7 @@ cudaError_t vector_avg_pool_grad(const PoolProblem& p, const void* dy, void* dx,
         return launch_rows(vector_avg_pool_grad_kernel<Stored, kLanes>, rows, stream, rows, source, counts,
                            dy_data, dx_data);
       };
-      // A cell has one sum for each input, which is LongSum's as long as it has one run.
+      // A cell has one plain sum per input, which equals LongSum while there is one run.
       if (p.taps() > kSumRun) return by_input();
       return dispatch_cells(
           p,

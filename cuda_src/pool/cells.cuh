@@ -1,8 +1,8 @@
-// The inputs as cells, for the gradients of windows of kTaps by kTaps at equal strides.
+// Groups the inputs into cells, for the gradients of windows of kTaps by kTaps at equal strides.
 //
-// Along an axis a cell is the inputs between the first taps of an output and of the next: the windows that
-// hold any of them are the same few, and each is read once for the whole cell. Where the stride is 1 a cell
-// takes two outputs' inputs, or it would be a single one.
+// Along an axis a cell is the inputs from the first tap of one output up to the first tap of the next. The
+// same few windows hold any of them, and each is read once for the whole cell. With stride 1 a cell takes the
+// inputs of two outputs, because otherwise it would be a single input.
 #pragma once
 
 #include <cstdint>
@@ -19,8 +19,8 @@ struct Cell {
   static constexpr int kInputs = kOutputs * kStride;
   static constexpr int kWindows = kOutputs + (kTaps - 1) / kStride;
 
-  // Whether the cell's input a is in its window w. Windows are numbered from the last output back, since that
-  // is the order of an input's taps.
+  // Reports whether the cell's input a is in its window w. Windows are numbered from the last output back,
+  // which is the order of an input's taps.
   __device__ static constexpr bool ties(int a, int w) {
     const int r = a - (kOutputs - 1 - w) * kStride;
     return r >= 0 && r < kTaps;
@@ -32,7 +32,7 @@ class CellAxis {
  public:
   explicit CellAxis(const Axis& axis)
       : input_(static_cast<int32_t>(axis.input)), output_(static_cast<int32_t>(axis.output)) {
-    // The outputs that have their first tap before the input, less one: floor(pad_lo / stride).
+    // The outputs whose first tap lies before the input, minus one: floor(pad_lo / stride).
     int64_t before = axis.pad_lo / axis.stride;
     if (before * axis.stride > axis.pad_lo) --before;
     last_output_ = static_cast<int32_t>(before) + Cell::kOutputs - 1;
@@ -43,7 +43,7 @@ class CellAxis {
   __device__ __forceinline__ int32_t inputs() const { return input_; }
   __device__ __forceinline__ int32_t outputs() const { return output_; }
 
-  // The cell's input 0 and its window 0, which may lie beyond the ends.
+  // Return the cell's input 0 and its window 0, which may lie beyond the ends.
   __device__ __forceinline__ int32_t first_input(int32_t cell) const {
     return cell * Cell::kInputs - before_input_;
   }
@@ -61,7 +61,7 @@ class CellAxis {
   int32_t input_, output_, last_output_, before_input_;
 };
 
-// The cells of the two inner axes. Along the outermost a cell is one input.
+// The cells of the two inner axes. Along the outermost axis a cell is one input.
 template <typename CellType>
 struct PoolCells {
   CellAxis<CellType> axis1, axis2;
@@ -80,7 +80,7 @@ struct PoolCells {
   }
 };
 
-// Calls use(Cell<...>{}) for the windows that have kernels over cells, and otherwise().
+// Calls use(Cell<...>{}) for windows that have kernels over cells, and otherwise() for others.
 template <typename Use, typename Otherwise>
 cudaError_t dispatch_cells(const PoolProblem& p, const Use& use, const Otherwise& otherwise) {
   const auto has = [&](int64_t taps, int64_t stride) {
@@ -119,7 +119,7 @@ struct CellSums {
     }
   }
 
-  // add(dx_nic, i) for every input in window (w1,w2).
+  // Calls add(dx_nic, i) for every input in window (w1,w2).
   template <typename Add>
   __device__ __forceinline__ void for_each_tied(int w1, int w2, const Add& add) {
 #pragma unroll

@@ -1,13 +1,13 @@
-// Max pooling, its gradient, and what is read at the positions that it chose:
+// Computes max pooling, its gradient and its jvp with vectors of channels:
 //
 //     y[n,o,c]        = max over r of x[n,i,c];  position[n,o,c] = the first such i
 //     dx[n,i,c]       = sum over r of dy[n,o,c] where position[n,o,c] = i
 //     selected[n,o,c] = t[n,position[n,o,c],c]
 //
-// Forward, a thread has a vector of channels of one result, and all of a usual window is loaded before the
+// Forward, a thread computes a vector of channels of one result and loads all of a usual window before the
 // first comparison. The gradient gathers: inputs ask the windows that hold them whether they were chosen
-// there, so no two threads write one number. A thread has a vector of channels, of a cell of inputs for the
-// usual windows (cells.cuh), else of one input.
+// there, so no two threads write one number. For the usual windows a thread computes a vector of channels of
+// a cell of inputs (cells.cuh), for others of one input.
 #include <cmath>
 
 #include "common_src/dispatch.h"
@@ -20,7 +20,7 @@
 namespace convgrad::cuda {
 namespace {
 
-// Whether v takes the place of best: the first maximum stays, and a NaN is above every number.
+// Reports whether v replaces best. The first of equal maxima stays, and NaN exceeds every number.
 template <typename Value>
 __device__ __forceinline__ bool replaces(Value v, Value best) {
   return !(v <= best) && best == best;
@@ -36,7 +36,7 @@ __global__ void __launch_bounds__(kPoolThreads, 2)
   const int32_t c = o.vector * kLanes;
   const Stored* x_nc = x + o.n * source.image + c;
 
-  // The first input is the maximum so far also where it is -infinity.
+  // The first input counts as the maximum so far even if it is -infinity.
   Lanes<Stored, kLanes> y_noc = all_lanes<kLanes>(narrow<Stored>(-INFINITY));
   Lanes<int32_t, kLanes> first =
       all_lanes<kLanes>(window.count() > 0 ? window.first(source) : static_cast<int32_t>(kNone));
@@ -55,7 +55,7 @@ __global__ void __launch_bounds__(kPoolThreads, 2)
   if (position != nullptr) store(position + noc, first);
 }
 
-// Positions and results go by vectors, and each t is read where its position says.
+// Reads positions and writes results in vectors, and reads each t at its position.
 template <typename Stored, int kLanes>
 __global__ void __launch_bounds__(kPoolThreads, 2)
     vector_max_pool_select_kernel(PoolRows rows, Divisor t_images, Divisor position_images, int32_t inputs,
@@ -77,13 +77,13 @@ __global__ void __launch_bounds__(kPoolThreads, 2)
   store(selected + rows.number(o) * kLanes, selected_noc);
 }
 
-// One output's vectors of both operands.
+// The vectors of both operands at one output.
 template <typename Stored, int kLanes>
 struct Chosen {
   Lanes<int32_t, kLanes> position;
   Lanes<Stored, kLanes> dy;
 
-  // An input that was not chosen adds 0, which leaves every bit of a sum that began with 0.
+  // An input that was not chosen adds 0, which does not change a sum that began with 0.
   __device__ __forceinline__ void add_to(Lanes<Sum<Stored>, kLanes>& dx_nic, int32_t i) const {
 #pragma unroll
     for (int l = 0; l < kLanes; ++l)
@@ -91,12 +91,12 @@ struct Chosen {
   }
 };
 
-// Which of their images the operands have for the result's image n.
+// Maps the result's image n to the operands' images.
 struct OperandImages {
   Divisor dy, position;
 };
 
-// Where the two operands' vectors of one image and its channels begin.
+// The start of the two operands' vectors of one image.
 template <typename Stored, int kLanes>
 struct ChosenImage {
   const Stored* dy;
@@ -145,7 +145,7 @@ __global__ void __launch_bounds__(kPoolThreads, 2)
   const Run run0 = source.tied[0](place.at0);
   for (int32_t k0 = 0; k0 < run0.count; ++k0) {
     const int32_t o0 = run0.first + k0 * source.tied[0].step();
-    // The loads of one row of windows are under way together; more would not fit the registers.
+    // The loads of one row of windows are in flight together; more would not fit the registers.
 #pragma unroll 1
     for (int w1 = 0; w1 < Cell::kWindows; ++w1) {
       const int32_t o1 = cell.o1 - w1;

@@ -19,7 +19,7 @@ bool fits_in_32_bits(const PoolProblem& p) {
       !is_small({p.batch, a.output, b.output}))
     return false;
   for (const Axis& axis : p.axis) {
-    // Every o*stride + r*filter_dilation - pad_lo, and the square of the stride (TiedOutputs).
+    // Every o*stride + r*filter_dilation - pad_lo, and the square of the stride (TiedOutputs), fit 32 bits.
     if (!is_small({axis.output, axis.stride}) || !is_small({axis.taps, axis.filter_dilation, 2}) ||
         !fits_bits(29, {axis.pad_lo}) || !fits_bits(15, {axis.stride}))
       return false;

@@ -1,4 +1,4 @@
-// Which of pooling's and bgrad's kernels serves a problem: a pure function of it.
+// Chooses the kernel of pooling and bgrad: a pure function of the problem.
 #pragma once
 
 #include <cstdint>
@@ -10,12 +10,13 @@ namespace convgrad::cuda {
 
 enum class PoolKernel : int8_t { kReference, kVector };
 
-// "reference", "vector", or a convolution's kernel, with which pooling and bgrad are in vectors. Throws
-// std::invalid_argument.
+// Accepts "reference", "vector", or the name of a convolution kernel, which means "vector" for pooling and
+// bgrad. Throws std::invalid_argument for others.
 PoolKernel pool_kernel_named(std::string_view name);
 
-// The vector kernels count positions and numbers of one image, and images and rows of all, in 32 bits, since
-// 64-bit arithmetic would take longer than the memory does. What is larger is served by the reference ones.
+// The vector kernels count positions and numbers of one image, and images and rows of the whole batch, in 32
+// bits, because 64-bit arithmetic would take longer than the memory does. Larger problems use the reference
+// kernels.
 PoolKernel choose_kernel(const PoolProblem&, PoolKernel requested);
 
 }  // namespace convgrad::cuda

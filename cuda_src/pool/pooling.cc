@@ -1,5 +1,5 @@
-// The bias gradient and pooling by the kernel that a call asks for: the formulas as they stand, or vectors.
-// An empty result needs no kernel, and none has to bear a size of zero there.
+// Runs the bias gradient and pooling with the kernel that a call asks for: the reference kernels or vectors.
+// Empty results return early, so that no kernel has to handle a size of zero.
 #include "cuda_src/kernels.h"
 #include "cuda_src/pool_kernels.h"
 

@@ -1,5 +1,6 @@
-// Positions in windows with a NaN or of -infinity alone, by the rules of XLA's select-and-scatter and
-// select-and-gather (PositionRule in common_src/problem.h). All others have the first maximum by any rule.
+// Finds the positions of windows with a NaN or with -infinity alone by the rules of XLA's select-and-scatter
+// and select-and-gather (PositionRule in common_src/problem.h). In all other windows every rule gives the
+// first maximum.
 #include <cmath>
 
 #include "common_src/dispatch.h"
@@ -17,13 +18,13 @@ __global__ void position_rule_kernel(PoolProblem p, const Stored* x, const Store
   const bool scatters = p.position_rule == PositionRule::kSelectAndScatter;
   const int64_t count = p.batch * p.outputs() * p.channels;
   for (int64_t at = first_element(); at < count; at += element_step()) {
-    if (widen(y[at]) > kLeast) continue;  // NaN is not
+    if (widen(y[at]) > kLeast) continue;  // NaN is not greater
     const int64_t c = at % p.channels;
     const Place o = output_place(p.axis, at / p.channels);
     Value best = kLeast;
     int64_t chosen = kNone;
     bool is_first = scatters;
-    // A second tap on padding in a row changes nothing.
+    // A second tap on padding in sequence changes nothing.
     for_each_stretch(p.axis, o.at, [&](int64_t i) {
       if (i == kNone && !scatters) return;
       const Value next = i == kNone ? kLeast : widen(x[(o.n * p.inputs() + i) * p.channels + c]);

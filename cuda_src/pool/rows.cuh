@@ -1,9 +1,9 @@
-// Which result of pooling is a thread's own: all results, or cells of them, as rows of vectors.
+// Assigns results of pooling to threads: all results, or cells of them, as rows of vectors.
 //
-// A row is everything along the innermost axis, position by position and in it vector by vector, so threads
-// next to each other read and write next to each other, however few channels a position has. A block is a
-// rectangle over rows; blocks next to each other share what their windows share in the cache. Everything
-// within an image is counted in 32 bits (plan.h), an image's beginning in 64.
+// A row is everything along the innermost axis, position by position and vector by vector, so neighbouring
+// threads read and write neighbouring memory, however few channels a position has. A block is a rectangle
+// over rows; neighbouring blocks share the overlap of their windows in the cache. Everything within an image
+// is counted in 32 bits (plan.h), the start of an image in 64.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -22,15 +22,15 @@ inline constexpr int kPoolThreads = 256;
 
 struct RowPlace {
   int32_t n, at0, at1, at2;
-  int32_t vector;  // in the position
+  int32_t vector;  // within the position
 };
 
 struct PoolRows {
-  int32_t rows, row_vectors;  // how many, and vectors in each
+  int32_t rows, row_vectors;  // how many, and vectors per row
   Divisor position_vectors, size1, size0, blocks_across;
-  int32_t across, down;  // threads of a block: along a row, and rows
+  int32_t across, down;  // threads of a block along a row, and over rows
 
-  // Rows of `overlap`ping windows go by fours into a block, which then reads most of its source once.
+  // A block takes four rows if windows overlap, so that it reads most of its source once.
   PoolRows(int64_t batch, int64_t extent0, int64_t extent1, int64_t extent2, int64_t vectors, bool overlap)
       : rows(static_cast<int32_t>(batch * extent0 * extent1)),
         row_vectors(static_cast<int32_t>(extent2 * vectors)),
@@ -45,7 +45,7 @@ struct PoolRows {
 
   int64_t blocks() const { return int64_t{blocks_across.value()} * tiles_over(rows, down); }
 
-  // False for threads past the ends.
+  // Returns false for threads past the ends.
   __device__ __forceinline__ bool find(RowPlace& place) const {
     int32_t column = static_cast<int32_t>(blockIdx.x);
     int32_t row = blocks_across.split(column) * down + static_cast<int32_t>(threadIdx.y);
@@ -60,7 +60,8 @@ struct PoolRows {
     return true;
   }
 
-  // Of the place's vector among all vectors of all rows; with another image of the same shape in n's place.
+  // Returns the number of the place's vector among all vectors of all rows, or of the same place in image n
+  // of another array of this shape.
   __device__ __forceinline__ int64_t number(const RowPlace& place, int32_t n) const {
     const int32_t row = (n * size0.value() + place.at0) * size1.value() + place.at1;
     return int64_t{row} * row_vectors + place.at2 * position_vectors.value() + place.vector;

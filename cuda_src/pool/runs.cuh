@@ -1,5 +1,5 @@
 // What the relation o*stride + r*filter_dilation - pad_lo = i ties to one position of an axis: a run of
-// positions at equal steps, in the order of the taps. Its ends are found once, so no tap is tested.
+// positions at equal steps, in the order of the taps. Its ends are computed once, so no tap is tested.
 #pragma once
 
 #include <cstdint>
@@ -16,7 +16,7 @@ struct Run {
   int32_t first, count;
 };
 
-// The inputs tied to an output o.
+// Finds the inputs tied to an output o.
 class TiedInputs {
  public:
   TiedInputs() = default;
@@ -43,9 +43,9 @@ class TiedInputs {
   Divisor dilation_;
 };
 
-// The outputs tied to an input i, from the first such tap's on, which is the last of them.
+// Finds the outputs tied to an input i, in the order of the taps, which is from the last output to the first.
 //
-// With t = i + pad_lo and g = gcd(stride, dilation) there are any only if g divides t. Then the taps are
+// With t = i + pad_lo and g = gcd(stride, dilation) there are outputs only if g divides t. Then the taps are
 // those with r * (dilation/g) = t/g modulo stride/g: one in every stride/g taps, and from one to the next the
 // output moves back by dilation/g.
 class TiedOutputs {
@@ -88,12 +88,13 @@ class TiedOutputs {
   Divisor common_, tap_step_, output_step_;
 };
 
-// A window's side: along each axis what is tied to a position, and how far apart in the image's memory.
+// The source of a window: what is tied to a position along each axis, and the distances in the image's
+// memory.
 template <typename Tied>
 struct PoolSource {
   Tied tied[3];
   int32_t step[3];       // from one tied position to the next, as flat positions
-  int32_t size1, size2;  // of the inner axes
+  int32_t size1, size2;  // sizes of the inner axes
   int32_t channels;
   int64_t image;  // numbers
 
@@ -101,7 +102,7 @@ struct PoolSource {
       : tied{Tied(axis[0]), Tied(axis[1]), Tied(axis[2])}, channels(static_cast<int32_t>(channels)) {
     size1 = tied[1].size();
     size2 = tied[2].size();
-    // A step beyond 32 bits is one that no run has room for.
+    // If a step exceeds 32 bits, no run is long enough to use it.
     step[0] = static_cast<int32_t>(int64_t{tied[0].step()} * (int64_t{size1} * size2));
     step[1] = static_cast<int32_t>(int64_t{tied[1].step()} * size2);
     step[2] = tied[2].step();
@@ -119,16 +120,16 @@ struct Window {
 
   __device__ __forceinline__ int32_t count() const { return run0.count * run1.count * run2.count; }
 
-  // The flat position of the first.
+  // Returns the flat position of the first.
   template <typename Tied>
   __device__ __forceinline__ int32_t first(const PoolSource<Tied>& source) const {
     return (run0.first * source.size1 + run1.first) * source.size2 + run2.first;
   }
 };
 
-// visit(load(at), at) for every flat position of the window, in the order of the taps. Loads are under way
-// together: of a window of kTaps by kTaps that lies on the source as a whole all of them, else a few in a
-// row.
+// Calls visit(load(at), at) for every flat position of the window, in the order of the taps. Several loads
+// are in flight together: all of a window of kTaps by kTaps that lies entirely on the source, otherwise a few
+// in a row.
 template <int kTaps, typename Tied, typename Load, typename Visit>
 __device__ __forceinline__ void for_each_tied(const PoolSource<Tied>& source, const Window& window,
                                               const Load& load, const Visit& visit) {
@@ -166,8 +167,8 @@ __device__ __forceinline__ void for_each_tied(const PoolSource<Tied>& source, co
   }
 }
 
-// Calls use(std::integral_constant<int, kTaps>) for for_each_tied: 2 or 3 for windows of 2x2 or 3x3 in at
-// most kSumRun taps, else 0.
+// Calls use(std::integral_constant<int, kTaps>) for for_each_tied(): 2 or 3 for windows of 2x2 or 3x3 with at
+// most kSumRun taps, otherwise 0.
 template <typename Use>
 cudaError_t dispatch_taps(const PoolProblem& p, const Use& use) {
   const Axis &axis1 = p.axis[1], &axis2 = p.axis[2];

@@ -1,9 +1,9 @@
-// Average pooling and its gradient, one thread a result element:
+// Computes average pooling and its gradient, one thread per result element:
 //
 //     y[n,o,c]  = (sum over r of x[n,i,c]) / count(o)
 //     dx[n,i,c] =  sum over r of dy[n,o,c] / count(o)
 //
-// count(o) is a product over axes, because a tap is on the input where it is so along every axis.
+// count(o) is a product over axes, because a tap is on the input if it is along every axis.
 #include "common_src/dispatch.h"
 #include "common_src/long_sum.h"
 #include "cuda_src/arch/launch.cuh"
@@ -13,7 +13,7 @@
 namespace convgrad::cuda {
 namespace {
 
-// What an output's sum is divided by.
+// The divisor of an output's sum.
 class Counts {
  public:
   __device__ explicit Counts(const PoolProblem& p)

@@ -1,11 +1,11 @@
-// Max pooling, its gradient and its jvp, one thread a result element:
+// Computes max pooling, its gradient and its jvp, one thread per result element:
 //
 //     y[n,o,c]        = max over r of x[n,i,c];  position[n,o,c] = the first such i
 //     dx[n,i,c]       = sum over r of dy[n,o,c] where position[n,o,c] = i
 //     selected[n,o,c] = t[n,position[n,o,c],c]
 //
-// The gradient gathers: an input asks each window that holds it whether it was chosen there. No two threads
-// write one element, so overlapping windows need no atomics.
+// The gradient gathers: each input asks every window that holds it whether the window chose it. No two
+// threads write one element, so overlapping windows need no atomics.
 #include <cmath>
 
 #include "common_src/dispatch.h"
@@ -16,7 +16,7 @@
 namespace convgrad::cuda {
 namespace {
 
-// Whether v takes the place of best: the first maximum stays, and a NaN is above every number.
+// Reports whether v replaces best. The first of equal maxima stays, and NaN exceeds every number.
 template <typename Value>
 __device__ bool replaces(Value v, Value best) {
   const bool v_is_nan = v != v, best_is_nan = best != best;

@@ -1,5 +1,5 @@
-// The four sums of a convolution and its gradients as they stand, one thread a result. They serve every
-// problem, and the other kernels are held against them.
+// Computes the sums of a convolution and its gradients directly from their formulas, one thread per result.
+// These kernels serve every problem, and tests compare the other kernels with them.
 //
 //     y[n,o,k]  = sum over r, c of x[n,i,c] * w[r,c,k]
 //     dx[n,i,c] = sum over r, k of dy[n,o,k] * w[r,c,k]
@@ -16,7 +16,7 @@
 namespace convgrad::cuda {
 namespace {
 
-// y, one thread an output element, with the epilogue.
+// Computes y and its epilogue, one thread per output element.
 template <typename Stored>
 __global__ void reference_fprop_kernel(ConvProblem p, const Stored* x, const Stored* w, Epilogue epilogue,
                                        Stored* y) {
@@ -36,8 +36,8 @@ __global__ void reference_fprop_kernel(ConvProblem p, const Stored* x, const Sto
   }
 }
 
-// dx, one thread an input element. Each input position gathers from the outputs that it was a part of, so
-// nothing is ever added to twice.
+// Computes dx, one thread per input element. Each input gathers from the outputs that it contributed to, so
+// no two threads write one element.
 template <typename Stored>
 __global__ void reference_dgrad_kernel(ConvProblem p, const Stored* dy, const Stored* w, Stored* dx) {
   const int64_t C = p.group_in(), K = p.out_channels;
@@ -57,7 +57,7 @@ __global__ void reference_dgrad_kernel(ConvProblem p, const Stored* dy, const St
   }
 }
 
-// dw, one thread a filter element.
+// Computes dw, one thread per filter element.
 template <typename Stored>
 __global__ void reference_wgrad_kernel(ConvProblem p, const Stored* x, const Stored* dy, Stored* dw) {
   const int64_t C = p.group_in(), K = p.out_channels;
@@ -89,9 +89,9 @@ __global__ void reference_wgrad_kernel(ConvProblem p, const Stored* x, const Sto
   }
 }
 
-// db in two sums: a thread adds one channel over one part of the rows, then the parts are added in order.
-// Neighbouring threads have neighbouring channels, so a warp reads whole rows. `Result` is Stored where one
-// part is all there is.
+// Computes db in two sums: a thread adds one channel over one part of the rows, then the parts are added in
+// order. Neighbouring threads have neighbouring channels, so a warp reads whole rows. `Result` is Stored if
+// there is one part.
 template <typename Stored, typename Result>
 __global__ void reference_bgrad_kernel(BiasProblem p, Split split, const Stored* dy, Result* sums) {
   const int64_t count = split.parts * p.channels;

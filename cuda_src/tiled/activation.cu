@@ -1,15 +1,15 @@
-// The contraction whose result is an activation, as an implicit matrix product in tiles of shared memory:
+// Computes an activation as an implicit matrix product in tiles of shared memory:
 //
 //     y[n,o,k] = sum over r, c of x[n,i,c] * w[r,c,k]      rows (n,o), columns k, depth q = (r,c)
 //
 // x is gathered by the relation as its tile is filled; no unrolled copy of it is ever in memory. A block
-// takes rows of one phase (common_src/phase.h), so that no zero between dilated inputs is multiplied. dgrad
-// is the same product over the transposed problem, with the filter's taps flipped and its two channel axes
-// traded:
+// computes rows of one phase (common_src/phase.h), so that no zero between dilated inputs is multiplied.
+// dgrad is the same product over the transposed problem, with the filter's taps flipped and its two channel
+// axes swapped:
 //
 //     dx[n,i,c] = sum over r, k of dy[n,o,k] * w[R-1-r,c,k]
 //
-// so the kernel is written in fprop's letters and takes what tells the two apart as `Filter`.
+// The kernel is written in fprop's letters; the parameter `Filter` makes the difference.
 #include "common_src/dispatch.h"
 #include "common_src/major.h"
 #include "cuda_src/arch/launch.cuh"
@@ -21,8 +21,8 @@
 namespace convgrad::cuda {
 namespace {
 
-// Where element (q,k) = (r,c,k) of one group's filter lies. Neighbouring threads fill along the axis that is
-// contiguous in memory.
+// The place of element (q,k) = (r,c,k) of one group's filter in memory, for fprop. Neighbouring threads fill
+// along the contiguous index.
 struct FilterAsStored {
   static constexpr Major kMajor = Major::kMN;
   __device__ static int64_t at(const ConvProblem& p, int64_t group, int64_t q, int64_t k) {
@@ -30,7 +30,8 @@ struct FilterAsStored {
   }
 };
 
-// In the letters of the transposed problem: its c is the stored filter's k, and its k the stored c.
+// The same for dgrad, in the letters of the transposed problem: its c is the stored filter's k, and its k the
+// stored c.
 struct FilterTransposed {
   static constexpr Major kMajor = Major::kK;
   __device__ static int64_t at(const ConvProblem& p, int64_t group, int64_t q, int64_t k) {
@@ -40,13 +41,13 @@ struct FilterTransposed {
   }
 };
 
-// Where a row's window begins along each axis, among the inputs, and where in y its output is, (n,o) flat.
+// A row's window: its start along each axis, relative to the inputs, and its output in y, (n,o) flat.
 struct WindowStart {
   int64_t image, output;  // kNone for a row past the end
   int64_t at[kAxes];
 };
 
-// The flat index (n,i) of the input tied to a window's tap, as many steps from its start, or kNone.
+// Returns the flat index (n,i) of the input tied to the tap that is `steps` from a window's start, or kNone.
 __device__ int64_t tied_input(const ConvProblem& p, const WindowStart& start, const int64_t (&steps)[kAxes]) {
   if (start.image == kNone) return kNone;
   int64_t flat = start.image;
@@ -75,7 +76,7 @@ __global__ void __launch_bounds__(kTileThreads)
     tiled_activation_kernel(ConvProblem p, ActivationPhases phases, const Stored* x, const Stored* w,
                             Epilogue epilogue, Stored* y) {
   using Value = Sum<Stored>;
-  // In shared memory, since it would fill the registers of every thread.
+  // In shared memory, because it would fill the registers of every thread.
   ActivationBlock& block = *shared_memory<ActivationBlock>();
   WindowStart* window = reinterpret_cast<WindowStart*>(&block + 1);  // of each row
   Value* a = reinterpret_cast<Value*>(window + kTileRows);           // x as a[q, row]
@@ -84,7 +85,7 @@ __global__ void __launch_bounds__(kTileThreads)
   const int64_t C = p.group_in(), K = p.group_out();
   if (thread == 0) block = ActivationBlock(p, phases, kTileRows, kTileColumns);
   __syncthreads();
-  if (block.first_row >= block.rows) return;  // a phase with fewer rows than the largest; all threads
+  if (block.first_row >= block.rows) return;  // a phase with fewer rows than the largest; all threads leave
   const PhaseAxis(&phase)[kAxes] = block.phase;
   const int64_t group = block.group, first_column = block.first_column;
   const int64_t depth = phase[0].taps * phase[1].taps * phase[2].taps * C;
@@ -92,12 +93,12 @@ __global__ void __launch_bounds__(kTileThreads)
   if (thread < kTileRows) window[thread] = window_start(p, block, thread);
   __syncthreads();
 
-  // This thread fills depth `a_depth` of four rows of a, whose inputs change only when the tap does.
+  // This thread fills depth `a_depth` of four rows of a. Their inputs change only with the tap.
   const int a_depth = thread % kTileDepth, a_row = thread / kTileDepth;
   int64_t x_at[kFills];
   int64_t tap = kNone;
   const auto tap_at = [&](int64_t tap) { return place_of(tap, phase[0].taps, phase[1].taps, phase[2].taps); };
-  // q of the phase among that of the whole filter, which it mostly is.
+  // Maps depth q of the phase to depth q of the whole filter, which is often the same.
   const bool whole =
       phase[0].taps == p.axis[0].taps && phase[1].taps == p.axis[1].taps && phase[2].taps == p.axis[2].taps;
   const auto in_filter = [&](int64_t q) {

@@ -1,10 +1,10 @@
-// The contraction whose result is a filter, as an implicit matrix product in tiles of shared memory:
+// Computes a filter's gradient as an implicit matrix product in tiles of shared memory:
 //
 //     dw[r,c,k] = sum over n, o of x[n,i,c] * dy[n,o,k]    rows (r,c), columns k, depth q = (n,o)
 //
-// A filter has few elements and a batch has many positions, so the depth is split into parts, each a block's
-// own; the parts' sums go to the workspace and are added in order. A block takes rows of one phase
-// (common_src/phase.h), and positions that these meet.
+// A filter has few elements and a batch has many positions, so the depth is split into parts, one block each;
+// the parts' sums go to the workspace and are added in order. A block computes rows of one phase
+// (common_src/phase.h) over the positions that these meet.
 #include "common_src/dispatch.h"
 #include "cuda_src/arch/launch.cuh"
 #include "cuda_src/arch/shared_memory.cuh"
@@ -16,8 +16,8 @@
 namespace convgrad::cuda {
 namespace {
 
-// A position: its image, or kNone past the end; where its window begins along each axis, among the inputs;
-// and where dy is read.
+// A position: its image, or kNone past the end; the start of its window along each axis, relative to the
+// inputs; and where to read dy.
 struct WindowStart {
   int64_t image, dy_at;
   int64_t at[kAxes];
@@ -37,8 +37,8 @@ __device__ WindowStart window_start(const ConvProblem& p, const FilterBlock& blo
   return start;
 }
 
-// The flat index (n,i) of the input that a tap, as many steps from a window's start, ties to the position, or
-// kNone.
+// Returns the flat index (n,i) of the input tied to the position by the tap that is `steps` from the window's
+// start, or kNone.
 __device__ int64_t tied_input(const ConvProblem& p, const WindowStart& start, const int64_t (&steps)[kAxes]) {
   if (start.image == kNone) return kNone;
   int64_t flat = start.image;
@@ -51,13 +51,13 @@ __device__ int64_t tied_input(const ConvProblem& p, const WindowStart& start, co
   return flat;
 }
 
-// Writes dw where `partials` is null, and else partials[part,r,c,k].
+// Writes dw if `partials` is null, otherwise partials[part,r,c,k].
 template <typename Stored>
 __global__ void __launch_bounds__(kTileThreads)
     tiled_filter_kernel(ConvProblem p, Phases phases, Split split, const Stored* x, const Stored* dy,
                         Stored* dw, Sum<Stored>* partials) {
   using Value = Sum<Stored>;
-  // In shared memory, since it would fill the registers of every thread.
+  // In shared memory, because it would fill the registers of every thread.
   FilterBlock& block = *shared_memory<FilterBlock>();
   WindowStart* window = reinterpret_cast<WindowStart*>(&block + 1);  // of each q in the slice
   Value* a = reinterpret_cast<Value*>(window + kTileDepth);          // x as a[q, row]
@@ -66,7 +66,7 @@ __global__ void __launch_bounds__(kTileThreads)
   const int64_t C = p.group_in(), K = p.group_out();
   if (thread == 0) block = FilterBlock(p, phases, split, kTileRows, kTileColumns, kTileDepth);
   __syncthreads();
-  if (block.first_row >= block.rows) return;  // a phase with fewer rows than the largest; all threads
+  if (block.first_row >= block.rows) return;  // a phase with fewer rows than the largest; all threads leave
   const int64_t group = block.group, begin = block.begin, end = block.end;
 
   // This thread fills one row (r,c) of a, at four depths, and one column k of b.

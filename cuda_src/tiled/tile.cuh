@@ -1,5 +1,5 @@
 // The inner loop of the tiled kernels: a block of 16 x 16 threads multiplies a[depth,row] by b[depth,column]
-// out of shared memory, each thread a 4 x 4 piece of the 64 x 64 result in its registers.
+// from shared memory; each thread keeps 4 x 4 of the 64 x 64 results in registers.
 #pragma once
 
 #include <cstdint>
@@ -11,13 +11,13 @@ namespace convgrad::cuda {
 
 inline constexpr int kTileSide = 16;                                  // threads along rows, and along columns
 inline constexpr int kTileThreads = kTileSide * kTileSide;            // 256
-inline constexpr int kEach = kTileRows / kTileSide;                   // rows, and columns, of each thread
-inline constexpr int kFills = kTileRows * kTileDepth / kTileThreads;  // elements of a tile each thread loads
+inline constexpr int kEach = kTileRows / kTileSide;                   // rows, and columns, per thread
+inline constexpr int kFills = kTileRows * kTileDepth / kTileThreads;  // elements that a thread loads
 static_assert(kTileRows == kTileColumns && kTileDepth == kTileSide);
 
-// Elements from one depth to the next. A tile is also filled with neighbouring threads at neighbouring
-// depths; this much padding sends those to different banks (a warp's 16 depths by 2 rows of 4 bytes, or a
-// half-warp's 16 depths of 8 bytes).
+// Elements from one depth to the next. Neighbouring threads also fill a tile at neighbouring depths; this
+// padding sends those to different banks (a warp's 16 depths by 2 rows of 4 bytes, or a half-warp's 16 depths
+// of 8 bytes).
 template <typename Value>
 inline constexpr int kPitch = kTileRows + (sizeof(Value) == 4 ? 2 : 1);
 
@@ -32,7 +32,7 @@ __device__ inline int tile_column(int j) { return static_cast<int>(threadIdx.x) 
 template <typename Value>
 class TileSum {
  public:
-  // One more slice of the depth.
+  // Adds one slice of the depth.
   __device__ void multiply_add(const Value* a, const Value* b) {
 #pragma unroll
     for (int q = 0; q < kTileDepth; ++q) {
@@ -50,7 +50,7 @@ class TileSum {
     if (++slices_ % kRun == 0) end_run();
   }
 
-  // visit(row, column, sum) for each of the thread's results.
+  // Calls visit(row, column, sum) for each of the thread's results.
   template <typename Visit>
   __device__ void finish(Visit visit) {
     end_run();
@@ -61,8 +61,8 @@ class TileSum {
   }
 
  private:
-  // A run is 1024 terms. Runs are summed apart and then added up, so that the rounding error of a long sum
-  // grows with the run's length and the number of runs, not with their product.
+  // A run has 1024 terms. Runs are summed separately and then added, so that the rounding error of a long sum
+  // grows with the run's length plus the number of runs, not with their product.
   static constexpr int kRun = 1024 / kTileDepth;
 
   __device__ void end_run() {

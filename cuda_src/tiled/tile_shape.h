@@ -1,4 +1,4 @@
-// The block tile of the tiled kernels: a matrix product of 64 rows by 64 columns, 16 deep at a time.
+// The tile of a block of the tiled kernels: a matrix product of 64 rows by 64 columns, 16 deep at a time.
 #pragma once
 
 namespace convgrad::cuda {

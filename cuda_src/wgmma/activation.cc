@@ -13,7 +13,7 @@ using PhaseAxes = std::array<PhaseAxis, kAxes>;
 
 int64_t taps_of(const PhaseAxes& phase) { return phase[0].taps * phase[1].taps * phase[2].taps; }
 
-// In this order; how many there are, or -1 where they are too many.
+// Sorts the phases by their number of taps, descending; returns how many there are, or -1 if too many.
 int phases_by_taps(const ConvProblem& p, std::array<PhaseAxes, kWgmmaPhases>& phases) {
   int count = 0;
   for (int64_t f0 = 0; f0 < phases_of(p.axis[0]); ++f0)
@@ -23,7 +23,7 @@ int phases_by_taps(const ConvProblem& p, std::array<PhaseAxes, kWgmmaPhases>& ph
         phases[count++] = {met_phase_of(p.axis[0], f0), met_phase_of(p.axis[1], f1),
                            met_phase_of(p.axis[2], f2)};
       }
-  // Insertion keeps the order of equals.
+  // Insertion sort is stable.
   for (int f = 1; f < count; ++f)
     for (int g = f; g > 0 && taps_of(phases[g - 1]) < taps_of(phases[g]); --g)
       std::swap(phases[g - 1], phases[g]);
@@ -49,7 +49,7 @@ cudaError_t phase_parameters(const ConvProblem& p, int axes, const PhaseAxes& ph
     out->r_step[a] = static_cast<int>(from.r_step);
   }
   out->rows = static_cast<int>(rows);
-  if (taps_of(phase) == 0) return cudaSuccess;  // nothing is ever loaded
+  if (taps_of(phase) == 0) return cudaSuccess;  // no load uses the map
   return encode(im2col_map(window, axes, p.dtype, x, p.batch, p.in_channels, kWgmmaRows), &out->x);
 }
 

@@ -1,14 +1,14 @@
-// The contraction whose result is an activation, on Hopper's own units:
+// Computes an activation with the tensor memory accelerator (TMA) and wgmma of compute capability 9.0:
 //
 //     y[n,o,k] = sum over r, c of x[n,i,c] * w[r,c,k]      rows (n,o), columns k, depth (r,c)
 //
-// One thread has the hardware gather x: TMA's im2col mode walks the windows' pixels at a tap, 128 windows and
-// 64 channels an instruction, and fills the padding with zeros. Two warpgroups multiply 64 rows each by all
-// of the tile's columns (wgmma), straight out of shared memory. A block stays on its multiprocessor and takes
-// one tile after another, so that the copies for the next tile run while this one's sums are stored.
+// One thread starts all copies. TMA's im2col mode gathers x: one instruction copies the pixels of 128 windows
+// at a tap, 128 bytes of channels each, and fills the padding with zeros. Two warpgroups multiply 64 rows
+// each by all of the tile's columns (wgmma), reading shared memory directly. A block is persistent and loops
+// over tiles, so that the copies for the next tile run while this tile's sums are stored.
 //
-// Rows are of one phase (common_src/phase.h), and so a strided dgrad multiplies no zero. dgrad is the same
-// product over the transposed problem, the filter's taps in reverse and its lines along the depth.
+// Rows belong to one phase (common_src/phase.h), so a strided dgrad multiplies no zero. dgrad is the same
+// product over the transposed problem, with the filter K-major and its taps reversed.
 #pragma once
 
 #include <cstdint>
@@ -32,14 +32,14 @@ struct WgmmaActivationKernel {
     Stored x[kWgmmaRows * kDepth];
     Stored filter[kColumns * kDepth];
   };
-  static constexpr int kStages = 196608 / sizeof(Stage);  // 192 of the 227 KiB that a block may have
+  static constexpr int kStages = 196608 / sizeof(Stage);  // 192 of the 227 KiB that a block may use
   struct Shared {
     Stage stage[kStages];
     RingBarriers<kStages> barriers;
   };
   using Ring = RingPlace<kStages>;
 
-  // What a tile's number says.
+  // The place of a tile, decoded from its number.
   struct Tile {
     const WgmmaPhase& phase;
     int group, first_row, first_column;
@@ -135,7 +135,7 @@ struct WgmmaActivationKernel {
     }
   }
 
-  // Where in y the group's channels of a row of the phase begin, or kNone past its end.
+  // Returns the place in y where the group's channels of a row of the phase begin, or kNone past its end.
   __device__ static int64_t y_at(const WgmmaActivation& p, const Tile& tile, int row) {
     const WgmmaPhase& phase = tile.phase;
     if (row >= phase.rows) return kNone;
@@ -159,7 +159,7 @@ __global__ void __launch_bounds__(kWgmmaThreads, 1)
   WgmmaActivationKernel<Stored, kColumns, kFilter>::run(p, epilogue, y);
 }
 
-// y of a problem that wgmma_serves(), over 16-byte aligned arrays.
+// Computes y of a problem that wgmma_serves(), from arrays aligned to 16 bytes.
 template <typename Stored, Major kFilter>
 cudaError_t launch_wgmma_activation(const ConvProblem& p, bool flipped, const void* x, const void* w,
                                     Epilogue epilogue, void* y, cudaStream_t stream) {

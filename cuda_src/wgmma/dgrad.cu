@@ -1,5 +1,5 @@
-// dgrad on Hopper: activation.cuh over the transposed problem. The filter's lines run along the depth k
-// as they are; for TF32 the filter is rounded first.
+// Runs dgrad with wgmma: activation.cuh over the transposed problem. The stored filter is already K-major
+// there; for TF32 it is rounded first.
 #include "cuda_src/conv_kernels.h"
 #include "cuda_src/wgmma/activation.cuh"
 #include "cuda_src/wgmma/tf32_filter.h"

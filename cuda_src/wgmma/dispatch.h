@@ -1,4 +1,4 @@
-// From a number of columns to the wgmma kernels' template argument.
+// Turns a number of columns into the wgmma kernels' template argument.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -7,7 +7,7 @@
 
 namespace convgrad::cuda {
 
-// launch(columns), an object whose type says it.
+// Calls launch(columns) with an object whose type carries the number.
 template <typename Launch>
 cudaError_t dispatch_columns(int columns, Launch launch) {
   if (columns == 256) return launch(std::integral_constant<int, 256>{});

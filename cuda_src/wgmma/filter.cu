@@ -1,12 +1,12 @@
-// The contraction whose result is a filter, on Hopper's own units:
+// Computes a filter's gradient with the tensor memory accelerator (TMA) and wgmma of compute capability 9.0:
 //
 //     dw[r,c,k] = sum over n, o of x[n,i,c] * dy[n,o,k]    rows (r,c), columns k, depth (n,o)
 //
-// A chunk of rows is 64 channels of one tap, and a tile two chunks, one for each warpgroup that multiplies.
-// One thread has the hardware copy 64 positions at a time: x as the windows' pixels at the chunk's tap (TMA's
-// im2col mode), dy as it lies. Lines of both run along the rows, which wgmma takes for 16-bit numbers.
+// A chunk of rows is 64 channels of one tap. A tile is two chunks, one for each warpgroup that multiplies.
+// One thread starts copies of 64 positions at a time: of x the windows' pixels at the chunk's tap (TMA's
+// im2col mode), of dy its rows as stored. Both operands are MN-major, which wgmma accepts for 16-bit numbers.
 //
-// The depth is split into parts, each a tile's own; their sums go to the workspace and are added in order.
+// The depth is split into parts, one tile each; their sums go to the workspace and are added in order.
 #include <cstdint>
 
 #include "common_src/integers.h"
@@ -26,11 +26,11 @@
 namespace convgrad::cuda {
 namespace {
 
-constexpr int kDepth = kWgmmaDepth<BFloat16>;  // positions of a slice, of either 16-bit type
+constexpr int kDepth = kWgmmaDepth<BFloat16>;  // positions per slice, for both 16-bit types
 
 struct WgmmaFilter {
   TensorMap x, dy;
-  int axes;  // that x has
+  int axes;  // axes of x
   Divisor output[kAxes], column_tiles, row_tiles, groups, channel_chunks;
   int positions, part_length, parts;
   int chunks, group_in, group_out, out_channels;
@@ -55,14 +55,14 @@ struct WgmmaFilterKernel {
     Stored x[2][kChunk];
     Stored dy[kColumns * kDepth];
   };
-  static constexpr int kStages = 196608 / sizeof(Stage);  // 192 of the 227 KiB that a block may have
+  static constexpr int kStages = 196608 / sizeof(Stage);  // 192 of the 227 KiB that a block may use
   struct Shared {
     Stage stage[kStages];
     RingBarriers<kStages> barriers;
   };
   using Ring = RingPlace<kStages>;
 
-  // What a tile's number says.
+  // The place of a tile, decoded from its number.
   struct Tile {
     int first_column, first_chunk, group, part;
     int begin, slices;  // of the depth
@@ -81,7 +81,7 @@ struct WgmmaFilterKernel {
     }
   };
 
-  // Writes dw where `partials` is null, and else partials[part,r,c,k].
+  // Writes dw if `partials` is null, otherwise partials[part,r,c,k].
   __device__ static void run(const WgmmaFilter& p, Stored* dw, float* partials) {
     Shared& shared = *shared_memory<Shared>();
     shared.barriers.init();
@@ -139,7 +139,7 @@ struct WgmmaFilterKernel {
 
   __device__ static void multiply(const WgmmaFilter& p, int tiles, Shared& shared, Stored* dw,
                                   float* partials) {
-    const int own = static_cast<int>(threadIdx.x) / kWarpgroup;  // which of the tile's chunks
+    const int own = static_cast<int>(threadIdx.x) / kWarpgroup;  // this warpgroup's chunk of the tile
     WgmmaSum<Stored, kColumns, Major::kMN, Major::kMN> sum;
     Ring place;
     for (int t = static_cast<int>(blockIdx.x); t < tiles; t += static_cast<int>(gridDim.x)) {
@@ -169,7 +169,7 @@ __global__ void __launch_bounds__(kWgmmaThreads, 1)
   WgmmaFilterKernel<Stored, kColumns>::run(p, dw, partials);
 }
 
-// [N, outputs..., K] in memory, as positions of channels.
+// Describes dy, [N, outputs..., K], as a matrix of positions by channels.
 TiledMap dy_map(const ConvProblem& p, const void* dy) {
   TiledMap map = {};
   map.array.dtype = p.dtype;

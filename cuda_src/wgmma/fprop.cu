@@ -1,5 +1,5 @@
-// fprop on Hopper: activation.cuh over the problem as it is. The filter's lines run along its columns
-// k, which wgmma takes for 16-bit numbers; for TF32 they have to run along the depth, in a rounded copy.
+// Runs fprop with wgmma (activation.cuh). The stored filter is MN-major, which wgmma accepts for 16-bit
+// numbers; for TF32 it must be K-major, so a rounded and transposed copy is made first.
 #include "cuda_src/conv_kernels.h"
 #include "cuda_src/wgmma/activation.cuh"
 #include "cuda_src/wgmma/tf32_filter.h"

@@ -5,7 +5,7 @@
 namespace convgrad::cuda {
 namespace {
 
-// The far corner of the box of first pixels, as a distance from the last input.
+// Returns the far corner of the box of first pixels, relative to the last input.
 int64_t upper_corner(const WindowAxis& window) {
   return window.start + (window.outputs - 1) * window.output_step - (window.input - 1);
 }
@@ -27,7 +27,8 @@ int spatial_axes(const ConvProblem& p) {
 }
 
 bool im2col_serves(const WindowAxis (&window)[kAxes], int axes) {
-  // Corners have 16, 8 or 5 bits an axis, offsets too (the PTX ISA, "im2col mode"; cuTensorMapEncodeIm2col).
+  // Corners have 16, 8 or 5 bits per axis, and so have offsets (the PTX ISA, "im2col mode";
+  // cuTensorMapEncodeIm2col).
   constexpr int kBits[kAxes] = {16, 8, 5};
   const int64_t corner = int64_t{1} << (kBits[axes - 1] - 1), offset = int64_t{1} << kBits[axes - 1];
   constexpr int64_t kMostStep = 8, kMostSize = int64_t{1} << 31;

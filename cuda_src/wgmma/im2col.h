@@ -1,6 +1,6 @@
-// Convolution windows as the tensor memory accelerator walks them (its im2col mode): the first pixels of all
-// windows, start + o * output_step along each axis, and an offset for each tap. So one instruction gathers a
-// whole tile of the implicit product's rows, padding included, and no thread computes an address.
+// Describes convolution windows for TMA's im2col mode: the first pixels of all windows, start + o *
+// output_step along each axis, and an offset for each tap. One instruction then gathers a whole tile of the
+// implicit product's rows, padding included, and no thread computes an address.
 #pragma once
 
 #include <cstdint>
@@ -18,13 +18,14 @@ struct WindowAxis {
 };
 WindowAxis window_axis(const Axis&, const PhaseAxis&);
 
-// How many of the problem's axes, counted from the last, are not the ones that fill up fewer than three.
+// Returns the number of the problem's axes without the leading ones that only fill up to three.
 int spatial_axes(const ConvProblem&);
 
-// Whether the hardware's fields hold the windows of the last `axes` axes.
+// Reports whether the hardware's fields can hold the windows of the last `axes` axes.
 bool im2col_serves(const WindowAxis (&window)[kAxes], int axes);
 
-// Tiles of `pixels` windows' pixels by 128 bytes of channels, of activations `x` with `channels` in all.
+// Returns a map with tiles of `pixels` windows' pixels by 128 bytes of channels, of activations `x` with
+// `channels` in all.
 Im2colMap im2col_map(const WindowAxis (&window)[kAxes], int axes, DType dtype, const void* x, int64_t batch,
                      int64_t channels, int pixels);
 

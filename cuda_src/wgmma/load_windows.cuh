@@ -1,4 +1,4 @@
-// TMA's im2col load of as many axes as the array has.
+// Loads windows with TMA's im2col mode for arrays of one to three spatial axes.
 #pragma once
 
 #include <cstdint>
@@ -7,7 +7,7 @@
 
 namespace convgrad::cuda {
 
-// Positions and offsets are of axes 0 to 2, of which the array has the last `axes`.
+// Positions and offsets are given for axes 0 to 2; the array has the last `axes` of them.
 __device__ __forceinline__ void load_windows(void* to, const TensorMap& map, uint64_t* full, int axes, int c,
                                              const int (&i)[kAxes], int n, const int (&offset)[kAxes]) {
   if (axes == 1)

@@ -10,8 +10,8 @@
 namespace convgrad::cuda {
 namespace {
 
-// What a large device of the kind has. Tiles are cut for it, whichever device runs them, so that the same
-// problem gives the same bits on all.
+// The multiprocessors of a large device of this kind. Tiles are chosen for it whichever device runs them, so
+// that a problem gives the same bits on all.
 constexpr int64_t kMultiprocessors = 132;
 
 // TMA's lines begin at multiples of 16 bytes.
@@ -20,8 +20,8 @@ bool whole_chunks(const ConvProblem& p) {
   return p.group_in() % chunk == 0 && p.group_out() % chunk == 0;
 }
 
-// wgmma takes 16-bit operands along either index, and TF32's along the depth alone: of wgrad that is the
-// positions, along which neither x nor dy lies.
+// wgmma accepts 16-bit operands K-major or MN-major, but TF32 operands only K-major. wgrad sums over
+// positions, so both of its operands are MN-major.
 bool has_arithmetic(DType dtype, Op op, bool tf32) {
   return bytes_of(dtype) == 2 || (dtype == DType::kF32 && tf32 && op != Op::kWgrad);
 }
@@ -31,7 +31,7 @@ bool empty(const ConvProblem& p) {
          p.taps() == 0;
 }
 
-// Positions and tiles are counted in 31 bits.
+// The kernels count positions and tiles in 31 bits.
 bool countable(const ConvProblem& p) {
   constexpr int kBits = 30;
   return gemm_serves(p) && fits_bits(kBits, {p.batch, p.outputs()}) &&
@@ -39,12 +39,12 @@ bool countable(const ConvProblem& p) {
          fits_bits(kBits, {p.taps(), p.in_channels, p.out_channels});
 }
 
-// As a sum whose result is y.
+// Reports whether the kernel whose result is an activation serves the problem.
 bool serves_activation(const ConvProblem& p) {
-  // A slice of 64 channels that reached into the next group would multiply its numbers by zeros, and its
-  // infinities.
+  // A slice of 64 channels that reached into the next group would multiply that group's numbers by zeros, and
+  // an infinity among them would give NaN.
   if (p.groups > 1 && p.group_in() % wgmma_depth(p.dtype) != 0) return false;
-  // Taps are left out for a phase as a whole, which helps where no output sees them.
+  // Taps are left out only for a whole phase, which does not help if each tap is on padding for most outputs.
   for (const Axis& axis : p.axis)
     if (pads_most_outputs(axis)) return false;
   int64_t phases = 1;
@@ -99,9 +99,9 @@ int wgmma_columns(int64_t row_tiles, int64_t columns) {
   for (const int tile : {64, 128, 256}) {
     const int64_t tiles = row_tiles * tiles_over(columns, tile);
     const int64_t rounds = tiles_over(tiles, kMultiprocessors);
-    // Lines of rows and of columns alike come out of the second-level cache, and a multiprocessor waits for
-    // them longer than its tensor cores take to multiply them (an estimate: 40 bytes a cycle, against the 64
-    // that a tile of 128 by 128 would need). Wide tiles read fewer rows for each column.
+    // Lines of rows and of columns come from the second-level cache, and a multiprocessor waits longer for
+    // them than its tensor cores multiply (an estimate: it gets 40 bytes per cycle, and a tile of 128 by 128
+    // would need 64). Wide tiles read fewer rows per column.
     const double cost = static_cast<double>(rounds) * (kWgmmaRows + tile);
     if (cost < least) {
       least = cost;
@@ -114,8 +114,8 @@ int wgmma_columns(int64_t row_tiles, int64_t columns) {
 int64_t wgmma_filter_chunks(const ConvProblem& p) { return p.taps() * tiles_over(p.group_in(), 64); }
 
 Split wgmma_filter_split(const ConvProblem& p) {
-  // As many parts as give a large device two rounds of tiles, and no sum more than some thousand terms where
-  // memory allows. No part is so short that its partials cost as much as its products.
+  // Enough parts for two rounds of tiles on a large device, and at most kTerms terms per sum where memory
+  // allows. No part is so short that its partial sums cost as much as its products.
   constexpr int64_t kRounds = 2, kTerms = 16384, kShortest = 512;
   const int64_t depth = p.batch * p.outputs();
   const int64_t tiles = tiles_over(wgmma_filter_chunks(p), 2) * tiles_over(p.group_out(), 128) * p.groups;

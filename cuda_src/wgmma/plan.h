@@ -1,4 +1,4 @@
-// Which problems the wgmma kernels serve, and how they cut them: pure functions of the problem.
+// Decides which problems the wgmma kernels serve, and how they cut them: pure functions of the problem.
 #pragma once
 
 #include <cstdint>
@@ -11,7 +11,7 @@ namespace convgrad::cuda {
 
 inline constexpr int kWgmmaRows = 128;  // of a tile: 64 for each of two warpgroups
 inline constexpr int kWgmmaLineBytes = 128;
-// How deep a slice is: one line.
+// Returns the depth of a slice: one line.
 inline constexpr int wgmma_depth(DType dtype) { return kWgmmaLineBytes / static_cast<int>(bytes_of(dtype)); }
 template <typename Stored>
 inline constexpr int kWgmmaDepth = kWgmmaLineBytes / sizeof(Stored);
@@ -23,10 +23,11 @@ inline constexpr char kWgmmaServes[] =
 
 bool wgmma_serves(Op, const ConvProblem&, bool tf32);
 
-// Columns of a tile, 64, 128 or 256, for `row_tiles` tiles of kWgmmaRows by `columns` columns in all.
+// Returns the columns of a tile, 64, 128 or 256, for `row_tiles` tiles of kWgmmaRows rows and `columns`
+// columns in all.
 int wgmma_columns(int64_t row_tiles, int64_t columns);
 
-// Of wgrad: 64 rows of the filter's one tap make a chunk, two chunks a tile.
+// For wgrad: the number of chunks. A chunk is 64 rows of one tap of the filter; a tile has two chunks.
 int64_t wgmma_filter_chunks(const ConvProblem&);
 Split wgmma_filter_split(const ConvProblem&);
 

@@ -1,5 +1,6 @@
-// The stages in shared memory between the warp that has tiles copied and the warpgroups that multiply them. A
-// stage is full when its copies' bytes have come, and empty when every warp that multiplies has left it.
+// A ring of stages in shared memory between the thread that copies tiles and the warpgroups that multiply
+// them. A stage is full when the bytes of its copies have arrived, and empty when every multiplying warp has
+// released it.
 #pragma once
 
 #include <cstdint>
@@ -12,14 +13,14 @@ inline constexpr int kWarpgroup = 128;                   // threads
 inline constexpr int kWgmmaSumThreads = 2 * kWarpgroup;  // the first two warpgroups multiply
 inline constexpr int kWgmmaThreads = 3 * kWarpgroup;     // the third copies
 inline constexpr int kWgmmaSumWarps = kWgmmaSumThreads / 32;
-// Registers of a thread: 65536 for 384 threads, of which the copying warpgroup needs few.
+// Registers per thread, out of 65536 for 384 threads; the copying warpgroup needs few.
 inline constexpr int kCopyRegisters = 40, kSumRegisters = 232;
 
 template <int kStages>
 struct RingBarriers {
   uint64_t full[kStages], empty[kStages];
 
-  // All threads of the block.
+  // Called by all threads of the block.
   __device__ void init() {
     if (threadIdx.x == 0) {
       for (int stage = 0; stage < kStages; ++stage) {
@@ -32,11 +33,11 @@ struct RingBarriers {
   }
 };
 
-// Where a thread is in the ring, and in which round of it.
+// A thread's stage in the ring, and the parity of its round.
 template <int kStages>
 struct RingPlace {
   int stage = 0;
-  unsigned round = 0;  // its parity
+  unsigned round = 0;  // parity
 
   __device__ void next() {
     if (++stage < kStages) return;
@@ -45,12 +46,13 @@ struct RingPlace {
   }
 };
 
-// The copying side: one thread. `fill` starts copies of `bytes` in all, to complete on the barrier it is
-// given.
+// The copying side, one thread. `fill` starts copies of `bytes` bytes in all, which complete on the barrier
+// that it is given.
 template <int kStages, typename Fill>
 __device__ __forceinline__ void fill_stage(RingBarriers<kStages>& barriers, RingPlace<kStages>& place,
                                            unsigned bytes, Fill fill) {
-  // In the first round stages are empty: to a new barrier the phase before its first has ended.
+  // All stages are empty in the first round: on a new barrier the wait for the preceding parity returns at
+  // once.
   mbarrier_wait(&barriers.empty[place.stage], place.round ^ 1);
   uint64_t* full = &barriers.full[place.stage];
   mbarrier_arrive_expect(full, bytes);
@@ -58,8 +60,8 @@ __device__ __forceinline__ void fill_stage(RingBarriers<kStages>& barriers, Ring
   place.next();
 }
 
-// The multiplying side: a whole warpgroup. multiply(stage) leaves one group of wgmma under way, so that a
-// stage is left when the next one's products have begun.
+// The multiplying side, a whole warpgroup. multiply(stage) leaves one group of wgmma in flight, so a stage is
+// released once the products of the next one have started.
 template <int kStages, typename Sum, typename Multiply>
 __device__ __forceinline__ void sum_stages(RingBarriers<kStages>& barriers, RingPlace<kStages>& place,
                                            int slices, Sum& sum, Multiply multiply) {

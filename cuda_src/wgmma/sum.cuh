@@ -1,7 +1,7 @@
-// A warpgroup's 64 rows by kColumns columns of a product, summed in registers by wgmma.
+// Sums a warpgroup's 64 rows by kColumns columns of a product in registers with wgmma.
 //
-// Operands are tiles of swizzled lines of 128 bytes, as TMA brings them: along the depth (kDepth), one line a
-// row, or along the rows (kRows), one line a depth and its rows side by side.
+// Operands are tiles of swizzled 128-byte lines, as TMA delivers them: K-major with one line per row, or
+// MN-major with one line per depth.
 #pragma once
 
 #include <cstdint>
@@ -13,7 +13,7 @@
 
 namespace convgrad::cuda {
 
-// What both arithmetics share: the sums, their wait and their way to memory.
+// What both arithmetics share: the sums, waiting for them, and storing them.
 template <int kColumns>
 class WgmmaRegisters {
  public:
@@ -27,10 +27,10 @@ class WgmmaRegisters {
     for (float& value : sum_) value = 0;
   }
 
-  // See block/store.cuh; rows are 0 to 63.
+  // Stores rows 0 to 63: see block/store.cuh.
   template <typename Rows>
   __device__ __forceinline__ void store(const Rows& rows) const {
-    constexpr int kEach = 4;  // times 8 columns at once: what a store trades within a quad
+    constexpr int kEach = 4;  // groups of 8 columns at a time: the number that a quad exchanges
 #pragma unroll
     for (int n = 0; n < kColumns / 8; n += kEach) {
       float bias[kEach][2];
@@ -48,7 +48,7 @@ class WgmmaRegisters {
     }
   }
 
-  // The first of the two rows, 8 apart, that this thread has a part of.
+  // Returns the first of the two rows, 8 apart, of which this thread holds a part.
   __device__ static int first_row() {
     return static_cast<int>(threadIdx.x) / 32 % 4 * 16 + static_cast<int>(threadIdx.x) % 32 / 4;
   }
@@ -59,21 +59,21 @@ class WgmmaRegisters {
 
 inline constexpr int kSwizzleAtom = 8 * kWgmmaLineBytes;  // eight lines
 
-// The descriptor of a tile, from one depth on.
+// Returns the descriptor of a tile from a depth on.
 template <Major kMajor, typename Stored>
 __device__ __forceinline__ uint64_t wgmma_tile(const Stored* tile, int depth) {
-  constexpr int kLine = kWgmmaDepth<Stored>;  // as many numbers along the line, whatever they are
+  constexpr int kLine = kWgmmaDepth<Stored>;  // numbers per line
   if constexpr (kMajor == Major::kK)
     return wgmma_operand(tile + depth, 16, kSwizzleAtom);  // there is no second line along the depth
   else
     return wgmma_operand(tile + depth * kLine, kWgmmaDepth<Stored> * kWgmmaLineBytes, kSwizzleAtom);
 }
 
-// 16-bit numbers, both operands out of shared memory.
+// 16-bit numbers, both operands from shared memory.
 template <typename Stored, int kColumns, Major kA, Major kB>
 class WgmmaSum : public WgmmaRegisters<kColumns> {
  public:
-  // One more slice of the depth; its products are under way until waited for.
+  // Adds one slice of the depth. Its products are in flight until wait().
   __device__ __forceinline__ void multiply_add(const Stored* a, const Stored* b) {
     constexpr int kStep = 16;  // the depth of a wgmma
     wgmma_fence();
@@ -84,15 +84,14 @@ class WgmmaSum : public WgmmaRegisters<kColumns> {
   }
 };
 
-// f32 as TF32. The tensor cores cut the lower bits of f32 off, which pulls every product towards zero: so a
-// goes through registers, where it is rounded to nearest, and b is rounded already. wgmma takes both along
-// the depth alone.
+// f32 as TF32. The tensor cores would truncate f32, which pulls every product towards zero. So a goes through
+// registers, where it is rounded to nearest, and b is already rounded. wgmma requires both to be K-major.
 template <int kColumns>
 class WgmmaSum<float, kColumns, Major::kK, Major::kK> : public WgmmaRegisters<kColumns> {
  public:
   __device__ __forceinline__ void multiply_add(const float* a, const float* b) {
     constexpr int kStep = 8, kSteps = kWgmmaDepth<float> / kStep;
-    // The products of the slice before still read their registers. While this warpgroup waits, the other
+    // The products of the previous slice still read these registers. While this warpgroup waits, the other
     // one's products run.
     this->template wait<0>();
     uint32_t words[kSteps][4];
@@ -109,7 +108,7 @@ class WgmmaSum<float, kColumns, Major::kK, Major::kK> : public WgmmaRegisters<kC
   }
 
  private:
-  // The thread's number in a chunk of four of a row's depth.
+  // Returns the place of the thread's number in a chunk of four depths of a row.
   __device__ static int element(int row, int chunk) {
     return row * kWgmmaDepth<float> + (chunk ^ (row % 8)) * 4 + static_cast<int>(threadIdx.x) % 4;
   }

@@ -15,8 +15,8 @@ __global__ void round_kernel(const float* w, float* rounded, int64_t count) {
 
 constexpr int kSide = 32, kRows = 8;  // a tile is kSide by kSide, copied kRows lines at a time
 
-// A tile goes through shared memory, so that both its reads and its writes run along lines. The padding sends
-// a column of it to different banks.
+// Transposes tiles through shared memory, so that reads and writes both run along lines. The padding puts a
+// column of the tile into different banks.
 __global__ void transpose_kernel(const float* w, float* rounded, int64_t group_in, int64_t out_channels) {
   auto& tile = *shared_memory<float[kSide][kSide + 1]>();
   const int64_t k_tiles = tiles_over(out_channels, kSide), c_tiles = tiles_over(group_in, kSide);

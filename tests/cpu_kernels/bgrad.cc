@@ -1,4 +1,4 @@
-// bgrad against a plain sum in float64.
+// Compares bgrad with a plain sum in float64.
 #include "common_src/dispatch.h"
 #include "cpu_src/kernels.h"
 #include "tests/cpu_kernels/checks.h"

@@ -1,4 +1,4 @@
-// What the program does: each function tries its kernels on every problem whose name contains `filter`.
+// The program's checks: each function tries its kernels on every problem whose name contains `filter`.
 #pragma once
 
 #include <string>
@@ -16,7 +16,7 @@ void check_plan_costs(Report&, const std::string& filter);
 void check_bgrad(Report&, const std::string& filter);
 void check_pooling(Report&, const std::string& filter);
 
-// The kernels of pooling and bgrad.
+// Returns the kernels of pooling and bgrad.
 struct NamedChoice {
   std::string name;
   cpu::Request request;
@@ -28,7 +28,7 @@ inline std::vector<NamedChoice> reference_and_vector() {
   return requests;
 }
 
-// Tasks of a stage may come in any order: the last first, if wanted.
+// Runs all tasks. A stage's tasks may run in any order; `backwards` runs the last first.
 inline void run(const cpu::Work& work, bool backwards) {
   for (const cpu::Stage& stage : work.stages) {
     for (int64_t task = 0; task < stage.tasks; ++task) stage.run(backwards ? stage.tasks - 1 - task : task);

@@ -1,5 +1,5 @@
-// fprop (alone and with its epilogue), dgrad and wgrad: every kernel on every instruction set, against the
-// reference kernels in float64.
+// Compares fprop (alone and with its epilogue), dgrad and wgrad of every kernel on every instruction set with
+// the reference kernels in float64.
 #include <stdexcept>
 
 #include "common_src/dispatch.h"
@@ -24,7 +24,7 @@ constexpr NamedOp kOps[] = {{Op::kFprop, "fprop"},
                             {Op::kDgrad, "dgrad"},
                             {Op::kWgrad, "wgrad"}};
 
-// An op's two operands and its result: numbers of each.
+// The number of elements of an op's two operands and its result.
 struct Sizes {
   int64_t a, b, result;
   int64_t length;  // products in one sum
@@ -52,7 +52,7 @@ std::vector<double> reference_sums(Op op, ConvProblem p, const std::vector<doubl
   return result;
 }
 
-// max(sum + bias, 0) of sums whose last dimension is the bias's.
+// Computes max(sum + bias, 0) of sums whose last dimension is the bias's.
 void finish(std::vector<double>& sums, const std::vector<double>& bias) {
   for (size_t at = 0; at < sums.size(); ++at) sums[at] = std::max(sums[at] + bias[at % bias.size()], 0.0);
 }
@@ -88,13 +88,13 @@ void check_op(Report& report, const std::string& problem_name, ConvProblem p, Na
   }
   for (const Isa isa : cpu::supported_isas()) {
     for (const Kernel kernel : cpu::kKernels) {
-      if (kernel == Kernel::kReference && isa != Isa::kPlain) continue;  // it has one form only
+      if (kernel == Kernel::kReference && isa != Isa::kPlain) continue;  // it has one form
       const Request request{kernel, isa};
       if (!serves(op.op, p, request)) continue;
       const std::string name = std::string(cpu::kernel_name(kernel)) + "." + cpu::isa_name(isa);
       const std::string what =
           std::string(op.name) + " of \"" + problem_name + "\", " + dtype_name(p.dtype) + ", " + name;
-      // Once in order and once from the last task to the first, over other memory: the same bits.
+      // Running the tasks in order, and from last to first in other memory, must give the same bits.
       Guarded<T> result(count.result), again(count.result);
       for (Guarded<T>* to : {&result, &again}) {
         Guarded<unsigned char> workspace(cpu::conv_workspace_bytes(op.op, p, request));
@@ -123,7 +123,7 @@ void check_convolutions(Report& report, const std::string& filter) {
       }
     }
   }
-  // A kernel that serves nothing is not tested.
+  // Every kernel must have served some problem; otherwise nothing tests it.
   if (!filter.empty()) return;
   for (const Isa isa : cpu::supported_isas()) {
     for (const Kernel kernel : cpu::kKernels) {

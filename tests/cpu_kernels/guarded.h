@@ -1,4 +1,4 @@
-// Memory as a kernel is given it, whose surroundings are not to be touched.
+// Memory for a kernel with guards around it that must not be touched.
 #pragma once
 
 #include <algorithm>
@@ -9,8 +9,8 @@
 
 namespace convgrad::test {
 
-// `count` numbers, NaN at first, as are the guards around them: what is read there spoils a sum, what is
-// written there shows. AddressSanitizer has guards of its own, right behind the last number.
+// `count` numbers, initially NaN like the guards around them: reading a guard spoils a sum, and writing one
+// is detected. AddressSanitizer adds guards of its own directly behind the last number.
 template <typename T>
 class Guarded {
  public:

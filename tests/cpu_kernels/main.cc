@@ -1,6 +1,6 @@
-// Tries every CPU kernel, on every instruction set that this machine has, over many problems and all dtypes.
+// Tests every CPU kernel, on every instruction set that this machine has, over many problems and all dtypes.
 //
-//     cpu_kernels [PART_OF_A_PROBLEMS_NAME]
+//     cpu_kernels [PART_OF_A_PROBLEM'S_NAME]
 #include "cpu_src/isa.h"
 #include "tests/cpu_kernels/checks.h"
 

@@ -1,4 +1,4 @@
-// The numbers that kernels are tried on, and how far off their sums may be.
+// The numbers that kernels are tested with, and the errors that their sums may have.
 #pragma once
 
 #include <cmath>
@@ -22,7 +22,7 @@ inline const char* dtype_name(DType dtype) {
   return names[static_cast<int>(dtype)];
 }
 
-// Distance from 1 to the next number, and from 0.
+// Return the distance from 1 to the next number, and from 0 to the next number.
 template <typename T>
 constexpr double epsilon() {
   if constexpr (std::is_same_v<T, BFloat16>) return 0x1p-7;
@@ -36,16 +36,16 @@ constexpr double smallest() {
   if constexpr (std::is_floating_point_v<T>) return static_cast<double>(std::numeric_limits<T>::denorm_min());
 }
 
-// How far a stored sum of `length` rounded products may lie from the exact one: four times the square root of
-// as many roundings of the sum of absolute values (tests/support/tolerance.py says why), and one rounding of
-// what is stored.
+// Returns the error allowed for a stored sum of `length` rounded products: four times the square root of as
+// many roundings of the sum of absolute values (tests/support/tolerance.py gives the reason), plus one
+// rounding to the stored type.
 template <typename T>
 double bound(int64_t length, double sum_of_abs, double exact) {
   const double roundings = 4 * std::sqrt(static_cast<double>(length) + 1) * epsilon<Sum<T>>();
   return roundings * sum_of_abs + epsilon<T>() / 2 * std::abs(exact) + smallest<T>();
 }
 
-// Numbers in [-1, 1), the same for the same seed (splitmix64).
+// Numbers in [-1, 1) that depend on the seed alone (splitmix64).
 class Random {
  public:
   explicit Random(uint64_t seed) : state_(seed) {}

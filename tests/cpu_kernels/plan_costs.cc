@@ -1,4 +1,5 @@
-// What a plan costs, counted and not timed: layers of the same products and results at ever larger steps.
+// Counts the steps of plans instead of timing them: layers with the same products and results at ever larger
+// steps must cost the same.
 #include <algorithm>
 
 #include "common_src/major.h"
@@ -18,7 +19,7 @@ using cpu::LanesAre;
 
 constexpr int64_t kLength = 1 << 16;
 
-// Patches of one channel: kernel and stride are the same.
+// Returns patches of one channel: kernel and stride are equal.
 ConvProblem patches(int64_t stride) {
   ConvProblem problem;
   problem.out_channels = 8;
@@ -26,14 +27,14 @@ ConvProblem patches(int64_t stride) {
   return problem;
 }
 
-// Boxes, the terms that are listed for them, and packing.
+// Counts boxes, the terms that are listed for them, and packing tasks.
 int64_t activation_steps(const ConvProblem& problem, Major filter_major, LanesAre lanes_are) {
   const cpu::ActivationPlan plan(problem, filter_major, lanes_are, Isa::kPlain);
   const int64_t packing = plan.packed ? cpu::packing_tasks(plan) : 0;
   return plan.boxes() + packing + plan.tasks();
 }
 
-// Units of every block that are looked at.
+// Counts the units that are visited for every block.
 int64_t filter_steps(const ConvProblem& problem) {
   const cpu::FilterPlan plan(problem, Isa::kPlain);
   int64_t steps = 0;
@@ -50,7 +51,7 @@ int64_t filter_steps(const ConvProblem& problem) {
   return steps;
 }
 
-// A step 256 times larger may cost no more; nor may the same step cost more than `most`.
+// A step 256 times larger may not cost more, and neither may cost more than `most`.
 template <typename Count>
 void expect_flat(Report& report, const std::string& what, int64_t most, const Count& count) {
   report.tried("plan costs");
@@ -63,13 +64,13 @@ void expect_flat(Report& report, const std::string& what, int64_t most, const Co
 
 void check_plan_costs(Report& report, const std::string& filter) {
   if (std::string("plan costs").find(filter) == std::string::npos) return;
-  // A box serves the channels of a panel at least, which are neighbouring phases'.
+  // A box serves at least the channels of a panel, which are those of neighbouring phases.
   expect_flat(report, "dgrad of patches", (1 << 14) / 4, [](int64_t s) {
     return activation_steps(patches(s).transpose(), Major::kK, LanesAre::kResults);
   });
   expect_flat(report, "fprop of patches", 1 << 14,
               [](int64_t s) { return activation_steps(patches(s), Major::kMN, LanesAre::kResults); });
-  // One tap of a large stride: all other phases are written at once.
+  // One tap and a large stride: all other phases are written at once.
   expect_flat(report, "dgrad of one tap", 64, [](int64_t s) {
     ConvProblem problem = patches(s);
     problem.axis[2] = axis(kLength, 1, {s});
@@ -82,7 +83,8 @@ void check_plan_costs(Report& report, const std::string& filter) {
     problem.axis[2] = axis(20, 4, {1, 0, 0, s});
     return filter_steps(problem);
   });
-  // Taps far apart: a block of outputs meets those near it, each once in all for a block's worth of inputs.
+  // Taps far apart: a block of outputs meets only the taps near it, so each tap is visited once per block of
+  // inputs.
   expect_flat(report, "wgrad of a dilated layer on padding", 256, [](int64_t s) {
     ConvProblem problem;
     problem.in_channels = 16;

@@ -1,4 +1,4 @@
-// Pooling and its gradients against the formulas of common_src/problem.h, output by output in float64.
+// Compares pooling and its gradients with the formulas of common_src/problem.h, output by output in float64.
 #include <cstring>
 
 #include "common_src/dispatch.h"
@@ -47,8 +47,8 @@ std::vector<NamedPool> pool_problems() {
   return problems;
 }
 
-// visit(output, input) for all that are tied, flat and with image and channel, outputs and their windows in
-// row-major order.
+// Calls visit(output, input) for all that are tied, flat including image and channel; outputs, and inputs
+// within a window, are in row-major order.
 template <typename Visit>
 void for_each_tied(const PoolProblem& p, Visit visit) {
   const Axis &a0 = p.axis[0], &a1 = p.axis[1], &a2 = p.axis[2];
@@ -80,7 +80,7 @@ class PoolCheck {
         x_(p_.batch * p_.inputs() * p_.channels, 4),
         dy_(p_.batch * p_.outputs() * p_.channels, 5) {
     p_.dtype = kDType<T>;
-    for (int64_t at = 0; at + 1 < x_.size(); at += 3) x_.data()[at + 1] = x_.data()[at / 2];  // ties
+    for (int64_t at = 0; at + 1 < x_.size(); at += 3) x_.data()[at + 1] = x_.data()[at / 2];  // makes ties
   }
 
   void max() {
@@ -140,7 +140,7 @@ class PoolCheck {
         dx.sum_of_abs[from] += std::abs(dy[to]) / count;
       }
     });
-    if (!p_.count_include_pad) {  // the mean of nothing is 0 / 0
+    if (!p_.count_include_pad) {  // the mean of no input is 0 / 0
       for (size_t output = 0; output < on_input.size(); ++output) {
         if (on_input[output] == 0) return;
       }
@@ -189,7 +189,7 @@ void check_pooling(Report& report, const std::string& filter) {
       dispatch(dtype, [&, name = name, problem = problem](auto stored) {
         for (const NamedChoice& request : reference_and_vector()) {
           PoolCheck<typename decltype(stored)::type> check(report, name, request, problem);
-          if (problem.count_include_pad) check.max();  // which knows nothing of it
+          if (problem.count_include_pad) check.max();  // max pooling does not depend on it
           check.avg();
         }
       });

@@ -42,7 +42,7 @@ std::vector<NamedProblem> conv_problems() {
       {"2d stride past the filter", conv(1, 4, 6, 1, {axis(11, 2, {3}), axis(10, 1, {4})})},
       {"2d asymmetric padding", conv(1, 6, 9, 1, {axis(5, 3, {1, 0, 2}), axis(6, 2, {1, 3, 1})})},
       {"2d padding past the filter", conv(1, 3, 4, 1, {axis(3, 2, {2, 4, 5}), axis(4, 3, {2, 3, 6})})},
-      // Blocks of outputs that lie wholly on the padding, or beyond it.
+      // Blocks of outputs that lie entirely on the padding, or beyond it.
       {"1d padding before", conv(2, 1, 4, 1, {axis(10, 3, {1, 2000, 1})})},
       {"1d padding after", conv(2, 1, 4, 1, {axis(10, 3, {1, 1, 2000})})},
       {"1d padding around", conv(2, 16, 9, 1, {axis(10, 3, {1, 2000, 2000})})},
@@ -74,7 +74,7 @@ std::vector<NamedProblem> conv_problems() {
        conv(2, 4, 6, 2,
             {axis(3, 2, {2, 1, 2, 1, 2}), axis(4, 3, {1, 2, 0, 2, 1}), axis(4, 2, {2, 3, 3, 3, 2})})},
       {"3d depthwise", conv(1, 17, 17, 17, {axis(4, 3, {1, 1, 1}), axis(5, 3, {2, 1, 1}), axis(6, 3)})},
-      // Steps far larger than what they lead to, and filters than what they meet.
+      // Steps far larger than the axes they lead along, and filters far larger than the inputs they meet.
       {"1d patches", conv(2, 1, 8, 1, {axis(1000, 100, {100})})},
       {"1d patches padded", conv(2, 3, 20, 1, {axis(1000, 100, {90, 37, 21})})},
       {"1d far strides", conv(1, 2, 33, 1, {axis(2000, 3, {400, 0, 0, 1, 7})})},
@@ -88,7 +88,7 @@ std::vector<NamedProblem> conv_problems() {
       {"2d filter past both ends", conv(1, 2, 3, 1, {axis(4, 60, {1, 30, 30}), axis(3, 5, {1, 2, 2})})},
       {"depthwise far strides", conv(2, 9, 9, 9, {axis(900, 3, {150, 1, 0})})},
       {"depthwise far transposed", conv(1, 6, 6, 6, {axis(8, 90, {1, 0, 0, 45})})},
-      // Windows of neighbours, of as many channels as share a vector's lanes in each way.
+      // Windows of neighbours, with channel counts that share a vector's lanes in each way.
       {"1d long windows", conv(2, 1, 1, 1, {axis(700, 600)})},
       {"1d long windows of two", conv(1, 2, 1, 1, {axis(300, 150, {1, 20, 3})})},
       {"1d long windows of three", conv(1, 3, 1, 1, {axis(300, 100, {7})})},
@@ -101,7 +101,7 @@ std::vector<NamedProblem> conv_problems() {
       {"depthwise of three, long", conv(2, 3, 3, 3, {axis(150, 90, {40})})},
       {"depthwise of five, long", conv(1, 5, 5, 5, {axis(90, 60)})},
       {"depthwise of seven, long", conv(1, 7, 7, 7, {axis(90, 60)})},
-      // Few channels by a single tap.
+      // Few channels and a single tap.
       {"1x1 few, padded", conv(2, 3, 5, 1, {axis(4, 1, {1, 1, 0}), axis(300, 1, {1, 7, -9})})},
       {"1x1 few, stride", conv(2, 4, 3, 1, {axis(5, 1, {2, 0, 1}), axis(4, 1, {1, 1, 1, 3}), axis(70, 1)})},
       {"1x1 few, groups", conv(1, 6, 4, 2, {axis(5, 1), axis(70, 1, {1, 1, 1})})},
@@ -140,9 +140,9 @@ std::vector<NamedProblem> conv_problems() {
     problems.push_back({"1x1 few channels " + std::to_string(channels),
                         conv(2, channels, 9 - channels, 1, {axis(3, 1), axis(101, 1)})});
   }
-  // Taps that only padding meets, in front and behind, which kernels are not given: with those that are left
-  // the packed filter is laid out otherwise. A stride, and an input dilation, one for each of fprop and
-  // dgrad.
+  // Taps at the front and back that only padding meets, and that kernels therefore do not get; for the
+  // remaining taps the packed filter has another layout. With a stride and with an input dilation, one each
+  // for fprop and dgrad.
   for (const int64_t taps : {22, 33, 70}) {
     for (const int64_t far : {19, 121}) {
       const int64_t front = (taps - 20) / 3, past = taps - 20 - front;

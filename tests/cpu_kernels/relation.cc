@@ -1,4 +1,5 @@
-// What is solved (common_src/relation.h) and what the plans make of it, against a search, over random axes.
+// Compares the solved relation (common_src/relation.h), and the plans' use of it, with a search over random
+// axes.
 #include "common_src/relation.h"
 
 #include <random>
@@ -66,7 +67,7 @@ void check_pairs(Report& report, const Axis& axis) {
   }
 }
 
-// A window's inputs in the order of its taps, and kNone once for what lies on padding between two of them.
+// Checks a window's inputs in the order of its taps, with one kNone for the padding between two of them.
 void check_stretches(Report& report, const Axis& axis) {
   report.tried("stretches");
   PoolProblem pool;
@@ -82,7 +83,7 @@ void check_stretches(Report& report, const Axis& axis) {
   }
 }
 
-// (result, tap, source) of regions, result by result; each result in one region at most.
+// Returns (result, tap, source) of regions, result by result; each result must be in at most one region.
 std::vector<Pairs> pairs_of(Report& report, const Axis& axis, const std::vector<cpu::Region>& regions,
                             const std::vector<int64_t>& classes, int64_t class_step) {
   std::vector<Pairs> pairs(axis.output);
@@ -130,7 +131,7 @@ ConvProblem random_problem(Generator& random) {
   return problem;
 }
 
-// What is left of a filter needs no more workspace than was asked for the whole.
+// The filter that remains needs no more workspace than was asked for the whole filter.
 void check_workspace(Report& report, const ConvProblem& problem) {
   report.tried("workspace of met taps");
   const cpu::Request request{cpu::Kernel::kAuto, cpu::supported_isas().front()};
@@ -144,7 +145,7 @@ void check_workspace(Report& report, const ConvProblem& problem) {
   }
 }
 
-// Steps of 2^20: whatever searches them would not end.
+// Steps of 2^30: a search over them would not end.
 void check_large_steps(Report& report) {
   report.tried("large steps");
   const int64_t step = (int64_t{1} << 30) - 1;

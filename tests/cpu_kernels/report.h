@@ -1,4 +1,4 @@
-// What was tried, and what failed.
+// Collects what was tested and what failed.
 #pragma once
 
 #include <cstdint>
@@ -11,7 +11,7 @@
 
 namespace convgrad::test {
 
-// What a sum should be.
+// The expected sums.
 struct Expected {
   std::vector<double> exact, sum_of_abs;
   int64_t length = 1;  // products in one sum
@@ -19,7 +19,7 @@ struct Expected {
 
 class Report {
  public:
-  // `kernel` has been tried on one more problem.
+  // Records that `kernel` has been tested on one more problem.
   void tried(const std::string& kernel) { ++tries_[kernel]; }
   int64_t tries(const std::string& kernel) const {
     const auto found = tries_.find(kernel);
@@ -31,7 +31,7 @@ class Report {
     std::printf("FAILED %s: %s\n", what.c_str(), why.c_str());
   }
 
-  // Every number within its bound; of those outside the worst is told.
+  // Expects every number to be within its bound; reports the worst of those outside.
   template <typename T>
   void expect_close(const std::string& what, const Guarded<T>& actual, const Expected& expected) {
     int64_t wrong = 0, worst = 0;
@@ -40,7 +40,7 @@ class Report {
     for (size_t at = 0; at < values.size(); ++at) {
       const double allowed = bound<T>(expected.length, expected.sum_of_abs[at], expected.exact[at]);
       const double error = std::abs(values[at] - expected.exact[at]);
-      if (error <= allowed) continue;  // not so where it is NaN
+      if (error <= allowed) continue;  // false for NaN
       if (wrong++ == 0 || error / allowed > excess)
         worst = static_cast<int64_t>(at), excess = error / allowed;
     }

@@ -1,6 +1,6 @@
-// What a call of the CUDA kernels costs, counted and not timed: the basic blocks that its host and device
-// code run through, plans included. Layers that have the same products and results at ever larger steps, or
-// ever more padding, cost the same.
+// Counts the cost of a call of the CUDA kernels instead of timing it: the basic blocks that its host and
+// device code execute, plans included. Layers with the same products and results must cost the same at ever
+// larger steps and with ever more padding.
 #include <cmath>
 #include <cstdint>
 #include <iostream>
@@ -20,7 +20,7 @@ namespace {
 int64_t steps = 0;
 }
 
-// The compiler calls it at the beginning of each basic block (-fsanitize-coverage=trace-pc).
+// The compiler inserts a call at the start of each basic block (-fsanitize-coverage=trace-pc).
 extern "C" void __sanitizer_cov_trace_pc() { ++steps; }
 
 namespace {
@@ -32,7 +32,7 @@ struct NamedKernel {
   Kernel kernel;
 };
 
-// Of one call; its results are not looked at here.
+// Returns the cost of one call, whose results are not checked here.
 template <typename Call>
 int64_t cost_of(const Call& call, const std::string& what) {
   const int64_t before = steps;
@@ -70,9 +70,9 @@ int64_t results_of(Op op, const ConvProblem& p) {
 
 constexpr int64_t kSmall = 16, kLarge = 1024;
 
-// A layer whose results may become more as the step grows, but whose products don't: each further result may
-// cost `each`, since it is written. Twice the cost is allowed, as other steps may get another kernel or leave
-// more of a tile empty.
+// Expects the cost of a layer to stay flat as its step grows. Its products do not grow, but its results may;
+// each further result may cost `each`, because it is written. Twice the cost is allowed, because other steps
+// may get another kernel or leave more of a tile empty.
 template <typename Layer>
 void expect_flat(Op op, const std::vector<NamedKernel>& kernels, const std::string& what, int64_t each,
                  const Layer& layer) {
@@ -109,7 +109,7 @@ const std::vector<NamedKernel> kGrouped = {
     {"grouped", Kernel::kGrouped}, {"tiled, in groups", Kernel::kTiled}, {"gemm, in groups", Kernel::kGemm}};
 const std::vector<NamedKernel> kFew = {{"what few channels get", Kernel::kAuto}};
 
-// For kernels of all kinds.
+// Tests kernels of all kinds.
 template <typename AxisOf>
 void expect_flat_in_all(Op op, const std::string& what, int64_t each, const AxisOf& axis) {
   std::string failed;
@@ -120,14 +120,14 @@ void expect_flat_in_all(Op op, const std::string& what, int64_t each, const Axis
       failed += error.what() + std::string("\n");
     }
   };
-  // A tile has 64 columns, of which these channels are 16 or one.
+  // A tile has 64 columns; these layers use 16 of them, or one.
   expect(kProducts, each, [](const Axis& axis) { return problem(axis); });
   expect(kGrouped, 8 * each, depthwise);
   expect(kFew, 8 * each, one_channel);
   check(failed.empty(), failed);
 }
 
-// A result that is zero, or a bias, costs a reference or grouped thread of its own.
+// A result that is zero, or a bias, costs a thread of its own in the reference and grouped kernels.
 constexpr int64_t kEach = 150;
 
 Axis strided(int64_t step) { return {64 * step, 3, 64, step, 1, 1, 1}; }
@@ -193,10 +193,10 @@ PoolProblem pool(const Axis& axis) {
   return p;
 }
 
-// Of all of pooling's ops.
+// Returns the costs of all pooling ops.
 std::vector<std::pair<std::string, int64_t>> pool_costs(PoolProblem p, PoolKernel kernel) {
   const int64_t inputs = p.inputs() * p.channels, outputs = p.outputs() * p.channels;
-  // Where y is NaN or -infinity alone position_rule has anything to do.
+  // Only where y is NaN or -infinity does position_rule have work.
   std::vector<float> x(inputs, -INFINITY), y(outputs);
   std::vector<int32_t> position(outputs);
   std::vector<std::pair<std::string, int64_t>> costs;

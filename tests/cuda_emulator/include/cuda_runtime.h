@@ -1,4 +1,4 @@
-// Stands in for CUDA's header of the same name, so that a host compiler takes .cu files unchanged.
+// Replaces CUDA's header of the same name, so that a host compiler compiles .cu files unchanged.
 #pragma once
 
 #include "cuda_emulator/builtin_variables.h"

@@ -1,5 +1,5 @@
-// Every kernel on layers of random steps, of which most outputs or taps are often tied to nothing, against
-// the reference kernels: of small integers, so that sums are the same in any order.
+// Compares every kernel with the reference kernels on layers of random steps, most of whose outputs or taps
+// are often tied to nothing. Operands are small integers, so that sums are the same in any order.
 #include <algorithm>
 #include <random>
 #include <string>
@@ -39,7 +39,7 @@ ConvProblem random_problem(DType dtype) {
   p.dtype = dtype;
   p.batch = draw(1, 3);
   p.groups = draw(0, 2) ? 1 : draw(2, 5);
-  // Whole chunks, single numbers, or whatever comes.
+  // Whole chunks, single channels, or any number.
   const int64_t kind = draw(0, 2);
   const int64_t in = kind == 0 ? 8 : kind == 1 ? 1 : draw(1, 6);
   const int64_t out = kind == 0 ? 8 : kind == 1 ? 1 : draw(1, 6);
@@ -160,7 +160,7 @@ TEST(any_steps) {
   check(calls > 4000, "few calls were served: " + std::to_string(calls));
 }
 
-// Long sums in parts, of which phases have fewer terms than the whole.
+// Long sums in parts; a phase has fewer terms than the whole.
 TEST(any_steps_in_parts) {
   for (const DType dtype : {DType::kF32, DType::kBF16}) {
     for (const int64_t groups : {1, 3}) {
@@ -181,7 +181,7 @@ TEST(any_steps_in_parts) {
 
 namespace {
 
-// The same relation with all of its numbers so many times as large.
+// Scales all numbers of the relation by a factor.
 ConvProblem scaled(ConvProblem p, int64_t factor) {
   for (Axis& axis : p.axis) {
     axis.stride *= factor;
@@ -194,7 +194,7 @@ ConvProblem scaled(ConvProblem p, int64_t factor) {
 
 }  // namespace
 
-// Up to steps of 2^30, with which 32 bits hold no position: a kernel counts in 64 bits, or refuses.
+// Steps of up to 2^30, for which 32 bits hold no position: a kernel counts in 64 bits, or refuses.
 TEST(steps_past_32_bits) {
   int calls = 0;
   for (int n = 0; n < 60; ++n) {

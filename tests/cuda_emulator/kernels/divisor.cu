@@ -1,4 +1,4 @@
-// Division by multiplying, at the quotients' edges and where a factor comes near its limit.
+// Tests division by multiplication, at the quotients' edges and where a factor is near its limit.
 #include "check.h"
 #include "cuda_src/divisor.cuh"
 

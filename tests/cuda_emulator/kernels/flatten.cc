@@ -1,5 +1,5 @@
-// flatten() over every kind of axis: the flat positions that the relation ties to each other, in the order of
-// the taps, stay what they were.
+// Tests that flatten() keeps the flat positions that the relation ties, in the order of the taps, for every
+// kind of axis.
 #include "cuda_src/flatten.h"
 
 #include <algorithm>
@@ -17,7 +17,7 @@ const Axis kPointwise{5, 1, 5, 1, 0, 1, 1}, kDilated{4, 1, 4, 1, 0, 1, 3}, kOne{
 const Axis kTaps{5, 3, 5, 1, 1, 1, 1}, kStrided{5, 1, 3, 2, 0, 1, 1}, kSpread{3, 1, 5, 1, 0, 2, 1};
 const Axis kCropped{5, 1, 4, 1, -1, 1, 1}, kPadded{3, 1, 5, 1, 1, 1, 1}, kShifted{4, 1, 4, 1, 1, 1, 1};
 
-// (output, tap, input) of the whole batch, each flat, for each output by taps.
+// Returns (output, tap, input) of the whole batch, each flat, for each output by taps.
 std::vector<std::tuple<int64_t, int64_t, int64_t>> relation(const ConvProblem& p) {
   std::vector<std::tuple<int64_t, int64_t, int64_t>> tied;
   for (int64_t at = 0; at < p.batch * p.outputs() * p.taps(); ++at) {
@@ -63,7 +63,8 @@ TEST(flatten_keeps_the_relation) {
       }
     }
   }
-  // All with the batch; else the first two or the last two, unless the first of them has one position.
+  // All axes with the batch; otherwise the first two or the last two, unless the first of them has one
+  // position.
   check_equal(merged, 27 + 2 * 3 * 6 + 6 * 2 * 3, "problems with axes to merge");
 }
 

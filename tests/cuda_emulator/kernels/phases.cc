@@ -1,5 +1,5 @@
-// Phases (common_src/phase.h), and what other kernels solve of the relation, against a search over random
-// axes.
+// Compares phases (common_src/phase.h), and what other kernels solve of the relation, with a search over
+// random axes.
 #include <algorithm>
 #include <random>
 #include <tuple>
@@ -45,7 +45,7 @@ Triples searched(const Axis& axis) {
   return tied;
 }
 
-// Those of a phase that are on the input.
+// Adds those triples of a phase that are on the input.
 void add_triples(const Axis& axis, const PhaseAxis& phase, Triples& tied) {
   for (int64_t o = 0; o < phase.outputs; ++o)
     for (int64_t r = 0; r < phase.taps; ++r) {
@@ -72,7 +72,7 @@ void check_phases(const Axis& axis, ResultIs result) {
   check(tied == searched(axis), "the triples of all phases");
   check(*std::max_element(results.begin(), results.end()) <= 1, "a result in two phases");
   if (phases.covers()) check(*std::min_element(results.begin(), results.end()) == 1, "a result in none");
-  for (const bool whole : {true, false}) {  // what is left out has no triples, and nothing more can be
+  for (const bool whole : {true, false}) {  // what is dropped has no triples, and no more can be dropped
     Triples kept;
     for (int64_t f = 0; f < phases.count(); ++f) {
       PhaseAxis phase = phases[f];
@@ -90,7 +90,7 @@ void check_phases(const Axis& axis, ResultIs result) {
           return (whole ? std::get<1>(triple) : std::get<0>(triple)) == number;
         });
       };
-      // A window may step over the input as a whole; else the ends of what is left are met.
+      // A window may step over the whole input; otherwise the ends of what is left are met.
       if (left > 0 && (whole ? phase.output_step : phase.tap_step) == 1) {
         check(has(0), "the first that is left");
         check(has(left - 1), "the last that is left");
@@ -104,7 +104,7 @@ void check_phases(const Axis& axis, ResultIs result) {
 GroupedAxis grouped_axis(const Axis& axis) {
   ConvProblem p;
   p.axis[2] = axis;
-  p.axis[1].input = 2;  // or the axes change places
+  p.axis[1].input = 2;  // otherwise the plan swaps the axes
   return grouped_problem(p).axis[2];
 }
 
@@ -138,7 +138,7 @@ void check_stretches(const Axis& axis) {
 }
 
 void check_runs(Axis axis) {
-  axis.input_dilation = 1;  // of pooling
+  axis.input_dilation = 1;  // pooling has no input dilation
   const TiedOutputs tied(axis);
   for (int i = 0; i < axis.input; ++i) {
     std::vector<int64_t> expected, found;
@@ -165,7 +165,7 @@ TEST(phases_are_the_relation) {
   }
 }
 
-// Whatever searches such steps would not end.
+// A search over such steps would not end.
 TEST(phases_of_large_steps) {
   const int64_t step = (int64_t{1} << 30) - 1;
   const Axis axis{3, 2, step, step - 1, 5, step, step - 2};

@@ -1,5 +1,5 @@
-// Buffers that begin anywhere: the kernels for few channels then copy narrower pieces of x and dy, and give
-// the same bits. No test in Python sees it, as XLA aligns every buffer on the "cpu" platform.
+// Tests buffers at any address: the kernels for few channels then copy narrower chunks of x and dy, and give
+// the same bits. No test in Python can check this, because XLA aligns every buffer on the "cpu" platform.
 #include <cstring>
 #include <string>
 #include <vector>
@@ -13,7 +13,7 @@ using namespace convgrad;
 
 namespace {
 
-// `count` numbers that begin `offset` numbers behind a multiple of 64 bytes.
+// `count` numbers that begin `offset` numbers after a multiple of 64 bytes.
 class Numbers {
  public:
   Numbers(int64_t count, int64_t size, int64_t offset)
@@ -23,7 +23,7 @@ class Numbers {
     uint32_t state = 1;
     for (int64_t b = 0; b < bytes_; ++b) {
       state = state * 1664525 + 1013904223;
-      // Finite, and about as large as one.
+      // Finite numbers of magnitude about one.
       first_[b] =
           static_cast<unsigned char>(b % size == size - 1 ? 0x3e | (state >> 24 & 0x80) : state >> 24);
     }

@@ -1,6 +1,6 @@
-// XLA may hand a kernel a buffer that begins anywhere in another: the vector kernels then take narrower
-// accesses and give the same bits. On the "cpu" platform XLA aligns every buffer, so no test in Python sees
-// it. Where an access is too wide the sanitized build says so.
+// Tests buffers at any address, which XLA may pass to a kernel: the vector kernels then use narrower accesses
+// and give the same bits. No test in Python can check this, because XLA aligns every buffer on the "cpu"
+// platform. The sanitized build reports an access that is too wide.
 #include <cstring>
 #include <string>
 #include <vector>
@@ -13,7 +13,7 @@ using namespace convgrad;
 
 namespace {
 
-// `bytes` of memory that begin `offset` numbers behind a multiple of 64.
+// `bytes` of memory that begin `offset` numbers after a multiple of 64.
 class Buffer {
  public:
   Buffer(int64_t bytes, int64_t offset_bytes) : bytes_(bytes), memory_(bytes + offset_bytes + 64) {
@@ -33,7 +33,7 @@ class Buffer {
   unsigned char* first_;
 };
 
-// Finite numbers of every dtype: no exponent has all bits set.
+// Fills with finite numbers of every dtype: no exponent has all bits set.
 void fill(Buffer& buffer, int64_t bytes, DType dtype) {
   uint32_t state = 1;
   for (int64_t b = 0; b < bytes; ++b) {
@@ -49,7 +49,7 @@ void succeeds(cudaError_t error, const std::string& what) {
   check(error == cudaSuccess, what + ": " + cudaGetErrorString(error));
 }
 
-// The results of every pooling op over buffers `offset` numbers off.
+// The results of every pooling op over buffers that are `offset` numbers off.
 struct Pooled {
   Pooled(const PoolProblem& p, int64_t offset)
       : size(bytes_of(p.dtype)),

@@ -1,5 +1,5 @@
-// The Python module _cuda_counters: the emulator's counters. It lies in the same library as _cuda_emulated,
-// under a name of its own, because that library has a copy of the emulator to itself.
+// The Python module _cuda_counters: the emulator's counters. It is in the same library as _cuda_emulated,
+// under a name of its own, because each library has its own copy of the emulator.
 #include "cuda_emulator/counters.h"
 
 #include <nanobind/nanobind.h>

@@ -1,5 +1,5 @@
-// The Python module _cuda_launches: which kernels a call would launch, in which grid, with how much shared
-// memory. Like _cuda_counters it lies in _cuda_emulated's library.
+// The Python module _cuda_launches: which kernels a call would launch, with which grid and how much shared
+// memory. Like _cuda_counters it is in _cuda_emulated's library.
 #include "cuda_emulator/launches.h"
 
 #include <dlfcn.h>
@@ -13,11 +13,11 @@ namespace {
 
 using namespace convgrad;
 
-// (the kernel's place in this library, blocks, threads of one, bytes that the launch asks for)
+// (the kernel's place in this library, blocks, threads per block, bytes of shared memory)
 using LaunchNumbers = std::tuple<uint64_t, uint64_t, uint64_t, uint64_t>;
 
-// Every array of the call begins at this address, which nobody reads: the first has a TMA's alignment, the
-// other that of a number alone.
+// Every array of the call begins at this address, which nobody reads. The first address has TMA's alignment,
+// the other only that of a number.
 char* array(bool aligned, DType dtype) {
   return reinterpret_cast<char*>((uintptr_t{1} << 40) +
                                  (aligned ? 0 : static_cast<uintptr_t>(bytes_of(dtype))));

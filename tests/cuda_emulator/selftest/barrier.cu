@@ -1,4 +1,4 @@
-// Block barriers order what they should, and a missing one shows.
+// Tests that block barriers order what they should, and that a missing barrier is detected.
 #include <vector>
 
 #include "check.h"
@@ -6,7 +6,7 @@
 
 using namespace selftest;
 
-// Passes values around a ring, one place a round.
+// Passes values around a ring, one place per round.
 template <bool kBothBarriers>
 __global__ void rotate(const int* in, int* out, int rounds) {
   int* ring = convgrad::cuda::shared_memory<int>();
@@ -51,7 +51,7 @@ TEST(a_missing_barrier_changes_the_result_with_the_seed) {
   check(out[0] != out[1], "two seeds gave the same result");
 }
 
-// The last thread to come leaves its mark: which one that is must change from barrier to barrier.
+// The last thread to arrive leaves its mark; it must not be the same thread at every barrier.
 static __global__ void last_writer(int* out, int rounds) {
   int* last = convgrad::cuda::shared_memory<int>();
   for (int round = 0; round < rounds; ++round) {

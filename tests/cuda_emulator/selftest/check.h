@@ -14,7 +14,7 @@
 namespace selftest {
 
 using Test = std::function<void()>;
-// Tests run by default; demonstrations only by name: they print a speed, or end in a sanitizer's report.
+// Tests run by default; demonstrations run only by name: they print a speed, or end in a sanitizer's report.
 std::map<std::string, Test>& tests();
 std::map<std::string, Test>& demonstrations();
 
@@ -59,7 +59,7 @@ void run(Arguments... arguments) {
   check(error == cudaSuccess, std::string("launch failed: ") + cudaGetErrorString(error));
 }
 
-// The launch must fail as it ran, with these words somewhere in its message.
+// Expects the launch to fail while it runs, with these words in its message.
 template <typename... Arguments>
 void check_fails(const std::string& words, Arguments... arguments) {
   const cudaError_t error = launch(arguments...);

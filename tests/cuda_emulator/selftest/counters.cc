@@ -1,5 +1,5 @@
-// The counters against patterns counted by hand. They are the emulator's own and not CUDA, so this file is
-// for the host compiler alone.
+// Compares the counters with patterns counted by hand. The counters belong to the emulator, not to CUDA, so
+// this file is for the host compiler alone.
 #include "cuda_emulator/counters.h"
 
 #include <string>
@@ -42,7 +42,7 @@ void check_traffic(const SharedTraffic& got, uint64_t instructions, uint64_t byt
   check_equal(got.excess(), excess, what + ", excess wavefronts");
 }
 
-// Places of memory large enough for every pattern here.
+// Arrays large enough for every pattern here.
 struct Memory {
   Memory() : storage(1024) {}
   unsigned char* bytes() { return reinterpret_cast<unsigned char*>(storage.data()); }
@@ -95,7 +95,7 @@ TEST(bank_conflicts_of_async_copies_are_counted) {
 }
 
 // Lane l reads row l % 16, the 16 bytes of column l / 16, of rows of `pitch` bytes; with a swizzle, the
-// column numbers of a row are exclusive-or'ed with its number.
+// column numbers of a row are xored with the row's number.
 static __global__ void load_rows(unsigned pitch, bool swizzled, bool two) {
   unsigned char* shared = shared_memory<unsigned char>();
   const unsigned lane = threadIdx.x, row = lane % 16, column = lane / 16 ^ (swizzled ? row % 8 : 0);
@@ -153,7 +153,7 @@ TEST(bank_conflicts_of_vector_accesses_are_counted) {
   check_shared<float4>(8, 32, 28, "every eighth quadruple");
 }
 
-// Three loads a lane in a loop, and one store of the sum.
+// Three loads per lane in a loop, and one store of the sum.
 static __global__ void sum_columns(const float* in, float* out, unsigned pitch) {
   float sum = 0;
   for (unsigned row = 0; row < 3; ++row) sum += load_global(&in[row * pitch + threadIdx.x]);
@@ -174,7 +174,7 @@ TEST(sectors_of_loads_and_stores_are_counted) {
   check_traffic(counters(20, 32).load_global, 6, 480, 2 * 9, "20 of 32 lanes");
 }
 
-// Thread 0 makes one access more before the barrier; behind it all are in step again.
+// Thread 0 makes one more access before the barrier; after it all are in step again.
 static __global__ void one_more_then_meet(const float* in) {
   load_global(&in[threadIdx.x]);
   if (threadIdx.x == 0) load_global(&in[1000]);
@@ -212,7 +212,7 @@ TEST(multiply_adds_are_counted_by_kind) {
 }
 
 TEST(counting_is_off_until_it_starts) {
-  const uint64_t before = cuda_emulator::counted().launches;  // by another test
+  const uint64_t before = cuda_emulator::counted().launches;  // those of other tests
   run(multiply_each, 1, 32, 0, 1, 1, 1, 1);
   check_equal(cuda_emulator::counted().launches, before, "launches before counting");
   counted_run(multiply_each, 1, 32, 0, 1, 0, 0, 0);

@@ -1,4 +1,4 @@
-// The counters of TMA and wgmma against numbers worked out by hand.
+// Compares the counters of TMA and wgmma with numbers computed by hand.
 #include <cstdint>
 #include <vector>
 
@@ -95,7 +95,7 @@ TEST(sectors_of_tma_copies_are_counted) {
   check_tma(map, 80, 0, false, 0, 0, "nothing is there");
   const TensorArray pixels{DType::kBF16, data.data(), 3, {64, 6, 2}, {0, 128, 768}};
   check_equal(static_cast<int>(encode(Im2colMap{pixels, {-2}, {0}, {1}, 64, kLines}, &map)), 0, "encode");
-  // 8 base pixels an image, read one further on: of each image 6 are there.
+  // 8 base pixels per image, each read one pixel further: 6 of each image are inside.
   check_tma(map, 0, -2, true, 12 * 128, 12 * 4, "two images of windows");
 }
 
@@ -110,7 +110,7 @@ TEST(work_of_wgmma_is_counted) {
   check_equal(tf32.wgmma_shared.bytes, uint64_t{64 * 32}, "bytes of b alone");
 }
 
-// 32 bytes of each row: a wavefront has 128.
+// 32 bytes of each row; a wavefront has 128.
 TEST(wgmma_reads_swizzled_operands_without_bank_conflicts) {
   const auto check_reads = [](const Counters& counters, uint64_t rows, const std::string& what) {
     check_equal(counters.wgmma_shared.instructions, uint64_t{2}, what + ", operands");

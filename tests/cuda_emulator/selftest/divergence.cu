@@ -1,4 +1,5 @@
-// Threads that wait for each other in vain, and other misuse, end the launch with an error that says so.
+// Tests that threads which wait for each other forever, and other misuse, end the launch with an error that
+// says so.
 #include <vector>
 
 #include "check.h"

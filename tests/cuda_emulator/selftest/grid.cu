@@ -1,4 +1,4 @@
-// Every thread of every block runs once, knows its place, and computes as a GPU does by default.
+// Tests that every thread of every block runs once, knows its place, and computes as a GPU does by default.
 #include <thread>
 #include <vector>
 

@@ -1,4 +1,4 @@
-// A launch that a GPU of compute capability 9.0 would refuse is refused, with the same error.
+// Tests that launches which a GPU of compute capability 9.0 would refuse are refused with the same error.
 #include <vector>
 
 #include "check.h"
@@ -10,7 +10,7 @@ static __global__ void touch(unsigned bytes) {
   if (bytes) convgrad::cuda::shared_memory<unsigned char>()[bytes - 1] = 1;
 }
 
-// Kernels of their own, because an attribute stays.
+// Separate kernels, because an attribute persists.
 template <int kOne>
 __global__ void touch_another(unsigned bytes) {
   if (bytes) convgrad::cuda::shared_memory<unsigned char>()[bytes - 1] = 1;

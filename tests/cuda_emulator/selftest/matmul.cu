@@ -1,5 +1,5 @@
-// Matrix products c[m,n] = sum over k of a[m,k] * b[k,n]: a kernel with tiles in shared memory, and one
-// thread an element without any barrier.
+// Tests matrix products c[m,n] = sum over k of a[m,k] * b[k,n]: a kernel with tiles in shared memory, and one
+// with a thread per element and no barrier.
 #include <chrono>
 #include <cstdio>
 #include <vector>
@@ -11,7 +11,7 @@ using namespace selftest;
 
 constexpr int kTile = 64, kDepth = 16, kSide = 16, kPerThread = kTile / kSide;
 
-// 16x16 threads make a 64x64 tile, 4x4 elements each. a's tile is stored transposed, so that both operands
+// 16x16 threads compute a 64x64 tile, 4x4 elements each. a's tile is stored transposed, so that both operands
 // of the inner loop are float4 reads.
 static __global__ void __launch_bounds__(kSide* kSide)
     tiled(const float* __restrict__ a, const float* __restrict__ b, float* __restrict__ c, int size) {
@@ -49,7 +49,7 @@ static __global__ void reference(const float* __restrict__ a, const float* __res
   c[m * size + n] = sum;
 }
 
-// One output a thread, a filter of 3 taps: little work for each thread that starts.
+// One output per thread, a filter of 3 taps: little work for each thread.
 static __global__ void filter3(const float* __restrict__ x, float* __restrict__ y) {
   const unsigned i = blockIdx.x * blockDim.x + threadIdx.x;
   y[i] = fmaf(x[i], 0.25f, fmaf(x[i + 1], 0.5f, x[i + 2] * 0.25f));
@@ -79,7 +79,7 @@ static void check_product(Product kernel, unsigned tile, size_t shared_bytes) {
     const WithSeed with(seed);
     Operands o(kSize);
     multiply(kernel, tile, shared_bytes, o, kSize);
-    // Small whole numbers: every order of summation gives exactly this.
+    // Small whole numbers, for which every order of summation is exact.
     for (int m = 0; m < kSize; ++m)
       for (int n = 0; n < kSize; ++n) {
         int expected = 0;

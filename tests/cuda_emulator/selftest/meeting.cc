@@ -1,5 +1,5 @@
-// The primitive itself, as instructions on fragments will use it. It is the emulator's own and not CUDA, so
-// this file is for the host compiler alone.
+// Tests the primitive itself, as instructions on fragments use it. It belongs to the emulator, not to CUDA,
+// so this file is for the host compiler alone.
 #include "cuda_emulator/meeting.h"
 
 #include <vector>

@@ -1,4 +1,4 @@
-// cp.async: what arrives and when, and every misuse that the emulator refuses.
+// Tests cp.async: what arrives and when, and every misuse that the emulator refuses.
 #include <cmath>
 #include <vector>
 
@@ -12,7 +12,7 @@ using convgrad::cuda::cp_async_commit;
 using convgrad::cuda::cp_async_wait;
 using convgrad::cuda::shared_memory;
 
-// Each thread copies its own piece of kBytes and reads it back; threads from `valid` on get zeros.
+// Each thread copies its own kBytes and reads them back; threads from `valid` on get zeros.
 template <int kBytes>
 __global__ void copy(const unsigned char* in, unsigned char* out, unsigned valid) {
   unsigned char* own = shared_memory<unsigned char>() + threadIdx.x * kBytes;
@@ -25,7 +25,7 @@ __global__ void copy(const unsigned char* in, unsigned char* out, unsigned valid
 template <int kBytes>
 static void check_copy() {
   constexpr unsigned kThreads = 48, kValid = 37;
-  // The last pieces must not be read: they are not there.
+  // The last copies must not be read: they do not exist.
   std::vector<float4> aligned(kValid * kBytes / sizeof(float4) + 1);
   unsigned char* in = reinterpret_cast<unsigned char*>(aligned.data());
   for (unsigned i = 0; i < kValid * kBytes; ++i) in[i] = static_cast<unsigned char>(i % 255 + 1);
@@ -42,10 +42,10 @@ TEST(async_copies_move_4_8_and_16_bytes_or_zeros) {
   check_copy<16>();
 }
 
-// The pieces' sums after each wait, seen by the thread that copied: NaN where something has not arrived.
+// Sums the copies after each wait, as the copying thread sees them: NaN if something has not arrived.
 static __global__ void three_groups(const float* in, float* seen) {
   float* stage = shared_memory<float>();
-  for (int i = 0; i < 6; ++i) stage[i] = 100.0f;  // what a stage holds from before
+  for (int i = 0; i < 6; ++i) stage[i] = 100.0f;  // earlier contents of a stage
   cp_async<4>(&stage[0], &in[0], true);
   cp_async<4>(&stage[1], &in[1], true);
   cp_async_commit();
@@ -54,7 +54,7 @@ static __global__ void three_groups(const float* in, float* seen) {
   cp_async<4>(&stage[3], &in[3], true);
   cp_async<4>(&stage[4], &in[4], true);
   cp_async_commit();
-  cp_async<4>(&stage[5], &in[5], true);  // belongs to no group yet
+  cp_async<4>(&stage[5], &in[5], true);  // not in a group yet
   const auto look = [&](int round) {
     for (int i = 0; i < 6; ++i) seen[6 * round + i] = stage[i];
   };
@@ -68,7 +68,7 @@ static __global__ void three_groups(const float* in, float* seen) {
   cp_async_wait<0>();
   look(4);
   cp_async_commit();
-  cp_async_commit();  // an empty group, and still a group
+  cp_async_commit();  // an empty group, which counts as a group
   cp_async_wait<1>();
   look(5);
 }
@@ -88,7 +88,7 @@ TEST(a_wait_delivers_all_groups_but_the_latest) {
     }
 }
 
-// A ring of two stages, as a main loop has them. Each thread reads what its neighbour copied.
+// A ring of two stages, as a main loop has. Each thread reads what its neighbour copied.
 template <bool kWait, bool kBarrierBefore, bool kBarrierAfter>
 __global__ void pipeline(const float* in, float* out, int rounds) {
   float* ring = shared_memory<float>();

@@ -1,5 +1,5 @@
-// ldmatrix and mma.sync against plain loops. Where an element of a matrix lies in the fragments is worked out
-// here from the element's side: which lane, which register, which half of it.
+// Compares ldmatrix and mma.sync with plain loops. The place of a matrix element in the fragments is computed
+// here from the element: which lane, which register, which half of it.
 #include <cmath>
 #include <cstdint>
 #include <cstring>
@@ -62,7 +62,7 @@ __global__ void multiply(Fragments* all) {
   all[threadIdx.x] = f;
 }
 
-// The lane whose fragment of d holds the element, and its place there.
+// Returns the lane whose fragment of d holds the element, and its place there.
 int lane_of_d(int m, int n) { return m % 8 * 4 + n / 2; }
 int place_in_d(int m, int n) { return m / 8 * 2 + n % 2; }
 
@@ -104,7 +104,7 @@ TEST(mma_multiplies_bf16) { check_multiply<Bf16>(); }
 TEST(mma_multiplies_f16) { check_multiply<F16>(); }
 TEST(mma_multiplies_tf32) { check_multiply<Tf32>(); }
 
-// One product alone: row 0 of a by column 0 of b, at depth 0, both in lane 0's first registers.
+// A single product: row 0 of a by column 0 of b, at depth 0, both in lane 0's first registers.
 template <typename Kind>
 static float one_product(uint32_t a, uint32_t b, float c) {
   std::vector<Fragments> all(32);
@@ -178,7 +178,7 @@ TEST(mma_multiplies_f64) {
     }
 }
 
-// Copies `bytes` to shared memory, then loads matrices whose rows begin where `offset` says, lane by lane.
+// Copies `bytes` to shared memory, then loads matrices whose rows begin at `offset`, lane by lane.
 template <int kMatrices, bool kTransposed>
 __global__ void load(const uint32_t* memory, unsigned bytes, const int* offset, uint32_t* out) {
   unsigned char* shared = shared_memory<unsigned char>();
@@ -207,7 +207,7 @@ static void check_load() {
   const std::vector<uint32_t> memory = counting_rows();
   std::vector<int> offset(32);
   const auto row_of = [](int lane) { return lane * 11 % 32; };
-  // Lanes beyond the last row's may hold anything.
+  // Lanes beyond the last row may hold anything.
   for (int lane = 0; lane < 32; ++lane) offset[lane] = lane < 8 * kMatrices ? 16 * row_of(lane) : -1000001;
   std::vector<uint32_t> out(32 * kMatrices);
   run(load<kMatrices, kTransposed>, 1, 32, kBytes, memory.data(), kBytes,
@@ -248,7 +248,7 @@ TEST(misplaced_ldmatrix_rows_are_errors) {
   fails(8, "thread (19,0,0), ldmatrix: an address in shared memory that is no multiple of 16, but 8 beyond");
   fails(kBytes, "thread (19,0,0), ldmatrix: 16 bytes from byte 512 of the block's 512 bytes");
   fails(-16, "thread (19,0,0), ldmatrix: 16 bytes from byte -16 of the block's 512 bytes");
-  with_lane_19_at(8, [&](const int* offset) {  // of two matrices, none has a row in lane 19
+  with_lane_19_at(8, [&](const int* offset) {  // with two matrices, lane 19 addresses no row
     run(load<2, false>, 1, 32, kBytes, memory.data(), kBytes, offset, out.data());
   });
 }
@@ -282,7 +282,8 @@ __global__ void multiply_matrices(const uint16_t* a, const uint16_t* b, float* c
   __syncwarp();
 
   uint32_t a_part[4], b_part[2];
-  // The matrices of a: the upper rows of the first eight columns, then the lower ones, then the same beyond.
+  // The matrices of a: the upper rows of the first eight columns, then the lower rows, then the same for the
+  // other columns.
   ldmatrix_x4(a_part, a_tile + lane % 16 * 16 + lane / 16 * 8);
   if (kColumns)
     ldmatrix_x2(b_part, b_tile + lane % 8 * 16 + lane / 8 % 2 * 8);

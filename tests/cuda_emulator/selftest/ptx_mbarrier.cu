@@ -1,4 +1,4 @@
-// mbarriers: phases, and every misuse that the emulator refuses.
+// Tests mbarriers: phases, and every misuse that the emulator refuses.
 #include <cstdint>
 #include <vector>
 
@@ -13,7 +13,7 @@ namespace {
 
 __device__ uint64_t* barriers() { return shared_memory<uint64_t>(); }
 
-// A value travels around the threads' ring: two barriers a round keep readers and writers apart.
+// A value travels around the threads' ring: two barriers per round separate readers and writers.
 template <bool kSecond>
 __global__ void rotate(int* values, int rounds) {
   const unsigned t = threadIdx.x, n = blockDim.x;
@@ -59,7 +59,7 @@ TEST(a_missing_mbarrier_shows) {
   check(misplaced_values<false>() > 0, "nothing shows that writes overtake reads");
 }
 
-// To a new barrier the phase before its first, of parity 1, has completed.
+// For a new barrier the phase before its first, of parity 1, has completed.
 static __global__ void wait_for_the_past(int* out) {
   if (threadIdx.x == 0) mbarrier_init(barriers(), 1);
   __syncthreads();
@@ -86,7 +86,7 @@ enum class Misuse {
   kWrongParity,
 };
 
-// Of thread 1; thread 0 initialises and arrives.
+// The misuse of thread 1; thread 0 initialises and arrives.
 template <Misuse kMisuse>
 __global__ void misuse(unsigned arrivals) {
   uint64_t* barrier = &barriers()[2];

@@ -1,4 +1,4 @@
-// TMA against loops over the definition: what lies in a tile after a load, swizzle included, is worked out
+// Compares TMA with loops over its definition: a tile's contents after a load, swizzle included, are computed
 // here from the pixel's number.
 #include <cstdint>
 #include <vector>
@@ -16,7 +16,7 @@ namespace {
 
 constexpr int kBarrierBytes = 1024;  // before the tile
 
-// One thread loads a tile; all of them copy it out.
+// One thread loads a tile; all threads copy it out.
 template <int kRank>
 __global__ void load_tile(const __grid_constant__ TensorMap map, const int* at, const int* offset, int bytes,
                           unsigned char* out) {
@@ -48,7 +48,7 @@ __global__ void load_tile(const __grid_constant__ TensorMap map, const int* at, 
   for (int i = static_cast<int>(threadIdx.x); i < bytes; i += static_cast<int>(blockDim.x)) out[i] = tile[i];
 }
 
-// An array in memory, its pixels some bytes apart from each other.
+// An array in memory whose pixels are some bytes apart.
 struct Array {
   Array(std::vector<int64_t> sizes, int64_t channel_pitch) : size(std::move(sizes)), stride{2} {
     for (size_t d = 1; d < size.size(); ++d)
@@ -57,7 +57,7 @@ struct Array {
     uint16_t* const numbers = reinterpret_cast<uint16_t*>(data.data());
     for (size_t i = 0; i < data.size() * 8; ++i) numbers[i] = static_cast<uint16_t>(i * 40503u % 65521u + 1);
   }
-  // Zero outside.
+  // Returns zero outside.
   uint16_t number(const std::vector<int64_t>& index) const {
     int64_t byte = 0;
     for (size_t d = 0; d < size.size(); ++d) {
@@ -79,7 +79,7 @@ struct Array {
   std::vector<uint4> data;
 };
 
-// Number e of line l, in a tile that begins at a multiple of 1024.
+// Returns number e of line l, in a tile that begins at a multiple of 1024.
 uint16_t tile_number(const std::vector<uint16_t>& tile, int l, int e) {
   return tile[l * 64 + ((e / 8) ^ (l % 8)) * 8 + e % 8];
 }
@@ -129,7 +129,7 @@ TEST(tma_loads_tiles_of_three_dimensions) {
   }
 }
 
-// All base pixels of all images in their order, from the images' definition: a tile is `pixels` of them.
+// Lists all base pixels of all images in order, from the images' definition: a tile is `pixels` of them.
 template <int kRank>
 static void check_im2col(const Array& array, Im2colMap im2col, const std::vector<int>& taps) {
   constexpr int kAxes = kRank - 2;
@@ -147,7 +147,7 @@ static void check_im2col(const Array& array, Im2colMap im2col, const std::vector
       self(self, axis - 1);
     }
   };
-  visit(visit, kAxes);  // two images more than there are: their pixels are zeros
+  visit(visit, kAxes);  // two images past the last: their pixels are zeros
   const size_t last = pixels.size() - static_cast<size_t>(im2col.pixels);
   for (size_t begin = 0; begin <= last; begin += 7)
     for (const int channel : {0, 16}) {

@@ -1,5 +1,5 @@
-// wgmma against plain loops. Where an element of an operand lies in shared memory is worked out here from the
-// element's side: its group of eight lines, its line, and its chunk, which trades places within the line.
+// Compares wgmma with plain loops. The place of an operand's element in shared memory is computed here from
+// the element: its group of eight lines, its line, and its chunk, which is permuted within the line.
 #include <cmath>
 #include <cstdint>
 #include <cstring>
@@ -20,8 +20,8 @@ namespace {
 
 constexpr int kRows = 64, kTileDepth = 64, kTiles = 2;  // two tiles of the depth, and four instructions each
 
-// Where the numbers of an operand of 64 deep and kCount rows lie: lines of 128 bytes in groups of eight,
-// which follow each other or, if kSpread, have others in between.
+// The layout of an operand 64 deep with kCount rows: lines of 128 bytes in groups of eight, which follow each
+// other or, if kSpread, have others in between.
 template <Major kMajor, int kCount, bool kSpread>
 struct Layout;
 template <int kCount, bool kSpread>
@@ -86,7 +86,7 @@ __device__ void multiply_tile(float (&d)[Case::kSums], int tile) {
         wgmma_operand(b + k * B::kStep, B::kLeading, B::kStride));
 }
 
-// Which sum of which thread: row 16 w + g + 8 h and column 8 j + 2 t + e belong to d[4 j + 2 h + e].
+// The sums of a thread: row 16 w + g + 8 h and column 8 j + 2 t + e belong to d[4 j + 2 h + e].
 int thread_of(int m, int n) { return m / 16 * 32 + m % 8 * 4 + n % 8 / 2; }
 int place_of(int m, int n) { return n / 8 * 4 + m % 16 / 8 * 2 + n % 2; }
 
@@ -123,7 +123,7 @@ std::vector<uint4> tiles_image() {
   return image;
 }
 
-// out[thread][sum] against c + a b.
+// Compares out[thread][sum] with c + a b.
 void check_product(const std::vector<float>& out, int columns, int depth, bool with_c) {
   for (int m = 0; m < kRows; ++m)
     for (int n = 0; n < columns; ++n) {
@@ -177,7 +177,7 @@ TEST(wgmma_adds_up_over_groups) {
   check_multiply<Product, Groups::kOneAtATime>();
 }
 
-// TF32: a in registers, and 32 deep tiles of b, four instructions.
+// TF32: a in registers, tiles of b 32 deep, four instructions.
 template <int kColumns>
 static __global__ void multiply_tf32(const uint4* image, int bytes, const uint32_t* a, float* out) {
   fill_shared(image, bytes);
@@ -206,7 +206,7 @@ static void check_tf32() {
   std::vector<uint4> image(kColumns * 128 / 16);
   std::vector<uint32_t> a(128 * 4 * 4);
   for (int k = 0; k < 32; ++k) {
-    for (int m = 0; m < kRows; ++m)  // lane of row m and column k of its eight
+    for (int m = 0; m < kRows; ++m)  // the lane of row m and column k of its eight columns
       a[((m / 16 * 32 + m % 8 * 4 + k % 4) * 4 + k / 8) * 4 + m % 16 / 8 + k % 8 / 4 * 2] =
           tf32_bits(a_at(m, k));
     for (int n = 0; n < kColumns; ++n) {

@@ -1,4 +1,4 @@
-// Shared memory is poison until it is written, in every block.
+// Tests that shared memory is poison until it is written, in every block.
 #include <cmath>
 #include <vector>
 
@@ -37,7 +37,7 @@ static __global__ void store_through_float4(int offset) {
 
 TEST(an_aligned_float4_that_fits_is_well) { run(store_through_float4, 1, 1, 8 * sizeof(float), 4); }
 
-// For a sanitizer to find.
+// A demonstration for a sanitizer.
 DEMONSTRATION(misaligned_float4) { run(store_through_float4, 1, 1, 8 * sizeof(float), 2); }
 DEMONSTRATION(float4_past_the_end) { run(store_through_float4, 1, 1, 7 * sizeof(float), 4); }
 

@@ -1,4 +1,4 @@
-// A tensor map beyond what the hardware takes is refused, with the same error.
+// Tests that a tensor map beyond the hardware's limits is refused with the same error.
 #include <cstdint>
 
 #include "check.h"
@@ -31,7 +31,7 @@ void check_refused(Map map, const char* what, Change change) {
   check(encoded(map) == cudaErrorInvalidValue, std::string("is not refused: ") + what);
 }
 
-// What both kinds of map refuse.
+// Tests what both kinds of map refuse.
 template <typename Map>
 void check_array_limits(const Map& good) {
   check_refused(good, "an address off by 8", [](Map& m) { m.array.base = memory + 8; });

@@ -1,4 +1,4 @@
-// TMA: when copies arrive, and every misuse that the emulator refuses.
+// Tests when TMA copies arrive, and every misuse that the emulator refuses.
 #include <cmath>
 #include <cstdint>
 #include <vector>
@@ -17,7 +17,7 @@ namespace {
 constexpr int kLine = 32, kLines = 8, kTile = kLine * kLines;  // floats
 constexpr int kTileBytes = kTile * 4, kStages = 2, kReaders = 64;
 
-// Many tiles of an array of ones, twos and so on: tile i is full of i + 1.
+// Many tiles of an array: tile i is filled with i + 1.
 struct Tiles {
   explicit Tiles(int tiles) : data(static_cast<size_t>(tiles) * kTile / 4) {
     float* const numbers = reinterpret_cast<float*>(data.data());
@@ -96,7 +96,7 @@ TEST(tma_copies_that_nobody_waits_for_give_nan) {
 }
 
 TEST(tma_copies_into_a_stage_in_use_show) {
-  // Either a reader finds poison or the next tile, or the barrier runs ahead of readers, who then wait
+  // Either a reader finds poison or the next tile, or the barrier runs ahead of readers, which then wait
   // forever.
   int found = 0;
   const Tiles all(6);
@@ -123,9 +123,9 @@ TEST(a_pipeline_that_stalls_is_an_error) {
   fails("which lacks 0 of 1 arrivals and 1024 bytes", pipeline<true, true, true>, 2 * kTileBytes);
 }
 
-// One copy, with something wrong.
+// One copy with one mistake.
 struct Wrong {
-  int to = 0, barrier = kTileBytes, bytes = kTileBytes;  // places in shared memory, and what is expected
+  int to = 0, barrier = kTileBytes, bytes = kTileBytes;  // places, and the expected bytes
   bool fence = true, wait = true, im2col = false;
   int at[3] = {}, offset = 0, copies = 1;
 };
@@ -197,7 +197,7 @@ TEST(a_block_that_ends_before_its_copies_is_an_error) {
               size_t{kTileBytes + 16}, all.map, wrong);
 }
 
-// Two copies over numbers that were there before; arrived[i] says in which round the thread saw copy i.
+// Two copies over earlier numbers; arrived[i] is the round in which the thread saw copy i.
 static __global__ void watch_arrivals(const __grid_constant__ TensorMap map, int rounds, bool wait,
                                       float* before, int* arrived) {
   float* tiles = shared_memory<float>();

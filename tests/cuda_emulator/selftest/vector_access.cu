@@ -1,4 +1,4 @@
-// Loads and stores of 4, 8 and 16 bytes move what they should, and the misplaced ones are refused.
+// Tests that loads and stores of 4, 8 and 16 bytes move the right bytes, and that misplaced ones are refused.
 #include <cstdint>
 #include <cstring>
 #include <vector>
@@ -10,7 +10,7 @@
 using namespace selftest;
 using namespace convgrad::cuda;
 
-// Through shared memory, in the opposite order.
+// Copies through shared memory, in the opposite order.
 template <typename V>
 __global__ void turn_around(const V* in, V* out) {
   V* shared = shared_memory<V>();

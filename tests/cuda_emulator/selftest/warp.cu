@@ -1,4 +1,4 @@
-// Shuffles and votes against the formulas of CUDA's programming guide.
+// Compares shuffles and votes with the formulas of CUDA's programming guide.
 #include <vector>
 
 #include "check.h"
@@ -68,7 +68,7 @@ static __global__ void vote(const int* predicate, Votes* out) {
 }
 
 TEST(votes_count_the_warp_alone) {
-  // Warp 0 mixed, warp 1 all, warp 2 none.
+  // Warp 0 votes mixed, warp 1 all true, warp 2 all false.
   std::vector<int> predicate(96);
   unsigned mixed = 0;
   for (int t = 0; t < 96; ++t) {
@@ -84,7 +84,7 @@ TEST(votes_count_the_warp_alone) {
   }
 }
 
-// The two halves of a warp go different ways and meet among themselves, a different number of times.
+// The two halves of a warp diverge and meet among themselves, a different number of times.
 static __global__ void halves(int* out) {
   const int lane = static_cast<int>(threadIdx.x);
   int value = lane;
@@ -104,7 +104,7 @@ TEST(disjoint_masks_meet_apart) {
     check_equal(out[lane], lane < 16 ? (lane + 3) % 16 : lane < 31 ? lane + 1 : 31, "value of a lane");
 }
 
-// Lanes that have exited, or that a small block never had, hold up no one.
+// Lanes that have exited, or that a small block never had, block no other lane.
 static __global__ void some_exit(unsigned* out) {
   if (threadIdx.x % 2 == 1) return;
   out[threadIdx.x] = __ballot_sync(kAll, 1);

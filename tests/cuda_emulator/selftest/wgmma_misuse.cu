@@ -1,4 +1,5 @@
-// wgmma: what becomes of sums and operands before the wait, and every misuse that the emulator refuses.
+// Tests what happens to wgmma's sums and operands before the wait, and every misuse that the emulator
+// refuses.
 #include <cmath>
 #include <cstdint>
 #include <vector>
@@ -18,7 +19,7 @@ namespace {
 constexpr int kColumns = 64, kSums = kColumns / 2, kTile = 64 * 64;  // numbers of a tile
 constexpr size_t kBytes = 2 * kTile * 2;                             // a and b
 
-// All of a and b is 1: 16 deep, a sum grows by 16.
+// All elements of a and b are 1, so 16 of depth add 16 to a sum.
 __device__ void fill_with_ones() {
   uint16_t* shared = shared_memory<uint16_t>();
   for (int i = static_cast<int>(threadIdx.x); i < 2 * kTile; i += 128) shared[i] = 0x3f80;
@@ -51,7 +52,7 @@ enum class Way {
   kThreadMissing,
 };
 
-// A thread's sums of all 64 columns, seen after the mistake.
+// Returns a thread's sums of all 64 columns after the mistake.
 template <Way kWay>
 __global__ void multiply_once(float* out) {
   const bool odd = threadIdx.x == 77;
@@ -119,7 +120,7 @@ TEST(sums_are_poison_until_the_wait) {
 }
 
 TEST(operands_that_change_between_issue_and_wait_give_nan) {
-  // 64 numbers, the first line of a: the 16 of them that an instruction reads are all of row 0.
+  // 64 numbers, the first line of a: the 16 that an instruction reads are all in row 0.
   check_equal(nans(sums<Way::kOperandsChanged>()), kColumns, "sums of a row that was overwritten too early");
   check_equal(nans(sums<Way::kOperandsLate>()), kColumns, "sums of a row that came too late");
 }

@@ -1,5 +1,5 @@
-// A matrix product as Hopper does it: one thread copies tiles into a ring of stages, a warpgroup multiplies
-// them. What TMA writes is what wgmma reads, and a stage that is given back too early shows.
+// Tests a matrix product with Hopper's units: one thread copies tiles into a ring of stages, a warpgroup
+// multiplies them. wgmma reads what TMA has written, and a stage that is released too early is detected.
 #include <cmath>
 #include <cstdint>
 #include <vector>
@@ -24,7 +24,7 @@ constexpr size_t kBytes = kStages * 2 * kTileBytes + 2 * kStages * sizeof(uint64
 
 enum class Way { kRight, kReleasedEarly, kWaitForOneTooMany, kStagesNotAwaited };
 
-// c[m][n] = sum of a[m][k] b[k][n]: lines of a run along the depth, lines of b along the columns.
+// Computes c[m][n] = sum of a[m][k] b[k][n]: lines of a run along the depth, lines of b along the columns.
 template <Way kWay>
 __global__ void product(const __grid_constant__ TensorMap a, const __grid_constant__ TensorMap b, float* c) {
   unsigned char* stages = shared_memory<unsigned char>();
@@ -62,7 +62,7 @@ __global__ void product(const __grid_constant__ TensorMap a, const __grid_consta
       if (threadIdx.x == 0) mbarrier_arrive(&empty[s]);
       continue;
     }
-    // All groups but the latest have ended: the stage before may be filled again.
+    // All groups except the latest have ended, so the stage before may be filled again.
     wgmma_wait<kWay == Way::kWaitForOneTooMany ? 2 : 1>(d);
     if (threadIdx.x == 0 && i > 0) mbarrier_arrive(&empty[(i - 1) % kStages]);
   }
@@ -74,7 +74,7 @@ __global__ void product(const __grid_constant__ TensorMap a, const __grid_consta
   }
 }
 
-// Whether the launch succeeds and every element is right.
+// Returns whether the launch succeeds and every element is right.
 template <Way kWay>
 bool right() {
   const auto a = [](int m, int k) { return (m * 5 + k * 3) % 17 - 8; };

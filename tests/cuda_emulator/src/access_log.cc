@@ -16,7 +16,7 @@ void add_if_new(std::array<uintptr_t, kSize>& known, unsigned& count, uintptr_t 
 
 template <size_t kLanes>
 void count_global(const std::array<const void*, kLanes>& lanes, size_t bytes, GlobalTraffic& traffic) {
-  std::array<uintptr_t, kLanes> sectors;  // an aligned access of at most 16 bytes lies in one
+  std::array<uintptr_t, kLanes> sectors;  // an aligned access of at most 16 bytes lies in one sector
   unsigned count = 0;
   for (const void* address : lanes) {
     if (!address) continue;

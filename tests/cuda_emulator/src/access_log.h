@@ -1,4 +1,4 @@
-// Puts the accesses of a warp's lanes together into instructions, and counts what those cost.
+// Groups the accesses of a warp's lanes into instructions, and counts their cost.
 #pragma once
 
 #include <array>
@@ -20,14 +20,14 @@ enum class Access : uint8_t {
 };
 inline constexpr unsigned kAccesses = 6;
 
-// 128 bytes' worth of a warp's lanes at shared memory, which serves them together.
+// The lanes' accesses to 128 bytes of shared memory, which are served together.
 class SharedPhase {
  public:
   void add(const void* address, size_t bytes);
   void count(SharedTraffic&) const;
 
  private:
-  std::array<uintptr_t, 32> word_{};  // different ones, as addresses in units of 4 bytes
+  std::array<uintptr_t, 32> word_{};  // different words, as addresses in units of 4 bytes
   unsigned words_ = 0;
 };
 
@@ -35,19 +35,20 @@ class AccessLog {
  public:
   explicit AccessLog(unsigned warps) : warps_(warps) {}
 
-  // One access of a thread. Null keeps the thread's place in an instruction without touching memory.
+  // Adds one access of a thread. A null address keeps the thread's place in an instruction without touching
+  // memory.
   void add(Access, unsigned thread, const void* address, size_t bytes);
-  // The warp has met: what its lanes do next belongs to other instructions.
+  // Called when the warp has met: later accesses of its lanes belong to other instructions.
   void end_instructions(unsigned warp, Counters&);
   void end_all(Counters&);
 
  private:
   static constexpr unsigned kLanes = 32, kSizes = 3;    // 4, 8 and 16 bytes
-  using Instruction = std::array<const void*, kLanes>;  // where each lane goes, or null
-  // The instructions of one kind and size since the warp last met. Emptied and filled again in place.
+  using Instruction = std::array<const void*, kLanes>;  // the address of each lane, or null
+  // The instructions of one kind and size since the warp last met. Reused without allocation.
   struct Stream {
     std::vector<Instruction> instructions;
-    std::array<uint32_t, kLanes> next{};  // each lane's place among them
+    std::array<uint32_t, kLanes> next{};  // each lane's next instruction
   };
   using Warp = std::array<Stream, kAccesses * kSizes>;
 

@@ -1,4 +1,4 @@
-// One thread's copies that are under way, in groups.
+// One thread's cp.async copies in flight, in groups.
 #pragma once
 
 #include <array>
@@ -12,7 +12,7 @@ inline constexpr size_t kMaxAsyncCopyBytes = 16;
 
 class AsyncCopies {
  public:
-  // Zeros, if `from` is null.
+  // Copies zeros if `from` is null.
   void issue(void* to, const void* from, size_t bytes) {
     Copy copy{to, bytes, {}};
     if (from) std::memcpy(copy.data.data(), from, bytes);
@@ -20,7 +20,7 @@ class AsyncCopies {
     copies_.push_back(copy);
   }
   void commit() { group_ends_.push_back(copies_.size()); }
-  // Delivers all groups but the latest `pending`.
+  // Delivers all groups except the latest `pending`.
   void wait(size_t pending) {
     if (group_ends_.size() <= pending) return;
     const size_t groups = group_ends_.size() - pending, count = group_ends_[groups - 1];
@@ -42,7 +42,7 @@ class AsyncCopies {
     size_t bytes;
     std::array<unsigned char, kMaxAsyncCopyBytes> data;
   };
-  // Emptied and filled again in place: after the first few copies, none allocates.
+  // Reused without allocation after the first few copies.
   std::vector<Copy> copies_;
   std::vector<size_t> group_ends_;  // indices into copies_
 };

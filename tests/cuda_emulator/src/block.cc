@@ -19,7 +19,7 @@ namespace {
 
 __thread Block* current_block = nullptr;
 
-// At least what cuda_src/arch/shared_memory.cuh promises.
+// At least the alignment that cuda_src/arch/shared_memory.cuh promises.
 constexpr std::align_val_t kSharedAlignment{1024};
 
 std::string name_of(uint3 index) {
@@ -65,7 +65,7 @@ Block::~Block() {
 }
 
 bool Block::run(Random& random) {
-  // NaN in every floating type: what nobody wrote does not pass for a zero.
+  // NaN in every floating type, so that unwritten memory does not pass for zero.
   std::memset(shared_, 0xff, shared_bytes_);
   exited_ = 0;
   random_ = &random;
@@ -105,7 +105,7 @@ void Block::pass_turn() {
   if (!error.empty()) give_up("block " + name_of(blockIdx) + ": " + error);
 }
 
-// Where no thread can take its turn: false if nothing else moves either.
+// Called when no thread can take its turn. Returns false if nothing else moves either.
 bool Block::move_what_waits() {
   if (tma_copies_.empty()) return complete_any_without_exited();
   std::string error = tma_copies_.deliver_any(mbarriers_, *random_);
@@ -113,8 +113,8 @@ bool Block::move_what_waits() {
   return true;
 }
 
-// A fiber whose thread has exited goes straight on as the next thread that has not begun, so threads that
-// never wait cost no switch.
+// When a thread exits, its fiber continues as the next thread that has not begun, so threads that never wait
+// cost no switch.
 void Block::run_threads(void* block) {
   Block& self = *static_cast<Block*>(block);
   for (;;) {
@@ -149,7 +149,7 @@ void Block::check_thread_ended() {
   if (copies.count() != 0)
     fail(where(running_) + " has ended without waiting for " + std::to_string(copies.count()) +
          " of its cp.async");
-  copies.forget();  // empty groups
+  copies.forget();  // only empty groups are left
 }
 
 void Block::check_block_ended() {
@@ -195,7 +195,7 @@ void Block::meet(const Meeting& meeting, const void* in, void* out) {
   if (!complete(meeting, self) || failed_) thread.fiber->suspend();
 }
 
-// Always gives up its turn: other threads may go on first, though nothing is left to wait for.
+// Always gives up its turn, even if there is nothing to wait for: other threads may run first.
 void Block::wait_until(Condition& condition) {
   Thread& thread = thread_[running_];
   thread.state = State::kPolling;
@@ -237,7 +237,7 @@ bool Block::complete(const Meeting& meeting, unsigned member) {
   return true;
 }
 
-// A thread's exit may leave a meeting complete that waited for nobody else.
+// A thread's exit may complete a meeting that waited for it alone.
 bool Block::complete_any_without_exited() {
   for (unsigned t = 0; t < threads_; ++t)
     if (thread_[t].state == State::kWaiting && complete(*thread_[t].meeting, t)) return true;

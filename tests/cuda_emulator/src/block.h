@@ -1,4 +1,4 @@
-// One block's threads and their turns.
+// One block's threads and the order in which they run.
 #pragma once
 
 #include <cstdint>
@@ -30,11 +30,11 @@ class Block {
   Block(const Block&) = delete;
   Block& operator=(const Block&) = delete;
 
-  // Runs every thread of the current blockIdx to its end. False, with error() set, if that cannot be.
+  // Runs every thread of the current blockIdx to its end. Returns false, with error() set, if that fails.
   bool run(Random&);
   const std::string& error() const { return error_; }
 
-  // Called by the running thread.
+  // These functions are called by the running thread.
   void meet(const Meeting&, const void* in, void* out);
   void wait_until(Condition&);
   [[noreturn]] void fail(std::string&& message);
@@ -48,12 +48,12 @@ class Block {
   AsyncCopies& async_copies() { return async_copies_[running_]; }
   Mbarriers& mbarriers() { return mbarriers_; }
   void issue(const TmaCopy& copy) { tma_copies_.issue(copy, *random_, threads_); }
-  // The running thread's; null where the block has not all of its threads.
+  // Returns the running thread's warpgroup, or null if the block does not have all of its threads.
   Warpgroup* warpgroup() {
     return running_ / kWarpgroupThreads < warpgroups_.size() ? &warpgroups_[running_ / kWarpgroupThreads]
                                                              : nullptr;
   }
-  // A thread's registers in the running thread's warpgroup, 0 if it has not said, and those of all threads.
+  // Return a thread's registers in the running thread's warpgroup (0 if not set), and those of all threads.
   unsigned& registers() { return registers_[running_ / kWarpgroupThreads]; }
   unsigned total_registers() const;
   void count_access(Access access, const void* address, size_t bytes) {
@@ -67,10 +67,10 @@ class Block {
   struct Thread {
     Fiber* fiber = nullptr;
     State state = State::kReady;
-    const Meeting* meeting = nullptr;  // where it waits
+    const Meeting* meeting = nullptr;  // at which it waits
     const void* in = nullptr;
     void* out = nullptr;
-    Condition* condition = nullptr;  // what it polls
+    Condition* condition = nullptr;  // which it polls
   };
 
   static void run_threads(void* block);

@@ -1,5 +1,5 @@
-// Which part of an array a TMA copy moves: the lines of its box, in the order in which they lie in shared
-// memory.
+// The part of an array that a TMA copy moves: the lines of its box, in the order in which they are stored in
+// shared memory.
 #pragma once
 
 #include <cstddef>
@@ -15,13 +15,13 @@ struct Box {
   int64_t offset[3];     // im2col: from a base pixel to the pixel that is read, W first
 };
 
-// The innermost extent of the box. What lies outside of the array, at both ends, is filled with zeros.
+// The innermost extent of the box. What lies outside the array, at both ends, is filled with zeros.
 struct BoxLine {
-  const unsigned char* from;  // the first byte inside, or null where none is
-  size_t skipped, bytes;      // bytes of the line before that one; bytes from it on
+  const unsigned char* from;  // the first byte inside, or null if there is none
+  size_t skipped, bytes;      // bytes of the line before it; bytes from it on
 };
 
-// Goes through the lines one by one.
+// Iterates over the lines.
 class BoxLines {
  public:
   explicit BoxLines(const Box& box) : box_(box), left_(box.map.lines()) {}

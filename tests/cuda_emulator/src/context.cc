@@ -1,11 +1,12 @@
-// By hand where the processor is known: swapcontext asks the kernel for the signal mask at every switch.
+// Written by hand for known processors, because swapcontext asks the kernel for the signal mask at every
+// switch.
 #include "context.h"
 
 #include <cstdint>
 
 #if CUDA_EMULATOR_HANDWRITTEN_SWITCH
 
-// Pushes the registers that the ABI has a called function preserve, exchanges stack pointers, pops them.
+// Pushes the registers that the ABI requires a callee to preserve, exchanges stack pointers, and pops them.
 // The rounding mode and the other control bits stay: all fibers of an OS thread share them.
 extern "C" void cuda_emulator_switch_stack(void** from, void* to);
 
@@ -38,7 +39,7 @@ cuda_emulator_switch_stack:
 )");
 
 namespace {
-// Six registers and the entry's address are popped; the zero that remains is entry's return address, which
+// Six registers and the entry's address are popped. The zero that remains is entry's return address, which
 // leaves the stack aligned as after a call and ends a debugger's backtrace.
 constexpr size_t kFrameWords = 8, kEntryWord = 6;
 }  // namespace
@@ -83,7 +84,7 @@ cuda_emulator_switch_stack:
 )");
 
 namespace {
-constexpr size_t kFrameWords = 20, kEntryWord = 11;  // the entry's address is loaded as the link register
+constexpr size_t kFrameWords = 20, kEntryWord = 11;  // the link register is loaded with the entry's address
 }  // namespace
 
 #endif

@@ -1,4 +1,4 @@
-// Switching the processor from one stack to another.
+// Switches the processor from one stack to another.
 #pragma once
 
 #include <cstddef>
@@ -13,7 +13,7 @@
 namespace cuda_emulator {
 
 #if CUDA_EMULATOR_HANDWRITTEN_SWITCH
-// The registers that a call must preserve lie on the stack itself.
+// The registers that a call must preserve are stored on the stack itself.
 struct Context {
   void* stack_pointer = nullptr;
 };
@@ -23,10 +23,10 @@ struct Context {
 };
 #endif
 
-// Lets the next switch to `context` call entry() on this stack. entry must not return.
+// Prepares a stack so that the next switch to `context` calls entry() on it. entry() must not return.
 void prepare(Context& context, char* stack, size_t bytes, void (*entry)());
 
-// Parks the running registers in `from` and goes on where `to` was parked or prepared.
+// Saves the running registers in `from` and continues where `to` was saved or prepared.
 void switch_context(Context& from, Context& to);
 
 }  // namespace cuda_emulator

@@ -1,4 +1,4 @@
-// What the emulator keeps in the 128 bytes of a tensor map.
+// The emulator's content of a tensor map's 128 bytes.
 #pragma once
 
 #include <cstdint>
@@ -7,17 +7,17 @@
 namespace cuda_emulator {
 
 inline constexpr int kMaxRank = 5;
-inline constexpr uint32_t kTiledMap = 0x54696c65, kIm2colMap = 0x496d3263;  // anything else is no map
+inline constexpr uint32_t kTiledMap = 0x54696c65, kIm2colMap = 0x496d3263;  // anything else is not a map
 
 // Innermost dimension first.
 struct EncodedMap {
   uint32_t kind;
   int32_t rank;
   const unsigned char* base;
-  uint64_t stride[kMaxRank - 1];  // bytes from one index to the next, of the dimensions from 1 on
-  uint32_t last[kMaxRank];        // the largest index, since a size may be 2^32
+  uint64_t stride[kMaxRank - 1];  // bytes from one index to the next, for dimensions from 1 on
+  uint32_t last[kMaxRank];        // the largest index, because a size may be 2^32
   uint16_t box[kMaxRank];         // tiled; in im2col mode channels and pixels
-  int16_t lower[3], upper[3];     // of base pixels, W first: upper counts from the largest index
+  int16_t lower[3], upper[3];     // of base pixels, W first; upper is relative to the largest index
   uint8_t step[3];
   uint8_t element_bytes;
 

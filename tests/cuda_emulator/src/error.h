@@ -1,4 +1,4 @@
-// What cudaGetLastError() will say.
+// Sets what cudaGetLastError() returns.
 #pragma once
 
 #include <string>
@@ -8,7 +8,7 @@
 namespace cuda_emulator {
 
 cudaError_t remember(cudaError_t);
-// A kernel that went wrong while it ran: cudaErrorLaunchFailure, with the message as its string.
+// Reports a kernel that failed while it ran: cudaErrorLaunchFailure, with the message as its string.
 cudaError_t remember_failure(const std::string& message);
 
 }  // namespace cuda_emulator

@@ -25,7 +25,7 @@
 namespace cuda_emulator {
 namespace {
 
-// A kernel's frames under AddressSanitizer are several times as large.
+// Under AddressSanitizer a kernel's frames are several times larger.
 constexpr size_t kStackBytes = CUDA_EMULATOR_ASAN ? 256 << 10 : 64 << 10;
 
 thread_local Fiber* starting = nullptr;  // entry() takes no argument
@@ -51,10 +51,10 @@ Fiber::Fiber(size_t color) {
   void* mapping =
       mmap(nullptr, page + kStackBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (mapping == MAP_FAILED) throw std::bad_alloc();
-  mprotect(mapping, page, PROT_NONE);  // a stack that overflows stops here
+  mprotect(mapping, page, PROT_NONE);  // stops a stack that overflows
   mapping_ = static_cast<char*>(mapping);
   stack_ = mapping_ + page;
-  constexpr size_t kColorBytes = 5 * 64, kColoredBytes = 4096;  // 5 is odd: all 64 cache lines get their turn
+  constexpr size_t kColorBytes = 5 * 64, kColoredBytes = 4096;  // 5 is odd, so all 64 cache lines are used
   stack_bytes_ = kStackBytes - color * kColorBytes % kColoredBytes;
 }
 
@@ -62,7 +62,7 @@ Fiber::~Fiber() { munmap(mapping_, static_cast<size_t>(stack_ - mapping_) + kSta
 
 void Fiber::reset(void (*body)(void*), void* argument) {
 #if CUDA_EMULATOR_ASAN
-  // Frames that were given up half-way have left their red zones behind.
+  // Abandoned frames have left their red zones.
   if (!ended_) __asan_unpoison_memory_region(stack_, kStackBytes);
 #endif
   body_ = body;

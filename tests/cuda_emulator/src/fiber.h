@@ -1,4 +1,4 @@
-// A fiber: a stack of its own on which a function runs, pauses and goes on.
+// A fiber: a function with a stack of its own that can pause and continue.
 #pragma once
 
 #include <cstddef>
@@ -11,18 +11,18 @@ namespace cuda_emulator {
 
 class Fiber {
  public:
-  // Stacks all begin at page boundaries; `color` shifts the place where the function's frames begin, so that
-  // the frames of a block's fibers do not all compete for the same lines of the cache.
+  // All stacks begin at page boundaries; `color` shifts the start of the function's frames, so that the
+  // frames of a block's fibers do not all compete for the same cache lines.
   explicit Fiber(size_t color);
   ~Fiber();
   Fiber(const Fiber&) = delete;
   Fiber& operator=(const Fiber&) = delete;
 
-  // The next resume() calls body(argument) from its beginning, whatever this fiber did before.
+  // Makes the next resume() call body(argument) from its beginning, whatever this fiber did before.
   void reset(void (*body)(void*), void* argument);
   // Called outside fibers: runs this one until it suspends or ends.
   void resume();
-  // Called inside this fiber: goes back to resume()'s caller.
+  // Called inside this fiber: returns to resume()'s caller.
   void suspend();
 
  private:
@@ -37,15 +37,15 @@ class Fiber {
   void* argument_ = nullptr;
   bool ended_ = true;
 
-  // For AddressSanitizer: the stacks on both sides of a switch.
+  // The stacks on both sides of a switch, for AddressSanitizer.
   void* inside_fake_stack_ = nullptr;
   void* outside_fake_stack_ = nullptr;
   const void* outside_stack_ = nullptr;
   size_t outside_stack_bytes_ = 0;
 };
 
-// Fibers whose function has ended wait here for the next one; the last given back, still in the cache, is
-// the first taken.
+// Keeps fibers whose function has ended for reuse. The last one returned, which is still in the cache, is
+// taken first.
 class FiberPool {
  public:
   Fiber* take();

@@ -21,8 +21,8 @@ constexpr size_t kDefaultSharedBytes = 48 << 10, kMaxSharedBytes = 227 << 10;
 constexpr unsigned kMaxBlockXY = 1024, kMaxBlockZ = 64;
 constexpr unsigned kMaxGridX = 0x7fffffff, kMaxGridYZ = 65535;
 
-// What cudaFuncSetAttribute has allowed. Of the process and not of the OS thread, as in CUDA: a handler's
-// initialize stage may run on another thread than its launches.
+// What cudaFuncSetAttribute has allowed, for the whole process as in CUDA: a handler's initialize stage may
+// run on another OS thread than its launches.
 std::mutex attributes_mutex;
 std::unordered_map<const void*, size_t>& allowed_shared_bytes() {
   static auto& map = *new std::unordered_map<const void*, size_t>;  // outlives every static's destructor
@@ -55,7 +55,7 @@ uint64_t seed() {
   return text ? std::strtoull(text, nullptr, 10) : 1;
 }
 
-// A caller may have had subnormal numbers flushed to zero; on a GPU they are not, by default.
+// A caller may have subnormal numbers flushed to zero; a GPU does not flush them by default.
 class DefaultFloatingPoint {
  public:
   DefaultFloatingPoint() {
@@ -89,7 +89,7 @@ cudaError_t launch(const cudaLaunchConfig_t* config, const void* kernel, void (*
   Block block(config->blockDim, config->dynamicSmemBytes, call, context);
   Random random(seed());
 
-  // Steps of a size without a common factor with the count come to every block once.
+  // Steps whose size has no common factor with the count visit every block once.
   const uint64_t blocks = uint64_t{grid.x} * grid.y * grid.z;
   uint64_t step = random.bits() % blocks;
   while (std::gcd(step, blocks) != 1) ++step;

@@ -8,7 +8,7 @@ namespace cuda_emulator {
 // Null while counting is off.
 extern __thread Counters* launch_counters;
 
-// Counts from here to the end of the scope, if counting is on.
+// Counts until the end of the scope, if counting is on.
 class CountedLaunch {
  public:
   CountedLaunch();

@@ -26,7 +26,7 @@ bool whole_warp(Party& warp) {
   return true;
 }
 
-// A matrix is 128 bytes: its rows go to the banks together.
+// A matrix has 128 bytes: its rows are served by the banks together.
 void count_ldmatrix(const Party& warp, unsigned matrices) {
   SharedTraffic& traffic = launch_counters->ldmatrix;
   ++traffic.instructions;
@@ -55,7 +55,7 @@ void load_matrices(Party& warp) {
   }
 }
 
-// The element types: how many a register holds, and what they are worth.
+// The element types: how many fit a register, and their values.
 struct BF16 {
   static constexpr uint64_t Counters::* kCounter = &Counters::mma_bf16;
   static constexpr int kInRegister = 2;
@@ -81,7 +81,7 @@ struct Operands {
   const uint32_t* b;
 };
 
-// A register holds kEach neighbours along the depth; a group of four lanes together 4 * kEach of them.
+// A register holds kEach neighbours along the depth; a group of four lanes holds 4 * kEach.
 template <typename Element>
 void multiply_add(Party& warp) {
   if (!whole_warp(warp)) return;
@@ -163,7 +163,7 @@ void mma_f64(double (&d)[2], double a, double b) {
 uint32_t to_tf32(float value) {
   constexpr uint32_t kHalfUnit = 0x1000, kIgnored = 0x1fff, kNaN = 0x7fffffff;
   if (std::isnan(value)) return kNaN;
-  // On the magnitude's bits; past the largest finite number this carries into infinity, as it should.
+  // Rounds the magnitude's bits; past the largest finite number this carries into infinity, as it should.
   return (bits_as<uint32_t>(value) + kHalfUnit) & ~kIgnored;
 }
 

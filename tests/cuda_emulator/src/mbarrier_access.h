@@ -1,4 +1,4 @@
-// What instructions that name an mbarrier have in common.
+// What instructions on an mbarrier share.
 #pragma once
 
 #include <cstdint>
@@ -7,7 +7,7 @@
 
 namespace cuda_emulator {
 
-// The barrier at this address. Without one the launch fails.
+// Returns the barrier at this address. The launch fails if there is none.
 Mbarrier& mbarrier_at(const char* instruction, const uint64_t* barrier);
 
 }  // namespace cuda_emulator

@@ -6,7 +6,7 @@
 namespace cuda_emulator {
 namespace {
 
-constexpr int64_t kMostBytes = (1 << 20) - 1;  // either way
+constexpr int64_t kMostBytes = (1 << 20) - 1;  // in either direction
 
 std::string place(size_t offset) { return "the mbarrier at byte " + std::to_string(offset); }
 

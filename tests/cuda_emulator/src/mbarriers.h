@@ -1,5 +1,5 @@
-// The mbarriers of a block. What they count is kept here; shared memory holds a mark in each one's place, by
-// which a store over it is noticed.
+// The mbarriers of a block. Their counts are kept here; shared memory holds a mark in the place of each, by
+// which a store over it is detected.
 #pragma once
 
 #include <cstddef>
@@ -11,13 +11,13 @@ namespace cuda_emulator {
 
 struct Mbarrier {
   size_t offset;      // in shared memory
-  unsigned arrivals;  // that complete a phase
-  unsigned pending;   // arrivals that this phase still lacks
-  int64_t bytes = 0;  // that are announced and have not come; negative if they came first
+  unsigned arrivals;  // arrivals that complete a phase
+  unsigned pending;   // arrivals that this phase still needs
+  int64_t bytes = 0;  // announced bytes that have not come; negative if they came first
   uint64_t phase = 0;
-  unsigned maker;                          // the thread that has initialised it
+  unsigned maker;                          // the thread that initialised it
   bool fenced = false;                     // copies may use it
-  bool copied_to = false, unseen = false;  // this phase has got bytes; so had the last, and nobody waited
+  bool copied_to = false, unseen = false;  // this phase got bytes; the last did, without a wait
 
   void complete_phase_if_due();
   std::string lacks() const;
@@ -29,9 +29,9 @@ class Mbarriers {
   Mbarrier* at(size_t offset);
   Mbarrier& add(size_t offset, unsigned arrivals, unsigned maker);
   void fence(unsigned maker);
-  // Of a copy that was issued in this phase. Returns what is wrong, or nothing.
+  // Completes bytes of a copy that was issued in this phase. Returns an error message, or an empty string.
   std::string complete_bytes(size_t offset, uint64_t phase, int64_t bytes);
-  // What is wrong with a block that ends now, or nothing.
+  // Returns an error message if the block may not end now, or an empty string.
   std::string left_over() const;
 
  private:

@@ -1,4 +1,4 @@
-// The order in which blocks and threads get their turns: random, and the same for the same seed.
+// Orders the turns of blocks and threads randomly, and reproducibly for a seed.
 #pragma once
 
 #include <cstdint>
@@ -16,7 +16,7 @@ class Random {
     z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
     return z ^ (z >> 31);
   }
-  // One of 0 .. end-1; the bias of at most end/2^32 does not matter to an order.
+  // Returns one of 0 .. end-1; the bias of at most end/2^32 does not matter for an order.
   uint32_t below(uint32_t end) { return static_cast<uint32_t>(((bits() >> 32) * end) >> 32); }
 
  private:

@@ -12,7 +12,7 @@ namespace {
 thread_local cudaError_t last_error = cudaSuccess;
 thread_local std::string failure_message = "unspecified launch failure";
 
-// Asked anew at each query, so that one process can be devices of several sizes. 0 where the text is no
+// Read at each query, so that one process can be devices of several sizes. Returns 0 if the text is not a
 // number of multiprocessors.
 int multiprocessors() {
   const char* text = std::getenv("JAX_CONVGRAD_EMULATOR_MULTIPROCESSORS");

@@ -13,7 +13,7 @@ void* dynamic_shared_memory() { return Block::current()->shared_memory(); }
 unsigned thread_rank() { return Block::current()->running_thread(); }
 
 void block_barrier() {
-  // The barrier must be reached by all threads or by none; hardware that lets a thread exit instead is kind.
+  // The barrier must be reached by all threads or by none; hardware tolerates threads that exit instead.
   const Combine all_present = [](Party& block) {
     unsigned exited = 0;
     for (unsigned rank = 0; rank < block.size(); ++rank) exited += !block.has(rank);

@@ -1,5 +1,5 @@
-// Stands in for cuda_src/arch/encode.cc, and refuses what cuTensorMapEncodeTiled and
-// cuTensorMapEncodeIm2col refuse by their documentation.
+// Replaces cuda_src/arch/encode.cc, and rejects what cuTensorMapEncodeTiled and cuTensorMapEncodeIm2col
+// reject according to their documentation.
 #include <cstring>
 
 #include "cuda_src/arch/encode.h"
@@ -17,7 +17,7 @@ constexpr int kMostInBox = 256, kMostPixels = 1024, kMostStep = 8;
 
 constexpr bool within(int64_t value, int64_t least, int64_t most) { return value >= least && value <= most; }
 
-// Type, address, sizes and strides, which both modes have.
+// Encodes type, address, sizes and strides, which both modes have.
 bool encode_array(const TensorArray& array, int least_rank, EncodedMap& encoded) {
   if (!within(static_cast<int>(array.dtype), 0, 3) || !within(array.rank, least_rank, kMaxTensorRank))
     return false;

@@ -1,5 +1,5 @@
-// The block's TMA copies that are under way. Each arrives after a random number of turns, and late if nothing
-// else can move; until then its destination is poison.
+// The block's TMA copies in flight. Each arrives after a random number of turns, or when nothing else can
+// move; until then its destination is poison.
 #pragma once
 
 #include <cstddef>
@@ -15,7 +15,7 @@ namespace cuda_emulator {
 
 struct TmaCopy {
   Box box;
-  unsigned char* shared;  // where shared memory begins
+  unsigned char* shared;  // start of shared memory
   size_t to, barrier;     // offsets in it
   uint64_t phase;         // of the barrier, at issue
   uint64_t turns_left = 0;
@@ -31,7 +31,7 @@ class TmaCopies {
   bool empty() const { return copies_.empty(); }
   size_t count() const { return copies_.size(); }
   void issue(const TmaCopy&, Random&, unsigned threads);
-  // Both return what is wrong, or nothing.
+  // Both return an error message, or an empty string.
   std::string pass_turn(Mbarriers&);
   std::string deliver_any(Mbarriers&, Random&);
 

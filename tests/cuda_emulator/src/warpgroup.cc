@@ -29,13 +29,13 @@ bool is_poison(const float* d, unsigned count) {
   return true;
 }
 
-// Where a thread's i-th sum lies in the 64 rows.
+// Returns the place of a thread's i-th sum in the 64 rows.
 size_t place(unsigned rank, unsigned i, unsigned columns) {
   const unsigned warp = rank / 32, g = rank % 32 / 4, t = rank % 4;
   return size_t{16 * warp + g + i / 2 % 2 * 8} * columns + i / 4 * 8 + 2 * t + i % 2;
 }
 
-// The same for four registers of a, 8 of the depth.
+// The same for four registers of a, 8 deep.
 size_t place_in_a(unsigned rank, unsigned i) {
   const unsigned warp = rank / 32, g = rank % 32 / 4, t = rank % 4;
   return size_t{16 * warp + g + i % 2 * 8} * 8 + t + i / 2 * 4;

@@ -1,4 +1,4 @@
-// One warpgroup's wgmma instructions that are under way, and their sums.
+// One warpgroup's wgmma instructions in flight, and their sums.
 #pragma once
 
 #include <cstddef>
@@ -16,8 +16,8 @@ namespace cuda_emulator {
 inline constexpr unsigned kWarpgroupThreads = 128, kWgmmaRows = 64;
 
 // Instructions are numbered from 0; every thread issues all of them in the same order, each at its own time.
-// Ranks are threads' numbers within the warpgroup. Functions that return a string return what is wrong, or
-// nothing.
+// Ranks are threads' numbers within the warpgroup. Functions that return a string return an error message, or
+// an empty string.
 class Warpgroup {
  public:
   explicit Warpgroup(unsigned char* shared = nullptr, size_t shared_bytes = 0)
@@ -27,13 +27,14 @@ class Warpgroup {
   void commit(unsigned rank) { threads_[rank].group_ends.push_back(threads_[rank].issued); }
   std::string issue(unsigned rank, const Wgmma&, const uint32_t* a_registers, float* d);
 
-  // How many instructions must have ended before all groups but the latest `pending` have.
+  // Returns how many instructions must have ended before all groups except the latest `pending` have.
   size_t covered_by_wait(unsigned rank, unsigned pending) const;
-  // Of the instruction before this number: how many threads have not come to it yet.
+  // Returns how many threads have not yet issued the instruction before this number.
   unsigned missing(size_t end) const;
-  // After a wait: does the sums up to this number, and delivers the thread's own in `d`, unless it is null.
+  // After a wait: computes the sums up to this number, and delivers the thread's own in `d`, unless it is
+  // null.
   std::string finish_wait(unsigned rank, size_t end, float* d);
-  // What is wrong with a thread that ends now. If nothing is, it may begin anew, in the next block.
+  // Returns an error message if a thread may not end now. Otherwise it may begin again, in the next block.
   std::string end_thread(unsigned rank);
   void clear() { *this = Warpgroup(shared_, shared_bytes_); }
 
@@ -47,14 +48,14 @@ class Warpgroup {
     std::shared_ptr<Sums> sums;
     WgmmaOperand a, b;
     std::vector<uint32_t> a_at_issue, b_at_issue;
-    unsigned threads = 0;  // that have issued it
+    unsigned threads = 0;  // threads that have issued it
   };
   struct InFlight {  // a thread's registers that are poison
     float* d;
     std::shared_ptr<Sums> sums;
-    size_t end;  // behind the last instruction that adds to them
+    size_t end;  // one past the last instruction that adds to them
   };
-  struct Delivered {  // what a wait has put into a thread's registers
+  struct Delivered {  // what a wait has written to a thread's registers
     float* d;
     std::vector<float> value;
     unsigned fences;
@@ -76,7 +77,7 @@ class Warpgroup {
   size_t shared_bytes_;
   std::vector<Thread> threads_;
   std::deque<Instruction> queue_;
-  size_t done_ = 0;  // instructions before the queue's first
+  size_t done_ = 0;  // number of instructions before the queue's first
 };
 
 }  // namespace cuda_emulator

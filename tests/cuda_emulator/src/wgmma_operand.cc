@@ -38,8 +38,8 @@ std::string WgmmaOperand::decode(uint64_t descriptor, size_t shared_bytes) {
   return {};
 }
 
-// K-major: rows are lines, groups of eight of them `stride` apart. MN-major: depths are lines, groups of
-// eight of them `stride` apart, and groups of 64 rows `leading`.
+// K-major: rows are lines, and groups of eight rows are `stride` apart. MN-major: depths are lines, groups of
+// eight depths are `stride` apart, and groups of 64 rows `leading`.
 size_t WgmmaOperand::offset_of(unsigned row, unsigned depth) const {
   const size_t line = by_rows ? depth : row, along = (by_rows ? row : depth) * number_bytes;
   return start + line % kGroup * kLineBytes + line / kGroup * stride + along / kLineBytes * leading +

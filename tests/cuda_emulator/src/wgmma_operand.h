@@ -1,5 +1,5 @@
-// An operand of wgmma in shared memory: up to 256 rows (of b: columns) by 32 bytes of the depth, in lines of
-// 128 swizzled bytes.
+// An operand of wgmma in shared memory: up to 256 rows (of b: columns) by 32 bytes of the depth, in swizzled
+// lines of 128 bytes.
 #pragma once
 
 #include <cstddef>
@@ -16,19 +16,19 @@ inline constexpr unsigned kWgmmaDepthBytes = 32;
 // The fields of a matrix descriptor, in bytes.
 struct WgmmaOperand {
   size_t start, leading, stride;
-  bool by_rows;  // a line holds rows at one depth, and not one row's depth
+  bool by_rows;  // a line holds rows at one depth instead of one row's depth
   unsigned rows, number_bytes;
 
-  // What is wrong with it, or nothing.
+  // Returns an error message, or an empty string.
   std::string decode(uint64_t descriptor, size_t shared_bytes);
   unsigned depth() const { return kWgmmaDepthBytes / number_bytes; }
-  // The numbers' bits, one row after another.
+  // Returns the numbers' bits, one row after another.
   std::vector<uint32_t> read(const unsigned char* shared) const;
-  // What it costs to read it once: the eight 16-byte lines of a core matrix are served together.
+  // Counts one read of the operand: the eight 16-byte lines of a core matrix are served together.
   void count(const unsigned char* shared, SharedTraffic&) const;
 
  private:
-  // Of a chunk: rows `row` and on at one depth, or one row from `depth` on.
+  // Returns the offset of a chunk: rows from `row` on at one depth, or one row from `depth` on.
   size_t offset_of(unsigned row, unsigned depth) const;
 };
 

@@ -8,7 +8,7 @@
 namespace cuda_emulator {
 namespace {
 
-constexpr unsigned kSide = 8;  // columns that are summed side by side
+constexpr unsigned kSide = 8;  // columns that are summed together
 
 float number(WgmmaType type, uint32_t bits) {
   switch (type) {

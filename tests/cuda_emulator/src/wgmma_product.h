@@ -8,10 +8,10 @@
 
 namespace cuda_emulator {
 
-// What was read once as one number and once as another is neither: NaN.
+// Returns NaN for a number that was read once as one value and once as another.
 void poison_differences(std::vector<uint32_t>& numbers, const std::vector<uint32_t>& earlier);
 
-// sums[m][n] += a[m][k] b[n][k] for all of the depth, in its order.
+// Computes sums[m][n] += a[m][k] b[n][k] for all of the depth, in its order.
 void add_product(WgmmaType, const std::vector<uint32_t>& a, const std::vector<uint32_t>& b, unsigned columns,
                  std::vector<float>& sums);
 

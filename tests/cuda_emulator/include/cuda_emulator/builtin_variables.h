@@ -1,10 +1,10 @@
-// The built-in variables, set before a fiber runs. Variables and not macros, because blockDim and gridDim
-// are also fields of cudaLaunchConfig_t.
+// The built-in variables, set before a fiber runs. They are variables, not macros, because blockDim and
+// gridDim are also fields of cudaLaunchConfig_t.
 #pragma once
 
 #include "cuda_emulator/vector_types.h"
 
-// __thread, unlike thread_local, spares every access a call that asks whether it has been initialised.
+// __thread, unlike thread_local, needs no call at each access that checks for initialisation.
 extern __thread uint3 threadIdx;
 extern __thread uint3 blockIdx;
 extern __thread dim3 blockDim;

@@ -1,4 +1,4 @@
-// cudaLaunchKernelEx: the one way to start a kernel that is plain C++.
+// Emulates cudaLaunchKernelEx, the only way to start a kernel in plain C++.
 #pragma once
 
 #include <tuple>
@@ -13,7 +13,7 @@ namespace cuda_emulator {
 cudaError_t launch(const cudaLaunchConfig_t*, const void* kernel, void (*call)(const void* context),
                    const void* context);
 
-inline constexpr size_t kMaxParameterBytes = 4096;  // the limit that every device and driver keeps
+inline constexpr size_t kMaxParameterBytes = 4096;  // the limit of every device and driver
 
 }  // namespace cuda_emulator
 

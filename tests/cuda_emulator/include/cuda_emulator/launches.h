@@ -1,4 +1,4 @@
-// Launches written down instead of run: which kernels a call would start, and with what.
+// Records launches instead of running them: which kernels a call would start, and with which parameters.
 #pragma once
 
 #include <cstddef>
@@ -11,11 +11,11 @@ namespace cuda_emulator {
 struct Launch {
   const void* kernel;
   dim3 grid, block;
-  size_t shared_bytes;  // that the launch asks for
+  size_t shared_bytes;  // requested by the launch
 };
 
 // While one of these exists, launches from its OS thread are checked, appended to `launches` and not run. So
-// the arrays need not be there, whatever their size.
+// the arrays need not exist, whatever their size.
 class RecordedLaunches {
  public:
   RecordedLaunches();

@@ -1,4 +1,4 @@
-// What CUDA puts into the global namespace beside the C library's own functions.
+// The functions that CUDA adds to the global namespace of the C library.
 #pragma once
 
 #include <math.h>
@@ -6,7 +6,7 @@
 #include <cstdint>
 #include <cstring>
 
-// The same overloads as CUDA's, so that a call which is ambiguous there is ambiguous here.
+// The same overloads as CUDA's, so that a call that is ambiguous there is ambiguous here.
 #define CUDA_EMULATOR_MIN_MAX(Result, A, B)                                          \
   constexpr Result min(A a, B b) {                                                   \
     return static_cast<Result>(a) < static_cast<Result>(b) ? static_cast<Result>(a)  \
@@ -32,7 +32,7 @@ CUDA_EMULATOR_MIN_MAX(unsigned long long, unsigned long long, long long)
 
 #undef CUDA_EMULATOR_MIN_MAX
 
-// A NaN loses against a number, as in fmin and fmax.
+// A number wins against NaN, as in fmin and fmax.
 inline float min(float a, float b) { return fminf(a, b); }
 inline float max(float a, float b) { return fmaxf(a, b); }
 inline double min(double a, double b) { return fmin(a, b); }

@@ -1,17 +1,17 @@
-// ldmatrix and mma.sync: the warp meets once for each, and all of its lanes must come.
+// Emulates ldmatrix and mma.sync: the warp meets once for each, and all of its lanes must come.
 //
-// What the PTX ISA leaves open for f32 results, the order of an instruction's additions and their rounding,
-// is decided so: the products, exact in f32, are added to d one after another in the order of the depth, each
-// sum rounded to nearest. A tensor core adds several products at once and may truncate: results agree within
-// rounding errors and not bit by bit. In f64 each step is one fused multiply-add, in the order of the depth.
+// The PTX ISA leaves the order and the rounding of an instruction's additions open for f32 results. Here the
+// products, exact in f32, are added to d one after another in the order of the depth, and each sum is rounded
+// to nearest. A tensor core adds several products at once and may truncate, so results agree within rounding
+// errors, not bit by bit. In f64 each step is one fused multiply-add, in the order of the depth.
 #pragma once
 
 #include <cstdint>
 
 namespace cuda_emulator {
 
-// kMatrices is 2 or 4. The launch fails if a row's address is no multiple of 16, or the row is not in the
-// block's shared memory.
+// kMatrices is 2 or 4. The launch fails if a row's address is not a multiple of 16, or if the row is not in
+// the block's shared memory.
 template <int kMatrices, bool kTransposed>
 void ldmatrix(uint32_t (&d)[kMatrices], const void* row);
 

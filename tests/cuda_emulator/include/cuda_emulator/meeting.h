@@ -1,8 +1,8 @@
-// The one primitive under every barrier, shuffle, vote and matrix instruction.
+// The primitive beneath every barrier, shuffle, vote and matrix instruction.
 //
 // Threads of a warp, a warpgroup or a block meet: each brings an operand and waits; the last to arrive
-// computes every thread's result from all operands at once; then all go on. So an instruction that works on
-// whole fragments, like mma.sync, costs one meeting, however much data it moves.
+// computes every thread's result from all operands at once; then all continue. So an instruction that works
+// on whole fragments, like mma.sync, costs one meeting, however much data it moves.
 #pragma once
 
 #include <string>
@@ -14,17 +14,17 @@ class Party;
 using Combine = void (*)(Party&);
 
 inline constexpr unsigned kAllLanes = 0xffffffffu;
-// How many warps take part.
+// The number of warps that take part.
 inline constexpr unsigned kWarp = 1, kWarpgroup = 4, kBlock = 32;
 
 struct Meeting {
   const char* name;  // for error messages
-  unsigned warps;    // kWarp, kWarpgroup or kBlock, the calling thread's
-  unsigned lanes;    // which lanes of each of these warps, as a mask
-  Combine combine;   // also tells one kind of meeting from another
+  unsigned warps;    // kWarp, kWarpgroup or kBlock, those of the calling thread
+  unsigned lanes;    // a mask of the lanes of each of these warps
+  Combine combine;   // also identifies the kind of meeting
 };
 
-// What one thread brings, and where its result goes.
+// A thread's operand, and the place for its result.
 struct Seat {
   const void* in = nullptr;
   void* out = nullptr;
@@ -37,7 +37,7 @@ class Party {
   Party(const Seat* seats, unsigned size) : seats_(seats), size_(size) {}
 
   unsigned size() const { return size_; }
-  // False for lanes that the mask leaves out, and for threads that have exited or never were.
+  // Returns false for lanes outside the mask, and for threads that have exited or never existed.
   bool has(unsigned rank) const { return rank < size_ && seats_[rank].taken; }
   template <typename T>
   const T& in(unsigned rank) const {
@@ -60,17 +60,17 @@ class Party {
   std::string error_;
 };
 
-// Returns when all of the meeting's threads that have not exited have come to it and been served.
+// Returns when all of the meeting's threads that have not exited have arrived and been served.
 void meet(const Meeting&, const void* in, void* out);
 
-// Ends the calling thread and makes the launch fail. Its stack is given up as it is, without destructors:
-// hence the message is moved.
+// Ends the calling thread and makes the launch fail. Its stack is abandoned without running destructors, so
+// the message is moved.
 [[noreturn]] void fail(std::string&& message);
 
-// The bytes that the launch asked for, and not one more.
+// Returns exactly the bytes that the launch asked for.
 void* dynamic_shared_memory();
 
-// The calling thread's place in its block, x fastest.
+// Returns the calling thread's number in its block, x fastest.
 unsigned thread_rank();
 
 }  // namespace cuda_emulator

@@ -1,6 +1,6 @@
-// CUDA's declaration qualifiers: on a host, where every function is a host function, they say nothing.
+// CUDA's declaration qualifiers, empty on a host, where every function is a host function.
 //
-// __shared__ is missing on purpose: cuda_src/arch/shared_memory.cuh is the one way to shared memory.
+// __shared__ is missing on purpose, because cuda_src/arch/shared_memory.cuh is the only way to shared memory.
 // So is __noinline__, which the host's own headers use as an attribute's name.
 #pragma once
 

@@ -1,5 +1,6 @@
-// setmaxnreg: a warpgroup gives registers back, or takes more. All of its threads must come. The launch fails
-// if the warpgroups of a block together ask for more than a multiprocessor has; on a GPU they wait forever.
+// Emulates setmaxnreg: a warpgroup returns registers, or takes more. All of its threads must come. The launch
+// fails if the warpgroups of a block together ask for more than a multiprocessor has; a GPU would wait
+// forever.
 #pragma once
 
 namespace cuda_emulator {

@@ -1,4 +1,4 @@
-// The part of CUDA's runtime API that kernels' launchers need. Host and device memory are one here, a
+// The part of CUDA's runtime API that kernel launchers need. Host and device memory are the same here, a
 // stream has no queue, and every call is finished when it returns.
 #pragma once
 
@@ -39,7 +39,7 @@ enum cudaDeviceAttr {
 struct CUstream_st;
 using cudaStream_t = CUstream_st*;
 
-struct cudaLaunchAttribute;  // none is emulated: a launch that asks for one is refused
+struct cudaLaunchAttribute;  // no attribute is emulated: a launch that asks for one fails
 
 struct cudaLaunchConfig_t {
   dim3 gridDim;
@@ -50,19 +50,19 @@ struct cudaLaunchConfig_t {
   unsigned int numAttrs = 0;
 };
 
-// For cudaErrorLaunchFailure this is what went wrong in this OS thread's latest launch that failed.
+// For cudaErrorLaunchFailure, describes this OS thread's latest failed launch.
 const char* cudaGetErrorString(cudaError_t);
 const char* cudaGetErrorName(cudaError_t);
-// The latest error of a call on this OS thread; the first form also forgets it.
+// Return the latest error of a call on this OS thread; the first form also clears it.
 cudaError_t cudaGetLastError();
 cudaError_t cudaPeekAtLastError();
 
 cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind, cudaStream_t = nullptr);
 cudaError_t cudaMemsetAsync(void* to, int byte, size_t bytes, cudaStream_t = nullptr);
 
-// One device, of compute capability 9.0 and with 3 multiprocessors, or as many as the environment variable
-// JAX_CONVGRAD_EMULATOR_MULTIPROCESSORS says: few, so that persistent kernels loop. No other attribute is
-// known.
+// There is one device, of compute capability 9.0. It has 3 multiprocessors, few so that persistent kernels
+// loop, or as many as the environment variable JAX_CONVGRAD_EMULATOR_MULTIPROCESSORS says. No other attribute
+// is known.
 cudaError_t cudaGetDevice(int* device);
 cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int device);
 

@@ -1,4 +1,4 @@
-// Barriers, shuffles, votes and fences.
+// Emulates barriers, shuffles, votes and fences.
 #pragma once
 
 #include "cuda_emulator/builtin_variables.h"
@@ -16,7 +16,7 @@ struct ShuffleOperand {
   unsigned source;  // the lane to read
 };
 
-// A lane that took no part has no value to give; on a GPU the result is undefined.
+// Fails if the source lane does not take part: it has no value to give, and on a GPU the result is undefined.
 void check_shuffle_source(Party&, unsigned rank, unsigned source);
 
 template <typename T>
@@ -41,8 +41,8 @@ T shuffle(const char* name, unsigned lanes, T value, unsigned source) {
 inline void __syncthreads() { cuda_emulator::block_barrier(); }
 inline void __syncwarp(unsigned mask = cuda_emulator::kAllLanes) { cuda_emulator::warp_barrier(mask); }
 
-// `width` cuts a warp into segments. A source outside the lane's own segment means the lane itself, but for
-// __shfl_sync, which wraps, and for __shfl_xor_sync into a lower segment, which is allowed.
+// `width` cuts a warp into segments. A source outside the lane's own segment means the lane itself, except
+// that __shfl_sync wraps and __shfl_xor_sync may read a lower segment.
 template <typename T>
 T __shfl_sync(unsigned mask, T value, int source, int width = warpSize) {
   const unsigned lane = cuda_emulator::thread_rank() % warpSize, segment = lane & ~(width - 1);
@@ -76,7 +76,7 @@ inline int __all_sync(unsigned mask, int predicate) {
   return cuda_emulator::ballot("__all_sync", mask, predicate == 0) == 0;
 }
 
-// One OS thread runs the whole grid: its memory is in order by itself.
+// No fence is needed: one OS thread runs the whole grid, so its memory accesses are in order.
 inline void __threadfence_block() {}
 inline void __threadfence() {}
 

@@ -1,5 +1,5 @@
-// What happens before a load or store of cuda_src/arch/vector_access.cuh. The launch fails if the address is
-// no multiple of `bytes`, or if shared memory is meant and the block's does not hold it.
+// Called before a load or store of cuda_src/arch/vector_access.cuh. The launch fails if the address is not a
+// multiple of `bytes`, or if a shared access lies outside the block's shared memory.
 #pragma once
 
 #include <cstddef>

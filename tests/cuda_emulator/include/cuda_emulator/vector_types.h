@@ -1,5 +1,5 @@
-// Vector types with the sizes and alignments of CUDA's: two or four elements of a type are aligned as a
-// whole, up to 16 bytes, three as one element is.
+// Vector types with CUDA's sizes and alignments: two or four elements are aligned to their total size, up to
+// 16 bytes; three are aligned as one element.
 #pragma once
 
 #define CUDA_EMULATOR_VECTORS(Element, name, align2, align4)                              \

@@ -1,4 +1,4 @@
-// In place of ffi_src/stream.h: the CPU platform has no stream to ask XLA for, and the emulator needs none.
+// Replaces ffi_src/stream.h: the CPU platform has no stream to ask XLA for, and the emulator needs none.
 #pragma once
 
 #include <cuda_runtime.h>

@@ -1,4 +1,4 @@
-// Stands before the project's header of the same name, which says what each function does.
+// Replaces the project's header of the same name, which documents each function.
 #pragma once
 
 #include <cuda_runtime.h>

@@ -1,4 +1,4 @@
-// Stands before the project's header of the same name: the running block's shared memory.
+// Replaces the project's header of the same name: returns the running block's shared memory.
 #pragma once
 
 #include <cuda_runtime.h>

@@ -1,4 +1,4 @@
-// Stands before the project's header of the same name: counts, and checks what each access demands.
+// Replaces the project's header of the same name: counts each access and checks its address.
 #pragma once
 
 #include <cuda_runtime.h>
