@@ -95,6 +95,12 @@ def test_what_ptxas_made_slower_is_a_failure(tmp_path, name, loss):
     assert ptxas.compiled(Path(name), tmp_path).losses == (loss,)
 
 
+@pytest.mark.parametrize("above", ["", "/home/ada/cuda_src/", "/home/ada/cuda_src/fork/"])
+def test_a_file_is_called_by_its_path_below_the_last_cuda_src(above):
+    assert ptxas.label(Path(f"{above}cuda_src/gemm/fprop.cu")) == "gemm/fprop.cu"
+    assert ptxas.label(Path("some.cu")) == "some.cu"
+
+
 def run_launcher(folder, status, source="some.cu"):
     """nvcc_report.py in a tree of its own, before an nvcc that says what it was asked for."""
     launcher = folder / "tests" / "cuda_compiler" / "nvcc_report.py"

@@ -52,7 +52,7 @@ if not ON_DEVICE:
 
 
 def _emulated_module():
-    folder = Path(os.environ.get("JAX_CONVGRAD_EMULATOR_DIR", ROOT / "build" / "emulator"))
+    folder = Path(os.environ.get("JAX_CONVGRAD_EMULATOR_DIR", ROOT / "build" / "dev" / "cuda_emulator"))
     found = sorted(folder.glob("_cuda_emulated*.so"))
     if not found:
         pytest.fail(f"no _cuda_emulated module in {folder}: build it with `make emulator`", pytrace=False)
