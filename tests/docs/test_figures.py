@@ -9,9 +9,7 @@ import numpy as np
 import pytest
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
-sys.path.insert(0, str(DOCS))
-
-import figures  # noqa: E402
+import figures
 
 SVG = "{http://www.w3.org/2000/svg}"
 

@@ -9,10 +9,8 @@ from xml.etree import ElementTree
 import pytest
 
 ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / "benchmarks"))
-
-import chart  # noqa: E402  # found by the path above
-from chart import TIMES  # noqa: E402  # found by the path above
+import chart
+from chart import TIMES
 
 FOLDER = ROOT / "docs" / "performance"
 RESULTS = json.loads((FOLDER / "results.json").read_text())

@@ -2,7 +2,6 @@
 
 import json
 import re
-import sys
 from pathlib import Path
 
 import jax
@@ -14,11 +13,9 @@ import pytest
 import jax_convgrad
 
 ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / "benchmarks"))
-
-import chart  # noqa: E402  # found by the path above
-import report  # noqa: E402  # found by the path above
-import summary  # noqa: E402  # found by the path above
+import chart
+import report
+import summary
 
 README = (ROOT / "README.md").read_text()
 SUPPORT = (ROOT / "docs" / "support.md").read_text()

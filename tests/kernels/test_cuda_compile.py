@@ -5,13 +5,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import check
+import ptxas
 import pytest
 
 FOLDER = Path(__file__).parents[1] / "cuda_compiler"
-sys.path.insert(0, str(FOLDER))
-
-import check  # noqa: E402
-import ptxas  # noqa: E402
 
 
 def report(architecture):

@@ -1,4 +1,4 @@
-"""For the tests of the examples: their modules importable, and their command lines run as a user would."""
+"""Runs the examples' command lines as a user would."""
 
 import os
 import subprocess
@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-sys.path.insert(0, str(EXAMPLES))
 
 
 def run_example(name, *arguments, **environment):
