@@ -6,11 +6,11 @@ import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
+import chart
 import pytest
+from chart import TIMES
 
 ROOT = Path(__file__).parents[2]
-import chart
-from chart import TIMES
 
 FOLDER = ROOT / "docs" / "performance"
 RESULTS = json.loads((FOLDER / "results.json").read_text())

@@ -4,18 +4,18 @@ import json
 import re
 from pathlib import Path
 
+import chart
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import report
+import summary
 
 import jax_convgrad
 
 ROOT = Path(__file__).parents[2]
-import chart
-import report
-import summary
 
 README = (ROOT / "README.md").read_text()
 SUPPORT = (ROOT / "docs" / "support.md").read_text()
