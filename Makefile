@@ -46,7 +46,7 @@ test-sanitized: .venv/installed-dev  ## test the CPU kernels and the emulated on
 	$(call build,sanitized) && ctest --preset sanitized --parallel $$(nproc)
 	bash tests/sanitized.sh $(PYTEST_FLAGS)
 lint: .venv/installed-dev  ## check layout, lint and types of the sources
-	ruff check && ruff format --check && mypy
+	for check in check "format --check"; do ruff $$check jax_convgrad tests examples benchmarks docs || exit; done; mypy
 	find *_src benchmarks tests -name '*.h' -o -name '*.cc' -o -name '*.cuh' -o -name '*.cu' | xargs clang-format --dry-run --Werror
 docs: .venv/installed-docs  ## build the documentation as a site, build/site/index.html; warnings are errors
 	NO_MKDOCS_2_WARNING=1 python -m mkdocs build --strict --quiet -f docs/site/mkdocs.yml
