@@ -131,3 +131,34 @@ def test_the_launcher_leaves_other_commands_alone(tmp_path):
     ran = run_launcher(tmp_path, 0, "some.cc")
     assert ran.stderr == "-O3 -c some.cc -o some.o\n"
     assert not (tmp_path / "build").exists()
+
+
+def recipe(*arguments):
+    """What make would run."""
+    done = subprocess.run(
+        ["make", "--dry-run", "--always-make", *arguments],
+        cwd=FOLDER.parents[1],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout
+
+
+@pytest.mark.parametrize("target", ["cuda-compile", "sass", "cuda-table"])
+def test_without_nvcc_make_says_what_it_leaves_out(target):
+    left_out = recipe(target, "CUDACXX=")
+    assert f"make {target}: no nvcc on this machine" in left_out
+    assert "exit 0" in left_out and "tests/cuda_compiler" not in left_out
+    assert "exit 1" in recipe(target, "CUDACXX=", "REQUIRE_NVCC=1")
+    assert "cmake --build --preset cuda" in recipe(target, "CUDACXX=/some/nvcc")
+
+
+@pytest.mark.parametrize("target", ["test", "check"])
+def test_no_test_waits_for_nvcc(target):
+    commands = recipe(target, "CUDACXX=/some/nvcc")
+    assert "cmake --build --preset dev" in commands
+    assert "preset cuda" not in commands
+    presets = json.loads((FOLDER.parents[1] / "CMakePresets.json").read_text())["configurePresets"]
+    cuda = {preset["name"]: preset.get("cacheVariables", {}).get("JAX_CONVGRAD_CUDA") for preset in presets}
+    assert cuda["base"] == "OFF" and cuda["dev"] is None
