@@ -3,7 +3,7 @@
 python benchmarks/instructions.py            # compare with benchmarks/instructions.toml
 python benchmarks/instructions.py --update   # write what is counted there
 
-They run in a program of their own, build/kernels/run_kernel, which `make instructions` builds first.
+They run in a program of their own, build/dev/cpu_kernels/run_kernel, which `make instructions` builds first.
 
 Unlike times, counts are the same on a busy machine. `perf stat` counts where the kernel lets it, otherwise
 valgrind's callgrind, which knows AVX2 but not AVX-512: so AVX2 is what both count on x86-64.
@@ -24,7 +24,7 @@ from pathlib import Path
 
 from problems import Bias, Conv, Pool, Problem
 
-PROGRAM = Path(__file__).parent.parent / "build" / "kernels" / "run_kernel"
+PROGRAM = Path(__file__).parent.parent / "build" / "dev" / "cpu_kernels" / "run_kernel"
 COUNTS = Path(__file__).with_suffix(".toml")
 MARGIN = 1.1  # for another compiler's choices
 ISA = "avx2" if platform.machine() in ("x86_64", "AMD64") else "plain"

@@ -11,18 +11,24 @@ conv_filter_grad through the convolution, the chain rule through the standardisa
 """
 
 import argparse
+import math
 import sys
+from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from command_line import add_picture_options, check_picture_options, example_parser, hand_over, new_figure
-from digits import load_bundled
-from train_cnn import LAYERS, Layers, add_training_options, check_batch_size, train
+import optax
+from matplotlib.figure import Figure
+from tqdm import tqdm
 
 import jax_convgrad
 
+CLASSES = 10
+CHANNELS = (16, 32)
 TAPS_AND_INPUTS = (0, 1, 2)  # the axes of a filter [taps, taps, inputs, outputs] that r and c run over
 EPSILON = 1e-5
 
@@ -142,50 +148,210 @@ def check_gradients(seed: int) -> None:
 # Training with it: the network of train_cnn.py, and only the layer exchanged.
 
 
+class Digits(NamedTuple):
+    train_images: np.ndarray
+    train_labels: np.ndarray
+    test_images: np.ndarray
+    test_labels: np.ndarray
+
+
+def load_bundled() -> Digits:
+    """scikit-learn's digits, a fifth of each class held out for the test.
+
+    The split has its own fixed seed, so that every run is judged by the same images.
+    """
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
+    images, labels = load_digits(return_X_y=True)
+    images = (images / 16.0).astype(np.float32).reshape(-1, 8, 8, 1)  # pixels are 0..16
+    train_images, test_images, train_labels, test_labels = train_test_split(
+        images, labels.astype(np.int32), test_size=0.2, stratify=labels, random_state=0
+    )
+    return Digits(train_images, train_labels, test_images, test_labels)
+
+
+def shuffled_batches(
+    rng: np.random.Generator, images: np.ndarray, labels: np.ndarray, batch_size: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """One epoch in a fresh order. What is left over after the last whole batch waits for another epoch."""
+    order = rng.permutation(len(images))
+    for at in range(0, len(images) - batch_size + 1, batch_size):
+        chosen = order[at : at + batch_size]
+        yield shift_randomly(rng, images[chosen]), labels[chosen]
+
+
+def shift_randomly(rng: np.random.Generator, images: np.ndarray) -> np.ndarray:
+    """Half of the images moved by at most a pixel along each axis, so that a digit keeps looking new."""
+    _, height, width, _ = images.shape
+    padded = np.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    moved = rng.integers(0, 2, size=len(images))
+    tops, lefts = 1 + moved * rng.integers(-1, 2, size=(2, len(images)))
+    return np.stack(
+        [
+            image[top : top + height, left : left + width]
+            for image, top, left in zip(padded, tops, lefts, strict=True)
+        ]
+    )
+
+
+def init_params(key: jax.Array, image_shape: tuple[int, int, int]) -> dict[str, jax.Array]:
+    """He initialisation: normal with variance 2 / fan_in, which keeps the signal's size through a relu."""
+
+    def he_normal(key, shape):
+        fan_in = np.prod(shape[:-1])
+        return jax.random.normal(key, shape, jnp.float32) * np.sqrt(2 / fan_in, dtype=np.float32)
+
+    height, width, image_channels = image_shape
+    features = (height // 4) * (width // 4) * CHANNELS[1]  # two pools halve each side, rounding down
+    keys = jax.random.split(key, 3)
+    return {
+        "w1": he_normal(keys[0], (3, 3, image_channels, CHANNELS[0])),
+        "b1": jnp.zeros(CHANNELS[0], jnp.float32),
+        "w2": he_normal(keys[1], (3, 3, CHANNELS[0], CHANNELS[1])),
+        "b2": jnp.zeros(CHANNELS[1], jnp.float32),
+        "w3": he_normal(keys[2], (features, CLASSES)),
+        "b3": jnp.zeros(CLASSES, jnp.float32),
+    }
+
+
+def predict(conv_relu, params, images):
+    """The logits [N, 10] of images [N, height, width, 1]: conv, relu, pool, conv, relu, pool, linear."""
+    x = jax_convgrad.max_pool(conv_relu(images, params["w1"], params["b1"]), (2, 2), strides=(2, 2))
+    x = jax_convgrad.max_pool(conv_relu(x, params["w2"], params["b2"]), (2, 2), strides=(2, 2))
+    return x.reshape(len(x), -1) @ params["w3"] + params["b3"]
+
+
+def make_train_step(conv_relu, optimizer: optax.GradientTransformation):
+    """One jitted step: (params, opt_state, images, labels) -> (params, opt_state, loss)."""
+
+    def loss_fn(params, images, labels):
+        logits = predict(conv_relu, params, images)
+        return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+
+    @jax.jit
+    def train_step(params, opt_state, images, labels):
+        loss, grads = jax.value_and_grad(loss_fn)(params, images, labels)
+        updates, opt_state = optimizer.update(grads, opt_state, params)
+        return optax.apply_updates(params, updates), opt_state, loss
+
+    return train_step
+
+
+class Epoch(NamedTuple):
+    train_loss: float
+    test_accuracy: float
+
+
+def train(conv_relu, digits: Digits, args: argparse.Namespace) -> list[Epoch]:
+    """Trains for args.epochs: Adam with a learning rate that falls to zero by a cosine."""
+    steps = args.epochs * (len(digits.train_images) // args.batch_size)
+    optimizer = optax.adam(optax.cosine_decay_schedule(args.learning_rate, steps))
+    train_step = make_train_step(conv_relu, optimizer)
+    classify = jax.jit(lambda params, images: predict(conv_relu, params, images).argmax(-1))
+    params = init_params(jax.random.key(args.seed), digits.train_images.shape[1:])
+    opt_state = optimizer.init(params)
+    rng = np.random.default_rng(args.seed)
+    history = []
+    for _ in tqdm(range(args.epochs), unit="epoch", file=sys.stderr):
+        losses = []
+        for batch in shuffled_batches(rng, digits.train_images, digits.train_labels, args.batch_size):
+            params, opt_state, loss = train_step(params, opt_state, *batch)
+            losses.append(float(loss))
+        accuracy = float((classify(params, digits.test_images) == digits.test_labels).mean())
+        history.append(Epoch(float(np.mean(losses)), accuracy))
+    return history
+
+
+def plot(histories: dict[str, list[Epoch]], figure: Figure) -> None:
+    """The training loss and the test accuracy of both runs."""
+    loss, accuracy = figure.subplots(1, 2)
+    for (name, history), color in zip(histories.items(), ("#4477aa", "#cc6677"), strict=True):
+        epochs = range(1, len(history) + 1)
+        loss.plot(epochs, [epoch.train_loss for epoch in history], "o-", color=color, label=name)
+        accuracy.plot(epochs, [epoch.test_accuracy for epoch in history], "o-", color=color, label=name)
+    loss.set(title="Training loss, during the epoch", xlabel="epoch", ylabel="cross-entropy", yscale="log")
+    accuracy.set(title="Test accuracy, after it", xlabel="epoch", ylabel="digits read right")
+    for axes in (loss, accuracy):
+        axes.grid(alpha=0.3)
+        axes.legend(frameon=False)
+
+
 def standardised_conv_relu(x, w, b):
     """relu(g · conv(x, ŵ) + b), where g = √(2/J) gives y the size that He's initialisation gives it."""
     gain = np.sqrt(2 / np.prod(w.shape[:-1]), dtype=np.float32)
     return jax.nn.relu(gain * standardised_conv(x, w) + b)
 
 
-RUNS = {
-    "standardised": Layers(standardised_conv_relu, LAYERS["handwritten"].max_pool),
-    "plain": LAYERS["handwritten"],
-}
+def plain_conv_relu(x, w, b):
+    """relu(conv(x, w) + b), in one call of a kernel."""
+    return jax_convgrad.conv(x, w, b, padding="SAME", activation="relu")
+
+
+RUNS = {"standardised": standardised_conv_relu, "plain": plain_conv_relu}
+
+
+def positive(kind: type[int] | type[float]) -> Callable[[str], int | float]:
+    """An argument's type: a number of this kind, greater than zero and finite."""
+
+    def parse(text: str) -> int | float:
+        value = kind(text)
+        if not 0 < value < math.inf:
+            raise argparse.ArgumentTypeError(f"{text} is not greater than zero and finite")
+        return value
+
+    parse.__name__ = kind.__name__
+    return parse
+
+
+def picture(text: str) -> Path:
+    """An argument's type: a picture that can be written, checked before the work."""
+    path = Path(text)
+    if path.suffix.lower() not in (".png", ".pdf", ".svg"):
+        raise argparse.ArgumentTypeError(f"the name {text} should end in .png, .pdf or .svg")
+    if not path.absolute().parent.is_dir():
+        raise argparse.ArgumentTypeError(f"there is no folder {path.absolute().parent}")
+    return path
 
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = example_parser(__doc__)
-    parser.add_argument("--check", action="store_true", help="check the gradients and stop")
-    add_training_options(parser, epochs=12)
-    add_picture_options(parser, "the loss and accuracy curves of both runs")
-    args = parser.parse_args(argv)
-    check_picture_options(parser, args)
-    return args
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    option = parser.add_argument
+    option("--check", action="store_true", help="check the gradients and stop")
+    option("--epochs", type=positive(int), default=12, help="default: %(default)s")
+    option("--batch-size", type=positive(int), default=32, help="default: %(default)s")
+    option("--learning-rate", type=positive(float), default=1e-2, help="at the start (default: %(default)s)")
+    option("--seed", type=int, default=0, help="of everything drawn at random (default: %(default)s)")
+    option("--plot", type=picture, metavar="FILE.png", help="draw both runs' curves into FILE.png")
+    return parser.parse_args(argv)
 
 
 def main() -> None:
     args = parse_arguments()
     digits = load_bundled()
-    check_batch_size(digits, args.batch_size)
+    if args.batch_size > len(digits.train_images):
+        sys.exit(
+            f"--batch-size {args.batch_size} is more than the {len(digits.train_images)} training images"
+        )
     check_gradients(args.seed)
     if args.check:
         return
     histories = {}
-    for name, layers in RUNS.items():
+    for name, conv_relu in RUNS.items():
         print(f"training with {name} convolutions")
-        histories[name], _ = train(layers, digits, args)
+        histories[name] = train(conv_relu, digits, args)
     for name, history in histories.items():
         print(
             f"{name:12}  train loss: {history[0].train_loss:.4f} in the first epoch, "
             f"{history[-1].train_loss:.4f} in the last   test accuracy: {history[-1].test_accuracy:.4f}"
         )
-    if args.plot or args.show:
-        from curves import SIZE, plot_two_histories
-
-        figure = new_figure(args, figsize=SIZE, dpi=150, layout="constrained")
-        plot_two_histories(histories, figure)
-        hand_over(figure, args)
+    if args.plot:
+        figure = Figure(figsize=(9, 3.6), dpi=150, layout="constrained")
+        plot(histories, figure)
+        figure.savefig(args.plot)
+        print(f"picture drawn into {args.plot}")
 
 
 if __name__ == "__main__":

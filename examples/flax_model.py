@@ -8,17 +8,16 @@ Both start with the same parameters and see the same batches: their losses have 
 """
 
 import argparse
+import math
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import jax
 import numpy as np
 import optax
-from command_line import example_parser
-from digits import Digits, load_bundled
 from tqdm import tqdm
-from train_cnn import add_training_options, check_batch_size, shuffled_batches
 
 import jax_convgrad
 
@@ -26,6 +25,56 @@ try:
     from flax import nnx
 except ModuleNotFoundError as error:
     sys.exit(f"{error}: this example needs flax, which comes with: pip install '.[examples]'")
+
+
+# The digits.
+
+
+class Digits(NamedTuple):
+    train_images: np.ndarray
+    train_labels: np.ndarray
+    test_images: np.ndarray
+    test_labels: np.ndarray
+
+
+def load_bundled() -> Digits:
+    """scikit-learn's digits, a fifth of each class held out for the test.
+
+    The split has its own fixed seed, so that every run is judged by the same images.
+    """
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
+    images, labels = load_digits(return_X_y=True)
+    images = (images / 16.0).astype(np.float32).reshape(-1, 8, 8, 1)  # pixels are 0..16
+    train_images, test_images, train_labels, test_labels = train_test_split(
+        images, labels.astype(np.int32), test_size=0.2, stratify=labels, random_state=0
+    )
+    return Digits(train_images, train_labels, test_images, test_labels)
+
+
+def shuffled_batches(
+    rng: np.random.Generator, images: np.ndarray, labels: np.ndarray, batch_size: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """One epoch in a fresh order. What is left over after the last whole batch waits for another epoch."""
+    order = rng.permutation(len(images))
+    for at in range(0, len(images) - batch_size + 1, batch_size):
+        chosen = order[at : at + batch_size]
+        yield shift_randomly(rng, images[chosen]), labels[chosen]
+
+
+def shift_randomly(rng: np.random.Generator, images: np.ndarray) -> np.ndarray:
+    """Half of the images moved by at most a pixel along each axis, so that a digit keeps looking new."""
+    _, height, width, _ = images.shape
+    padded = np.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    moved = rng.integers(0, 2, size=len(images))
+    tops, lefts = 1 + moved * rng.integers(-1, 2, size=(2, len(images)))
+    return np.stack(
+        [
+            image[top : top + height, left : left + width]
+            for image, top, left in zip(padded, tops, lefts, strict=True)
+        ]
+    )
 
 
 # The model. Whose convolution it has is an argument of nnx.Conv.
@@ -142,22 +191,44 @@ def report(on_lax: Run, on_ours: Run, digits: Digits) -> None:
         sys.exit("the losses of the first steps differ by more than rounding")
 
 
+def positive(kind: type[int] | type[float]) -> Callable[[str], int | float]:
+    """An argument's type: a number of this kind, greater than zero and finite."""
+
+    def parse(text: str) -> int | float:
+        value = kind(text)
+        if not 0 < value < math.inf:
+            raise argparse.ArgumentTypeError(f"{text} is not greater than zero and finite")
+        return value
+
+    parse.__name__ = kind.__name__
+    return parse
+
+
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = example_parser(__doc__)
-    parser.add_argument(
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    option = parser.add_argument
+    option(
         "--by",
         choices=("argument", "replace", "install"),
         default="argument",
         help="how the kernels come under the model (default: %(default)s)",
     )
-    add_training_options(parser, epochs=12, learning_rate=0.02)
+    option("--epochs", type=positive(int), default=12, help="default: %(default)s")
+    option("--batch-size", type=positive(int), default=32, help="default: %(default)s")
+    option("--learning-rate", type=positive(float), default=0.02, help="at the start (default: %(default)s)")
+    option("--seed", type=int, default=0, help="of everything drawn at random (default: %(default)s)")
     return parser.parse_args(argv)
 
 
 def main() -> None:
     args = parse_arguments()
     digits = load_bundled()
-    check_batch_size(digits, args.batch_size)
+    if args.batch_size > len(digits.train_images):
+        sys.exit(
+            f"--batch-size {args.batch_size} is more than the {len(digits.train_images)} training images"
+        )
     on_lax, on_ours = prepare(digits, args)
     train(on_lax, on_ours, digits, args)
     report(on_lax, on_ours, digits)

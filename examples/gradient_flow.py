@@ -16,23 +16,17 @@ docs/gradient_flow.md derives these factors, and those of the other variants.
 """
 
 import argparse
+import math
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from command_line import (
-    add_picture_options,
-    check_picture_options,
-    example_parser,
-    hand_over,
-    new_figure,
-    positive,
-)
-from digits import Digits, load_bundled
+from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from jax_convgrad import FlowReport, conv, gradient_flow
@@ -40,6 +34,32 @@ from jax_convgrad import FlowReport, conv, gradient_flow
 BLOCKS = 12  # of two convolutions each
 CHANNELS = 16
 CLASSES = 10
+
+
+# The digits.
+
+
+class Digits(NamedTuple):
+    train_images: np.ndarray
+    train_labels: np.ndarray
+    test_images: np.ndarray
+    test_labels: np.ndarray
+
+
+def load_bundled() -> Digits:
+    """scikit-learn's digits, a fifth of each class held out for the test.
+
+    The split has its own fixed seed, so that every run is judged by the same images.
+    """
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
+    images, labels = load_digits(return_X_y=True)
+    images = (images / 16.0).astype(np.float32).reshape(-1, 8, 8, 1)  # pixels are 0..16
+    train_images, test_images, train_labels, test_labels = train_test_split(
+        images, labels.astype(np.int32), test_size=0.2, stratify=labels, random_state=0
+    )
+    return Digits(train_images, train_labels, test_images, test_labels)
 
 
 # The network: a stem, blocks of two convolutions, the mean over all positions, linear.
@@ -202,16 +222,109 @@ def factor_a_layer(report: FlowReport) -> float:
     return (norms[0] / norms[-1]) ** (1 / (len(norms) - 1))
 
 
+# The picture: gradient norms over depth before and after training, and the losses.
+
+STYLES = {
+    "plain": dict(color="#cc6677", marker="o"),
+    "residual": dict(color="#4477aa", marker="s"),
+    "batch norm": dict(color="#117733", marker="^"),
+    "residual, batch norm": dict(color="#aa7722", marker="D"),
+}
+
+
+def draw_into(figure, runs) -> None:
+    """A row for each initialisation; columns: gradients before, gradients after, losses."""
+    initialisations = list(dict.fromkeys(initialisation for _, initialisation in runs))
+    rows = figure.subplots(len(initialisations), 3, sharex="col", squeeze=False)
+    for before, after, loss in rows:  # one scale for all norms, and one for all losses
+        before.sharey(rows[0][0])
+        after.sharey(rows[0][0])
+        loss.sharey(rows[0][2])
+    for initialisation, (before, after, loss) in zip(initialisations, rows, strict=True):
+        for (name, other), run in runs.items():
+            if other != initialisation:
+                continue
+            draw_norms(before, run.before, name)
+            draw_norms(after, run.after, name)
+            # Of each step and up to nine before it: a single batch's loss jumps.
+            means = [run.losses[max(0, at - 9) : at + 1].mean() for at in range(len(run.losses))]
+            style = {**STYLES[name], "marker": None}
+            loss.plot(range(1, len(means) + 1), means, label=name, linewidth=1.4, **style)
+        before.set(title=f"{initialisation} initialisation, at the start", ylabel="gradient norm ‖g‖")
+        after.set(title=f"{initialisation} initialisation, after training")
+        loss.set(
+            title=f"{initialisation} initialisation, training loss",
+            ylabel="cross-entropy",
+            yscale="log",
+        )
+        loss.axhline(np.log(10), color="#888888", linewidth=0.8, linestyle=":")
+        loss.annotate(
+            "guessing", (0.99, np.log(10)), xycoords=("axes fraction", "data"), ha="right", va="bottom",
+            xytext=(0, 3), textcoords="offset points", fontsize=8, color="#666666",
+        )  # fmt: skip
+    for before, after, loss in rows[-1:]:
+        before.set_xlabel("convolution, from the first to the last")
+        after.set_xlabel("convolution, from the first to the last")
+        loss.set_xlabel("step (mean of the last ten)")
+    for axes in rows.flat:
+        axes.grid(alpha=0.3)
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.legend(*rows[0][0].get_legend_handles_labels(), loc="outside upper center", ncols=5, frameon=False)
+
+
+def draw_norms(axes, report, name) -> None:
+    """The convolutions' norms; one of zero has no place on a log scale and stands on the lower edge."""
+    norms = np.array([layer.gradient_norm for layer in report.layers[:-1]])  # without the linear layer
+    depth = np.arange(1, len(norms) + 1)
+    axes.set_yscale("log")
+    axes.plot(
+        depth, np.where(norms > 0, norms, np.nan), label=name, markersize=3, linewidth=1.2, **STYLES[name]
+    )
+    zero = norms == 0
+    if zero.any():
+        axes.plot(depth[zero], np.zeros(zero.sum()), transform=axes.get_xaxis_transform(), clip_on=False,
+                  linestyle="", marker="v", markersize=5, color=STYLES[name]["color"])  # fmt: skip
+        axes.annotate("zero", (depth[zero].mean(), 0.03), xycoords=("data", "axes fraction"), ha="center",
+                      fontsize=8, color=STYLES[name]["color"])  # fmt: skip
+
+
+# The command line.
+
+
+def positive(kind: type[int] | type[float]) -> Callable[[str], int | float]:
+    """An argument's type: a number of this kind, greater than zero and finite."""
+
+    def parse(text: str) -> int | float:
+        value = kind(text)
+        if not 0 < value < math.inf:
+            raise argparse.ArgumentTypeError(f"{text} is not greater than zero and finite")
+        return value
+
+    parse.__name__ = kind.__name__
+    return parse
+
+
+def picture(text: str) -> Path:
+    """An argument's type: a picture that can be written, checked before the work."""
+    path = Path(text)
+    if path.suffix.lower() not in (".png", ".pdf", ".svg"):
+        raise argparse.ArgumentTypeError(f"the name {text} should end in .png, .pdf or .svg")
+    if not path.absolute().parent.is_dir():
+        raise argparse.ArgumentTypeError(f"there is no folder {path.absolute().parent}")
+    return path
+
+
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = example_parser(__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     option = parser.add_argument
     option("--steps", type=positive(int), default=150, help="of each variant (default: %(default)s)")
     option("--batch-size", type=positive(int), default=32, help="default: %(default)s")
     option("--learning-rate", type=positive(float), default=1e-3, help="of Adam (default: %(default)s)")
-    add_picture_options(parser, "gradients and losses")
-    args = parser.parse_args(argv)
-    check_picture_options(parser, args)
-    return args
+    option("--seed", type=int, default=0, help="of everything drawn at random (default: %(default)s)")
+    option("--plot", type=picture, metavar="FILE.png", help="draw gradients and losses into FILE.png")
+    return parser.parse_args(argv)
 
 
 def main() -> None:
@@ -223,12 +336,11 @@ def main() -> None:
         )
     runs = run_variants(digits, args)
     print_table(runs)
-    if args.plot or args.show:
-        from flow_figure import draw_into
-
-        figure = new_figure(args, figsize=(10.5, 6.2), dpi=90, layout="constrained")
+    if args.plot:
+        figure = Figure(figsize=(10.5, 6.2), dpi=90, layout="constrained")
         draw_into(figure, runs)
-        hand_over(figure, args)
+        figure.savefig(args.plot)
+        print(f"picture drawn into {args.plot}")
 
 
 if __name__ == "__main__":

@@ -9,30 +9,89 @@ they are exactly what they were. The gradients of all of them come from the hand
 """
 
 import argparse
+import math
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from command_line import (
-    add_picture_options,
-    check_picture_options,
-    example_parser,
-    hand_over,
-    new_figure,
-    positive,
-)
-from shapes import CLASSES, MIN_SIZE, draw
+from matplotlib.colors import ListedColormap
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 from tqdm import tqdm
 
 import jax_convgrad
 
 CHANNELS = (8, 16, 32, 32)  # at full size, at half, a quarter and an eighth of the side
 TEST_IMAGES = 128
+
+
+# The images: rings, triangles and crosses on noise, and the class of every pixel.
+# An image is [size, size, 1] float32, its labels [size, size] int32: an index into CLASSES.
+
+CLASSES = ("background", "ring", "triangle", "cross")
+
+NOISE = 0.2  # standard deviation; shapes are 0.4 to 1 brighter than the background
+AREAS = (0.05, 0.15)  # the least and largest part of the image that a shape takes
+TILT = 0.2  # radians, either way, that a triangle or cross leans
+MIN_SIZE = 16  # pixels; there the arms of the smallest cross are one and a half wide
+
+
+def draw(rng: np.random.Generator, count: int, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """`count` images with one to three shapes each; a later one lies on top. Returns (images, labels)."""
+    images = np.zeros((count, size, size), np.float32)
+    labels = np.zeros((count, size, size), np.int32)
+    for image, label in zip(images, labels, strict=True):
+        for _ in range(rng.integers(1, 4)):
+            shape = rng.integers(1, len(CLASSES))
+            area = rng.uniform(*AREAS) * size**2
+            center = rng.uniform(0.15, 0.85, 2) * size
+            inside = SHAPES[shape - 1](size, area, center, rng.uniform(-TILT, TILT))
+            image[inside] = rng.uniform(0.4, 1.0)
+            label[inside] = shape
+    images += NOISE * rng.standard_normal(images.shape, np.float32)
+    return images[..., None], labels
+
+
+# The shapes: which pixels [size, size] have their middle inside. `center` is (y, x). The size is given as the
+# area, in pixels, so that no class of shape is larger than another.
+
+
+def ring(size: int, area: float, center: np.ndarray, tilt: float) -> np.ndarray:
+    """A disc whose inner half, by radius, is cut out."""
+    squares = (_turned(size, center, tilt) ** 2).sum(0)
+    square_of_radius = area / (np.pi * (1 - 1 / 4))
+    return (squares <= square_of_radius) & (squares > square_of_radius / 4)
+
+
+def triangle(size: int, area: float, center: np.ndarray, tilt: float) -> np.ndarray:
+    """An equilateral one, standing on a side."""
+    x, y = _turned(size, center, tilt)
+    # Where three half planes meet, each at the distance r from the centre: its area is 3√3 r².
+    distance = np.sqrt(area / np.sqrt(27))
+    outward = np.pi / 2 + 2 * np.pi / 3 * np.arange(3)  # the first points down, as y does
+    return np.all([np.cos(a) * x + np.sin(a) * y <= distance for a in outward], axis=0)
+
+
+def cross(size: int, area: float, center: np.ndarray, tilt: float) -> np.ndarray:
+    """Five equal squares: one in the middle, one at each of its sides."""
+    x, y = np.abs(_turned(size, center, tilt))
+    half = np.sqrt(area / 5) / 2
+    return ((x <= half) & (y <= 3 * half)) | ((y <= half) & (x <= 3 * half))
+
+
+def _turned(size: int, center: np.ndarray, tilt: float) -> np.ndarray:
+    """The pixels' (x, y) as seen from the centre, with the axes turned by so many radians."""
+    y, x = np.mgrid[:size, :size] + 0.5 - center[:, None, None]
+    return np.stack([np.cos(tilt) * x + np.sin(tilt) * y, np.cos(tilt) * y - np.sin(tilt) * x])
+
+
+SHAPES = (ring, triangle, cross)  # in the order of CLASSES, without the background
 
 
 # The layers, twice: on jax_convgrad and on XLA. Nothing else in this file knows the difference.
@@ -206,9 +265,6 @@ def train(layers: Layers, args: argparse.Namespace) -> Result:
 
 def plot(result: Result, figure, columns: int = 6) -> None:
     """Three rows: held-out images, the truth, what the network says."""
-    from matplotlib.colors import ListedColormap
-    from matplotlib.patches import Patch
-
     colors = ListedColormap(["#eeeeee", "#4477aa", "#ccbb44", "#cc6677"])
     truth_and_prediction = dict(cmap=colors, vmin=0, vmax=len(CLASSES) - 1)
     rows = [
@@ -227,8 +283,33 @@ def plot(result: Result, figure, columns: int = 6) -> None:
     figure.legend(handles=patches, loc="outside lower center", ncols=len(CLASSES), frameon=False)
 
 
+def positive(kind: type[int] | type[float]) -> Callable[[str], int | float]:
+    """An argument's type: a number of this kind, greater than zero and finite."""
+
+    def parse(text: str) -> int | float:
+        value = kind(text)
+        if not 0 < value < math.inf:
+            raise argparse.ArgumentTypeError(f"{text} is not greater than zero and finite")
+        return value
+
+    parse.__name__ = kind.__name__
+    return parse
+
+
+def picture(text: str) -> Path:
+    """An argument's type: a picture that can be written, checked before the work."""
+    path = Path(text)
+    if path.suffix.lower() not in (".png", ".pdf", ".svg"):
+        raise argparse.ArgumentTypeError(f"the name {text} should end in .png, .pdf or .svg")
+    if not path.absolute().parent.is_dir():
+        raise argparse.ArgumentTypeError(f"there is no folder {path.absolute().parent}")
+    return path
+
+
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = example_parser(__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     option = parser.add_argument
     option("--gradients", choices=LAYERS, default="handwritten", help="whose kernels (default: %(default)s)")
     option("--steps", type=positive(int), default=1600, help="default: %(default)s")
@@ -237,11 +318,16 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         "--size", type=positive(int), default=40, help="pixels a side, odd ones too (default: %(default)s)"
     )
     option("--learning-rate", type=positive(float), default=3e-3, help="at the start (default: %(default)s)")
-    add_picture_options(parser, "held-out images, the truth and the network's answer")
+    option("--seed", type=int, default=0, help="of everything drawn at random (default: %(default)s)")
+    option(
+        "--plot",
+        type=picture,
+        metavar="FILE.png",
+        help="draw held-out images, truth and answer into FILE.png",
+    )
     args = parser.parse_args(argv)
     if args.size < MIN_SIZE:
         parser.error(f"--size: in fewer than {MIN_SIZE} pixels no shape can be told, but it is {args.size}")
-    check_picture_options(parser, args)
     return args
 
 
@@ -259,10 +345,11 @@ def main() -> None:
     for name, iou in zip(CLASSES, ious, strict=True):
         print(f"  {name:10}  {iou:.4f}")
     print(f"mean IoU: {np.nanmean(ious):.4f}")
-    if args.plot or args.show:
-        figure = new_figure(args, figsize=(8, 4.6), dpi=100, layout="constrained")
+    if args.plot:
+        figure = Figure(figsize=(8, 4.6), dpi=100, layout="constrained")
         plot(result, figure)
-        hand_over(figure, args)
+        figure.savefig(args.plot)
+        print(f"picture drawn into {args.plot}")
 
 
 if __name__ == "__main__":

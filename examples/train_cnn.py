@@ -6,6 +6,8 @@ python examples/train_cnn.py --gradients lax      # the same run on XLA's convol
 """
 
 import argparse
+import gzip
+import math
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -16,21 +18,98 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from command_line import (
-    add_picture_options,
-    check_picture_options,
-    example_parser,
-    hand_over,
-    new_figure,
-    positive,
-)
-from digits import Digits, load_bundled, load_mnist
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, NullLocator, PercentFormatter, StrMethodFormatter
 from tqdm import tqdm
 
 import jax_convgrad
 
 CLASSES = 10
 CHANNELS = (16, 32)
+
+
+# The digits.
+
+
+class Digits(NamedTuple):
+    train_images: np.ndarray
+    train_labels: np.ndarray
+    test_images: np.ndarray
+    test_labels: np.ndarray
+
+
+def load_bundled() -> Digits:
+    """scikit-learn's digits, a fifth of each class held out for the test.
+
+    The split has its own fixed seed, so that every run is judged by the same images.
+    """
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
+    images, labels = load_digits(return_X_y=True)
+    images = (images / 16.0).astype(np.float32).reshape(-1, 8, 8, 1)  # pixels are 0..16
+    train_images, test_images, train_labels, test_labels = train_test_split(
+        images, labels.astype(np.int32), test_size=0.2, stratify=labels, random_state=0
+    )
+    return Digits(train_images, train_labels, test_images, test_labels)
+
+
+def load_mnist(directory: Path) -> Digits:
+    """MNIST's four idx files in `directory`, each plain or .gz."""
+    return Digits(
+        *_read_pair(directory, "train"),
+        *_read_pair(directory, "t10k"),
+    )
+
+
+def _read_pair(directory: Path, part: str) -> tuple[np.ndarray, np.ndarray]:
+    images_path = _find(directory, f"{part}-images", "idx3-ubyte")
+    labels_path = _find(directory, f"{part}-labels", "idx1-ubyte")
+    images, labels = read_idx(images_path, rank=3), read_idx(labels_path, rank=1)
+    if len(images) != len(labels):
+        raise ValueError(f"{images_path} holds {len(images)} images, {labels_path} {len(labels)} labels")
+    if len(labels) and labels.max() > 9:
+        raise ValueError(f"{labels_path} holds a label {labels.max()}, digits end at 9")
+    return images[..., None].astype(np.float32) / 255.0, labels.astype(np.int32)
+
+
+def _find(directory: Path, stem: str, kind: str) -> Path:
+    # Both spellings are in circulation: train-images-idx3-ubyte and train-images.idx3-ubyte.
+    names = [f"{stem}{separator}{kind}{suffix}" for separator in "-." for suffix in ("", ".gz")]
+    for name in names:
+        if (directory / name).is_file():
+            return directory / name
+    raise FileNotFoundError(f"{directory} has none of {', '.join(names)}")
+
+
+def read_idx(path: Path, rank: int) -> np.ndarray:
+    """One idx file of unsigned bytes: two zero bytes, the type's code, the rank, the sizes, then the data.
+
+    Numbers in the header are big-endian. Raises ValueError for anything but `rank` axes of unsigned bytes.
+    """
+    unsigned_byte = 0x08
+    with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
+        try:
+            content = file.read()
+        except (EOFError, gzip.BadGzipFile) as error:
+            raise ValueError(f"{path} is no whole gzip file: {error}") from error
+
+    expected_magic = bytes([0, 0, unsigned_byte, rank])
+    if content[:4] != expected_magic:
+        raise ValueError(
+            f"{path} begins with bytes {content[:4].hex(' ') or '(none)'}; "
+            f"an idx file of unsigned bytes with {rank} axes begins with {expected_magic.hex(' ')}"
+        )
+    header_bytes = 4 + 4 * rank
+    if len(content) < header_bytes:
+        raise ValueError(f"{path} ends inside its header: {len(content)} bytes of {header_bytes}")
+    shape = tuple(int(size) for size in np.frombuffer(content, ">u4", count=rank, offset=4))
+    if len(content) != header_bytes + math.prod(shape):
+        raise ValueError(
+            f"{path} announces shape {shape}, {math.prod(shape)} bytes of data, "
+            f"but holds {len(content) - header_bytes}"
+        )
+    return np.frombuffer(content, np.uint8, offset=header_bytes).reshape(shape)
 
 
 # The layers, twice: on jax_convgrad and on XLA. Nothing else in this file knows the difference.
@@ -207,41 +286,105 @@ def train(layers: Layers, digits: Digits, args: argparse.Namespace) -> tuple[lis
     return history, float(np.median(step_seconds))  # the mean would count the first step, which compiles
 
 
+# The curves.
+
+
+BLUE = dict(color="#4477aa", linestyle="-", marker="o", markersize=3)
+RED = dict(color="#cc6677", linestyle="--", marker="s", markersize=3)
+
+
+def plot_history(history, figure) -> None:
+    """One run's loss and accuracy, on the training and on the test images."""
+    loss, accuracy = figure.subplots(1, 2)
+    for part, style in (("train", BLUE), ("test", RED)):
+        label = {"train": "train, during the epoch", "test": "test, after it"}[part]
+        _plot(loss, history, f"{part}_loss", label, style)
+        _plot(accuracy, history, f"{part}_accuracy", label, style)
+    loss.set_title("Loss")
+    accuracy.set_title(f"Accuracy (test, at the end: {history[-1].test_accuracy:.2%})")
+    _finish(loss, accuracy)
+
+
+def _plot(axes, history, figure_of_epoch, label, style):
+    values = [getattr(epoch, figure_of_epoch) for epoch in history]
+    axes.plot(range(1, len(history) + 1), values, label=label, **style)
+
+
+def _finish(loss, accuracy):
+    loss.set(ylabel="mean cross-entropy", yscale="log")
+    _ticks_within_a_decade(loss.yaxis)
+    accuracy.set_ylabel("digits read right")
+    accuracy.yaxis.set_major_formatter(PercentFormatter(1.0))
+    for axes in (loss, accuracy):
+        axes.set_xlabel("epoch")
+        axes.set_xlim(0.5, max(len(line.get_xdata()) for line in axes.lines) + 0.5)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        axes.grid(alpha=0.3)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(frameon=False)
+
+
+def _ticks_within_a_decade(axis):
+    """Plain numbers, as there may be no power of ten among them; over more the log scale's own ticks do."""
+    low, high = axis.get_view_interval()
+    if high < 10 * low:
+        axis.set_major_locator(MaxNLocator(5))
+        axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axis.set_minor_locator(NullLocator())
+        axis.axes.set_ylim(low, high)
+
+
+# The command line.
+
+
+def positive(kind: type[int] | type[float]) -> Callable[[str], int | float]:
+    """An argument's type: a number of this kind, greater than zero and finite."""
+
+    def parse(text: str) -> int | float:
+        value = kind(text)
+        if not 0 < value < math.inf:
+            raise argparse.ArgumentTypeError(f"{text} is not greater than zero and finite")
+        return value
+
+    parse.__name__ = kind.__name__
+    return parse
+
+
+def picture(text: str) -> Path:
+    """An argument's type: a picture that can be written, checked before the work."""
+    path = Path(text)
+    if path.suffix.lower() not in (".png", ".pdf", ".svg"):
+        raise argparse.ArgumentTypeError(f"the name {text} should end in .png, .pdf or .svg")
+    if not path.absolute().parent.is_dir():
+        raise argparse.ArgumentTypeError(f"there is no folder {path.absolute().parent}")
+    return path
+
+
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = example_parser(__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     option = parser.add_argument
     option("--gradients", choices=LAYERS, default="handwritten", help="whose kernels (default: %(default)s)")
     option("--data", type=Path, metavar="DIR", help="read MNIST's four idx files, plain or .gz, from DIR")
-    add_training_options(parser, epochs=30)
-    add_picture_options(parser, "the loss and accuracy curves")
+    option("--epochs", type=positive(int), default=30, help="default: %(default)s")
+    option("--batch-size", type=positive(int), default=32, help="default: %(default)s")
+    option("--learning-rate", type=positive(float), default=1e-2, help="at the start (default: %(default)s)")
+    option("--seed", type=int, default=0, help="of everything drawn at random (default: %(default)s)")
+    option("--plot", type=picture, metavar="FILE.png", help="draw the loss and accuracy curves into FILE.png")
     args = parser.parse_args(argv)
     if args.data and not args.data.is_dir():
         parser.error(f"--data: there is no folder {args.data}")
-    check_picture_options(parser, args)
     return args
-
-
-def add_training_options(parser: argparse.ArgumentParser, epochs: int, learning_rate: float = 1e-2) -> None:
-    option = parser.add_argument
-    option("--epochs", type=positive(int), default=epochs, help="default: %(default)s")
-    option("--batch-size", type=positive(int), default=32, help="default: %(default)s")
-    option(
-        "--learning-rate",
-        type=positive(float),
-        default=learning_rate,
-        help="at the start (default: %(default)s)",
-    )
-
-
-def check_batch_size(digits: Digits, batch_size: int) -> None:
-    if batch_size > len(digits.train_images):
-        sys.exit(f"--batch-size {batch_size} is more than the {len(digits.train_images)} training images")
 
 
 def main() -> None:
     args = parse_arguments()
     digits = load_mnist(args.data) if args.data else load_bundled()
-    check_batch_size(digits, args.batch_size)
+    if args.batch_size > len(digits.train_images):
+        sys.exit(
+            f"--batch-size {args.batch_size} is more than the {len(digits.train_images)} training images"
+        )
     print(
         f"{len(digits.train_images)} training and {len(digits.test_images)} test images of "
         f"{digits.train_images.shape[1]}x{digits.train_images.shape[2]}, "
@@ -250,12 +393,11 @@ def main() -> None:
     history, seconds_per_step = train(LAYERS[args.gradients], digits, args)
     print(f"{seconds_per_step:.5f} seconds per step of {args.batch_size} images")
     print(f"test accuracy: {history[-1].test_accuracy:.4f}")
-    if args.plot or args.show:
-        from curves import SIZE, plot_history
-
-        figure = new_figure(args, figsize=SIZE, dpi=150, layout="constrained")
+    if args.plot:
+        figure = Figure(figsize=(9, 3.6), dpi=150, layout="constrained")
         plot_history(history, figure)
-        hand_over(figure, args)
+        figure.savefig(args.plot)
+        print(f"picture drawn into {args.plot}")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Runs nvcc as the package's build does, strictly, and keeps ptxas's report of each file in build/nvcc.
 
-A launcher in CMake's sense, CMAKE_CUDA_COMPILER_LAUNCHER: its arguments are nvcc's whole command line. So
-what is judged (check.py) and disassembled (sass.py) is what the package is made of, and is compiled once. A
+A launcher in CMake's sense, CMAKE_CUDA_COMPILER_LAUNCHER (the preset "cuda"): its arguments are nvcc's whole
+command line. So what is judged (check.py) and disassembled (sass.py) is what the package is made of. A
 launcher that the environment has for C++ files, ccache say, is nvcc's too: it repeats ptxas's report with the
 object that it kept.
 """
@@ -18,9 +18,11 @@ STRICT = ["-Xptxas", "-v", "-Werror", "all-warnings"]
 
 
 def label(source: Path) -> str:
-    """A file of kernels as it is called: its path within cuda_src, such as ``gemm/fprop.cu``."""
+    """Name of a file of kernels: its path within the last ``cuda_src``, such as ``gemm/fprop.cu``."""
     parts = source.parts
-    return "/".join(parts[parts.index("cuda_src") + 1 :]) if "cuda_src" in parts else source.as_posix()
+    if "cuda_src" not in parts:
+        return source.as_posix()
+    return "/".join(parts[len(parts) - parts[::-1].index("cuda_src") :])
 
 
 def report_file(source: Path, reports: Path = REPORTS) -> Path:

@@ -5,13 +5,11 @@ import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
+import figures
 import numpy as np
 import pytest
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
-sys.path.insert(0, str(DOCS))
-
-import figures  # noqa: E402
 
 SVG = "{http://www.w3.org/2000/svg}"
 

@@ -6,13 +6,11 @@ import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
+import chart
 import pytest
+from chart import TIMES
 
 ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / "benchmarks"))
-
-import chart  # noqa: E402  # found by the path above
-from chart import TIMES  # noqa: E402  # found by the path above
 
 FOLDER = ROOT / "docs" / "performance"
 RESULTS = json.loads((FOLDER / "results.json").read_text())

@@ -2,23 +2,20 @@
 
 import json
 import re
-import sys
 from pathlib import Path
 
+import chart
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import report
+import summary
 
 import jax_convgrad
 
 ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / "benchmarks"))
-
-import chart  # noqa: E402  # found by the path above
-import report  # noqa: E402  # found by the path above
-import summary  # noqa: E402  # found by the path above
 
 README = (ROOT / "README.md").read_text()
 SUPPORT = (ROOT / "docs" / "support.md").read_text()

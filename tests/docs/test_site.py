@@ -70,6 +70,7 @@ def repository(tmp_path):
         "jax_convgrad/layer.py": LAYER,
         "cuda_src/kernel.cu": "int taps = 3;\n",
         "cuda_src/gemm/plan.h": "int tiles;\n",
+        "cuda_src/kernels.cmake": "set(kernels 1)\n",
         "cuda_src/pool/plan.h": "int runs;\n",
         "README.md": SOURCES,
         "docs/plots/light.svg": DRAWING,
@@ -125,7 +126,9 @@ def test_pages_lead_to_sources_and_functions(repository):
     assert guide.count("<math") == 2 and guide.count('<math display="block"') == 1
     assert "arithmatex" not in guide
     assert "<mtext><i>pad_lo</i></mtext>" in guide
-    assert '<code>draw <span class="option">--dry-run</span></code>' in guide
+    cmake = (site / "source" / "cuda_src" / "kernels.cmake.html").read_text()
+    assert '<span class="nb">set</span>' in cmake  # highlighted
+    assert (site / "source" / "docs" / "site" / "small.yml.html").exists()
     assert not (site / "404.html").exists()  # its links begin with a slash
 
 

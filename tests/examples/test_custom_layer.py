@@ -2,6 +2,7 @@
 
 import re
 
+import custom_layer
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,9 +10,6 @@ import optax
 import pytest
 from examples_run import run_example
 from jax.test_util import check_grads
-
-import custom_layer  # isort: skip
-import train_cnn  # isort: skip
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(2, 6, 5, 3))
@@ -77,9 +75,9 @@ def test_a_wrong_rule_is_told(monkeypatch, capsys):
 
 def test_the_backward_pass_is_on_the_kernels():
     images, labels = np.zeros((4, 8, 8, 1), np.float32), np.zeros(4, np.int32)
-    params = train_cnn.init_params(jax.random.key(0), images.shape[1:])
+    params = custom_layer.init_params(jax.random.key(0), images.shape[1:])
     optimizer = optax.sgd(0.1)
-    step = train_cnn.make_train_step(custom_layer.RUNS["standardised"], optimizer)
+    step = custom_layer.make_train_step(custom_layer.RUNS["standardised"], optimizer)
     text = step.lower(params, optimizer.init(params), images, labels).as_text()
     counts = {
         op: len(re.findall(rf"@jax_convgrad_{op}\b", text)) for op in ("fprop", "dgrad", "wgrad", "bgrad")
@@ -93,13 +91,13 @@ def test_training_steps_are_those_of_the_plain_composition(monkeypatch):
     def losses():
         data = custom_layer.load_bundled()
         optimizer = optax.sgd(0.05)
-        step = train_cnn.make_train_step(custom_layer.RUNS["standardised"], optimizer)
-        params = train_cnn.init_params(jax.random.key(0), data.train_images.shape[1:])
+        step = custom_layer.make_train_step(custom_layer.RUNS["standardised"], optimizer)
+        params = custom_layer.init_params(jax.random.key(0), data.train_images.shape[1:])
         opt_state = optimizer.init(params)
         found = []
         for start in range(0, 128, 16):
             images, labels = data.train_images[start : start + 16], data.train_labels[start : start + 16]
-            params, opt_state, loss, _ = step(params, opt_state, images, labels)
+            params, opt_state, loss = step(params, opt_state, images, labels)
             found.append(float(loss))
         return found
 

@@ -2,11 +2,10 @@
 
 import re
 
+import flax_model
 import numpy as np
 import pytest
 from examples_run import run_example
-
-import flax_model  # isort: skip
 
 import jax_convgrad
 

@@ -6,18 +6,15 @@ import jax
 import numpy as np
 import optax
 import pytest
+import segmentation
 from examples_run import run_example
-
-import segmentation  # isort: skip
-import shapes  # isort: skip
-
 
 # The images.
 
 
 @pytest.mark.parametrize("shape", [1, 2, 3])
 def test_a_shape_has_its_area_and_its_center(shape):
-    draw = shapes.SHAPES[shape - 1]
+    draw = segmentation.SHAPES[shape - 1]
     inside = draw(400, area=9000, center=np.array([180.0, 230.0]), tilt=0.15)
     assert inside.sum() == pytest.approx(9000, rel=0.01)
     y, x = np.nonzero(inside)
@@ -27,7 +24,7 @@ def test_a_shape_has_its_area_and_its_center(shape):
 def test_a_triangle_stands_on_a_side_and_a_cross_on_an_arm():
     triangle, cross = (
         shape(400, area=9000, center=np.array([200.0, 200.0]), tilt=0.0).sum(1)
-        for shape in (shapes.triangle, shapes.cross)
+        for shape in (segmentation.triangle, segmentation.cross)
     )
     rows = np.nonzero(triangle)[0]
     assert triangle[rows[0]] <= 3 and triangle.argmax() == rows[-1]
@@ -36,27 +33,27 @@ def test_a_triangle_stands_on_a_side_and_a_cross_on_an_arm():
 
 
 def test_a_ring_is_half_as_wide_inside():
-    inside = shapes.ring(400, area=9000, center=np.array([200.0, 200.0]), tilt=0.0)
+    inside = segmentation.ring(400, area=9000, center=np.array([200.0, 200.0]), tilt=0.0)
     columns = np.nonzero(inside[200])[0] + 0.5 - 200
     assert abs(columns).min() == pytest.approx(abs(columns).max() / 2, abs=1)
     assert not inside[200, 200]
 
 
 def test_images_are_their_labels_and_noise():
-    images, labels = shapes.draw(np.random.default_rng(0), 200, 24)
+    images, labels = segmentation.draw(np.random.default_rng(0), 200, 24)
     assert images.shape == (200, 24, 24, 1) and images.dtype == np.float32
     assert labels.shape == (200, 24, 24) and labels.dtype == np.int32
     counts = np.bincount(labels.ravel(), minlength=4) / labels.size
     assert len(counts) == 4 and (counts[1:] > 0.03).all() and counts[0] > 0.6
     background = images[..., 0][labels == 0]
     assert background.mean() == pytest.approx(0, abs=0.01)
-    assert background.std() == pytest.approx(shapes.NOISE, rel=0.02)
+    assert background.std() == pytest.approx(segmentation.NOISE, rel=0.02)
     for shape in (1, 2, 3):
         assert images[..., 0][labels == shape].mean() == pytest.approx(0.7, abs=0.05)
 
 
 def test_images_are_the_seeds():
-    first, again, other = (shapes.draw(np.random.default_rng(seed), 3, 16)[0] for seed in (1, 1, 2))
+    first, again, other = (segmentation.draw(np.random.default_rng(seed), 3, 16)[0] for seed in (1, 1, 2))
     np.testing.assert_array_equal(first, again)
     assert (first != other).all()
 
@@ -86,7 +83,7 @@ def test_upsampling_gives_exactly_the_size_that_was_pooled(size):
 
 @pytest.mark.parametrize("size", [16, 19])
 def test_loss_and_gradients_are_lax_s(size):
-    images, labels = shapes.draw(np.random.default_rng(0), 2, size)
+    images, labels = segmentation.draw(np.random.default_rng(0), 2, size)
     with jax.enable_x64(True):
         params = jax.tree.map(lambda p: p.astype(np.float64), segmentation.init_params(jax.random.key(0)))
 
@@ -156,7 +153,7 @@ def test_the_example_learns_and_draws_its_answers(tmp_path):
     )
     assert last < first / 3
     names = re.findall(r"^  (\w+) +(\d\.\d+)$", result.stdout, re.MULTILINE)
-    assert [name for name, _ in names] == list(shapes.CLASSES)
+    assert [name for name, _ in names] == list(segmentation.CLASSES)
     mean = float(re.search(r"^mean IoU: (\d\.\d+)$", result.stdout, re.MULTILINE)[1])
     assert mean == pytest.approx(np.mean([float(iou) for _, iou in names]), abs=1e-4)
     assert float(names[0][1]) > 0.9 and mean > 0.35
@@ -172,7 +169,7 @@ def test_the_example_learns_and_draws_its_answers(tmp_path):
     [
         (("--size", "8"), "--size: in fewer than 16 pixels no shape can be told, but it is 8"),
         (("--steps", "0"), "argument --steps: 0 is not greater than zero"),
-        (("--batch-size", "x"), "argument --batch-size: 'x' is no whole number"),
+        (("--batch-size", "x"), "argument --batch-size: invalid int value: 'x'"),
         (("--gradients", "torch"), "invalid choice: 'torch'"),
     ],
 )

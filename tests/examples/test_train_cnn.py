@@ -1,26 +1,19 @@
-"""The example: the same run on handwritten and lax gradients, its data readers, and its command line."""
+"""The training example: the same run on handwritten and lax gradients, its data readers, its command line."""
 
 import gzip
 import re
 import struct
-import subprocess
-import sys
-from pathlib import Path
 
 import jax
 import numpy as np
 import optax
 import pytest
-
-EXAMPLES = Path(__file__).parents[2] / "examples"
-sys.path.insert(0, str(EXAMPLES))
-
-import digits  # noqa: E402
-import train_cnn  # noqa: E402
+import train_cnn
+from examples_run import run_example
 
 
 def first_losses(gradients, optimizer, steps):
-    data = digits.load_bundled()
+    data = train_cnn.load_bundled()
     train_step = train_cnn.make_train_step(train_cnn.LAYERS[gradients], optimizer)
     params = train_cnn.init_params(jax.random.key(0), data.train_images.shape[1:])
     opt_state = optimizer.init(params)
@@ -66,7 +59,7 @@ def test_gradients_are_computed_by_what_was_asked_for(gradients):
 
 
 def test_evaluate_does_not_count_the_filling():
-    data = digits.load_bundled()
+    data = train_cnn.load_bundled()
     images, labels = data.test_images[:37], data.test_labels[:37]
     layers = train_cnn.LAYERS["lax"]
     params = train_cnn.init_params(jax.random.key(0), images.shape[1:])
@@ -121,7 +114,7 @@ def test_mnist_files_are_read(tmp_path, separator, compressed):
         else:
             (tmp_path / name).write_bytes(idx(array))
 
-    data = digits.load_mnist(tmp_path)
+    data = train_cnn.load_mnist(tmp_path)
 
     for images, labels, part in (
         (data.train_images, data.train_labels, "train"),
@@ -153,7 +146,7 @@ IMAGES = np.arange(24, dtype=np.uint8).reshape(2, 3, 4)
 def test_a_broken_idx_file_is_refused(tmp_path, name, content, message):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(ValueError, match=f"{name} .*{message}"):
-        digits.read_idx(tmp_path / name, rank=3)
+        train_cnn.read_idx(tmp_path / name, rank=3)
 
 
 def test_a_missing_mnist_file_is_named(tmp_path):
@@ -161,7 +154,7 @@ def test_a_missing_mnist_file_is_named(tmp_path):
         if stem != "t10k-labels":
             (tmp_path / f"{stem}-{kind}").write_bytes(idx(array))
     with pytest.raises(FileNotFoundError, match=r"t10k-labels-idx1-ubyte, .*t10k-labels\.idx1-ubyte\.gz"):
-        digits.load_mnist(tmp_path)
+        train_cnn.load_mnist(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -176,27 +169,17 @@ def test_labels_that_do_not_fit_are_refused(tmp_path, stem, labels, message):
         (tmp_path / f"{name}-{kind}").write_bytes(idx(array))
     (tmp_path / f"{stem}-idx1-ubyte").write_bytes(idx(labels))
     with pytest.raises(ValueError, match=message):
-        digits.load_mnist(tmp_path)
+        train_cnn.load_mnist(tmp_path)
 
 
 # The command line.
-
-
-def run_example(*arguments):
-    return subprocess.run(
-        [sys.executable, str(EXAMPLES / "train_cnn.py"), *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        stdin=subprocess.DEVNULL,
-        timeout=300,
-    )
 
 
 def test_the_example_learns_and_draws_its_curves(tmp_path):
     from matplotlib.image import imread
 
     plot = tmp_path / "curves.png"
-    result = run_example("--plot", plot)
+    result = run_example("train_cnn", "--plot", plot)
     assert result.returncode == 0, result.stderr
     accuracy = float(re.search(r"^test accuracy: (\d\.\d+)$", result.stdout, re.MULTILINE)[1])
     assert accuracy >= 0.98
@@ -213,11 +196,10 @@ def test_the_example_learns_and_draws_its_curves(tmp_path):
 
 def test_the_curves_of_one_epoch():
     """Its number and plain losses on the axes, though no power of ten lies between them."""
-    from curves import plot_history
     from matplotlib.figure import Figure
 
     figure = Figure()
-    plot_history([train_cnn.Epoch(1.9, 0.4, 1.3, 0.8)], figure)
+    train_cnn.plot_history([train_cnn.Epoch(1.9, 0.4, 1.3, 0.8)], figure)
     figure.draw_without_rendering()
     loss = figure.axes[0]
     assert loss.get_xlim() == (0.5, 1.5)
@@ -233,7 +215,7 @@ def test_the_curves_of_one_epoch():
 
 
 def test_a_batch_larger_than_the_data_is_refused():
-    result = run_example("--batch-size", 100_000)
+    result = run_example("train_cnn", "--batch-size", 100_000)
     assert result.returncode != 0
     assert "--batch-size 100000" in result.stderr
 
@@ -241,7 +223,7 @@ def test_a_batch_larger_than_the_data_is_refused():
 def test_missing_folders_are_told_before_training(tmp_path):
     missing = tmp_path / "missing"
     for option, value in (("--data", missing), ("--plot", missing / "curves.png")):
-        result = run_example(option, value)
+        result = run_example("train_cnn", option, value)
         assert result.returncode == 2
         assert f"{option}: there is no folder {missing}" in result.stderr
 
@@ -249,6 +231,8 @@ def test_missing_folders_are_told_before_training(tmp_path):
 def test_the_command_line_reads_mnist_files(tmp_path):
     for stem, kind, array in mnist_arrays():
         (tmp_path / f"{stem}-{kind}").write_bytes(idx(array))
-    result = run_example("--data", tmp_path, "--epochs", 1, "--batch-size", 4, "--gradients", "lax")
+    result = run_example(
+        "train_cnn", "--data", tmp_path, "--epochs", 1, "--batch-size", 4, "--gradients", "lax"
+    )
     assert result.returncode == 0, result.stderr
     assert "7 training and 3 test images of 6x5, lax gradients" in result.stdout

@@ -1,28 +1,15 @@
 """Two processes over jax.distributed: the same parameters in both, and those of one process to rounding."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import numpy as np
-
-EXAMPLE = Path(__file__).parents[2] / "examples" / "train_distributed.py"
+from examples_run import run_example
 
 
 def train(folder, *arguments):
     """The parameters that each process ended with, and what was printed."""
     folder.mkdir()
     # One device a process, whatever the suite's own flags say.
-    env = {
-        name: value for name, value in os.environ.items() if name not in ("XLA_FLAGS", "JAX_NUM_CPU_DEVICES")
-    }
-    env["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
-    env["JAX_PLATFORMS"] = "cpu"
-    done = subprocess.run(
-        [sys.executable, EXAMPLE, "--steps", "12", "--batch-size", "8", "--save", folder, *arguments],
-        env=env, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=240,
-    )  # fmt: skip
+    options = ("--steps", 12, "--batch-size", 8, "--save", folder, *arguments)
+    done = run_example("train_distributed", *options, XLA_FLAGS="", JAX_PLATFORMS="cpu")
     assert done.returncode == 0, done.stderr
     return [dict(np.load(file)) for file in sorted(folder.iterdir())], done.stdout
 
@@ -41,8 +28,6 @@ def test_two_processes_train_as_one(tmp_path):
 
 
 def test_a_batch_that_cannot_be_shared_out_is_refused():
-    done = subprocess.run(
-        [sys.executable, EXAMPLE, "--batch-size", "9"], capture_output=True, text=True, timeout=120
-    )
+    done = run_example("train_distributed", "--batch-size", 9)
     assert done.returncode != 0
     assert "--batch-size 9 is not divisible by --processes 2" in done.stderr

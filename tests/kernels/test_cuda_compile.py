@@ -5,13 +5,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import check
+import ptxas
 import pytest
 
 FOLDER = Path(__file__).parents[1] / "cuda_compiler"
-sys.path.insert(0, str(FOLDER))
-
-import check  # noqa: E402
-import ptxas  # noqa: E402
 
 
 def report(architecture):
@@ -95,6 +93,12 @@ def test_what_ptxas_made_slower_is_a_failure(tmp_path, name, loss):
     assert ptxas.compiled(Path(name), tmp_path).losses == (loss,)
 
 
+@pytest.mark.parametrize("above", ["", "/home/ada/cuda_src/", "/home/ada/cuda_src/fork/"])
+def test_a_file_is_called_by_its_path_below_the_last_cuda_src(above):
+    assert ptxas.label(Path(f"{above}cuda_src/gemm/fprop.cu")) == "gemm/fprop.cu"
+    assert ptxas.label(Path("some.cu")) == "some.cu"
+
+
 def run_launcher(folder, status, source="some.cu"):
     """nvcc_report.py in a tree of its own, before an nvcc that says what it was asked for."""
     launcher = folder / "tests" / "cuda_compiler" / "nvcc_report.py"
@@ -127,3 +131,34 @@ def test_the_launcher_leaves_other_commands_alone(tmp_path):
     ran = run_launcher(tmp_path, 0, "some.cc")
     assert ran.stderr == "-O3 -c some.cc -o some.o\n"
     assert not (tmp_path / "build").exists()
+
+
+def recipe(*arguments):
+    """What make would run."""
+    done = subprocess.run(
+        ["make", "--dry-run", "--always-make", *arguments],
+        cwd=FOLDER.parents[1],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout
+
+
+@pytest.mark.parametrize("target", ["cuda-compile", "sass", "cuda-table"])
+def test_without_nvcc_make_says_what_it_leaves_out(target):
+    left_out = recipe(target, "CUDACXX=")
+    assert f"make {target}: no nvcc on this machine" in left_out
+    assert "exit 0" in left_out and "tests/cuda_compiler" not in left_out
+    assert "exit 1" in recipe(target, "CUDACXX=", "REQUIRE_NVCC=1")
+    assert "cmake --build --preset cuda" in recipe(target, "CUDACXX=/some/nvcc")
+
+
+@pytest.mark.parametrize("target", ["test", "check"])
+def test_no_test_waits_for_nvcc(target):
+    commands = recipe(target, "CUDACXX=/some/nvcc")
+    assert "cmake --build --preset dev" in commands
+    assert "preset cuda" not in commands
+    presets = json.loads((FOLDER.parents[1] / "CMakePresets.json").read_text())["configurePresets"]
+    cuda = {preset["name"]: preset.get("cacheVariables", {}).get("JAX_CONVGRAD_CUDA") for preset in presets}
+    assert cuda["base"] == "OFF" and cuda["dev"] is None

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import reference
 from backends import PLATFORM, cuda_backend
-from pool_cases import DTYPES, WINDOWS, axes_of, bits, call, numbers, shapes, with_rarities
+from pool_cases import DTYPES, WINDOWS, axes_of, bits, call, numbers, shapes, traced, with_rarities
 from tolerance import assert_within, sum_bound
 
 from jax_convgrad.primitives import ffi
@@ -43,28 +43,41 @@ CUDA_WINDOWS = WINDOWS | {
 }
 
 
+def assert_same_bits(made):
+    """made: by the channels, by what it is, the vector kernel's result and the reference one's."""
+    for channels, pairs in made.items():
+        for what, (ours, expected) in pairs.items():
+            np.testing.assert_array_equal(
+                bits(np.asarray(ours)), bits(np.asarray(expected)), f"{what} {channels}"
+            )
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("window", CUDA_WINDOWS)
 def test_max_pool_is_reference(window, dtype):
     """The same bits as the reference kernel, whose values the other tests hold against the reference."""
     axes = CUDA_WINDOWS[window]
+
+    def run(x, dy):
+        results = [(dy.shape, dy.dtype), (dy.shape, np.int32)]
+        y, position = traced("max_pool_argmax", "reference", [x], results, axes)
+        ours = traced("max_pool_argmax", "vector", [x], results, axes)
+        alone = traced("max_pool", "vector", [x], results[:1], axes)[0]
+        pairs = {"y": (ours[0], y), "position": (ours[1], position), "y alone": (alone, y)}
+        for target, operand, shape in (("max_pool_grad", dy, x.shape), ("max_pool_select", x, dy.shape)):
+            pairs[target] = [
+                traced(target, kernel, [operand, position], [(shape, dy.dtype)], axes)[0]
+                for kernel in ("vector", "reference")
+            ]
+        return pairs
+
+    operands = {}
     for channels in CHANNELS[dtype]:
         inputs, outputs = shapes(axes, channels)
         x, dy = with_rarities(numbers(inputs, dtype, channels)), numbers(outputs, dtype, channels + 1)
         dy.reshape(-1)[::5], dy.reshape(-1)[3::17] = -0.0, np.nan
-        results = [(outputs, dy.dtype), (outputs, np.int32)]
-        y, position = call("max_pool_argmax", "reference", [x], results, axes)
-        ours = call("max_pool_argmax", "vector", [x], results, axes)
-        np.testing.assert_array_equal(bits(ours[0]), bits(y), f"y {channels}")
-        np.testing.assert_array_equal(ours[1], position, f"position {channels}")
-        ours = call("max_pool", "vector", [x], results[:1], axes)[0]
-        np.testing.assert_array_equal(bits(ours), bits(y), f"y alone {channels}")
-        for target, operand, shape in (("max_pool_grad", dy, inputs), ("max_pool_select", x, outputs)):
-            expected, ours = (
-                call(target, kernel, [operand, position], [(shape, dy.dtype)], axes)[0]
-                for kernel in ("reference", "vector")
-            )
-            np.testing.assert_array_equal(bits(ours), bits(expected), f"{target} {channels}")
+        operands[channels] = x, dy
+    assert_same_bits(jax.jit(lambda operands: {at: run(*pair) for at, pair in operands.items()})(operands))
 
 
 @pytest.mark.parametrize("include", [True, False], ids=["include_pad", "exclude_pad"])
@@ -73,15 +86,21 @@ def test_max_pool_is_reference(window, dtype):
 def test_avg_pool_is_reference(window, dtype, include):
     """The terms are added in the same order, so the bits are the same."""
     axes = CUDA_WINDOWS[window]
-    for channels in CHANNELS[dtype][1:]:
-        inputs, outputs = shapes(axes, channels)
-        x, dy = numbers(inputs, dtype, 5), numbers(outputs, dtype, 6)
-        for target, operand, shape in (("avg_pool", x, outputs), ("avg_pool_grad", dy, inputs)):
-            expected, ours = (
-                call(target, kernel, [operand], [(shape, operand.dtype)], axes, include)[0]
-                for kernel in ("reference", "vector")
-            )
-            np.testing.assert_array_equal(bits(ours), bits(expected), f"{target} {channels}")
+
+    def run(x, dy):
+        return {
+            target: [
+                traced(target, kernel, [operand], [(shape, operand.dtype)], axes, include)[0]
+                for kernel in ("vector", "reference")
+            ]
+            for target, operand, shape in (("avg_pool", x, dy.shape), ("avg_pool_grad", dy, x.shape))
+        }
+
+    operands = {
+        channels: [numbers(shape, dtype, 5 + at) for at, shape in enumerate(shapes(axes, channels))]
+        for channels in CHANNELS[dtype][1:]
+    }
+    assert_same_bits(jax.jit(lambda operands: {at: run(*pair) for at, pair in operands.items()})(operands))
 
 
 @pytest.mark.parametrize("channels", [3, 4])

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import reference
-from pool_cases import DTYPES, WINDOWS, bits, call, numbers, shapes, with_rarities
+from pool_cases import DTYPES, WINDOWS, bits, call, numbers, shapes, traced, with_rarities
 from tolerance import assert_within, sum_bound
 
 from jax_convgrad.geometry import Axis
@@ -28,21 +28,33 @@ CHANNELS = {
 def test_max_pool_is_reference(window, dtype):
     """The same bits as the reference kernel, whose values the other tests hold against the reference."""
     axes = WINDOWS[window]
+
+    def run(x, dy):
+        results = [(dy.shape, dy.dtype), (dy.shape, np.int32)]
+        _, position = traced("max_pool_argmax", "reference", [x], results, axes)
+        made = {}
+        for kernel in ["reference", *KERNELS]:
+            y, its_position = traced("max_pool_argmax", kernel, [x], results, axes)
+            alone = traced("max_pool", kernel, [x], results[:1], axes)[0]
+            dx = traced("max_pool_grad", kernel, [dy, position], [(x.shape, dy.dtype)], axes)[0]
+            made[kernel] = {"y": y, "position": its_position, "y alone": alone, "dx": dx}
+        return made
+
+    operands = {}
     for channels in CHANNELS[dtype]:
         inputs, outputs = shapes(axes, channels)
-        x, dy = with_rarities(numbers(inputs, dtype, channels)), numbers(outputs, dtype, channels + 1)
-        results = [(outputs, dy.dtype), (outputs, np.int32)]
-        y, position = call("max_pool_argmax", "reference", [x], results, axes)
-        (dx,) = call("max_pool_grad", "reference", [dy, position], [(inputs, dy.dtype)], axes)
+        operands[channels] = (
+            with_rarities(numbers(inputs, dtype, channels)),
+            numbers(outputs, dtype, channels + 1),
+        )
+    made = jax.jit(lambda operands: {at: run(*pair) for at, pair in operands.items()})(operands)
+    for channels, by_kernel in made.items():
+        expected = {what: bits(np.asarray(a)) for what, a in by_kernel["reference"].items()}
+        np.testing.assert_array_equal(expected["y alone"], expected["y"])
         for kernel in KERNELS:
-            where = f"{kernel} {channels}"
-            ours = call("max_pool_argmax", kernel, [x], results, axes)
-            np.testing.assert_array_equal(bits(ours[0]), bits(y), where)
-            np.testing.assert_array_equal(ours[1], position, where)
-            ours = call("max_pool", kernel, [x], results[:1], axes)[0]
-            np.testing.assert_array_equal(bits(ours), bits(y), where)
-            ours = call("max_pool_grad", kernel, [dy, position], [(inputs, dy.dtype)], axes)[0]
-            np.testing.assert_array_equal(bits(ours), bits(dx), where)
+            for what, ours in by_kernel[kernel].items():
+                ours = bits(np.asarray(ours))
+                np.testing.assert_array_equal(ours, expected[what], f"{what} {kernel} {channels}")
 
 
 @pytest.mark.parametrize("channels", [1, 3, 8, 20])
@@ -84,17 +96,29 @@ def test_fewer_images(images, positions):
 def test_avg_pool(window, dtype, include):
     axes = WINDOWS[window]
     taps = np.prod([a.taps for a in axes])
+    kernels = ["reference", *KERNELS]
+    operands, results = {}, {}
     for channels in CHANNELS[dtype][::2]:
         inputs, outputs = shapes(axes, channels)
-        x, dy = numbers(inputs, dtype, 5), numbers(outputs, dtype, 6)
-        for target, operand, shape in (("avg_pool", x, outputs), ("avg_pool_grad", dy, inputs)):
-            f = getattr(reference, target)
-            with np.errstate(invalid="ignore"):
-                exact, magnitude = f(operand, axes, include), f(np.abs(operand), axes, include)
-            bound = sum_bound(dtype, taps + 1, magnitude, exact)
-            for kernel in ["reference", *KERNELS]:
-                ours = call(target, kernel, [operand], [(shape, operand.dtype)], axes, include)[0]
-                assert_within(ours, exact, bound, f"{target} {kernel} {channels}")
+        for target, of, to in (("avg_pool", inputs, outputs), ("avg_pool_grad", outputs, inputs)):
+            operands[target, channels] = numbers(of, dtype, 5 + len(operands) % 2)
+            results[target, channels] = [(to, operands[target, channels].dtype)]
+
+    @jax.jit
+    def run(operands):
+        return {
+            at: [traced(at[0], kernel, [operand], results[at], axes, include)[0] for kernel in kernels]
+            for at, operand in operands.items()
+        }
+
+    made = run(operands)
+    for (target, channels), operand in operands.items():
+        f = getattr(reference, target)
+        with np.errstate(invalid="ignore"):
+            exact, magnitude = f(operand, axes, include), f(np.abs(operand), axes, include)
+        bound = sum_bound(dtype, taps + 1, magnitude, exact)
+        for kernel, ours in zip(kernels, made[target, channels], strict=True):
+            assert_within(ours, exact, bound, f"{target} {kernel} {channels}")
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -1,5 +1,7 @@
 """The accuracy promise: the error against float64 sums is at most lax's own, times a small factor."""
 
+from functools import cache
+
 import conv_cases
 import jax
 import numpy as np
@@ -28,11 +30,13 @@ def test_error_is_lax_error(backend, name, dtype):
     x, w, dy = case.arrays(dtype)
     exact, _ = exact_conv(case, dtype)
 
-    def conv(x, w):
-        return jc.conv_general_dilated(x, w, **case.lax_arguments, precision=lax.Precision.HIGHEST)
+    @jax.jit
+    def run(x, w, dy):
+        arguments = dict(case.lax_arguments, precision=lax.Precision.HIGHEST)
+        y, vjp = jax.vjp(lambda x, w: jc.conv_general_dilated(x, w, **arguments), x, w)
+        return y, *vjp(dy)
 
-    y, vjp = jax.vjp(jax.jit(conv), x, w)
-    for what, ours in zip(("y", "dx", "dw"), (y, *vjp(dy)), strict=True):
+    for what, ours in zip(("y", "dx", "dw"), run(x, w, dy), strict=True):
         error = np.abs(np.asarray(ours, np.float64) - exact[what]).max()
         lax_error = np.abs(np.asarray(lax_conv(case, dtype)[what], np.float64) - exact[what]).max()
         # lax may be exact by luck: one rounding of the largest result is always allowed.
@@ -49,19 +53,35 @@ LONG = {
 }
 
 
+def long_operands(name):
+    random = np.random.default_rng(0)
+    return [random.random(shape, dtype=np.float32) for shape in LONG[name]]
+
+
+def derivatives(conv, x, w):
+    def run(x, w):
+        y, vjp = jax.vjp(lambda x, w: conv(x, w, (1,), "VALID", precision="highest"), x, w)
+        return y, *vjp(jax.numpy.ones_like(y))
+
+    return [np.asarray(a) for a in jax.jit(run)(x, w)]
+
+
+@cache
+def lax_of_a_long_sum(name):
+    """lax's float32 answers and its float64 ones, once for all backends."""
+    x, w = long_operands(name)
+    return [
+        derivatives(lax.conv_general_dilated, x.astype(dtype), w.astype(dtype))
+        for dtype in (np.float32, np.float64)
+    ]
+
+
 @pytest.mark.parametrize("name", LONG)
 def test_long_sums(backend, name):
     """Positive numbers, whose sum gathers every rounding on the way: one running sum loses three digits."""
-    random = np.random.default_rng(0)
-    x, w = (random.random(shape, dtype=np.float32) for shape in LONG[name])
-
-    def derivatives(conv, x, w):
-        y, vjp = jax.vjp(lambda x, w: conv(x, w, (1,), "VALID", precision="highest"), x, w)
-        return (y, *vjp(np.ones(y.shape, x.dtype)))
-
+    x, w = long_operands(name)
     ours = derivatives(jc.conv_general_dilated, x, w)
-    theirs = derivatives(lax.conv_general_dilated, x, w)
-    exact = derivatives(lax.conv_general_dilated, x.astype(np.float64), w.astype(np.float64))
+    theirs, exact = lax_of_a_long_sum(name)
     for what, a, b, c in zip(("y", "dx", "dw"), ours, theirs, exact, strict=True):
         error, lax_error = (np.max(np.abs(np.asarray(r, np.float64) / c - 1)) for r in (a, b))
         assert error <= FACTOR * lax_error + 2 * stored_eps("float32"), f"{what}: {error}, lax {lax_error}"

@@ -54,21 +54,26 @@ def test_no_position_on_padding_only():
 
 
 @pytest.mark.parametrize("dtype", ["float64", "bfloat16", "int32", "complex128"])
-@pytest.mark.parametrize("with_window", [True, False], ids=["window", "anywhere"])
 @pytest.mark.parametrize("name", SOME)
-def test_unpool(backend, name, with_window, dtype):
+def test_unpool(backend, name, dtype):
+    """With the window that the positions are of, which a kernel serves, and with positions anywhere."""
     shape, window, strides, padding = CASES[name]
     rank = len(window)
     x = np.round(2 * numbers(shape, "float32", 1)).astype("float32" if dtype == "complex128" else dtype)
-    y, positions = jc.max_pool(x, window, strides, padding, return_positions=True)
     spatial = shape[-rank - 1 : -1]
-    extra = (window, strides, padding) if with_window else ()
-    out = jax.jit(lambda y: jc.max_unpool(y, positions, spatial, *extra))(y.astype(dtype))
-    assert out.shape == shape
-    assert out.dtype == dtype
-    np.testing.assert_array_equal(
-        np.asarray(out).astype(np.complex128), scattered(np.asarray(y).astype(np.float64), positions, spatial)
-    )
+
+    @jax.jit
+    def run(x):
+        y, positions = jc.max_pool(x, window, strides, padding, return_positions=True)
+        ways = ((window, strides, padding), ())
+        return y, positions, [jc.max_unpool(y.astype(dtype), positions, spatial, *way) for way in ways]
+
+    y, positions, results = run(x)
+    expected = scattered(np.asarray(y).astype(np.float64), positions, spatial)
+    for out in results:
+        assert out.shape == shape
+        assert out.dtype == dtype
+        np.testing.assert_array_equal(np.asarray(out).astype(np.complex128), expected)
 
 
 @pytest.mark.parametrize("with_window", [True, False], ids=["window", "anywhere"])

@@ -1,10 +1,13 @@
 """max_pool and avg_pool: values and gradients against the reference and against lax.reduce_window."""
 
+from functools import cache, partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import reference
+from backends import runs
 from jax import lax
 from lax_answers import pool_window
 from pool_layers import CASES, canonical, numbers
@@ -38,62 +41,82 @@ def lax_avg_pool(x, window, strides, padding, count_include_pad):
     return total / by_lax(jnp.ones_like(x), 0.0, lax.add, window, strides, padding)
 
 
+def with_gradient(f, x, dy):
+    """f(x), and what its gradient makes of dy, in one program: compiling takes most of the time."""
+
+    def run(x, dy):
+        y, vjp = jax.vjp(f, x)
+        return y, vjp(dy)[0]
+
+    return jax.jit(run)(x, dy)
+
+
+def operands(name, dtype, seed):
+    """x and dy of a layer. With seed 1, for max_pool, x has few values: windows hold ties."""
+    shape, window, strides, padding = CASES[name]
+    x = numbers(shape, dtype, seed)
+    y = jax.eval_shape(lambda x: lax_max_pool(x, window, strides, padding), x)
+    return np.round(x).astype(dtype) if seed == 1 else x, numbers(y.shape, dtype, seed + 1)
+
+
+@cache
+def lax_answers(pool, name):
+    """lax's y and dx in float64, once for all backends: compiling lax takes longest in a test."""
+    _, window, strides, padding = CASES[name]
+    x, dy = operands(name, "float64", 1 if pool is lax_max_pool else 3)
+    return [np.asarray(a) for a in with_gradient(lambda x: pool(x, window, strides, padding), x, dy)]
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", CASES)
 def test_max_pool(backend, name, dtype):
     shape, window, strides, padding = CASES[name]
-    # Rounded to a few values, so that windows hold ties and the first of them has to be found.
-    x = np.round(numbers(shape, dtype, 1)).astype(dtype)
+    x, dy = operands(name, dtype, 1)
     axes = pool_window(canonical(x, window).shape[1:-1], window, strides, padding)
     exact_y, position = reference.max_pool(canonical(x, window), axes)
 
-    y, vjp = jax.vjp(jax.jit(lambda x: jc.max_pool(x, window, strides, padding)), x)
-    lax_y, lax_vjp = jax.vjp(lambda x: lax_max_pool(x, window, strides, padding), x)
-    assert y.dtype == dtype
-    assert y.shape == lax_y.shape
+    y, dx = with_gradient(lambda x: jc.max_pool(x, window, strides, padding), x, dy)
+    assert (y.dtype, y.shape, dx.dtype, dx.shape) == (dtype, dy.shape, dtype, shape)
     np.testing.assert_array_equal(canonical(y, window), exact_y.astype(dtype))
-    np.testing.assert_array_equal(y, lax_y)
-
-    dy = numbers(y.shape, dtype, 2)
-    (dx,) = vjp(dy)
-    dy = canonical(dy, window)
-    exact = reference.max_pool_grad(dy, position, axes)
-    bound = sum_bound(dtype, np.prod(window), reference.max_pool_grad(np.abs(dy), position, axes), exact)
-    assert dx.dtype == dtype
-    assert dx.shape == x.shape
+    rows = canonical(dy, window)
+    exact = reference.max_pool_grad(rows, position, axes)
+    bound = sum_bound(dtype, np.prod(window), reference.max_pool_grad(np.abs(rows), position, axes), exact)
     assert_within(canonical(dx, window), exact, bound, "dx")
     if dtype == "float64":  # lax adds bf16 and f16 gradients up in bf16 and f16
-        assert_within(dx, lax_vjp(dy.reshape(y.shape))[0], 2 * bound.reshape(x.shape), "dx against lax")
+        lax_y, lax_dx = lax_answers(lax_max_pool, name)
+        np.testing.assert_array_equal(y, lax_y)
+        assert_within(dx, lax_dx, 2 * bound.reshape(shape), "dx against lax")
 
 
-@pytest.mark.parametrize("include", [True, False], ids=["include_pad", "exclude_pad"])
+LAX_AVG_POOL = {include: partial(lax_avg_pool, count_include_pad=include) for include in (True, False)}
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", CASES)
-def test_avg_pool(backend, name, dtype, include):
+def test_avg_pool(backend, name, dtype):
     shape, window, strides, padding = CASES[name]
-    x = numbers(shape, dtype, 3)
+    x, dy = operands(name, dtype, 3)
     axes = pool_window(canonical(x, window).shape[1:-1], window, strides, padding)
 
-    def ours(x):
-        return jc.avg_pool(x, window, strides, padding, count_include_pad=include)
+    def run(x, dy, include):
+        y, vjp = jax.vjp(lambda x: jc.avg_pool(x, window, strides, padding, count_include_pad=include), x)
+        return y, vjp(dy)[0]
 
-    y, vjp = jax.vjp(jax.jit(ours), x)
-    dy = numbers(y.shape, dtype, 4)
-    (dx,) = vjp(dy)
-    lax_y, lax_vjp = jax.vjp(lambda x: lax_avg_pool(x, window, strides, padding, include), x)
-    assert (y.dtype, y.shape, dx.dtype, dx.shape) == (dtype, lax_y.shape, dtype, x.shape)
-
-    for what, actual, operand, f, by_lax in (
-        ("y", y, x, reference.avg_pool, lax_y),
-        ("dx", dx, dy, reference.avg_pool_grad, lax_vjp(dy)[0]),
-    ):
-        operand = canonical(operand, window)
-        exact, magnitude = f(operand, axes, include), f(np.abs(operand), axes, include)
-        # One more term for the division.
-        bound = sum_bound(dtype, np.prod(window) + 1, magnitude, exact)
-        assert_within(canonical(actual, window), exact, bound, what)
-        if dtype == "float64":
-            assert_within(actual, by_lax, 2 * bound.reshape(actual.shape), f"{what} against lax")
+    both = jax.jit(lambda x, dy: [run(x, dy, include) for include in LAX_AVG_POOL])(x, dy)
+    for include, (y, dx) in zip(LAX_AVG_POOL, both, strict=True):
+        assert (y.dtype, y.shape, dx.dtype, dx.shape) == (dtype, dy.shape, dtype, shape)
+        for at, (what, actual, operand, f) in enumerate(
+            (("y", y, x, reference.avg_pool), ("dx", dx, dy, reference.avg_pool_grad))
+        ):
+            what = f"{what}, count_include_pad={include}"
+            operand = canonical(operand, window)
+            exact, magnitude = f(operand, axes, include), f(np.abs(operand), axes, include)
+            # One more term for the division.
+            bound = sum_bound(dtype, np.prod(window) + 1, magnitude, exact)
+            assert_within(canonical(actual, window), exact, bound, what)
+            if dtype == "float64":
+                by_lax = lax_answers(LAX_AVG_POOL[include], name)[at]
+                assert_within(actual, by_lax, 2 * bound.reshape(actual.shape), f"{what} against lax")
 
 
 def test_first_of_equals(backend):
@@ -161,37 +184,47 @@ def test_windows_of_padding_alone(backend):
         np.testing.assert_allclose(vjp(dy)[0], exact, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["halves", "overlap_same", "1d", "3d", "two_batches"])
-@pytest.mark.parametrize("pool", ["max", "avg", "avg_without_pad"])
+def higher_derivatives(pool, name):
+    """Those of a function whose gradient depends on x; of the second and third order."""
+    shape, window, strides, padding = CASES[name]
+
+    def f(x):
+        return jnp.sum(jnp.sin(pool(x**3, window, strides, padding)))
+
+    def second(x):
+        return jnp.sum(jax.grad(f)(x) ** 2)
+
+    def third(x):
+        return jnp.sum(jnp.cos(jax.grad(second)(x)))
+
+    return jax.jit(lambda x: (jax.grad(second)(x), jax.grad(third)(x)))(numbers(shape, "float64", 9))
+
+
+@cache
+def lax_higher_derivatives(pool, name):
+    """lax's, once for all backends."""
+    return [np.asarray(derivative) for derivative in higher_derivatives(pool, name)]
+
+
+POOLS = {
+    "max": (jc.max_pool, lax_max_pool),
+    "avg": (jc.avg_pool, LAX_AVG_POOL[True]),
+    "avg_without_pad": (partial(jc.avg_pool, count_include_pad=False), LAX_AVG_POOL[False]),
+}
+
+
+@pytest.mark.parametrize(
+    ("backend", "name"),
+    runs(["halves", "overlap_same", "1d", "3d", "two_batches"], ["overlap_same"]),
+    indirect=["backend"],
+)
+@pytest.mark.parametrize("pool", POOLS)
 def test_second_and_third_order(backend, pool, name):
     """Pooling is linear in dy once the positions are chosen: higher derivatives pass through it unbroken."""
-    shape, window, strides, padding = CASES[name]
-    x = numbers(shape, "float64", 9)
-    if pool == "max":
-        ours, laxs = jc.max_pool, lax_max_pool
-    else:
-        include = pool == "avg"
-
-        def ours(*args):
-            return jc.avg_pool(*args, count_include_pad=include)
-
-        def laxs(*args):
-            return lax_avg_pool(*args, include)
-
-    def derivatives(pool):
-        def f(x):
-            return jnp.sum(jnp.sin(pool(x**3, window, strides, padding)))
-
-        def second(x):
-            return jnp.sum(jax.grad(f)(x) ** 2)
-
-        def third(x):
-            return jnp.sum(jnp.cos(jax.grad(second)(x)))
-
-        return jax.jit(lambda x: (jax.grad(second)(x), jax.grad(third)(x)))(x)
-
-    for actual, expected in zip(derivatives(ours), derivatives(laxs), strict=True):
-        np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-12 * np.abs(expected).max())
+    ours, laxs = POOLS[pool]
+    expected = lax_higher_derivatives(laxs, name)
+    for one, other in zip(higher_derivatives(ours, name), expected, strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=1e-12 * np.abs(other).max())
 
 
 @pytest.mark.parametrize("shape", [(0, 4, 4, 3), (2, 4, 4, 0), (2, 1, 4, 3)], ids=str)
@@ -218,6 +251,26 @@ DILATED = {
 }
 
 
+@cache
+def lax_dilated(name, pool):
+    """lax's pooling, once for all backends."""
+    shape, window, strides, padding, dilation = DILATED[name]
+    x = numbers(shape, "float64", 10)
+    ones = (1,) * (len(shape) - len(window) - 1)
+    steps = (*ones, *(strides or (1,) * len(window)), 1)
+    pads = padding if isinstance(padding, str) else ((0, 0),) * len(ones) + tuple(padding) + ((0, 0),)
+
+    def reduce(x, init, op):
+        return lax.reduce_window(
+            x, init, op, (*ones, *window, 1), steps, pads, window_dilation=(*ones, *dilation, 1)
+        )
+
+    if pool == "max":
+        return np.asarray(reduce(x, -jnp.inf, lax.max))
+    count = np.prod(window) if pool == "avg" else reduce(jnp.ones_like(x), 0.0, lax.add)
+    return np.asarray(reduce(x, 0.0, lax.add) / count)
+
+
 @pytest.mark.parametrize("pool", ["max", "avg", "avg_without_pad"])
 @pytest.mark.parametrize("name", DILATED)
 def test_window_dilation(backend, name, pool):
@@ -225,30 +278,14 @@ def test_window_dilation(backend, name, pool):
     x = numbers(shape, "float64", 10)
     lead = len(shape) - len(window) - 1
 
-    def reduce(x, init, op):
-        pads = padding
-        if not isinstance(padding, str):
-            pads = ((0, 0),) * lead + tuple(padding) + ((0, 0),)
-        ones = (1,) * lead
-        steps = (*ones, *(strides or (1,) * len(window)), 1)
-        return lax.reduce_window(
-            x, init, op, (*ones, *window, 1), steps, pads, window_dilation=(*ones, *dilation, 1)
-        )
-
     def ours(x):
         if pool == "max":
             return jc.max_pool(x, window, strides, padding, window_dilation=dilation)
         return jc.avg_pool(x, window, strides, padding, pool == "avg", dilation)
 
-    def theirs(x):
-        if pool == "max":
-            return reduce(x, -jnp.inf, lax.max)
-        count = np.prod(window) if pool == "avg" else reduce(jnp.ones_like(x), 0.0, lax.add)
-        return reduce(x, 0.0, lax.add) / count
-
     y, vjp = jax.vjp(jax.jit(ours), x)
     dy = numbers(y.shape, "float64", 11)
-    np.testing.assert_allclose(y, theirs(x), rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(y, lax_dilated(name, pool), rtol=1e-12, atol=1e-12)
     # lax has no gradient of a dilated maximum.
     columns = zip(
         x.shape[-len(window) - 1 : -1],

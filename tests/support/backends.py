@@ -51,8 +51,17 @@ if not ON_DEVICE:
     BACKENDS = ("cpu", *BACKENDS)
 
 
+def runs(cases, few):
+    """(backend, case) for parametrize: the first backend takes all cases, each other one those of ``few``.
+
+    For cases about the Python around the kernels, and for those that repeat in another dtype what a kernel
+    has shown in one.
+    """
+    return [(backend, case) for backend in BACKENDS for case in (cases if backend == BACKENDS[0] else few)]
+
+
 def _emulated_module():
-    folder = Path(os.environ.get("JAX_CONVGRAD_EMULATOR_DIR", ROOT / "build" / "emulator"))
+    folder = Path(os.environ.get("JAX_CONVGRAD_EMULATOR_DIR", ROOT / "build" / "dev" / "cuda_emulator"))
     found = sorted(folder.glob("_cuda_emulated*.so"))
     if not found:
         pytest.fail(f"no _cuda_emulated module in {folder}: build it with `make emulator`", pytrace=False)

@@ -22,7 +22,7 @@ class Launch(NamedTuple):
 
 @cache
 def _library() -> Path:
-    folder = Path(os.environ.get("JAX_CONVGRAD_EMULATOR_DIR", ROOT / "build" / "emulator"))
+    folder = Path(os.environ.get("JAX_CONVGRAD_EMULATOR_DIR", ROOT / "build" / "dev" / "cuda_emulator"))
     found = sorted(folder.glob("_cuda_emulated*.so"))
     if not found:
         raise FileNotFoundError(f"no _cuda_emulated module in {folder}: build it with `make emulator`")

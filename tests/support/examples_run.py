@@ -1,21 +1,25 @@
-"""For the tests of the examples: their modules importable, and their command lines run as a user would."""
+"""Runs the examples' command lines as a user would: each script copied alone into an empty folder."""
 
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-sys.path.insert(0, str(EXAMPLES))
 
 
 def run_example(name, *arguments, **environment):
-    """The finished process of `python examples/NAME.py ARGUMENTS`."""
-    return subprocess.run(
-        [sys.executable, str(EXAMPLES / f"{name}.py"), *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        stdin=subprocess.DEVNULL,
-        timeout=300,
-        env={**os.environ, **environment},
-    )
+    """The finished process of `python NAME.py ARGUMENTS`, where nothing else of the examples is at hand."""
+    with tempfile.TemporaryDirectory() as folder:
+        script = shutil.copy(EXAMPLES / f"{name}.py", folder)
+        return subprocess.run(
+            [sys.executable, script, *map(str, arguments)],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            stdin=subprocess.DEVNULL,
+            timeout=300,
+            env={**os.environ, **environment},
+        )

@@ -29,7 +29,13 @@ WINDOWS = {
 }
 
 
-def call(target, kernel, operands, results, axes, include=True, **attributes):
+def call(*arguments, **attributes):
+    """The results of one call of a kernel, whose arguments are those of ``traced``."""
+    return [np.asarray(result) for result in traced(*arguments, **attributes)]
+
+
+def traced(target, kernel, operands, results, axes, include=True, **attributes):
+    """A call as part of a program: compiling one program for many calls takes a tenth of one for each."""
     backend = ffi.backends[PLATFORM]
     int64 = {
         "window": [a.taps for a in axes],
@@ -37,7 +43,7 @@ def call(target, kernel, operands, results, axes, include=True, **attributes):
         "pad_lo": [a.pad_lo for a in axes],
         "filter_dilation": [a.filter_dilation for a in axes],
     }
-    made = jax.ffi.ffi_call(backend.prefix + target, [jax.ShapeDtypeStruct(*r) for r in results])(
+    return jax.ffi.ffi_call(backend.prefix + target, [jax.ShapeDtypeStruct(*r) for r in results])(
         *operands,
         **{name: np.array(values, np.int64) for name, values in int64.items()},
         spec=np.array([0, len(axes) + 1, *range(1, len(axes) + 1)], np.int64),
@@ -45,7 +51,6 @@ def call(target, kernel, operands, results, axes, include=True, **attributes):
         kernel=kernel,
         **{"sum": False, "position_rule": "first_maximum"} | attributes,
     )
-    return [np.asarray(result) for result in made]
 
 
 def shapes(axes, channels, images=2):

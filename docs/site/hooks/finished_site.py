@@ -2,6 +2,7 @@
 
 MkDocs looks at the links that are written in pages. Those that themes, plugins and hooks make are looked at
 here, and whatever is loaded by itself (scripts, styles, images), as the site is to be read without a network.
+mkdocs-htmlproofer-plugin looks at links and images alone, not at scripts, styles or ``srcset``.
 """
 
 import re

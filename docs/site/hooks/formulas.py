@@ -1,6 +1,9 @@
 """Formulas become MathML when the site is built: no script draws them, and nothing is fetched.
 
-pymdownx.arithmatex finds ``$...$`` and ``$$...$$`` in a page, math-core converts what is between them.
+pymdownx.arithmatex finds ``$...$`` and ``$$...$$`` in a page, math-core converts what is between
+them. Plugins for the same were tried. l2m4m loses escaped letters (the underscore of ``pad_lo``) and lets
+unknown commands pass; mkdocs-katex-ssr needs Node.js; markdown-katex-rs reads other delimiters than GitHub
+and fetches its style.
 """
 
 import html

@@ -18,13 +18,17 @@ FOLDERS = (
 # What Pygments calls the language of a file of this suffix, or of this name where it has none.
 LANGUAGES = {
     ".cc": "cpp",
+    ".cmake": "cmake",
     ".cu": "cuda",
     ".cuh": "cuda",
     ".h": "cpp",
+    ".json": "json",
     ".md": "markdown",
     ".py": "python",
     ".sh": "bash",
     ".toml": "toml",
+    ".yml": "yaml",
+    ".clang-format": "yaml",
     "CMakeLists.txt": "cmake",
     "LICENSE": "text",
     "Makefile": "make",
@@ -42,7 +46,7 @@ def language(path):
 class Repository:
     """The source files: a page each below ``source/``, a folder's page being its README.md.
 
-    Of docs/ these are scripts alone, since its pages are the site's own.
+    Of docs/ these are scripts and the site's configuration alone, since its pages are the site's own.
 
     Attributes:
       files: their paths in the repository, in order.
@@ -54,7 +58,7 @@ class Repository:
     def __init__(self, root):
         """Looks through the folder ``root``."""
         self.root = root
-        found = [*root.iterdir(), *(root / "docs").glob("*.py")]
+        found = [*root.iterdir(), *(root / "docs").glob("*.py"), *(root / "docs" / "site").glob("*.yml")]
         found += [path for folder in FOLDERS for path in (root / folder).rglob("*")]
         relative = (PurePosixPath(path.relative_to(root)) for path in found if path.is_file())
         self.files = sorted(path for path in relative if language(path) and "__pycache__" not in path.parts)

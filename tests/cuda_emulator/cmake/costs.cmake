@@ -1,11 +1,12 @@
 # What the kernels and their plans cost: the same sources, in which the compiler calls a function at the beginning
-# of each basic block. One ctest test each.
-add_library(counted_kernels OBJECT ${cuda_sources})
+# of each basic block. One ctest test each, labelled "costs": `make costs` builds and runs them, since they compile
+# every kernel once more.
+add_library(counted_kernels OBJECT EXCLUDE_FROM_ALL ${cuda_sources})
 target_link_libraries(counted_kernels PUBLIC cuda_emulator)
 target_compile_definitions(counted_kernels PRIVATE CONVGRAD_HAS_SM90A)
 target_compile_options(counted_kernels PRIVATE -O1 -fsanitize-coverage=trace-pc)
 
-add_executable(kernel_costs selftest/main.cc costs/costs.cc)
+add_executable(kernel_costs EXCLUDE_FROM_ALL selftest/main.cc costs/costs.cc)
 target_include_directories(kernel_costs PRIVATE selftest)
 target_link_libraries(kernel_costs PRIVATE counted_kernels)
 
@@ -13,4 +14,5 @@ file(STRINGS costs/costs.cc lines REGEX "^TEST\\(")
 foreach(line IN LISTS lines)
   string(REGEX REPLACE "^TEST\\(([a-z0-9_]+)\\).*" "\\1" name "${line}")
   add_test(NAME "${name}" COMMAND kernel_costs "${name}")
+  set_tests_properties("${name}" PROPERTIES LABELS costs)
 endforeach()
