@@ -13,15 +13,14 @@ _INSTALL = f"{shlex.quote(sys.executable)} -m pip install"
 _REINSTALL = f"{_INSTALL} --force-reinstall --no-deps --no-cache-dir . (in a clone)"
 _CUDA = f"{_INSTALL} --no-deps . --config-settings cmake.define.JAX_CONVGRAD_CUDA=ON"
 _REPORT = "report it, with the output of: python -m jax_convgrad doctor --json"
-_JAX = f"jax>={text(LOWEST_JAX)}"
+_JAX = f"jax>={text(LOWEST_JAX)},<{NEWEST_TESTED_JAX[0]}.{NEWEST_TESTED_JAX[1] + 1}"
 
 REMEDIES = {
     "package-missing": f'{_INSTALL} "{_JAX}"',
-    "package-broken": f'{_INSTALL} --upgrade --force-reinstall "{_JAX}"',
+    "package-broken": f'{_INSTALL} --force-reinstall "{_JAX}"; else {_REPORT}',
     "package-too-old": f'{_INSTALL} --upgrade "{_JAX}"',
     "source-folder": "{instead}",
     "kernels-unusable": f"build them for this machine and Python: {_REINSTALL}",
-    "import-fails": f'{_INSTALL} "jax=={text(NEWEST_TESTED_JAX)}.*"; else {_REPORT}',
     "instruction-set-unknown": "unset JAX_CONVGRAD_CPU_ISA, or set it to one of: {known}",
     "jax-has-no-device": "correct or unset JAX_PLATFORMS and XLA_FLAGS; does JAX_PLATFORMS=cpu help?",
     "jax-without-gpu": "unset JAX_PLATFORMS, CUDA_VISIBLE_DEVICES and LD_LIBRARY_PATH, or "

@@ -37,7 +37,6 @@ def versions(report: Report, results: dict[str, Result]) -> None:
         report.add(FAILED, line, "source-folder", instead=instead)
     else:
         report.add(OK, line)
-    # The first of a name is the one that Python finds.
     installed = {found.name: found.version for found in reversed([*importlib.metadata.distributions()])}
     for name in ("numpy", "jaxlib", "jax"):
         version, file = results[name].value or (installed.get(name, ""), "")
@@ -84,7 +83,7 @@ def kernels(report: Report, results: dict[str, Result]) -> None:
     if not package.failure:
         report.add(OK, f"the package imports, with kernels for {' and '.join(package.value)}")
     elif not report.problems(FAILED):
-        report.add(FAILED, f"the package cannot be imported: {package.failure}", "import-fails")
+        report.add(FAILED, f"the package cannot be imported: {package.failure}", "package-broken")
 
 
 def devices(report: Report, results: dict[str, Result]) -> None:
@@ -131,7 +130,7 @@ def self_check(report: Report, platform: str, results: dict[str, Result]) -> Non
             problem = "install-fails" if part == "install" else "self-check-fails"
             problem = "cuda-kernels-misfit" if re.search(_MISFIT, result.failure) else problem
             report.add(FAILED, f"{part}: " + ",\n".join(wrong), problem)
-    if report.findings[-1]["section"] != report.section:
+    if not any(finding["section"] == report.section for finding in report.findings):
         report.add(OK, "every op agrees with jax.lax and gives the same bits twice, and install() works")
     if tables:
         lines = [f"{'largest error / bound':21}" + "".join(f"{dtype:>10}" for dtype in tables)]

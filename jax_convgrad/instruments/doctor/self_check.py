@@ -1,13 +1,13 @@
 """Every op in every dtype against ``jax.lax`` in float64, and twice for the same bits.
 
-An error is in units of its bound: 64·eps·Σ|a·b| for a sum of a few hundred products, where eps belongs to the
-type in which it is summed, and half a unit in the last place of the type in which it is stored.
+An error is in units of its bound: 64·eps·Σ|a·b|, for a sum of a few hundred products in a type with this eps,
+and half a unit in the last place of the type in which the sum is stored.
 """
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -28,25 +28,26 @@ class _Case(NamedTuple):
     reference: Callable[..., Any]
 
 
-def _conv(title: str, x: Any, w: Any, stride: Any, padding: Any, dilation: Any, groups: int = 1) -> _Case:
+def _conv(title: str, x: Any, w: Any, stride: Any, pad: Any, dilation: Any, groups: int, relu: bool) -> _Case:
     letters = "DHW"[5 - len(x) :]
     numbers: Any = (f"N{letters}C", f"{letters}IO", f"N{letters}C")
-    options = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
-    options |= {"dimension_numbers": numbers, "activation": "relu", "precision": "highest"}
+    options: Any = {"stride": stride, "padding": pad, "dilation": dilation, "groups": groups}
+    options |= {"activation": "relu" if relu else None, "precision": "highest", "dimension_numbers": numbers}
 
-    def reference(y: Any, x: Any, w: Any, b: Any) -> Any:
-        z = b + lax.conv_general_dilated(x, w, stride, padding, None, dilation, numbers, groups)
+    def reference(y: Any, x: Any, w: Any, *b: Any) -> Any:
+        z = sum(b, lax.conv_general_dilated(x, w, stride, pad, None, dilation, numbers, groups))
         # Where z is next to 0, rounding decides which side relu takes: the gradient follows the given y.
         kept = jnp.where(y > 0, z, 0)
-        return kept + lax.stop_gradient(jnp.maximum(z, 0) - kept)
+        return kept + lax.stop_gradient(jnp.maximum(z, 0) - kept) if relu else z
 
-    return _Case("conv", title, (x, w, w[-1:]), functools.partial(jax_convgrad.conv, **options), reference)
+    shapes = (x, w, w[-1:])[: 2 + relu]
+    return _Case("conv", title, shapes, partial(jax_convgrad.conv, **options), reference)
 
 
 def _transposed(title: str, x: Any, w: Any) -> _Case:
     options: Any = {"strides": (2, 2), "padding": "SAME", "precision": "highest"}
-    ours = functools.partial(jax_convgrad.conv_transpose, **options)
-    return _Case("conv_transpose", title, (x, w), ours, lambda y, x, w: lax.conv_transpose(x, w, **options))
+    ours, reference = (partial(module.conv_transpose, **options) for module in (jax_convgrad, lax))
+    return _Case("conv_transpose", title, (x, w), ours, lambda y, *primals: reference(*primals))
 
 
 def _pool(op: str, start: float, operation: Any, divisor: int) -> _Case:
@@ -63,13 +64,15 @@ def _pool(op: str, start: float, operation: Any, divisor: int) -> _Case:
 _ONE, _TWO, _NONE = (1, 1), (2, 2), (0, 0)
 # Odd shapes, such that each kind of kernel serves one.
 _CASES = [
-    _conv("3x3 of 32 channels", (2, 12, 12, 32), (3, 3, 32, 32), _ONE, (_ONE, _ONE), _ONE),
-    _conv("stride 2x1, uneven padding", (2, 9, 8, 5), (3, 3, 5, 6), (2, 1), ((1, 2), (0, 1)), _ONE),
-    _conv("dilation 2x1, 3 groups", (2, 10, 9, 6), (3, 2, 2, 9), _ONE, (_TWO, (1, 0)), (2, 1), 3),
-    _conv("depthwise, stride 2", (2, 9, 11, 16), (3, 3, 1, 16), _TWO, (_ONE, _ONE), _ONE, 16),
-    _conv("1x1", (3, 5, 7, 16), (1, 1, 16, 24), _ONE, (_NONE, _NONE), _ONE),
-    _conv("1-D, cropped", (2, 23, 4), (5, 4, 3), (3,), ((-1, 2),), (1,)),
-    _conv("3-D", (1, 4, 5, 6, 3), (2, 3, 2, 3, 4), (1, 2, 1), ((0, 1), _ONE, _NONE), (1, 1, 1)),
+    _conv("3x3", (2, 12, 12, 32), (3, 3, 32, 32), _ONE, (_ONE, _ONE), _ONE, 1, True),
+    _conv("3x3 alone", (2, 12, 12, 32), (3, 3, 32, 32), _ONE, (_ONE, _ONE), _ONE, 1, False),
+    _conv("stride 2x1, uneven padding", (2, 9, 8, 5), (3, 3, 5, 6), (2, 1), ((1, 2), (0, 1)), _ONE, 1, True),
+    _conv("dilation 2x1, 3 groups", (2, 10, 9, 6), (3, 2, 2, 9), _ONE, (_TWO, (1, 0)), (2, 1), 3, True),
+    _conv("depthwise, stride 2", (2, 9, 11, 16), (3, 3, 1, 16), _TWO, (_ONE, _ONE), _ONE, 16, False),
+    _conv("1x1", (3, 5, 7, 16), (1, 1, 16, 24), _ONE, (_NONE, _NONE), _ONE, 1, True),
+    _conv("1-D, cropped", (2, 23, 4), (5, 4, 3), (3,), ((-1, 2),), (1,), 1, False),
+    _conv("3-D", (1, 4, 5, 6, 3), (2, 3, 2, 3, 4), (1, 2, 1), ((0, 1), _ONE, _NONE), (1, 1, 1), 1, True),
+    _Case("bgrad", "6 channels", ((2, 9, 8, 6),), jax_convgrad.conv_bias_grad, lambda y, x: x.sum((0, 1, 2))),
     _transposed("3x3, stride 2", (2, 5, 4, 6), (3, 3, 6, 8)),
     _pool("max_pool", -jnp.inf, lax.max, 1),
     _pool("avg_pool", 0.0, lax.add, 6),
@@ -81,11 +84,11 @@ def _with_gradients(function: Callable[..., Any], dy: Any, *args: Any) -> tuple[
     return (y, *pullback(dy))
 
 
-@functools.cache
+@cache
 def _compiled(reference: Callable[..., Any]) -> Callable[..., Any]:
     # Without optimisation: compiling takes longest.
     options = {"xla_backend_optimization_level": 0}
-    return jax.jit(functools.partial(_with_gradients, reference), compiler_options=options)
+    return jax.jit(partial(_with_gradients, reference), compiler_options=options)
 
 
 def _exact(case: _Case, *args: Any) -> list[np.ndarray]:
@@ -112,7 +115,7 @@ def _ops(dtype: str) -> tuple[dict[str, float], list[str]]:
         y_shape = jax.eval_shape(case.ours, *map(jnp.zeros, case.shapes)).shape
         dy, x, *others = (np.asarray(draw(shape)).astype(dtype) for shape in (y_shape, *case.shapes))
         args = [dy, abs(x), *others]  # max_pool of |x| has the same maxima
-        ours = jax.jit(functools.partial(_with_gradients, case.ours))
+        ours = jax.jit(partial(_with_gradients, case.ours))
         with jax.enable_x64(dtype == "float64"):
             got, again = (list(map(np.asarray, ours(*args))) for _ in range(2))
         dy, *primals = (value.astype(np.float64) for value in args)
