@@ -1,113 +1,70 @@
-"""What the doctor has found: sections of findings, as text and for programs."""
+"""What the doctor has found, as text and as JSON, and what to do about each problem."""
 
 from __future__ import annotations
 
 import shlex
 import sys
-from dataclasses import dataclass, field
-from typing import Any
 
-from jax_convgrad.instruments.doctor.remedies import REMEDIES
+from jax_convgrad.versions import LOWEST_JAX, NEWEST_TESTED_JAX, text
 
-FAILED = "FAILED"
-WARNING = "warning"
-OK = "ok"
-NOTE = ""  # worth knowing, neither good nor bad
+FAILED, WARNING, OK, NOTE = "FAILED", "warning", "ok", "note"
 
+_INSTALL = f"{shlex.quote(sys.executable)} -m pip install"
+_REINSTALL = f"{_INSTALL} --force-reinstall --no-deps --no-cache-dir . (in a clone)"
+_CUDA = f"{_INSTALL} --no-deps . --config-settings cmake.define.JAX_CONVGRAD_CUDA=ON"
+_REPORT = "report it, with the output of: python -m jax_convgrad doctor --json"
+_JAX = f"jax>={text(LOWEST_JAX)},<{NEWEST_TESTED_JAX[0]}.{NEWEST_TESTED_JAX[1] + 1}"
 
-def _remedy(problem: str, details: dict[str, str]) -> str:
-    return REMEDIES[problem].format(python=shlex.quote(sys.executable), **details)
-
-
-_WIDTH = max(map(len, (FAILED, WARNING, OK)))
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One line; a warning or failure has the name of its problem and what to do about it."""
-
-    state: str
-    text: str
-    problem: str = ""
-    remedy: str = ""
-
-    def __str__(self) -> str:
-        """The line, and the remedy on another."""
-        first, *others = self.text.splitlines() or [""]
-        indent = " " * (_WIDTH + 4)
-        lines = [f"  {self.state:{_WIDTH}}  {first}", *(indent + line for line in others)]
-        return "\n".join([*lines, f"{indent}-> {self.remedy}"] if self.remedy else lines)
+REMEDIES = {
+    "package-missing": f'{_INSTALL} "{_JAX}"',
+    "package-broken": f'{_INSTALL} --force-reinstall "{_JAX}"; else {_REPORT}',
+    "package-too-old": f'{_INSTALL} --upgrade "{_JAX}"',
+    "source-folder": "{instead}",
+    "kernels-unusable": f"build them for this machine and Python: {_REINSTALL}",
+    "instruction-set-unknown": "unset JAX_CONVGRAD_CPU_ISA, or set it to one of: {known}",
+    "jax-has-no-device": "correct or unset JAX_PLATFORMS and XLA_FLAGS; does JAX_PLATFORMS=cpu help?",
+    "jax-without-gpu": "unset JAX_PLATFORMS, CUDA_VISIBLE_DEVICES and LD_LIBRARY_PATH, or "
+    f'{_INSTALL} --upgrade "jax[cuda{{major}}]"',
+    "cuda-kernels-missing": f"with nvcc on the PATH: {_CUDA} (in a clone)",
+    "cuda-kernels-misfit": "update NVIDIA's driver, or build for this GPU: "
+    f"{_CUDA} --config-settings cmake.define.CMAKE_CUDA_ARCHITECTURES=native (in a clone)",
+    "install-fails": "use replace_convolutions(f), which needs none of JAX's private names",
+    "self-check-fails": _REPORT,
+}
 
 
-@dataclass
-class Section:
-    """Findings about one thing; ``facts`` are what they were made of, for bug reports."""
+class Report:
+    """The findings so far. With ``prints`` each is printed at once."""
 
-    name: str
-    findings: list[Finding] = field(default_factory=list)
-    facts: dict[str, Any] = field(default_factory=dict)
-    table: str = ""
+    def __init__(self, prints: bool = False) -> None:
+        self.prints, self.section = prints, ""
+        self.findings: list[dict[str, str]] = []
 
-    def ok(self, text: str) -> None:
-        """Adds that something is as it should be."""
-        self.findings.append(Finding(OK, text))
+    def begin(self, section: str) -> None:
+        """Begins a section, to which the following findings belong."""
+        if self.prints:
+            print(f"\n{section}" if self.section else section)
+        self.section = section
 
-    def note(self, text: str) -> None:
-        """Adds what is worth knowing."""
-        self.findings.append(Finding(NOTE, text))
+    def add(self, state: str, text: str, problem: str = "", **details: str) -> None:
+        """Adds a finding; ``details`` fill in the remedy of its problem."""
+        remedy = REMEDIES[problem].format(**details) if problem else ""
+        self.findings.append(
+            dict(section=self.section, state=state, text=text, problem=problem, remedy=remedy)
+        )
+        if self.prints:
+            lines = f"{text}\n-> {remedy}" if remedy else text
+            print(f"  {state.replace(NOTE, ''):9}" + lines.replace("\n", "\n" + 11 * " "), flush=True)
 
-    def warn(self, problem: str, text: str, **details: str) -> None:
-        """Adds a problem that one can work with. ``details`` fill in its remedy."""
-        self.findings.append(Finding(WARNING, text, problem, _remedy(problem, details)))
+    def problems(self, state: str) -> list[str]:
+        """The names of the problems in this state."""
+        return [finding["problem"] for finding in self.findings if finding["state"] == state]
 
-    def fail(self, problem: str, text: str, **details: str) -> None:
-        """Adds a problem for which the exit code is 1. ``details`` fill in its remedy."""
-        self.findings.append(Finding(FAILED, text, problem, _remedy(problem, details)))
-
-    def __str__(self) -> str:
-        """The name, and the findings below it."""
-        return "\n".join([self.name, *map(str, self.findings), *([self.table] if self.table else [])])
-
-
-def findings_of(sections: list[Section], state: str) -> list[Finding]:
-    """Those in this state, in their order."""
-    return [finding for section in sections for finding in section.findings if finding.state == state]
-
-
-def verdict(sections: list[Section], checked: list[str]) -> str:
-    """The last line: what is fine, or what to do next. ``checked`` are the platforms of the self-check."""
-    failures, warnings = findings_of(sections, FAILED), findings_of(sections, WARNING)
-    if failures:
-        several = f"{len(failures)} problems; the first to mend" if len(failures) > 1 else "What to do"
-        return f"{several}: {failures[0].remedy}"
-    fine = (
-        f"every op agrees with jax.lax on {' and '.join(checked)}"
-        if checked
-        else "all that was looked at is as it should be, and the ops were not run"
-    )
-    if warnings:
-        which = "the warning above says" if len(warnings) == 1 else f"{len(warnings)} warnings above say"
-        return f"It works: {fine}; {which} what could be better."
-    return f"All is well: {fine}."
-
-
-def as_json(sections: list[Section], checked: list[str]) -> dict[str, Any]:
-    """The whole report in plain types."""
-    failures, warnings = findings_of(sections, FAILED), findings_of(sections, WARNING)
-    return {
-        "doctor": 1,  # the version of this form
-        "state": FAILED if failures else WARNING if warnings else OK,
-        "problems": [finding.problem for finding in failures + warnings],
-        "verdict": verdict(sections, checked),
-        "sections": [
-            {
-                "name": section.name,
-                "findings": [
-                    {"state": f.state or "note", "text": f.text, "problem": f.problem, "remedy": f.remedy}
-                    for f in section.findings
-                ],
-                "facts": section.facts,
-            }
-            for section in sections
-        ],
-    }
+    def verdict(self, checked: list[str]) -> str:
+        """The last line: what is fine, or what to do next. ``checked`` are the platforms of self-checks."""
+        remedies = [finding["remedy"] for finding in self.findings if finding["state"] == FAILED]
+        if remedies:
+            several = f"{len(remedies)} problems; the first to mend" if len(remedies) > 1 else "What to do"
+            return f"{several}: {remedies[0]}"
+        fine = f"every op agrees with jax.lax on {' and '.join(checked)}" if checked else "no op was run"
+        return f"It works: {fine}; see above." if self.problems(WARNING) else f"All is well: {fine}."
