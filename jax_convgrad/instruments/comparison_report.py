@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from jax_convgrad.instruments.convolutions_found import Found, Times
-from jax_convgrad.instruments.table import Table
 from jax_convgrad.instruments.verdict import Report
+from jax_convgrad.table import Table
 
 
 @dataclass(frozen=True)

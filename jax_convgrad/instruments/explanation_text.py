@@ -14,8 +14,8 @@ from jax_convgrad.instruments.candidates import relation, solution
 from jax_convgrad.instruments.elements import Index, bracketed, shapes_of
 from jax_convgrad.instruments.explained_terms import ExplainedTerms
 from jax_convgrad.instruments.layer_text import Pool
-from jax_convgrad.instruments.table import Table
 from jax_convgrad.instruments.terms import OWN_LETTER, Term, Terms, winner
+from jax_convgrad.table import Table
 
 MOST_LINES = 18
 """Terms, and candidates of an axis, that are printed one by one unless all are asked for."""

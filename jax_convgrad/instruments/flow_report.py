@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jax_convgrad.instruments.flow_numbers import Flow, LayerFlow, ParameterFlow
-from jax_convgrad.instruments.table import Table
+from jax_convgrad.table import Table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -6,8 +6,8 @@ import html
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from jax_convgrad.instruments.table import Table
 from jax_convgrad.instruments.verdict import Report
+from jax_convgrad.table import Table
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """The instruments' tables: columns in line, and cells that say what they say in HTML too."""
 
-from jax_convgrad.instruments.table import Table
+from jax_convgrad.table import Table
 
 TABLE = Table(("layer", "norm"), [("conv1", "1.5"), ("a<b", "12.25")], right=frozenset({"norm"}))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from jax_convgrad.instruments.doctor.processes import Outcome
 from jax_convgrad.instruments.doctor.report import Section
-from jax_convgrad.instruments.table import Table
+from jax_convgrad.table import Table
 from jax_convgrad.versions import NEWEST_TESTED_JAX, text
 
 
