@@ -1,18 +1,18 @@
-"""A table of strings, as aligned text for a terminal and as HTML for a notebook.
+"""A table of strings, and reports made of tables and text: aligned for a terminal, HTML for a notebook.
 
-Written here, since the doctor has to print where no other package can be imported.
+It imports nothing but the standard library, since the doctor prints where no other package can be imported.
 """
 
 from __future__ import annotations
 
 import html
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Table:
-    """Rows under a head; ``right`` names the columns whose cells, numbers mostly, end flush."""
+    """Rows under a head; ``right`` names the columns, mostly of numbers, that are flush right."""
 
     head: tuple[str, ...]
     rows: Sequence[tuple[str, ...]]
@@ -21,27 +21,43 @@ class Table:
     def __str__(self) -> str:
         """One line a row, each column as wide as its widest cell."""
         lines = [self.head, *self.rows]
-        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-
-        def aligned(cells: tuple[str, ...]) -> str:
-            parts = [
-                cell.rjust(width) if name in self.right else cell.ljust(width)
-                for name, cell, width in zip(self.head, cells, widths, strict=True)
-            ]
-            return "  ".join(parts).rstrip()
-
-        return "\n".join(map(aligned, lines))
+        aligned = []
+        for name, *column in zip(self.head, *lines, strict=True):
+            width = max(map(len, column))
+            aligned.append([c.rjust(width) if name in self.right else c.ljust(width) for c in column])
+        return "\n".join("  ".join(cells).rstrip() for cells in zip(*aligned, strict=True))
 
     def html(self) -> str:
         """A ``<table>`` of the same cells."""
 
         def row(tag: str, cells: tuple[str, ...]) -> str:
+            sides = ["right" if name in self.right else "left" for name in self.head]
             parts = [
-                f'<{tag} style="text-align:{"right" if name in self.right else "left"}">'
-                f"{html.escape(cell)}</{tag}>"
-                for name, cell in zip(self.head, cells, strict=True)
+                f'<{tag} style="text-align:{side}">{html.escape(cell)}</{tag}>'
+                for side, cell in zip(sides, cells, strict=True)
             ]
             return f"<tr>{''.join(parts)}</tr>"
 
         body = "".join(row("td", cells) for cells in self.rows)
         return f"<table><thead>{row('th', self.head)}</thead><tbody>{body}</tbody></table>"
+
+
+class Printed:
+    """A report that prints as text and shows itself in a notebook as HTML, with a first line in bold."""
+
+    def _blocks(self) -> Iterable[str | Table]:
+        """Text of one or more lines, and tables, in the order in which they are printed."""
+        raise NotImplementedError
+
+    def __str__(self) -> str:
+        return "\n\n".join(map(str, self._blocks()))
+
+    def _repr_html_(self) -> str:
+        parts = []
+        for block in self._blocks():
+            if isinstance(block, Table):
+                parts.append(block.html())
+                continue
+            for line in map(html.escape, block.splitlines()):
+                parts.append(f"<p>{line}</p>" if parts else f"<p><b>{line}</b></p>")
+        return "".join(parts)

@@ -9,11 +9,11 @@ from typing import Any, Protocol
 import jax
 from jax.typing import ArrayLike
 
+from jax_convgrad.instruments.arguments import loss_of, with_batch
 from jax_convgrad.instruments.flow_numbers import ParameterFlow
 from jax_convgrad.instruments.flow_program import Inputs, Sums, is_parameter, program, sums
 from jax_convgrad.instruments.flow_report import FlowReport
 from jax_convgrad.instruments.forward_order import CONSTANT, Origin, forward_order
-from jax_convgrad.instruments.loss_result import loss_of, takes
 
 
 class Optimizer(Protocol):
@@ -93,8 +93,7 @@ def gradient_flow(
     if not callable(loss_fn):
         raise TypeError(f"loss_fn must be a function (params, ...) -> loss, not {loss_fn!r}")
     rate = _learning_rate(learning_rate, optimizer, opt_state)
-    if not args and "batch" in kwargs and not takes(loss_fn, "batch"):
-        args = (kwargs.pop("batch"),)  # the second argument's name here, whatever loss_fn calls its own
+    args = with_batch(loss_fn, args, kwargs)
     inputs = Inputs(params, (args, kwargs), opt_state)
     if not inputs.parameters:
         raise ValueError(

@@ -139,13 +139,13 @@ def test_one_wrong_entry_of_a_large_array(dtype):
 
 def test_noise_in_one_direction_leaves_the_others(monkeypatch):
     """One that halving does not confirm: a wrong entry is found along the next."""
-    from jax_convgrad.instruments.point_check import PointCheck
+    from jax_convgrad.instruments.checked_function import CheckedFunction
 
     wrong = jax.custom_vjp(lambda x: jnp.sum(x**2))
     wrong.defvjp(lambda x: (wrong(x), x), lambda x, dy: ((2 * x * dy).at[17, 3].multiply(-1.0),))
     x = jnp.asarray(np.random.default_rng(6).standard_normal((40, 30)))
-    right, noise = PointCheck._excess, iter([2.0, 0.5, 0.5])
-    monkeypatch.setattr(PointCheck, "_excess", lambda *args: next(noise, None) or right(*args))
+    right, noise = CheckedFunction._excess, iter([2.0, 0.5, 0.5])
+    monkeypatch.setattr(CheckedFunction, "_excess", lambda *args: next(noise, None) or right(*args))
     (row,) = check_gradients(wrong, x).rows
     assert (row.verdict, row.index, next(noise, None)) == ("WRONG", (17, 3), None)
     assert "direction" in row.note

@@ -240,7 +240,7 @@ def test_what_stays_with_lax_is_told():
         return jnp.sum(y**2)
 
     comparison = compare_with_lax(loss, jnp.ones((1, 1, 2, 2, 2, 2)), jnp.ones((1, 1, 3, 3, 3, 3)))
-    assert comparison.ok and "1 of its convolutions are lax's both ways" in str(comparison)
+    assert comparison.ok and "1 of its convolutions run on lax both ways" in str(comparison)
 
 
 def test_models_that_have_no_float64():
