@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jax_convgrad.instruments.flow_numbers import Flow, LayerFlow, ParameterFlow
-from jax_convgrad.table import Table
+from jax_convgrad.table import Printed, Table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,7 +24,7 @@ DEAD_SHARE = 0.99
 
 
 @dataclass(frozen=True, repr=False)
-class FlowReport:
+class FlowReport(Printed):
     """How the gradient flows through the layers: printed a table, drawn by ``plot``, numbers in ``layers``.
 
     Layers stand in the order of the forward pass. A layer's verdict is
@@ -109,15 +109,11 @@ class FlowReport:
                 lines.append(f"{verdict} ({meaning}): {_listed(names)}")
         return "\n".join(lines)
 
-    def __str__(self) -> str:
-        return f"{self.table()}\n\n{self.summary()}"
+    def _blocks(self) -> Iterator[str | Table]:
+        yield self.table()
+        yield self.summary()
 
-    __repr__ = __str__  # at a prompt too
-
-    def _repr_html_(self) -> str:
-        from html import escape
-
-        return self.table().html() + "".join(f"<p>{escape(line)}</p>" for line in self.summary().split("\n"))
+    __repr__ = Printed.__str__  # at a prompt too
 
     def plot(self, path: str | Path | None = None, ax: Axes | None = None) -> Figure:
         """Draws gradient norm, mean magnitude and update ratio over the layers, on a log scale.
