@@ -39,38 +39,21 @@ def check_gradients(
     assert report.ok
     ```
 
-    **What is compared.** With all outputs y of f and fixed weights c, the gradient of g = Re Σ c·y that
-    ``jax.vjp`` gives is compared with four-point differences of g (finite_differences.py has formula, step
-    and source). A single real output has c = 1; otherwise c are random numbers of 0.5 to 1.5 in size. The
-    gradient is taken in the dtypes of args. The differences run in float64, whether x64 is on or not,
-    if f takes its arguments so and computes in it; else in float32, or in their own dtypes. The report says
-    which, and why: float64 differences of a float32 function see errors from some 1e-6 of the gradient on,
-    float32 differences from 1e-4, or from 1e-2 if there are many kinks. Products run at precision "highest"
-    unless f sets another.
+    docs/checking.md describes the method; in short:
 
-    If f contains convolutions or poolings of this package, anywhere inside, every entry is also compared
-    with ``lax``'s own gradient of the same function on ``lax``'s own operations, and an array's largest
-    disagreements are differenced. (Not under ``install()``, where ``lax``'s would be these kernels too.)
-
-    **Step.** The step is (eps of the dtype)^(1/4) times an entry's size; if the result disagrees with the
-    gradient, smaller steps follow. So a kink beside an entry (a relu that turns on, a maximum that changes
-    place) is no error. On a kink, any value between the derivatives to both sides passes, and is counted; on
-    several at once, any value near those that the gradient has when the arguments move off them by an eps.
-
-    **Tolerance**, for a gradient's entry v with expected value e: ``atol + rtol·|e|`` + 6·noise/step, with
-    rtol = 8·eps and atol = 8·eps·(max|v| + ‖c·y‖/‖x‖) + 4·unrest, where eps is the largest of all dtypes that
-    the gradient is computed in, the maximum is over the array x, and ‖c·y‖/‖x‖ is the size of gradients that
-    the values of f suggest. The unrest is the most by which an entry of the array's gradient moves if all
-    arguments are multiplied by 1 ± eps, in three draws: it is large if terms cancel inside. (Moves of over
-    √eps of those sizes are jumps, and are left out.) The last term covers the noise that the differences
-    have, measured in g's values. An entry beyond its tolerance also passes as a kink if the gradient in the
-    differences' dtype is right and jumps as far when the arguments change by eps: rounding has put a relu on
-    its other side.
-
-    **Large arrays.** Up to ``most_entries`` entries are each differenced. In a larger array a quarter as many
-    are, drawn at random and with the largest among them; and the whole array is differenced along 4 random
-    directions, in which every entry has part: an error anywhere is noticed if it exceeds the direction's
-    tolerance. Halving the array then finds its place.
+    * With all outputs y of f and fixed random weights c, the check compares the gradient of g = Re Σ c·y that
+      ``jax.vjp`` gives, in the dtypes of args, with four-point differences of g (finite_differences.py has
+      formula, step and source). These run in float64 if f takes it, whether x64 is on or not; else in f's own
+      dtype. The report says which, and why. Products run at precision "highest" unless f sets another.
+    * If f contains convolutions or poolings of this package, every entry is also compared with ``lax``'s own
+      gradient of the same function (not under ``install()``, where ``lax``'s would be these kernels too).
+    * On a kink, such as relu's at 0, any value between the derivatives to both sides passes, and is counted.
+    * The tolerance of an entry with expected value e is ``atol + rtol·|e|`` + 6·noise/step, where the noise
+      is measured in g's values. By default rtol = 8·eps and atol = 8·eps·(max|v| + ‖c·y‖/‖x‖) + 4·unrest: eps is
+      the largest of all dtypes that the gradient is computed in, the maximum is over the array's gradient v,
+      and the unrest is the most that an entry of v moves if all arguments are multiplied by 1 ± eps.
+    * An array of more than ``most_entries`` entries is sampled, and differenced as a whole along 4 random
+      directions; if one of these is wrong, halving the array finds the entry.
 
     Args:
       f: a function that ``jax.jit`` can trace. It returns arrays, any tree of them, at least one of a
