@@ -49,9 +49,10 @@ def check_gradients(
       gradient of the same function (not under ``install()``, where ``lax``'s would be these kernels too).
     * On a kink, such as relu's at 0, any value between the derivatives to both sides passes, and is counted.
     * The tolerance of an entry with expected value e is ``atol + rtol·|e|`` + 6·noise/step, where the noise
-      is measured in g's values. By default rtol = 8·eps and atol = 8·eps·(max|v| + ‖c·y‖/‖x‖) + 4·unrest: eps is
-      the largest of all dtypes that the gradient is computed in, the maximum is over the array's gradient v,
-      and the unrest is the most that an entry of v moves if all arguments are multiplied by 1 ± eps.
+      is measured in g's values. By default rtol = 8·eps and atol = 8·eps·(max|v| + ‖c·y‖/‖x‖) + 4·unrest. The
+      eps is the largest of all dtypes that the gradient is computed in, the maximum is over the array's
+      gradient v, and the unrest is the most that an entry of v moves if all arguments are multiplied by
+      1 ± eps.
     * An array of more than ``most_entries`` entries is sampled, and differenced as a whole along 4 random
       directions; if one of these is wrong, halving the array finds the entry.
 
