@@ -52,6 +52,7 @@ class Panel:
     letter: str
     whole: tuple[range, ...]
     step: tuple[int, ...]
+    unpadded: bool = False  # of three axes, whose slices of padding alone are left out
     ranges: tuple[range, ...] = ()
     cells: dict[Index, Cell] = field(default_factory=dict)
 
@@ -149,7 +150,7 @@ def picture_of(terms: Terms, arrays: Mapping[str, Any]) -> Picture:
             picture.notes.append(f"{letter} = {run[0]} is drawn of {run[0]}..{run[-1]}")
     if len(terms.images) > 1:
         picture.notes.append(f"image 0 is drawn of {len(terms.images)}")
-    if any(_is_unpadded(panel, terms) for panel in picture.panels):
+    if any(panel.unpadded for panel in picture.panels):
         picture.notes.append("slices of padding alone are left out")
     if any(panel.ranges != panel.whole for panel in picture.panels):
         picture.notes.append("large arrays are drawn in part")
@@ -175,18 +176,11 @@ def _panel(terms: Terms, array: str, name: str, at: tuple[int, int]) -> Panel:
         read = (axis.output - 1) * axis.stride + (axis.taps - 1) * axis.filter_dilation - axis.pad_lo
         end = max(dilated(axis.input, axis.input_dilation) - 1, read)
         whole.append(range(min(0, -axis.pad_lo), end + 1))
-    if len(axes) == 3:
-        whole[0] = range(dilated(axes[0].input, axes[0].input_dilation))
-    return Panel(name, caption, "i", tuple(whole), tuple(axis.input_dilation for axis in axes))
-
-
-def _is_unpadded(panel: Panel, terms: Terms) -> bool:
-    """Whether it has three axes, and slices of padding alone that are left out."""
-    if panel.letter != "i" or len(panel.whole) < 3:
-        return False
-    axis = terms.axes[0]
-    read = (axis.output - 1) * axis.stride + (axis.taps - 1) * axis.filter_dilation - axis.pad_lo
-    return axis.pad_lo > 0 or read >= len(panel.whole[0])
+    inputs = range(dilated(axes[0].input, axes[0].input_dilation))
+    unpadded = len(axes) == 3 and whole[0] != inputs
+    if unpadded:
+        whole[0] = inputs
+    return Panel(name, caption, "i", tuple(whole), tuple(axis.input_dilation for axis in axes), unpadded)
 
 
 def _fill(panel: Panel, array: str, picture: Picture, at: tuple[int, int], values: Any) -> None:

@@ -1,8 +1,8 @@
-"""The compiled parts of ``gradient_flow``: the gradients, and of each array a few numbers.
+"""The compiled parts of ``gradient_flow``: the gradients, and a few numbers of each array.
 
-Of an array a these are the largest magnitude, a scale s near it, the sum of |a|/s and the sum of (|a|/s)²,
-taken in float32, or float64 for float64. With elements divided by s no square overflows or underflows,
-however large or small all of a is; the products with s are for the host, in float64.
+For an array a these are the largest magnitude, a scale s near it, the sum of |a|/s and the sum of (|a|/s)²,
+in float32, or in float64 for float64. Since elements are divided by s, no square overflows or underflows,
+however large or small all of a is; the host multiplies by s, in float64.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -144,11 +144,12 @@ def _problem(layer: Layer, dtype: str) -> dict[str, Any]:
 def as_text(plan: dict[str, Any]) -> str:
     """A table with a column for each op, and below it the reasons."""
     ops = plan["ops"]
-    rows = []
-    for label, cell in _ROWS.items():
-        cells = [cell(facts) if "not_served" not in facts else "" for facts in ops.values()]
-        if any(cells):
-            rows.append((label, *(entry or "-" for entry in cells)))
+    columns = [{} if "not_served" in facts else _column(facts) for facts in ops.values()]
+    rows = [
+        (label, *(column.get(label) or "-" for column in columns))
+        for label in max(columns, key=len)
+        if any(column.get(label) for column in columns)
+    ]
     machine = f"CPU with {', '.join(plan['instruction_sets'])}"
     cuda = ["CUDA's kernels are there too; this is the CPU's plan."] if "cuda" in ffi.backends else []
     return "\n".join(
@@ -173,64 +174,41 @@ def _because(facts: dict[str, Any]) -> Iterator[str]:
             yield "the workspace is for a larger batch, whose kernel packs the filter"
 
 
-def _tile(facts: dict[str, Any]) -> str:
+def _column(facts: dict[str, Any]) -> dict[str, str]:
+    """The cells of an op's column; "" in rows that the kernel has no fact for."""
+    tile = ""
     if "tile_pixels" in facts:
-        return f"{facts['tile_pixels']} pixels x {facts['tile_channels']} channels"
-    if "tile_rows" in facts:
-        return f"{facts['tile_rows']} x {facts['tile_channels']} channels"
-    return ""
-
-
-def _filter(facts: dict[str, Any]) -> str:
-    if "packed" in facts:
-        return "packed" if facts["packed"] else "read in place"
-    return ""
-
-
-def _lanes(facts: dict[str, Any]) -> str:
-    return f"along {facts['lanes_along']}" if "lanes_along" in facts else ""
-
-
-def _workspace(facts: dict[str, Any]) -> str:
-    return _bytes(facts["workspace_bytes"])
-
-
-def _share(of: str) -> Callable[[dict[str, Any]], str]:
-    def share(facts: dict[str, Any]) -> str:
+        tile = f"{facts['tile_pixels']} pixels x {facts['tile_channels']} channels"
+    elif "tile_rows" in facts:
+        tile = f"{facts['tile_rows']} x {facts['tile_channels']} channels"
+    shares = {}
+    for of in ("filter", "activations"):
         percent = 100 * facts[f"workspace_share_of_{of}"]
-        return f"{percent:.{0 if percent >= 100 else 1}f} %" if facts["workspace_bytes"] else ""
+        share = f"{percent:.{0 if percent >= 100 else 1}f} %"
+        shares[f"  of the {of}"] = share if facts["workspace_bytes"] else ""
+    return {
+        "kernel": facts["kernel"],
+        "instructions": facts.get("instruction_set", ""),
+        "tile": tile,
+        "lanes": f"along {facts['lanes_along']}" if "lanes_along" in facts else "",
+        "panels": str(facts.get("panels", "")),
+        "filter": {True: "packed", False: "read in place", None: ""}[facts.get("packed")],
+        "boxes": str(facts.get("boxes", "")),
+        "strips of a row": str(facts.get("strips", "")),
+        "rows buffered": str(facts.get("buffered_rows", "")),
+        "partial sums": str(facts.get("partial_sums", "")),
+        "tasks": ", then ".join(map(str, facts["tasks"])),
+        "sums ask for": _flops(facts["flops"]),
+        "workspace": _bytes(facts["workspace_bytes"]),
+        **shares,
+    }
 
-    return share
 
-
-def _number(name: str) -> Callable[[dict[str, Any]], str]:
-    return lambda facts: str(facts[name]) if name in facts else ""
-
-
-def _flops(facts: dict[str, Any]) -> str:
+def _flops(count: int) -> str:
     for unit, size in (("GFLOP", 10**9), ("MFLOP", 10**6), ("kFLOP", 10**3)):
-        if facts["flops"] >= size:
-            return f"{facts['flops'] / size:.3g} {unit}"
-    return f"{facts['flops']} FLOP"
-
-
-_ROWS = {
-    "kernel": _number("kernel"),
-    "instructions": _number("instruction_set"),
-    "tile": _tile,
-    "lanes": _lanes,
-    "panels": _number("panels"),
-    "filter": _filter,
-    "boxes": _number("boxes"),
-    "strips of a row": _number("strips"),
-    "rows buffered": _number("buffered_rows"),
-    "partial sums": _number("partial_sums"),
-    "tasks": lambda facts: ", then ".join(map(str, facts["tasks"])),
-    "sums ask for": _flops,
-    "workspace": _workspace,
-    "  of the filter": _share("filter"),
-    "  of the activations": _share("activations"),
-}
+        if count >= size:
+            return f"{count / size:.3g} {unit}"
+    return f"{count} FLOP"
 
 
 def _bytes(count: int) -> str:
