@@ -69,20 +69,16 @@ def compare_with_lax(
     kernels (``replace_convolutions``), and with every convolution and pooling of this package replaced by
     ``jax.lax``'s own, so that it does not matter which of them the model was written with.
 
-    **Errors** are in roundings: max |ours − lax| / (eps · largest), with the eps of the computation, so 1
-    is the gap between two neighbouring numbers next to the parameter's largest gradient. Sums of n products
-    in another order differ by about √n of that. To show whose error it is, ``jax.lax`` computes the gradient
-    once more in float64, if the model takes float64, and both are compared with that. A parameter is ok if,
-    in largest entries, one of these holds; the second is the rule for the loss, too:
+    docs/checking.md describes the method; in short:
 
-    * |ours − float64| ≤ 4·|lax − float64| + 8 roundings, if there is a float64 to compare with;
-    * |ours − lax| ≤ 4·unrest + 8·(1 + √n·eps32/eps) roundings, where eps32 is float32's or a smaller eps,
-      n is the number of entries of the largest array that a convolution reads, which bounds its sums, and
-      unrest is the most that lax's gradient moves when parameters and other arguments change by ± eps.
-
-    **Times** are of each convolution in the model, by shapes, steps and dtype: forward as the model calls it,
-    with bias and relu if they are one call; dX and dW by themselves. They are medians of jitted calls, by
-    turns with ``jax.lax``. A call of a few microseconds is mostly JAX's own overhead.
+    * Errors are in roundings, |ours − lax| / (eps · largest), with the eps of the computation.
+    * If the model takes float64, ``jax.lax`` computes the gradient once more in it, and a parameter is ok if
+      |ours − float64| ≤ 4·|lax − float64| + 8 roundings, in largest entries.
+    * Else, and for the loss, |ours − lax| ≤ 4·unrest + 8·(1 + √n·eps32/eps) roundings is ok. The unrest is
+      the most that lax's gradient moves if all arguments are multiplied by 1 ± eps. The eps32 is float32's or
+      a smaller eps, and n is the size of the largest array that a convolution reads, which bounds its sums.
+    * Times are medians of jitted calls, by turns with ``jax.lax``: of each convolution forward as the model
+      calls it, with bias and relu if they are one call, and of dX and dW.
 
     Args:
       model_fn: ``model_fn(params, *args, **kwargs)`` gives a real scalar loss, or (loss, anything) with
