@@ -100,18 +100,15 @@ class GradientReport(Report):
 
     def _blocks(self) -> Iterator[str | Table]:
         wrong = sum(not row.ok for row in self.rows)
-        head = f"{wrong} of {len(self.rows)} gradients not ok" if wrong else "gradients ok"
-        yield f"{head}, by {self.reference}"
+        verdict = f"{wrong} of {len(self.rows)} gradients not ok" if wrong else "gradients ok"
+        yield f"{verdict}, by {self.reference}"
         rows = [row._cells() for row in self.rows]
-        for name, is_shown in (
-            ("order", any(row.order > 1 for row in self.rows)),
-            ("from lax", any(row.lax_error is not None for row in self.rows)),
-        ):
-            for cells in rows:
-                if not is_shown:
-                    del cells[name]
-        left = {"argument", "array", "checked", "at", "verdict"}
-        yield Table(tuple(rows[0]), [tuple(cells.values()) for cells in rows], frozenset(rows[0]) - left)
+        hidden = set() if any(row.order > 1 for row in self.rows) else {"order"}
+        if all(row.lax_error is None for row in self.rows):
+            hidden.add("from lax")
+        head = tuple(name for name in rows[0] if name not in hidden)
+        right = frozenset(head) - {"argument", "array", "checked", "at", "verdict"}
+        yield Table(head, [tuple(cells[name] for name in head) for cells in rows], right)
         notes = [f"{row.name}: {row.note}" for row in self.rows if row.note]
         if notes or self.notes:
             yield "\n".join(dict.fromkeys((*notes, *self.notes)))
