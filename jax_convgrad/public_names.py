@@ -4,8 +4,8 @@ A name is imported ``as`` itself, by which type checkers know that it is meant t
 """
 
 from jax_convgrad.instruments.comparison_report import LaxComparison as LaxComparison
+from jax_convgrad.instruments.explain import explain as explain
 from jax_convgrad.instruments.explanation import Explanation as Explanation
-from jax_convgrad.instruments.explanation import explain as explain
 from jax_convgrad.instruments.flow import gradient_flow as gradient_flow
 from jax_convgrad.instruments.flow_report import FlowReport as FlowReport
 from jax_convgrad.instruments.gradient_check import check_gradients as check_gradients

@@ -1,4 +1,4 @@
-"""Instruments: is a gradient right, does it flow, which terms make it, and is this machine set up.
+"""Instruments look at the layers from outside: is a gradient right, does it flow, which terms make it.
 
-They look at the layers from outside; no layer needs them.
+They also show the plan of a layer and whether this machine is set up. No layer needs them.
 """

@@ -1,4 +1,4 @@
-"""What the relation of one axis makes of each value of the letter that runs, and why some give nothing."""
+"""The relation of one axis, solved for each value of the letter that runs, or why it has no solution."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from jax_convgrad.geometry import Axis, dilated
 
 @dataclass(frozen=True)
 class Candidate:
-    """One value of the letter that runs along an axis, and what the relation makes of it.
+    """One value of the letter that runs along an axis, and the solution of the relation for it.
 
-    Of ``i``, ``r`` and ``o`` one is the element's own, one runs and one is solved for; where there is none to
-    solve for, it is -1 and ``miss`` says why.
+    One of ``i``, ``r`` and ``o`` is the element's own, one runs and one is solved for. If the relation has no
+    solution, that one is -1 and ``miss`` has the reason.
     """
 
     i: int
@@ -23,7 +23,7 @@ class Candidate:
 
 
 def along_axis(axis: Axis, letter: str, at: int) -> Iterator[Candidate]:
-    """What the relation gives along an axis where ``letter`` is ``at``: all taps, or of a tap all outputs."""
+    """The candidates along an axis whose ``letter`` is ``at``: one a tap, or for a tap one an output."""
     for running in range(axis.output if letter == "r" else axis.taps):
         if letter == "i":
             yield _output(axis, at, running)
@@ -59,7 +59,7 @@ def _input(axis: Axis, r: int, o: int) -> Candidate:
 
 
 def solution(axis: Axis, letter: str, candidate: Candidate) -> str:
-    """How the third position follows, ``o = (2 + 1 - 1)/2 = 1``, or why there is none."""
+    """How the third position follows, ``o = (2 + 1 - 1)/2 = 1``, or why it does not exist."""
     solved = "o" if letter == "i" else "i"
     if candidate.miss:
         return f"no {'output' if solved == 'o' else 'input'}: {candidate.miss}"
@@ -72,7 +72,7 @@ def solution(axis: Axis, letter: str, candidate: Candidate) -> str:
 
 
 def relation(axis: Axis) -> str:
-    """The relation with this axis's numbers, ``o*2 + r - 1 = i``; steps of 1 and pads of 0 are left out."""
+    """The relation with this axis's numbers, ``o*2 + r - 1 = i``, without steps of 1 and pads of 0."""
 
     def times(letter: str, step: int) -> str:
         return letter if step == 1 else f"{letter}*{step}"

@@ -1,14 +1,13 @@
-"""What ``compare_with_lax`` found, as tables in text and in HTML."""
+"""What ``compare_with_lax`` found, and its tables."""
 
 from __future__ import annotations
 
-import html
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from jax_convgrad.instruments.convolutions_found import Found, Times
-from jax_convgrad.instruments.table import Table
 from jax_convgrad.instruments.verdict import Report
+from jax_convgrad.table import Table
 
 
 @dataclass(frozen=True)
@@ -45,10 +44,10 @@ class LaxComparison(Report):
       loss_roundings: their difference, in roundings of the larger.
       loss_verdict: "ok", "WRONG" or "not finite".
       parameters: one row for each.
-      convolutions: each kind of convolution in the model, how often it is run in a forward pass, and its
-        times by "forward", "dX" and "dW"; no times with ``repeats=0``.
+      convolutions: each kind of convolution in the model, how often a forward pass runs it, and its times by
+        "forward", "dX" and "dW"; no times with ``repeats=0``.
       step: times of loss and gradients together, or None.
-      notes: what else is to be said.
+      notes: remarks, in sentences.
     """
 
     loss: tuple[float, float]
@@ -112,22 +111,15 @@ class LaxComparison(Report):
             )
         return lines
 
-    def __str__(self) -> str:
-        parts = ["\n".join(self._head()), f"Gradients, errors in roundings:\n\n{self._parameters}"]
+    def _blocks(self) -> Iterator[str | Table]:
+        yield "\n".join(self._head())
+        yield "Gradients, errors in roundings:"
+        yield self._parameters
         if self.convolutions:
-            parts.append(f"Convolutions:\n\n{self._convolutions}")
+            yield "Convolutions:"
+            yield self._convolutions
         if self.notes:
-            parts.append("\n".join(self.notes))
-        return "\n\n".join(parts)
-
-    def _repr_html_(self) -> str:
-        head, *more = (html.escape(line) for line in self._head())
-        parts = [f"<p><b>{head}</b></p>", *(f"<p>{line}</p>" for line in more)]
-        parts.append(f"<p>Gradients, errors in roundings:</p>{self._parameters.html()}")
-        if self.convolutions:
-            parts.append(f"<p>Convolutions:</p>{self._convolutions.html()}")
-        parts += [f"<p>{html.escape(note)}</p>" for note in self.notes]
-        return "".join(parts)
+            yield "\n".join(self.notes)
 
 
 def _roundings(number: float | None) -> str:

@@ -1,4 +1,7 @@
-"""The convolutions of a traced function, each kind once with its count, and their times both ways."""
+"""What a traced function has in it: convolutions, each kind once with its count, and rules of its own.
+
+The convolutions are also timed, on these kernels and on ``jax.lax``.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +11,14 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.extend import core
 
 from jax_convgrad.geometry import ConvGeometry, dilated
 from jax_convgrad.instruments.lax_forms import on_lax
@@ -33,7 +38,7 @@ _FORWARD = {
 
 
 class Found(NamedTuple):
-    """One convolution: which contraction it is forward, and over what. Hashable; equal ones are one layer."""
+    """A convolution: which contraction runs it forward, and over what. Equal ones are one layer."""
 
     contraction: str
     shapes: tuple[tuple[int, ...], tuple[int, ...]]
@@ -46,7 +51,7 @@ class Found(NamedTuple):
 
     @property
     def text(self) -> str:
-        """The layer as ``layer_text`` writes it, else its shapes and relation."""
+        """The layer as ``layer_text`` writes it, or its shapes if that has no words for it."""
         layer = _layer(self)
         kind = "dW of " if self.contraction == "wgrad" else ""
         if layer is not None:
@@ -55,7 +60,7 @@ class Found(NamedTuple):
 
 
 def found_in(jaxpr: Any) -> tuple[Counter[Found], int]:
-    """The convolutions on this package's kernels with how often each is run, and how many are ``lax``'s."""
+    """How often each convolution runs on this package's kernels, and how many convolutions are ``lax``'s."""
     found: Counter[Found] = Counter()
     of_lax = 0
     for equation, times in equations(jaxpr):
@@ -80,8 +85,24 @@ def found_in(jaxpr: Any) -> tuple[Counter[Found], int]:
     return found, of_lax
 
 
+_OF_JAX = Path(jax.__file__).parent
+
+
+def own_rules(jaxpr: Any) -> list[str]:
+    """The functions with a ``custom_vjp`` or ``custom_jvp``, except JAX's own such as ``jax.nn.relu``."""
+    names: dict[str, None] = {}
+    for equation, _ in equations(jaxpr):
+        if not equation.primitive.name.startswith(("custom_vjp", "custom_jvp")):
+            continue
+        inner = next(v for v in equation.params.values() if isinstance(v, core.ClosedJaxpr))
+        written = inner.jaxpr.debug_info
+        if not Path(written.func_filename or "").is_relative_to(_OF_JAX):
+            names[written.func_name] = None
+    return list(names)
+
+
 def _layer(found: Found) -> Layer | None:
-    """None where the text has no words for it: a stride and an input dilation at once, no or 4 axes."""
+    """None if the text has no words for it: a stride and an input dilation at once, no axis or 4."""
     geometry, dims = found.geometry, found.dimensions
     a, b = found.shapes
     if not 1 <= len(geometry.axes) <= 3:
@@ -103,7 +124,7 @@ def _layer(found: Found) -> Layer | None:
         window = dilated(axis.taps, axis.filter_dilation)
         span = dilated(axis.input, axis.input_dilation)
         lo, hi = axis.pad_lo, (axis.output - 1) * axis.stride + window - span - axis.pad_lo
-        # A transposed layer is told by the padding of the convolution that it undoes.
+        # The text of a transposed layer has the padding of the convolution that it undoes.
         pads.append((window - 1 - lo, window - 1 - hi) if by_input or transposed else (lo, hi))
     layer = Layer(
         batch,
@@ -136,7 +157,7 @@ class Times:
 def interleaved(
     ours: Callable[..., Any], theirs: Callable[..., Any], args: Sequence[Any], repeats: int
 ) -> Times:
-    """Both jitted and compiled, then timed by turns, so that what else the machine does meets both."""
+    """Compiles both, then times them by turns, so that other work on the machine slows both alike."""
     calls = [jax.jit(ours), jax.jit(theirs)]
     for call in calls:
         jax.block_until_ready(call(*args))

@@ -1,4 +1,4 @@
-"""Derivatives of a real function by finite differences, each with what it can be trusted to.
+"""Derivatives of a real function by finite differences, each with how far it can be off.
 
 ``g(x) = Re Σ c·f(x)`` is the function: all outputs of f under fixed weights c. Along a direction d the
 four-point formula (Fornberg, Mathematics of Computation 51, 1988, table 1, order 4) gives
@@ -7,12 +7,12 @@ four-point formula (Fornberg, Mathematics of Computation 51, 1988, table 1, orde
 
 with a truncation error of h⁴·g⁽⁵⁾/30 and a rounding error of about noise/h, noise being that of one value
 of g. In units of x's own size the two balance near h = eps^(1/5); h = eps^(1/4) leans to the smaller side,
-where a step meets fewer kinks. Kinks are why the differences are made again with smaller steps where they
-disagree with the gradient: what a relu or a maximum beside x does to a difference goes away with the step,
-a wrong gradient stays. A kink that is too close for that shows in that the two sides' derivatives differ, or
-D(h) and D(2h): with one kink of height J at a distance t < h they differ by J·t/4h, or the sides by
-J·(1 − t/h), and the formula is off by J·|6 − 7·t/h|/12, which one of the two covers for every t. Of several
-such kinks tells that the differences of two steps do not agree.
+where a step meets fewer kinks. Because of kinks, differences that disagree with the gradient are made again
+with smaller steps: what a relu or a maximum beside x does to a difference goes away with the step, a wrong
+gradient stays. If a kink is too close for that, the derivatives to the two sides differ, or D(h) and D(2h)
+do: with one kink of height J at a distance t < h, D(h) and D(2h) differ by J·t/4h, and the sides by
+J·(1 − t/h). The formula is off by J·|6 − 7·t/h|/12, and one of the two covers that for every t. Several such
+kinks show because the differences of two steps do not agree.
 
 The noise is measured: fourth differences of g over steps that are too small for g itself to show in them
 (Hamming's table; Moré and Wild, Estimating Computational Noise, SIAM J. Sci. Comput. 33, 2011).
@@ -21,32 +21,39 @@ The noise is measured: fourth differences of g over steps that are too small for
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.extend import core
-from jax.interpreters import partial_eval
 
-from jax_convgrad.replace.jaxpr_rewriting import equations
+from jax_convgrad.instruments.leaves import (
+    Leaves,
+    ListFunction,
+    moved,
+    norm,
+    rounding_of,
+    sizes_of,
+    wide,
+    wide_arrays,
+)
 
 SHRINKING = 4.0 ** -np.arange(8)
 """Steps, in units of the first, until a difference agrees with the gradient."""
 
 NOISE = 6
-"""How many times the noise of one value a difference of four may be off by; its deviation is about 1."""
+"""A difference of four values may be off by this many times the noise of one; its deviation is about 1."""
 
-Leaves = Sequence[jax.Array]
+_OFFSETS = np.array([-2.0, -1.0, 1.0, 2.0])
+_CHUNK = 32
 
 
 class Difference(NamedTuple):
-    """What the differences say of some entries of a gradient, one entry of each array for each.
+    """What the differences say about some entries of a gradient; each field has one number an entry.
 
-    ``noise`` is how far ``expected`` may be off by the rounding of g's values. ``is_kink``: there is a kink
-    closer than any step that noise allows, and the gradient is one that it may have there.
+    ``noise`` is how far ``expected`` may be off because g's values are rounded. ``is_kink``: there is a kink
+    closer than any step that noise allows, and the gradient has a value that it may have there.
     """
 
     expected: np.ndarray
@@ -54,31 +61,30 @@ class Difference(NamedTuple):
     is_kink: np.ndarray
 
 
-def rounding_of(jaxpr: Any) -> float:
-    """The largest eps of all dtypes that a program computes in, where it has a part in the results."""
-    if isinstance(jaxpr, core.ClosedJaxpr):
-        jaxpr = jaxpr.jaxpr
-    jaxpr, _ = partial_eval.dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))
-    found = [
-        float(jnp.finfo(out.aval.dtype).eps)
-        for equation, _ in equations(jaxpr)
-        for out in equation.outvars
-        if jnp.issubdtype(getattr(out.aval, "dtype", np.int32), jnp.inexact)
-    ]
-    return max(found, default=float(jnp.finfo(jnp.result_type(float)).eps))
+class _Slopes:
+    """The derivatives that four changes of g tell, over −2h, −h, h and 2h; one row an entry."""
+
+    def __init__(self, changes: np.ndarray, h: np.ndarray) -> None:
+        low2, low, high, high2 = changes.T
+        narrow, wider = (high - low) / (2 * h), (high2 - low2) / (4 * h)
+        self.estimate = (4 * narrow - wider) / 3
+        self.disagreement = np.abs(narrow - wider)
+        self.left, self.right = -low / h, high / h
+        self.wider_gap = np.abs((high2 + low2) / (2 * h))
+        """Between the derivatives to the right and to the left, over twice the step."""
 
 
 class Differences:
     """Finite differences of ``g = Re Σ weights·f(leaves)`` about one point.
 
     ``eps`` is a step in x's own units for all entries, or None for one in proportion to each entry. f's
-    products are asked for at precision "highest": those of TF32 would leave little of a difference.
-    ``rounding`` is the eps of the coarsest dtype that f computes in.
+    products run at precision "highest": TF32 would leave little of a difference. ``rounding`` is the eps of
+    the coarsest dtype that f computes in.
     """
 
     def __init__(
         self,
-        f: Callable[[Leaves], list[jax.Array]],
+        f: ListFunction,
         leaves: Leaves,
         weights: Sequence[np.ndarray],
         eps: float | None,
@@ -91,13 +97,15 @@ class Differences:
         self._sizes = [sizes_of(leaf) for leaf in leaves]
         self._entries = jax.jit(self._entry_changes)
         self._steps = jax.jit(self._changes_along)
-        with _full_precision():
+        with jax.default_matmul_precision("highest"):
             self.rounding = rounding_of(jax.make_jaxpr(f)(self.leaves))
             self.values = [jnp.asarray(y) for y in jax.jit(f)(self.leaves)]
+        values = zip(weights, wide_arrays(self.values), strict=True)
+        self.size_of_values = norm([c * y for c, y in values])
         self.noise = self._measured_noise(rng)
 
     def _measured_noise(self, rng: np.random.Generator) -> float:
-        """That of one value of g, at least the rounding of f's outputs."""
+        """The noise of one value of g, at least the rounding of f's outputs."""
         # In whole gaps between numbers, so that it is not the rounding of x + h·d that is measured.
         directions = [
             self.rounding * 2.0 ** np.floor(np.log2(sizes)) * rng.choice([-1.0, 1.0], sizes.shape)
@@ -110,23 +118,19 @@ class Differences:
             # Fourth differences of independent errors have 70 = 8!/4!² times their variance. The median, as
             # a kink among the steps shows in some.
             measured = float(np.median(np.abs(np.diff(changes, 4)))) / np.sqrt(70)
-            # Of a staircase whose treads are longer than these steps nothing shows: a loss of 1e-4 that is
+            # A staircase whose treads are longer than these steps shows no noise: a loss of 1e-4 that is
             # a difference of logits, which are rounded as numbers near 1 are.
             is_level = measured == 0 or np.mean(np.diff(changes) == 0) > 0.5
             if not is_level or 8 * spacing * self.rounding > self.rounding**0.25:
                 break
             spacing *= 8
-        squares = [
-            np.sum(np.abs(np.asarray(c) * np.asarray(y.astype(c.dtype))) ** 2)
-            for c, y in zip(self._weights, self.values, strict=True)
-        ]
-        floor = self.rounding / 2 * float(np.sqrt(sum(squares)))
+        floor = self.rounding / 2 * self.size_of_values
         return max(measured, floor) if np.isfinite(measured) else floor
 
-    def _change(self, moved: Leaves, values: Leaves) -> jax.Array:
-        """g(moved) − g(x), as a sum of small differences: it rounds no more than f does."""
+    def _change(self, there: Leaves, values: Leaves) -> jax.Array:
+        """g(there) − g(x), as a sum of small differences: it rounds no more than f does."""
         total = jnp.zeros((), wide(np.dtype(np.float32)))
-        for y, y0, c in zip(self._f(moved), values, self._weights, strict=True):
+        for y, y0, c in zip(self._f(there), values, self._weights, strict=True):
             total += jnp.sum(jnp.real(c * (y.astype(c.dtype) - y0.astype(c.dtype))))
         return total
 
@@ -141,7 +145,7 @@ class Differences:
           k: which leaf.
           places: flat indices into it.
           found: the gradient there, in JAX's convention: of a complex entry ∂g/∂re − i·∂g/∂im.
-          allowed: from expected derivatives to how far the found may be off by their own rounding.
+          allowed: a function from the expected derivatives to how far those found may be off by rounding.
         """
         if not np.iscomplexobj(found):
             return self._of_parts(k, places, found, allowed, False)
@@ -172,24 +176,24 @@ class Differences:
             if not todo.size:
                 break
             h = factor * first_step[todo]
-            changes = self._changes(k, places[todo], h, imaginary)
-            estimate, left, right = _four_point(changes, h)
+            slopes = _Slopes(self._changes(k, places[todo], h, imaginary), h)
+            estimate, left, right = slopes.estimate, slopes.left, slopes.right
             error = np.abs(found[todo] - estimate)
             margin = allowed(estimate) + of_noise[todo]
             finite = np.isfinite(estimate)
             first_error[todo] = np.where(finite & np.isinf(first_error[todo]), error, first_error[todo])
             settled[todo] = error <= margin
-            unsteady = np.fmax(4 * _disagreement(changes, h), 2 * np.abs(estimate - before[todo]))
+            unsteady = np.fmax(4 * slopes.disagreement, 2 * np.abs(estimate - before[todo]))
             before[todo] = estimate
             off = of_noise[todo] + unsteady
             better = finite & ((off < best[todo]) | settled[todo])
             expected[todo[better]], noise[todo[better]] = estimate[better], of_noise[todo][better]
             best[todo[better]] = off[better]
             # At half the step a smooth function has half the gap between its sides; a kink at x keeps it.
-            gap, wider = np.abs(right - left), np.abs(_sides_gap(changes, h))
+            gap = np.abs(right - left)
             low, high = np.minimum(left, right) - margin, np.maximum(left, right) + margin
             between = (found[todo] >= low) & (found[todo] <= high)
-            at_x = between & (gap > margin) & (gap > 0.7 * wider - margin)
+            at_x = between & (gap > margin) & (gap > 0.7 * slopes.wider_gap - margin)
             beside_x = error <= margin + unsteady
             # By the smallest step: a kink further off is no excuse.
             is_kink[todo] = (at_x | beside_x) & ~settled[todo]
@@ -209,7 +213,7 @@ class Differences:
             part = slice(start, start + _CHUNK)
             # Always as many, so that one compiled program serves every array of the point.
             padded = np.resize(places[part], _CHUNK), np.resize(h[part], _CHUNK)
-            with _full_precision():
+            with jax.default_matmul_precision("highest"):
                 table = self._entries(self.leaves, self.values, k, *padded, imaginary)
             rows.append(np.asarray(table, np.float64).reshape(_CHUNK, 4)[: len(places[part])])
         return np.concatenate(rows)
@@ -219,20 +223,20 @@ class Differences:
     ) -> jax.Array:
         def one(entry: tuple[Any, Any]) -> jax.Array:
             place, step = entry
-            moved = []
+            there = []
             for n, leaf in enumerate(leaves):
                 by = step.astype(wide(leaf.dtype))
                 if jnp.issubdtype(leaf.dtype, jnp.complexfloating):
                     by = jnp.where(imaginary, 1j, 1) * by
                 flat = jnp.reshape(leaf, -1)
                 if not flat.size:
-                    moved.append(leaf)
+                    there.append(leaf)
                     continue
                 # Beyond the end, where nothing is set, in all leaves but k.
                 at = jnp.where(k == n, place, flat.size)
-                value = _moved(flat.at[at].get(mode="fill", fill_value=0), by)
-                moved.append(jnp.reshape(flat.at[at].set(value, mode="drop"), leaf.shape))
-            return self._change(moved, values)
+                value = moved(flat.at[at].get(mode="fill", fill_value=0), by)
+                there.append(jnp.reshape(flat.at[at].set(value, mode="drop"), leaf.shape))
+            return self._change(there, values)
 
         steps = jnp.ravel(h[:, None] * jnp.asarray(_OFFSETS, h.dtype))
         return lax.map(one, (jnp.repeat(places, 4), steps))
@@ -251,9 +255,9 @@ class Differences:
         best, before = (np.nan, np.inf), np.nan
         for factor in SHRINKING:
             h = np.array([first * factor])
-            row = self._along(directions, _OFFSETS * h)
-            estimate = float(_four_point(row[None], h)[0][0])
-            unsteady = np.fmax(4 * _disagreement(row[None], h)[0], 2 * abs(estimate - before))
+            slopes = _Slopes(self._along(directions, _OFFSETS * h)[None], h)
+            estimate = float(slopes.estimate[0])
+            unsteady = np.fmax(4 * slopes.disagreement[0], 2 * abs(estimate - before))
             before = estimate
             off = float(NOISE * self.noise / h[0] + unsteady)
             if off < best[1]:
@@ -262,56 +266,12 @@ class Differences:
 
     def _along(self, directions: Sequence[np.ndarray], steps: np.ndarray) -> np.ndarray:
         kinds = [jnp.asarray(d, wide(x.dtype)) for d, x in zip(directions, self.leaves, strict=True)]
-        with _full_precision():
+        with jax.default_matmul_precision("highest"):
             return np.asarray(self._steps(self.leaves, self.values, kinds, jnp.asarray(steps)), np.float64)
 
     def _changes_along(self, leaves: Leaves, values: Leaves, directions: Leaves, steps: Any) -> jax.Array:
         def one(t: Any) -> jax.Array:
-            moved = [_moved(x, t * d) for x, d in zip(leaves, directions, strict=True)]
-            return self._change(moved, values)
+            there = [moved(x, t * d) for x, d in zip(leaves, directions, strict=True)]
+            return self._change(there, values)
 
         return lax.map(one, steps)
-
-
-_OFFSETS = np.array([-2.0, -1.0, 1.0, 2.0])
-_CHUNK = 32
-
-
-def sizes_of(leaf: jax.Array) -> np.ndarray:
-    """How large each entry is, for steps in proportion: at least as the array's root mean square."""
-    sizes = np.abs(np.asarray(leaf.astype(wide(leaf.dtype)))).astype(np.float64)
-    mean = float(np.sqrt(np.mean(sizes**2))) if sizes.size else 0.0
-    return np.maximum(sizes, mean if mean > 0 else 1.0)
-
-
-def _four_point(changes: np.ndarray, h: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The derivative, and those to the left and to the right."""
-    low2, low, high, high2 = changes.T
-    narrow, wider = (high - low) / (2 * h), (high2 - low2) / (4 * h)
-    return (4 * narrow - wider) / 3, -low / h, high / h
-
-
-def _disagreement(changes: np.ndarray, h: np.ndarray) -> np.ndarray:
-    """|D(h) − D(2h)|."""
-    low2, low, high, high2 = changes.T
-    return np.abs((high - low) / (2 * h) - (high2 - low2) / (4 * h))
-
-
-def _sides_gap(changes: np.ndarray, h: np.ndarray) -> np.ndarray:
-    """Between the derivatives to the right and to the left, over twice the step."""
-    return (changes[:, 3] + changes[:, 0]) / (2 * h)
-
-
-def _moved(x: jax.Array, by: jax.Array) -> jax.Array:
-    """x + by in x's dtype, added in a wider one where there is one."""
-    return (x.astype(wide(x.dtype)) + by).astype(x.dtype)
-
-
-def wide(dtype: Any) -> Any:
-    """The widest dtype of this one's kind, real or complex, that JAX has as it is set up."""
-    kind = complex if jnp.issubdtype(dtype, jnp.complexfloating) else float
-    return jax.dtypes.canonicalize_dtype(np.dtype(kind))
-
-
-def _full_precision() -> AbstractContextManager[Any]:
-    return jax.default_matmul_precision("highest")

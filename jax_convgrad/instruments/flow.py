@@ -9,11 +9,11 @@ from typing import Any, Protocol
 import jax
 from jax.typing import ArrayLike
 
+from jax_convgrad.instruments.arguments import loss_of, with_batch
 from jax_convgrad.instruments.flow_numbers import ParameterFlow
-from jax_convgrad.instruments.flow_program import Inputs, Sums, is_parameter, program, sums
+from jax_convgrad.instruments.flow_program import Inputs, Sums, arguments, inputs_of, program, sums
 from jax_convgrad.instruments.flow_report import FlowReport
 from jax_convgrad.instruments.forward_order import CONSTANT, Origin, forward_order
-from jax_convgrad.instruments.loss_result import loss_of, takes
 
 
 class Optimizer(Protocol):
@@ -35,7 +35,7 @@ def gradient_flow(
     has_aux: bool = False,
     **kwargs: Any,
 ) -> FlowReport:
-    """How large the gradient of a loss is, layer by layer, and how far a step with it moves the weights.
+    """Measures how large the gradient of a loss is in each layer, and how far a step moves the weights.
 
     ```python
     import jax
@@ -57,62 +57,62 @@ def gradient_flow(
 
     ``report.plot("flow.png")`` draws it.
 
-    A layer is a group of arrays in ``params`` whose keys differ in the last one only, as "conv1/w" and
-    "conv1/b" do; an array at the top of ``params`` is a layer by itself. Layers are listed in the order
-    in which the forward pass brings them together with the arrays of the other arguments, whatever they
-    are called. Those that it never does come last, in the pytree's order.
+    A layer is a group of arrays in ``params`` whose keys differ only in the last one, as "conv1/w" and
+    "conv1/b" do; an array at the top of ``params`` is a layer by itself. Layers are in the order in which the
+    forward pass brings them together with the arrays of the other arguments, whatever they are called. Those
+    that never meet these come last, in the pytree's order.
 
-    Parameters are the floating-point and complex arrays in ``params``. All else in it, Python's own
-    numbers included, is passed to ``loss_fn`` as it is. Gradients are computed in one compiled call and
-    measured on the device, in float32, or in float64 for float64, without overflow. That call is compiled
-    anew each time, since ``loss_fn`` may read what changes outside of it. To look often, during training for
-    instance, pass a function that ``jax.jit`` made: it is compiled once for the same function, optimizer and
+    Parameters are the floating-point and complex arrays in ``params``. Everything else in it, Python's own
+    numbers included, is passed to ``loss_fn`` unchanged. One compiled call computes the gradients and
+    measures them on the device, in float32, or in float64 for float64, without overflow. It is compiled anew
+    each time, since ``loss_fn`` may read what changes outside of it. To look often, for instance during
+    training, pass a function that ``jax.jit`` made: it is compiled once for the same function, optimizer and
     shapes.
 
     Args:
       loss_fn: (params, *args, **kwargs) -> a real scalar, or with ``has_aux`` (scalar, anything).
       params: pytree, of any library: dicts, ``flax.nnx.State``, Equinox modules.
       *args: whatever else ``loss_fn`` takes: a batch, or x and y, a key, a function. What is no array is
-        passed as it is.
-      learning_rate: of gradient descent, whose step is -learning_rate·g. 1 where neither it nor an
-        ``optimizer`` is given.
-      optimizer: whose step it is instead: an ``optax.GradientTransformation``, or any object with its
-        ``init`` and ``update``. In the trees that it gets, None stands for all that is no parameter.
-      opt_state: the optimizer's state at this point of the training, a fresh one where None. (The first
-        step of a fresh Adam moves every weight by the learning rate, however small its gradient is.)
-      has_aux: whether ``loss_fn`` returns something beside the loss, which is dropped.
+        passed on unchanged.
+      learning_rate: of gradient descent, whose step is -learning_rate·g; 1 without an ``optimizer``.
+      optimizer: takes the step instead: an ``optax.GradientTransformation``, or any object with its ``init``
+        and ``update``. In the trees that it gets, None stands for everything that is no parameter.
+      opt_state: the optimizer's state at this point of the training; None for a fresh one. (The first step of
+        a fresh Adam moves every weight by the learning rate, however small its gradient is.)
+      has_aux: whether ``loss_fn`` returns a second result besides the loss, which is dropped.
       **kwargs: as args.
 
     Returns:
       The numbers, which print as a table.
 
     Raises:
-      TypeError: an argument is of the wrong kind, or the loss is no real floating-point number.
-      ValueError: the loss is no scalar, ``params`` holds no parameter, or arguments do not go together.
+      TypeError: an argument has the wrong type, or the loss is not a real floating-point number.
+      ValueError: the loss is not a scalar, ``params`` holds no parameter, or arguments do not go together.
     """
     if not callable(loss_fn):
         raise TypeError(f"loss_fn must be a function (params, ...) -> loss, not {loss_fn!r}")
     rate = _learning_rate(learning_rate, optimizer, opt_state)
-    if not args and "batch" in kwargs and not takes(loss_fn, "batch"):
-        args = (kwargs.pop("batch"),)  # the second argument's name here, whatever loss_fn calls its own
-    inputs = Inputs(params, (args, kwargs), opt_state)
-    if not inputs.parameters:
+    args = with_batch(loss_fn, args, kwargs)
+    inputs = inputs_of(params, (args, kwargs), opt_state)
+    named = jax.tree.leaves_with_path(inputs.parameters)
+    if not named:
         raise ValueError(
             "params holds no floating-point or complex array, so there is nothing to differentiate by"
         )
 
     order = _order(loss_fn, has_aux, inputs)
-    run = program(loss_fn, optimizer, has_aux, inputs.form)
+    run = program(loss_fn, optimizer, has_aux, inputs.statics)
     loss, *arrays = run(inputs.parameters, inputs.arrays)
+    arrays.append([leaf for _, leaf in named])
     # Asked for all at once, so that they come in one transfer when the device is done.
-    loss, *measured = jax.device_get((loss, *([*map(sums, of)] for of in (*arrays, inputs.parameters))))
+    loss, *measured = jax.device_get((loss, *([*map(sums, of)] for of in arrays)))
     gradients, updates, weights = measured
 
-    names = [_names(path) for path, leaf in jax.tree.leaves_with_path(params) if is_parameter(leaf)]
     rows = []
     for at in order:
+        path, parameter = named[at]
         step_norm = updates[at].norm() if updates else rate * gradients[at].norm()
-        rows.append(_row(names[at], inputs.parameters[at], gradients[at], weights[at].norm(), step_norm))
+        rows.append(_row(_names(path), parameter, gradients[at], weights[at].norm(), step_norm))
     layers = {row.layer: None for row in rows}  # in the order of their first parameters
     step = f"gradient descent with learning rate {rate:.6g}"
     if optimizer is not None:
@@ -149,17 +149,17 @@ def _order(loss_fn: Callable[..., Any], has_aux: bool, inputs: Inputs) -> Sequen
     """The parameters' numbers in the order of the forward pass, which is traced, and its result checked."""
 
     def forward(parameters: Any, arrays: Any) -> jax.Array:
-        params, (args, kwargs), _ = inputs.form.arguments(parameters, arrays)
+        params, (args, kwargs), _ = arguments(parameters, arrays, inputs.statics)
         loss = loss_of(loss_fn(params, *args, **kwargs), has_aux, "loss_fn")
         if loss.ndim:
             raise ValueError(f"loss_fn must return a scalar, but returned an array of shape {loss.shape}")
         return loss
 
     traced = jax.make_jaxpr(forward)(inputs.parameters, inputs.arrays)
-    count = len(inputs.parameters)
+    count = len(jax.tree.leaves(inputs.parameters))
+    of_params, of_batch, of_state = (len(jax.tree.leaves(part)) for part in inputs.arrays)
     origins: list[Origin] = [frozenset({number}) for number in range(count)]
-    origins += [CONSTANT] * inputs.of_params + [None] * inputs.of_batch
-    origins += [CONSTANT] * (count + len(inputs.arrays) - len(origins))
+    origins += [CONSTANT] * of_params + [None] * of_batch + [CONSTANT] * of_state
     met = forward_order(traced.jaxpr, origins)
     return [*met, *sorted(set(range(count)) - set(met))]
 

@@ -1,4 +1,4 @@
-"""The numbers of ``gradient_flow``: of the gradient of a parameter, or of a layer's parameters together."""
+"""The numbers of ``gradient_flow``, for the gradient of a parameter or of all parameters of a layer."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Flow:
-    """The gradient g of one parameter or one layer, beside the weights w that it belongs to.
+    """The gradient g of one parameter or one layer, and the weights w that it belongs to.
 
-    Where g has a NaN or an infinity its norm, mean and largest magnitude are NaN or infinite too.
+    If g has a NaN or an infinity, its norm, mean and largest magnitude are NaN or infinite too.
     """
 
     name: str
@@ -31,7 +31,7 @@ class Flow:
     weight_norm: float
     """‖w‖."""
     update_norm: float
-    """‖Δw‖, of the change that the optimizer makes of g."""
+    """‖Δw‖, the norm of the step that the optimizer makes of g."""
 
     @property
     def zero_share(self) -> float:
@@ -40,7 +40,7 @@ class Flow:
 
     @property
     def update_ratio(self) -> float:
-        """‖Δw‖ / ‖w‖; infinite where all weights are zero, NaN where the update is zero as well."""
+        """‖Δw‖ / ‖w‖; infinite if all weights are zero, NaN if the update is zero as well."""
         if self.weight_norm == 0:
             return math.nan if self.update_norm == 0 else self.update_norm * math.inf
         return self.update_norm / self.weight_norm

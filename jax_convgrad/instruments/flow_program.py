@@ -1,15 +1,15 @@
-"""The compiled parts of ``gradient_flow``: the gradients, and of each array a few numbers.
+"""The compiled parts of ``gradient_flow``: the gradients, and a few numbers of each array.
 
-Of an array a these are the largest magnitude, a scale s near it, the sum of |a|/s and the sum of (|a|/s)²,
-taken in float32, or float64 for float64. With elements divided by s no square overflows or underflows,
-however large or small all of a is; the products with s are for the host, in float64.
+For an array a these are the largest magnitude, a scale s near it, the sum of |a|/s and the sum of (|a|/s)²,
+in float32, or in float64 for float64. Since elements are divided by s, no square overflows or underflows,
+however large or small all of a is; the host multiplies by s, in float64.
 """
 
 from __future__ import annotations
 
 import math
 import weakref
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -18,31 +18,42 @@ import jax.numpy as jnp
 import numpy as np
 
 
-class Frame(NamedTuple):
-    """A pytree without its leaves: how to put it together from those that were taken and the others."""
+class Inputs(NamedTuple):
+    """The arguments in three parts, of which None stands for what is in another.
 
-    tree: Any
-    is_taken: tuple[bool, ...]
+    Attributes:
+      parameters: the tree of params.
+      arrays: all other arrays, in the trees (params, (args, kwargs), opt_state).
+      statics: all that is no array, in the same trees.
+    """
 
-    def join(self, taken: Iterable[Any], others: Iterable[Any]) -> Any:
-        """The pytree."""
-        taken, others = iter(taken), iter(others)
-        return jax.tree.unflatten(self.tree, [next(taken if of else others) for of in self.is_taken])
-
-    def join_taken(self, taken: Iterable[Any]) -> Any:
-        """The pytree, None in place of the others."""
-        return self.join(taken, [None] * self.is_taken.count(False))
+    parameters: Any
+    arrays: Any
+    statics: Any
 
 
-def take(tree: Any, is_wanted: Callable[[Any], bool]) -> tuple[list[Any], list[Any], Frame]:
-    """The leaves that are wanted, the others, and the pytree's frame."""
-    leaves, structure = jax.tree.flatten(tree)
-    is_taken = tuple(map(is_wanted, leaves))
-    pairs = list(zip(leaves, is_taken, strict=True))
+def inputs_of(params: Any, batch: Any, opt_state: Any) -> Inputs:
+    """Takes the arguments apart."""
+    parameters, others = _parted(params, is_parameter)
+    return Inputs(parameters, *_parted((others, batch, opt_state), is_array))
+
+
+def arguments(parameters: Any, arrays: Any, statics: Any) -> tuple[Any, Any, Any]:
+    """Puts the arguments together again: ``params``, ``(args, kwargs)`` and ``opt_state``."""
+    others, batch, opt_state = _joined(arrays, statics)
+    return _joined(parameters, others), batch, opt_state
+
+
+def _parted(tree: Any, is_wanted: Callable[[Any], bool]) -> tuple[Any, Any]:
     return (
-        [leaf for leaf, of in pairs if of],
-        [leaf for leaf, of in pairs if not of],
-        Frame(structure, is_taken),
+        jax.tree.map(lambda leaf: leaf if is_wanted(leaf) else None, tree),
+        jax.tree.map(lambda leaf: None if is_wanted(leaf) else leaf, tree),
+    )
+
+
+def _joined(some: Any, others: Any) -> Any:
+    return jax.tree.map(
+        lambda one, other: other if one is None else one, some, others, is_leaf=lambda leaf: leaf is None
     )
 
 
@@ -58,35 +69,8 @@ def is_parameter(leaf: Any) -> bool:
     return is_array(leaf) and jnp.issubdtype(leaf.dtype, jnp.inexact)
 
 
-class Inputs:
-    """The arguments in parts: parameters, all other arrays, and the form that they stand in."""
-
-    def __init__(self, params: Any, batch: Any, opt_state: Any) -> None:
-        self.parameters, others, frame = take(params, is_parameter)
-        self.arrays, statics, outer = take((others, batch, opt_state), is_array)
-        self.form = Form(frame, outer, tuple(statics))
-        """What a program is compiled for."""
-        self.of_params = sum(map(is_array, others))
-        """How many of the arrays are in params."""
-        self.of_batch = sum(map(is_array, jax.tree.leaves(batch)))
-        """How many, behind those, are in the batch."""
-
-
-class Form(NamedTuple):
-    """The arguments without their arrays. Hashable where what is left of them is."""
-
-    frame: Frame
-    outer: Frame
-    statics: tuple[Any, ...]
-
-    def arguments(self, parameters: Iterable[Any], arrays: Iterable[Any]) -> tuple[Any, Any, Any]:
-        """``params``, all other arguments of the loss as ``batch``, and ``opt_state``."""
-        others, batch, opt_state = self.outer.join(arrays, self.statics)
-        return self.frame.join(parameters, others), batch, opt_state
-
-
 class Sums(NamedTuple):
-    """Of one array; see this file's head."""
+    """The numbers of one array; the head of this file explains them."""
 
     largest: Any
     scale: Any
@@ -132,57 +116,52 @@ def _gradients(
     loss_ref: Callable[[], Callable[..., Any] | None],
     optimizer: Any,
     has_aux: bool,
-    form: Form,
-    parameters: list[jax.Array],
-    arrays: list[jax.Array],
+    statics: Any,
+    parameters: Any,
+    arrays: Any,
 ) -> tuple[jax.Array, list[jax.Array], list[jax.Array]]:
     """The loss, and of each parameter the gradient and the optimizer's update, if there is an optimizer."""
     loss_fn = loss_ref()
-    assert loss_fn is not None, "whoever calls has it"
+    assert loss_fn is not None, "the caller holds it"
 
-    def loss_of(parameters: list[jax.Array]) -> jax.Array:
-        params, (args, kwargs), _ = form.arguments(parameters, arrays)
+    def loss_of(parameters: Any) -> jax.Array:
+        params, (args, kwargs), _ = arguments(parameters, arrays, statics)
         result = loss_fn(params, *args, **kwargs)
         return result[0] if has_aux else result
 
     loss, gradients = jax.value_and_grad(loss_of)(parameters)
-    if optimizer is None:
-        return loss, gradients, []
-    _, _, opt_state = form.arguments(parameters, arrays)
-    return loss, gradients, _updates(optimizer, opt_state, form.frame, gradients, parameters)
-
-
-def _updates(
-    optimizer: Any, opt_state: Any, frame: Frame, gradients: list[jax.Array], parameters: list[jax.Array]
-) -> list[jax.Array]:
-    params = frame.join_taken(parameters)
-    try:
-        if opt_state is None:
-            opt_state = optimizer.init(params)
-        updates, _ = optimizer.update(frame.join_taken(gradients), opt_state, params)
-    except Exception as error:
-        error.add_note(
-            "gradient_flow had called the optimizer, as update(gradients, opt_state, params). "
-            "An opt_state that is passed must come from the same params and optimizer."
-        )
-        raise
-    return jax.tree.leaves(updates)
+    updates = None
+    if optimizer is not None:
+        _, _, opt_state = arguments(parameters, arrays, statics)
+        try:
+            state = optimizer.init(parameters) if opt_state is None else opt_state
+            updates, _ = optimizer.update(gradients, state, parameters)
+        except Exception as error:
+            error.add_note(
+                "gradient_flow had called the optimizer, as update(gradients, opt_state, params). "
+                "An opt_state that is passed must come from the same params and optimizer."
+            )
+            raise
+    return loss, jax.tree.leaves(gradients), jax.tree.leaves(updates)
 
 
 _kept: weakref.WeakKeyDictionary[Any, dict[Hashable, Callable[..., Any]]] = weakref.WeakKeyDictionary()
 """The programs of jitted loss functions, for as long as these live."""
 
 
-def program(loss_fn: Callable[..., Any], optimizer: Any, has_aux: bool, form: Form) -> Callable[..., Any]:
-    """``_gradients`` compiled: the same program again where ``loss_fn`` is jitted, which is to say pure."""
+def program(loss_fn: Callable[..., Any], optimizer: Any, has_aux: bool, statics: Any) -> Callable[..., Any]:
+    """``_gradients`` compiled: the same program again if ``loss_fn`` is jitted, and so has to be pure."""
     if isinstance(loss_fn, jax.stages.Wrapped):
         try:
             programs = _kept.setdefault(loss_fn, {})
-            key = (optimizer, has_aux, form)
+            leaves, tree = jax.tree.flatten(statics)
+            key = (optimizer, has_aux, tree, tuple(leaves))
             if key not in programs:
-                # By a weak reference: else the value would keep its key alive.
-                programs[key] = jax.jit(partial(_gradients, weakref.ref(loss_fn), optimizer, has_aux, form))
+                # By a weak reference: otherwise the value would keep its key alive.
+                programs[key] = jax.jit(
+                    partial(_gradients, weakref.ref(loss_fn), optimizer, has_aux, statics)
+                )
             return programs[key]
         except TypeError:  # something in it has no hash
             pass
-    return jax.jit(partial(_gradients, lambda: loss_fn, optimizer, has_aux, form))
+    return jax.jit(partial(_gradients, lambda: loss_fn, optimizer, has_aux, statics))

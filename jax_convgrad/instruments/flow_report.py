@@ -3,39 +3,39 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jax_convgrad.instruments.flow_numbers import Flow, LayerFlow, ParameterFlow
-from jax_convgrad.instruments.table import Table
+from jax_convgrad.table import Printed, Table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 THOUSANDFOLD = 1e3
-"""How much smaller or larger than the reference's a gradient's norm is that has vanished or exploded."""
+"""A gradient has vanished or exploded if its norm differs from the reference's by this factor."""
 
 DEAD_SHARE = 0.99
 """The share of zeros in a gradient from which on the layer is called dead."""
 
 
 @dataclass(frozen=True, repr=False)
-class FlowReport:
-    """How the gradient flows through the layers: printed a table, drawn by ``plot``, numbers in ``layers``.
+class FlowReport(Printed):
+    """How the gradient flows through the layers: it prints as a table, and ``plot`` draws it.
 
-    Layers stand in the order of the forward pass. A layer's verdict is
+    Layers are in the order of the forward pass. A layer's verdict is
 
-    * "not finite" where its gradient has a NaN or an infinity;
-    * "dead" where at least 99 % of its gradient's elements are zero;
-    * "vanishing" where its gradient's norm is below a thousandth of the reference's, and "exploding" where
-      it is above a thousand times that.
+    * "not finite" if its gradient has a NaN or an infinity;
+    * "dead" if at least 99 % of its gradient's elements are zero;
+    * "vanishing" if its gradient's norm is below a thousandth of the reference's, and "exploding" if it is
+      above a thousand times that.
 
-    The reference is that of the last two layers which has the larger norm. The last by itself won't do: its
-    gradient is also small where its input is, in a network whose signal vanishes on the way forward.
+    The reference is the one of the last two layers with the larger norm. The last layer alone would not do:
+    its gradient is also small if its input is, in a network whose signal vanishes on the way forward.
     """
 
     loss: float
@@ -57,7 +57,7 @@ class FlowReport:
 
     @property
     def reference(self) -> LayerFlow | None:
-        """The layer that the others are judged by; None where both have a norm of zero or not finite."""
+        """The layer that the others are compared with; None if both norms are zero or not finite."""
         return None if (at := _reference(self.layers)) is None else self.layers[at]
 
     @property
@@ -65,7 +65,7 @@ class FlowReport:
         """The factor by which the gradient's norm changes from a layer to the one before it, on average.
 
         The geometric mean from the reference, layer m counted from 0, to the first: (‖g_0‖ / ‖g_m‖) ** (1/m).
-        NaN where there is no way between two layers, or one of the two norms is zero or not finite.
+        It is NaN if there are not two layers, or if one of the two norms is zero or not finite.
         """
         at, first = _reference(self.layers), self.layers[0].gradient_norm
         if not at or not 0 < first < math.inf:
@@ -77,7 +77,7 @@ class FlowReport:
         return replace(self, parameters=tuple(replace(row, layer=row.name) for row in self.parameters))
 
     def table(self) -> Table:
-        """A row for each layer; "-" where a ratio has no weights to be one of."""
+        """A row for each layer; "-" for a ratio to weights that are all zero."""
         head = ("layer", "size", "‖g‖", "mean |g|", "max |g|", "zeros", "‖w‖", "‖Δw‖/‖w‖", "verdict")
         rows = [
             (
@@ -109,20 +109,16 @@ class FlowReport:
                 lines.append(f"{verdict} ({meaning}): {_listed(names)}")
         return "\n".join(lines)
 
-    def __str__(self) -> str:
-        return f"{self.table()}\n\n{self.summary()}"
+    def _blocks(self) -> Iterator[str | Table]:
+        yield self.table()
+        yield self.summary()
 
-    __repr__ = __str__  # at a prompt too
-
-    def _repr_html_(self) -> str:
-        from html import escape
-
-        return self.table().html() + "".join(f"<p>{escape(line)}</p>" for line in self.summary().split("\n"))
+    __repr__ = Printed.__str__  # at a prompt too
 
     def plot(self, path: str | Path | None = None, ax: Axes | None = None) -> Figure:
         """Draws gradient norm, mean magnitude and update ratio over the layers, on a log scale.
 
-        A log scale has no place for zero, NaN and infinity; they stand at its lower and upper edge, marked.
+        A log scale has no place for zero, NaN and infinity; markers on its lower and upper edge show them.
 
         Args:
           path: file to write the picture to, of any kind that matplotlib writes; its folder has to be there.
@@ -148,7 +144,7 @@ _MEANINGS = {
 
 
 def _reference(layers: Sequence[LayerFlow]) -> int | None:
-    """The number of the layer that the others are judged by, if there is one."""
+    """The number of the layer that the others are compared with, or None."""
     last_two = range(len(layers))[-2:]
     usable = [at for at in last_two if 0 < layers[at].gradient_norm < math.inf]
     return max(usable, key=lambda at: layers[at].gradient_norm, default=None)
@@ -173,7 +169,7 @@ def _number(value: float) -> str:
 
 
 def _percent(count: int, size: int) -> str:
-    """In percent, and 0 % or 100 % only where it is none or all."""
+    """In percent; 0 % and 100 % only for exactly none and all."""
     if count in (0, size):
         return "0 %" if count == 0 else "100 %"
     return f"{min(max(100 * count / size, 0.1), 99.9):.1f} %"

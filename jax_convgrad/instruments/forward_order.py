@@ -1,9 +1,9 @@
-"""The order in which a forward pass comes to its parameters, read from its jaxpr.
+"""The order in which a forward pass uses its parameters, read from its jaxpr.
 
-A pytree's own order is that of its keys' spelling where they are in a dict: "conv_10" comes before "conv_2",
-"head" before "stem". Depth is a property of the computation: a parameter has its place where it first meets
-the data, in the first equation with one operand that depends on the data and another that is made of this
-parameter. Casts, norms and whatever else is done to parameters among themselves does not count.
+A pytree with dicts is in the order of its keys' spelling: "conv_10" comes before "conv_2", "head" before
+"stem". Depth is a property of the computation: a parameter's place is where it first meets the data, in the
+first equation with one operand that depends on the data and another that is made of this parameter. Casts,
+norms and other operations on parameters alone do not count.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from typing import Any
 from jax.extend import core
 
 Origin = frozenset[int] | None
-"""What a value is made of: the numbers of parameters, none for a constant; or None, of the data too."""
+"""What a value is made of: the numbers of parameters, empty for a constant; or None if data is in it."""
 
 CONSTANT: frozenset[int] = frozenset()
 
 
 def forward_order(jaxpr: core.Jaxpr, origins: Sequence[Origin]) -> list[int]:
-    """The parameters' numbers in the order in which they meet the data; those that never do are left out.
+    """The parameters' numbers in the order in which they meet the data, without those that never do.
 
     Args:
       jaxpr: the forward pass.
@@ -42,8 +42,8 @@ def _walk(jaxpr: core.Jaxpr, origins: Sequence[Origin], met: dict[int, None]) ->
         operands = [origin(atom) for atom in equation.invars]
         results: list[Origin] | None = None
         if equation.params.get("length") is not None and None in operands:
-            # A scan. An operand of several parameters is a stack of layers, of which each turn takes one: in
-            # the stack's order, not all that a turn's first operation takes before all that its second does.
+            # A scan. An operand made of several parameters is a stack of layers, and each turn takes one of
+            # them. So they count in the stack's order, not by the operation of a turn that uses them.
             met.update(dict.fromkeys(sorted(CONSTANT.union(*(of for of in operands if of and len(of) > 1)))))
         for inner, skipped in _inner(equation):
             results = _walk(inner, operands[skipped:], met)
@@ -62,8 +62,8 @@ def _walk(jaxpr: core.Jaxpr, origins: Sequence[Origin], met: dict[int, None]) ->
 def _inner(equation: Any) -> Iterator[tuple[core.Jaxpr, int]]:
     """The jaxprs that an equation runs on its operands, and how many operands come before theirs.
 
-    ``cond`` has several, whose operands follow an index. A ``while_loop`` may have none that takes all
-    operands, and counts as one operation then.
+    ``cond`` has several, whose operands follow an index. If no jaxpr of a ``while_loop`` takes all operands,
+    the loop counts as one operation.
     """
     branches = equation.params.get("branches", ())
     for value in (*branches, *equation.params.values()):

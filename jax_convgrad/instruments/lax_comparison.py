@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import wraps
@@ -12,25 +11,31 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jax_convgrad.instruments.checked_function import parts_of, widened
+from jax_convgrad.instruments.arguments import at_least, loss_of, with_batch
 from jax_convgrad.instruments.comparison_report import LaxComparison, ParameterRow
-from jax_convgrad.instruments.convolutions_found import found_in, interleaved, timed
-from jax_convgrad.instruments.finite_differences import rounding_of, wide
+from jax_convgrad.instruments.convolutions_found import found_in, interleaved, own_rules, timed
 from jax_convgrad.instruments.lax_forms import on_lax
-from jax_convgrad.instruments.loss_result import loss_of, takes
-from jax_convgrad.instruments.own_rules import own_rules
-from jax_convgrad.instruments.rounding_moves import unrest_of
+from jax_convgrad.instruments.leaves import (
+    Leaves,
+    call_of,
+    first_line,
+    norm,
+    rounding_of,
+    unrest_of,
+    wide_arrays,
+    widened,
+)
 from jax_convgrad.primitives.binding import forward_mode
 from jax_convgrad.replace.installation import is_installed
 from jax_convgrad.replace.replacement import replace_convolutions
 
 LARGER = 4
-"""How many times lax's own error, or as many times the unrest, a difference may be."""
+"""A difference may be this many times lax's own error, or this many times the unrest."""
 
 ROUNDINGS = 8
-"""Roundings of the largest entry that it may be in any case."""
+"""A difference may be this many roundings of the largest entry in any case."""
 
-Step = Callable[[Sequence[jax.Array], Sequence[jax.Array]], tuple[jax.Array, list[jax.Array]]]
+Step = Callable[[Leaves, Leaves], tuple[jax.Array, list[jax.Array]]]
 
 
 def compare_with_lax(
@@ -64,28 +69,23 @@ def compare_with_lax(
     kernels (``replace_convolutions``), and with every convolution and pooling of this package replaced by
     ``jax.lax``'s own, so that it does not matter which of them the model was written with.
 
-    **Errors** are told in roundings: max |ours − lax| / (eps · largest), eps being that of the computation,
-    so 1 is the gap between two neighbouring numbers next to the parameter's largest gradient. Sums of n
-    products in another order differ by some √n of that; to say whose error it is, the gradient is computed
-    once more in float64 by ``jax.lax``, where the model takes float64, and both are held against it. A
-    parameter is ok where, in largest entries, one of these holds; the second is the loss's rule, too:
+    docs/checking.md describes the method; in short:
 
-    * |ours − float64| ≤ 4·|lax − float64| + 8 roundings, where there is a float64 to compare with;
-    * |ours − lax| ≤ 4·unrest + 8·(1 + √n·eps32/eps) roundings, eps32 being float32's or a smaller eps,
-
-    where n is the number of entries of the largest array that a convolution reads, which bounds its sums,
-    and unrest the most that lax's gradient moves when parameters and other arguments are changed by ± eps.
-
-    **Times** of each convolution that the model has, by shapes, steps and dtype: forward as the model calls
-    it, with bias and relu where they are one call; dX and dW by themselves. Medians of jitted calls, by turns
-    with ``jax.lax``. A call of some microseconds is mostly JAX's own overhead.
+    * Errors are in roundings, |ours − lax| / (eps · largest), with the eps of the computation.
+    * If the model takes float64, ``jax.lax`` computes the gradient once more in it, and a parameter is ok if
+      |ours − float64| ≤ 4·|lax − float64| + 8 roundings, in largest entries.
+    * Else, and for the loss, |ours − lax| ≤ 4·unrest + 8·(1 + √n·eps32/eps) roundings is ok. The unrest is
+      the most that lax's gradient moves if all arguments are multiplied by 1 ± eps. The eps32 is float32's or
+      a smaller eps, and n is the size of the largest array that a convolution reads, which bounds its sums.
+    * Times are medians of jitted calls, by turns with ``jax.lax``: of each convolution forward as the model
+      calls it, with bias and relu if they are one call, and of dX and dW.
 
     Args:
       model_fn: ``model_fn(params, *args, **kwargs)`` gives a real scalar loss, or (loss, anything) with
         ``has_aux``.
       params: any tree; its floating arrays are differentiated.
-      *args: whatever else it takes: a batch, or x and y, a key, a function. What is no array is passed as it
-        is.
+      *args: whatever else it takes: a batch, or x and y, a key, a function. What is no array is passed on
+        unchanged.
       has_aux: whether the loss is the first of two results.
       repeats: how many times each op is timed; 0 leaves times out.
       **kwargs: as args.
@@ -100,14 +100,13 @@ def compare_with_lax(
     """
     if not callable(model_fn):
         raise TypeError(f"model_fn must be a function, not {type(model_fn).__name__}")
-    repeats = _repeats(repeats)
+    repeats = at_least("repeats", repeats, 0)
     if is_installed():
         raise RuntimeError(
             "compare_with_lax needs lax's own convolutions: call jax_convgrad.uninstall() first"
         )
 
-    if not args and "batch" in kwargs and not takes(model_fn, "batch"):
-        args = (kwargs.pop("batch"),)  # the second argument's name here, whatever model_fn calls its own
+    args = with_batch(model_fn, args, kwargs)
 
     @wraps(model_fn)
     def loss_fn(params: Any, others: Any) -> jax.Array:
@@ -120,16 +119,14 @@ def compare_with_lax(
     others = jax.tree.map(
         lambda leaf: _Number(leaf) if isinstance(leaf, float | complex) else leaf, (args, kwargs)
     )
-    parts = parts_of(loss_fn, (params, others), (0, 1))
-    of_params = [n for n, place in enumerate(parts.argnums) if place == 0]
-    if not of_params:
+    call = call_of(loss_fn, (params, others), (0, 1))
+    count = call.argnums.count(0)
+    if not count:
         raise TypeError("params should hold at least one floating array to differentiate")
-    leaves = [parts.leaves[n] for n in of_params]
-    rest = [leaf for n, leaf in enumerate(parts.leaves) if n not in of_params]
+    leaves, rest = call.leaves[:count], call.leaves[count:]
 
-    def loss(leaves: Sequence[jax.Array], rest: Sequence[jax.Array]) -> jax.Array:
-        given, other = iter(leaves), iter(rest)
-        return parts.function([next(given if n in of_params else other) for n in range(len(parts.leaves))])[0]
+    def loss(leaves: Leaves, rest: Leaves) -> jax.Array:
+        return call.function([*leaves, *rest])[0]
 
     ours: Step = replace_convolutions(jax.value_and_grad(loss))
     theirs: Step = jax.value_and_grad(on_lax(loss))
@@ -137,27 +134,12 @@ def compare_with_lax(
         forward = jax.make_jaxpr(replace_convolutions(loss))(leaves, rest)
     found, of_lax = found_in(forward)
     eps = rounding_of(forward)
-    notes = []
-    if not found:
-        notes.append(
-            "the model has no convolution that runs on these kernels: both ways are the same program"
-        )
-    if of_lax:
-        notes.append(f"{of_lax} of its convolutions are lax's both ways: these kernels have not their like")
-
-    rules = own_rules(forward)
-    if rules:
-        notes.append(
-            f"not checked here, since they run alike both ways: the derivative rules of {', '.join(rules)}; "
-            "check_gradients(model_fn, params, batch) does"
-        )
-
     our_loss, our_gradients = _computed(ours, leaves, rest)
     lax_loss, lax_gradients = _computed(theirs, leaves, rest)
     exact, reason = _exact(loss, leaves, rest, lax_gradients)
-    if reason:
-        notes.append(f"no float64 gradient to compare with: {reason}")
-    longest = max((int(np.prod(shape)) for one in found for shape in one.shapes), default=1)
+    notes = _notes(len(found), of_lax, own_rules(forward))
+    notes += [f"no float64 gradient to compare with: {reason}"] if reason else []
+    longest = max((int(np.prod(shape)) for layer in found for shape in layer.shapes), default=1)
 
     def by_lax(both: Sequence[jax.Array]) -> list[np.ndarray]:
         """The gradients, and the loss as one more array."""
@@ -170,7 +152,7 @@ def compare_with_lax(
     allowed = LARGER * loss_unrest / one + _of_sums(longest, eps)
     rows = [
         _row(
-            parts.names[of_params[k]],
+            call.names[k],
             leaf,
             our_gradients[k],
             lax_gradients[k],
@@ -181,13 +163,13 @@ def compare_with_lax(
         )
         for k, leaf in enumerate(leaves)
     ]
-    times = {one: timed(one, repeats) for one in found} if repeats else {}
+    times = {layer: timed(layer, repeats) for layer in found} if repeats else {}
     return LaxComparison(
         loss=(our_loss, lax_loss),
         loss_roundings=abs(our_loss - lax_loss) / one,
         loss_verdict=_loss_verdict(our_loss, lax_loss, abs(our_loss - lax_loss) / one <= allowed),
         parameters=tuple(rows),
-        convolutions=tuple((one, count, times.get(one, {})) for one, count in found.items()),
+        convolutions=tuple((layer, runs, times.get(layer, {})) for layer, runs in found.items()),
         step=interleaved(ours, theirs, (leaves, rest), repeats) if repeats else None,
         notes=tuple(notes),
     )
@@ -200,27 +182,31 @@ class _Number:
     value: float | complex
 
 
-def _repeats(value: Any) -> int:
-    try:
-        number = operator.index(value)
-    except TypeError:
-        raise TypeError(f"repeats must be an integer, not {value!r}") from None
-    if number < 0:
-        raise ValueError(f"repeats must be at least 0, not {value}")
-    return number
+def _notes(found: int, of_lax: int, rules: Sequence[str]) -> list[str]:
+    notes = []
+    if not found:
+        notes.append(
+            "the model has no convolution that runs on these kernels: both ways are the same program"
+        )
+    if of_lax:
+        notes.append(f"{of_lax} of its convolutions run on lax both ways: these kernels do not support them")
+    if rules:
+        notes.append(
+            f"not checked here, since they run alike both ways: the derivative rules of {', '.join(rules)}; "
+            "check_gradients(model_fn, params, batch) does"
+        )
+    return notes
 
 
-def _computed(
-    step: Step, leaves: Sequence[jax.Array], rest: Sequence[jax.Array]
-) -> tuple[float, list[np.ndarray]]:
+def _computed(step: Step, leaves: Leaves, rest: Leaves) -> tuple[float, list[np.ndarray]]:
     loss, gradients = jax.jit(step)(leaves, rest)
-    return float(loss), [np.asarray(g.astype(wide(g.dtype))) for g in gradients]
+    return float(loss), wide_arrays(gradients)
 
 
 def _exact(
     loss: Callable[..., jax.Array],
-    leaves: Sequence[jax.Array],
-    rest: Sequence[jax.Array],
+    leaves: Leaves,
+    rest: Leaves,
     by_lax: Sequence[np.ndarray],
 ) -> tuple[list[np.ndarray] | None, str]:
     """The gradients in float64 by ``lax``, or None and why there are none."""
@@ -234,15 +220,11 @@ def _exact(
                 return None, f"whatever it is given, the model computes in a dtype with eps {rounding:.2g}"
             _, gradients = _computed(jax.value_and_grad(on_lax(loss)), *arguments)
         except Exception as error:  # whatever the model raises where it is given another dtype
-            return None, next(iter(str(error).strip().splitlines()), type(error).__name__)
-    off = np.sqrt(sum(np.sum(np.abs(a - b) ** 2) for a, b in zip(gradients, by_lax, strict=True)))
-    norm = np.sqrt(sum(np.sum(np.abs(a) ** 2) for a in gradients))
-    if not off <= 0.1 * norm:
-        return (
-            None,
-            "in float64 the model is another function (random numbers differ by dtype, as in dropout)",
-        )
-    return gradients, ""
+            return None, first_line(error)
+    off = norm([a - b for a, b in zip(gradients, by_lax, strict=True)])
+    if off <= 0.1 * norm(gradients):
+        return gradients, ""
+    return None, "in float64 the model is another function (random numbers differ by dtype, as in dropout)"
 
 
 def _of_sums(longest: int, eps: float) -> float:

@@ -1,8 +1,8 @@
 """``on_lax``: a function with every convolution and pooling of this package computed by ``jax.lax``.
 
-The inverse of ``replace_convolutions``. The function is traced in ``forward_mode()``, where this package's
-layers are not bound to their own derivatives. So what is differentiated afterwards is ``lax``'s own gradient
-of ``lax``'s own operation, and shares nothing with the rules and kernels of this package.
+It is the inverse of ``replace_convolutions``. The function is traced in ``forward_mode()``, in which this
+package's layers do not have their own derivatives. So a gradient of the result is ``lax``'s own gradient of
+``lax``'s own operation, and shares nothing with the rules and kernels of this package.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ R = TypeVar("R")
 
 
 def on_lax(f: Callable[P, R]) -> Callable[P, R]:
-    """``f`` with all that this package's kernels compute inside it, derivatives included, by ``jax.lax``.
+    """``f``, in which ``jax.lax`` computes all that this package's kernels compute, derivatives included.
 
-    It reaches where ``replace_convolutions`` reaches, and like it runs ``f`` at each call. A custom
-    derivative inside ``f`` that is not this package's stays, with the convolutions in its rules on ``lax``.
+    It reaches as far as ``replace_convolutions``, and like that runs ``f`` at each call. A custom derivative
+    inside ``f`` that is not this package's stays, and the convolutions in its rules run on ``lax``.
     """
     return rewritten(f, Rule(lax_forms.keys(), _substitute), forward_mode)
 

@@ -8,23 +8,33 @@ The line is x's shape with the channels last, the filter's taps and the output c
     groups 32
     transposed        the layer that undoes the strided convolution: stride makes the output larger,
                       and pad is the padding of the convolution undone
+
+A pooling layer is x's shape and the window, as in ``1x6x6x1, max 3x3, stride 2`` or ``1x6x6x1, avg 3x3``,
+then any of stride (1 if not given), pad, dilation and, for avg, "exclude pad": padding is then not counted
+in the mean.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
-from jax_convgrad.geometry import Axis, ConvGeometry, conv_geometry, dilated, pads
+from jax_convgrad.geometry import ConvGeometry, conv_geometry, dilated, pads
 
 _MOST = 2**30 - 1  # of any number, which keeps the arithmetic of the kernels within 64 bits
-_FORM = '"8x56x56x64, 3x3, 64", then stride, pad, dilation, groups, transposed'
-_POOL_FORM = '"1x6x6x1, max 3x3" (or avg), then stride, pad, dilation, exclude pad'
+_FORM = 'a layer is "8x56x56x64, 3x3, 64", then stride, pad, dilation, groups, transposed'
+_POOL_FORM = 'a pooling layer is "1x6x6x1, max 3x3" (or avg), then stride, pad, dilation, exclude pad'
 
 
 @dataclass(frozen=True)
 class Layer:
-    """A layer's shapes and steps, one entry an axis; ``pad`` is (low, high)."""
+    """A layer's shapes and steps, one entry an axis; ``pad`` is (low, high).
+
+    ``pool`` is "max" or "avg" in a pooling layer, whose taps are its window and whose channels are groups of
+    one; in a convolution it is "".
+    """
 
     batch: int
     input: tuple[int, ...]
@@ -36,6 +46,8 @@ class Layer:
     dilation: tuple[int, ...]
     groups: int = 1
     transposed: bool = False
+    pool: str = ""
+    count_include_pad: bool = True
 
     @property
     def padding(self) -> tuple[tuple[int, int], ...]:
@@ -45,7 +57,7 @@ class Layer:
         reach = [dilated(r, d) - 1 for r, d in zip(self.taps, self.dilation, strict=True)]
         return tuple((e - lo, e - hi) for e, (lo, hi) in zip(reach, self.pad, strict=True))
 
-    @property
+    @cached_property
     def geometry(self) -> ConvGeometry:
         """The relation along each axis. A transposed layer's input is dilated by the stride."""
         ones = (1,) * len(self.taps)
@@ -66,7 +78,7 @@ class Layer:
 
     @property
     def w_shape(self) -> tuple[int, ...]:
-        """[taps..., C / groups, K]."""
+        """[taps..., C / groups, K]; a pooling layer has no filter."""
         return (*self.taps, self.in_channels // self.groups, self.out_channels)
 
     @property
@@ -74,142 +86,97 @@ class Layer:
         """[N, output positions..., K]."""
         return (self.batch, *self.geometry.output_shape, self.out_channels)
 
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shapes of x, w, b, y and their gradients by name; pooling has no w and no b."""
+        shapes = {"x": self.x_shape, "y": self.y_shape}
+        if not self.pool:
+            shapes |= {"w": self.w_shape, "b": (self.out_channels,)}
+        return shapes | {f"d{name}": shape for name, shape in shapes.items()}
+
     def __str__(self) -> str:
-        parts = [_by(self.x_shape), _by(self.taps), str(self.out_channels)]
-        parts += _steps_text(self.stride, self.pad, self.dilation)
-        if self.groups != 1:
+        taps = _by(self.taps)
+        parts = [
+            _by(self.x_shape),
+            *([f"{self.pool} {taps}"] if self.pool else [taps, str(self.out_channels)]),
+        ]
+        pairs = [str(lo) if lo == hi else f"{lo}:{hi}" for lo, hi in self.pad]
+        for name, entries, default in (
+            ("stride", [str(s) for s in self.stride], "1"),
+            ("pad", pairs, "0"),
+            ("dilation", [str(d) for d in self.dilation], "1"),
+        ):
+            if set(entries) != {default}:
+                parts.append(f"{name} {_by(entries[:1] if len(set(entries)) == 1 else entries)}")
+        if self.groups != 1 and not self.pool:
             parts.append(f"groups {self.groups}")
-        if self.transposed:
-            parts.append("transposed")
-        return ", ".join(parts)
-
-
-@dataclass(frozen=True)
-class Pool:
-    """A pooling layer's shapes and steps, one entry an axis; ``kind`` is "max" or "avg".
-
-    As text it is x's shape and the window, ``1x6x6x1, max 3x3, stride 2``, then any of stride (1 where it is
-    not said, as in ``max_pool``), pad, dilation and, for avg, "exclude pad", which leaves padding out of the
-    mean.
-    """
-
-    kind: str
-    batch: int
-    input: tuple[int, ...]
-    channels: int
-    window: tuple[int, ...]
-    stride: tuple[int, ...]
-    pad: tuple[tuple[int, int], ...]
-    dilation: tuple[int, ...]
-    count_include_pad: bool = True
-
-    @property
-    def axes(self) -> tuple[Axis, ...]:
-        """The relation along each axis."""
-        ones = (1,) * len(self.window)
-        return conv_geometry(
-            self.input,
-            self.window,
-            stride=self.stride,
-            padding=self.pad,
-            input_dilation=ones,
-            filter_dilation=self.dilation,
-            groups=1,
-        ).axes
-
-    @property
-    def x_shape(self) -> tuple[int, ...]:
-        """[N, spatial..., C]."""
-        return (self.batch, *self.input, self.channels)
-
-    @property
-    def y_shape(self) -> tuple[int, ...]:
-        """[N, output positions..., C]."""
-        return (self.batch, *(axis.output for axis in self.axes), self.channels)
-
-    def __str__(self) -> str:
-        steps = _steps_text(self.stride, self.pad, self.dilation)
-        parts = [_by(self.x_shape), f"{self.kind} {_by(self.window)}", *steps]
+        parts += ["transposed"] if self.transposed else []
         return ", ".join(parts if self.count_include_pad else [*parts, "exclude pad"])
 
 
+def _by(entries: Sequence[object]) -> str:
+    return "x".join(map(str, entries))
+
+
 def parse_layer(text: str) -> Layer:
-    """The layer that a line says.
+    """The convolution that a line says.
+
+    Raises:
+      ValueError: with the part of the line that is wrong, and what it should be.
+    """
+    layer = parse_layer_or_pool(text)
+    if layer.pool:
+        raise ValueError(f"{text!r} is a pooling layer, and here a convolution is needed; {_FORM}")
+    return layer
+
+
+def parse_layer_or_pool(text: str) -> Layer:
+    """The layer that a line says; it pools if its second part begins with a word, as in "max 3x3".
 
     Raises:
       ValueError: with the part of the line that is wrong, and what it should be.
     """
     parts = [part.strip() for part in text.split(",")]
-    if len(parts) < 3:
-        raise ValueError(f"layer {text!r} should have an input, a filter and output channels: {_FORM}")
-    batch, *spatial, channels = _input(parts[0])
+    is_pool = len(parts) > 1 and parts[1][:1].isalpha()
+    if len(parts) < (2 if is_pool else 3):
+        raise ValueError(f"layer {text!r} should have an input, a filter and output channels; {_FORM}")
+    batch, *spatial, channels = sizes(parts[0], "the input", at_least=3)
     axes = len(spatial)
-    taps = _window(parts[1], axes, "the filter")
-    (out_channels,) = sizes(parts[2], "the output channels", exactly=1)
-    options = _options(
-        parts[3:], ("stride", "pad", "dilation", "groups", "transposed"), f"a layer is {_FORM}"
-    )
+    if axes > 3:
+        raise ValueError(f"the input {parts[0]!r} should have 1 to 3 spatial dimensions, not {axes}")
+    pool, window, what = "", parts[1], "the filter"
+    if is_pool:
+        pool, _, window = window.partition(" ")
+        pool, what = pool.lower(), "the window"
+        if pool not in ("max", "avg"):
+            raise ValueError(f"the window {parts[1]!r} should begin with max or avg; {_POOL_FORM}")
+    taps = sizes(window, what)
+    if len(taps) != axes:
+        raise ValueError(
+            f"{what} {window!r} should have {axes} sizes, one for each spatial dimension of the input"
+        )
+    out_channels = channels if is_pool else sizes(parts[2], "the output channels", exactly=1)[0]
+    options = _options(parts[2:] if is_pool else parts[3:], is_pool)
 
     stride = _each(options.get("stride", "1"), axes, "stride")
     dilation = _each(options.get("dilation", "1"), axes, "dilation")
-    (groups,) = sizes(options.get("groups", "1"), "groups", exactly=1)
+    (groups,) = sizes(options.get("groups", str(channels) if is_pool else "1"), "groups", exactly=1)
     for name, count in (("input", channels), ("output", out_channels)):
         if count % groups:
             raise ValueError(f"groups {groups} should divide the {count} {name} channels")
     transposed = "transposed" in options
     spans = [dilated(r, d) for r, d in zip(taps, dilation, strict=True)]
     pad = _pads(options.get("pad", "0"), spatial, spans, stride, transposed)
-    layer = Layer(
-        batch, tuple(spatial), channels, taps, out_channels, stride, pad, dilation, groups, transposed
-    )
-    if 0 in layer.geometry.output_shape:
-        raise ValueError(f"layer {text!r} has no output: the filter is larger than the padded input")
-    return layer
-
-
-def parse_pool(text: str) -> Pool:
-    """The pooling layer that a line says.
-
-    Raises:
-      ValueError: with the part of the line that is wrong, and what it should be.
-    """
-    parts = [part.strip() for part in text.split(",")]
-    if len(parts) < 2:
-        raise ValueError(f"pooling layer {text!r} should have an input and a window: {_POOL_FORM}")
-    batch, *spatial, channels = _input(parts[0])
-    axes = len(spatial)
-    kind, _, of = parts[1].partition(" ")
-    kind = kind.lower()
-    if kind not in ("max", "avg"):
-        raise ValueError(f"the window {parts[1]!r} should begin with max or avg: {_POOL_FORM}")
-    window = _window(of, axes, "the window")
-    options = _options(
-        parts[2:], ("stride", "pad", "dilation", "exclude"), f"a pooling layer is {_POOL_FORM}"
-    )
-
-    stride = _each(options.get("stride", "1"), axes, "stride")
-    dilation = _each(options.get("dilation", "1"), axes, "dilation")
-    spans = [dilated(r, d) for r, d in zip(window, dilation, strict=True)]
-    pad = _pads(options.get("pad", "0"), spatial, spans, stride, False)
     exclude = options.get("exclude")
     if exclude not in (None, "pad"):
-        raise ValueError(f"'exclude {exclude}' is not known; a pooling layer is {_POOL_FORM}")
-    if exclude and kind == "max":
+        raise ValueError(f"'exclude {exclude}' is not known; {_POOL_FORM}")
+    if exclude and pool == "max":
         raise ValueError("'exclude pad' is for avg; padding never is the maximum")
-    pool = Pool(kind, batch, tuple(spatial), channels, window, stride, pad, dilation, exclude is None)
-    if 0 in pool.y_shape:
-        raise ValueError(f"layer {text!r} has no output: the window is larger than the padded input")
-    return pool
-
-
-def parse_layer_or_pool(text: str) -> Layer | Pool:
-    """The layer that a line says; it pools where its second part begins with a word, as in "max 3x3".
-
-    Raises:
-      ValueError: with the part of the line that is wrong, and what it should be.
-    """
-    second = text.partition(",")[2].strip()
-    return parse_pool(text) if second[:1].isalpha() else parse_layer(text)
+    shape = batch, tuple(spatial), channels, taps, out_channels
+    layer = Layer(*shape, stride, pad, dilation, groups, transposed, pool, exclude is None)
+    if 0 in layer.geometry.output_shape:
+        raise ValueError(f"layer {text!r} has no output: {what} is larger than the padded input")
+    return layer
 
 
 def sizes(text: str, name: str, *, at_least: int = 1, exactly: int | None = None) -> tuple[int, ...]:
@@ -231,29 +198,14 @@ def sizes(text: str, name: str, *, at_least: int = 1, exactly: int | None = None
     return numbers
 
 
-def _input(text: str) -> tuple[int, ...]:
-    shape = sizes(text, "the input", at_least=3)
-    if len(shape) > 5:
-        raise ValueError(f"the input {text!r} should have 1 to 3 spatial dimensions, not {len(shape) - 2}")
-    return shape
-
-
-def _window(text: str, axes: int, name: str) -> tuple[int, ...]:
-    taps = sizes(text, name)
-    if len(taps) != axes:
-        raise ValueError(
-            f"{name} {text!r} should have {axes} sizes, one for each spatial dimension of the input"
-        )
-    return taps
-
-
-def _options(parts: list[str], known: tuple[str, ...], form: str) -> dict[str, str]:
+def _options(parts: list[str], is_pool: bool) -> dict[str, str]:
+    known = ("stride", "pad", "dilation", *(("exclude",) if is_pool else ("groups", "transposed")))
     options: dict[str, str] = {}
     for part in parts:
         name, _, value = part.partition(" ")
         name, value = name.lower(), value.strip()
         if name not in known:
-            raise ValueError(f"{part!r} is not known; {form}")
+            raise ValueError(f"{part!r} is not known; {_POOL_FORM if is_pool else _FORM}")
         if name in options:
             raise ValueError(f"{name} is given twice")
         if (name == "transposed") != (value == ""):
@@ -288,27 +240,3 @@ def _pads(
     if len(pairs) not in (1, len(inputs)):
         raise ValueError(f"pad {text!r} should be one, or {len(inputs)}: one for each spatial dimension")
     return tuple(pairs * len(inputs) if len(pairs) == 1 else pairs)
-
-
-def _steps_text(
-    stride: tuple[int, ...], pad: tuple[tuple[int, int], ...], dilation: tuple[int, ...]
-) -> list[str]:
-    """The steps that are not those of a layer that doesn't say them."""
-    parts = []
-    if any(s != 1 for s in stride):
-        parts.append(f"stride {_one_or_each(stride)}")
-    if any(pair != (0, 0) for pair in pad):
-        pairs = [str(lo) if lo == hi else f"{lo}:{hi}" for lo, hi in pad]
-        parts.append(f"pad {_one_or_each(pairs)}")
-    if any(d != 1 for d in dilation):
-        parts.append(f"dilation {_one_or_each(dilation)}")
-    return parts
-
-
-def _by(numbers: tuple[int, ...]) -> str:
-    return "x".join(map(str, numbers))
-
-
-def _one_or_each(entries: tuple[int, ...] | list[str]) -> str:
-    """One entry where all are the same."""
-    return "x".join(map(str, entries[:1] if len(set(entries)) == 1 else entries))

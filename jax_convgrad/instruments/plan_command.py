@@ -1,6 +1,6 @@
 """``plan``: which kernel serves each op of a layer on this machine's CPU, how, and why.
 
-The facts are the native plan's own (``cpu_src/plan_facts.h``); here they are put beside each other.
+The facts come from the native plan (``cpu_src/plan_facts.h``); this module puts them side by side.
 """
 
 from __future__ import annotations
@@ -15,10 +15,13 @@ import numpy as np
 
 from jax_convgrad.geometry import tied
 from jax_convgrad.instruments import layer_text
-from jax_convgrad.instruments.layer_text import Layer, parse_layer
+from jax_convgrad.instruments.layer_text import Layer, parse_layer_or_pool
 from jax_convgrad.primitives import ffi
+from jax_convgrad.table import Table
 
 OPS = ("fprop", "dgrad", "wgrad", "bgrad")
+BIAS_KERNEL = "vector"
+"""The kernel that only bgrad has; the native plan gives it for any kernel but the reference."""
 DTYPES = {"float32": 4, "float64": 8, "bfloat16": 2, "float16": 2}  # bytes
 
 
@@ -27,41 +30,45 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     parser = commands.add_parser(
         "plan",
         description="Which CPU kernel serves each op of a layer, and why.",
-        epilog=layer_text.__doc__,
+        epilog=(layer_text.__doc__ or "").partition("\nA pooling layer")[0],
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("layer", help='as in "8x56x56x64, 3x3, 64, pad 1"')
     parser.add_argument("--dtype", choices=DTYPES, default="float32")
-    parser.add_argument("--kernel", default="auto", help='ask for one, as in "tiled" or "tiled.avx2"')
+    parser.add_argument(
+        "--kernel",
+        default="auto",
+        help='ask for one that plan prints: "tiled", "tiled.avx2", "vector"',
+    )
     parser.add_argument("--json", action="store_true", help="the facts for programs")
     parser.set_defaults(run=lambda parsed: _run(parser, parsed))
 
 
 def _run(parser: argparse.ArgumentParser, parsed: argparse.Namespace) -> int:
     if "cpu" not in ffi.backends:
-        parser.exit(1, "plan: there are no CPU kernels in this installation, and CUDA's tell no plan\n")
+        parser.exit(1, "plan: there are no CPU kernels in this installation, and CUDA's give no plan\n")
     try:
-        plan = layer_plan(parse_layer(parsed.layer), parsed.dtype, parsed.kernel)
+        layer = parse_layer_or_pool(parsed.layer)
+        if layer.pool:
+            raise ValueError("plan knows convolutions only; `python -m jax_convgrad explain` knows pooling")
+        plan = layer_plan(layer, parsed.dtype, parsed.kernel)
     except ValueError as error:
-        # parser.error would print the usage before it.
-        parser.exit(2, f"plan: {error}{_POOLING if _pools(parsed.layer) else ''}\n")
+        parser.exit(2, f"plan: {error}\n")  # parser.error would print the usage before it
     print(json.dumps(plan, indent=2) if parsed.json else as_text(plan))
     return 0
 
 
-_POOLING = "\nPlan knows convolutions only; `python -m jax_convgrad explain` knows pooling."
-
-
-def _pools(text: str) -> bool:
-    """Whether the line says a pooling layer, as in "1x6x6x1, max 3x3"."""
-    return text.partition(",")[2].lower().split()[:1] in (["max"], ["avg"])
-
-
 def layer_plan(layer: Layer, dtype: str = "float32", kernel: str = "auto") -> dict[str, Any]:
-    """The facts of each op by name; an op that the kernel does not serve has ``not_served`` alone.
+    """The facts of each op by name; an op that the kernel does not serve has only ``not_served``.
+
+    Args:
+      layer: a convolution.
+      dtype: one of ``DTYPES``.
+      kernel: "auto", or a kernel by a name that the plan gives, with or without an instruction set.
 
     Raises:
-      ValueError: there is no such kernel, or it serves none of the layer's convolutions.
+      ValueError: there is no such kernel, or it serves no convolution of the layer; "vector" has to serve
+        bgrad.
     """
     module = ffi.backends["cpu"].module
     size = DTYPES[dtype]
@@ -72,7 +79,7 @@ def layer_plan(layer: Layer, dtype: str = "float32", kernel: str = "auto") -> di
     ops: dict[str, Any] = {}
     for op in OPS:
         try:
-            facts = module.plan(op, kernel, **_problem(layer, dtype))
+            facts = _facts(module, op, kernel, _problem(layer, dtype))
         except ValueError as error:
             ops[op] = {"not_served": str(error)}
             continue
@@ -80,8 +87,9 @@ def layer_plan(layer: Layer, dtype: str = "float32", kernel: str = "auto") -> di
         for name, of in sizes.items():
             facts[f"workspace_share_of_{name}"] = facts["workspace_bytes"] / of
         ops[op] = facts
-    if all("not_served" in ops[op] for op in OPS if op != "bgrad"):
-        raise ValueError(ops["fprop"]["not_served"])
+    needed = ["bgrad"] if _is_of_bias(kernel) else [op for op in OPS if op != "bgrad"]
+    if all("not_served" in ops[op] for op in needed):
+        raise ValueError(ops[needed[0]]["not_served"])
     return {
         "layer": str(layer),
         "dtype": dtype,
@@ -93,12 +101,24 @@ def layer_plan(layer: Layer, dtype: str = "float32", kernel: str = "auto") -> di
     }
 
 
+def _is_of_bias(kernel: str) -> bool:
+    return kernel.partition(".")[0] == BIAS_KERNEL
+
+
+def _facts(module: Any, op: str, kernel: str, problem: dict[str, Any]) -> dict[str, Any]:
+    if not _is_of_bias(kernel):
+        return module.plan(op, kernel, **problem)
+    if op != "bgrad":
+        raise ValueError(f'jax_convgrad: the kernel "{BIAS_KERNEL}" serves bgrad alone')
+    return module.plan(op, kernel.replace(BIAS_KERNEL, "auto", 1), **problem) | {"reason": "asked for"}
+
+
 def flops(layer: Layer, op: str) -> int:
     """Floating-point operations that the op's sum asks for, whatever a kernel does.
 
-    Two, a product and a sum, for each pair of a tap and an output that is tied to an input, channel of a
-    group, output channel and example; none for what meets padding or lies between dilated inputs. Of bgrad
-    one for each element of dy.
+    They are two, a product and a sum, for each pair of a tap and an output that is tied to an input, channel
+    of a group, output channel and example. What meets padding or lies between dilated inputs counts nothing.
+    bgrad has one for each element of dy.
     """
     if op == "bgrad":
         return math.prod(layer.y_shape)
@@ -124,13 +144,12 @@ def _problem(layer: Layer, dtype: str) -> dict[str, Any]:
 def as_text(plan: dict[str, Any]) -> str:
     """A table with a column for each op, and below it the reasons."""
     ops = plan["ops"]
-    rows = [("", *ops)]
-    for label, cell in _ROWS.items():
-        cells = [cell(facts) if "not_served" not in facts else "" for facts in ops.values()]
-        if any(cells):
-            rows.append((label, *(entry or "-" for entry in cells)))
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    table = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+    columns = [{} if "not_served" in facts else _column(facts) for facts in ops.values()]
+    rows = [
+        (label, *(column.get(label) or "-" for column in columns))
+        for label in max(columns, key=len)
+        if any(column.get(label) for column in columns)
+    ]
     machine = f"CPU with {', '.join(plan['instruction_sets'])}"
     cuda = ["CUDA's kernels are there too; this is the CPU's plan."] if "cuda" in ffi.backends else []
     return "\n".join(
@@ -138,7 +157,7 @@ def as_text(plan: dict[str, Any]) -> str:
             f"{plan['layer']}   {plan['dtype']}, {machine}",
             f"filter {_bytes(plan['filter_bytes'])}, activations {_bytes(plan['activations_bytes'])}",
             "",
-            *table,
+            str(Table(("", *ops), rows)),
             "",
             *(f"{op}: {line}" for op, facts in ops.items() for line in _because(facts)),
             *cuda,
@@ -155,64 +174,41 @@ def _because(facts: dict[str, Any]) -> Iterator[str]:
             yield "the workspace is for a larger batch, whose kernel packs the filter"
 
 
-def _tile(facts: dict[str, Any]) -> str:
+def _column(facts: dict[str, Any]) -> dict[str, str]:
+    """The cells of an op's column; "" in rows that the kernel has no fact for."""
+    tile = ""
     if "tile_pixels" in facts:
-        return f"{facts['tile_pixels']} pixels x {facts['tile_channels']} channels"
-    if "tile_rows" in facts:
-        return f"{facts['tile_rows']} x {facts['tile_channels']} channels"
-    return ""
-
-
-def _filter(facts: dict[str, Any]) -> str:
-    if "packed" in facts:
-        return "packed" if facts["packed"] else "read in place"
-    return ""
-
-
-def _lanes(facts: dict[str, Any]) -> str:
-    return f"along {facts['lanes_along']}" if "lanes_along" in facts else ""
-
-
-def _workspace(facts: dict[str, Any]) -> str:
-    return _bytes(facts["workspace_bytes"])
-
-
-def _share(of: str) -> Any:
-    def share(facts: dict[str, Any]) -> str:
+        tile = f"{facts['tile_pixels']} pixels x {facts['tile_channels']} channels"
+    elif "tile_rows" in facts:
+        tile = f"{facts['tile_rows']} x {facts['tile_channels']} channels"
+    shares = {}
+    for of in ("filter", "activations"):
         percent = 100 * facts[f"workspace_share_of_{of}"]
-        return f"{percent:.{0 if percent >= 100 else 1}f} %" if facts["workspace_bytes"] else ""
+        share = f"{percent:.{0 if percent >= 100 else 1}f} %"
+        shares[f"  of the {of}"] = share if facts["workspace_bytes"] else ""
+    return {
+        "kernel": facts["kernel"],
+        "instructions": facts.get("instruction_set", ""),
+        "tile": tile,
+        "lanes": f"along {facts['lanes_along']}" if "lanes_along" in facts else "",
+        "panels": str(facts.get("panels", "")),
+        "filter": {True: "packed", False: "read in place", None: ""}[facts.get("packed")],
+        "boxes": str(facts.get("boxes", "")),
+        "strips of a row": str(facts.get("strips", "")),
+        "rows buffered": str(facts.get("buffered_rows", "")),
+        "partial sums": str(facts.get("partial_sums", "")),
+        "tasks": ", then ".join(map(str, facts["tasks"])),
+        "sums ask for": _flops(facts["flops"]),
+        "workspace": _bytes(facts["workspace_bytes"]),
+        **shares,
+    }
 
-    return share
 
-
-def _number(name: str) -> Any:
-    return lambda facts: str(facts[name]) if name in facts else ""
-
-
-def _flops(facts: dict[str, Any]) -> str:
+def _flops(count: int) -> str:
     for unit, size in (("GFLOP", 10**9), ("MFLOP", 10**6), ("kFLOP", 10**3)):
-        if facts["flops"] >= size:
-            return f"{facts['flops'] / size:.3g} {unit}"
-    return f"{facts['flops']} FLOP"
-
-
-_ROWS = {
-    "kernel": _number("kernel"),
-    "instructions": _number("instruction_set"),
-    "tile": _tile,
-    "lanes": _lanes,
-    "panels": _number("panels"),
-    "filter": _filter,
-    "boxes": _number("boxes"),
-    "strips of a row": _number("strips"),
-    "rows buffered": _number("buffered_rows"),
-    "partial sums": _number("partial_sums"),
-    "tasks": lambda facts: ", then ".join(map(str, facts["tasks"])),
-    "sums ask for": _flops,
-    "workspace": _workspace,
-    "  of the filter": _share("filter"),
-    "  of the activations": _share("activations"),
-}
+        if count >= size:
+            return f"{count / size:.3g} {unit}"
+    return f"{count} FLOP"
 
 
 def _bytes(count: int) -> str:

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-from jax_convgrad.instruments.table import Table
 from jax_convgrad.replace.on_lax import OnLax
+from jax_convgrad.table import Table
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,7 @@ from conv_cases import CASES
 from jax_convgrad import explain
 from jax_convgrad.geometry import Axis, ConvGeometry
 from jax_convgrad.instruments import terms as terms_module
-from jax_convgrad.instruments.elements import Convolution, shapes_of
-from jax_convgrad.instruments.layer_text import Pool, parse_layer
+from jax_convgrad.instruments.layer_text import Layer, parse_layer
 from jax_convgrad.instruments.terms import Term, terms_of, winner
 
 SMALL = [
@@ -23,16 +22,23 @@ SMALL = [
 ]
 
 
+class AnyLayer(Layer):
+    """A layer of any geometry, which no text says: stride and input dilation at once."""
+
+    geometry = None
+
+
 def convolution(case):
-    """A case of the suite as shapes, channels last."""
+    """A case of the suite as a layer, channels last."""
     x_order, w_order, _ = case.to_canonical
     axes = tuple(
         Axis(a.input, a.taps, a.output, a.stride, a.pad_lo, a.input_dilation, a.filter_dilation)
         for a in case.axes
     )
-    return Convolution(
-        ConvGeometry(axes, case.groups), case.x[x_order[0]], case.x[x_order[-1]], case.w[w_order[-1]]
-    )
+    (batch, *inputs, channels), taps = (case.x[n] for n in x_order), [axis.taps for axis in axes]
+    layer = AnyLayer(batch, tuple(inputs), channels, taps, case.w[w_order[-1]], (), (), (), case.groups)
+    vars(layer)["geometry"] = ConvGeometry(axes, case.groups)
+    return layer
 
 
 def integers(shape, seed):
@@ -49,7 +55,7 @@ def listed(terms, **arrays):
 
 
 def every(layer, array, of_terms):
-    shape = shapes_of(layer)[array]
+    shape = layer.shapes[array]
     result = np.empty(shape)
     for index in np.ndindex(*shape):
         result[index] = of_terms(terms_of(layer, array, index))
@@ -59,7 +65,7 @@ def every(layer, array, of_terms):
 @pytest.mark.parametrize("case", SMALL, ids=lambda case: case.name)
 def test_every_element_of_a_convolution(case):
     layer = convolution(case)
-    shapes = shapes_of(layer)
+    shapes = layer.shapes
     arrays = {name: integers(shapes[name], seed) for seed, name in enumerate(("x", "w", "dy"))}
     x, w, dy = arrays.values()
     expected = {
@@ -98,7 +104,7 @@ def test_what_the_kernels_return(text):
     """explain() asks them for the very element; integers of this size leave nothing to rounding."""
     layer = parse_layer(text)
     random = np.random.default_rng(1)
-    for array, shape in ((name, shapes_of(layer)[name]) for name in ("y", "dx", "dw", "db")):
+    for array, shape in ((name, layer.shapes[name]) for name in ("y", "dx", "dw", "db")):
         for _ in range(3):
             index = tuple(int(random.integers(size)) for size in shape)
             explained = explain(text, array, index, seed=2)
@@ -110,7 +116,8 @@ def pool_of(kind, axes, channels, include=True):
         *((a.input, a.taps, a.stride, (a.pad_lo, a.pad_hi), a.filter_dilation) for a in axes), strict=True
     )
     inputs, window, stride, pad, dilation = columns
-    return Pool(kind, 2, inputs, channels, window, stride, pad, dilation, include)
+    shape = 2, inputs, channels, window, channels
+    return Layer(*shape, stride, pad, dilation, channels, False, kind, include)
 
 
 def narrowed(axes):
@@ -193,7 +200,7 @@ def test_by_number(case):
     """A term asked for by its number is the one that comes there."""
     layer = convolution(case)
     for array in ("y", "dx", "dw", "db"):
-        terms = terms_of(layer, array, (0,) * len(shapes_of(layer)[array]))
+        terms = terms_of(layer, array, (0,) * len(layer.shapes[array]))
         assert [terms[number] for number in range(len(terms))] == list(terms)
         with pytest.raises(IndexError, match="none is number"):
             terms[len(terms)]

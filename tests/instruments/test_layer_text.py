@@ -2,7 +2,7 @@
 
 import pytest
 
-from jax_convgrad.instruments.layer_text import Layer, Pool, parse_layer, parse_layer_or_pool, parse_pool
+from jax_convgrad.instruments.layer_text import Layer, parse_layer, parse_layer_or_pool
 
 
 def test_all_parts():
@@ -78,18 +78,20 @@ def test_errors_name_the_part(text, message):
 
 
 def test_pooling():
-    pool = parse_pool("8x56x48x64, avg 3x5, stride 2x1, pad 1x0:2, dilation 2, exclude pad")
-    assert pool == Pool("avg", 8, (56, 48), 64, (3, 5), (2, 1), ((1, 1), (0, 2)), (2, 2), False)
+    pool = parse_layer_or_pool("8x56x48x64, avg 3x5, stride 2x1, pad 1x0:2, dilation 2, exclude pad")
+    shape = 8, (56, 48), 64, (3, 5), 64
+    assert pool == Layer(*shape, (2, 1), ((1, 1), (0, 2)), (2, 2), 64, False, "avg", False)
+    assert set(pool.shapes) == {"x", "y", "dx", "dy"}
     assert pool.x_shape == (8, 56, 48, 64) and pool.y_shape == (8, 27, 42, 64)
     for text in (str(pool), "1x6x6x1, max 3x3", "2x9x3, avg 3, stride 3, pad 1:2"):
-        assert str(parse_pool(text)) == text
-    assert parse_pool("1x7x8x2, Max 3x3, stride 2, pad same").pad == ((1, 1), (0, 1))
+        assert str(parse_layer_or_pool(text)) == text
+    assert parse_layer_or_pool("1x7x8x2, Max 3x3, stride 2, pad same").pad == ((1, 1), (0, 1))
 
 
 @pytest.mark.parametrize(
     "text, message",
     [
-        ("1x6x6x1", "should have an input and a window"),
+        ("1x6x6x1", "an input, a filter and output channels"),
         ("1x6x6x1, mean 3x3", "the window 'mean 3x3' should begin with max or avg"),
         ("1x6x6x1, max", "the window '' should be positive numbers"),
         ("1x6x6x1, max 3", "the window '3' should have 2 sizes"),
@@ -102,11 +104,10 @@ def test_pooling():
 )
 def test_errors_of_pooling_name_the_part(text, message):
     with pytest.raises(ValueError, match=message):
-        parse_pool(text)
+        parse_layer_or_pool(text)
 
 
-def test_a_layer_or_pooling():
-    assert parse_layer_or_pool("1x6x6x1, max 3x3, stride 2") == parse_pool("1x6x6x1, max 3x3, stride 2")
+def test_a_convolution_where_one_is_needed():
     assert parse_layer_or_pool("1x6x6x1, 3x3, 4") == parse_layer("1x6x6x1, 3x3, 4")
-    with pytest.raises(ValueError, match="an input, a filter and output channels"):
-        parse_layer_or_pool("1x6x6x1")
+    with pytest.raises(ValueError, match="is a pooling layer, and here a convolution is needed"):
+        parse_layer("1x6x6x1, max 3x3")

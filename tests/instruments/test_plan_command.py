@@ -84,6 +84,31 @@ def test_a_kernel_that_serves_none(capsys):
     assert "several groups" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "text",
+    ["8x56x56x64, 3x3, 64, pad 1", "8x56x56x96, 7x7, 96, pad 3, groups 96", "1x6087x8, 4, 8, stride 1523"],
+)
+def test_every_kernel_that_is_printed_can_be_asked_for(text):
+    """By its name alone, and with the instruction set that the plan gives."""
+    layer = parse_layer(text)
+    for op, facts in layer_plan(layer)["ops"].items():
+        for suffix in ("", *(f".{isa}" for isa in [facts.get("instruction_set")] if isa)):
+            asked = layer_plan(layer, kernel=facts["kernel"] + suffix)["ops"][op]
+            assert asked == facts | {"reason": "asked for"}
+
+
+def test_the_kernel_of_the_bias_gradient(capsys):
+    layer = parse_layer("8x56x56x64, 3x3, 64, pad 1")
+    ops = layer_plan(layer, kernel="vector")["ops"]
+    assert ops["bgrad"]["kernel"] == "vector" and all(
+        "bgrad alone" in ops[o]["not_served"] for o in CONVOLUTIONS
+    )
+    assert command_line.main(["plan", "8x56x56x64, 3x3, 64, pad 1", "--kernel", "vector"]) == 0
+    assert "bgrad: vector, asked for" in capsys.readouterr().out
+    with pytest.raises(ValueError, match="sse9"):
+        layer_plan(layer, kernel="vector.sse9")
+
+
 def workspace_of(function, *shapes, dtype):
     """Bytes of the uint8 result of the one call that a function is lowered to."""
     operands = [jax.ShapeDtypeStruct(shape, dtype) for shape in shapes]
