@@ -1,6 +1,8 @@
-"""``plan``: which kernel serves each op of a layer on this machine's CPU, how, and why.
+"""``plan``: which kernel serves each op of a layer, on the CPU or with CUDA, how, and why.
 
-The facts come from the native plan (``cpu_src/plan_facts.h``); this module puts them side by side.
+The facts come from the native plans (``plan_facts.h`` of ``cpu_src`` and ``cuda_src``); this module puts them
+side by side. CUDA's plan is a pure function of the layer and the device's compute capability, so it needs no
+GPU.
 """
 
 from __future__ import annotations
@@ -22,6 +24,9 @@ from jax_convgrad.table import Table
 OPS = ("fprop", "dgrad", "wgrad", "bgrad")
 BIAS_KERNEL = "vector"
 """The kernel that only bgrad has; the native plan gives it for any kernel but the reference."""
+PLATFORMS = ("cpu", "cuda")
+CAPABILITY = 9
+"""Hopper's compute capability, by its first number."""
 DTYPES = {"float32": 4, "float64": 8, "bfloat16": 2, "float16": 2}  # bytes
 
 
@@ -29,12 +34,22 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     """Adds ``plan`` to the commands of ``python -m jax_convgrad``."""
     parser = commands.add_parser(
         "plan",
-        description="Which CPU kernel serves each op of a layer, and why.",
+        description="Which kernel serves each op of a layer, on the CPU or with CUDA, and why.",
         epilog=(layer_text.__doc__ or "").partition("\nA pooling layer")[0],
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("layer", help='as in "8x56x56x64, 3x3, 64, pad 1"')
     parser.add_argument("--dtype", choices=DTYPES, default="float32")
+    parser.add_argument("--platform", choices=PLATFORMS, default="cpu", help="cuda needs no GPU")
+    parser.add_argument(
+        "--capability",
+        type=int,
+        metavar="N",
+        help=f"the GPU's compute capability, by its first number ({CAPABILITY}: Hopper, the default)",
+    )
+    parser.add_argument(
+        "--highest", action="store_true", help="CUDA at precision HIGHEST: float32 is not multiplied as TF32"
+    )
     parser.add_argument(
         "--kernel",
         default="auto",
@@ -46,25 +61,38 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 
 def _run(parser: argparse.ArgumentParser, parsed: argparse.Namespace) -> int:
     if "cpu" not in ffi.backends:
-        parser.exit(1, "plan: there are no CPU kernels in this installation, and CUDA's give no plan\n")
+        parser.exit(1, "plan: there are no CPU kernels in this installation, whose module has the plans\n")
+    if parsed.platform != "cuda" and (parsed.highest or parsed.capability is not None):
+        parser.exit(2, "plan: --capability and --highest are for --platform cuda\n")
     try:
         layer = parse_layer_or_pool(parsed.layer)
         if layer.pool:
             raise ValueError("plan knows convolutions only; `python -m jax_convgrad explain` knows pooling")
-        plan = layer_plan(layer, parsed.dtype, parsed.kernel)
+        capability = CAPABILITY if parsed.capability is None else parsed.capability
+        plan = layer_plan(layer, parsed.dtype, parsed.kernel, parsed.platform, capability, not parsed.highest)
     except ValueError as error:
         parser.exit(2, f"plan: {error}\n")  # parser.error would print the usage before it
     print(json.dumps(plan, indent=2) if parsed.json else as_text(plan))
     return 0
 
 
-def layer_plan(layer: Layer, dtype: str = "float32", kernel: str = "auto") -> dict[str, Any]:
+def layer_plan(
+    layer: Layer,
+    dtype: str = "float32",
+    kernel: str = "auto",
+    platform: str = "cpu",
+    capability: int = CAPABILITY,
+    tf32: bool = True,
+) -> dict[str, Any]:
     """The facts of each op by name; an op that the kernel does not serve has only ``not_served``.
 
     Args:
       layer: a convolution.
       dtype: one of ``DTYPES``.
-      kernel: "auto", or a kernel by a name that the plan gives, with or without an instruction set.
+      kernel: "auto", or a name that the plan gives; on the CPU, an instruction set may follow: "tiled.avx2".
+      platform: "cpu" or "cuda".
+      capability: for "cuda", the first number of the device's compute capability.
+      tf32: for "cuda", whether float32 may be multiplied as TF32, as at JAX's default precision.
 
     Raises:
       ValueError: there is no such kernel, or it serves no convolution of the layer; "vector" has to serve
@@ -79,7 +107,7 @@ def layer_plan(layer: Layer, dtype: str = "float32", kernel: str = "auto") -> di
     ops: dict[str, Any] = {}
     for op in OPS:
         try:
-            facts = _facts(module, op, kernel, _problem(layer, dtype))
+            facts = _facts(op, kernel, _problem(layer, dtype), platform, capability, tf32)
         except ValueError as error:
             ops[op] = {"not_served": str(error)}
             continue
@@ -90,11 +118,14 @@ def layer_plan(layer: Layer, dtype: str = "float32", kernel: str = "auto") -> di
     needed = ["bgrad"] if _is_of_bias(kernel) else [op for op in OPS if op != "bgrad"]
     if all("not_served" in ops[op] for op in needed):
         raise ValueError(ops[needed[0]]["not_served"])
+    device = {"instruction_sets": module.instruction_sets()}
+    if platform == "cuda":
+        device = {"capability": capability, "tf32": tf32}
     return {
         "layer": str(layer),
         "dtype": dtype,
-        "platform": "cpu",
-        "instruction_sets": module.instruction_sets(),
+        "platform": platform,
+        **device,
         "filter_bytes": sizes["filter"],
         "activations_bytes": sizes["activations"],
         "ops": ops,
@@ -105,12 +136,17 @@ def _is_of_bias(kernel: str) -> bool:
     return kernel.partition(".")[0] == BIAS_KERNEL
 
 
-def _facts(module: Any, op: str, kernel: str, problem: dict[str, Any]) -> dict[str, Any]:
-    if not _is_of_bias(kernel):
-        return module.plan(op, kernel, **problem)
-    if op != "bgrad":
+def _facts(
+    op: str, kernel: str, problem: dict[str, Any], platform: str, capability: int, tf32: bool
+) -> dict[str, Any]:
+    if _is_of_bias(kernel) and op != "bgrad":
         raise ValueError(f'jax_convgrad: the kernel "{BIAS_KERNEL}" serves bgrad alone')
-    return module.plan(op, kernel.replace(BIAS_KERNEL, "auto", 1), **problem) | {"reason": "asked for"}
+    module = ffi.backends["cpu"].module
+    if platform == "cuda":
+        facts = module.cuda_plan(op, kernel, **problem, tf32=tf32, capability=capability)
+    else:
+        facts = module.plan(op, kernel, **problem)
+    return facts | ({"reason": "asked for"} if _is_of_bias(kernel) else {})
 
 
 def flops(layer: Layer, op: str) -> int:
@@ -150,8 +186,14 @@ def as_text(plan: dict[str, Any]) -> str:
         for label in max(columns, key=len)
         if any(column.get(label) for column in columns)
     ]
-    machine = f"CPU with {', '.join(plan['instruction_sets'])}"
-    cuda = ["CUDA's kernels are there too; this is the CPU's plan."] if "cuda" in ffi.backends else []
+    if plan["platform"] == "cuda":
+        machine = f"CUDA of compute capability {plan['capability']}"
+        if plan["dtype"] == "float32":
+            machine += ", as TF32" if plan["tf32"] else ", in full float32"
+    else:
+        machine = f"CPU with {', '.join(plan['instruction_sets'])}"
+    also = plan["platform"] == "cpu" and "cuda" in ffi.backends
+    cuda = ["CUDA's kernels are there too: --platform cuda gives their plan."] if also else []
     return "\n".join(
         [
             f"{plan['layer']}   {plan['dtype']}, {machine}",
@@ -189,15 +231,17 @@ def _column(facts: dict[str, Any]) -> dict[str, str]:
     return {
         "kernel": facts["kernel"],
         "instructions": facts.get("instruction_set", ""),
+        "arithmetic": facts.get("arithmetic", ""),
         "tile": tile,
-        "lanes": f"along {facts['lanes_along']}" if "lanes_along" in facts else "",
+        "lanes": f"along {facts['lanes_along']}" if "lanes_along" in facts else str(facts.get("lanes", "")),
+        "phases": str(facts.get("phases", "")),
         "panels": str(facts.get("panels", "")),
         "filter": {True: "packed", False: "read in place", None: ""}[facts.get("packed")],
         "boxes": str(facts.get("boxes", "")),
         "strips of a row": str(facts.get("strips", "")),
         "rows buffered": str(facts.get("buffered_rows", "")),
         "partial sums": str(facts.get("partial_sums", "")),
-        "tasks": ", then ".join(map(str, facts["tasks"])),
+        "tasks": ", then ".join(map(str, facts.get("tasks", ()))),
         "sums ask for": _flops(facts["flops"]),
         "workspace": _bytes(facts["workspace_bytes"]),
         **shares,

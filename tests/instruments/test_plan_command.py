@@ -278,3 +278,28 @@ def test_flops_are_those_of_the_sums(text):
     ops = layer_plan(layer)["ops"]
     assert [ops[op]["flops"] for op in CONVOLUTIONS] == [expected] * 3
     assert ops["bgrad"]["flops"] == of_lax(x, w).size
+
+
+def test_cudas_plan_needs_no_gpu(capsys):
+    line = "8x56x56x64, 3x3, 64, pad 1"
+    assert command_line.main(["plan", line, "--platform", "cuda", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["platform"], told["capability"], told["tf32"]) == ("cuda", 9, True)
+    assert {op: told["ops"][op]["kernel"] for op in OPS} == {
+        "fprop": "wgmma",
+        "dgrad": "wgmma",
+        "wgrad": "gemm",
+        "bgrad": "vector",
+    }
+    assert command_line.main(["plan", line, "--platform", "cuda", "--capability", "8", "--highest"]) == 0
+    text = capsys.readouterr().out
+    assert "CUDA of compute capability 8, in full float32" in text
+    assert "f32 multiply-adds" in text and "wgmma" not in text
+
+
+@pytest.mark.parametrize("options", [["--highest"], ["--capability", "9"]])
+def test_what_cuda_alone_has_is_refused_for_the_cpu(options, capsys):
+    with pytest.raises(SystemExit) as ended:
+        command_line.main(["plan", "8x56x56x64, 3x3, 64, pad 1", *options])
+    assert ended.value.code == 2
+    assert "--platform cuda" in capsys.readouterr().err
