@@ -18,7 +18,8 @@ from typing import NamedTuple
 from xml.sax.saxutils import escape
 
 import report
-import summary
+from harness import summary
+from harness.tasks import ARITHMETICS
 
 TIMES = "\N{MULTIPLICATION SIGN}"
 # Of each kind of layer one, ahead or behind; docs/performance.md has them all.
@@ -159,7 +160,7 @@ def conditions(results: dict) -> tuple[str, str]:
     machine, versions, settings = results["machine"], results["versions"], results["settings"]
     where = (
         f"{machine.get('processor', '')}, {settings['threads']} threads, {machine.get('vectors', '')}; "
-        f"{settings.get('dtype', '')}, batch at most {settings['batch']}"
+        f"{ARITHMETICS[settings['arithmetics'][0]][0]}, batch at most {settings['batch']}"
     )
     names = " ".join(f"{name} {versions[name]}," for name in ("jax", "torch", "python") if name in versions)
     return where, f"{names} {results['date']}: {shlex.join(results['command'])}"

@@ -18,8 +18,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from layers import BUILT_IN, read_layers
-from problems import Conv, Problem
+from harness.layers import BUILT_IN, read_layers
+from harness.problems import Conv, Problem
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "tests" / "support"), str(ROOT / "tests" / "cuda_compiler")]

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import jax
 import numpy as np
 from jax import lax
-from problems import Bias, Conv, Pool, Problem
+from harness.problems import Bias, Conv, Pool, Problem
 
 import jax_convgrad
 

@@ -7,9 +7,9 @@ from collections.abc import Iterable
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from problems import KINDS, Conv, Problem
+from harness.problems import KINDS, Conv, Problem
 
-BUILT_IN = Path(__file__).parent / "shapes.toml"
+BUILT_IN = Path(__file__).parents[1] / "shapes.toml"
 
 
 def read_layers(path: Path) -> list[Problem]:

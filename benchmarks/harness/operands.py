@@ -9,7 +9,7 @@ import math
 from functools import cache
 
 import numpy as np
-from problems import Problem
+from harness.problems import Problem
 
 _FEW = 1_000_003  # a prime: no axis of an array repeats with the numbers
 _APART = 104_729  # how far into them the next set of operands begins
@@ -46,7 +46,7 @@ def few_numbers(dtype: np.dtype, integers: bool) -> np.ndarray:
     return few.astype(dtype)
 
 
-def operands(problem: Problem, few: np.ndarray, number: int = 0) -> dict[str, Repeated]:
+def of_problem(problem: Problem, few: np.ndarray, number: int = 0) -> dict[str, Repeated]:
     """x, w and dy of the problem; other ones for each number of a set."""
     return {
         name: Repeated(few, number * _APART + place * 1009, shape)

@@ -162,21 +162,3 @@ class Bias:
 
 Problem = Conv | Pool | Bias
 KINDS: dict[str, type[Conv] | type[Pool] | type[Bias]] = {kind.kind: kind for kind in (Conv, Pool, Bias)}
-
-
-def integer_operands(problem: Problem, dtype: np.dtype, seed: int = 0) -> dict[str, np.ndarray]:
-    """Operands from {-2, ..., 2}: every sum of their products is exact in float32, in any order."""
-    rng = np.random.default_rng(seed)
-    return {
-        name: rng.integers(-2, 3, shape, dtype=np.int8).astype(dtype)
-        for name, shape in problem.shapes().items()
-    }
-
-
-def normal_operands(problem: Problem, dtype: np.dtype, seed: int = 1) -> dict[str, np.ndarray]:
-    """Operands that are normally distributed."""
-    rng = np.random.default_rng(seed)
-    return {
-        name: rng.standard_normal(shape, dtype=np.float32).astype(dtype, copy=False)
-        for name, shape in problem.shapes().items()
-    }

@@ -1,129 +1,112 @@
-"""The benchmark on a device: ours against jax.lax, jax.lax in its deterministic mode, and PyTorch.
+"""A run: each peer's process, what it says, and the results on disk after every change.
 
-python benchmarks/run.py --platform cuda --seconds 240 --out results
-
-Each peer has a process of its own and a share of the time; what it does not reach is listed. results.json is
-written anew after each measurement, so a run that is cut short leaves what it had.
+Each process has a share of the time, is begun anew behind what it died of, and what it does not reach is
+listed. So a run that is cut short leaves what it had.
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import datetime
 import json
+import math
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-import device_machine
-import device_plan
-import device_summary
-import layers
-from device_plan import Task
-from options import positive, some_of
-from problems import Conv
+from harness import machine
+from harness.devices.device import Device, Process, larger
+from harness.layers import scaling_series
+from harness.tasks import Task, plan
+from harness.verification import VerificationError, same_losses
 
-HERE = Path(__file__).parent
-OPS = ("fprop", "dgrad", "wgrad", "bgrad", "fprop+dgrad")
-# peer: its program, the libraries that it measures, XLA's flags, and its share of the time
-PEERS = {
-    "lax": ("device_jax.py", ["ours", "lax"], "", 0.5),
-    "deterministic": ("device_jax.py", ["ours", "lax"], "--xla_gpu_deterministic_ops=true", 0.25),
-    "torch": ("device_torch.py", ["torch"], "", 0.25),
-}
-BUDGET, QUICK_BUDGET = 0.1, 0.03  # seconds a function
+# -P: the folder in which the command is typed may have a jax_convgrad that is not built.
+WORKER = [sys.executable, "-P", "-m", "harness.worker"]
 _GRACE = 30.0  # seconds that a process may overrun, in which it compiles
 _MOST_RESTARTS = 3
 
 
-def parse_arguments(argv: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    option = parser.add_argument
-    option("--platform", choices=("cuda", "cpu"), default="cuda", help="cpu: a trial of this program")
-    option("--peers", type=some_of(tuple(PEERS)), default=list(PEERS), help=f"of {','.join(PEERS)} (all)")
-    option("--shapes", help="names or patterns of layers, as resnet50.*,audio.1d (default: all)")
-    option("--file", type=Path, help="layers from a TOML file, instead of benchmarks/shapes.toml")
-    option("--layer", action="append", default=[], help="a layer as text, instead of a file's")
-    option("--ops", type=some_of(OPS), default=list(OPS), help=f"of {','.join(OPS)} (default: all)")
-    arithmetics = tuple(device_plan.ARITHMETICS)
-    option("--arithmetics", type=some_of(arithmetics), default=list(arithmetics), help="default: all")
-    option("--batch", type=positive, help="the largest batch (default: as in the file)")
-    option("--seconds", type=float, default=240, help="for everything (default: %(default)s)")
-    option("--quick", action="store_true", help="fewer repeats: a third of the time, wider spread")
-    option("--out", type=Path, metavar="DIR", default=Path("results"), help="default: %(default)s")
-    args = parser.parse_args(argv)
-    if args.file and args.layer:
-        parser.error("--file and --layer exclude each other")
-    try:
-        if args.layer:
-            problems = [Conv.parse(text, text) for text in args.layer]
-        else:
-            problems = layers.read_layers(args.file or layers.BUILT_IN)
-        if args.shapes:
-            problems = layers.select(problems, args.shapes.split(","))
-    except (ValueError, OSError) as error:
-        parser.error(str(error))
-    if args.batch:
-        problems = [problem.with_batch_at_most(args.batch) for problem in problems]
-    copies = 16 if args.platform == "cuda" else 2
-    args.tasks = device_plan.plan(problems, args.ops, args.arithmetics, copies)
-    return args
+@dataclass(frozen=True)
+class Run:
+    """What is asked for."""
+
+    device: Device
+    peers: Sequence[str]
+    parts: Sequence[str]
+    tasks: Sequence[Task]
+    arithmetics: Sequence[str]
+    threads: int
+    batch: int | None
+    seconds: float
+    budget: float
+    out: Path | None = None
 
 
 class Results:
-    """The run so far, on disk after every change."""
+    """The run so far, and if it is to be kept, on disk after every change."""
 
-    def __init__(self, args: argparse.Namespace):
-        self._path = args.out / "results.json"
+    def __init__(self, run: Run):
+        self._path = run.out / "results.json" if run.out else None
+        self._others = machine.Others()
+        self._entries: dict[tuple[str, str], dict] = {}
         self.data: dict = {
             "date": datetime.date.today().isoformat(),
             "command": ["python", "benchmarks/run.py", *sys.argv[1:]],
             "state": "running",
-            "machine": device_machine.describe(args.platform),
-            "versions": device_machine.versions(),
+            "machine": machine.describe(run.device.platform == "cuda"),
+            "versions": machine.versions(),
             "settings": {
-                "platform": args.platform,
-                "peers": args.peers,
-                "seconds": args.seconds,
-                "budget": QUICK_BUDGET if args.quick else BUDGET,
+                "device": run.device.name,
+                "peers": list(run.peers),
+                "threads": run.threads,
+                "batch": run.batch,
+                "arithmetics": list(run.arithmetics),
+                "seconds": None if math.isinf(run.seconds) else run.seconds,
+                "budget": run.budget,
+                "environment": run.device.environment(run.threads),
             },
             "peaks": {},
-            "entries": [],
+            "layers": [],
+            "training": {},
+            "scaling": [],
             "left_out": {},
+            "failures": [],
         }
-        self._entries: dict[str, dict] = {}
         self.save()
 
     def save(self) -> None:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        written = self._path.with_suffix(".tmp")
-        written.write_text(json.dumps(self.data, indent=1) + "\n")
-        written.replace(self._path)
+        self.data["others"] = self._others.share()
+        if self._path:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            written = self._path.with_suffix(".tmp")
+            written.write_text(json.dumps(self.data, indent=1) + "\n")
+            written.replace(self._path)
 
-    def add(self, peer: str, found: dict) -> None:
+    def add(self, peer: str, task: Task, found: dict) -> None:
         """What a peer's process said of one task."""
-        task = Task.from_json(found.pop("task"))
-        entry = self._entries.get(task.key)
+        part = "scaling" if peer == "scaling" else "layers"
+        entry = self._entries.get((part, task.key))
         if entry is None:
-            entry = self._entries[task.key] = entry_of(task)
-            self.data["entries"].append(entry)
-        seconds = found["seconds"]
+            entry = self._entries[part, task.key] = task.entry()
+            self.data[part].append(entry)
+        if peer == "scaling":
+            entry |= scaling_place(task)
+        seconds = found.get("seconds", {})
         if peer == "deterministic":
             entry["deterministic"] = seconds
         else:
             entry["seconds"] |= seconds
         for library, reason in found.get("unsupported", {}).items():
-            name = f"{library}, deterministic" if peer == "deterministic" else library
-            entry["unsupported"][name] = reason
-        if "xla" in found:
-            entry["xla"] |= found["xla"] if peer == "lax" else {f"{peer} lax": found["xla"].get("lax", {})}
+            entry["unsupported"][f"{library}, {peer}" if peer == "deterministic" else library] = reason
+        if found.get("xla"):
+            made = found["xla"] if peer == "lax" else {f"{peer} lax": found["xla"].get("lax", {})}
+            entry.setdefault("xla", {}).update(made)
         for problem in ("wrong", "failed"):
             if problem in found:
                 entry["problems"].append(f"{peer}: {problem}: {found[problem]}")
@@ -133,83 +116,126 @@ class Results:
             entry.setdefault("compile_seconds", {})[peer] = found["compile_seconds"]
         self.save()
 
-
-def entry_of(task: Task) -> dict:
-    """A task's place in the results, before anything is measured."""
-    return {
-        **task.to_json(),
-        "classes": device_plan.classes(task.problem),
-        "flops": task.problem.flops(task.op),
-        "bytes": task.bytes,
-        "copies": task.copies,
-        "seconds": {},
-        "unsupported": {},
-        "problems": [],
-        "xla": {},
-    }
+    def add_training(self, found: dict[str, dict]) -> None:
+        """Steps of one process; one that trains another way than ours has no time."""
+        training = self.data["training"]
+        for library, step in found.items():
+            try:
+                if "ours" in training:
+                    same_losses(training["ours"]["losses"], step["losses"], f"ours and {library}")
+                training[library] = step
+            except VerificationError as error:
+                self.data["failures"].append(str(error))
+        self.save()
 
 
-def say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+def scaling_place(task: Task) -> dict:
+    """Which series the task's layer belongs to, and its number in it."""
+    layer = task.problem.layer
+    (series,) = (name for name, problems in scaling_series().items() if task.problem in problems)
+    return {"series": series, "value": layer.batch if series == "batch" else layer.in_channels}
 
 
-def run_peer(results: Results, peer: str, args: argparse.Namespace, seconds: float) -> None:
+def measure(run: Run) -> dict:
+    """Everything that was asked for, as the JSON file holds it."""
+    results, end = Results(run), time.monotonic() + run.seconds
+    processes = dict(run.device.processes)
+    first = next(iter(processes))
+    if first not in run.peers:
+        processes[first] = Process(processes[first].program, ("ours",))
+    processes = {peer: process for peer, process in processes.items() if peer in {first, *run.peers}}
+    with tempfile.TemporaryDirectory() as folder:
+        start = str(Path(folder) / "start.npz")
+        while processes:
+            peer = next(iter(processes))
+            share = processes[peer].share / sum(process.share for process in processes.values())
+            seconds = (end - time.monotonic()) * share
+            more = {
+                "peaks": peer == first,
+                # From the same start; the deterministic run's step would be the first one's.
+                "training": start if "training" in run.parts and peer != "deterministic" else None,
+            }
+            tasks = run.tasks if "layers" in run.parts else []
+            run_peer(results, run, peer, processes.pop(peer), tasks, seconds, **more)
+            if peer == first and "scaling" in run.parts:
+                growing = [problem for series in scaling_series().values() for problem in series]
+                ours = Process("jax", ("ours",))
+                run_peer(results, run, "scaling", ours, plan(growing, _ops(run), run.arithmetics[:1]), end - time.monotonic())
+    results.data["state"] = "complete"
+    results.save()
+    return results.data
+
+
+def _ops(run: Run) -> list[str]:
+    return list(dict.fromkeys(task.op for task in run.tasks))
+
+
+def run_peer(
+    results: Results, run: Run, peer: str, process: Process, tasks: Sequence[Task], seconds: float,
+    peaks: bool = False, training: str | None = None,
+) -> None:  # fmt: skip
     """One peer's process, begun anew behind what it died of."""
-    tasks, peaks_wanted = list(args.tasks), not results.data["peaks"] and peer != "torch"
+    left = {task.key: task for task in tasks}
     end = time.monotonic() + seconds
     for _ in range(1 + _MOST_RESTARTS):
-        reached: list[str] = []
-        state: dict = {"begun": [], "finished": False}
+        begun: list[str] = []
+        finished, reached = False, 0
 
-        def read(line: dict, reached=reached, state=state) -> None:
+        def read(line: dict) -> None:
+            nonlocal begun, finished, reached
+            begun = line.get("begun", begun)
+            finished = finished or "finished" in line
             if "peaks" in line:
-                results.data["peaks"] = line["peaks"]
+                results.data["peaks"] = larger(line["peaks"], results.data["peaks"])
                 results.save()
-            state["finished"] = state["finished"] or "finished" in line
-            state["begun"] = line.get("begun", state["begun"])
+            if "training" in line:
+                results.add_training(line["training"])
             if "task" in line:
-                key = Task.from_json(line["task"]).key
-                say_entry(peer, key, line)
-                results.add(peer, line)
-                reached.append(key)
-                state["begun"] = []
+                task = left.pop(line["task"])
+                say_entry(peer, task.key, line)
+                results.add(peer, task, line)
+                begun, reached = [], reached + 1
 
         request = {
-            "platform": args.platform,
-            "libraries": PEERS[peer][1],
-            "tasks": [task.to_json() for task in tasks],
+            "device": run.device.name,
+            "program": process.program,
+            "libraries": process.libraries,
+            "tasks": [task.to_json() for task in left.values()],
             "seconds": end - time.monotonic(),
-            "budget": results.data["settings"]["budget"],
-            "peaks": peaks_wanted and not results.data["peaks"],
-            "peak_scale": 1.0 if args.platform == "cuda" else 1 / 32,
+            "budget": run.budget,
+            "threads": run.threads,
+            "peaks": peaks and not results.data["peaks"],
+            "training": training,
         }
-        status = run_process(peer, request, read)
-        died_of = state["begun"]
-        if state["finished"] or not (died_of or reached) or time.monotonic() > end:
-            tasks = [task for task in tasks if task.key not in reached]
+        status = run_process(run, process.flags, request, read)
+        if finished or not (begun or reached) or time.monotonic() > end:
             break
-        for task in tasks:
-            if task.key in died_of:  # one op, or those that were being compiled
-                message = f"the process ended with status {status}"
-                results.add(peer, {"task": task.to_json(), "seconds": {}, "failed": message})
-        tasks = [task for task in tasks if task.key not in {*reached, *died_of}]
-    if not state["finished"] and status:
-        results.data.setdefault("failures", []).append(f"{peer}: its process ended with status {status}")
-    results.data["left_out"][peer] = [task.key for task in tasks]
+        for key in begun:  # one op, or those that were being compiled
+            message = f"the process ended with status {status}"
+            results.add(peer, left.pop(key), {"failed": message})
+    if not finished and status:
+        results.data["failures"].append(f"{peer}: its process ended with status {status}")
+    results.data["left_out"][peer] = list(left)
     results.save()
 
 
-def run_process(peer: str, request: dict, read: Callable[[dict], None]) -> int:
-    """Starts a peer's program, passes on each of its lines, and stops it long after its time."""
-    program, _, flags, _ = PEERS[peer]
-    environment = {**os.environ, "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {flags}".strip()}
-    if request["platform"] != "cuda":
-        environment["JAX_PLATFORMS"] = request["platform"]
-    command = [sys.executable, str(HERE / program)]
+def run_process(run: Run, flags: str, request: dict, read: Callable[[dict], None]) -> int:
+    """Starts a worker, passes on each of its lines, and stops it long after its time."""
+    here = str(Path(__file__).parents[1])
+    environment = {
+        **os.environ,
+        **run.device.environment(run.threads),
+        "PYTHONPATH": os.pathsep.join(filter(None, [here, os.environ.get("PYTHONPATH")])),
+        "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {flags}".strip(),
+    }
+    if run.device.platform != "cuda":
+        environment["JAX_PLATFORMS"] = run.device.platform
     with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+        WORKER, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
     ) as process:
-        stop = threading.Timer(max(request["seconds"], 0) + _GRACE, process.kill)
+        seconds = max(request["seconds"], 0) + _GRACE
+        stop = threading.Timer(min(seconds, threading.TIMEOUT_MAX), process.kill)
+        stop.daemon = True
         stop.start()
         try:
             with contextlib.suppress(BrokenPipeError):
@@ -224,32 +250,9 @@ def run_process(peer: str, request: dict, read: Callable[[dict], None]) -> int:
 
 
 def say_entry(peer: str, key: str, line: dict) -> None:
-    times = ", ".join(f"{who} {spread['median'] * 1e6:.4g}" for who, spread in line["seconds"].items())
+    """One line about a task for whoever waits."""
+    seconds = line.get("seconds", {})
+    times = ", ".join(f"{who} {spread['median'] * 1e3:.4g}" for who, spread in seconds.items())
     reasons = [*line.get("unsupported", {}).values(), line.get("wrong"), line.get("failed")]
-    say(f"{peer:13} {key:36} {times + ' us' if times else ''} {'; '.join(filter(None, reasons))}"[:200])
-
-
-def main(argv: list[str]) -> None:
-    import device_report
-
-    args = parse_arguments(argv)
-    results = Results(args)
-    end = time.monotonic() + args.seconds
-    shares = {peer: PEERS[peer][3] for peer in args.peers}
-    for peer in args.peers:
-        left = sum(
-            share for name, share in shares.items() if args.peers.index(name) >= args.peers.index(peer)
-        )
-        run_peer(results, peer, args, (end - time.monotonic()) * shares[peer] / left)
-        (args.out / "report.md").write_text(device_report.page(results.data))
-    results.data["state"] = "complete"
-    results.save()
-    (args.out / "report.md").write_text(device_report.page(results.data))
-    print(device_report.terminal(results.data))
-    troubles = device_summary.troubles(results.data)
-    if troubles:
-        sys.exit("\n".join(troubles))
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])
+    text = f"{peer:13} {key:36} {times + ' ms' if times else ''} {'; '.join(filter(None, reasons))}"
+    print(text[:200], file=sys.stderr, flush=True)

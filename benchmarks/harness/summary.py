@@ -1,25 +1,40 @@
-"""What a run's JSON says, in numbers: ratios, geometric means, shares of the machine's peaks."""
+"""What a run's JSON says, in numbers: ratios, geometric means, shares of the device's peaks, troubles."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable
 
+from harness.tasks import ARITHMETICS, CLASSES
+
 OURS = "ours"
+
+
+def measured(results: dict) -> list[dict]:
+    """The entries that have a time of ours."""
+    return [entry for entry in results["layers"] if OURS in entry["seconds"]]
 
 
 def peers(results: dict) -> list[str]:
     """Whoever was measured beside us, in the order in which they were asked for."""
-    return [
-        peer for peer in results["settings"]["peers"] if any(peer in e["seconds"] for e in results["layers"])
-    ]
+    return [peer for peer in results["settings"]["peers"] if ratios(results["layers"], peer)]
+
+
+def key(entry: dict) -> str:
+    """Layer, op and arithmetic."""
+    return f"{entry['name']} {entry['op']} {entry['arithmetic']}"
 
 
 def ratio(entry: dict, peer: str) -> float | None:
-    """A peer's time divided by ours: above 1 we are faster."""
-    if peer not in entry["seconds"]:
-        return None
-    return entry["seconds"][peer]["median"] / entry["seconds"][OURS]["median"]
+    """A peer's time divided by ours: above 1 we are faster.
+
+    The deterministic run is a process of its own, in which ours was timed once more.
+    """
+    if peer == "deterministic":
+        ours, theirs = (entry.get("deterministic", {}).get(who) for who in (OURS, "lax"))
+    else:
+        ours, theirs = (entry["seconds"].get(who) for who in (OURS, peer))
+    return theirs["median"] / ours["median"] if ours and theirs else None
 
 
 def geometric_mean(values: Iterable[float]) -> float:
@@ -43,19 +58,43 @@ def bytes_rate(entry: dict, who: str = OURS) -> float:
     return entry["bytes"] / entry["seconds"][who]["median"]
 
 
-def peak(results: dict, kind: str) -> float:
-    """Of the machine, "flops" or "copy", with as many threads as the run had."""
-    return results["peaks"][kind][str(results["settings"]["threads"])]
+def peak(results: dict, kind: str, arithmetic: str | None = None) -> float | None:
+    """The most "flops" or "copy" a second: in an arithmetic, or of as many threads as the run had."""
+    rates = results["peaks"].get(kind, {})
+    names = (arithmetic, str(results["settings"]["threads"]), "device")
+    return next((rates[name] for name in names if name in rates), None)
+
+
+def bound(entry: dict, results: dict) -> tuple[str, float]:
+    """What limits the op, "arithmetic" or "memory", and the least seconds that it takes."""
+    by_memory = entry["bytes"] / peak(results, "copy")
+    flops_peak = peak(results, "flops", entry["arithmetic"])
+    by_arithmetic = entry["flops"] / flops_peak if entry["kind"] == "conv" else 0.0
+    return ("arithmetic", by_arithmetic) if by_arithmetic > by_memory else ("memory", by_memory)
+
+
+def share(entry: dict, results: dict) -> float | None:
+    """How much of what the device can do at most: the least time by the time that it took."""
+    if not results["peaks"] or OURS not in entry["seconds"]:
+        return None
+    return bound(entry, results)[1] / entry["seconds"][OURS]["median"]
+
+
+def launch_bound(entry: dict, results: dict) -> bool:
+    """Whether a GPU's program is so short that starting it may be what was timed."""
+    program = entry["seconds"][OURS]["median"] * entry["copies"]
+    return results["settings"]["device"] != "cpu" and program < 1e-4
 
 
 def disturbed(results: dict) -> str | None:
     """What speaks against the machine having been quiet, if anything."""
-    flops, threads = results["peaks"]["flops"], results["settings"]["threads"]
-    reached, others = peak(results, "flops") / (threads * flops["1"]), results["others"]
+    flops, threads = results["peaks"].get("flops", {}), results["settings"]["threads"]
     found = []
-    if others is not None and others > 0.05:
-        found.append(f"other programs took {100 * others:.0f} % of the machine's processors during the run")
-    if reached < 0.85:
+    if (results["others"] or 0.0) > 0.05:
+        found.append(
+            f"other programs took {100 * results['others']:.0f} % of the machine's processors during the run"
+        )
+    if "1" in flops and (reached := peak(results, "flops") / (threads * flops["1"])) < 0.85:
         found.append(
             f"{threads} threads reached {100 * reached:.0f} % of {threads} times one thread's FMA peak, so "
             "others were running or threads share a core"
@@ -63,41 +102,56 @@ def disturbed(results: dict) -> str | None:
     return f"Times are not to be relied on: {'; '.join(found)}." if found else None
 
 
-def worst(entries: Iterable[dict], peer: str, count: int = 5) -> list[tuple[float, dict]]:
+def worst(results: dict, peer: str, count: int = 5) -> list[tuple[float, dict]]:
     """The smallest ratios, smallest first."""
-    known = [(value, entry) for entry in entries if (value := ratio(entry, peer)) is not None]
+    known = [(value, entry) for entry in measured(results) if (value := ratio(entry, peer)) is not None]
     return sorted(known, key=lambda pair: pair[0])[:count]
 
 
-def means(results: dict) -> list[tuple[str, dict[str, float]]]:
-    """Geometric means of each peer's ratios over each op, over each kind of layer, and over all."""
-    entries = results["layers"]
-    rows = []
+def groups(results: dict) -> dict[str, list[dict]]:
+    """The entries of each op of a kind of layer, of each kind, of each class and arithmetic, and all."""
+    entries, found = measured(results), {}
     for kind in dict.fromkeys(entry["kind"] for entry in entries):
         of_kind = [entry for entry in entries if entry["kind"] == kind]
         for op in dict.fromkeys(entry["op"] for entry in of_kind):
-            rows.append((f"{kind} {op}", [entry for entry in of_kind if entry["op"] == op]))
-        rows.append((f"all of {kind}", of_kind))
-    rows.append(("all", entries))
+            found[f"{kind} {op}"] = [entry for entry in of_kind if entry["op"] == op]
+        found[f"all of {kind}"] = of_kind
+    for name in CLASSES:
+        for arithmetic in ARITHMETICS:
+            chosen = [e for e in entries if name in e["classes"] and e["arithmetic"] == arithmetic]
+            if chosen and chosen not in found.values():
+                found[f"{name}, {arithmetic}"] = chosen
+    return {**found, "all": entries} if entries else {}
+
+
+def means(results: dict) -> list[tuple[str, dict[str, float]]]:
+    """Geometric means of each peer's ratios over each group."""
     return [
-        (
-            name,
-            {peer: geometric_mean(values) for peer in peers(results) if (values := ratios(chosen, peer))},
-        )
-        for name, chosen in rows
+        (name, {peer: geometric_mean(values) for peer in peers(results) if (values := ratios(chosen, peer))})
+        for name, chosen in groups(results).items()
     ]
 
 
 def flatness(results: dict) -> list[tuple[str, str, float]]:
     """(series, op, the largest time per FLOP of ours divided by the smallest)."""
-    rows = []
-    for series in dict.fromkeys(entry["series"] for entry in results["scaling"]):
-        for op in dict.fromkeys(entry["op"] for entry in results["scaling"]):
-            costs = [
-                1 / flops_rate(entry)
-                for entry in results["scaling"]
-                if entry["series"] == series and entry["op"] == op
-            ]
-            if costs:
-                rows.append((series, op, max(costs) / min(costs)))
-    return rows
+    costs: dict[tuple[str, str], list[float]] = {}
+    for entry in results["scaling"]:
+        if OURS in entry["seconds"]:
+            costs.setdefault((entry["series"], entry["op"]), []).append(1 / flops_rate(entry))
+    return [(*place, max(of_place) / min(of_place)) for place, of_place in costs.items()]
+
+
+def troubles(results: dict) -> list[str]:
+    """Everything that makes a run a failure: wrong results, processes that ended, nothing measured."""
+    entries = [*results["layers"], *results["scaling"]]
+    found = [f"{key(entry)}: {text}" for entry in entries for text in entry["problems"]]
+    found += results["failures"]
+    # What ours refuses, it refuses by mistake.
+    found += [
+        f"{key(entry)}: {who}: {reason}"
+        for entry in entries
+        for who, reason in entry["unsupported"].items()
+        if who.startswith(OURS)
+    ]
+    nothing = not (measured(results) or results["training"] or results["scaling"])
+    return [*found, "nothing of ours was measured"] if nothing else found

@@ -1,9 +1,4 @@
-"""What is measured on a device, and in which order, for a run that may end at any time.
-
-A task is one op of one layer in one arithmetic. Tasks are ordered so that whatever has been measured covers
-every class of layers: the first layer of each class in bf16, then the second ones and the first ones in TF32,
-and so on.
-"""
+"""What is measured, and in which order where the time is limited: one op of one layer in one arithmetic."""
 
 from __future__ import annotations
 
@@ -13,18 +8,20 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from problems import KINDS, Bias, Conv, Pool, Problem
+from harness.problems import KINDS, Bias, Conv, Pool, Problem
 
+OPS = ("fprop", "dgrad", "wgrad", "bgrad", "fprop+dgrad")
 # What a call says: dtype and precision. TF32 is what float32 is multiplied in at lax's DEFAULT precision.
 ARITHMETICS = {
     "bf16": ("bfloat16", "default"),
     "tf32": ("float32", "default"),
     "f32": ("float32", "highest"),
     "f64": ("float64", "highest"),
+    "f16": ("float16", "default"),
 }
-# Nothing is multiplied in pooling and the bias gradient.
-_WITHOUT_PRODUCTS = ("bf16", "f32")
+_OF_PRODUCTS = ("tf32", "f64")  # nothing is multiplied in pooling and the bias gradient
 WEAK = ("grouped", "depthwise", "dilated", "transposed", "few channels", "1-D", "3-D")
+CLASSES = ("dense", *WEAK, "one image", "pooling", "bias")
 _LATE = 100
 _WORKING_SET = 2**28  # bytes that one program touches: some times what the second-level cache of a GPU holds
 
@@ -36,7 +33,7 @@ class Task:
     problem: Problem
     op: str
     arithmetic: str
-    most_copies: int = 16
+    most_copies: int = 1
 
     @property
     def key(self) -> str:
@@ -47,11 +44,13 @@ class Task:
         return ARITHMETICS[self.arithmetic][0]
 
     @property
+    def item_bytes(self) -> int:
+        return 2 if self.dtype == "bfloat16" else np.dtype(self.dtype).itemsize
+
+    @property
     def bytes(self) -> int:
         """Of operands and result, each once."""
-        return self.problem.elements(self.op) * (
-            2 if self.dtype == "bfloat16" else np.dtype(self.dtype).itemsize
-        )
+        return self.problem.elements(self.op) * self.item_bytes
 
     @property
     def copies(self) -> int:
@@ -63,19 +62,34 @@ class Task:
         return min(math.ceil(_WORKING_SET / self.bytes), self.most_copies)
 
     def to_json(self) -> dict:
+        problem = self.problem
         return {
-            "kind": self.problem.kind,
-            "name": self.problem.name,
-            "text": self.problem.text,
-            "op": self.op,
-            "arithmetic": self.arithmetic,
-            "most_copies": self.most_copies,
+            "problem": [problem.kind, problem.name, problem.text],
+            "rest": [self.op, self.arithmetic, self.most_copies],
         }
 
     @classmethod
     def from_json(cls, entry: dict) -> Task:
-        problem = KINDS[entry["kind"]].parse(entry["name"], entry["text"])
-        return cls(problem, entry["op"], entry["arithmetic"], entry["most_copies"])
+        kind, name, text = entry["problem"]
+        return cls(KINDS[kind].parse(name, text), *entry["rest"])
+
+    def entry(self) -> dict:
+        """The task's place in the results, before anything is measured."""
+        return {
+            "name": self.problem.name,
+            "kind": self.problem.kind,
+            "op": self.op,
+            "arithmetic": self.arithmetic,
+            "layer": self.problem.text,
+            "source": self.problem.source,
+            "classes": classes(self.problem),
+            "flops": self.problem.flops(self.op),
+            "bytes": self.bytes,
+            "copies": self.copies,
+            "seconds": {},
+            "unsupported": {},
+            "problems": [],
+        }
 
 
 def classes(problem: Problem) -> list[str]:
@@ -103,22 +117,31 @@ def classes(problem: Problem) -> list[str]:
 
 
 def plan(
-    problems: Iterable[Problem], ops: Sequence[str], arithmetics: Sequence[str], most_copies: int = 16
+    problems: Iterable[Problem], ops: Sequence[str], arithmetics: Sequence[str], most_copies: int = 1
 ) -> list[Task]:
-    """All tasks, the most telling ones first."""
-    of_class: Counter[str] = Counter()
-    ranked = []
-    for problem in problems:
-        place = min(of_class[name] for name in classes(problem))
-        of_class.update(classes(problem))
-        if "one image" in classes(problem):  # no goal is about these
-            place += _LATE
-        known = [a for a in ARITHMETICS if isinstance(problem, Conv) or a in _WITHOUT_PRODUCTS]
-        for later, arithmetic in enumerate(known):
-            if arithmetic in arithmetics:
-                for op in problem.ops:
-                    if op in ops:
-                        ranked.append((place + later, Task(problem, op, arithmetic, most_copies)))
+    """All tasks, layer by layer."""
     return [
-        task for _, task in sorted(ranked, key=lambda pair: pair[0])
-    ]  # sorting keeps what is equal in order
+        Task(problem, op, arithmetic, most_copies)
+        for problem in problems
+        for arithmetic in ARITHMETICS
+        if arithmetic in arithmetics and (isinstance(problem, Conv) or arithmetic not in _OF_PRODUCTS)
+        for op in problem.ops
+        if op in ops
+    ]
+
+
+def most_telling_first(tasks: Sequence[Task]) -> list[Task]:
+    """In such an order that a run which ends at any time has covered every class of layers.
+
+    The first layer of each class in bf16 comes first, then the second ones and the first ones in TF32, and
+    so on.
+    """
+    of_class: Counter[str] = Counter()
+    place = {}
+    for problem in dict.fromkeys(task.problem for task in tasks):
+        names = classes(problem)
+        # No goal is about one image.
+        place[problem] = min(of_class[name] for name in names) + (_LATE if "one image" in names else 0)
+        of_class.update(names)
+    rank = list(ARITHMETICS).index
+    return sorted(tasks, key=lambda task: place[task.problem] + rank(task.arithmetic))

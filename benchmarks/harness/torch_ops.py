@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from problems import Bias, Conv, Pool, Problem
+from harness.problems import Bias, Conv, Pool, Problem
 from torch.nn import functional
 
 aten = torch.ops.aten

@@ -14,7 +14,7 @@ from __future__ import annotations
 from itertools import product
 
 import numpy as np
-from problems import Bias, Conv, Pool, Problem
+from harness.problems import Bias, Conv, Pool, Problem
 
 _SAMPLES = 200
 _MOST_PRODUCTS = 20_000_000  # over all samples, which keeps a check under a second or so
@@ -73,6 +73,15 @@ def verify(
                 f"{name}: {np.sum(~(error <= bound))} of {len(at)} sampled elements are wrong; at "
                 f"{tuple(map(int, at[worst]))} {got[worst]} should be {sums[worst]} within {bound[worst]:.2g}"
             )
+
+
+def same_losses(one: list[float], other: list[float], who: str) -> None:
+    """Raises VerificationError where training goes different ways.
+
+    The first losses agree to float32's rounding, later ones less: Adam divides by the gradient's size.
+    """
+    if not np.allclose(one, other, rtol=1e-4, atol=0):
+        raise VerificationError(f"the training steps of {who} have other losses: {one} and {other}")
 
 
 def elements(array, at: np.ndarray) -> np.ndarray:

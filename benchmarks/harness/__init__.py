@@ -1,0 +1,1 @@
+"""What run.py is made of: layers, devices, the process that measures, and what its numbers say."""
