@@ -18,7 +18,8 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 
 import chart  # noqa: E402  # found by the path above
 import report  # noqa: E402  # found by the path above
-import summary  # noqa: E402  # found by the path above
+from harness import summary  # noqa: E402  # found by the path above
+from harness.tasks import ARITHMETICS  # noqa: E402  # found by the path above
 
 README = (ROOT / "README.md").read_text()
 SUPPORT = (ROOT / "docs" / "support.md").read_text()
@@ -101,7 +102,7 @@ def test_machine_and_command_are_those_of_the_committed_results():
     for said in (
         f"on {RESULTS['date']} on",
         f"an {RESULTS['machine']['processor']} (AVX-512), {settings['threads']} threads",
-        f"`{settings['dtype']}`",
+        f"`{ARITHMETICS[settings['arithmetics'][0]][0]}`",
         f"batches of at most {settings['batch']}",
         f"jax {versions['jax']}, PyTorch {versions['torch'].partition('+')[0]}",
         f"`{' '.join(RESULTS['command'])}`",
