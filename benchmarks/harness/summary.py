@@ -116,10 +116,11 @@ def groups(results: dict) -> dict[str, list[dict]]:
         for op in dict.fromkeys(entry["op"] for entry in of_kind):
             found[f"{kind} {op}"] = [entry for entry in of_kind if entry["op"] == op]
         found[f"all of {kind}"] = of_kind
+    of_kinds = list(found.values())
     for name in CLASSES:
         for arithmetic in ARITHMETICS:
             chosen = [e for e in entries if name in e["classes"] and e["arithmetic"] == arithmetic]
-            if chosen and chosen not in found.values():
+            if chosen and chosen not in of_kinds:
                 found[f"{name}, {arithmetic}"] = chosen
     return {**found, "all": entries} if entries else {}
 
