@@ -29,8 +29,8 @@ os.environ["XLA_FLAGS"] = (
 import jax  # noqa: E402  # after its flags
 import jax.numpy as jnp  # noqa: E402  # likewise
 import numpy as np  # noqa: E402  # likewise
-from jax.sharding import Mesh, NamedSharding, PartitionSpec  # noqa: E402  # likewise
 from harness.nets import DIRECT, LAX, NETS, TINY, Net, loss, parameters  # noqa: E402  # likewise
+from jax.sharding import Mesh, NamedSharding, PartitionSpec  # noqa: E402  # likewise
 
 import jax_convgrad  # noqa: E402  # likewise
 

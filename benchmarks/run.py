@@ -22,7 +22,7 @@ from harness import layers, summary
 from harness.devices import DEVICES
 from harness.devices.cpu import available_processors, limit_processors
 from harness.problems import Conv
-from harness.runner import Run, measure
+from harness.runner import measure
 from harness.tasks import ARITHMETICS, OPS, most_telling_first, plan
 
 
@@ -47,8 +47,8 @@ def positive(text: str) -> int:
     return value
 
 
-def parse_arguments(argv: list[str] | None = None) -> Run:
-    """What the command line asks for."""
+def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
+    """What is asked for: the options, with the device, the tasks and the seconds a function."""
     chosen = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     # The second name is what other tools call it.
     chosen.add_argument("--device", "--platform", choices=tuple(DEVICES), default="cpu", help="default: cpu")
@@ -68,13 +68,24 @@ def parse_arguments(argv: list[str] | None = None) -> Run:
     words("--peers", device.processes, peers)
     option("--shapes", help="names or patterns of layers, as resnet50.*,audio.1d (default: all)")
     option("--file", type=Path, help="layers from a TOML file, instead of benchmarks/shapes.toml")
-    option("--layer", action="append", default=[], help="a layer as text, instead of a file's; may be repeated")
+    option(
+        "--layer", action="append", default=[], help="a layer as text, instead of a file's; may be repeated"
+    )
     words("--ops", OPS, OPS)
     words("--arithmetics", ARITHMETICS, device.arithmetics)
     option("--batch", type=positive, default=device.batch, help="the largest (default: %(default)s)")
     threads = min(2, available_processors())
-    option("--threads", type=positive, default=threads, help="processors for everyone on a CPU (default: %(default)s)")
-    option("--parts", type=some_of(device.parts), help=f"of {','.join(device.parts)} (default: all, or layers if chosen)")
+    option(
+        "--threads",
+        type=positive,
+        default=threads,
+        help="processors for everyone on a CPU (default: %(default)s)",
+    )
+    option(
+        "--parts",
+        type=some_of(device.parts),
+        help=f"of {','.join(device.parts)} (default: all, or layers if chosen)",
+    )
     option("--seconds", type=float, default=device.seconds, help="for everything (default: %(default)s)")
     option("--quick", action="store_true", help="fewer repeats: less time, wider spread")
     option("--out", type=Path, metavar="DIR", help="write results.json there, and of a CPU the pictures")
@@ -98,19 +109,11 @@ def parse_arguments(argv: list[str] | None = None) -> Run:
         parser.error(str(error))
     if args.batch:
         problems = [problem.with_batch_at_most(args.batch) for problem in problems]
-    tasks = plan(problems, args.ops, args.arithmetics, device.most_copies)
-    return Run(
-        device=device,
-        peers=args.peers,
-        parts=args.parts,
-        tasks=most_telling_first(tasks) if math.isfinite(args.seconds) else tasks,
-        arithmetics=args.arithmetics,
-        threads=args.threads,
-        batch=args.batch,
-        seconds=args.seconds,
-        budget=device.budget[args.quick],
-        out=args.out,
-    )
+    args.tasks = plan(problems, args.ops, args.arithmetics, device.most_copies)
+    if math.isfinite(args.seconds):
+        args.tasks = most_telling_first(args.tasks)
+    args.device, args.budget = device, device.budget[args.quick]
+    return args
 
 
 def main() -> None:

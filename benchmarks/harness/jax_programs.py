@@ -16,6 +16,8 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+from jax import lax
+
 from harness import jax_ops, operands, xla_choices
 from harness.checks import check_result, first_line, peer_eps
 from harness.devices.device import Device
@@ -23,8 +25,6 @@ from harness.problems import Conv, Pool
 from harness.tasks import ARITHMETICS, Task
 from harness.timing import of_one_call
 from harness.verification import VerificationError, result_shape
-from jax import lax
-
 from jax_convgrad.primitives import ffi
 
 BATCH = 12  # programs that are compiled side by side, before any of them is timed
@@ -70,11 +70,11 @@ def calls_of(task: Task, library: str) -> Callable:
     def run(sets):
         dead = {name: jnp.zeros(shapes[name], task.dtype) for name in shapes if name not in read}
         results = []
-        for operands in sets:
+        for arrays in sets:
             if results:
                 # The result goes on from behind the barrier: XLA drops what nothing there asks for.
-                operands, results[-1] = lax.optimization_barrier((operands, results[-1]))
-            results.append(function(**operands, **dead))
+                arrays, results[-1] = lax.optimization_barrier((arrays, results[-1]))
+            results.append(function(**arrays, **dead))
         return results
 
     return run
@@ -183,7 +183,7 @@ def measured(task: Task, programs: dict, device: Device, budget: float) -> dict:
 
 
 def kernel_of(task: Task, device: Device, capability: int | None = None) -> str | None:
-    """The kernel that our plan takes for a convolution, on a GPU of this capability or the one that is there."""
+    """The kernel that our plan takes for a convolution; on a GPU of this capability, or on the one there is."""
     if not isinstance(task.problem, Conv):
         return None
     module, layer = ffi.backends[device.platform].module, task.problem.layer
@@ -202,6 +202,4 @@ def kernel_of(task: Task, device: Device, capability: int | None = None) -> str 
         return module.plan(task.op, "auto", **problem)["kernel"]
     if capability is None:
         capability = int(jax.devices()[0].compute_capability.partition(".")[0])
-    return module.chosen_kernel(
-        op=task.op, **problem, tf32=task.arithmetic == "tf32", capability=capability
-    )
+    return module.chosen_kernel(op=task.op, **problem, tf32=task.arithmetic == "tf32", capability=capability)

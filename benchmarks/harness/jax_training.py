@@ -8,6 +8,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import optax
+
 from harness.timing import measure
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
@@ -31,9 +32,7 @@ def run(file: str, libraries: list[str], budget: float) -> dict[str, dict]:
         name: np.asarray(value)
         for name, value in train_cnn.init_params(jax.random.key(0), (SIDE, SIDE, 1)).items()
     }
-    np.savez(
-        file, images=images, labels=labels, learning_rate=LEARNING_RATE, steps=STEPS_COMPARED, **initial
-    )
+    np.savez(file, images=images, labels=labels, learning_rate=LEARNING_RATE, steps=STEPS_COMPARED, **initial)
     optimizer = optax.adam(LEARNING_RATE)
     images, labels = jax.device_put((images, labels))
     calls, losses = {}, {}

@@ -9,6 +9,7 @@ import math
 from functools import cache
 
 import numpy as np
+
 from harness.problems import Problem
 
 _FEW = 1_000_003  # a prime: no axis of an array repeats with the numbers

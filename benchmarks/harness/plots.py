@@ -9,6 +9,7 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
+
 from harness import summary
 
 _COLOURS = {"ours": "C0", "lax": "C1", "torch": "C3"}

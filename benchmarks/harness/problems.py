@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import numpy as np
 
@@ -25,12 +25,30 @@ def tied_pairs(axis: Axis) -> int:
 
 
 @dataclass(frozen=True)
-class Conv:
-    """A convolution: fprop, dgrad, wgrad."""
+class _Windowed:
+    """A layer with a window that moves over its input."""
 
     name: str
     layer: Layer
     source: str = ""
+
+    @property
+    def geometry(self) -> ConvGeometry:
+        return self.layer.geometry
+
+    @property
+    def pairs(self) -> int:
+        """How many (tap, output) of an image meet an input, not padding or a gap between dilated inputs."""
+        return math.prod(tied_pairs(axis) for axis in self.geometry.axes)
+
+    def with_batch_at_most(self, limit: int) -> Self:
+        return replace(self, layer=replace(self.layer, batch=min(self.layer.batch, limit)))
+
+
+@dataclass(frozen=True)
+class Conv(_Windowed):
+    """A convolution: fprop, dgrad, wgrad."""
+
     kind: ClassVar[str] = "conv"
     ops: ClassVar[tuple[str, ...]] = ("fprop", "dgrad", "wgrad")
 
@@ -43,22 +61,14 @@ class Conv:
     def text(self) -> str:
         return str(self.layer)
 
-    @property
-    def geometry(self) -> ConvGeometry:
-        return self.layer.geometry
-
-    def with_batch_at_most(self, limit: int) -> Conv:
-        return replace(self, layer=replace(self.layer, batch=min(self.layer.batch, limit)))
-
     def shapes(self) -> dict[str, Shape]:
         """Of the operands; each op reads two of them, and gives the third one's place."""
         return {"x": self.layer.x_shape, "w": self.layer.w_shape, "dy": self.layer.y_shape}
 
     def flops(self, op: str) -> int:
-        """Two for each product that the formula has: taps on padding or between dilated inputs are none."""
+        """Two for each product that the formula has."""
         layer = self.layer
-        pairs = math.prod(tied_pairs(axis) for axis in self.geometry.axes)
-        return 2 * layer.batch * pairs * (layer.in_channels // layer.groups) * layer.out_channels
+        return 2 * layer.batch * self.pairs * (layer.in_channels // layer.groups) * layer.out_channels
 
     def elements(self, op: str) -> int:
         """Of both operands and the result."""
@@ -66,17 +76,14 @@ class Conv:
 
 
 @dataclass(frozen=True)
-class Pool:
-    """Max or average pooling.
+class Pool(_Windowed):
+    """Max or average pooling; of its layer, a depthwise one, only the geometry counts.
 
     The backward pass of max pooling needs what the forward pass chose, so the two are measured together;
     a library that keeps the choice and one that makes it again then do the same work.
     """
 
-    name: str
-    reduction: str
-    layer: Layer  # depthwise, of which only the geometry counts
-    source: str = ""
+    reduction: str = "max"
     kind: ClassVar[str] = "pool"
 
     @classmethod
@@ -94,7 +101,7 @@ class Pool:
         if any(part.startswith(("groups", "transposed", "dilation")) for part in parts):
             raise ValueError(f"pooling {text!r} has only stride and pad")
         line = ", ".join([*parts[:2], str(channels), *parts[2:], f"groups {channels}"])
-        return cls(name, reduction, parse_layer(line), source)
+        return cls(name, parse_layer(line), source, reduction)
 
     @property
     def ops(self) -> tuple[str, ...]:
@@ -106,26 +113,16 @@ class Pool:
         options = [option for option in options if not option.startswith("groups")]
         return ", ".join([f"{self.reduction} {input_text}", window, *options])
 
-    @property
-    def geometry(self) -> ConvGeometry:
-        return self.layer.geometry
-
-    def with_batch_at_most(self, limit: int) -> Pool:
-        return replace(self, layer=replace(self.layer, batch=min(self.layer.batch, limit)))
-
     def shapes(self) -> dict[str, Shape]:
         return {"x": self.layer.x_shape, "dy": self.layer.y_shape}
 
     def flops(self, op: str) -> int:
         """One comparison or addition a tap, and as many for each pass."""
-        pairs = math.prod(tied_pairs(axis) for axis in self.geometry.axes)
-        passes = 2 if op == "fprop+dgrad" else 1
-        return passes * self.layer.batch * pairs * self.layer.in_channels
+        return len(op.split("+")) * self.layer.batch * self.pairs * self.layer.in_channels
 
     def elements(self, op: str) -> int:
         """x and y, or dy and dx, or all four."""
-        passes = 2 if op == "fprop+dgrad" else 1
-        return passes * sum(math.prod(shape) for shape in self.shapes().values())
+        return len(op.split("+")) * sum(math.prod(shape) for shape in self.shapes().values())
 
 
 @dataclass(frozen=True)

@@ -16,12 +16,12 @@ import sys
 import tempfile
 import threading
 import time
+from argparse import Namespace
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from harness import machine
-from harness.devices.device import Device, Process, larger
+from harness.devices.device import Process, larger
 from harness.layers import scaling_series
 from harness.tasks import Task, plan
 from harness.verification import VerificationError, same_losses
@@ -32,26 +32,10 @@ _GRACE = 30.0  # seconds that a process may overrun, in which it compiles
 _MOST_RESTARTS = 3
 
 
-@dataclass(frozen=True)
-class Run:
-    """What is asked for."""
-
-    device: Device
-    peers: Sequence[str]
-    parts: Sequence[str]
-    tasks: Sequence[Task]
-    arithmetics: Sequence[str]
-    threads: int
-    batch: int | None
-    seconds: float
-    budget: float
-    out: Path | None = None
-
-
 class Results:
     """The run so far, and if it is to be kept, on disk after every change."""
 
-    def __init__(self, run: Run):
+    def __init__(self, run: Namespace):
         self._path = run.out / "results.json" if run.out else None
         self._others = machine.Others()
         self._entries: dict[tuple[str, str], dict] = {}
@@ -136,7 +120,7 @@ def scaling_place(task: Task) -> dict:
     return {"series": series, "value": layer.batch if series == "batch" else layer.in_channels}
 
 
-def measure(run: Run) -> dict:
+def measure(run: Namespace) -> dict:
     """Everything that was asked for, as the JSON file holds it."""
     results, end = Results(run), time.monotonic() + run.seconds
     processes = dict(run.device.processes)
@@ -160,18 +144,25 @@ def measure(run: Run) -> dict:
             if peer == first and "scaling" in run.parts:
                 growing = [problem for series in scaling_series().values() for problem in series]
                 ours = Process("jax", ("ours",))
-                run_peer(results, run, "scaling", ours, plan(growing, _ops(run), run.arithmetics[:1]), end - time.monotonic())
+                run_peer(
+                    results,
+                    run,
+                    "scaling",
+                    ours,
+                    plan(growing, _ops(run), run.arithmetics[:1]),
+                    end - time.monotonic(),
+                )
     results.data["state"] = "complete"
     results.save()
     return results.data
 
 
-def _ops(run: Run) -> list[str]:
+def _ops(run: Namespace) -> list[str]:
     return list(dict.fromkeys(task.op for task in run.tasks))
 
 
 def run_peer(
-    results: Results, run: Run, peer: str, process: Process, tasks: Sequence[Task], seconds: float,
+    results: Results, run: Namespace, peer: str, process: Process, tasks: Sequence[Task], seconds: float,
     peaks: bool = False, training: str | None = None,
 ) -> None:  # fmt: skip
     """One peer's process, begun anew behind what it died of."""
@@ -219,7 +210,7 @@ def run_peer(
     results.save()
 
 
-def run_process(run: Run, flags: str, request: dict, read: Callable[[dict], None]) -> int:
+def run_process(run: Namespace, flags: str, request: dict, read: Callable[[dict], None]) -> int:
     """Starts a worker, passes on each of its lines, and stops it long after its time."""
     here = str(Path(__file__).parents[1])
     environment = {

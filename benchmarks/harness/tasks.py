@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+
 from harness.problems import KINDS, Bias, Conv, Pool, Problem
 
 OPS = ("fprop", "dgrad", "wgrad", "bgrad", "fprop+dgrad")

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 import ml_dtypes  # noqa: F401 (by which NumPy knows bfloat16)
 import numpy as np
 import torch
+
 from harness import operands, torch_ops
 from harness.checks import check_result
 from harness.devices.device import Device
@@ -93,7 +94,7 @@ def measured(task: Task, prepared: None, device: Device, budget: float) -> dict:
     try:
         for integers in (True, False):
             read, calls = calls_on(task, platform, integers, 1 if integers else task.copies)
-            for (call, *_) in calls.values():
+            for call, *_ in calls.values():
                 check_result(task, device, read, call.result(call.run()), integers, "torch")
     except torch_ops.UnsupportedError as reason:
         return {"unsupported": {"torch": str(reason)}}

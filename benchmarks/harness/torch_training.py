@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from torch.nn import functional
+
 from harness.timing import measure
 from harness.torch_programs import faster
-from torch.nn import functional
 
 
 def run(file: str, libraries: list[str], budget: float) -> dict[str, dict]:

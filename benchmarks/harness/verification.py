@@ -14,6 +14,7 @@ from __future__ import annotations
 from itertools import product
 
 import numpy as np
+
 from harness.problems import Bias, Conv, Pool, Problem
 
 _SAMPLES = 200

@@ -1,4 +1,4 @@
-"""The benchmark as a GPU has it, as far as it goes without one: its order, operands, processes, and a trial."""
+"""The benchmark on a GPU, as far as it goes without one: its order, operands, processes, and a trial."""
 
 import json
 import os
@@ -21,7 +21,7 @@ import run as command  # noqa: E402
 from harness import jax_programs, layers, operands, runner, summary, timing, verification  # noqa: E402
 from harness.devices import DEVICES  # noqa: E402
 from harness.problems import Bias, Conv, Pool  # noqa: E402
-from harness.tasks import ARITHMETICS, OPS, Task, classes, most_telling_first, plan  # noqa: E402
+from harness.tasks import OPS, Task, classes, most_telling_first, plan  # noqa: E402
 from harness.verification import VerificationError  # noqa: E402
 
 from jax_convgrad.primitives import ffi  # noqa: E402  # after the path is set
@@ -357,8 +357,8 @@ def run_worker(**request):
     environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(BENCHMARKS), os.environ.get("PYTHONPATH")]))
     request = {
-        "program": "jax", "libraries": ["ours"], "budget": 0.01, "threads": 1, "peaks": False, "training": None,
-        **request,
+        "program": "jax", "libraries": ["ours"], "budget": 0.01, "threads": 1, "peaks": False,
+        "training": None, **request,
     }  # fmt: skip
     return subprocess.run(
         runner.WORKER, input=json.dumps(request), capture_output=True, text=True, env=environment, timeout=100

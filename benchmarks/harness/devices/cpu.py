@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 
 import numpy as np
+
 from harness.devices.device import Device, Functions, Peaks, Process, Spreads
 from harness.timing import measure
 
