@@ -109,7 +109,7 @@ def means_table(results: dict) -> str:
 
 
 def names(results: dict) -> tuple[list[str], Callable[[dict], list[str]]]:
-    """The first columns of a table of ops, and an entry's cells there; the arithmetic if there are several."""
+    """The first columns of a table of ops, with the arithmetic if there are several; and an entry's cells."""
     columns = ["name", "op", "arithmetic"][: 2 + (len(results["settings"]["arithmetics"]) > 1)]
     return ["layer", *columns[1:]], lambda entry: [entry[column] for column in columns]
 
@@ -274,8 +274,9 @@ def page(results: dict, how: str, pictures: Sequence[str] = (), notes: str = "")
     parts = [
         f"# {device}, {results['date']}" if device else "# Performance",
         "Times of single calls, each result verified before it was timed; "
-        f"[benchmarks/README.md]({how}) says how. A ratio is a peer's time divided by ours: above 1 this package is faster. Shares are of the "
-        f"peaks that the same run measured. {DEVICES[settings['device']].about}{state}",
+        f"[benchmarks/README.md]({how}) says how. A ratio is a peer's time divided by ours: above 1 this "
+        "package is faster. Shares are of the peaks that the same run measured. "
+        f"{DEVICES[settings['device']].about}{state}",
         f"{' '.join(filter(None, conditions))}, by\n\n```sh\n{shlex.join(results['command'])}\n```",
         machine_table(results),
     ]

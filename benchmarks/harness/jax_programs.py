@@ -183,7 +183,7 @@ def measured(task: Task, programs: dict, device: Device, budget: float) -> dict:
 
 
 def kernel_of(task: Task, device: Device, capability: int | None = None) -> str | None:
-    """The kernel that our plan takes for a convolution; on a GPU of this capability, or on the one there is."""
+    """The kernel that our plan takes for a convolution, on a GPU of this capability, by default JAX's."""
     if not isinstance(task.problem, Conv):
         return None
     module, layer = ffi.backends[device.platform].module, task.problem.layer
