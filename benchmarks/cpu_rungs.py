@@ -63,7 +63,7 @@ def programs_by_kernel(task: Task) -> dict:
         for kernel in KERNELS:
             ffi.backends["cpu"] = dataclasses.replace(chosen, kernel=kernel)
             jax.clear_caches()
-            program, _ = jax_programs.compiled(task, "ours")
+            program = jax_programs.compiled(task, "ours")
             if not isinstance(program, Exception):
                 programs[kernel] = program
             elif "kernel" not in str(program):  # it would say: not this layer, or not on this machine

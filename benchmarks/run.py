@@ -47,6 +47,14 @@ def positive(text: str) -> int:
     return value
 
 
+def processors(text: str) -> int:
+    """An argument's type."""
+    value, available = positive(text), available_processors()
+    if value > available:
+        raise argparse.ArgumentTypeError(f"this process may use {available} processors")
+    return value
+
+
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     """What is asked for: the options, with the device, the tasks and the seconds a function."""
     chosen = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
@@ -77,7 +85,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     threads = min(2, available_processors())
     option(
         "--threads",
-        type=positive,
+        type=processors,
         default=threads,
         help="processors for everyone on a CPU (default: %(default)s)",
     )
@@ -103,8 +111,6 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
             problems = layers.read_layers(args.file or layers.BUILT_IN)
         if args.shapes:
             problems = layers.select(problems, args.shapes.split(","))
-        if device.platform == "cpu":
-            limit_processors(args.threads)
     except (ValueError, OSError) as error:
         parser.error(str(error))
     if args.batch:
@@ -118,6 +124,8 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
 
 def main() -> None:
     run = parse_arguments()
+    if run.device.platform == "cpu":
+        limit_processors(run.threads)
     results = measure(run)
     print(report.terminal(results))
     if run.out and run.device.pictures:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import os
 import re
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -91,12 +90,11 @@ def lowered(task: Task, library: str) -> jax.stages.Lowered:
 
 
 def compiled(task: Task, library: str):
-    """The program, or what XLA says against it; and the seconds it took."""
-    start = time.monotonic()
+    """The program, or the error that there is instead, of any library: it is reported beside the layer."""
     try:
-        return lowered(task, library).compile(), time.monotonic() - start
-    except Exception as error:  # of any library: told beside the layer, and the run goes on
-        return error, time.monotonic() - start
+        return lowered(task, library).compile()
+    except Exception as error:
+        return error
 
 
 def operand_sets(task: Task, integers: bool, count: int):
@@ -162,9 +160,8 @@ def _different(one, other, slack):
 def measured(task: Task, programs: dict, device: Device, budget: float) -> dict:
     """The task's times, which kernel of ours ran, what XLA made of it, and what speaks against a result."""
     entry: dict = {"unsupported": {}, "xla": {}, "kernel": kernel_of(task, device)}
-    entry["compile_seconds"] = {library: round(seconds, 2) for library, (_, seconds) in programs.items()}
     working = {}
-    for library, (program, _) in programs.items():
+    for library, program in programs.items():
         if isinstance(program, Exception):
             entry["unsupported"][library] = first_line(program)
         else:

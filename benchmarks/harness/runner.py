@@ -18,6 +18,7 @@ import threading
 import time
 from argparse import Namespace
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from harness import machine
@@ -37,7 +38,6 @@ class Results:
 
     def __init__(self, run: Namespace):
         self._path = run.out / "results.json" if run.out else None
-        self._others = machine.Others()
         self._entries: dict[tuple[str, str], dict] = {}
         self.data: dict = {
             "date": datetime.date.today().isoformat(),
@@ -61,11 +61,11 @@ class Results:
             "scaling": [],
             "left_out": {},
             "failures": [],
+            "others": None,
         }
         self.save()
 
     def save(self) -> None:
-        self.data["others"] = self._others.share()
         if self._path:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             written = self._path.with_suffix(".tmp")
@@ -96,8 +96,6 @@ class Results:
                 entry["problems"].append(f"{peer}: {problem}: {found[problem]}")
         if found.get("kernel"):
             entry["kernel"] = found["kernel"]
-        if "compile_seconds" in found:
-            entry.setdefault("compile_seconds", {})[peer] = found["compile_seconds"]
         self.save()
 
     def add_training(self, found: dict[str, dict]) -> None:
@@ -120,50 +118,43 @@ def scaling_place(task: Task) -> dict:
     return {"series": series, "value": layer.batch if series == "batch" else layer.in_channels}
 
 
+def processes_of(run: Namespace) -> dict[str, Process]:
+    """By peer; the first one measures ours whether its peer is asked for or not."""
+    (first, process), *others = run.device.processes.items()
+    found = {first: process if first in run.peers else replace(process, libraries=("ours",))}
+    if "scaling" in run.parts:
+        found["scaling"] = Process("jax", ("ours",))
+    return found | {peer: process for peer, process in others if peer in run.peers}
+
+
 def measure(run: Namespace) -> dict:
     """Everything that was asked for, as the JSON file holds it."""
-    results, end = Results(run), time.monotonic() + run.seconds
-    processes = dict(run.device.processes)
-    first = next(iter(processes))
-    if first not in run.peers:
-        processes[first] = Process(processes[first].program, ("ours",))
-    processes = {peer: process for peer, process in processes.items() if peer in {first, *run.peers}}
+    results, end, others = Results(run), time.monotonic() + run.seconds, machine.Others()
+    tasks = run.tasks if "layers" in run.parts else []
+    growing = [problem for series in scaling_series().values() for problem in series]
+    growing_tasks = plan(growing, run.ops, run.arithmetics[:1])
+    processes = processes_of(run)
     with tempfile.TemporaryDirectory() as folder:
-        start = str(Path(folder) / "start.npz")
+        start = str(Path(folder) / "start.npz")  # the same for every library's training
         while processes:
-            peer = next(iter(processes))
-            share = processes[peer].share / sum(process.share for process in processes.values())
-            seconds = (end - time.monotonic()) * share
-            more = {
-                "peaks": peer == first,
-                # From the same start; the deterministic run's step would be the first one's.
-                "training": start if "training" in run.parts and peer != "deterministic" else None,
-            }
-            tasks = run.tasks if "layers" in run.parts else []
-            run_peer(results, run, peer, processes.pop(peer), tasks, seconds, **more)
-            if peer == first and "scaling" in run.parts:
-                growing = [problem for series in scaling_series().values() for problem in series]
-                ours = Process("jax", ("ours",))
-                run_peer(
-                    results,
-                    run,
-                    "scaling",
-                    ours,
-                    plan(growing, _ops(run), run.arithmetics[:1]),
-                    end - time.monotonic(),
-                )
-    results.data["state"] = "complete"
+            peer, process = next(iter(processes.items()))
+            share = process.share / sum(later.share for later in processes.values())
+            trains = "training" in run.parts and peer not in ("scaling", "deterministic")
+            run_peer(
+                results, run, peer, process,
+                tasks=growing_tasks if peer == "scaling" else tasks,
+                seconds=(end - time.monotonic()) * share,
+                training=start if trains else None,
+            )  # fmt: skip
+            del processes[peer]
+    results.data |= {"state": "complete", "others": others.share()}
     results.save()
     return results.data
 
 
-def _ops(run: Namespace) -> list[str]:
-    return list(dict.fromkeys(task.op for task in run.tasks))
-
-
 def run_peer(
     results: Results, run: Namespace, peer: str, process: Process, tasks: Sequence[Task], seconds: float,
-    peaks: bool = False, training: str | None = None,
+    training: str | None,
 ) -> None:  # fmt: skip
     """One peer's process, begun anew behind what it died of."""
     left = {task.key: task for task in tasks}
@@ -195,7 +186,7 @@ def run_peer(
             "seconds": end - time.monotonic(),
             "budget": run.budget,
             "threads": run.threads,
-            "peaks": peaks and not results.data["peaks"],
+            "peaks": process.program == "jax" and not results.data["peaks"],
             "training": training,
         }
         status = run_process(run, process.flags, request, read)

@@ -39,7 +39,7 @@ CPU = DEVICES["cpu"]
 
 def programs_of(problem, op, *libraries):
     task = Task(problem, op, "f32")
-    return task, {library: jax_programs.compiled(task, library)[0] for library in libraries}
+    return task, {library: jax_programs.compiled(task, library) for library in libraries}
 
 
 def operands_and_result(problem, op, integers):

@@ -42,7 +42,7 @@ def test_a_wrong_result_is_not_timed(rungs, monkeypatch):
     from harness.verification import VerificationError
 
     problem = Conv.parse("layer", "1x6x6x16, 3x3, 16, pad 1")
-    right, _ = jax_programs.compiled(Task(problem, "dgrad", "f32"), "ours")
+    right = jax_programs.compiled(Task(problem, "dgrad", "f32"), "ours")
     programs = {"wrong": lambda sets: [0 * result for result in right(sets)]}
     monkeypatch.setattr(rungs, "programs_by_kernel", lambda task: programs)
     with pytest.raises(VerificationError, match="wrong, dgrad"):

@@ -121,13 +121,13 @@ def test_sets_of_operands_differ():
 
 @pytest.mark.parametrize("task", tasks(["bf16", "tf32"]), ids=lambda task: task.key)
 def test_both_libraries_pass_the_check(task):
-    programs = {library: jax_programs.compiled(task, library)[0] for library in ("ours", "lax")}
+    programs = {library: jax_programs.compiled(task, library) for library in ("ours", "lax")}
     jax_programs.check(task, programs, TRIAL)
 
 
 def test_a_wrong_result_and_one_that_no_sample_sees_are_noticed():
     task = Task(Conv.parse("large", "2x64x64x8, 3x3, 8, pad 1"), "fprop", "tf32", 1)
-    right = jax_programs.compiled(task, "lax")[0]
+    right = jax_programs.compiled(task, "lax")
 
     def wrong(sets):
         return [result.at[1, 30, 31, 5].add(1) for result in right(sets)]
@@ -177,7 +177,7 @@ def test_times_are_of_one_call():
     assert task.copies == 3
     programs = {library: jax_programs.compiled(task, library) for library in ("ours", "lax")}
     calls = []
-    ours = programs["ours"][0]
+    ours = programs["ours"]
 
     class Counted:
         def __call__(self, sets):
@@ -187,7 +187,7 @@ def test_times_are_of_one_call():
         def as_text(self):
             return ours.as_text()
 
-    entry = jax_programs.measured(task, {**programs, "ours": (Counted(), 0.0)}, TRIAL, 0.01)
+    entry = jax_programs.measured(task, {**programs, "ours": Counted()}, TRIAL, 0.01)
     assert set(calls) == {3}
     assert set(entry["seconds"]) == {"ours", "lax"} and "wrong" not in entry
     assert entry["xla"]["ours"][f"jax_convgrad_{task.op}"] == 1
@@ -199,7 +199,7 @@ def test_what_cannot_be_compiled_is_told():
     task = tasks(["tf32"])[0]
     ours = jax_programs.compiled(task, "ours")
     entry = jax_programs.measured(
-        task, {"ours": ours, "lax": (NotImplementedError("no such op\nat all"), 0.0)}, TRIAL, 0.01
+        task, {"ours": ours, "lax": NotImplementedError("no such op\nat all")}, TRIAL, 0.01
     )
     assert entry["unsupported"] == {"lax": "NotImplementedError: no such op"}
     assert set(entry["seconds"]) == {"ours"}
@@ -291,6 +291,38 @@ def test_a_process_that_dies_of_compiling_is_begun_anew_behind_that(tmp_path, fa
     for op in ("fprop", "dgrad"):
         assert done[op]["problems"] == ["lax: failed: the process ended with status 4"]
     assert "ours" in done["wgrad"]["seconds"] and results["left_out"] == {"lax": []}
+
+
+def test_what_each_process_of_a_cpu_s_run_is_asked_for(tmp_path, fake_worker, monkeypatch):
+    """Layers and training in each library's process, growing layers of ours alone; other losses fail."""
+    monkeypatch.setattr(command, "find_spec", lambda name: True)
+    fake_worker(
+        ONE + f"open({str(tmp_path / 'asked')!r}, 'a').write(json.dumps(request) + '\\n')\n"
+        "for task in request['tasks']:\n"
+        "    one(task)\n"
+        "if request['training']:\n"
+        "    loss = {'ours': 2.0, 'lax': 2.00001, 'torch': 2.1}\n"
+        "    tell(training={who: {'losses': [loss[who]]} for who in request['libraries']})\n"
+        "tell(peaks={'flops': {'1': len(request['tasks'])}}, finished=True)\n"
+    )
+    layer = ["--layer", "2x9x9x8, 3x3, 8", "--ops", "dgrad", "--parts", "layers,training,scaling"]
+    runner.measure(
+        command.parse_arguments([*layer, "--peers", "torch", "--threads", "1", "--out", str(tmp_path)])
+    )
+    asked = [json.loads(line) for line in (tmp_path / "asked").read_text().splitlines()]
+    assert [(request["program"], *request["libraries"]) for request in asked] == [
+        ("jax", "ours"), ("jax", "ours"), ("torch", "torch"),
+    ]  # fmt: skip
+    assert [len(request["tasks"]) for request in asked] == [1, 12, 1]
+    assert [request["training"] is not None for request in asked] == [True, False, True]
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert [entry["op"] for entry in results["layers"]] == ["dgrad"]
+    series = [(entry["series"], entry["value"]) for entry in results["scaling"]]
+    assert series[0] == ("batch", 1) and series[-1] == ("channels", 512) and len(series) == 12
+    assert results["peaks"] == {"flops": {"1": 12}}  # the larger of what was measured
+    assert list(results["training"]) == ["ours"]
+    (failure,) = results["failures"]
+    assert failure.startswith("the training steps of ours and torch have other losses")
 
 
 def test_a_process_that_hangs_is_stopped_and_its_results_stay(tmp_path, fake_worker):

@@ -67,7 +67,7 @@ def test_kernels_of_a_program():
 def test_kernels_of_this_xla_s_text():
     """The text that the installed XLA writes, of whatever version, is read: our call is found in it."""
     task = Task(Conv.parse("", "2x7x6x8, 3x3, 8, pad 1"), "fprop", "tf32", 3)
-    program, _ = jax_programs.compiled(task, "ours")
+    program = jax_programs.compiled(task, "ours")
     assert xla_choices.kernels(program.as_text(), task.copies)[f"jax_convgrad_{task.op}"] == 1
 
 
