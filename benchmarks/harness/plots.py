@@ -46,7 +46,7 @@ def ratios(results: dict):
         )
     axes.set_xscale("log")
     axes.axvline(1, color="black", linewidth=1)
-    axes.set_yticks(places, [f"{entry['name']}  {entry['op']}" for entry in entries], fontsize=7)
+    axes.set_yticks(places, [summary.key(entry) for entry in entries], fontsize=7)
     axes.set_ylim(len(entries) - 0.4, -0.6)
     axes.set_xlabel("peer's time / ours (to the right of 1: ours is faster)")
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")

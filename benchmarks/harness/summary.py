@@ -69,7 +69,7 @@ def bound(entry: dict, results: dict) -> tuple[str, float]:
     """What limits the op, "arithmetic" or "memory", and the least seconds that it takes."""
     by_memory = entry["bytes"] / peak(results, "copy")
     flops_peak = peak(results, "flops", entry["arithmetic"])
-    by_arithmetic = entry["flops"] / flops_peak if entry["kind"] == "conv" else 0.0
+    by_arithmetic = entry["flops"] / flops_peak if entry["kind"] == "conv" and flops_peak else 0.0
     return ("arithmetic", by_arithmetic) if by_arithmetic > by_memory else ("memory", by_memory)
 
 

@@ -10,48 +10,20 @@ import re
 from collections import Counter
 
 # No type, of a tuple either, has a word before a bracket with a space before the word.
-_INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?[\w.-]+ = .*? ([a-z][\w-]*)\(")
+_INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?[\w.-]+ = .*? ([a-z][\w-]*)\(.*$", re.MULTILINE)
 _TARGET = re.compile(r'custom_call_target="([^"]+)"')
 _CALLED = re.compile(r"calls=%?([\w.-]+)")
 _LIBRARY = re.compile(r'"kind":"(__[^"]+)"')  # of a fusion that is handed to cuDNN or Triton
-_COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.-]+) .*\{\s*$")
 # What a fusion is told by: instructions that rearrange, widen or sum up an array, or are the op itself.
 _TELLING = (
-    "convolution",
-    "dot",
-    "pad",
-    "transpose",
-    "reverse",
-    "concatenate",
-    "gather",
-    "scatter",
-    "reduce",
-    "reduce-window",
-    "select-and-scatter",
-)
+    "convolution", "dot", "pad", "transpose", "reverse", "concatenate", "gather", "scatter", "reduce",
+    "reduce-window", "select-and-scatter",
+)  # fmt: skip
 # No work, or none that a kernel does.
 _FREE = {
     "parameter", "constant", "tuple", "get-tuple-element", "bitcast", "opt-barrier", "after-all", "iota",
     "async-done", "copy-done",
 }  # fmt: skip
-
-
-def computations(text: str) -> tuple[str, dict[str, list[str]]]:
-    """The entry's name, and each computation's lines."""
-    found: dict[str, list[str]] = {}
-    entry, current = "", None
-    for line in text.splitlines():
-        opened = _COMPUTATION.match(line)
-        if opened and " = " not in line.partition("{")[0]:
-            current = opened[2]
-            found[current] = []
-            if opened[1]:
-                entry = current
-        elif line.startswith("}"):
-            current = None
-        elif current is not None:
-            found[current].append(line)
-    return entry, found
 
 
 def kernels(text: str, calls: int = 1) -> dict[str, float]:
@@ -60,25 +32,27 @@ def kernels(text: str, calls: int = 1) -> dict[str, float]:
     Raises:
       ValueError: the text has no entry computation.
     """
-    entry, found = computations(text)
+    entry = _instructions(text, "ENTRY ")
     if not entry:
         raise ValueError("this is no HLO module: it has no ENTRY computation")
-    counts: Counter[str] = Counter()
-    for line in found[entry]:
-        instruction = _INSTRUCTION.match(line)
-        if instruction and instruction[1] not in _FREE:
-            counts[_name(instruction[1], line, found)] += 1
+    counts = Counter(_name(instruction, text) for instruction in entry if instruction[1] not in _FREE)
     return {name: round(count / calls, 2) for name, count in counts.most_common()}
 
 
-def _name(opcode: str, line: str, found: dict[str, list[str]]) -> str:
-    target = _TARGET.search(line)
+def _instructions(text: str, start: str) -> list[re.Match]:
+    """Those of the computation whose first line starts so."""
+    found = re.search(rf"^{start}.*?^}}", text, re.MULTILINE | re.DOTALL)
+    return list(_INSTRUCTION.finditer(found[0])) if found else []
+
+
+def _name(instruction: re.Match, text: str) -> str:
+    line, opcode = instruction[0], instruction[1]
+    target, called = _TARGET.search(line), _CALLED.search(line)
     if target:
         return target[1]
-    called = _CALLED.search(line)
     if opcode not in ("fusion", "async-start") or not called:
         return opcode
-    inside = [match[1] for text in found.get(called[1], []) if (match := _INSTRUCTION.match(text))]
+    inside = {match[1] for match in _instructions(text, rf"%?{re.escape(called[1])} ")}
     telling = [name for name in _TELLING if name in inside] or ["elementwise"]
     library = _LIBRARY.search(line)
     return f"{library[1] if library else 'fusion'} ({', '.join(telling)})"
