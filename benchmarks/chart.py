@@ -67,7 +67,7 @@ class Row(NamedTuple):
 
 
 def layer_ratios(entries: list[dict], peers: list[str]) -> dict[str, float]:
-    """Of what a training step computes of a layer: forward pass and gradients, their times added up.
+    """Ratios of what a training step computes of a layer: forward pass and gradients, added up.
 
     Where the forward pass and the gradient were timed as one, that is the whole.
     """
@@ -81,7 +81,7 @@ def layer_ratios(entries: list[dict], peers: list[str]) -> dict[str, float]:
 
 
 def rows(results: dict) -> list[Row]:
-    """From the top; none where a layer or the training step was not measured."""
+    """The rows from the top; an empty list if a layer or the training step was not measured."""
     peers = [peer for peer in summary.peers(results) if peer in PEERS]
     found = []
     for name, label in LAYERS.items():
@@ -109,7 +109,7 @@ class Axis(NamedTuple):
         return cls(0.6 * min(0.67, *ratios), 1.9 * max(2, *ratios))
 
     def at(self, ratio: float) -> float:
-        """Where a ratio stands in the picture."""
+        """The place of a ratio in the picture."""
         return LEFT + (RIGHT - LEFT) * math.log(ratio / self.low) / math.log(self.high / self.low)
 
 

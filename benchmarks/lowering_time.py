@@ -6,7 +6,7 @@ Each net is traced and lowered, and not compiled: forward, and with its gradient
 eight host devices with the batch split. Ways take turns, each time with a new function, and with all caches
 of JAX and of jax_convgrad empty, as in a process that has just begun. What counts is the ratio of the least
 times, of the process' own processor time, which other programs disturb less than the clock's; the clock's
-ratio stands beside it. Exits 1 where a ratio is above the bound.
+ratio is printed too. Exits 1 where a ratio is above the bound.
 """
 
 from __future__ import annotations

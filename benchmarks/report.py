@@ -46,24 +46,24 @@ def bullets(lines: Iterable[str]) -> str:
 
 
 def times(value: float | None) -> str:
-    """A ratio, to two or three digits; nothing where there is none."""
+    """A ratio, to two or three digits; an empty text for None."""
     if value is None:
         return ""
     return f"{value:.1f}" if value >= 10 else f"{value:.2f}" if value >= 0.1 else f"{value:.2g}"
 
 
 def mean(values: Sequence[float]) -> str:
-    """The geometric mean of ratios; nothing where there are none."""
+    """The geometric mean of ratios; an empty text if there is no ratio."""
     return times(summary.geometric_mean(values) if values else None)
 
 
 def duration(seconds: float) -> str:
-    """In milliseconds, to three digits."""
+    """A time in milliseconds, to three digits."""
     return f"{seconds * 1e3:.3g}"
 
 
 def percent(share: float | None) -> str:
-    """A share of a peak; nothing where it is not known."""
+    """A share of a peak; an empty text for None."""
     return "" if share is None else f"{100 * share:.0f} %"
 
 
@@ -130,13 +130,13 @@ def training_table(results: dict) -> str:
 
 
 def scaling_table(results: dict) -> str:
-    """How evenly the cost grows."""
+    """A table of how evenly the cost grows."""
     rows = [[series, op, times(value)] for series, op, value in summary.flatness(results)]
     return table(["grows in", "op", "largest / smallest time per FLOP"], rows, left=2)
 
 
 def kernels_table(results: dict) -> str:
-    """Which of our kernels ran, and how they do by op and arithmetic."""
+    """A table of the kernels that ran, with their means by op and arithmetic."""
     groups: dict[tuple[str, str, str], list[dict]] = {}
     for entry in summary.measured(results):
         if "kernel" in entry:
@@ -177,7 +177,7 @@ def layer_table(results: dict) -> str:
 
 
 def xla_table(results: dict) -> str:
-    """What XLA made of jax.lax's ops, and whether it calls cuDNN's function for the op, or another one."""
+    """A table of what XLA made of jax.lax's ops, and whether it calls cuDNN's own function for each."""
     rows = []
     for entry in results["layers"]:
         for run, counts in entry.get("xla", {}).items():
@@ -194,7 +194,7 @@ def xla_table(results: dict) -> str:
 
 
 def around_ours(results: dict) -> str:
-    """What XLA put around our calls, where it put anything."""
+    """A list of what XLA put around our calls."""
     lines = []
     for entry in results["layers"]:
         counts = entry.get("xla", {}).get(summary.OURS, {})
@@ -205,7 +205,7 @@ def around_ours(results: dict) -> str:
 
 
 def left_out(results: dict) -> str:
-    """By peer and arithmetic, the layers of which one op or more was not reached."""
+    """A list of the layers that a peer did not finish, by peer and arithmetic."""
     names: dict[str, dict[str, None]] = {}
     for peer, keys in results["left_out"].items():
         for key in keys:
@@ -215,7 +215,7 @@ def left_out(results: dict) -> str:
 
 
 def sections(results: dict) -> dict[str, str]:
-    """Text by title of each part that the run has."""
+    """The text of each part that the run has, by title."""
     on_gpu, some = results["settings"]["device"] != "cpu", bool(summary.measured(results))
     peers = summary.peers(results)
     found = {

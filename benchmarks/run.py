@@ -56,7 +56,7 @@ def processors(text: str) -> int:
 
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
-    """What is asked for: the options, with the device, the tasks and the seconds a function."""
+    """Reads the options, and adds the device, the tasks and the seconds a function."""
     chosen = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     # The second name is what other tools call it.
     chosen.add_argument("--device", "--platform", choices=tuple(DEVICES), default="cpu", help="default: cpu")

@@ -1,1 +1,1 @@
-"""What run.py is made of: layers, devices, the process that measures, and what its numbers say."""
+"""The parts of run.py: layers, devices, the process that measures, and what its numbers say."""

@@ -1,4 +1,4 @@
-"""How right a library's result has to be: ours to the last bit, a peer's to what its arithmetic may round."""
+"""Checks a library's result: ours to the last bit, a peer's to what its arithmetic may round."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _PEER_EPS = {"bf16": 2.0**-5, "f16": 2.0**-5, "tf32": 2.0**-8, "f32": 2.0**-10, 
 
 
 def peer_eps(task: Task, device: Device) -> float:
-    """How far off a peer's product may be, relative to it; 0 where its sums of integers are exact."""
+    """The relative error of a peer's product; 0 where its sums of integers are exact."""
     return 0.0 if device.exact_peers and task.item_bytes > 2 else _PEER_EPS[task.arithmetic]
 
 
 def check_result(task: Task, device: Device, operands, result, integers: bool, library: str) -> None:
-    """Sampled elements against float64 sums: ours are equal where the operands are integers.
+    """Compares sampled elements with float64 sums: ours are equal where the operands are integers.
 
     Raises:
       VerificationError: the result is wrong.
@@ -36,5 +36,5 @@ def check_result(task: Task, device: Device, operands, result, integers: bool, l
 
 
 def first_line(error: Exception) -> str:
-    """What an error says, in short."""
+    """The error's type and first line."""
     return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"[:300]

@@ -1,4 +1,4 @@
-"""What the CUDA kernels are to reach beside their peers and of the device's peaks, and what they do reach."""
+"""The goals of the CUDA kernels, in ratios to peers and in shares of the peaks, and what they reach."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ GOALS = (
 
 
 def goals(results: dict) -> list[tuple[Goal, list[float], bool | None]]:
-    """Each goal, the ratios that it is about, and whether it is met; None where nothing was measured."""
+    """Each goal, the ratios that it is about, and whether it is met; None if nothing was measured."""
     found = []
     for goal in GOALS:
         values = ratios([entry for entry in measured(results) if goal.is_about(entry)], goal.peer)
@@ -53,7 +53,7 @@ def goals(results: dict) -> list[tuple[Goal, list[float], bool | None]]:
 
 
 def share_goals(results: dict) -> list[tuple[str, list[tuple[str, float]]]]:
-    """What is to reach 70 % of a peak: the name, and each layer and op with its share."""
+    """The ops that are to reach 70 % of a peak: the goal's name, and each op with its share."""
     entries = measured(results)
     if not results["peaks"]:
         return []

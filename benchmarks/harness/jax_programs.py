@@ -55,14 +55,14 @@ def prepare(tasks: Sequence[Task], libraries: Sequence[str]) -> list[dict]:
 
 
 def operands_of(task: Task) -> list[str]:
-    """Which operands the op reads. Of the one that a gradient is taken by, it needs the shape alone."""
+    """The operands that the op reads. A gradient needs only the shape of what it is taken by."""
     if isinstance(task.problem, Conv):
         return {"fprop": ["x", "w"], "dgrad": ["w", "dy"], "wgrad": ["x", "dy"]}[task.op]
     return {"fprop": ["x"], "dgrad": ["dy"], "fprop+dgrad": ["x", "dy"], "bgrad": ["dy"]}[task.op]
 
 
 def calls_of(task: Task, library: str) -> Callable:
-    """One program that makes the task's copies of the call, none before the one ahead of it is done."""
+    """A program that makes the task's copies of the call, each after the one before it is done."""
     function = jax_ops.jitted(task.problem, task.op, library)
     shapes, read = task.problem.shapes(), operands_of(task)
 
@@ -90,7 +90,7 @@ def lowered(task: Task, library: str) -> jax.stages.Lowered:
 
 
 def compiled(task: Task, library: str):
-    """The program, or the error that there is instead, of any library: it is reported beside the layer."""
+    """The compiled program, or the error, which is reported with the layer."""
     try:
         return lowered(task, library).compile()
     except Exception as error:
@@ -98,7 +98,7 @@ def compiled(task: Task, library: str):
 
 
 def operand_sets(task: Task, integers: bool, count: int):
-    """So many sets of operands, as the reference reads them and on the device."""
+    """Makes ``count`` sets of operands, as the reference reads them and on the device."""
     few = operands.few_numbers(jnp.dtype(task.dtype), integers)
     on_device = jnp.asarray(few)
     sets = [operands.of_problem(task.problem, few, number) for number in range(count)]
@@ -116,7 +116,7 @@ def _repeat(few, start, times, shape):
 
 
 def check(task: Task, programs: dict, device: Device) -> list[dict]:
-    """Each program's first result on integers and on normally distributed numbers; gives the latter's sets.
+    """Checks each program's first result on integers and on normal numbers, and returns the latter's sets.
 
     Raises:
       VerificationError: a result is wrong, or ours is another than lax's.

@@ -55,12 +55,12 @@ def describe(gpu: bool) -> dict[str, str | int]:
 
 def _gpu() -> dict[str, str | int]:
     command = ["nvidia-smi", f"--query-gpu={','.join(_GPU.values())}", "--format=csv,noheader"]
-    told = subprocess.run(command, capture_output=True, text=True).stdout
-    return dict(zip(_GPU, told.splitlines()[0].split(", ") if told else [], strict=False))
+    answer = subprocess.run(command, capture_output=True, text=True).stdout
+    return dict(zip(_GPU, answer.splitlines()[0].split(", ") if answer else [], strict=False))
 
 
 def versions() -> dict[str, str]:
-    """Of Python and those packages that are installed, and which module the CUDA kernels come from."""
+    """The versions of Python and of installed packages, and the CUDA module's hash."""
     found = {"python": platform.python_version()}
     for package in _PACKAGES:
         try:
@@ -75,13 +75,13 @@ def versions() -> dict[str, str]:
 
 
 class Others:
-    """How much of the processors other programs take, from now on."""
+    """The part of the processors that other programs take from now on."""
 
     def __init__(self):
         self._start = self._seconds()
 
     def share(self) -> float | None:
-        """Their part of the whole machine since the start; None where the system does not tell."""
+        """Their part of the whole machine since the start; None if the system does not report it."""
         if self._start is None:
             return None
         (busy, own, wall), (busy_then, own_then, wall_then) = self._seconds(), self._start

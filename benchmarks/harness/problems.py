@@ -1,4 +1,4 @@
-"""What is measured: a layer of one of three kinds, its ops, and what each op has to compute and to move.
+"""The problems that are measured: layers of three kinds, their ops, and what an op computes and moves.
 
 Operands go by their letters: x, w, dy, all channels last.
 """
@@ -18,7 +18,7 @@ Shape = tuple[int, ...]
 
 
 def tied_pairs(axis: Axis) -> int:
-    """How many (tap, output) of this axis meet an input: the rest is padding, or between dilated inputs."""
+    """Counts the (tap, output) of an axis that meet an input, not padding or a gap between dilated inputs."""
     o, r = np.arange(axis.output)[:, None], np.arange(axis.taps)
     at = o * axis.stride + r * axis.filter_dilation - axis.pad_lo
     return int(np.sum((at >= 0) & (at % axis.input_dilation == 0) & (at // axis.input_dilation < axis.input)))
@@ -38,7 +38,7 @@ class _Windowed:
 
     @property
     def pairs(self) -> int:
-        """How many (tap, output) of an image meet an input, not padding or a gap between dilated inputs."""
+        """The number of (tap, output) of an image that meet an input."""
         return math.prod(tied_pairs(axis) for axis in self.geometry.axes)
 
     def with_batch_at_most(self, limit: int) -> Self:
@@ -54,7 +54,7 @@ class Conv(_Windowed):
 
     @classmethod
     def parse(cls, name: str, text: str, source: str = "") -> Conv:
-        """From a layer's line of text."""
+        """Reads a layer's line of text."""
         return cls(name, parse_layer(text), source)
 
     @property
@@ -62,16 +62,16 @@ class Conv(_Windowed):
         return str(self.layer)
 
     def shapes(self) -> dict[str, Shape]:
-        """Of the operands; each op reads two of them, and gives the third one's place."""
+        """The operands' shapes; an op reads two of them, and its result has the third."""
         return {"x": self.layer.x_shape, "w": self.layer.w_shape, "dy": self.layer.y_shape}
 
     def flops(self, op: str) -> int:
-        """Two for each product that the formula has."""
+        """Counts two for each product that the formula has."""
         layer = self.layer
         return 2 * layer.batch * self.pairs * (layer.in_channels // layer.groups) * layer.out_channels
 
     def elements(self, op: str) -> int:
-        """Of both operands and the result."""
+        """The number of elements of both operands and the result."""
         return sum(math.prod(shape) for shape in self.shapes().values())
 
 
@@ -88,7 +88,7 @@ class Pool(_Windowed):
 
     @classmethod
     def parse(cls, name: str, text: str, source: str = "") -> Pool:
-        """From "max 8x112x112x64, 3x3, stride 2, pad 1".
+        """Reads "max 8x112x112x64, 3x3, stride 2, pad 1".
 
         Raises:
           ValueError: the text has another form; the message names the part.
@@ -117,11 +117,11 @@ class Pool(_Windowed):
         return {"x": self.layer.x_shape, "dy": self.layer.y_shape}
 
     def flops(self, op: str) -> int:
-        """One comparison or addition a tap, and as many for each pass."""
+        """Counts one comparison or addition a tap, in each pass."""
         return len(op.split("+")) * self.layer.batch * self.pairs * self.layer.in_channels
 
     def elements(self, op: str) -> int:
-        """x and y, or dy and dx, or all four."""
+        """The number of elements of x and y, or dy and dx, or all four."""
         return len(op.split("+")) * sum(math.prod(shape) for shape in self.shapes().values())
 
 
@@ -137,7 +137,7 @@ class Bias:
 
     @classmethod
     def parse(cls, name: str, text: str, source: str = "") -> Bias:
-        """From dy's shape, "8x56x56x64"."""
+        """Reads dy's shape, "8x56x56x64"."""
         return cls(name, sizes(text, "dy", at_least=3), source)
 
     @property

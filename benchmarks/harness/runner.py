@@ -1,7 +1,7 @@
-"""A run: each peer's process, what it says, and the results on disk after every change.
+"""A run: it starts each peer's process, reads what it says, and writes the results after every change.
 
-Each process has a share of the time, is begun anew behind what it died of, and what it does not reach is
-listed. So a run that is cut short leaves what it had.
+Each process has a share of the time. If it dies, it is started again after the task that it died of. What it
+does not reach is listed, so a run that is cut short leaves what it had.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class Results:
             written.replace(self._path)
 
     def add(self, peer: str, task: Task, found: dict) -> None:
-        """What a peer's process said of one task."""
+        """Adds what a peer's process said about one task."""
         part = "scaling" if peer == "scaling" else "layers"
         entry = self._entries.get((part, task.key))
         if entry is None:
@@ -99,7 +99,7 @@ class Results:
         self.save()
 
     def add_training(self, found: dict[str, dict]) -> None:
-        """Steps of one process; one that trains another way than ours has no time."""
+        """Adds the training steps of one process, except one whose losses are not ours."""
         training = self.data["training"]
         for library, step in found.items():
             try:
@@ -112,14 +112,14 @@ class Results:
 
 
 def scaling_place(task: Task) -> dict:
-    """Which series the task's layer belongs to, and its number in it."""
+    """The series to which the task's layer belongs, and its number in it."""
     layer = task.problem.layer
     (series,) = (name for name, problems in scaling_series().items() if task.problem in problems)
     return {"series": series, "value": layer.batch if series == "batch" else layer.in_channels}
 
 
 def processes_of(run: Namespace) -> dict[str, Process]:
-    """By peer; the first one measures ours whether its peer is asked for or not."""
+    """The processes by peer; the first one measures ours, whether its peer is asked for or not."""
     (first, process), *others = run.device.processes.items()
     found = {first: process if first in run.peers else replace(process, libraries=("ours",))}
     if "scaling" in run.parts:
@@ -128,7 +128,7 @@ def processes_of(run: Namespace) -> dict[str, Process]:
 
 
 def measure(run: Namespace) -> dict:
-    """Everything that was asked for, as the JSON file holds it."""
+    """Measures everything that was asked for, and returns what the JSON file holds."""
     results, end, others = Results(run), time.monotonic() + run.seconds, machine.Others()
     tasks = run.tasks if "layers" in run.parts else []
     growing = [problem for series in scaling_series().values() for problem in series]
@@ -156,7 +156,7 @@ def run_peer(
     results: Results, run: Namespace, peer: str, process: Process, tasks: Sequence[Task], seconds: float,
     training: str | None,
 ) -> None:  # fmt: skip
-    """One peer's process, begun anew behind what it died of."""
+    """Runs one peer's process, and starts it again after a task that it died of."""
     left = {task.key: task for task in tasks}
     end = time.monotonic() + seconds
     for _ in range(1 + _MOST_RESTARTS):
@@ -232,7 +232,7 @@ def run_process(run: Namespace, flags: str, request: dict, read: Callable[[dict]
 
 
 def say_entry(peer: str, key: str, line: dict) -> None:
-    """One line about a task for whoever waits."""
+    """Prints one line about a task."""
     seconds = line.get("seconds", {})
     times = ", ".join(f"{who} {spread['median'] * 1e3:.4g}" for who, spread in seconds.items())
     reasons = [*line.get("unsupported", {}).values(), line.get("wrong"), line.get("failed")]

@@ -1,4 +1,4 @@
-"""What a run's JSON says, in numbers: ratios, geometric means, shares of the device's peaks, troubles."""
+"""Numbers from a run's JSON: ratios, geometric means, shares of the device's peaks, troubles."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def measured(results: dict) -> list[dict]:
 
 
 def peers(results: dict) -> list[str]:
-    """Whoever was measured beside us, in the order in which they were asked for."""
+    """The peers that were measured, in the order in which they were asked for."""
     return [peer for peer in results["settings"]["peers"] if ratios(results["layers"], peer)]
 
 
@@ -38,13 +38,13 @@ def ratio(entry: dict, peer: str) -> float | None:
 
 
 def geometric_mean(values: Iterable[float]) -> float:
-    """Of positive numbers; a ratio and its inverse balance each other."""
+    """The geometric mean of positive numbers: a ratio and its inverse balance each other."""
     logs = [math.log(value) for value in values]
     return math.exp(sum(logs) / len(logs))
 
 
 def ratios(entries: Iterable[dict], peer: str) -> list[float]:
-    """Of all entries that the peer has."""
+    """The ratios of all entries that the peer has."""
     return [value for entry in entries if (value := ratio(entry, peer)) is not None]
 
 
@@ -66,7 +66,7 @@ def peak(results: dict, kind: str, arithmetic: str | None = None) -> float | Non
 
 
 def bound(entry: dict, results: dict) -> tuple[str, float]:
-    """What limits the op, "arithmetic" or "memory", and the least seconds that it takes."""
+    """The op's limit, "arithmetic" or "memory", and the least seconds that it allows."""
     by_memory = entry["bytes"] / peak(results, "copy")
     flops_peak = peak(results, "flops", entry["arithmetic"])
     by_arithmetic = entry["flops"] / flops_peak if entry["kind"] == "conv" and flops_peak else 0.0
@@ -74,7 +74,7 @@ def bound(entry: dict, results: dict) -> tuple[str, float]:
 
 
 def share(entry: dict, results: dict) -> float | None:
-    """How much of what the device can do at most: the least time by the time that it took."""
+    """The share of a peak that the op reaches: the least time divided by the time that it took."""
     if not results["peaks"] or OURS not in entry["seconds"]:
         return None
     return bound(entry, results)[1] / entry["seconds"][OURS]["median"]
@@ -87,7 +87,7 @@ def launch_bound(entry: dict, results: dict) -> bool:
 
 
 def disturbed(results: dict) -> str | None:
-    """What speaks against the machine having been quiet, if anything."""
+    """A warning if the machine was not quiet, else None."""
     flops, threads = results["peaks"].get("flops", {}), results["settings"]["threads"]
     found = []
     if (results["others"] or 0.0) > 0.05:
@@ -143,7 +143,7 @@ def flatness(results: dict) -> list[tuple[str, str, float]]:
 
 
 def troubles(results: dict) -> list[str]:
-    """Everything that makes a run a failure: wrong results, processes that ended, nothing measured."""
+    """The reasons why a run is a failure: wrong results, processes that ended, nothing measured."""
     entries = [*results["layers"], *results["scaling"]]
     found = [f"{key(entry)}: {text}" for entry in entries for text in entry["problems"]]
     found += results["failures"]

@@ -1,4 +1,4 @@
-"""What is measured, and in which order where the time is limited: one op of one layer in one arithmetic."""
+"""Tasks, each one op of one layer in one arithmetic, and their order where the time is limited."""
 
 from __future__ import annotations
 
@@ -50,12 +50,12 @@ class Task:
 
     @property
     def bytes(self) -> int:
-        """Of operands and result, each once."""
+        """The bytes of operands and result, each once."""
         return self.problem.elements(self.op) * self.item_bytes
 
     @property
     def copies(self) -> int:
-        """How many calls, each on operands of its own, one program makes.
+        """The number of calls, each on operands of its own, that one program makes.
 
         Enough that nothing is found in the cache that the call before left there, and that starting the
         program is little against running it.
@@ -94,7 +94,7 @@ class Task:
 
 
 def classes(problem: Problem) -> list[str]:
-    """What the layer counts as: pooling, bias, one or several of WEAK, else dense; or one image."""
+    """The layer's classes: pooling, bias, one image, one or several of WEAK, else dense."""
     match problem:
         case Pool():
             return ["pooling"]
@@ -132,7 +132,7 @@ def plan(
 
 
 def most_telling_first(tasks: Sequence[Task]) -> list[Task]:
-    """In such an order that a run which ends at any time has covered every class of layers.
+    """Orders tasks so that a run which ends at any time has covered every class of layers.
 
     The first layer of each class in bf16 comes first, then the second ones and the first ones in TF32, and
     so on.

@@ -24,7 +24,7 @@ def measure(
     most: float = math.inf,
     wait: Callable[[object], object] = _return,
 ) -> dict[str, dict[str, float]]:
-    """Seconds a call of each function, which returns only when its work is done, or else ``wait`` does.
+    """Measures seconds a call of functions that return when their work is done, or else ``wait`` does.
 
     Each is called in turn until it has used ``budget`` seconds and been sampled often enough. A turn begins
     with a call that does not count, so that every library is measured after itself and not after its peer.

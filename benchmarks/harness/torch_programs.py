@@ -24,7 +24,7 @@ BATCH = 1
 
 
 def start(device: Device, tasks: Sequence[Task], threads: int) -> str:
-    """The device's name; ends the process where PyTorch has none."""
+    """The device's name; ends the process if PyTorch has no such device."""
     torch.set_grad_enabled(False)
     torch.backends.cudnn.benchmark = True
     if device.platform == "cpu":
@@ -41,7 +41,7 @@ def is_fatal(error: Exception) -> bool:
 
 
 def prepare(tasks: Sequence[Task], libraries: Sequence[str]) -> list[None]:
-    """Nothing: PyTorch compiles no programs."""
+    """Does nothing: PyTorch compiles no programs."""
     return [None] * len(tasks)
 
 
@@ -110,6 +110,6 @@ def measured(task: Task, prepared: None, device: Device, budget: float) -> dict:
 
 
 def faster(seconds: dict[str, dict], calls: int = 1) -> dict:
-    """Of one call in the memory format with the smaller median."""
+    """The times of one call in the memory format with the smaller median."""
     layout = min(seconds, key=lambda name: seconds[name]["median"])
     return {**of_one_call(seconds[layout], calls), "layout": layout}

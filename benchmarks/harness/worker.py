@@ -17,7 +17,7 @@ from harness.tasks import Task
 
 
 def tell(**entry) -> None:
-    """One line of JSON, at once."""
+    """Prints one line of JSON at once."""
     print(json.dumps(entry), flush=True)
 
 

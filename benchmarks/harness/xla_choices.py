@@ -1,7 +1,7 @@
-"""What XLA made of an op: the kernels of the optimised program, counted, read from its HLO.
+"""The kernels that XLA makes of an op, counted from the HLO of its optimised program.
 
-Of cuDNN and cuBLAS a program names the function; what is no library call is a fusion of XLA's own, told by
-the instructions in it that move or reduce whole arrays.
+A program names the functions of cuDNN and cuBLAS that it calls. Anything else is a fusion of XLA's own, which
+is named here by the instructions in it that move or reduce whole arrays.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ _INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?[\w.-]+ = .*? ([a-z][\w-]*)\(.*$", r
 _TARGET = re.compile(r'custom_call_target="([^"]+)"')
 _CALLED = re.compile(r"calls=%?([\w.-]+)")
 _LIBRARY = re.compile(r'"kind":"(__[^"]+)"')  # of a fusion that is handed to cuDNN or Triton
-# What a fusion is told by: instructions that rearrange, widen or sum up an array, or are the op itself.
+# Instructions that name a fusion: they rearrange, widen or sum up an array, or are the op itself.
 _TELLING = (
     "convolution", "dot", "pad", "transpose", "reverse", "concatenate", "gather", "scatter", "reduce",
     "reduce-window", "select-and-scatter",
 )  # fmt: skip
-# No work, or none that a kernel does.
+# Instructions for which no kernel runs.
 _FREE = {
     "parameter", "constant", "tuple", "get-tuple-element", "bitcast", "opt-barrier", "after-all", "iota",
     "async-done", "copy-done",
@@ -27,7 +27,7 @@ _FREE = {
 
 
 def kernels(text: str, calls: int = 1) -> dict[str, float]:
-    """How many of each kernel one call of the op takes, in a program that makes ``calls`` of them.
+    """Counts each kernel that one call of the op takes, in a program that makes ``calls`` of them.
 
     Raises:
       ValueError: the text has no entry computation.
@@ -40,7 +40,7 @@ def kernels(text: str, calls: int = 1) -> dict[str, float]:
 
 
 def _instructions(text: str, start: str) -> list[re.Match]:
-    """Those of the computation whose first line starts so."""
+    """The instructions of the computation whose first line begins with ``start``."""
     found = re.search(rf"^{start}.*?^}}", text, re.MULTILINE | re.DOTALL)
     return list(_INSTRUCTION.finditer(found[0])) if found else []
 
@@ -59,5 +59,5 @@ def _name(instruction: re.Match, text: str) -> str:
 
 
 def text_of(counts: dict[str, float]) -> str:
-    """In a table's cell."""
+    """The counts as a table's cell."""
     return " + ".join(name if count == 1 else f"{count:g} x {name}" for name, count in counts.items())

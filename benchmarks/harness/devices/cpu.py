@@ -1,4 +1,4 @@
-"""The CPU: as many processors for every library, one call at a time, and peaks of so many threads."""
+"""The CPU: every library has the same threads, calls do not queue up, and peaks are those of the threads."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Cpu(Device):
     about = "A layer whose arrays stay in the cache can be above what copying past it allows."
 
     def environment(self, threads: int) -> dict[str, str]:
-        """As many threads in every pool, and an allocator that keeps its memory.
+        """Settings for equal thread pools, and for an allocator that keeps its memory.
 
         XLA's pool has as many threads as PJRT_NPROC or NPROC says (no flag of XLA_FLAGS sets it), else as
         many as the process may use processors; PyTorch's has OMP_NUM_THREADS.
@@ -53,7 +53,7 @@ class Cpu(Device):
         }
 
     def peaks(self, seconds: float, threads: int) -> Peaks:
-        """FLOP/s of multiply-adds in registers and bytes/s (read and written) of copying, by thread count."""
+        """Measures FLOP/s of multiply-adds in registers and bytes/s of copying, by thread count."""
         counts = sorted({1, threads})
         return {
             "flops": {str(count): _fma_peak(count, seconds) for count in counts},
@@ -61,7 +61,7 @@ class Cpu(Device):
         }
 
     def times(self, functions: Functions, budget: float, wait: Callable[[object], object]) -> Spreads:
-        """One call at a time: two that are queued would run side by side."""
+        """Waits for each call: two that are queued would run side by side."""
 
         def waiting(function):
             return lambda: wait(function())
@@ -70,7 +70,7 @@ class Cpu(Device):
 
 
 def available_processors() -> int:
-    """Those that this process may use."""
+    """The number of processors that this process may use."""
     if not hasattr(os, "sched_getaffinity"):  # Linux alone has it
         return os.cpu_count() or 1
     return len(os.sched_getaffinity(0))
@@ -115,7 +115,7 @@ def _copy_peak(threads: int) -> float:
 
 
 def _in_threads(count: int, work: Callable[[int], None]) -> float:
-    """Seconds that ``work`` takes in so many threads at once, from the first start to the last end."""
+    """The seconds from the first start to the last end of ``work`` in ``count`` threads at once."""
     barrier = threading.Barrier(count)
     spans: list[tuple[float, float]] = []
 

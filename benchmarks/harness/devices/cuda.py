@@ -32,14 +32,14 @@ class Cuda(Device):
     reads_hlo = True
     peak_scale = 1.0
     about = (
-        "`lax` is autotuned; `deterministic` is lax under --xla_gpu_deterministic_ops, beside ours in the "
+        "`lax` is autotuned; `deterministic` is lax under --xla_gpu_deterministic_ops, with ours in the "
         "same process; `torch` has cudnn.benchmark and channels last. Times are of one call among several "
         "in one program, each on operands of its own; of those with a star the whole program takes less "
         "than 100 us, so that starting it may be what was timed."
     )
 
     def peaks(self, seconds: float, threads: int) -> Peaks:
-        """FLOP/s of large matrix products by arithmetic, and bytes/s (read and written) of a large copy."""
+        """Measures FLOP/s of large matrix products by arithmetic, and bytes/s of a large copy."""
         import jax
         import jax.numpy as jnp
 
@@ -63,7 +63,7 @@ class Cuda(Device):
         return {"flops": flops, "copy": {"device": max(2 * x.nbytes / reached(copy, x) for copy in copies)}}
 
     def times(self, functions: Functions, budget: float, wait: Callable[[object], object]) -> Spreads:
-        """Many calls are queued before a wait, so that the wait and Python are little against them."""
+        """Queues many calls before a wait, so that the wait and Python are little against them."""
         return measure(functions, budget, shortest=min(_QUEUED, budget), most=_LONGEST, wait=wait)
 
 

@@ -1,4 +1,4 @@
-"""What the harness asks of a device: which peers there are, how calls are timed, and the device's peaks."""
+"""The interface of a device: its peers, how calls are timed, its peaks, and the defaults of options."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Device(ABC):
 
     @abstractmethod
     def peaks(self, seconds: float, threads: int) -> Peaks:
-        """The most "flops" and "copy" a second, measured now, for about so many seconds each."""
+        """Measures the most "flops" and "copy" a second, for about ``seconds`` each."""
 
     @abstractmethod
     def times(self, functions: Functions, budget: float, wait: Callable[[object], object]) -> Spreads:
