@@ -58,7 +58,7 @@ def processors(text: str) -> int:
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     """Reads the options, and adds the device, the tasks and the seconds a function."""
     chosen = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    # The second name is what other tools call it.
+    # JAX and `python -m jax_convgrad plan` call it the platform.
     chosen.add_argument("--device", "--platform", choices=tuple(DEVICES), default="cpu", help="default: cpu")
     device = DEVICES[chosen.parse_known_args(argv)[0].device]
 

@@ -6,6 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from typing import ClassVar
 
 import numpy as np
 
@@ -20,7 +21,7 @@ class Cpu(Device):
     """The processors that ``limit_processors`` leaves."""
 
     name = platform = "cpu"
-    processes = {"lax": Process("jax", ("ours", "lax")), "torch": Process("torch", ("torch",))}  # noqa: RUF012
+    processes: ClassVar = {"lax": Process("jax", ("ours", "lax")), "torch": Process("torch", ("torch",))}
     default_peers = ("lax",)
     parts = ("layers", "training", "scaling")
     arithmetics = ("f32",)

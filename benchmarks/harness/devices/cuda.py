@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import ClassVar
 
 from harness.devices.device import Device, Functions, Peaks, Process, Spreads
 from harness.tasks import ARITHMETICS
@@ -18,7 +19,7 @@ class Cuda(Device):
     """The first GPU."""
 
     name = platform = "cuda"
-    processes = {  # noqa: RUF012
+    processes: ClassVar = {
         "lax": Process("jax", ("ours", "lax"), share=0.5),
         "deterministic": Process("jax", ("ours", "lax"), "--xla_gpu_deterministic_ops=true", 0.25),
         "torch": Process("torch", ("torch",), share=0.25),
