@@ -18,7 +18,8 @@ from typing import NamedTuple
 from xml.sax.saxutils import escape
 
 import report
-import summary
+from harness import summary
+from harness.tasks import ARITHMETICS
 
 TIMES = "\N{MULTIPLICATION SIGN}"
 # Of each kind of layer one, ahead or behind; docs/performance.md has them all.
@@ -66,7 +67,7 @@ class Row(NamedTuple):
 
 
 def layer_ratios(entries: list[dict], peers: list[str]) -> dict[str, float]:
-    """Of what a training step computes of a layer: forward pass and gradients, their times added up.
+    """Ratios of what a training step computes of a layer: forward pass and gradients, added up.
 
     Where the forward pass and the gradient were timed as one, that is the whole.
     """
@@ -80,7 +81,7 @@ def layer_ratios(entries: list[dict], peers: list[str]) -> dict[str, float]:
 
 
 def rows(results: dict) -> list[Row]:
-    """From the top; none where a layer or the training step was not measured."""
+    """The rows from the top; an empty list if a layer or the training step was not measured."""
     peers = [peer for peer in summary.peers(results) if peer in PEERS]
     found = []
     for name, label in LAYERS.items():
@@ -108,7 +109,7 @@ class Axis(NamedTuple):
         return cls(0.6 * min(0.67, *ratios), 1.9 * max(2, *ratios))
 
     def at(self, ratio: float) -> float:
-        """Where a ratio stands in the picture."""
+        """The place of a ratio in the picture."""
         return LEFT + (RIGHT - LEFT) * math.log(ratio / self.low) / math.log(self.high / self.low)
 
 
@@ -159,7 +160,7 @@ def conditions(results: dict) -> tuple[str, str]:
     machine, versions, settings = results["machine"], results["versions"], results["settings"]
     where = (
         f"{machine.get('processor', '')}, {settings['threads']} threads, {machine.get('vectors', '')}; "
-        f"{settings.get('dtype', '')}, batch at most {settings['batch']}"
+        f"{ARITHMETICS[settings['arithmetics'][0]][0]}, batch at most {settings['batch']}"
     )
     names = " ".join(f"{name} {versions[name]}," for name in ("jax", "torch", "python") if name in versions)
     return where, f"{names} {results['date']}: {shlex.join(results['command'])}"

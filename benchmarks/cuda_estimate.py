@@ -18,8 +18,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from layers import BUILT_IN, read_layers
-from problems import Conv, Problem
+from harness.layers import BUILT_IN, read_layers
+from harness.problems import Conv, Problem
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "tests" / "support"), str(ROOT / "tests" / "cuda_compiler")]
@@ -51,7 +51,7 @@ BANDWIDTH = {"H200": 4.8e12, "H100 SXM": 3.35e12}  # bytes a second
 
 
 class Counts(NamedTuple):
-    """Of one op of one layer."""
+    """The counts of one op of one layer."""
 
     kernel: str
     multiply_adds: int  # with those of the tiles' edges; where the kernel's tiles are not known, without
@@ -96,7 +96,7 @@ def _tiled_activation(
 
 
 def _tiled_filter(problem: Conv, tile: tuple[int, int, int], chunk: int | None) -> tuple[int, int]:
-    """As above; a tile's rows are of any taps, or of chunks of so many channels of one tap."""
+    """Counts as above; a tile's rows are of any taps, or of chunks of so many channels of one tap."""
     rows, columns, slice_depth = tile
     layer = problem.layer
     channels, results = layer.in_channels // layer.groups, layer.out_channels // layer.groups
@@ -127,7 +127,7 @@ class Tiles(NamedTuple):
 
 
 def tiles_of(kernel: str) -> Tiles | None:
-    """None where sources don't go through tiles in shared memory, or in others (few_channels)."""
+    """The kernel's tiles; None if it has none in shared memory, or others (few_channels)."""
     if gemm := re.match(
         r"gemm_\w+<\w+, GemmTile<(\d+), (\d+), \d+>.*, (true|false), \d+(?:, \w+)?>$", kernel
     ):
@@ -142,7 +142,7 @@ FAMILIES = ("reference", "tiled", "grouped", "few_channels", "gemm", "wgmma")
 
 
 def count(problem: Conv, op: str, how: Math, kernel: str = "auto") -> Counts:
-    """Of one op, as the plan lays it out on a device of compute capability 9.0."""
+    """Counts one op, as the plan lays it out on a device of compute capability 9.0."""
     layer, axes = problem.layer, problem.geometry.axes
     native = {
         "tf32": how.tf32,
@@ -196,7 +196,7 @@ writes this file.
 
 
 def table(problems: Iterable[Problem], how: Math) -> str:
-    """In Markdown: a row for each op of each convolution."""
+    """A Markdown table with a row for each op of each convolution."""
     devices = " | ".join(f"{device}, µs" for device in BANDWIDTH)
     lines = [
         f"| layer | op | kernel | work | read | {devices} | limit |",

@@ -22,7 +22,7 @@ import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
-from problems import Bias, Conv, Pool, Problem
+from harness.problems import Bias, Conv, Pool, Problem
 
 PROGRAM = Path(__file__).parent.parent / "build" / "dev" / "cpu_kernels" / "run_kernel"
 COUNTS = Path(__file__).with_suffix(".toml")

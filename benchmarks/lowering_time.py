@@ -6,7 +6,7 @@ Each net is traced and lowered, and not compiled: forward, and with its gradient
 eight host devices with the batch split. Ways take turns, each time with a new function, and with all caches
 of JAX and of jax_convgrad empty, as in a process that has just begun. What counts is the ratio of the least
 times, of the process' own processor time, which other programs disturb less than the clock's; the clock's
-ratio stands beside it. Exits 1 where a ratio is above the bound.
+ratio is printed too. Exits 1 where a ratio is above the bound.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ os.environ["XLA_FLAGS"] = (
 import jax  # noqa: E402  # after its flags
 import jax.numpy as jnp  # noqa: E402  # likewise
 import numpy as np  # noqa: E402  # likewise
+from harness.nets import DIRECT, LAX, NETS, TINY, Net, loss, parameters  # noqa: E402  # likewise
 from jax.sharding import Mesh, NamedSharding, PartitionSpec  # noqa: E402  # likewise
-from lowering_nets import DIRECT, LAX, NETS, TINY, Net, loss, parameters  # noqa: E402  # likewise
 
 import jax_convgrad  # noqa: E402  # likewise
 

@@ -108,7 +108,7 @@ machine() {
   fi
   nvcc --version 2> /dev/null
   compute-sanitizer --version 2> /dev/null
-  "$PYTHON" benchmarks/device_machine.py
+  "$PYTHON" benchmarks/harness/machine.py
 }
 
 # The tests that name a backend, by files. The suite is what the promises rest on, and comes first as a whole;
@@ -170,10 +170,10 @@ benchmark() {
   local seconds=$1 options=()
   [ -z "$QUICK" ] || options+=(--quick)
   if [ -n "$TRIAL" ]; then
-    "$PYTHON" benchmarks/device_run.py --platform cpu --quick --seconds "$seconds" --out "$OUT" \
+    "$PYTHON" benchmarks/run.py --device trial --quick --seconds "$seconds" --out "$OUT" \
       --peers lax --arithmetics tf32 --layer "1x6x6x2, 3x3, 4, pad 1"
   else
-    "$PYTHON" benchmarks/run.py --platform cuda --seconds "$seconds" --out "$OUT" "${options[@]}"
+    "$PYTHON" benchmarks/run.py --device cuda --seconds "$seconds" --out "$OUT" "${options[@]}"
   fi
 }
 export -f package sources_sum machine suite sanitizer benchmark
@@ -205,7 +205,7 @@ left=$(sections_left)
 ! wanted benchmark || section benchmark "$left" "$OUT/benchmark.log" benchmark $((left > 60 ? left - 40 : left))
 # A benchmark that was stopped has written its numbers, but not their tables.
 if [ -f "$OUT/results.json" ]; then
-  page=$("$PYTHON" benchmarks/device_report.py "$OUT/results.json") && echo "$page" > "$OUT/report.md"
+  "$PYTHON" benchmarks/report.py "$OUT/results.json" -o "$OUT/report.md"
 fi
 [ ! -f "$OUT/report.md" ] || sed -n '/^## Goals/,/^## Our kernels/p' "$OUT/report.md" | sed '$d'
 sections_end

@@ -15,12 +15,11 @@ import reference
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
 
-import jax_ops  # noqa: E402
-import jax_peers  # noqa: E402
-import layers  # noqa: E402
-import timing  # noqa: E402
-from problems import Bias, Conv, Pool, integer_operands, normal_operands  # noqa: E402
-from verification import VerificationError, verify  # noqa: E402
+from harness import jax_programs, layers, timing  # noqa: E402
+from harness.devices import DEVICES  # noqa: E402
+from harness.problems import Bias, Conv, Pool  # noqa: E402
+from harness.tasks import Task  # noqa: E402
+from harness.verification import VerificationError, same_losses, verify  # noqa: E402
 
 PROBLEMS = [
     Conv.parse("dense", "2x7x6x3, 3x2, 4, stride 2x1, pad 1x0:1"),
@@ -35,21 +34,29 @@ PROBLEMS = [
 CASES = [pytest.param(problem, op, id=f"{problem.name}-{op}") for problem in PROBLEMS for op in problem.ops]
 
 
-def results_of(problem, op, operands):
-    return jax.device_get(jax_ops.jitted(problem, op, "lax")(**operands))
+CPU = DEVICES["cpu"]
+
+
+def programs_of(problem, op, *libraries):
+    task = Task(problem, op, "f32")
+    return task, {library: jax_programs.compiled(task, library) for library in libraries}
+
+
+def operands_and_result(problem, op, integers):
+    """As the reference reads them, and what lax makes of them."""
+    task, programs = programs_of(problem, op, "lax")
+    (operands,), arrays = jax_programs.operand_sets(task, integers, 1)
+    return operands, jax.device_get(programs["lax"](arrays)[0])
 
 
 @pytest.mark.parametrize("problem, op", CASES)
 def test_both_libraries_pass_the_verification(problem, op):
-    functions = {library: jax_ops.jitted(problem, op, library) for library in jax_ops.LIBRARIES}
-    operands = [make(problem, np.dtype("float32")) for make in (integer_operands, normal_operands)]
-    jax_peers.verify_libraries(problem, op, functions, *operands)
+    jax_programs.check(*programs_of(problem, op, "ours", "lax"), CPU)
 
 
 @pytest.mark.parametrize("problem, op", CASES)
 def test_a_wrong_corner_and_a_wrong_shape_are_noticed(problem, op):
-    operands = integer_operands(problem, np.dtype("float32"))
-    right = results_of(problem, op, operands)
+    operands, right = operands_and_result(problem, op, True)
     for part in range(len(op.split("+"))):
         wrong = jax.tree.map(np.array, right)
         array = wrong[part] if "+" in op else wrong
@@ -63,51 +70,43 @@ def test_a_wrong_corner_and_a_wrong_shape_are_noticed(problem, op):
 
 @pytest.mark.parametrize("problem, op", CASES)
 def test_a_result_rounded_to_bfloat16_is_noticed(problem, op):
-    operands = normal_operands(problem, np.dtype("float32"))
-    rounded = jax.tree.map(
-        lambda array: array.astype(jax.numpy.bfloat16).astype(np.float32), results_of(problem, op, operands)
-    )
+    operands, right = operands_and_result(problem, op, False)
+    rounded = jax.tree.map(lambda array: array.astype(jax.numpy.bfloat16).astype(np.float32), right)
     with pytest.raises(VerificationError):
         verify(problem, op, operands, rounded, False, "nobody")
 
 
 @pytest.mark.parametrize("problem, op", CASES)
 def test_torch_computes_the_same(problem, op):
-    torch_ops = pytest.importorskip("torch_ops", reason="PyTorch is not installed")
-    for make, exact in ((integer_operands, True), (normal_operands, False)):
-        operands = make(problem, np.dtype("float32"))
-        try:
-            calls = torch_ops.calls(problem, op, operands)
-        except torch_ops.UnsupportedError:
-            assert any(low != high for low, high in problem.layer.pad)
-            continue
-        for layout, call in calls.items():
-            verify(problem, op, operands, call.result(call.run()), exact, layout)
+    """In both memory formats, to the last bit on integers; the one that is faster counts."""
+    torch_programs = pytest.importorskip("harness.torch_programs", reason="PyTorch is not installed")
+    entry = torch_programs.measured(Task(problem, op, "f32"), None, CPU, 0.01)
+    if entry.get("unsupported"):
+        assert any(low != high for low, high in problem.layer.pad)
+        return
+    assert entry["seconds"]["torch"]["layout"] in ("contiguous", "channels_last")
 
 
 def test_other_losses_are_noticed():
-    import training
-
-    training.same_losses([2.3, 2.1], [2.30001, 2.10001], "both")
+    same_losses([2.3, 2.1], [2.30001, 2.10001], "both")
     with pytest.raises(VerificationError, match="ours and lax have other losses"):
-        training.same_losses([2.3, 2.1], [2.3, 2.2], "ours and lax")
+        same_losses([2.3, 2.1], [2.3, 2.2], "ours and lax")
 
 
 def test_nan_is_noticed():
-    problem = PROBLEMS[0]
-    operands = normal_operands(problem, np.dtype("float32"))
-    result = np.full_like(results_of(problem, "fprop", operands), np.nan)
+    operands, right = operands_and_result(PROBLEMS[0], "fprop", False)
     with pytest.raises(VerificationError):
-        verify(problem, "fprop", operands, result, False, "nobody")
+        verify(PROBLEMS[0], "fprop", operands, np.full_like(right, np.nan), False, "nobody")
 
 
 def test_ours_other_than_lax_is_noticed_where_no_sample_is():
+    """On the CPU a difference of any size: both are exact there."""
     problem = Conv.parse("large", "8x64x64x8, 3x3, 8, pad 1")
-    right = jax_ops.jitted(problem, "fprop", "lax")
-    functions = {"ours": lambda **operands: right(**operands).at[3, 30, 31, 5].add(1), "lax": right}
-    operands = [make(problem, np.dtype("float32")) for make in (integer_operands, normal_operands)]
-    with pytest.raises(VerificationError, match="1 elements differ"):
-        jax_peers.verify_libraries(problem, "fprop", functions, *operands)
+    task, programs = programs_of(problem, "fprop", "lax")
+    right = programs["lax"]
+    programs["ours"] = lambda sets: [result.at[3, 30, 31, 5].add(0.01) for result in right(sets)]
+    with pytest.raises(VerificationError, match="1 elements of"):
+        jax_programs.check(task, programs, CPU)
 
 
 @pytest.mark.parametrize("problem", [p for p in PROBLEMS if p.kind == "conv"], ids=lambda p: p.name)
@@ -214,6 +213,7 @@ def test_the_command_line_measures_and_writes(tmp_path):
     results = json.loads((tmp_path / "results.json").read_text())
     assert [entry["op"] for entry in results["layers"]] == ["fprop", "dgrad", "wgrad"]
     assert all(set(entry["seconds"]) == {"ours", "lax"} for entry in results["layers"])
+    assert all(entry["kernel"] == "tiled" for entry in results["layers"])
     assert all(results["peaks"][kind]["1"] > 0 for kind in ("flops", "copy"))
 
 
@@ -227,12 +227,12 @@ def test_the_time_of_lowering_is_measured():
 
 @pytest.mark.parametrize("name, count", [("unet", 131), ("resnet", 53)])
 def test_nets_that_are_lowered_have_so_many_convolutions(name, count):
-    import lowering_nets
+    from harness import nets
 
-    net = lowering_nets.NETS[name]
-    params = [jax.ShapeDtypeStruct(shape, np.float32) for shape in lowering_nets.parameters(net)]
+    net = nets.NETS[name]
+    params = [jax.ShapeDtypeStruct(shape, np.float32) for shape in nets.parameters(net)]
     x = jax.ShapeDtypeStruct(net.input, np.float32)
-    program = jax.make_jaxpr(lowering_nets.loss(net, lowering_nets.LAX))(params, x)
+    program = jax.make_jaxpr(nets.loss(net, nets.LAX))(params, x)
     found = [eqn.primitive.name for eqn in program.eqns].count("conv_general_dilated")
     assert found == net.convolutions == count
 
@@ -240,7 +240,7 @@ def test_nets_that_are_lowered_have_so_many_convolutions(name, count):
 @pytest.mark.parametrize(
     "options, message",
     [
-        (["--peers", "lax,nobody"], "'nobody' is none of lax, torch"),
+        (["--peers", "lax,nobody"], "'nobody' is not one of lax, torch"),
         (["--layer", "1x6x6x2, 3x3"], "output channels"),
         (["--file", "missing.toml"], "missing.toml"),
         (["--shapes", "nothing"], "no layer is called 'nothing'"),
@@ -253,7 +253,7 @@ def test_wrong_options_are_refused(options, message):
 
 
 def test_other_programs_are_seen():
-    import machine
+    from harness import machine
 
     others = machine.Others()
     work = "import time; end = time.process_time() + 0.5\nwhile time.process_time() < end: pass"

@@ -20,14 +20,14 @@ def rungs(monkeypatch):
 
 
 def test_each_function_calls_the_kernel_of_its_name(rungs):
-    import jax
-    from problems import Conv, normal_operands
+    from harness.problems import Conv
+    from harness.tasks import Task
 
     from jax_convgrad.primitives import ffi
 
     problem = Conv.parse("layer", "2x6x7x16, 3x3, 16, pad 1")
-    chosen, operands = ffi.backends["cpu"], normal_operands(problem, jax.numpy.dtype("float32"))
-    functions = rungs.functions_by_kernel(problem, "dgrad", operands)
+    chosen = ffi.backends["cpu"]
+    functions = rungs.programs_by_kernel(Task(problem, "dgrad", "f32"))
     assert {"reference", "tiled.plain", "dot.plain"} <= set(functions)
     assert not any(kernel.startswith("grouped") for kernel in functions)
     for kernel, function in functions.items():
@@ -36,14 +36,17 @@ def test_each_function_calls_the_kernel_of_its_name(rungs):
 
 
 def test_a_wrong_result_is_not_timed(rungs, monkeypatch):
-    from problems import Conv
-    from verification import VerificationError
+    from harness import jax_programs
+    from harness.problems import Conv
+    from harness.tasks import Task
+    from harness.verification import VerificationError
 
-    monkeypatch.setattr(
-        rungs, "functions_by_kernel", lambda problem, op, operands: {"wrong": lambda x, w, dy: 0 * x}
-    )
-    with pytest.raises(VerificationError):
-        rungs.measure_op(Conv.parse("layer", "1x6x6x16, 3x3, 16, pad 1"), "dgrad", 0.01)
+    problem = Conv.parse("layer", "1x6x6x16, 3x3, 16, pad 1")
+    right = jax_programs.compiled(Task(problem, "dgrad", "f32"), "ours")
+    programs = {"wrong": lambda sets: [0 * result for result in right(sets)]}
+    monkeypatch.setattr(rungs, "programs_by_kernel", lambda task: programs)
+    with pytest.raises(VerificationError, match="wrong, dgrad"):
+        rungs.measure_op(problem, "dgrad", 0.01)
 
 
 def _run(*arguments):
@@ -67,7 +70,7 @@ def test_the_table():
 @pytest.mark.parametrize(
     "arguments, named",
     [
-        (["1x6x6x16, 3x3, 16", "--ops", "forward"], "forward is none of fprop"),
+        (["1x6x6x16, 3x3, 16", "--ops", "forward"], "forward is not one of fprop"),
         (["1x6x6, 3x3, 16"], "'3x3'"),
         (["1x6x6x16, 3x3, 16", "--seconds", "0"], "positive"),
     ],

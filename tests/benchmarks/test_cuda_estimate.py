@@ -12,9 +12,9 @@ from emulated_counters import counting
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
 from cuda_estimate import BANDWIDTH, MATHS, Counts, count, table
-from jax_ops import jitted
-from layers import BUILT_IN, read_layers
-from problems import Conv
+from harness.jax_ops import jitted
+from harness.layers import BUILT_IN, read_layers
+from harness.problems import Conv
 
 TENSOR_CORES = {"bfloat16": "bf16", "float32 as TF32": "tf32", "float64": "f64"}
 LAYERS = (

@@ -187,7 +187,7 @@ def test_what_a_gpu_s_run_starts(tmp_path, machine_with_a_gpu):
     assert sorted(tools) == ["memcheck", "racecheck", "synccheck"]
     assert sum("--padding" in line for line in told) == 1
     (benchmark,) = (line for line in told if "benchmarks/run.py" in line)
-    assert f"|cuda,cpu|{tmp_path / 'package'}| benchmarks/run.py --platform cuda --seconds 4" in benchmark
+    assert f"|cuda,cpu|{tmp_path / 'package'}| benchmarks/run.py --device cuda --seconds 4" in benchmark
     assert "nothing found by three tools" in (tmp_path / "out" / "sanitizer.log").read_text()
 
 
@@ -222,4 +222,4 @@ def test_a_trial(tmp_path):
         "machine.txt", "sections.txt", "tests.log", "sanitizer.log", "benchmark.log", "results.json",
         "report.md",
     }  # fmt: skip
-    assert "## Goals" in done.stdout and "## Every op" not in done.stdout
+    assert "## Goals" in done.stdout and "## Every layer" not in done.stdout

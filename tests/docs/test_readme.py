@@ -11,7 +11,8 @@ import numpy as np
 import optax
 import pytest
 import report
-import summary
+from harness import summary
+from harness.tasks import ARITHMETICS
 
 import jax_convgrad
 
@@ -98,7 +99,7 @@ def test_machine_and_command_are_those_of_the_committed_results():
     for said in (
         f"on {RESULTS['date']} on",
         f"an {RESULTS['machine']['processor']} (AVX-512), {settings['threads']} threads",
-        f"`{settings['dtype']}`",
+        f"`{ARITHMETICS[settings['arithmetics'][0]][0]}`",
         f"batches of at most {settings['batch']}",
         f"jax {versions['jax']}, PyTorch {versions['torch'].partition('+')[0]}",
         f"`{' '.join(RESULTS['command'])}`",

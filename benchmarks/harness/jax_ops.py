@@ -7,9 +7,9 @@ from collections.abc import Callable
 import jax
 import numpy as np
 from jax import lax
-from problems import Bias, Conv, Pool, Problem
 
 import jax_convgrad
+from harness.problems import Bias, Conv, Pool, Problem
 
 LIBRARIES = ("ours", "lax")
 

@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from timing import measure
 from torch.nn import functional
 
+from harness.timing import measure
+from harness.torch_programs import faster
 
-def run(request: dict, budget: float) -> dict:
-    """Times and losses of the faster memory format, from the arrays in the file ``request["start"]``."""
-    arrays = dict(np.load(request["start"]))
+
+def run(file: str, libraries: list[str], budget: float) -> dict[str, dict]:
+    """Times and losses of the faster memory format, from what jax_training.py has written into ``file``."""
+    arrays = dict(np.load(file))
     formats = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
     with torch.enable_grad():
-        steps = {name: _make_step(arrays, memory, request) for name, memory in formats.items()}
-        losses = {name: [float(step()) for _ in range(request["steps"])] for name, step in steps.items()}
-        seconds = measure(steps, budget)
-    layout = min(seconds, key=lambda name: seconds[name]["median"])
-    return {"seconds": seconds[layout], "layout": layout, "losses": losses[layout]}
+        steps = {name: _make_step(arrays, memory) for name, memory in formats.items()}
+        losses = {name: [float(step()) for _ in range(int(arrays["steps"]))] for name, step in steps.items()}
+        seconds = faster(measure(steps, budget))
+    return {"torch": {"seconds": seconds, "losses": losses[seconds["layout"]]}}
 
 
-def _make_step(arrays: dict[str, np.ndarray], memory: torch.memory_format, request: dict):
+def _make_step(arrays: dict[str, np.ndarray], memory: torch.memory_format):
     images = torch.from_numpy(arrays["images"]).movedim(-1, 1).contiguous(memory_format=memory)
     labels = torch.from_numpy(arrays["labels"])
 
@@ -32,7 +33,7 @@ def _make_step(arrays: dict[str, np.ndarray], memory: torch.memory_format, reque
 
     w1, b1, w2, b2, w3, b3 = (parameter(arrays[name]) for name in ("w1", "b1", "w2", "b2", "w3", "b3"))
     # One fused kernel for all parameters, the fastest of PyTorch's three.
-    optimizer = torch.optim.Adam([w1, b1, w2, b2, w3, b3], lr=request["learning_rate"], fused=True)
+    optimizer = torch.optim.Adam([w1, b1, w2, b2, w3, b3], lr=float(arrays["learning_rate"]), fused=True)
 
     def step() -> torch.Tensor:
         optimizer.zero_grad()

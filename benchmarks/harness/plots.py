@@ -9,7 +9,8 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
-import summary
+
+from harness import summary
 
 _COLOURS = {"ours": "C0", "lax": "C1", "torch": "C3"}
 _MARKERS = {"fprop": "o", "dgrad": "v", "wgrad": "s", "bgrad": "D", "fprop+dgrad": "P"}
@@ -29,7 +30,7 @@ def draw(results: dict, folder: Path) -> list[Path]:
 
 def ratios(results: dict):
     """Each layer and op, a bar for each peer, on a logarithmic axis that begins at equality."""
-    peers, entries = summary.peers(results), results["layers"]
+    peers, entries = summary.peers(results), summary.measured(results)
     if not peers:
         return None
     figure, axes = plt.subplots(figsize=(9, 1.5 + 0.22 * len(entries)), layout="constrained")
@@ -45,7 +46,7 @@ def ratios(results: dict):
         )
     axes.set_xscale("log")
     axes.axvline(1, color="black", linewidth=1)
-    axes.set_yticks(places, [f"{entry['name']}  {entry['op']}" for entry in entries], fontsize=7)
+    axes.set_yticks(places, [summary.key(entry) for entry in entries], fontsize=7)
     axes.set_ylim(len(entries) - 0.4, -0.6)
     axes.set_xlabel("peer's time / ours (to the right of 1: ours is faster)")
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
@@ -56,7 +57,7 @@ def ratios(results: dict):
 
 def roofline(results: dict):
     """FLOP/s over FLOPs per byte, under the FMA peak and what copying allows to tensors past the cache."""
-    entries = results["layers"]
+    entries = summary.measured(results)
     if not entries:
         return None
     flops_peak, copy_peak = summary.peak(results, "flops"), summary.peak(results, "copy")

@@ -1,4 +1,4 @@
-"""Whether a result is right: sampled elements of it, corners included, summed in float64 from the relation.
+"""Checks a result: sampled elements of it, corners included, are summed in float64 from the relation.
 
 An input position i, a tap r and an output position o of an axis are tied where
 
@@ -14,7 +14,8 @@ from __future__ import annotations
 from itertools import product
 
 import numpy as np
-from problems import Bias, Conv, Pool, Problem
+
+from harness.problems import Bias, Conv, Pool, Problem
 
 _SAMPLES = 200
 _MOST_PRODUCTS = 20_000_000  # over all samples, which keeps a check under a second or so
@@ -75,8 +76,17 @@ def verify(
             )
 
 
+def same_losses(one: list[float], other: list[float], who: str) -> None:
+    """Raises VerificationError where training goes different ways.
+
+    The first losses agree to float32's rounding, later ones less: Adam divides by the gradient's size.
+    """
+    if not np.allclose(one, other, rtol=1e-4, atol=0):
+        raise VerificationError(f"the training steps of {who} have other losses: {one} and {other}")
+
+
 def elements(array, at: np.ndarray) -> np.ndarray:
-    """These elements, [samples], of an array of NumPy's, JAX's or PyTorch's, which may stay on its device."""
+    """The elements, [samples], of an array of NumPy's, JAX's or PyTorch's, which may stay on its device."""
     picked = array[tuple(at.T)]
     if not hasattr(picked, "detach"):
         return np.asarray(picked)
@@ -86,14 +96,14 @@ def elements(array, at: np.ndarray) -> np.ndarray:
 
 
 def result_shape(problem: Problem, op: str) -> tuple[int, ...]:
-    """Of y, dx, dw or db."""
+    """The shape of y, dx, dw or db."""
     if op == "bgrad":
         return (problem.shapes()["dy"][-1],)
     return problem.shapes()[{"fprop": "dy", "dgrad": "x", "wgrad": "w"}[op]]
 
 
 def rounding_bound(dtype: np.dtype, sums: np.ndarray, sums_of_abs: np.ndarray, length: int) -> np.ndarray:
-    """How far off a stored sum may be: n roundings of random sign, four times over, and the last one.
+    """The most by which a stored sum may be off: four times n roundings of random sign, and the last one.
 
     16-bit types are summed in float32.
     """
@@ -105,7 +115,7 @@ def rounding_bound(dtype: np.dtype, sums: np.ndarray, sums_of_abs: np.ndarray, l
 
 
 def sample(shape: tuple[int, ...], count: int, seed: int = 2) -> np.ndarray:
-    """Indices [count, dimensions]: the corners, then random ones."""
+    """Draws indices [count, dimensions]: the corners, then random ones."""
     rng = np.random.default_rng(seed)
     corners = np.array(list(product(*({0, size - 1} for size in shape))), dtype=np.int64)
     random = np.stack([rng.integers(0, size, count) for size in shape], axis=1)
@@ -133,7 +143,7 @@ def reference(
 
 
 def _samples_of(problem: Problem, op: str, most_products: int) -> int:
-    """As many as the products of one element allow."""
+    """The number of samples that the products of one element allow."""
     shapes = problem.shapes()
     if op == "bgrad":
         terms = int(np.prod(shapes["dy"][:-1]))
@@ -239,7 +249,7 @@ def _pool_terms(problem: Pool, operands: Operands, at: np.ndarray) -> np.ndarray
 
 
 def _pool_grad_terms(problem: Pool, operands: Operands, at: np.ndarray) -> np.ndarray:
-    """What each window that has this input passes on: a share of dy, or all of it where it is the maximum."""
+    """The part of dy that each window of this input passes on: a share, or all of it to the maximum."""
     axes = problem.geometry.axes
     taps = _taps(axes)
     o, tied = _outputs_at(axes, at[:, None, 1:-1], taps)

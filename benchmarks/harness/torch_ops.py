@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from problems import Bias, Conv, Pool, Problem
 from torch.nn import functional
+
+from harness.problems import Bias, Conv, Pool, Problem
 
 aten = torch.ops.aten
 

@@ -1,4 +1,4 @@
-"""Which problems to measure: the built-in set, a user's file, patterns over their names, growing layers."""
+"""The problems to measure: the built-in set, a user's file, patterns over their names, growing layers."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import Iterable
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from problems import KINDS, Conv, Problem
+from harness.problems import KINDS, Conv, Problem
 
-BUILT_IN = Path(__file__).parent / "shapes.toml"
+BUILT_IN = Path(__file__).parents[1] / "shapes.toml"
 
 
 def read_layers(path: Path) -> list[Problem]:
@@ -48,7 +48,7 @@ def read_layers(path: Path) -> list[Problem]:
 
 
 def select(problems: Iterable[Problem], patterns: Iterable[str]) -> list[Problem]:
-    """Those whose names match one of the patterns, as file names match in a shell.
+    """The problems whose names match one of the patterns, as file names match in a shell.
 
     Raises:
       ValueError: a pattern matches nothing.

@@ -1,4 +1,4 @@
-"""What is measured: a layer of one of three kinds, its ops, and what each op has to compute and to move.
+"""The problems that are measured: layers of three kinds, their ops, and what an op computes and moves.
 
 Operands go by their letters: x, w, dy, all channels last.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import numpy as np
 
@@ -18,70 +18,77 @@ Shape = tuple[int, ...]
 
 
 def tied_pairs(axis: Axis) -> int:
-    """How many (tap, output) of this axis meet an input: the rest is padding, or between dilated inputs."""
+    """Counts the (tap, output) of an axis that meet an input, not padding or a gap between dilated inputs."""
     o, r = np.arange(axis.output)[:, None], np.arange(axis.taps)
     at = o * axis.stride + r * axis.filter_dilation - axis.pad_lo
     return int(np.sum((at >= 0) & (at % axis.input_dilation == 0) & (at // axis.input_dilation < axis.input)))
 
 
 @dataclass(frozen=True)
-class Conv:
-    """A convolution: fprop, dgrad, wgrad."""
+class _Windowed:
+    """A layer with a window that moves over its input."""
 
     name: str
     layer: Layer
     source: str = ""
+
+    @property
+    def geometry(self) -> ConvGeometry:
+        return self.layer.geometry
+
+    @property
+    def pairs(self) -> int:
+        """The number of (tap, output) of an image that meet an input."""
+        return math.prod(tied_pairs(axis) for axis in self.geometry.axes)
+
+    def with_batch_at_most(self, limit: int) -> Self:
+        return replace(self, layer=replace(self.layer, batch=min(self.layer.batch, limit)))
+
+
+@dataclass(frozen=True)
+class Conv(_Windowed):
+    """A convolution: fprop, dgrad, wgrad."""
+
     kind: ClassVar[str] = "conv"
     ops: ClassVar[tuple[str, ...]] = ("fprop", "dgrad", "wgrad")
 
     @classmethod
     def parse(cls, name: str, text: str, source: str = "") -> Conv:
-        """From a layer's line of text."""
+        """Reads a layer's line of text."""
         return cls(name, parse_layer(text), source)
 
     @property
     def text(self) -> str:
         return str(self.layer)
 
-    @property
-    def geometry(self) -> ConvGeometry:
-        return self.layer.geometry
-
-    def with_batch_at_most(self, limit: int) -> Conv:
-        return replace(self, layer=replace(self.layer, batch=min(self.layer.batch, limit)))
-
     def shapes(self) -> dict[str, Shape]:
-        """Of the operands; each op reads two of them, and gives the third one's place."""
+        """The operands' shapes; an op reads two of them, and its result has the third."""
         return {"x": self.layer.x_shape, "w": self.layer.w_shape, "dy": self.layer.y_shape}
 
     def flops(self, op: str) -> int:
-        """Two for each product that the formula has: taps on padding or between dilated inputs are none."""
+        """Counts two for each product that the formula has."""
         layer = self.layer
-        pairs = math.prod(tied_pairs(axis) for axis in self.geometry.axes)
-        return 2 * layer.batch * pairs * (layer.in_channels // layer.groups) * layer.out_channels
+        return 2 * layer.batch * self.pairs * (layer.in_channels // layer.groups) * layer.out_channels
 
     def elements(self, op: str) -> int:
-        """Of both operands and the result."""
+        """The number of elements of both operands and the result."""
         return sum(math.prod(shape) for shape in self.shapes().values())
 
 
 @dataclass(frozen=True)
-class Pool:
-    """Max or average pooling.
+class Pool(_Windowed):
+    """Max or average pooling; of its layer, a depthwise one, only the geometry counts.
 
     The backward pass of max pooling needs what the forward pass chose, so the two are measured together;
     a library that keeps the choice and one that makes it again then do the same work.
     """
 
-    name: str
-    reduction: str
-    layer: Layer  # depthwise, of which only the geometry counts
-    source: str = ""
+    reduction: str = "max"
     kind: ClassVar[str] = "pool"
 
     @classmethod
     def parse(cls, name: str, text: str, source: str = "") -> Pool:
-        """From "max 8x112x112x64, 3x3, stride 2, pad 1".
+        """Reads "max 8x112x112x64, 3x3, stride 2, pad 1".
 
         Raises:
           ValueError: the text has another form; the message names the part.
@@ -94,7 +101,7 @@ class Pool:
         if any(part.startswith(("groups", "transposed", "dilation")) for part in parts):
             raise ValueError(f"pooling {text!r} has only stride and pad")
         line = ", ".join([*parts[:2], str(channels), *parts[2:], f"groups {channels}"])
-        return cls(name, reduction, parse_layer(line), source)
+        return cls(name, parse_layer(line), source, reduction)
 
     @property
     def ops(self) -> tuple[str, ...]:
@@ -106,26 +113,16 @@ class Pool:
         options = [option for option in options if not option.startswith("groups")]
         return ", ".join([f"{self.reduction} {input_text}", window, *options])
 
-    @property
-    def geometry(self) -> ConvGeometry:
-        return self.layer.geometry
-
-    def with_batch_at_most(self, limit: int) -> Pool:
-        return replace(self, layer=replace(self.layer, batch=min(self.layer.batch, limit)))
-
     def shapes(self) -> dict[str, Shape]:
         return {"x": self.layer.x_shape, "dy": self.layer.y_shape}
 
     def flops(self, op: str) -> int:
-        """One comparison or addition a tap, and as many for each pass."""
-        pairs = math.prod(tied_pairs(axis) for axis in self.geometry.axes)
-        passes = 2 if op == "fprop+dgrad" else 1
-        return passes * self.layer.batch * pairs * self.layer.in_channels
+        """Counts one comparison or addition a tap, in each pass."""
+        return len(op.split("+")) * self.layer.batch * self.pairs * self.layer.in_channels
 
     def elements(self, op: str) -> int:
-        """x and y, or dy and dx, or all four."""
-        passes = 2 if op == "fprop+dgrad" else 1
-        return passes * sum(math.prod(shape) for shape in self.shapes().values())
+        """The number of elements of x and y, or dy and dx, or all four."""
+        return len(op.split("+")) * sum(math.prod(shape) for shape in self.shapes().values())
 
 
 @dataclass(frozen=True)
@@ -140,7 +137,7 @@ class Bias:
 
     @classmethod
     def parse(cls, name: str, text: str, source: str = "") -> Bias:
-        """From dy's shape, "8x56x56x64"."""
+        """Reads dy's shape, "8x56x56x64"."""
         return cls(name, sizes(text, "dy", at_least=3), source)
 
     @property
@@ -162,21 +159,3 @@ class Bias:
 
 Problem = Conv | Pool | Bias
 KINDS: dict[str, type[Conv] | type[Pool] | type[Bias]] = {kind.kind: kind for kind in (Conv, Pool, Bias)}
-
-
-def integer_operands(problem: Problem, dtype: np.dtype, seed: int = 0) -> dict[str, np.ndarray]:
-    """Operands from {-2, ..., 2}: every sum of their products is exact in float32, in any order."""
-    rng = np.random.default_rng(seed)
-    return {
-        name: rng.integers(-2, 3, shape, dtype=np.int8).astype(dtype)
-        for name, shape in problem.shapes().items()
-    }
-
-
-def normal_operands(problem: Problem, dtype: np.dtype, seed: int = 1) -> dict[str, np.ndarray]:
-    """Operands that are normally distributed."""
-    rng = np.random.default_rng(seed)
-    return {
-        name: rng.standard_normal(shape, dtype=np.float32).astype(dtype, copy=False)
-        for name, shape in problem.shapes().items()
-    }

@@ -9,7 +9,8 @@ import math
 from functools import cache
 
 import numpy as np
-from problems import Problem
+
+from harness.problems import Problem
 
 _FEW = 1_000_003  # a prime: no axis of an array repeats with the numbers
 _APART = 104_729  # how far into them the next set of operands begins
@@ -23,7 +24,7 @@ class Repeated:
         self.dtype, self.ndim, self.size = few.dtype, len(shape), math.prod(shape)
 
     def __getitem__(self, index) -> np.ndarray:
-        """By one array of indices for each dimension, or by (..., a number of the last)."""
+        """Takes an array of indices for each dimension, or (..., a number of the last)."""
         if index[0] is Ellipsis:
             flat = np.arange(self.size // self.shape[-1]) * self.shape[-1] + index[1]
             shape = self.shape[:-1]
@@ -34,20 +35,20 @@ class Repeated:
 
     @property
     def times(self) -> int:
-        """How often the numbers, one behind the other, hold the array wherever it starts."""
+        """The number of repeats that hold the array wherever it starts."""
         return -(-self.size // len(self.few)) + 1
 
 
 @cache
 def few_numbers(dtype: np.dtype, integers: bool) -> np.ndarray:
-    """From {-2, ..., 2}, whose sums of products are exact in float32, or normally distributed."""
+    """Numbers from {-2, ..., 2}, whose sums of products are exact in float32, or normal ones."""
     rng = np.random.default_rng(0)
     few = rng.integers(-2, 3, _FEW) if integers else rng.standard_normal(_FEW)
     return few.astype(dtype)
 
 
-def operands(problem: Problem, few: np.ndarray, number: int = 0) -> dict[str, Repeated]:
-    """x, w and dy of the problem; other ones for each number of a set."""
+def of_problem(problem: Problem, few: np.ndarray, number: int = 0) -> dict[str, Repeated]:
+    """The problem's x, w and dy, which differ for each number of a set."""
     return {
         name: Repeated(few, number * _APART + place * 1009, shape)
         for place, (name, shape) in enumerate(problem.shapes().items())

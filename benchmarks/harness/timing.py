@@ -24,7 +24,7 @@ def measure(
     most: float = math.inf,
     wait: Callable[[object], object] = _return,
 ) -> dict[str, dict[str, float]]:
-    """Seconds a call of each function, which returns only when its work is done, or else ``wait`` does.
+    """Measures seconds a call of functions that return when their work is done, or else ``wait`` does.
 
     Each is called in turn until it has used ``budget`` seconds and been sampled often enough. A turn begins
     with a call that does not count, so that every library is measured after itself and not after its peer.
@@ -38,7 +38,7 @@ def measure(
       wait: takes what the last call of a sample gave, and returns when that is computed.
 
     Returns:
-      For each the median, the quartiles and the number of samples.
+      For each the median, the quartiles, the least and the number of samples.
     """
     calls = {name: _calls_a_sample(function, shortest, wait) for name, function in functions.items()}
     samples: dict[str, list[float]] = {name: [] for name in functions}
@@ -79,6 +79,11 @@ def _timed(function: Callable[[], object], count: int, wait: Callable[[object], 
 
 
 def spread(times: list[float]) -> dict[str, float]:
-    """Median, quartiles and count."""
-    q1, median, q3 = np.percentile(times, [25, 50, 75])
-    return {"median": float(median), "q1": float(q1), "q3": float(q3), "samples": len(times)}
+    """Median, quartiles, the least and how many."""
+    q1, median, q3 = map(float, np.percentile(times, [25, 50, 75]))
+    return {"median": median, "q1": q1, "q3": q3, "least": min(times), "samples": len(times)}
+
+
+def of_one_call(spread: dict[str, float], calls: int) -> dict[str, float]:
+    """Times of a program that makes so many calls, as times of one."""
+    return {name: value if name == "samples" else value / calls for name, value in spread.items()}
