@@ -91,7 +91,7 @@ def test_the_headline_figures_are_the_committed_results():
     assert row(f"a training step ({report.duration(ours)} ms)") == pair(
         {"lax": lax / ours, "torch": torch / ours}
     )
-    _, of_lax, of_torch = row("speed on the CPU above")
+    _, of_lax, of_torch = row("time on the CPU above")
     assert [of_lax.split()[0], of_torch.split()[0]] == pair(means["all"])
     assert f"all {len(RESULTS['layers'])} ops" in README
 
