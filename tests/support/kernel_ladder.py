@@ -251,7 +251,7 @@ def stride_table() -> str:
     for name, cost_of in RUNGS.items():
         done = cost_of(STRIDED, "dgrad").multiply_adds
         rows.append([f"`{name}`", str(done), f"{done / terms(STRIDED):.2f}"])
-    return _markdown(["kernel", "multiply-adds", "for each of the formula's"], rows)
+    return _markdown(["kernel", "multiply-adds", "per product of the formula"], rows)
 
 
 def few_channels_table() -> str:
