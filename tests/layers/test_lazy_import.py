@@ -251,7 +251,7 @@ def test_a_name_that_cannot_be_imported_says_why_and_whom_to_ask():
         "except ModuleNotFoundError as error:\n    print(error, *error.__notes__)"
     )
     assert run(program).strip() == (
-        "No module named 'jax' `python -m jax_convgrad doctor` tells what is wrong and what to do about it."
+        "No module named 'jax' `python -m jax_convgrad doctor` reports what is wrong and how to fix it."
     )
 
 

@@ -234,10 +234,10 @@ LEFT = {
         window(lax.add, 0.0, (1, 1, 2, 2), (1, 1, 2, 2), "SAME", (1, 1, 2, 2)),
         X,
     ),
-    "a reduction of its own": lambda: (window(lax.mul, 1.0, (1, 1, 2, 2)), X),
+    "a custom reduction function": lambda: (window(lax.mul, 1.0, (1, 1, 2, 2)), X),
     "a window of one position": lambda: (window(lax.max, -jnp.inf, (1, 1, 1, 1)), X),
     "a cumulative reduction": lambda: (window(lax.add, 0.0, (64,), (1,), ((63, 0),)), jnp.arange(64.0)),
-    "an initial value that is added, and padding": lambda: (
+    "a sum with an initial value and padding": lambda: (
         lambda x: lax.reduce_window(x, x[0, 0, 0, 0], lax.add, (1, 1, 2, 2), (1, 1, 1, 1), "SAME"),
         X,
     ),
@@ -305,7 +305,7 @@ ON_SEVERAL = {
     "min": WINDOWS["min"],
     "in a loop": WAYS["scan"](WINDOWS["max NHWC"]),
     "an initial value": lambda x: lax.reduce_window(x, x[0, 0, 0, 0], lax.max, (1, 2, 2, 1), (1, 2, 2, 1)),
-    "a reduction of its own": window(lax.mul, 1.0, (1, 1, 2, 2)),
+    "a custom reduction function": window(lax.mul, 1.0, (1, 1, 2, 2)),
 }
 
 
@@ -322,7 +322,7 @@ def test_a_program_for_several_platforms(name):
     assert_same(jax.export.export(f, platforms=SEVERAL)(shape).call(X), theirs)
     jc.install(export=True)
     on_kernels = jax.export.export(f, platforms=SEVERAL, disabled_checks=jc.export_checks())(X)
-    assert ("jax_convgrad" in on_kernels.mlir_module()) == (name != "a reduction of its own")
+    assert ("jax_convgrad" in on_kernels.mlir_module()) == (name != "a custom reduction function")
     assert_same(on_kernels.call(X), theirs)
 
 
