@@ -1,4 +1,4 @@
-"""For the tests of the examples: their modules importable, and their command lines run as a user would."""
+"""Helpers for the tests of the examples: they import the modules and run the command lines as a user does."""
 
 import os
 import subprocess
