@@ -1,4 +1,4 @@
-"""A program, `determinism_digests.py BACKEND`: digests of each kernel's results, and how many threads XLA has.
+"""A program, `determinism_digests.py BACKEND`: digests of each kernel's results, and XLA's thread count.
 
 It is a separate process, because XLA fixes the number of threads when it starts. Prints JSON: for each op the
 digests of five runs and the largest error against float64 NumPy sums, relative to the largest number.

@@ -73,5 +73,5 @@ def conv_launches(
 
 
 def pool_launches(op: str, kernel: str, *, aligned: bool = True, **problem) -> list[Launch]:
-    """The launches of a pooling op, by its FFI name, or of bgrad with a row for each output of the problem."""
+    """The launches of a pooling op, by its FFI name, or of bgrad with a row for each of the outputs."""
     return _launches(_module().pool_launches(op=op, kernel=kernel, aligned=aligned, **problem))

@@ -74,7 +74,7 @@ def run_console(page, line, code, namespace):
 
 
 def console_commands(code):
-    """The triple (line within the block, command, expected output) of each prompt; ``\\`` continues a line."""
+    """The triple (line in the block, command, expected output) of each prompt; ``\\`` continues a line."""
     found = []
     lines = code.splitlines()
     while lines and not lines[-1].strip():
