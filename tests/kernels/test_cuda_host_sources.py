@@ -1,7 +1,7 @@
-"""The host's sources of the CUDA module, by the host's compiler and CUDA's own headers.
+"""Compiles the host's sources of the CUDA module with the host's compiler and CUDA's own headers.
 
-The emulator's headers give them device intrinsics that the real ones keep for nvcc's device pass, so a source
-that builds there may not build in the package.
+The emulator's headers declare device intrinsics, which the real headers declare only in nvcc's device pass.
+So a source that builds with the emulator may not build in the package.
 """
 
 import os
