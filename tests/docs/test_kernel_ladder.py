@@ -1,4 +1,4 @@
-"""The tables of docs/kernels.md are what the emulator counts, and their formulas hold where it counts too."""
+"""The tables of docs/kernels.md have the emulator's counts, and their formulas agree with it."""
 
 import kernel_ladder as ladder
 import numpy as np
@@ -42,7 +42,7 @@ def test_the_formula_for_copies_is_what_emulated_gemm_copies(case, op):
 
 @pytest.mark.parametrize("op", ["dgrad", "wgrad"])
 def test_the_reference_kernels_loads_are_those_of_their_loops(op):
-    """Lane by lane, address by address, as reference/dgrad.cu and reference/wgrad.cu have them."""
+    """Counts lane by lane and address by address, as in reference/dgrad.cu and reference/wgrad.cu."""
     case, item = ConvCase("one row", (1, 7, 32), (3, 32, 64), 2, ((1, 1),), order=("NWC", "WIO", "NWC")), 2
     (axis,) = case.axes
     C, K = case.w[-2:]

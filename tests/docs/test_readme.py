@@ -1,4 +1,4 @@
-"""The README's training step runs as it is printed and learns; its figures are the committed results."""
+"""The README's training step runs as printed and learns; its figures are the committed results."""
 
 import json
 import re
@@ -73,7 +73,7 @@ def test_the_citation_names_this_version():
 
 
 def row(first):
-    """The further cells of the README's table row that begins with ``first``."""
+    """The other cells of the README's table row that begins with ``first``."""
     ((cells),) = re.findall(rf"^\| {re.escape(first)} \|(.*)\|$", README, re.MULTILINE)
     return [cell.strip() for cell in cells.split("|")]
 

@@ -109,7 +109,7 @@ def test_cpu_kernels(case, platforms):
         check(case, dtype, y, True, True, f"{name} in {dtype}")
 
 
-# ------------------------------------------------------------------------------------------- to the bit
+# ------------------------------------------------------------------------------------------- exact bits
 
 ORDER = conv_cases.NHWC
 

@@ -231,7 +231,7 @@ def test_auto_takes_it(backend, monkeypatch):
         assert (dw == by_kernel["auto"]).all() == (kernel in ("auto", "few_channels")), kernel
 
 
-# --------------------------------------------------------------------------------- what it would cost a GPU
+# ---------------------------------------------------------------------------------------- the cost on a GPU
 
 STEMS = {
     "3 to 64, 7x7, stride 2": C("stem", (1, 64, 64, 3), (7, 7, 3, 64), 2, ((3, 3), (3, 3)), order=NHWC),

@@ -135,7 +135,7 @@ def test_dy_is_read_once(backend):
         assert with_bias["load_shared"]["excess"] == 0
 
 
-# ------------------------------------------------------------------------------------ only what is wanted
+# ------------------------------------------------------------------------- only the results that are used
 
 
 def targets(f, *args):

@@ -60,7 +60,7 @@ def test_same_bits(backend, dtype):
         np.testing.assert_array_equal(first[name], second[name])
 
 
-# --------------------------------------------------------------------------------- what it would cost a GPU
+# ---------------------------------------------------------------------------------------- the cost on a GPU
 
 OPS = {
     "fprop": lambda x, w, dy, **how: jc.conv_general_dilated(x, w, **DENSE.lax_arguments, **how),

@@ -214,7 +214,7 @@ def test_what_it_refuses(backend, case, dtype, op, precision):
         OPS[op](case, *case.arrays(dtype), precision=precision)
 
 
-# --------------------------------------------------------------------------------- what it would cost a GPU
+# ---------------------------------------------------------------------------------------- the cost on a GPU
 
 
 @WGMMA

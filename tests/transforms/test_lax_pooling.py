@@ -151,7 +151,7 @@ def test_dtypes(dtype):
         check(lambda x: jax.vjp(f, x)[1](jnp.ones_like(f(x))), x, tolerance=1e-6)  # noqa: B023  # called in this round
 
 
-# ------------------------------------------------------------------------------- NaN and -inf, by position
+# ------------------------------------------------------------------------------- positions of NaN and -inf
 
 NAN, LEAST = np.nan, -np.inf
 RARE = [

@@ -86,7 +86,7 @@ def test_a_gradient_is_the_layers_three_contractions(backend):
     assert_same(jax.jit(replace_convolutions(jax.grad(f, (0, 1))))(X, W), jax.jit(jax.grad(f, (0, 1)))(X, W))
 
 
-# ------------------------------------------------------------------------------------------- all else alone
+# ------------------------------------------------------------------------------------ everything else stays
 
 
 def test_a_function_without_convolutions_keeps_its_jaxpr():

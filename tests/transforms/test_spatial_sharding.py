@@ -245,7 +245,7 @@ def test_a_nan_in_a_neighbour_s_part():
     np.testing.assert_array_equal(f(placed), f(x))
 
 
-# --------------------------------------------------------------------------------- 16 bits, memory, what asks
+# --------------------------------------------------------------------- 16 bits, memory, other transformations
 
 
 def test_sums_of_bfloat16_parts_are_added_in_float32():
