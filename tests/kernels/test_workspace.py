@@ -16,10 +16,8 @@ LARGEST = 2**28  # numbers in x and y
 def axis(draw):
     """Input, taps, output, stride, pad_lo and both dilations of a random axis."""
     size, taps = draw.choice((1, 3, 7, 14, 28, 56, 112, 224, 1000)), draw.choice((1, 1, 3, 3, 5, 7))
-    stride, dilation = (
-        draw.choice((1, 1, 1, 2, 2, 3)),
-        draw.choice((1, 1, 1, 2)),
-    )  # README.md excepts dX of larger strides
+    # README.md makes an exception for dX of larger strides.
+    stride, dilation = draw.choice((1, 1, 1, 2, 2, 3)), draw.choice((1, 1, 1, 2))
     pad = draw.choice((0, (taps - 1) * dilation // 2))
     output = max((size + 2 * pad - (taps - 1) * dilation - 1) // stride + 1, 0)
     return size, taps, output, stride, pad, 1, dilation
