@@ -1,9 +1,9 @@
-"""Draws the figures of the pages, by this package's own ``explain``.
+"""Draws the figures of the pages with this package's own ``explain``.
 
     python docs/figures.py [FOLDER]
 
-Each is one element of a small layer, with the numbers of the page's worked example. Without a folder they
-go to docs/images, where the pages look for them.
+Each figure is one element of a small layer, with the numbers of the page's worked example. Without a folder
+they go to docs/images, which the pages link to.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ DOCS = Path(__file__).resolve().parent
 
 
 class Figure(NamedTuple):
-    """One picture: an element of a layer, and where its numbers come from."""
+    """One picture: an element of a layer, and the source of its numbers."""
 
     layer: str
     array: str
     index: tuple[int, ...]
-    # A worked example of derivation.md, by its place; or the arrays, without batch and channels; or none.
+    # The index of a worked example in derivation.md; or the arrays, without batch and channels; or None.
     numbers: int | dict[str, list] | None = None
     title: str | None = None
 
@@ -39,7 +39,7 @@ FIGURES = {
     "dgrad": Figure("1x5x1, 3, 1", "dx", (0, 1, 0), 0),
     "stride": Figure("1x5x1, 3, 1, stride 2, pad 1", "dx", (0, 1, 0), 1),
     "stride_one_term": Figure("1x5x1, 3, 1, stride 2, pad 1", "dx", (0, 2, 0), 1),
-    # The same by the usual recipe: dY with its zeros, and the filter flipped.
+    # The same element with the usual recipe: dY with inserted zeros, and the flipped filter.
     "zero_insertion": Figure(
         "1x3x1, 3, 1, stride 2, pad 1, transposed", "y", (0, 1, 0), {"x": [1, -2, 3], "w": [1, -1, 2]}
     ),
@@ -57,7 +57,7 @@ FIGURES = {
 
 
 def worked_examples() -> list[dict[str, list]]:
-    """The blocks of numbers in derivation.md, in their order."""
+    """The blocks of numbers in derivation.md, in order."""
     text = (DOCS / "derivation.md").read_text()
     blocks = re.findall(r"^```text\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
     found = (re.findall(r"(\w+) *= *(\[.*?\](?=\s*$)|-?\d+)", block, re.MULTILINE) for block in blocks)
@@ -65,7 +65,7 @@ def worked_examples() -> list[dict[str, list]]:
 
 
 def arrays_of(figure: Figure) -> dict[str, np.ndarray]:
-    """x, w and dy as the layer has them, channels last."""
+    """The arrays x, w and dy of the layer, channels last."""
     if not isinstance(figure.numbers, int):
         given = figure.numbers or {}
     else:
@@ -79,25 +79,25 @@ def arrays_of(figure: Figure) -> dict[str, np.ndarray]:
 
 
 def draw(name: str, folder: Path) -> Path:
-    """One figure, into ``folder``."""
+    """Draws one figure into ``folder`` and returns its path."""
     import matplotlib
 
     from jax_convgrad import explain
 
     figure = FIGURES[name]
     path = folder / f"{name}.svg"
-    # Text stays text, and the same figure is the same file.
+    # Text remains text, and equal figures are equal files.
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
         explained = explain(figure.layer, figure.array, figure.index, **arrays_of(figure))
         svg = io.StringIO()
         explained.plot(figure.title).savefig(svg, format="svg", metadata={"Date": None})
-    # A browser would make one space of several.
+    # Without this, a browser would merge several spaces into one.
     path.write_text(svg.getvalue().replace("<text ", '<text xml:space="preserve" '))
     return path
 
 
 def main() -> None:
-    """Draw all."""
+    """Draws all figures."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path, nargs="?", default=DOCS / "images")
     folder = parser.parse_args().folder

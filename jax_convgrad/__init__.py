@@ -1,9 +1,9 @@
 """Convolution and pooling for JAX whose gradients are handwritten kernels.
 
-``gradients.py`` says which kernel is whose derivative; ``docs/derivation.md`` derives them.
+``gradients.py`` says which kernel computes which derivative; ``docs/derivation.md`` derives them.
 """
 
-# ruff: noqa: F403, F405  (the names below are those of public_names.py, for whoever reads without running)
+# ruff: noqa: F403, F405  (type checkers find the names below in public_names.py)
 import importlib
 from typing import TYPE_CHECKING
 
@@ -40,8 +40,8 @@ __all__ = [
     "uninstall",
 ]
 
-# At run time the names are imported when the first of them is used, so that `python -m jax_convgrad doctor`,
-# which imports this file before anything else, runs where JAX or the kernels cannot be imported.
+# At run time the names are imported when the first of them is used. So `python -m jax_convgrad doctor`, which
+# imports this file first, also runs if JAX or the kernels cannot be imported.
 if TYPE_CHECKING:
     from jax_convgrad.public_names import *
 else:
@@ -52,12 +52,12 @@ else:
         try:
             public_names = importlib.import_module("jax_convgrad.public_names")
         except ImportError as error:
-            error.add_note("`python -m jax_convgrad doctor` tells what is wrong and what to do about it.")
+            error.add_note("`python -m jax_convgrad doctor` reports what is wrong and how to fix it.")
             raise
-        except AttributeError as error:  # which `from jax_convgrad import` would hide
+        except AttributeError as error:  # `from jax_convgrad import` would hide an AttributeError
             raise ImportError(
                 f"jax_convgrad cannot be imported with this version of JAX ({error}): "
-                "`python -m jax_convgrad doctor` tells what to do"
+                "`python -m jax_convgrad doctor` reports how to fix it"
             ) from error
         globals().update({public: getattr(public_names, public) for public in __all__})
         return globals()[name]
@@ -69,9 +69,9 @@ else:
 def _register_targets() -> None:
     try:
         importlib.import_module("jax_convgrad.primitives.targets")
-    except Exception:  # whatever it is, the first public name that is used tells it
+    except Exception:  # the first use of a public name raises it again
         pass
 
 
-# What was compiled or exported elsewhere runs in this process, whichever of JAX and this comes first.
+# Programs that another process compiled or exported run here, whether JAX or this package is imported first.
 _after_jax(_register_targets)

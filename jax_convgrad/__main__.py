@@ -1,4 +1,4 @@
-"""``python -m jax_convgrad COMMAND``: what the package can tell by itself."""
+"""``python -m jax_convgrad COMMAND``: the package's commands."""
 
 from __future__ import annotations
 
@@ -11,17 +11,20 @@ import sys
 from jax_convgrad import __version__
 from jax_convgrad.source_folder import installed_elsewhere, is_source_folder
 
-# Name to module and to what the list of commands says. Only the module of the command that is asked for is
-# imported, since most need JAX, and the doctor must run without.
+# Maps each command to its module and its line of help. Only the module of the requested command is imported,
+# because most need JAX, and the doctor has to run without it.
 _COMMANDS = {
-    "plan": ("jax_convgrad.instruments.plan_command", "which CPU kernel serves each op of a layer, and why"),
+    "plan": (
+        "jax_convgrad.instruments.plan_command",
+        "which CPU kernel computes each op of a layer, and why",
+    ),
     "explain": (
         "jax_convgrad.instruments.explain_command",
         "which products make one element of a gradient, and why no others do",
     ),
     "doctor": (
         "jax_convgrad.instruments.doctor_command",
-        "whether this machine is set up, and what to do where it is not",
+        "whether this machine is set up, and how to fix it if not",
     ),
 }
 
@@ -39,19 +42,19 @@ def main(arguments: list[str] | None = None) -> int:
         try:
             importlib.import_module(module).add_command(commands)
         except ImportError as error:
-            parser.exit(1, f"{name}: {error}\n`python -m jax_convgrad doctor` tells what to do about it.\n")
+            parser.exit(1, f"{name}: {error}\n`python -m jax_convgrad doctor` reports how to fix it.\n")
     parsed = parser.parse_args(words)
     try:
         code = parsed.run(parsed)
         sys.stdout.flush()
-    except BrokenPipeError:  # whoever reads, like head, has read enough
+    except BrokenPipeError:  # the reader, for instance head, has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     return code
 
 
 def _with_negative_values(words: list[str]) -> list[str]:
-    """``--dx -1,2,2,0`` as ``--dx=-1,2,2,0``: argparse takes words with a minus, but for -1, for options."""
+    """``--dx -1,2,2,0`` as ``--dx=-1,2,2,0``: argparse treats words with a minus, except -1, as options."""
     joined: list[str] = []
     for word in words:
         before = joined[-1] if joined else ""
@@ -63,8 +66,8 @@ def _with_negative_values(words: list[str]) -> list[str]:
 
 
 def _run_what_is_installed() -> None:
-    """In the clone Python has found its sources, in which nothing is built: starts anew without them."""
-    # A Python too old for the package, which the doctor tells of, has not got -P either.
+    """Restarts Python without the clone's sources, which contain no built module, if it has found those."""
+    # A Python that is too old for the package, which the doctor reports, has no -P either.
     can = getattr(sys.flags, "safe_path", None) is False
     if can and is_source_folder() and installed_elsewhere():
         os.execv(sys.executable, [sys.executable, "-P", *sys.orig_argv[1:]])

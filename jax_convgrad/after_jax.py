@@ -1,7 +1,7 @@
-"""Calls a function once JAX is imported: at once where it is, else when it has been.
+"""Calls a function when JAX is imported: at once if it is already imported, otherwise after its import.
 
-``import jax_convgrad`` is to register the kernels, which needs JAX, and to import nothing itself, as the
-doctor must run where JAX cannot be imported.
+``import jax_convgrad`` has to register the kernels, which needs JAX. But it must not import JAX itself,
+because the doctor has to run even if JAX cannot be imported.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from types import ModuleType
 
 
 def after_jax(then: Callable[[], None]) -> None:
-    """Calls ``then`` once JAX is imported."""
+    """Calls ``then`` when JAX is imported."""
     if "jax" in sys.modules and not _is_imported():
-        with contextlib.suppress(Exception):  # whoever imports it is told
-            # Waits for another thread's import. That which this one is part of goes on after it.
+        with contextlib.suppress(Exception):  # the thread that imports it gets the error
+            # Waits for the import by another thread. An import by this thread continues after this call.
             importlib.import_module("jax")
     if _is_imported():
         then()
@@ -29,12 +29,12 @@ def after_jax(then: Callable[[], None]) -> None:
 
 def _is_imported() -> bool:
     jax = sys.modules.get("jax")
-    # What is being imported has no spec that says that it has been.
+    # While a module is being imported, its spec says so.
     return jax is not None and not getattr(jax.__spec__, "_initializing", False)
 
 
 def forget() -> None:
-    """Calls nothing that has not been called yet."""
+    """Cancels all calls that have not happened yet."""
     sys.meta_path[:] = [finder for finder in sys.meta_path if not isinstance(finder, _Finder)]
 
 
@@ -43,7 +43,7 @@ class _Finder(importlib.abc.MetaPathFinder):
         self.then = then
 
     def call(self) -> None:
-        """What is to be called, once."""
+        """Calls the function, once."""
         if self in sys.meta_path:
             sys.meta_path.remove(self)
             self.then()
@@ -52,7 +52,7 @@ class _Finder(importlib.abc.MetaPathFinder):
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
         if name != "jax":
-            if _is_imported():  # it was about to be when this was made, and is past its own loader
+            if _is_imported():  # its import had begun before this finder existed, so _Loader was not used
                 self.call()
             return None
         for finder in sys.meta_path:
@@ -66,7 +66,7 @@ class _Finder(importlib.abc.MetaPathFinder):
 
 
 class _Loader(importlib.abc.Loader):
-    """The loader that JAX would have without this, and a call after it."""
+    """JAX's own loader, with a call after it."""
 
     def __init__(self, loader: importlib.abc.Loader, finder: _Finder) -> None:
         self.loader, self.finder = loader, finder
@@ -75,7 +75,7 @@ class _Loader(importlib.abc.Loader):
         return self.loader.create_module(spec)
 
     def exec_module(self, module: ModuleType) -> None:
-        # Whoever asks for JAX's loader, for the files beside it say, is given its own.
+        # Code that asks for JAX's loader, for instance to read files next to it, gets the original one.
         module.__loader__ = self.loader
         if module.__spec__ is not None:
             module.__spec__.loader = self.loader

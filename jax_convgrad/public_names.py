@@ -1,6 +1,6 @@
-"""Where each public name comes from; ``__init__.py`` imports this module when the first of them is used.
+"""The modules of the public names; ``__init__.py`` imports this module when the first of them is used.
 
-A name is imported ``as`` itself, by which type checkers know that it is meant to be passed on.
+A name is imported ``as`` itself, so that type checkers treat it as exported.
 """
 
 from jax_convgrad.instruments.comparison_report import LaxComparison as LaxComparison
@@ -21,7 +21,7 @@ from jax_convgrad.layers.pooling import avg_pool as avg_pool
 from jax_convgrad.layers.pooling import max_pool as max_pool
 from jax_convgrad.layers.transposed import conv_transpose as conv_transpose
 from jax_convgrad.layers.unpooling import max_unpool as max_unpool
-from jax_convgrad.primitives import tool_rules as _tool_rules  # noqa: F401  # which enters them
+from jax_convgrad.primitives import tool_rules as _tool_rules  # noqa: F401  # its import registers the rules
 from jax_convgrad.primitives.binding import forward_mode as forward_mode
 from jax_convgrad.primitives.checkpoint_policy import dots_saveable as dots_saveable
 from jax_convgrad.primitives.targets import export_checks as export_checks

@@ -1,6 +1,7 @@
-"""The clone's own ``jax_convgrad`` folder, in which nothing is built, and the installed package behind it.
+"""The clone's ``jax_convgrad`` folder, which contains no built module, and the installed package behind it.
 
-Run in the clone, ``python -m`` and the prompt look in the current folder first. No JAX is needed here.
+``python -m`` and the prompt look in the current folder first, which may be the clone. This module needs no
+JAX.
 """
 
 from __future__ import annotations
@@ -14,18 +15,18 @@ OWN_FOLDER = Path(__file__).resolve().parent
 
 
 def is_source_folder() -> bool:
-    """Whether the package that runs is the clone's folder, in which nothing is built."""
+    """Whether the running package is the clone's folder, which contains no built module."""
     return (OWN_FOLDER.parent / "CMakeLists.txt").exists() and not module_file("_cpu")
 
 
 def module_file(name: str) -> Path | None:
-    """What this Python would load as ``jax_convgrad.<name>``; an editable installation has it elsewhere."""
+    """The file that Python loads as ``jax_convgrad.<name>``; an editable installation has it elsewhere."""
     spec = importlib.util.find_spec(f"jax_convgrad.{name}")
     return Path(spec.origin) if spec and spec.origin else None
 
 
 def python_of_clone() -> Path | None:
-    """The Python of the virtual environment that ``make`` has set up in the clone, if it has the package."""
+    """The Python of the virtual environment that ``make`` created in the clone, if it has the package."""
     environment = OWN_FOLDER.parent / ".venv"
     has_it = any(environment.glob("lib/python*/site-packages/jax_convgrad/_cpu.*"))
     return environment / "bin" / "python" if has_it else None

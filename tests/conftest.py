@@ -1,7 +1,7 @@
-"""Backends to run a test on, chosen by the fixture `backend`; tests without it run on "cpu".
+"""The backends of a test, chosen by the fixture `backend`; tests without it run on "cpu".
 
-With JAX_CONVGRAD_TEST_DEVICE=cuda the backends are the CUDA kernels on a real device instead, and only tests
-that take `backend`, or are marked `cuda_device`, run. A device or module that is missing then is a failure.
+With JAX_CONVGRAD_TEST_DEVICE=cuda the backends are the CUDA kernels on a real device, and only tests that use
+`backend` or are marked `cuda_device` run. A missing device or module is then a failure.
 JAX_CONVGRAD_TEST_SECONDS bounds a run: tests that would begin later are skipped, and pytest counts them.
 """
 
@@ -14,8 +14,8 @@ import conv_cases
 import pytest
 from backends import BACKENDS, ON_DEVICE, install
 
-# Kernels that do not serve every problem: the property of a case that says whether they do, and the marker of
-# tests whose problems they do serve.
+# Kernels that do not support every problem: the property of a case that says whether they support it, and the
+# marker of tests whose problems they support.
 PARTIAL = {
     "grouped": ("has_small_groups", "small_groups"),
     "few_channels": ("has_few_channels", "few_channels"),
@@ -23,14 +23,14 @@ PARTIAL = {
 
 
 def _runs_here(item):
-    """Whether the test is about the backends that there are, and its backend serves the test's problem."""
+    """Whether the test is for the available backends, and its backend supports the test's problem."""
     parameters = item.callspec.params if hasattr(item, "callspec") else {}
     backend = parameters.get("backend")
     if ON_DEVICE:
         if item.get_closest_marker("emulator"):
-            return False  # what it counts, no device tells
+            return False  # it counts things that a device does not report
         if "backend" not in item.fixturenames and not item.get_closest_marker("cuda_device"):
-            return False  # it is about the CPU, or about no kernel
+            return False  # it tests the CPU, or no kernel
     elif item.get_closest_marker("cuda_device"):
         return False
     kernel = backend.rpartition("-")[2] if backend else None
@@ -84,14 +84,14 @@ def pytest_runtest_setup():
         pytest.skip(f"left out: {os.environ['JAX_CONVGRAD_TEST_SECONDS']} seconds are over")
 
 
-# A kernel that faults takes its process' CUDA context with it, and every later test there would fail.
+# A kernel that faults destroys its process's CUDA context, and every later test in that process would fail.
 _FAULT = re.compile(r"CUDA_ERROR_(ILLEGAL|MISALIGNED|LAUNCH_(FAILED|TIMEOUT)|ASSERT|INVALID_PC|HARDWARE)")
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item, call):
     report = yield
-    # One of several processes, which pytest-xdist starts anew, and tells which test it was.
+    # This is one of several processes; pytest-xdist restarts it and reports the test.
     if (
         ON_DEVICE
         and hasattr(item.config, "workerinput")

@@ -1,4 +1,4 @@
-"""What ``install()`` puts into programs that ``jax.export`` exports: ``lax``'s own rules, or the kernels."""
+"""The choice that ``install()`` makes for exported programs: ``lax``'s own rules or the kernels."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ _with_kernels = False
 
 
 def set_with_kernels(with_kernels: bool) -> bool:
-    """Sets what exported programs are to have; whether that is another thing than before."""
+    """Sets whether exported programs call the kernels, and returns whether that is a change."""
     global _with_kernels
     changed = with_kernels != _with_kernels
     _with_kernels = with_kernels
@@ -16,6 +16,6 @@ def set_with_kernels(with_kernels: bool) -> bool:
 
 
 def stays_on_lax(ctx: Any) -> bool:
-    """Whether what is lowered in this context is for export, and to run where this package may be missing."""
+    """Whether this context lowers for an export that has to run without this package."""
     lowering = getattr(ctx.module_context, "lowering_parameters", None)
     return not _with_kernels and getattr(lowering, "for_export", False)

@@ -1,13 +1,13 @@
-"""``install()``: the lowering of ``lax``'s own convolution is this package's kernels, for the whole process.
+"""``install()``: ``lax``'s own convolution is lowered to this package's kernels, in the whole process.
 
-Windows likewise: installed_pooling.py.
+installed_pooling.py does the same for windows.
 
-What is traced stays ``lax``'s: its primitive with its derivatives and its vmap, forward mode included. Only
-where a program is lowered for a platform that has kernels, each convolution becomes the contraction that it
-is (recognition.py). All private names of JAX that this needs are here.
+Tracing does not change: it uses ``lax``'s primitive with its derivatives, forward mode and vmap. Only the
+lowering for a platform that has kernels turns each convolution into its contraction (recognition.py). This
+module contains all private names of JAX that this needs.
 
-The rule for ``lax``'s primitive sees whether a filter is the reversal of another, and hands on to a
-primitive of this module, which JAX lowers for each platform by itself: on this package's kernels, or by the
+The rule for ``lax``'s primitive checks whether a filter is the reversal of another array, and binds a
+primitive of this module. JAX lowers that for each platform separately: to this package's kernels, or by the
 rule that ``lax`` had there.
 """
 
@@ -35,34 +35,34 @@ from jax_convgrad.replace.recognition import Contraction
 
 _convolution_p = lax.conv_general_dilated_p
 _original: dict[str | None, Any] = {}
-"""Platform, or None for all others, to the entry that lax has there, while this package's is installed."""
+"""Maps a platform, or None for all others, to ``lax``'s own entry while this package's is installed."""
 
 
 def install(*, export: bool = False, verbose: bool = False) -> None:
-    """Runs every ``jax.lax`` convolution and pooling window of this process on these kernels, as it stands.
+    """Runs every ``jax.lax`` convolution and pooling window of this process on these kernels.
 
-    That holds for those of Flax, Haiku, Equinox, Keras and all else that calls ``jax.lax``, on CPU and CUDA,
-    and for all that JAX makes of them: gradients of any order, forward mode, vmap. Windows are those of
-    ``lax.reduce_window`` with a maximum, a minimum or a sum, over 1 to 3 dimensions of an array, in any
-    order. Their values and gradients are ``jax.lax``'s; sums of 16-bit numbers run in float32. Among equal
-    maxima forward mode takes the first, as reverse mode does; which one ``jax.lax``'s takes in a padded
-    window of two dimensions XLA decides.
+    This includes all operations of Flax, Haiku, Equinox, Keras and other code that call ``jax.lax``, on CPU
+    and CUDA, and everything that JAX derives from them: gradients of any order, forward mode, vmap. Windows
+    are those of ``lax.reduce_window`` with a maximum, a minimum or a sum, over 1 to 3 dimensions of an array,
+    in any order. Their values and gradients are those of ``jax.lax``, except that sums of 16-bit numbers run
+    in float32. Among equal maxima, forward mode chooses the first, as reverse mode does; in a padded window
+    of two dimensions XLA determines which one ``jax.lax`` chooses.
 
     Unsupported operations stay on ``jax.lax``: integers, more than 3 spatial dimensions, symbolic sizes,
     custom reduction functions, cumulative sums. ``installed_report()`` lists each operation, what runs it,
     and the reason if that is ``jax.lax``.
 
-    What ``jax.export`` exports meanwhile has ``jax.lax``'s own operations, so that it runs wherever JAX
-    does, unless ``export`` asks for the kernels; then it needs this package where it is loaded, and
-    ``export_checks()`` as ``disabled_checks`` where it is exported.
+    Programs that ``jax.export`` exports contain ``jax.lax``'s own operations, so that they run wherever JAX
+    does. With ``export=True`` they call the kernels: then loading them needs this package, and exporting them
+    needs ``export_checks()`` as ``disabled_checks``.
 
-    It clears JAX's caches (``jax.clear_caches``), so that functions compiled before are compiled anew. What
-    was compiled ahead of time (``jax.jit(f).lower(...).compile()``) stays as it is. Calling it again has no
-    effect, except that the last ``export`` counts.
+    ``install`` clears JAX's caches (``jax.clear_caches``), so that functions are compiled again. Programs
+    that were compiled ahead of time (``jax.jit(f).lower(...).compile()``) do not change. Calling ``install``
+    again has no effect, except that the last ``export`` counts.
 
     Args:
       export: whether exported programs call the kernels too.
-      verbose: print a line for each convolution and window when a program with it is lowered.
+      verbose: whether to print a line for each convolution and window when a program with it is lowered.
 
     Raises:
       RuntimeError: this version of JAX keeps its lowering rules elsewhere.
@@ -86,7 +86,7 @@ def install(*, export: bool = False, verbose: bool = False) -> None:
     for platform in ("cpu", "cuda"):
         rule = entries.get(platform, entries[None]).rule
         mlir.register_lowering(_by_platform_p, partial(_on_kernels, platform, rule), platform=platform)
-    # An uncacheable rule is called in place, where it can see what its operands come from.
+    # JAX calls an uncacheable rule in place, where it can see which operations its operands come from.
     mlir.register_lowering(_convolution_p, _lower, cacheable=False)
     installed_pooling.put(on_platforms, elsewhere)
     jax.clear_caches()
@@ -98,7 +98,7 @@ def is_installed() -> bool:
 
 
 def uninstall() -> None:
-    """Undoes ``install()``: convolutions and windows are ``jax.lax``'s own again. Clears JAX's caches too."""
+    """Undoes ``install()``: convolutions and windows run on ``jax.lax`` again. Clears JAX's caches."""
     if not _original:
         return
     on_platforms, elsewhere = _rules()
@@ -117,20 +117,19 @@ def _taken_primitives() -> tuple[Any, ...]:
 
 
 def _rules() -> tuple[Mapping[str, dict[Any, Any]], dict[Any, Any]]:
-    """JAX's lowering rules, by platform and for all others: primitive to an entry with its ``rule``."""
+    """JAX's lowering rules by platform, and those for all others: each maps a primitive to an entry."""
     try:
         rules = mlir._platform_specific_lowerings, mlir._lowerings
-        rules[1][_convolution_p].rule  # noqa: B018  # looked at only to see that it is there
+        rules[1][_convolution_p].rule  # noqa: B018  # only checks that the entry exists
     except (AttributeError, KeyError):
         raise RuntimeError(
-            f"jax_convgrad.install() does not know its way about jax {jax.__version__}; "
-            "replace_convolutions does without"
+            f"jax_convgrad.install() does not support jax {jax.__version__}; use replace_convolutions instead"
         ) from None
     return rules
 
 
 def _make_cacheable() -> None:
-    """Takes back ``cacheable=False``, which changes how a rule is called and not what it gives."""
+    """Undoes ``cacheable=False``, which changes how JAX calls a rule, not its result."""
     try:
         from jax._src.interpreters.mlir import _uncacheable_primitives
     except ImportError:
@@ -142,7 +141,7 @@ def _make_cacheable() -> None:
 
 
 def _lower(ctx: Any, lhs: Any, rhs: Any, **params: Any) -> Sequence[Any]:
-    """The rule of ``lax``'s convolution: what it is, whatever the platform."""
+    """The rule of ``lax``'s convolution for all platforms: it recognises the contraction."""
     lhs_aval, rhs_aval = ctx.avals_in
     (out_aval,) = ctx.avals_out
     before, is_reversed = before_reversals(
@@ -154,7 +153,7 @@ def _lower(ctx: Any, lhs: Any, rhs: Any, **params: Any) -> Sequence[Any]:
     on_lax = _only_rule(ctx) if isinstance(contraction, OnLax) else None
     if isinstance(contraction, OnLax) or (is_reversed and not contraction.unreversed):
         before = rhs
-    elif before.type != rhs.type:  # it was widened on the way
+    elif before.type != rhs.type:  # the program widened it before it reversed it
         before = stablehlo.ConvertOp(rhs.type, before).result
     for platform in ctx.module_context.platforms:
         if platform in ("cpu", "cuda"):
@@ -170,7 +169,7 @@ def _lower(ctx: Any, lhs: Any, rhs: Any, **params: Any) -> Sequence[Any]:
 
     ctx = ctx.replace(avals_in=[lhs_aval, rhs_aval, rhs_aval])
     platform = _only_platform(ctx)
-    if platform is not None:  # which spares tracing the primitive, and much of a large net's lowering
+    if platform is not None:  # no need to trace the primitive, which saves much of a large net's lowering
         rule = _original.get(platform, _original[None]).rule
         on_platform = (
             partial(_on_kernels, platform, rule) if platform in ffi.backends else partial(_as_lax, rule)
@@ -180,19 +179,19 @@ def _lower(ctx: Any, lhs: Any, rhs: Any, **params: Any) -> Sequence[Any]:
 
 
 def _only_platform(ctx: Any) -> str | None:
-    """The one platform that an equation is lowered for; None where it has several, or one of its own."""
+    """The platform that an equation is lowered for; None if it is lowered for several."""
     platforms = lowered_for(ctx)
     return platforms[0] if len(platforms) == 1 else None
 
 
 def _only_rule(ctx: Any) -> Any:
-    """``lax``'s rule on every platform that an equation is lowered for; None where it has several."""
+    """``lax``'s rule on every platform that an equation is lowered for; None if the rules differ."""
     found = [_original.get(platform, _original[None]).rule for platform in lowered_for(ctx)]
     return found[0] if found and all(rule is found[0] for rule in found) else None
 
 
 def _reversal(value: Any) -> tuple[Any, Sequence[int]] | None:
-    """What ``value`` is the reversal, or a wider copy, of, and the dimensions: see before_reversals."""
+    """The array of which ``value`` is the reversal or a wider copy, and the dimensions (before_reversals)."""
     while getattr(value.owner, "name", None) == "sdy.sharding_constraint":  # follows each op on explicit axes
         value = value.owner.operation.operands[0]
     name = getattr(value.owner, "name", None)
@@ -217,7 +216,7 @@ _WIDENINGS = {
 
 
 _by_platform_p = Primitive("jax_convgrad_by_platform")
-"""A convolution of lhs and rhs for ``lax``, of lhs and rhs before its reversal for the contraction."""
+"""A convolution for one platform: ``lax`` uses rhs, a contraction may use rhs before its reversal."""
 
 
 @_by_platform_p.def_abstract_eval

@@ -1,7 +1,7 @@
-"""``install()`` for windows: the lowering of ``lax``'s reductions of windows is this package's pooling.
+"""``install()`` for windows: ``lax``'s reductions of windows are lowered to this package's pooling.
 
-The rule sees what is reduced and how, and calls the kernels or the rule that ``lax`` had for the platform.
-In a program for several platforms it hands on to a primitive of this module, which JAX lowers for each.
+The rule examines the reduction and calls the kernels, or the rule that ``lax`` had for the platform. In a
+program for several platforms it binds a primitive of this module, which JAX lowers for each platform.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from jax_convgrad.replace.pool_recognition import Pooling
 
 _KERNELS_MAY_BE_ON = ("cpu", "cuda")
 _original: dict[Any, dict[str | None, Any]] = {}
-"""Primitive to platform, or None for all others, to the entry that lax has there."""
+"""Maps a primitive and a platform, or None for all others, to ``lax``'s own entry."""
 
 
 def put(on_platforms: Mapping[str, dict[Any, Any]], elsewhere: dict[Any, Any]) -> None:
-    """Puts this package's rules in the place of ``lax``'s, in JAX's tables of them."""
+    """Replaces ``lax``'s rules by this package's in JAX's tables of rules."""
     for primitive in WINDOW_PRIMITIVES:
         entries: dict[str | None, Any] = {
             platform: table.pop(primitive) for platform, table in on_platforms.items() if primitive in table
@@ -40,8 +40,8 @@ def put(on_platforms: Mapping[str, dict[Any, Any]], elsewhere: dict[Any, Any]) -
             mlir.register_lowering(by_platform, partial(_as_lax, entry.rule), platform=platform)
         for platform in _KERNELS_MAY_BE_ON:
             mlir.register_lowering(by_platform, partial(_on_platform, primitive, platform), platform=platform)
-        # An uncacheable rule is called in place, where it can see what its operands come from. There is one
-        # for all platforms, as JAX cannot choose among several of that kind when the program runs.
+        # JAX calls an uncacheable rule in place, where it can see which operations its operands come from.
+        # There is one for all platforms, because JAX cannot choose among several such rules at run time.
         mlir.register_lowering(primitive, partial(_lower, primitive), cacheable=False)
 
 
@@ -62,7 +62,7 @@ def _rule_of_lax(primitive: Any, platform: str) -> Any:
 
 
 def _lower(primitive: Any, ctx: Any, *operands: Any, **params: Any) -> Sequence[Any]:
-    """The rule of one of ``lax``'s primitives, whatever the platforms."""
+    """The rule of one of ``lax``'s primitives for all platforms."""
     platforms = lowered_for(ctx)
     if len(platforms) == 1:
         return _on_platform(primitive, platforms[0], ctx, *operands, **params)
@@ -71,9 +71,9 @@ def _lower(primitive: Any, ctx: Any, *operands: Any, **params: Any) -> Sequence[
 
 
 def _by_platform_of(primitive: Any) -> Primitive:
-    """A primitive for programs for several platforms, which JAX lowers for each of them by itself.
+    """A primitive for programs for several platforms, which JAX lowers for each of them separately.
 
-    Its name is ``lax``'s, as it stands in the program's locations and in profiles.
+    It has the name of ``lax``'s primitive, which appears in the program's locations and in profiles.
     """
     by_platform = Primitive(primitive.name)
     by_platform.multiple_results = primitive.multiple_results
@@ -115,7 +115,7 @@ def _on_platform(
 
 
 def _padded_with_zeros(value: Any) -> tuple[Any, Zeros] | None:
-    """The operand of the padding that ``value`` is the result of, where it pads with zeros."""
+    """The operand of the padding whose result is ``value``, and that padding; None if it is not of zeros."""
     while getattr(value.owner, "name", None) == "sdy.sharding_constraint":  # follows each op on explicit axes
         value = value.owner.operation.operands[0]
     if getattr(value.owner, "name", None) != "stablehlo.pad":
@@ -123,7 +123,7 @@ def _padded_with_zeros(value: Any) -> tuple[Any, Zeros] | None:
     operation = value.owner.operation
     operand, filling = operation.operands
     if not _is_zero(filling) or not operand.type.has_static_shape:
-        return None  # MLIR has a large negative number for a symbol
+        return None  # in MLIR a symbolic size is a large negative number
     config = zip(
         *(
             list(operation.attributes[f"{name}"])
@@ -142,5 +142,5 @@ def _is_zero(value: Any) -> bool:
         value = value.owner.operation.operands[0]
     if getattr(value.owner, "name", None) != "stablehlo.constant":
         return False
-    # Its text, since jaxlib 0.10 has no attribute in Python for complex constants.
+    # Compares text, because jaxlib 0.10 has no Python attribute for complex constants.
     return _ZERO.search(str(value.owner.operation)) is not None

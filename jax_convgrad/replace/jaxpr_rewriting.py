@@ -1,8 +1,7 @@
-"""Functions with some of their equations replaced: what ``replace_convolutions`` is made of.
+"""Functions with some of their equations replaced, which ``replace_convolutions`` uses.
 
-While a function runs, each operation that a rule has a substitute for gives way to that
-(rewriting_trace.py), and so does each equation of the jaxprs within it. A custom derivative is Python code
-that may run long after this, so it is wrapped.
+While a function runs, a rule's substitutes replace its operations (rewriting_trace.py) and the equations of
+the jaxprs inside them. A custom derivative is Python code that may run much later, so it is wrapped.
 """
 
 from __future__ import annotations
@@ -28,18 +27,18 @@ R = TypeVar("R")
 
 
 class Substitute(NamedTuple):
-    """What computes an equation's results: a function, and the atoms of the jaxpr that it is called with."""
+    """A function that computes an equation's results, and the atoms of the jaxpr that are its arguments."""
 
     function: Callable[..., Any]
     operands: Sequence[Any]
 
 
 class Rule(NamedTuple):
-    """Which operations give way to what.
+    """Which operations are replaced, and by what.
 
-    ``substitute(equation, source)`` is an equation's substitute, or None to leave it. It is asked about those
-    of the primitives ``replaced``. ``source(operand)`` is the equation that the operand is a result of where
-    that is one of ``passed``, else None.
+    ``substitute(equation, source)`` is called for the equations of the primitives ``replaced`` and returns an
+    equation's substitute, or None to keep the equation. ``source(operand)`` is the equation whose result the
+    operand is, if its primitive is one of ``passed``, else None.
     """
 
     replaced: Collection[Any]
@@ -52,25 +51,25 @@ def rewritten(
     rule: Rule,
     traced_in: Callable[[], AbstractContextManager[Any]] = nullcontext,
 ) -> Callable[P, R]:
-    """``f`` with every equation that the rule has a substitute for replaced; the substitutes' equations too.
+    """``f`` with its equations replaced by the rule's substitutes, in which equations are replaced too.
 
-    ``f``, and the custom derivatives inside it, are traced in the context that ``traced_in()`` gives.
+    ``f`` and the custom derivatives inside it are traced in the context ``traced_in()``.
     """
     return _Rewriting(rule, traced_in).function(f)
 
 
 def is_array(leaf: Any) -> bool:
-    """Whether a leaf becomes a tracer; what else there is, is passed to a function as it is."""
+    """Whether a leaf becomes a tracer; other leaves are passed to a function unchanged."""
     return isinstance(leaf, jax.Array) or (
         isinstance(leaf, np.ndarray | np.generic) and leaf.dtype.kind not in "OSUMm"
     )
 
 
 def equations(jaxpr: Any) -> Iterator[tuple[Any, int]]:
-    """Every equation of a jaxpr, open or closed, and of those within it, and how often it is run.
+    """Every equation of a jaxpr, open or closed, and of the jaxprs inside it, and how often it runs.
 
-    A ``scan`` runs its body ``length`` times. A ``while`` loop is counted once, and so is each branch of a
-    ``cond``. What a custom derivative holds is not there yet.
+    A ``scan`` runs its body ``length`` times. A ``while`` loop counts once, and so does each branch of a
+    ``cond``. The equations of a custom derivative do not exist yet, so they are missing.
     """
     for equation in (jaxpr.jaxpr if isinstance(jaxpr, core.ClosedJaxpr) else jaxpr).eqns:
         yield equation, 1
@@ -83,11 +82,11 @@ def equations(jaxpr: Any) -> Iterator[tuple[Any, int]]:
 
 _UNCHANGED = object()
 _WITHOUT_JAXPRS = frozenset((bool, int, float, str, type(None)))
-"""Types of most parameters, which need not be looked into."""
+"""The types of most parameters, which contain no jaxpr."""
 
 
 class _Rewriting:
-    """Rewrites jaxprs; one that occurs in several places, or at several calls, is rewritten once."""
+    """Rewrites jaxprs, each of them once, even if it occurs in several places or calls."""
 
     def __init__(self, rule: Rule, traced_in: Callable[[], AbstractContextManager[Any]]) -> None:
         self.rule = rule
@@ -95,11 +94,11 @@ class _Rewriting:
         self._done: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
 
     def function(self, f: Callable[P, R]) -> Callable[P, R]:
-        """``f`` with what it calls replaced."""
+        """``f`` with the operations that it calls replaced."""
 
         @wraps(f)
         def replaced(*args: P.args, **kwargs: P.kwargs) -> R:
-            # NumPy's arrays become JAX's, as those are that jit passes on.
+            # NumPy arrays become JAX arrays, as under jit.
             given, named = jax.tree.map(
                 lambda leaf: jnp.asarray(leaf) if is_array(leaf) else leaf, (args, kwargs)
             )
@@ -109,10 +108,10 @@ class _Rewriting:
         return replaced
 
     def wrapped(self, fun: Any) -> Any:
-        """One of the functions of a custom derivative, in the form in which JAX hands them on."""
+        """One of the functions of a custom derivative, in the form in which JAX passes them on."""
 
         def called(*args: Any) -> Any:
-            # As JAX does before it calls one again: in these it puts what kind of results there were.
+            # JAX also resets these before it calls such a function again: they hold the trees of its results.
             for store in getattr(fun, "stores", ()):
                 if store:
                     store.reset()
@@ -121,11 +120,12 @@ class _Rewriting:
         return lu.wrap_init(self.function(called), debug_info=fun.debug_info)
 
     def of(self, jaxpr: Any) -> Any:
-        """The jaxpr, open or closed, with its equations replaced; itself where there is none to replace."""
+        """The jaxpr, open or closed, with its equations replaced; the same object if no equation changes."""
         done = self._done.get(jaxpr)
         if done is None:
             done = self._rewrite(jaxpr)
-            self._done[jaxpr] = _UNCHANGED if done is jaxpr else done  # itself would keep it for ever
+            # A weak dictionary never drops a key that is also its value.
+            self._done[jaxpr] = _UNCHANGED if done is jaxpr else done
         return jaxpr if done is _UNCHANGED else done
 
     def _rewrite(self, jaxpr: Any) -> Any:
@@ -151,12 +151,12 @@ class _Rewriting:
         return jaxpr.replace(eqns=result) if changed_any else jaxpr
 
     def evaluated(self, program: Any, arrays: Sequence[Any]) -> list[Any]:
-        """The results of a closed jaxpr, rewritten."""
+        """The results of a closed jaxpr after rewriting."""
         with debugging_nans():
             return core.jaxpr_as_fun(self.of(program))(*arrays)
 
     def changed_params(self, params: dict[str, Any]) -> dict[str, Any]:
-        """Those of an equation's parameters that change: jaxprs and custom derivatives are rewritten."""
+        """The parameters of an equation that change, because they contain jaxprs or custom derivatives."""
         changed = {}
         for name, value in params.items():
             if type(value) in _WITHOUT_JAXPRS:
@@ -173,7 +173,7 @@ class _Rewriting:
         return changed
 
     def _rewrite_result(self, thunk: Any) -> Any:
-        """A function that gives a jaxpr and more, as custom_jvp and custom_vjp keep their rules."""
+        """Wraps a function that returns a jaxpr and more: the rule of a custom_jvp or custom_vjp."""
 
         def result_rewritten(*args: Any) -> tuple[Any, ...]:
             with self._traced_in():
@@ -189,7 +189,7 @@ class _Rewriting:
         with equation.ctx.manager:
             inner = jax.make_jaxpr(function)(*avals).jaxpr
             if len(set(map(id, (*inner.invars, *inner.outvars)))) < len(avals) + len(equation.outvars):
-                # A result is an operand, or two are one. Each needs an equation of its own.
+                # A result is an operand, or two results are the same variable: each needs its own equation.
                 copied = partial(_copied, function)
                 inner = jax.make_jaxpr(copied)(*avals).jaxpr
         inner = self.of(inner)
@@ -217,7 +217,7 @@ def _is_jaxpr(value: Any) -> bool:
 
 
 def _holds_jaxpr(value: Any) -> bool:
-    """Whether a parameter is a jaxpr, or has one in it."""
+    """Whether a parameter is or contains a jaxpr."""
     if type(value) in _WITHOUT_JAXPRS:
         return False
     if isinstance(value, tuple | list):

@@ -1,4 +1,4 @@
-"""One of ``jax.lax``'s own convolutions, as it stands in a traced program, on this package's primitives."""
+"""One of ``jax.lax``'s own convolutions in a traced program, computed by this package's primitives."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ Value = TypeVar("Value")
 def contraction_of(
     lhs: Any, rhs: Any, out: Any, params: dict[str, Any], rhs_reversed: bool
 ) -> Contraction | OnLax:
-    """The contraction to run this convolution by, or why ``jax.lax`` has to run it.
+    """The contraction that computes this convolution, or the reason why ``jax.lax`` has to compute it.
 
     ``lhs``, ``rhs`` and ``out`` are abstract values, ``params`` those of ``lax.conv_general_dilated_p``.
     """
@@ -61,11 +61,11 @@ def _contraction(
 
 
 def _left(lhs: Any, rhs: Any, out: Any, params: dict[str, Any]) -> str | None:
-    """What of the dtype, the rank or the numbers is not for the kernels; None if nothing."""
+    """The dtypes, rank or numbers that the kernels do not support, as a reason; None if they support all."""
     dtypes = {array.dtype.name for array in (lhs, rhs, out)}
     if lhs.dtype != rhs.dtype or not {lhs.dtype.name, out.dtype.name} <= set(NUMBERS):
         return " and ".join(sorted(dtypes))
-    # A preferred dtype that holds what the operands hold; float16 and bfloat16 do not hold each other.
+    # The result's dtype has to represent the operands exactly, which float16 and bfloat16 do not do mutually.
     if not holds(out.dtype, lhs.dtype):
         return f"{lhs.dtype.name} with a result of {out.dtype.name}"
     if lhs.ndim > 2 + MAX_AXES:
@@ -73,7 +73,7 @@ def _left(lhs: Any, rhs: Any, out: Any, params: dict[str, Any]) -> str | None:
     sizes = (*lhs.shape, *rhs.shape, *out.shape)
     steps = (*params["window_strides"], *params["lhs_dilation"], *params["rhs_dilation"])
     pads = [end for pair in params["padding"] for end in pair]
-    # Under shape polymorphism a size may be an expression, and then a pad too.
+    # Under shape polymorphism a size may be an expression, and then so may a pad.
     if not are_known((*sizes, *steps, *pads)):
         return "a symbolic size"
     if max((*sizes, *map(abs, pads)), default=0) > _MAX_SIZE:
@@ -84,9 +84,9 @@ def _left(lhs: Any, rhs: Any, out: Any, params: dict[str, Any]) -> str | None:
 def single_primitive(
     contraction: Contraction, params: dict[str, Any], lhs: Any, rhs: Any, out: Any
 ) -> tuple[Primitive, tuple[str, ...], dict[str, Any]] | None:
-    """What ``runner`` comes to where nothing is moved, converted or resharded: one primitive.
+    """The only primitive that ``runner`` binds, if it moves, converts and reshards no array, else None.
 
-    With it the names of its operands and its parameters. ``lhs``, ``rhs`` and ``out`` are abstract values.
+    Also gives the names of its operands and its parameters. ``lhs``, ``rhs`` and ``out`` are abstract values.
     """
     moves = (contraction.lhs_move, contraction.rhs_move, contraction.out_move)
     unrounded = lhs.dtype.itemsize == 2 and out.dtype == FLOAT32
@@ -110,10 +110,10 @@ def single_primitive(
 def runner(
     contraction: Contraction, params: dict[str, Any], out: Any
 ) -> Callable[[jax.Array, jax.Array], jax.Array]:
-    """The convolution as a function of lhs and rhs (before its reversal where the contraction says so).
+    """The convolution as a function of lhs and rhs (before its reversal if ``contraction.unreversed``).
 
-    That rhs may be of a narrower dtype than lhs. The result is of ``out``'s dtype, and split over explicit
-    mesh axes as ``out`` is.
+    The dtype of rhs may be narrower than that of lhs. The result has the dtype of ``out`` and is split over
+    explicit mesh axes as ``out`` is.
     """
 
     def run(lhs: jax.Array, rhs: jax.Array) -> jax.Array:
@@ -136,7 +136,7 @@ def runner(
 
 
 def over_explicit_axes(run: Callable[..., jax.Array], out: Any) -> Callable[..., jax.Array]:
-    """``run`` where explicit mesh axes are automatic ones, with a result that is split as ``out`` is."""
+    """``run`` with automatic instead of explicit mesh axes, and a result that is split as ``out`` is."""
     mesh = out.sharding.mesh
     explicit = tuple(
         name for name, kind in zip(mesh.axis_names, mesh.axis_types, strict=True) if kind is AxisType.Explicit
@@ -151,7 +151,7 @@ def _moved(array: jax.Array, move: Move | None, groups: int) -> jax.Array:
     split = jnp.reshape(
         array, (*array.shape[:source], groups, array.shape[source] // groups, *array.shape[source + 1 :])
     )
-    # The groups in front of the target, which keeps its place among the dimensions that remain.
+    # The groups come before the target, which keeps its place among the remaining dimensions.
     ahead = jnp.moveaxis(split, source, target)
     before, after = ahead.shape[:target], ahead.shape[target + 2 :]
     return jnp.reshape(ahead, (*before, groups * ahead.shape[target + 1], *after))
@@ -163,11 +163,12 @@ def before_reversals(
     sizes: Sequence[int],
     spec: Sequence[int],
 ) -> tuple[Value, bool]:
-    """What ``value`` was before any reversals, and whether they add up to one of all spatial dimensions.
+    """The array before any reversals of ``value``, and whether they reverse all spatial dimensions together.
 
-    ``step(value)`` gives the array that ``value`` is a reversal of and the dimensions reversed, or None; or
-    the array that it is a copy of in a wider dtype, and no dimensions. So what is given may be of a narrower
-    dtype. Where the reversals add up to neither all nor none, ``value`` itself is given.
+    ``step(value)`` returns the array of which ``value`` is a reversal and the reversed dimensions; or the
+    array of which it is a copy in a wider dtype, and no dimensions; or None. So the result may have a
+    narrower dtype. If the reversals together reverse some spatial dimensions but not all, the result is
+    ``value``.
     """
     start, before, turned = value, value, frozenset[int]()
     while (reversal := step(value)) is not None:
@@ -184,5 +185,5 @@ def before_reversals(
 
 
 def is_widening(narrow: np.dtype, wide: np.dtype) -> bool:
-    """Whether a conversion changes no number, so that it may change places with a reversal."""
+    """Whether a conversion changes no number, so that it may be exchanged with a reversal."""
     return {narrow.name, wide.name} <= set(NUMBERS) and holds(wide, narrow)

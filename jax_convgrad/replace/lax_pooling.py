@@ -1,8 +1,8 @@
-"""One of ``jax.lax``'s own windowed reductions, as it stands in a program, on this package's primitives.
+"""One of ``jax.lax``'s own windowed reductions in a program, computed by this package's primitives.
 
-Values and gradients are ``jax.lax``'s, also in windows with a NaN and of -inf alone
-(primitives/fallback.py says which position its derivatives take there). What ``lax`` adds up in 16 bits is
-added up in f32 here.
+Values and gradients are those of ``jax.lax``, even in windows with a NaN or with -inf alone
+(primitives/fallback.py says which position its derivatives choose there). Sums that ``lax`` computes in 16
+bits are computed in f32 here.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ try:
     _max_p: Any = _windowed.reduce_window_max_p
     _min_p: Any = _windowed.reduce_window_min_p
     _any_p: Any = _windowed.reduce_window_p
-except (ImportError, AttributeError):  # a JAX that keeps them elsewhere: its poolings stay its own
+except (ImportError, AttributeError):  # this JAX keeps them elsewhere: its poolings stay on lax
     _scatter_p = _gather_p = _sum_p = _max_p = _min_p = _any_p = None
 
 WINDOW_PRIMITIVES: tuple[Any, ...] = tuple(
@@ -45,7 +45,7 @@ _GEOMETRIC = ("window_dimensions", "window_strides", "padding", "base_dilation",
 
 
 class Zeros(NamedTuple):
-    """What an operand was before ``lax.pad`` put zeros around it: its shape, and ``lax.pad``'s config."""
+    """The shape of an operand before ``lax.pad`` put zeros around it, and the ``padding_config``."""
 
     shape: tuple[int, ...]
     config: tuple[tuple[int, int, int], ...]
@@ -54,10 +54,11 @@ class Zeros(NamedTuple):
 def pooling_of(
     primitive: Any, avals: Sequence[Any], out: Any, params: dict[str, Any], zeros: Zeros | None = None
 ) -> tuple[Pooling | OnLax, bool]:
-    """The pooling to run this reduction by, or why ``jax.lax`` has to; and whether on the unpadded operand.
+    """The pooling that computes this reduction, or the reason why ``jax.lax`` has to compute it.
 
-    ``avals`` and ``out`` are the abstract values of the equation's operands and first result. ``zeros`` says
-    what its first operand was before zeros were put around it, where it was anything.
+    The second result says whether the pooling reads the operand before its padding with zeros. ``avals`` and
+    ``out`` are the abstract values of the equation's operands and first result. ``zeros`` describes the first
+    operand before that padding, if there was one.
     """
     kind = _kind(primitive, params)
     if isinstance(kind, OnLax):
@@ -70,7 +71,7 @@ def pooling_of(
     of_windows = avals[0].shape if primitive is _scatter_p else out.shape
     operand = avals[1] if primitive in (_scatter_p, _gather_p) else avals[0]
     if primitive is _any_p and kind == "sum" and any(end > 0 for pair in params["padding"] for end in pair):
-        return OnLax("an initial value that is added, and padding"), False
+        return OnLax("a sum with an initial value and padding"), False
     if zeros is not None and primitive is _sum_p and _is_plain(params):
         unpadded = recognise(
             "sum",
@@ -91,14 +92,14 @@ def _kind(primitive: Any, params: dict[str, Any]) -> Any:
     if primitive is _scatter_p or primitive is _gather_p:
         step = "scatter" if primitive is _scatter_p else "gather"
         chosen = {lax.ge_p: "max", lax.le_p: "min"}.get(params["select_prim"])
-        return f"{step}_{chosen}" if chosen else OnLax("another selection than a maximum or minimum")
+        return f"{step}_{chosen}" if chosen else OnLax("a selection other than a maximum or minimum")
     if primitive is _any_p:
-        return _body(params["jaxpr"], params["consts"]) or OnLax("a reduction of its own")
+        return _body(params["jaxpr"], params["consts"]) or OnLax("a custom reduction function")
     return _KINDS[primitive]
 
 
 def _body(jaxpr: Any, consts: Sequence[Any]) -> str | None:
-    """What a reduction's function is: one maximum, minimum or sum of its two arguments, else None."""
+    """The kind of a reduction's function: a maximum, minimum or sum of its two arguments, else None."""
     if consts or len(jaxpr.eqns) != 1 or len(jaxpr.invars) != 2:
         return None
     (equation,) = jaxpr.eqns
@@ -113,14 +114,14 @@ def _body(jaxpr: Any, consts: Sequence[Any]) -> str | None:
 
 
 def _is_plain(params: dict[str, Any]) -> bool:
-    """Whether the sum has neither padding nor base dilation of its own."""
+    """Whether the sum has neither padding nor base dilation."""
     return all(end == 0 for pair in params["padding"] for end in pair) and set(params["base_dilation"]) <= {1}
 
 
 def runner(pooling: Pooling, primitive: Any, out: Any) -> Callable[..., Any]:
-    """The reduction as a function of the equation's operands (the first unpadded where that was said).
+    """The reduction as a function of the equation's operands (the first without its padding, if so decided).
 
-    Its result is split over explicit mesh axes as ``out`` is, and as many as the equation has.
+    It returns as many results as the equation, split over explicit mesh axes as ``out`` is.
     """
     run = over_explicit_axes(_RUNS[pooling.kind](pooling), out)
     if primitive is not _any_p:
@@ -175,13 +176,13 @@ _RUNS: dict[str, Callable[[Pooling], Callable[..., jax.Array]]] = {
 
 
 def _merged(array: jax.Array, order: Order) -> jax.Array:
-    """The array with one dimension for each part of the order: only images apart from each other move."""
+    """The array with one dimension for each part of the order: only separate image dimensions move."""
     moved = jnp.transpose(array, [d for part in order.parts for d in part])
     return jnp.reshape(moved, [prod(array.shape[d] for d in part) for part in order.parts])
 
 
 def _split(array: jax.Array, shape: Sequence[int], order: Order) -> jax.Array:
-    """The inverse of ``_merged``, for an array of other spatial sizes than ``shape``'s."""
+    """The inverse of ``_merged``, for an array whose spatial sizes may differ from those of ``shape``."""
     sizes: list[int] = []
     for size, part in zip(array.shape, order.parts, strict=True):
         sizes += [size] if part[:1] and part[0] in order.spatial else [shape[d] for d in part]

@@ -1,4 +1,4 @@
-"""What ``install()`` did with each convolution and window of the programs lowered since."""
+"""A record of what ``install()`` does with each convolution and window of the programs lowered after it."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ class InstalledRow:
 
     Attributes:
       operation: the name of ``jax.lax``'s primitive, such as "conv_general_dilated" or "reduce_window_max".
-      operands: dtype and shape of each.
-      result: dtype and shape.
+      operands: the dtype and shape of each operand.
+      result: the dtype and shape of the result.
       platform: "cpu" or "cuda".
-      kernel: the op of these kernels that computes it, such as "fprop"; None where ``jax.lax`` does.
-      why: None, or why ``jax.lax`` computes it.
-      times: how often it stood in the programs that were lowered. The body of a loop counts once, and so does
-        a function that several calls in one program share.
+      kernel: the op of these kernels that computes it, such as "fprop"; None if ``jax.lax`` computes it.
+      why: None, or the reason why ``jax.lax`` computes it.
+      times: how often it occurs in the programs that were lowered. The body of a loop counts once, and so
+        does a function that several calls in one program share.
     """
 
     operation: str
@@ -46,14 +46,14 @@ class InstalledRow:
 class InstalledReport:
     """Every kind of convolution and window since ``install()``, in the order of their first lowering.
 
-    ``str`` of it is a table, and so is its last line in a notebook.
+    ``str(report)`` is a table; a notebook shows the report as an HTML table.
     """
 
     rows: tuple[InstalledRow, ...]
 
     @property
     def on_lax(self) -> tuple[InstalledRow, ...]:
-        """The rows of what ``jax.lax`` computes."""
+        """The rows of the operations that ``jax.lax`` computes."""
         return tuple(row for row in self.rows if row.why is not None)
 
     @property
@@ -93,27 +93,27 @@ _paused = False
 
 
 def installed_report() -> InstalledReport:
-    """What runs each ``jax.lax`` convolution and window since ``install()``: a kernel, or lax and why.
+    """Reports what runs each ``jax.lax`` convolution and window since ``install()``, and why if it is lax.
 
-    A program is lowered when it is compiled for the first time, so a function that was called before its
-    report was asked for is in it once, however often it was called. Convolutions and windows are
-    ``lax.conv_general_dilated``, ``lax.reduce_window`` and all that JAX makes of these; programs for other
-    platforms than CPU and CUDA are not counted. ``print`` shows it as a table.
+    A program is lowered when it is compiled for the first time, so the report counts a compiled function
+    once, however often it was called. Convolutions and windows are ``lax.conv_general_dilated``,
+    ``lax.reduce_window`` and all operations that JAX derives from them. Programs for platforms other than CPU
+    and CUDA are not counted. ``print`` shows the report as a table.
 
     Returns:
-      The report; without rows before ``install()`` and after ``uninstall()``.
+      The report. It has no rows before ``install()`` and after ``uninstall()``.
     """
     return InstalledReport(tuple(replace(row, times=times) for row, times in _seen.items()))
 
 
 def begin(verbose: bool) -> None:
-    """Forgets what was seen; ``verbose``: each operation is printed from now on when it is lowered."""
+    """Starts a new record; with ``verbose``, each operation is printed when it is lowered."""
     _seen.clear()
     speak(verbose)
 
 
 def speak(verbose: bool) -> None:
-    """Whether each operation is printed when it is lowered."""
+    """Sets whether each operation is printed when it is lowered."""
     global _verbose
     _verbose = verbose
 
@@ -121,7 +121,7 @@ def speak(verbose: bool) -> None:
 def record(
     operation: str, avals: Sequence[Any], out: Any, platforms: Sequence[str], runs_on: str | OnLax
 ) -> None:
-    """One operation that has been lowered: for which platforms, and on which kernel or why on ``jax.lax``."""
+    """Records one lowered operation: its platforms, and its kernel or why it stays on ``jax.lax``."""
     if _paused:
         return
     for platform in platforms:
@@ -133,7 +133,7 @@ def record(
 
 @contextmanager
 def paused() -> Iterator[None]:
-    """Where nothing is recorded: inside ``jax.lax``'s rule for what is recorded already."""
+    """Records nothing inside this context, which ``jax.lax``'s rule for a recorded operation runs in."""
     global _paused
     before, _paused = _paused, True
     try:

@@ -1,4 +1,4 @@
-"""What is left to ``jax.lax``, with the reason: said where the decision is made, read by the report."""
+"""The reason why an operation stays on ``jax.lax``, which the report prints."""
 
 from __future__ import annotations
 
@@ -7,6 +7,6 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class OnLax:
-    """An operation of ``jax.lax`` that stays there, and why: a few words that follow "on jax.lax:"."""
+    """An operation that stays on ``jax.lax``; ``why`` is a few words that follow "on jax.lax:"."""
 
     why: str

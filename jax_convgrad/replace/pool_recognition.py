@@ -1,19 +1,20 @@
-"""Which pooling one of ``jax.lax``'s windowed reductions is: shapes and numbers only, no array.
+"""Recognises the pooling in one of ``jax.lax``'s windowed reductions, from shapes and numbers alone.
 
-``lax.reduce_window`` and its relatives have a window over every dimension of an array, most of them one
-position wide. Those along which anything happens are the spatial ones; along them the relation ties a
-position i of the operand, r of the window and o of the result:
+``lax.reduce_window`` and its relatives have a window over every dimension of an array, and most of the
+dimensions have a window of one position. The other dimensions are the spatial ones; along them the relation
+ties a position i of the operand, r of the window and o of the result:
 
     o·stride + r·window_dilation − pad_lo = i·base_dilation
 
-With no base dilation that is pooling as it stands. With no stride it is pooling's gradient: o is a position
-of what was pooled and i one of the result, as in ``Axis.transpose``. That is how lax writes the gradient of a
-sum: dy is padded, with stride − 1 zeros between its numbers, and its windows are added up at every position.
+Without base dilation this is pooling. With base dilation and no stride it is pooling's gradient: o is a
+position of pooling's operand and i one of its result, as in ``Axis.transpose``. lax writes the gradient of a
+sum in this way: it pads dy, with stride − 1 zeros between its numbers, and adds up the window at each
+position.
 
-The other dimensions are images or channels, which pooling treats alike, so any choice is right. The kernels
-have the channels last, next to each other in memory. Dimensions behind the window's are those channels;
-where there are none, as in NCHW, the last one before it is. The array stays as it is for all that: a call
-says how it is to lie in memory, and that is how this package's convolutions have it.
+The remaining dimensions are images or channels, which pooling treats alike, so any choice is right. The
+kernels need contiguous channels. Dimensions behind the window's become those channels; if there are none, as
+in NCHW, the last dimension before the window does. The array is not transposed: a call states its layout,
+which is the layout that this package's convolutions use.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from jax_convgrad.geometry import MAX_AXES, MAX_STEP, Axis
 from jax_convgrad.replace.on_lax import OnLax
 
 _MAX_SIZE = 2**31 - 1
-# From windows of about this size on, XLA adds up along a whole dimension in blocks.
+# For windows of at least about this size, XLA adds up a whole dimension in blocks.
 _CUMULATIVE = 32
 
 Kind = Literal["max", "min", "sum", "sum_grad", "scatter_max", "scatter_min", "gather_max", "gather_min"]
@@ -37,8 +38,9 @@ Kind = Literal["max", "min", "sum", "sum_grad", "scatter_max", "scatter_min", "g
 class Order:
     """Which dimensions of an array are images, spatial positions and channels.
 
-    Kernels have one dimension of images and one of channels. The array becomes one of these dimensions by
-    merging those of each of its ``parts``; ``dimensions`` says which part is (images, channels, spatial...).
+    Kernels have one dimension of images and one of channels. The array gets these dimensions when the
+    dimensions of each of its ``parts`` are merged; ``dimensions`` says which part is (images, channels,
+    spatial...).
     """
 
     images: tuple[int, ...]
@@ -47,7 +49,7 @@ class Order:
 
     @property
     def parts(self) -> tuple[tuple[int, ...], ...]:
-        """Dimensions of the array to be merged, in the array's own order."""
+        """The dimensions of the array to merge, in the array's own order."""
         return tuple(part for _, part, _ in self._placed)
 
     @property
@@ -58,7 +60,7 @@ class Order:
 
     @property
     def _placed(self) -> list[tuple[int, tuple[int, ...], int]]:
-        """Each part with its first dimension, by which they are sorted, and its place in ``dimensions``."""
+        """Each part with its first dimension, which sorts the parts, and its place in ``dimensions``."""
         rank = len(self.images) + len(self.spatial) + len(self.channels)
         return sorted(
             [
@@ -89,10 +91,10 @@ def recognise(
     base_dilation: Sequence[int] | None = None,
     window_dilation: Sequence[int] | None = None,
 ) -> Pooling | OnLax:
-    """The pooling that computes this reduction of windows of an array, or why there is none.
+    """The pooling that computes this reduction of an array's windows, or the reason why there is none.
 
-    The parameters are those of ``lax.reduce_window_max_p`` and its like; ``out_shape`` has a number for each
-    window, also where the windows' results are scattered.
+    The parameters are those of ``lax.reduce_window_max_p`` and similar primitives; ``out_shape`` has a number
+    for each window, even if the windows' results are scattered.
     """
     rank = len(shape)
     base = tuple(base_dilation or (1,) * rank)
@@ -137,7 +139,7 @@ def recognise(
 
 
 def _is_cumulative(axis: Axis) -> bool:
-    """Whether each result is of all that comes before it, or after it."""
+    """Whether each result is a reduction of all positions before it, or of all positions after it."""
     return (
         axis.taps == axis.input == axis.output
         and axis.taps >= _CUMULATIVE

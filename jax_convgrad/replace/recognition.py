@@ -1,12 +1,12 @@
-"""Which contraction one of ``jax.lax``'s convolutions is: shapes and numbers only, no array.
+"""Recognises the contraction in one of ``jax.lax``'s convolutions, from shapes and numbers alone.
 
 ``lax.conv_general_dilated`` ties a position i of lhs, r of rhs and o of the result, and indices b, f, q:
 
     out[b,o,q] = Σ lhs[b,i,f] · rhs[r,f,q]   over   o·stride + r·rhs_dilation − pad_lo = i·lhs_dilation
 
-It is the trilinear form of docs/derivation.md, in which each of the three indices is shared by two arrays.
-One of them is the batch n. The array without it is the filter w, the other two are x and y, and that
-decides the contraction. ``lax`` writes all of a layer's derivatives as convolutions, with the indices in
+This is the trilinear form of docs/derivation.md, in which two arrays share each of the three indices.
+One index is the batch n. The array without it is the filter w and the other two are x and y, which
+determines the contraction. ``lax`` writes all of a layer's derivatives as convolutions, with the indices in
 other places:
 
     written by lax as                      n    filter   contraction
@@ -15,24 +15,24 @@ other places:
     dw = conv(x, dy)                       f    out      wgrad
     dx = conv(t, rev dy),  t for dw        q    lhs      dgrad      (dw differentiated once more)
 
-So far as the relation goes, any of these reads any convolution. They differ in what is summed where and in
-which order of dimensions suits the kernels, and here the batch tells itself: it comes first in the two
-arrays that have it, in every order of dimensions that libraries use. A reversed rhs says that n is b or q,
-one that is not that it is b or f. Where the orders point to neither, sizes decide: the filter has fewer
-positions than an image.
+The relation allows each of these readings for any convolution. They differ in the summed letters and in the
+order of dimensions that suits the kernels. The order of dimensions reveals the batch: it comes first in the
+two arrays that have it, in every order that libraries use. If rhs is reversed, n is b or q; otherwise n is b
+or f. If the orders decide neither, the sizes do: the filter has fewer positions than an image.
 
 The relation is solved for the new roles. n = f swaps o and r:
 
     r·rhs_dilation + o·stride − pad_lo = i·lhs_dilation
 
-n = b with a filter that was reversed, so that r stands for R−1−r, swaps o and i: ``Axis.transpose``. n = q
+n = b with a reversed filter, where r means R−1−r, swaps o and i: ``Axis.transpose``. n = q
 with a reversed rhs makes i the tap and r the output:
 
     r·rhs_dilation + i·lhs_dilation − ((R−1)·rhs_dilation − pad_lo) = o·stride
 
 Feature groups split f and q, batch groups b and q, as the outer factor of these dimensions; rhs has q's
-groups and one group of f. The kernels split x's, y's and w's outer channels alike and take one group of w's
-inner channels. Where the two differ, the groups are moved between two dimensions of an array.
+groups and one group of f. The kernels split the channels of x and y and the outer channels of w in the same
+way, and expect one group of w's inner channels. If the two differ, the groups are moved between two
+dimensions of an array.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ from jax_convgrad.primitives.ffi import Dims
 
 
 class Move(NamedTuple):
-    """Groups that leave one dimension of an array for another, in both as the outer factor."""
+    """A move of the groups from one dimension of an array to another; they are the outer factor of both."""
 
     source: int
     target: int
@@ -57,9 +57,9 @@ class Move(NamedTuple):
 class Contraction:
     """One of ``lax``'s convolutions as a contraction of this package.
 
-    ``operands`` says which of lhs and rhs the contraction's two operands are, in its own order. With
-    ``unreversed`` rhs is meant as it was before the reversal. The moves are made on lhs and rhs before the
-    contraction and on its result after it.
+    ``operands`` names the contraction's two operands, in its own order. With ``unreversed``, rhs means the
+    array before the reversal. The moves are applied to lhs and rhs before the contraction and to its result
+    after it.
     """
 
     name: Literal["fprop", "dgrad", "wgrad"]
@@ -86,10 +86,11 @@ def recognise(
     batch_group_count: int = 1,
     rhs_reversed: bool = False,
 ) -> Contraction:
-    """The contraction that computes this convolution; ``rhs_reversed``: rhs is the reversal of another array.
+    """The contraction that computes this convolution.
 
-    The parameters are those of ``lax.conv_general_dilated_p``, padding in pairs and specs as
-    (batch, feature, spatial...), (out, in, spatial...) and (batch, feature, spatial...).
+    ``rhs_reversed`` says that rhs is the reversal of another array. The other parameters are those of
+    ``lax.conv_general_dilated_p``, with padding in pairs and specs as (batch, feature, spatial...),
+    (out, in, spatial...) and (batch, feature, spatial...).
     """
     lhs_spec, rhs_spec, out_spec = (tuple(spec) for spec in dimension_numbers)
     lhs_b, lhs_f, rhs_q, rhs_f, out_b, out_q = *lhs_spec[:2], *rhs_spec[:2], *out_spec[:2]
@@ -150,7 +151,7 @@ def recognise(
 def _batch_index(
     b_before_f: bool, f_before_q: bool, b_before_q: bool, axes: Sequence[Axis], rhs_reversed: bool
 ) -> Literal["b", "f", "q"]:
-    """Which of lhs's batch b, the contracted feature f and rhs's output feature q is the layer's batch."""
+    """The layer's batch: lhs's batch b, the contracted feature f or rhs's output feature q."""
     if b_before_f and b_before_q:
         return "b"
     if rhs_reversed:
@@ -163,7 +164,7 @@ def _batch_index(
 
 
 def _swap_output_and_tap(axis: Axis) -> Axis:
-    """o·s + r·f − p = i·d with o in r's part and r in o's."""
+    """The relation o·s + r·f − p = i·d with o and r exchanged."""
     return Axis(
         input=axis.input,
         taps=axis.output,
@@ -176,7 +177,7 @@ def _swap_output_and_tap(axis: Axis) -> Axis:
 
 
 def _tap_from_input(axis: Axis) -> Axis:
-    """r·f + i·d − ((R−1)·f − p) = o·s: r from the other end, i in the tap's part, o in the input's."""
+    """The relation r·f + i·d − ((R−1)·f − p) = o·s: r from the far end, i as the tap and o as the input."""
     return Axis(
         input=axis.output,
         taps=axis.input,

@@ -1,8 +1,8 @@
-"""``replace_convolutions``: a function with every convolution and window inside it on this package's kernels.
+"""``replace_convolutions``: runs every convolution and window inside a function on this package's kernels.
 
-Each of ``lax``'s convolutions and reductions of windows, anywhere in the function (jaxpr_rewriting.py),
-gives way to primitives that compute the same (recognition.py, pool_recognition.py). These have derivatives of
-their own, so what is differentiated, mapped or compiled afterwards stays on the kernels.
+It replaces each of ``lax``'s convolutions and reductions of windows, anywhere in the function
+(jaxpr_rewriting.py), by primitives that compute the same (recognition.py, pool_recognition.py). These have
+their own derivatives, so everything that is later differentiated, mapped or compiled stays on the kernels.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ R = TypeVar("R")
 
 
 def replace_convolutions(f: Callable[P, R]) -> Callable[P, R]:
-    """``f`` with every ``jax.lax`` convolution and window in it, and their gradients, on these kernels.
+    """Runs every ``jax.lax`` convolution and window in ``f``, and their gradients, on these kernels.
 
-    For models whose library calls ``jax.lax`` by itself:
+    Use it for models whose library calls ``jax.lax``:
 
     ```python
     import jax
@@ -42,16 +42,16 @@ def replace_convolutions(f: Callable[P, R]) -> Callable[P, R]:
     dw = jax.jit(jax.grad(replace_convolutions(loss)))(w, x)
     ```
 
-    It may be a loss, a whole training step, or any other function, and be differentiated (in forward mode
-    too), vmapped and jitted. It reaches into ``jit``, ``scan``, ``while_loop``, ``cond``, ``checkpoint``,
-    ``custom_vjp`` and ``custom_jvp``. Windows are those of ``lax.reduce_window`` that ``install`` takes, too.
-    Everything else in ``f`` stays as it is, and so does what these kernels have not (integers, more than 3
-    spatial dimensions), or what only comes up later: in the rule of a
+    ``f`` may be a loss, a whole training step, or any other function. The function that is returned can be
+    differentiated (also in forward mode), vmapped and jitted. It reaches into ``jit``, ``scan``,
+    ``while_loop``, ``cond``, ``checkpoint``, ``custom_vjp`` and ``custom_jvp``, and replaces the same windows
+    of ``lax.reduce_window`` as ``install``. Unsupported operations stay on ``jax.lax`` (integers, more than 3
+    spatial dimensions). So do operations that are created later: in the rule of a
     ``jax.custom_batching.custom_vmap`` that is mapped from outside, and in a ``custom_vjp`` with
     ``optimize_remat`` under ``checkpoint``.
 
-    ``f`` runs at each call as it does by itself, and what it calls is replaced on the way: outside of
-    ``jax.jit`` too, where each operation runs by itself.
+    Each call runs ``f`` and replaces the operations while it runs. This also works outside of ``jax.jit``,
+    where each operation runs separately.
     """
     return rewritten(f, _RULE)
 
@@ -63,7 +63,7 @@ def _replacing(equation: Any, source: Source) -> Substitute | None:
 
 
 def _substitute(equation: Any, source: Source) -> Substitute | None:
-    """What takes the place of a convolution; None where ``lax`` has to run it."""
+    """The substitute for a convolution; None if ``lax`` has to run it."""
     lhs, rhs = equation.invars
     (out,) = equation.outvars
 
@@ -88,7 +88,7 @@ def _substitute(equation: Any, source: Source) -> Substitute | None:
 
 
 def _pooling(equation: Any, source: Source) -> Substitute | None:
-    """What takes the place of a reduction of windows; None where ``lax`` has to run it."""
+    """The substitute for a reduction of windows; None if ``lax`` has to run it."""
     operands = equation.invars
     out = equation.outvars[0].aval
     pad = source(operands[0])

@@ -1,9 +1,9 @@
-"""A JAX trace that has operations replaced while a function runs: the outermost part of a rewriting.
+"""A JAX trace that replaces operations while a function runs: the outermost part of a rewriting.
 
-JAX hands every operation to the trace that is current. This one passes them on to the trace that was current
-before, so that a function is traced once, as it would be without. On the way an operation gives way to its
-substitute, and the jaxprs and derivatives that it holds are rewritten. What holds another function, whose
-operations would not come by here (``shard_map``), is made a jaxpr first.
+JAX passes every operation to the current trace. This trace passes it on to the one that was current before,
+so a function is still traced only once. It replaces an operation by its substitute, and rewrites the jaxprs
+and derivatives inside it. If an operation contains a function whose operations would not reach this trace
+(``shard_map``), the trace first turns that function into a jaxpr.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from jax.extend import core
 
 @dataclass(frozen=True, eq=False)
 class Atom:
-    """An operand or a result of an operation, with as much as a rule asks of a jaxpr's."""
+    """An operand or a result of an operation, with those attributes of a jaxpr's atom that rules use."""
 
     value: Any
     aval: Any
@@ -28,7 +28,7 @@ class Atom:
 
 @dataclass(frozen=True, eq=False)
 class Operation:
-    """An operation with as much as a rule asks of a jaxpr's equation."""
+    """An operation, with those attributes of a jaxpr's equation that rules use."""
 
     primitive: Any
     params: dict[str, Any]
@@ -37,23 +37,23 @@ class Operation:
 
     @property
     def outvars(self) -> list[Atom]:
-        """Its results, before there are any."""
+        """The results as atoms without values, because the operation has not run yet."""
         return [Atom(None, aval) for aval in self.avals_out]
 
 
 class RewritingTrace(Trace):
-    """Replaces what ``rewriting`` has substitutes for; all else goes on to the trace before.
+    """Replaces the operations for which ``rewriting`` has substitutes, and passes on all others.
 
-    Enter it by ``core.set_current_trace``.
+    Enter it with ``core.set_current_trace``.
     """
 
     def __init__(self, rewriting: Any) -> None:
         super().__init__()
         self.parent_trace = core.find_top_trace(())
-        self.requires_low = False  # whether it does is for the trace before to say
+        self.requires_low = False  # the parent trace decides this
         self._rewriting = rewriting
         self._rule = rewriting.rule
-        # Results of operations that the rule may look back at, kept so that no other value gets their id.
+        # The results of operations that the rule may look up, kept so that no other value gets their id.
         self._made: dict[int, tuple[Any, Operation]] = {}
 
     def __getattr__(self, name: str) -> Any:
@@ -62,11 +62,10 @@ class RewritingTrace(Trace):
         return getattr(self.parent_trace, name)
 
     def stage_value(self, value: Any) -> Any:
-        """As the trace before."""
         return self.parent_trace.stage_value(value)
 
     def process_primitive(self, primitive: Any, values: Sequence[Any], params: dict[str, Any], /) -> Any:
-        """One operation: its substitute, or itself."""
+        """Runs one operation or its substitute."""
         if primitive in self._rule.replaced:
             results = self._substituted(primitive, values, params)
             if results is not None:
@@ -87,7 +86,7 @@ class RewritingTrace(Trace):
     def process_custom_jvp_call(
         self, primitive: Any, fun: Any, jvp: Any, values: Sequence[Any], /, **params: Any
     ) -> Any:
-        """Has what the functions call replaced, whenever that is."""
+        """Wraps the functions, so that operations are replaced whenever they run."""
         fun, jvp = map(self._rewriting.wrapped, (fun, jvp))
         with core.set_current_trace(self.parent_trace):
             return self.parent_trace.process_custom_jvp_call(primitive, fun, jvp, values, **params)
@@ -95,13 +94,13 @@ class RewritingTrace(Trace):
     def process_custom_vjp_call(
         self, primitive: Any, fun: Any, fwd: Any, bwd: Any, values: Sequence[Any], /, **params: Any
     ) -> Any:
-        """Has what the functions call replaced, whenever that is."""
+        """Wraps the functions, so that operations are replaced whenever they run."""
         fun, fwd, bwd = map(self._rewriting.wrapped, (fun, fwd, bwd))
         with core.set_current_trace(self.parent_trace):
             return self.parent_trace.process_custom_vjp_call(primitive, fun, fwd, bwd, values, **params)
 
     def process_call(self, *args: Any, **params: Any) -> Any:
-        """Has the function made a jaxpr, and this rewritten."""
+        """Turns the function into a jaxpr and rewrites that."""
         return self._staged("process_call", *args, **params)
 
     def _staged(self, name: str, *args: Any, **params: Any) -> Any:
@@ -113,7 +112,7 @@ class RewritingTrace(Trace):
             nonlocal tree
             process = getattr(core.find_top_trace(()), name)
             results: Any = process(*args[:place], values, *args[place + 1 :], **params)
-            if hasattr(results, "update"):  # a tree, which is kept without its tracers
+            if hasattr(results, "update"):  # a tree; it is kept without its tracers
                 results, tree = list(results), results.update([None] * len(list(results)))
             return results
 
@@ -151,7 +150,7 @@ def _results(
 
 
 def number(atom: Any) -> Any:
-    """What an atom is where that is known when the program is made: a literal, or a number; else None."""
+    """The value of an atom if it is a literal or a number that is known at trace time, else None."""
     if isinstance(atom, core.Literal):
         return atom.val
     if not isinstance(atom, Atom) or isinstance(atom.value, Tracer) or atom.aval.ndim:
@@ -160,4 +159,4 @@ def number(atom: Any) -> Any:
 
 
 Source = Callable[[Any], Any]
-"""From an operand to the operation whose result it is, where that is one that a rule looks back at."""
+"""Maps an operand to the operation whose result it is, if a rule may look it up."""

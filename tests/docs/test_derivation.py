@@ -31,7 +31,7 @@ def test_all_examples_are_found():
 
 
 def tied(example):
-    """Every triple (i, r, o) with o*stride + r - pad_lo = i along each axis, by trying them all."""
+    """Every triple (i, r, o) with o*stride + r - pad_lo = i along each axis, found by trying all."""
     return [
         (i, r, o)
         for i in np.ndindex(np.shape(example["X"]))
@@ -63,7 +63,7 @@ def test_examples_by_the_kernels(example):
     padding = [(example["pad_lo"], example["pad_hi"])] * np.ndim(example["X"])
     y, vjp = jax.vjp(lambda x, w: conv(x, w, stride=example["stride"], padding=padding), x, w)
     dx, dw = vjp(dy)
-    # Small whole numbers: float32 holds every sum exactly.
+    # Small whole numbers, so that float32 represents every sum exactly.
     np.testing.assert_array_equal(y[0, ..., 0], example["Y"])
     np.testing.assert_array_equal(dx[0, ..., 0], example["dX"])
     np.testing.assert_array_equal(dw[..., 0, 0], example["dW"])
@@ -80,7 +80,7 @@ def test_examples_by_the_kernels(example):
     ],
 )
 def test_the_elements_in_the_text_are_spelled_out_term_by_term(example, array, index):
-    """In products of whole numbers, each a term of the element and none left out."""
+    """The text writes the element as products of whole numbers, with each of its terms."""
     X, W, dY = (np.array(example[name]) for name in ("X", "W", "dY"))
     own = [(i, r, o) for i, r, o in tied(example) if (i if array == "dX" else r) == index]
     terms = sorted(sorted((int(X[i] if array == "dW" else W[r]), int(dY[o]))) for i, r, o in own)
@@ -107,7 +107,7 @@ def test_stretched_with_zeros_it_is_a_convolution_with_the_flipped_filter():
     assert f"${stretched}$" in TEXT
     assert stretched[:: example["stride"]] == example["dY"]
     taps, pad_lo = len(example["W"]), example["pad_lo"]
-    full = np.convolve(stretched, example["W"])  # convolve flips
+    full = np.convolve(stretched, example["W"])  # np.convolve flips the filter
     assert full[pad_lo : pad_lo + len(example["X"])].tolist() == example["dX"]
     assert len(full) == len(stretched) + taps - 1
 

@@ -1,6 +1,7 @@
-"""Every code block of the documentation runs or is read by a test; what it links to and tells to type exists.
+"""Tests run or read every code block of the documentation, and check that its links and commands exist.
 
-tests/README.md has the forms of blocks. Those of a page that run are one test: each needs those before it.
+tests/README.md describes the forms of blocks. The blocks of a page run in one test, because each needs those
+before it.
 """
 
 import importlib
@@ -43,7 +44,7 @@ def test_commands_in_the_text_are_there(page):
 
 
 def run(page, found, folder):
-    """Runs the blocks from ``folder``, with this Python and none of what the tests have set for JAX."""
+    """Runs the blocks in ``folder``, with this Python and without the tests' settings of JAX."""
     environment = {
         name: value for name, value in os.environ.items() if not re.match("XLA_|JAX_(?!CONVGRAD_)", name)
     }
@@ -66,7 +67,7 @@ def run(page, found, folder):
 
 @pytest.fixture
 def clone(tmp_path):
-    """A folder like the repository's without the package's sources, which would hide what is installed."""
+    """A folder like the repository without the package's sources, which would hide the installed package."""
     for path in ROOT.iterdir():
         if path.name not in ("jax_convgrad", ".git"):
             (tmp_path / path.name).symlink_to(path)
@@ -112,14 +113,14 @@ def test_the_reference_has_every_public_function():
 
 
 def description(identifier):
-    """The docstring, which the site shows, without its lists of arguments and the like."""
+    """The docstring, which the site shows, without sections such as the arguments."""
     sections = r"^(?:Args|Attributes|Raises|Returns|Yields):$"
     return re.split(sections, inspect.getdoc(named(identifier)), maxsplit=1, flags=re.MULTILINE)[0]
 
 
 @pytest.mark.parametrize("identifier", REFERENCE)
 def test_examples_in_docstrings_run(identifier, clone):
-    """Each by itself, in the forms that a page's blocks have."""
+    """Each docstring's examples run separately, in the forms of a page's blocks."""
     found = blocks(description(identifier))
     wrong = [wrong_block(identifier, block) for block in found]
     assert [what for what in wrong if what] == []
@@ -136,7 +137,7 @@ def test_what_may_differ_is_loosened_and_must_be_there():
         blocks(page.replace("12 s", "12 m"))
 
 
-# What the checks above let through would stand on the pages: each of them has to find its mistake.
+# The checks above have to find these mistakes, otherwise the pages could contain them.
 BROKEN = {
     "```python\nx = 1\n```\n\n```python\nassert x == 2\n```": r":6: python block",
     "```python\nimport sys\nsys.exit(0)\n```": r":3: python block",

@@ -1,4 +1,4 @@
-"""docs/images shows what docs/figures.py draws, and every figure is on a page."""
+"""docs/images contains the figures that docs/figures.py draws, and every figure is on a page."""
 
 import re
 import sys
@@ -15,7 +15,7 @@ SVG = "{http://www.w3.org/2000/svg}"
 
 
 def shown(path):
-    """What an SVG shows: its texts, and the lit cells with their colours."""
+    """The contents of an SVG: its texts, and the highlighted cells with their colours."""
     root = ElementTree.parse(path).getroot()
     texts = sorted("".join(text.itertext()).strip() for text in root.iter(f"{SVG}text"))
     cells = {
@@ -37,7 +37,7 @@ def test_the_figure_shows_what_is_drawn_now(name, tmp_path):
     "name", [name for name, figure in figures.FIGURES.items() if figure.numbers is not None]
 )
 def test_the_numbers_of_its_terms_add_up_to_the_page_s(name):
-    """The terms' values, as they stand in the picture, are the element of the worked example."""
+    """The sum of the terms in the picture is the element of the worked example."""
     figure = figures.FIGURES[name]
     texts, _ = shown(DOCS / "images" / f"{name}.svg")
     total = sum(float(value) for text in texts for value in re.findall(r"^\w+\[.*= (-?[\d.]+)$", text))
@@ -51,7 +51,7 @@ def test_the_numbers_of_its_terms_add_up_to_the_page_s(name):
 
 
 def test_every_figure_and_every_picture_is_on_a_page():
-    """Those that are not drawn by figures.py are drawn by the commands of their pages."""
+    """The pages' commands draw the pictures that figures.py does not draw."""
     pages = "".join(page.read_text() for page in DOCS.glob("*.md"))
     used = set(re.findall(r"\]\(images/([\w.]+)\)", pages))
     assert used == {path.name for path in (DOCS / "images").iterdir()}

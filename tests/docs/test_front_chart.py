@@ -1,4 +1,4 @@
-"""The front page's chart: what benchmarks/chart.py draws of the committed results, and what its bars say."""
+"""The front page's chart is drawn from the committed results, and its bars have the right lengths."""
 
 import json
 import math
@@ -39,7 +39,7 @@ def test_a_ratio_is_of_the_forward_pass_and_the_gradients():
     for peer in ("lax", "torch"):
         theirs, ours = (sum(median("resnet50.conv1", op, who) for op in ops) for who in (peer, "ours"))
         assert found["ResNet-50: first layer"][peer] == pytest.approx(theirs / ours)
-        # Timed as one: the forward pass by itself does not count once more.
+        # Timed together, so the forward pass alone does not count again.
         theirs, ours = (median("max.3x3.112", "fprop+dgrad", who) for who in (peer, "ours"))
         assert found[f"Max pooling 3{TIMES}3"][peer] == pytest.approx(theirs / ours)
         step = RESULTS["training"]

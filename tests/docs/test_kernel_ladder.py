@@ -1,4 +1,4 @@
-"""The tables of docs/kernels.md are what the emulator counts, and their formulas hold where it counts too."""
+"""The tables of docs/kernels.md have the emulator's counts, and their formulas agree with it."""
 
 import kernel_ladder as ladder
 import numpy as np

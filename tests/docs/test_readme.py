@@ -1,4 +1,4 @@
-"""The README's training step runs as it is printed and learns; its figures are the committed results."""
+"""The README's training step runs as printed and learns; its figures are the committed results."""
 
 import json
 import re
@@ -71,7 +71,7 @@ def test_the_citation_names_this_version():
 
 
 def row(first):
-    """The further cells of the README's table row that begins with ``first``."""
+    """The other cells of the README's table row that begins with ``first``."""
     ((cells),) = re.findall(rf"^\| {re.escape(first)} \|(.*)\|$", README, re.MULTILINE)
     return [cell.strip() for cell in cells.split("|")]
 
@@ -89,7 +89,7 @@ def test_the_headline_figures_are_the_committed_results():
     assert row(f"a training step ({report.duration(ours)} ms)") == pair(
         {"lax": lax / ours, "torch": torch / ours}
     )
-    _, of_lax, of_torch = row("speed on the CPU above")
+    _, of_lax, of_torch = row("time on the CPU above")
     assert [of_lax.split()[0], of_torch.split()[0]] == pair(means["all"])
     assert f"all {len(RESULTS['layers'])} ops" in README
 

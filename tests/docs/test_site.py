@@ -1,4 +1,4 @@
-"""The site's build: what it makes of a small repository's pages, and that each kind of mistake ends it."""
+"""The site's build of a small repository's pages, and that each kind of mistake ends it with an error."""
 
 import os
 import re
@@ -85,7 +85,7 @@ def repository(tmp_path):
 
 
 def build(repository):
-    """The process, whose output has the reasons where it failed."""
+    """The finished process, whose output has the reasons if it failed."""
     return subprocess.run(
         [sys.executable, "-P", "-m", "mkdocs", "build", "--strict", "-f", "docs/site/small.yml"],
         cwd=repository,
@@ -112,14 +112,14 @@ def test_pages_lead_to_sources_and_functions(repository):
 
     guide = (site / "guide.html").read_text()
     assert '<a href="source/cuda_src/gemm/plan.h.html"><code>gemm/plan.h</code></a>' in guide
-    assert "another <code>plan.h</code>" in guide  # which there are two of
+    assert "another <code>plan.h</code>" in guide  # not a link, because there are two
 
     assert re.search(r"<h1[^>]*><code>cuda_src/kernel.cu</code>", (site / source).read_text())
     assert 'href="kernel.cu.html"' in (site / "source" / "cuda_src" / "index.html").read_text()
     sources = (site / "source" / "index.html").read_text()
     assert 'href="../guide.html#a-sum"' in sources
     assert 'srcset="../plots/dark.svg"' in sources and 'src="../plots/light.svg"' in sources
-    assert "how much" in (site / "api" / "layers.html").read_text()  # read, for it cannot be imported
+    assert "how much" in (site / "api" / "layers.html").read_text()  # the source is read, not imported
 
     guide = (site / "guide.html").read_text()
     assert '<a href="source/docs/draw.py.html">a script</a>' in guide

@@ -8,7 +8,7 @@ from jax_convgrad.primitives import ffi
 
 @pytest.fixture
 def platforms():
-    """Names under which ffi.py finds the CPU's kernels, one each."""
+    """Registers each of the CPU's kernels under a platform name of its own in ffi.py."""
     added = {}
 
     def platform(kernel):

@@ -1,4 +1,4 @@
-"""Every CPU kernel by name, on every instruction set of this machine, over every problem that it serves."""
+"""Every CPU kernel by name, on every instruction set of this machine, for every problem that it supports."""
 
 import functools
 
@@ -17,14 +17,14 @@ from jax_convgrad.primitives import ffi
 
 DTYPES = ("float32", "float64", "bfloat16", "float16")
 
-# As conv_cases.py has it, a batch group is a feature group of another order, which Python makes of it.
+# Cases without batch groups, which Python turns into feature groups of another order (conv_cases.py).
 CASES = (
     tuple(case for case in conv_cases.CASES if case.batch_groups == 1) + conv_cases.GROUPS + conv_cases.PLANAR
 )
 
 
 def run_all(case, names, arrays, platforms):
-    """y, dx and dw by every kernel in every dtype, in one program: compiling is what takes the time."""
+    """The results y, dx and dw of every kernel in every dtype, in one program to save compiling time."""
     geometry = geometry_of(case)
     dims = dimensions(case.x, case.w, case.order, ("x", "w"))
 
@@ -57,7 +57,7 @@ def test_kernel(case, platforms):
 
 
 def test_grouped_refuses(platforms):
-    """One group, and a group larger than a vector, which it says."""
+    """grouped refuses one group, and a group that is larger than a vector, with an error."""
     for name in ("2d_channels_last", "2d_past_tile_groups"):
         case = conv_cases.BY_NAME[name]
         with pytest.raises(ValueError, match='"grouped" serves'):
@@ -74,7 +74,7 @@ def test_dot_refuses_wgrad(platforms):
 
 @functools.cache
 def past_the_cache():
-    """A problem whose tasks split every sum, with integers in it, so that each of them is exact in f32."""
+    """A problem whose tasks split every sum, with integers, so that every sum is exact in f32."""
     case = ConvCase("past_the_cache", (4, 100, 60, 48), (3, 3, 2, 48), 1, "SAME", groups=24, order=NHWC)
     random = np.random.default_rng(0)
     x, w, dy = (random.integers(-2, 3, shape).astype(np.float32) for shape in (case.x, case.w, case.y))
@@ -95,7 +95,7 @@ def test_grouped_in_parts(platforms, isa):
 
 
 def one_pixel(in_channels, out_channels):
-    """A layer that is a matrix: its geometry, and the shapes of x, y and w."""
+    """A layer that is a matrix product: its geometry, and the shapes of x, y and w."""
     axis = Axis(1, 1, 1, 1, 0, 1, 1)
     x, y = ((1, 1, 1, channels) for channels in (in_channels, out_channels))
     return ConvGeometry((axis, axis), 1), x, y, (1, 1, in_channels, out_channels)
@@ -103,7 +103,7 @@ def one_pixel(in_channels, out_channels):
 
 @pytest.mark.parametrize("isa", ISAS)
 def test_pairs_of_many_channels(platforms, isa):
-    """More numbers in a position of the filter than f32 can count."""
+    """The filter has more numbers per position than f32 can count."""
     geometry, x, y, w = one_pixel(3_000_000, 3)
     random = np.random.default_rng(0)
     arrays = (random.integers(-3, 4, shape).astype(np.float32) for shape in (x, y, w))
@@ -118,7 +118,7 @@ def test_pairs_of_many_channels(platforms, isa):
 
 @pytest.mark.parametrize("isa", ISAS)
 def test_pairs_sum_channels_in_runs(platforms, isa):
-    """Positive numbers, whose sum gathers every rounding on the way, as in test_accuracy.py."""
+    """Sums of positive numbers, in which every rounding adds up, as in test_accuracy.py."""
     random = np.random.default_rng(0)
     name = platforms(f"pairs.{isa}")
     for many, few in ((200_000, 8), (200_001, 1), (3001, 33), (1001, 150)):
@@ -129,7 +129,7 @@ def test_pairs_sum_channels_in_runs(platforms, isa):
         found = jax.jit(lambda x, w, g=geometry, y=y, d=dims: ffi.fprop(name, x, w, y, g, d, None))(
             x_array, w_array
         )
-        # The same sums as the gradient of the layer that goes the other way.
+        # The same sums as the gradient of the opposite layer.
         geometry, x, y, w = one_pixel(few, many)
         dims = dimensions(x, w, NHWC, ("x", "w"))
         back = jax.jit(lambda dy, w, g=geometry, x=x, d=dims: ffi.dgrad(name, dy, w, x, g, d, None))(

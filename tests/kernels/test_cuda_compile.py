@@ -1,4 +1,4 @@
-"""The readers of what nvcc leaves, by which a spilled register in a fast kernel is found."""
+"""The readers of nvcc's reports, which find a spilled register in a fast kernel."""
 
 import json
 import subprocess
@@ -78,10 +78,10 @@ def test_an_architecture_without_a_kernel_is_a_failure():
 )
 @pytest.mark.parametrize("name", ["wgmma/fprop.cu", "reference/sums.cu"])
 def test_what_ptxas_made_slower_is_a_failure(tmp_path, name, loss):
-    """In any file, also where nothing spills; and from the report that the launcher has kept."""
+    """A slower choice of ptxas fails in any file, even without spills, and in the launcher's saved report."""
     clean = REPORT.replace("1240 bytes", "0 bytes").replace("968 bytes", "0 bytes")
     assert judged(name, clean)[1]
-    # Before the kernels of the last architecture, as ptxas writes it.
+    # ptxas writes it before the kernels of the last architecture.
     lines = clean.splitlines(keepends=True)
     lines.insert(len(lines) - 11, f"ptxas info    : {loss}\n")
     text = "".join(lines)
@@ -100,7 +100,7 @@ def test_a_file_is_called_by_its_path_below_the_last_cuda_src(above):
 
 
 def run_launcher(folder, status, source="some.cu"):
-    """nvcc_report.py in a tree of its own, before an nvcc that says what it was asked for."""
+    """Runs nvcc_report.py in a separate folder, with a fake nvcc that prints its arguments."""
     launcher = folder / "tests" / "cuda_compiler" / "nvcc_report.py"
     launcher.parent.mkdir(parents=True, exist_ok=True)
     launcher.write_text((FOLDER / "nvcc_report.py").read_text())
@@ -119,7 +119,7 @@ def test_the_launcher_keeps_the_report(tmp_path):
     assert kept.kernels == ptxas.parse_report(REPORT)
     asked = json.loads((reports / "some.json").read_text())["report"].splitlines()[0]
     assert asked == "-O3 -c some.cu -o some.o -Xptxas -v -Werror all-warnings"
-    # A file that fails later has no report any more.
+    # A file whose next compilation fails loses its report.
     failed = run_launcher(tmp_path, 3)
     assert failed.returncode == 3
     assert "-Werror" in failed.stderr

@@ -1,6 +1,6 @@
-"""CUDA graphs: what XLA records in command buffers gives, replayed, the bits of plain launches.
+"""CUDA graphs: launches that XLA records in command buffers and replays give the bits of plain launches.
 
-That something was recorded is told by the handlers, not by XLA: a graph that is replayed calls none of them.
+The handlers show whether something was recorded: a replayed graph does not call them.
 """
 
 import json
@@ -13,20 +13,20 @@ import pytest
 from backends import BACKENDS
 
 SUPPORT = Path(__file__).parents[1] / "support"
-# Which kinds of launch are recorded: custom calls by themselves, all that XLA can, none. XLA refuses to
-# start with a flag that it does not know, so a renamed one cannot go unnoticed.
+# The kinds of launches that are recorded: only custom calls, all that XLA can record, none of them. XLA
+# refuses to start with a flag that it does not know, so a renamed flag cannot remain unnoticed.
 FLAGS = {
     "ours": "--xla_gpu_enable_command_buffer=CUSTOM_CALL --xla_gpu_graph_min_graph_size=1",
     "all": "--xla_gpu_enable_command_buffer=+CUSTOM_CALL --xla_gpu_graph_min_graph_size=1",
     "none": "--xla_gpu_enable_command_buffer=",
 }
-# Of two convolutions and two poolings: each forward; dgrad and wgrad of both, and pooling's two gradients.
+# Two convolutions and two poolings: each forward pass, dgrad and wgrad of both, and pooling's two gradients.
 FEWEST_CALLS = 10
 STEPS = 5
 
 
 def digests(flags):
-    """What the program prints."""
+    """The output of the program."""
     env = dict(os.environ, XLA_FLAGS=f"{os.environ.get('XLA_FLAGS', '')} {flags}")
     env["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
     done = subprocess.run(
@@ -41,7 +41,7 @@ def digests(flags):
 
 
 def check_plain(found):
-    """Without recording every call reaches its handler, and the same step gives the same bits."""
+    """Asserts that without recording every call reaches its handler, and equal steps give equal bits."""
     for backend, of_backend in found.items():
         assert of_backend["calls_a_step"] >= FEWEST_CALLS, backend
         assert of_backend["calls"] == STEPS * of_backend["calls_a_step"], backend
@@ -53,7 +53,7 @@ def check_plain(found):
 
 
 def check_recorded(found, plain, flags):
-    """The bits of plain launches, by fewer calls.
+    """Asserts that recorded steps have the bits of plain launches with fewer calls.
 
     A step may be launched plainly once, to warm up, and is recorded once; the other steps on the same buffers
     are replays.
@@ -79,7 +79,7 @@ def test_replays_give_the_same_bits():
 
 
 def test_plain_launches_in_the_emulator():
-    """The program and its count of calls, where there is no graph; and that no graph is no pass."""
+    """The program and its count of calls work without graphs, and the check fails without a graph."""
     found = digests("")
     check_plain(found)
     with pytest.raises(AssertionError, match="replayed no graph"):
@@ -88,7 +88,7 @@ def test_plain_launches_in_the_emulator():
 
 @pytest.mark.parametrize("flags", FLAGS.values(), ids=FLAGS)
 def test_this_xla_knows_the_flags(flags):
-    """XLA reads the flags of every platform; one that is renamed would only fail on a GPU otherwise."""
+    """XLA reads the flags of every platform; without this test a renamed flag would only fail on a GPU."""
     for text, known in ((flags, True), (flags.replace("buffer=", "buffer=NO_SUCH_KIND,"), False)):
         done = subprocess.run(
             [sys.executable, "-c", "import jax; jax.numpy.zeros(1).block_until_ready()"],

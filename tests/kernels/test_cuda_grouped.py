@@ -1,4 +1,4 @@
-"""CUDA's kernel "grouped": every size of group and step, what it refuses, its split sums."""
+"""CUDA's kernel "grouped": every size of group and step, the problems that it refuses, its split sums."""
 
 import conv_cases
 import jax
@@ -52,9 +52,9 @@ def test_groups(backend, case, dtype):
 
 @only_grouped
 def test_what_it_serves(backend):
-    """The suite's rule for which problems run on it is its own, and what it refuses is told while tracing."""
+    """The kernel supports what the suite's rule says, and an unsupported problem raises while tracing."""
     module = ffi.backends[PLATFORM].module
-    alone = [case for case in conv_cases.CASES if case.batch_groups == 1]  # the others are asked for in parts
+    alone = [case for case in conv_cases.CASES if case.batch_groups == 1]  # the others are split into parts
     assert {case.has_small_groups for case in alone} == {True, False}
     for case in alone:
         for op in ("fprop", "dgrad", "wgrad"):
@@ -68,7 +68,7 @@ def test_what_it_serves(backend):
 
 @only_grouped
 def test_a_call_that_it_does_not_serve(backend):
-    """As a handler's error too, where no trace came first."""
+    """An unsupported call is also a handler's error, if no trace came first."""
     chosen = ffi.backends[PLATFORM]
     one = np.int64(1)
     spec = np.arange(3, dtype=np.int64)
@@ -82,7 +82,7 @@ def test_a_call_that_it_does_not_serve(backend):
         jax.ffi.ffi_call(chosen.prefix + "fprop", results)(x, w, **attributes)
 
 
-# In parts, with integers in them, so that each sum is exact in f32.
+# Sums in parts, of integers, so that every sum is exact in f32.
 IN_PARTS = (
     ConvCase("vectors", (4, 48, 36, 8), (3, 3, 1, 8), 1, "SAME", groups=8, order=NHWC),
     ConvCase("one_lane", (4, 48, 36, 7), (3, 3, 1, 7), 1, "SAME", groups=7, order=NHWC),
@@ -108,7 +108,7 @@ def test_split_sums(backend, case):
 
 @only_grouped
 def test_auto_takes_it(backend):
-    """Of several groups of few channels "auto" asks for the workspace that only "grouped" does."""
+    """For several groups of few channels "auto" requests the workspace that only "grouped" requests."""
     module = ffi.backends[PLATFORM].module
     asked = {"op": "wgrad", "dtype": "float32", **sizes(IN_PARTS[0])}
     by_kernel = {

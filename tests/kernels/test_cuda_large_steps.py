@@ -1,7 +1,6 @@
-"""Launches of the CUDA kernels where steps are large: no block for what is tied to nothing.
+"""Launches of the CUDA kernels with large steps have no blocks for results that are tied to nothing.
 
-What calls cost in all is counted by tests/cuda_emulator/costs/, and numbers are compared there and in
-test_large_steps.py.
+tests/cuda_emulator/costs/ counts the total cost of calls and compares numbers, as does test_large_steps.py.
 """
 
 import jax
@@ -23,22 +22,22 @@ SMALL, LARGE = 16, 16000
 
 
 def one_tap(step):
-    """Of a filter with one tap, whose results are as many at each step."""
+    """An axis with one tap and the same number of results for each step."""
     return (LARGE, 1, LARGE // step, step, 0, 1, 1)
 
 
 def transposed(step):
-    """Four taps, at the inputs' distance of a step."""
+    """An axis with four taps and inputs that are a step apart."""
     return (32, 4, 31 * step + 4, 1, 3, step, 1)
 
 
 def past_both_ends(step):
-    """A filter that is longer than the padded input has room for."""
+    """An axis whose filter is longer than the padded input."""
     return (8, step, 8, 1, step // 2, 1, 1)
 
 
 def multiplying(op, kernel, axis, groups=1):
-    """Blocks of the launches that multiply; the others only store."""
+    """The number of blocks in launches that multiply; the others only store."""
     launches = conv_launches(
         op,
         kernel,
@@ -65,7 +64,7 @@ def test_blocks_do_not_grow_with_a_step(op, axis, kernel, groups):
 
 
 def test_no_more_phases_than_taps_or_positions():
-    """Steps without a common divisor, of which each alone would give thousands of phases."""
+    """Steps without a common divisor, each of which alone would give thousands of phases."""
     axis = (8, 3, 5, 9973, 17, 16000, 4093)
     for op, most in (("fprop", 3), ("dgrad", 3), ("wgrad", 3)):
         assert multiplying(op, "gemm", axis) <= most, op
@@ -74,7 +73,7 @@ def test_no_more_phases_than_taps_or_positions():
 @pytest.mark.parametrize("backend", [cuda_backend("gemm")], indirect=True)
 @pytest.mark.parametrize("op", ["y", "dx", "dw"])
 def test_multiply_adds_do_not_grow_with_a_step(backend, op):
-    """As counted of mma.sync, zeros and padding included; and the numbers are right."""
+    """The counts of mma.sync, including zeros and padding, do not grow, and the numbers are right."""
     counts = {}
     for step in (4, 256):
         axes = [Axis(8, 4, 1, 3, 0, step, 1)]

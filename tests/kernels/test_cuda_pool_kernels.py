@@ -1,4 +1,4 @@
-"""CUDA's vector kernels of pooling and the bias gradient, held against the reference ones or the sums."""
+"""CUDA's vector kernels of pooling and the bias gradient, compared with the reference kernels or the sums."""
 
 import jax
 import jax.numpy as jnp
@@ -16,15 +16,15 @@ pytestmark = [
     pytest.mark.usefixtures("backend"),
 ]
 
-# Whole vectors of 16 bytes, one or several; of 4 where the number is even; else one number.
+# One or several whole vectors of 16 bytes; vectors of 4 bytes if the number is even; otherwise one number.
 CHANNELS = {
     "float32": [1, 3, 4, 12],
     "float64": [3, 4],
     "bfloat16": [5, 6, 16],
     "float16": [2, 8, 9],
 }
-# Windows that have kernels of their own, in all places that an edge can take in them, and steps that they and
-# the relation's gradient have to find their way through.
+# Windows that have special kernels, with an edge in each possible place, and steps that these kernels and the
+# general gradient have to handle.
 CUDA_WINDOWS = WINDOWS | {
     "2x2s2 padded": axes_of((7, 2, 2, 1, 0, 1), (8, 2, 2, 1, 1, 1)),
     "2x2s2 cropped": axes_of((9, 2, 2, -1, -2, 1), (12, 2, 2, -3, 0, 1)),
@@ -55,7 +55,7 @@ def assert_same_bits(made):
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("window", CUDA_WINDOWS)
 def test_max_pool_is_reference(window, dtype):
-    """The same bits as the reference kernel, whose values the other tests hold against the reference."""
+    """The bits are those of the reference kernel, which other tests compare with the NumPy reference."""
     axes = CUDA_WINDOWS[window]
 
     def run(x, dy):
@@ -105,7 +105,7 @@ def test_avg_pool_is_reference(window, dtype, include):
 
 @pytest.mark.parametrize("channels", [3, 4])
 def test_positions_that_no_window_chose(channels):
-    """A position that the window does not hold gets nothing, one that the input does not hold reads 0."""
+    """A position outside the window gets nothing, and a position outside the input reads 0."""
     for name in ("2x2s2", "2x2s2 padded", "3x3s2 padded", "3x3s1 far padded", "gaps"):
         axes = CUDA_WINDOWS[name]
         inputs, outputs = shapes(axes, channels)
@@ -126,7 +126,7 @@ def test_positions_that_no_window_chose(channels):
 
 @pytest.mark.parametrize("images, positions", [(6, 2), (2, 6)])
 def test_fewer_images(images, positions):
-    """An operand with fewer images than the result gives what copies of it give."""
+    """An operand with fewer images than the result gives the same as copies of it."""
     for name in ("2x2s2", "3x3s2 padded", "gaps", "3d"):
         axes = CUDA_WINDOWS[name]
         for channels in (3, 4):
@@ -157,7 +157,7 @@ def bgrad(dy, kernel):
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("channels", [1, 3, 8, 17, 64, 260, 515, 1027])
 def test_bgrad(channels, dtype):
-    """Lines of one row and of several, tiles that end with the line and past it, rows that make no line."""
+    """Lines of one row and of several, tiles that end with the line and behind it, rows that fill no line."""
     for rows in (1, 2, 129, 120000 // channels + 5):
         dy = numbers((rows, channels), dtype, rows)
         exact = dy.astype(np.float64).sum(0)
@@ -171,7 +171,7 @@ def test_empty_bgrad(shape):
 
 
 def test_long_bias_sum():
-    """Positive numbers, whose sum gathers every rounding on the way: one running sum loses three digits."""
+    """Sums of positive numbers, in which every rounding adds up: a single running sum loses three digits."""
     dy = np.random.default_rng(0).random((300000, 3), np.float32)
     exact = dy.astype(np.float64).sum(0)
     np.testing.assert_allclose(bgrad(dy, "vector"), exact, rtol=4 * np.finfo(np.float32).eps)
@@ -179,7 +179,7 @@ def test_long_bias_sum():
 
 
 def test_every_name_but_reference_means_vector():
-    """Sums in two orders have different bits; an unknown name is refused."""
+    """Sums in two orders have different bits; an unknown name raises an error."""
     dy = numbers((5000, 8), "float32", 0)
     by_name = {name: bits(bgrad(dy, name)) for name in ("auto", "vector", "tiled", "reference")}
     np.testing.assert_array_equal(by_name["auto"], by_name["vector"])
@@ -206,7 +206,7 @@ MOST = (1 << 30) - 1  # the longest step that a call may have
     ids=["padding", "stride", "square of the stride"],
 )
 def test_what_32_bits_do_not_hold(column):
-    """Steps with which the vector kernels cannot count are left to the reference ones."""
+    """Steps that overflow the vector kernels' integers run on the reference kernels."""
     axes = axes_of(column)
     inputs, outputs = shapes(axes, 4)
     x, dy = numbers(inputs, "float32", 1), numbers(outputs, "float32", 2)

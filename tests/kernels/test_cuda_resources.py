@@ -1,4 +1,4 @@
-"""What is read off the compiled CUDA kernels: names, occupancy, the table of resources, machine code."""
+"""The readers of the compiled CUDA kernels: names, occupancy, the table of resources, machine code."""
 
 import re
 import sys
@@ -35,17 +35,17 @@ def test_names_are_readable():
 @pytest.mark.parametrize(
     "architecture, threads, registers, shared, blocks",
     [
-        # The CUDA best practices guide's example: 37 registers, of a file of 65,536 and at most 64 warps.
+        # The example of the CUDA best practices guide: 37 registers, a file of 65,536, at most 64 warps.
         ("sm_80", 128, 37, 0, 12),
         ("sm_80", 320, 37, 0, 4),
         ("sm_90a", 128, 37, 0, 12),
-        # Limits of their own: threads, blocks, registers at their most.
+        # Each limit by itself: the most threads, blocks and registers.
         ("sm_80", 1024, 32, 0, 2),
         ("sm_86", 1024, 32, 0, 1),
         ("sm_80", 32, 16, 0, 32),
         ("sm_86", 32, 16, 0, 16),
         ("sm_80", 256, 255, 0, 1),
-        # The most shared memory that a block may have is the multiprocessor's less the system's 1 KiB.
+        # The most shared memory of a block is the multiprocessor's minus 1 KiB for the system.
         ("sm_80", 256, 32, 163 << 10, 1),
         ("sm_80", 256, 32, (163 << 10) + 1, 0),
         ("sm_90a", 256, 32, 227 << 10, 1),
@@ -63,7 +63,7 @@ def test_occupancy():
 
 
 def test_the_table():
-    """Of the instances of a type the one with the lowest occupancy, and of a gemm each by itself."""
+    """The table has the instance of a type with the lowest occupancy, and each instance of a gemm."""
     kernels = [
         ptxas.Kernel(name, architecture, registers, 0, 1024)
         for name, registers in ((POOL, 32), (POOL.replace("Li2E", "Li3E"), 64))
@@ -76,7 +76,7 @@ def test_the_table():
     assert table.table(rows).splitlines()[2:] == [
         "| `vector_avg_pool_kernel<BFloat16, …>` | 2 | 64 | 256 | 1024 | 4 | 50% |"
     ]
-    # Registers allow 2048 threads at 32 a thread; 40 KiB of shared memory allow 4 blocks, on 9.0 five.
+    # With 32 registers, 2048 threads are possible; 40 KiB of shared memory allow 4 blocks, and five on 9.0.
     file = ptxas.Compiled(
         Path("gemm/x.cu"), Path("none.o"), [ptxas.Kernel(GEMM, a, 32, 0, 0) for a in table.ARCHITECTURES]
     )
@@ -91,7 +91,7 @@ AXIS = (10, 3, 10, 1, 1, 1, 1)
 
 
 def test_emulated_launches_without_running():
-    """Arrays of 2^44 bytes; grid, threads and kernel of each launch, that of the partial sums included."""
+    """Launches for arrays of 2^44 bytes: grid, threads and kernel of each, also that of the partial sums."""
     problem = {"in_channels": 64, "out_channels": 128, "groups": 1, "dtype": "float32"}
     (launch,) = conv_launches("fprop", "reference", batch=1 << 32, axes=[AXIS] * 2, **problem)
     assert (launch.blocks, launch.threads, launch.shared_bytes) == (1 << 16, 256, 0)
@@ -156,7 +156,7 @@ def test_machine_code_is_judged(kernel, instructions, wrong):
     assert len(found) == wrong, found
 
 
-# Lines as cuobjdump writes them, of one kernel.
+# Lines of one kernel, as cuobjdump writes them.
 LINES = {
     "wgmma BF16": [
         "        /*1a40*/                   UTMALDG.5D.IM2COL [UR40], [UR18], UR7, desc[UR4] ;",
@@ -187,7 +187,7 @@ LINES = {
         ("wgmma F16", "wgmma_filter_kernel<Float16, 128>", []),
         ("wgmma TF32", "wgmma_activation_kernel<float, 256>", []),
         ("gemm BF16", "gemm_filter_kernel<BF16, T, true, 4>", []),
-        # Of another type than the kernel's name says.
+        # The type differs from the kernel's name.
         ("wgmma BF16", "wgmma_filter_kernel<Float16, 256>", ["HGMMA"]),
         ("wgmma TF32", "wgmma_filter_kernel<BFloat16, 256>", ["HGMMA"]),
         ("wgmma F16", "wgmma_activation_kernel<float, 128>", ["HGMMA"]),
@@ -196,7 +196,7 @@ LINES = {
     ],
 )
 def test_a_listing_is_judged(lines, kernel, misses):
-    """From lines to verdict: an instruction that the parser cut short would break its rule."""
+    """The test goes from lines to a verdict: an instruction that the parser truncates breaks its rule."""
     parsed = sass.parse(["        Function : _Z1kPf", *LINES[lines]])
     assert sum(parsed["_Z1kPf"].values()) == len(LINES[lines])
     found = sass.violations(kernel, parsed["_Z1kPf"], "sm_90a", Counter())

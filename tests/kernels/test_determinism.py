@@ -14,7 +14,7 @@ THREADS = (1, 2, 3)
 
 
 def digests(backend, threads):
-    # XLA sizes its pools by either of these, whatever the machine has, but not below the number of devices.
+    # Either variable sets the size of XLA's pools on any machine, but not below the number of devices.
     env = dict(os.environ, NPROC=str(threads), PJRT_NPROC=str(threads))
     if not ON_DEVICE:
         env["JAX_PLATFORMS"] = "cpu"
@@ -32,7 +32,7 @@ def digests(backend, threads):
 @pytest.mark.few_channels
 def test_same_bits(backend):
     by_threads = {threads: digests(backend, threads) for threads in THREADS}
-    if not ON_DEVICE:  # whose kernels no thread of the host splits: there it is runs in three processes
+    if not ON_DEVICE:  # on a device no host threads split the work, so the test compares three processes
         assert [by_threads[t]["threads"] for t in THREADS] == list(THREADS), "the thread count did not change"
     first = by_threads[THREADS[0]]["ops"]
     assert set(first) >= {"bgrad", "max_pool_grad", "avg_pool_grad"}

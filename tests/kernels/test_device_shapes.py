@@ -1,4 +1,4 @@
-"""Parts of a run on a GPU, as far as the emulator can run them: kernels by name, and a bounded suite."""
+"""Parts of a run on a GPU that the emulator can also run: kernels by name, and a bounded suite."""
 
 import os
 import subprocess
@@ -27,7 +27,7 @@ def run(*arguments, **environment):
 
 @only_reference
 def test_the_suite_knows_every_kernel(backend):
-    """A kernel that the native module has, and no test names, would be tested by nobody."""
+    """The suite names every kernel of the native module; another one would have no test."""
     kernels = ffi.backends[backends.PLATFORM].module.kernels()
     assert set(kernels) >= set(backends.KERNELS)
     for kernel in set(kernels) - set(backends.KERNELS):
@@ -51,7 +51,7 @@ def test_every_kernel_serves_one_of_the_shapes(backend):
 @only_reference
 @pytest.mark.parametrize("without", ["bias", "relu"])
 def test_the_epilogue_is_checked(backend, monkeypatch, without):
-    """A layer that forgets a part of it is told, by its name."""
+    """A layer that omits a part of the epilogue is reported by name."""
     case, real = device_shapes.CASES[2], device_shapes.jc.conv
     assert device_shapes.run_conv("reference", case, "bfloat16") == 4
     lacking = {"bias": lambda x, w, b, **how: real(x, w, **how),

@@ -1,4 +1,4 @@
-"""A layer's bias and relu in fprop's own call: the float64 sums, every kernel, and every transformation."""
+"""A layer's bias and relu in fprop's call: the float64 sums, every kernel, and every transformation."""
 
 import functools
 import itertools
@@ -35,7 +35,7 @@ def bias_of(case, dtype):
 
 
 def along_channels(case, b):
-    """b in float64, to be broadcast against the case's y."""
+    """The bias b in float64, in a shape that broadcasts to the case's y."""
     channel = case.to_canonical[2][-1]
     return np.asarray(b, np.float64).reshape([-1 if d == channel else 1 for d in range(case.rank + 2)])
 
@@ -48,7 +48,7 @@ def check(case, dtype, actual, has_bias, relu, what):
         z, size = z + b, size + np.abs(b)
     z = np.maximum(z, 0) if relu else z
     assert actual.dtype == dtype
-    # Rounded once: a second rounding of bfloat16 would be half of the bound that there is.
+    # The bound allows one rounding: a second rounding of bfloat16 would use up half of it.
     assert_within(actual, z, sum_bound(dtype, case.sum_lengths["y"] + 1, size, z), what)
 
 
@@ -78,7 +78,7 @@ def test_sums(backend, case):
 @pytest.mark.parametrize("backend", [cuda_backend("gemm")], indirect=True)
 @pytest.mark.parametrize("case", gemm_cases.CASES, ids=lambda case: case.name)
 def test_gemm_tiles(backend, case):
-    """Tails of tiles, where a column of the tile is no channel; odd channels; groups."""
+    """Tails of tiles, whose columns are not all channels; odd numbers of channels; groups."""
     check_case(case, DTYPES)
 
 
@@ -91,7 +91,7 @@ def test_grouped_lanes(backend, case):
 
 @pytest.mark.parametrize("case", ALL + conv_cases.GROUPS, ids=lambda case: case.name)
 def test_cpu_kernels(case, platforms):
-    """By name, on every instruction set."""
+    """Every CPU kernel by name, on every instruction set."""
     dims = dimensions(case.x, case.w, case.order, ("x", "w"))
 
     @jax.jit
@@ -109,7 +109,7 @@ def test_cpu_kernels(case, platforms):
         check(case, dtype, y, True, True, f"{name} in {dtype}")
 
 
-# ------------------------------------------------------------------------------------------- to the bit
+# ------------------------------------------------------------------------------------------- exact bits
 
 ORDER = conv_cases.NHWC
 
@@ -118,7 +118,7 @@ ORDER = conv_cases.NHWC
 @pytest.mark.parametrize("groups", [1, 3])
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_rounded_once(backend, dtype, groups):
-    """Sums and bias of few bits, exact in f32: y is their sum, rounded to nearest a single time."""
+    """Sums and bias have few bits and are exact in f32, so y is their sum, rounded once to nearest."""
     if backend == cuda_backend("grouped") and groups == 1:
         pytest.skip("it serves several groups")
     random = np.random.default_rng(5)
@@ -138,7 +138,7 @@ def test_rounded_once(backend, dtype, groups):
 @pytest.mark.parametrize("channels", [4, 5])
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_nan_and_signed_zero(backend, dtype, channels):
-    """As jax.nn.relu: NaN stays NaN, and what is not above 0 becomes +0."""
+    """As in jax.nn.relu, NaN stays NaN, and numbers that are not above 0 become +0."""
     tiny = float(jnp.finfo(dtype).tiny)
     values = np.array([np.nan, 1, -1, -0.0, 0, np.inf, -np.inf, -tiny], np.float64)
     x = np.repeat(values, channels).reshape(1, len(values), channels).astype(dtype)
@@ -162,7 +162,7 @@ def test_nan_and_signed_zero(backend, dtype, channels):
 @pytest.mark.parametrize("relu", [False, True])
 @pytest.mark.parametrize("empty", ["batch", "features", "channels", "positions"])
 def test_empty(backend, empty, relu):
-    """A sum over nothing is 0, and y the bias; no features and no batch are no y at all."""
+    """A sum over nothing is 0, so y is the bias; without features or a batch y is empty."""
     x = np.ones(
         {"batch": (0, 5, 4, 3), "channels": (2, 5, 4, 0), "positions": (2, 0, 4, 3)}.get(empty, (2, 5, 4, 3))
     )
@@ -191,7 +191,7 @@ def test_empty(backend, empty, relu):
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("kind", KINDS)
 def test_one_call(backend, kind, dtype):
-    """The compiled forward pass is the kernel's call; nothing goes over y once more."""
+    """The compiled forward pass is the kernel's call; no other operation reads y again."""
     has_bias, relu = KINDS[kind]
     x, w, b = (a.astype(dtype) for a in (X, W, B))
 
@@ -202,7 +202,7 @@ def test_one_call(backend, kind, dtype):
     targets = re.findall(r'custom_call_target="([^"]+)"', text)
     assert [target.endswith("_fprop") for target in targets] == [True]
     assert not re.findall(r"\b(add|maximum|select|compare|fusion|convert)\(", text)
-    # And in a training step: y is kept for the backward pass as it comes out of the call.
+    # In a training step too, where y is kept for the backward pass as the call returns it.
     step = jax.jit(lambda dy, *args: (lambda y, vjp: (y, *vjp(dy)))(*jax.vjp(forward, *args)))
     text = step.lower(np.ones((2, 6, 7, 6), dtype), x, w, b).as_text()
     assert "stablehlo.custom_call" in text
@@ -253,7 +253,7 @@ def test_third_order():
 
 @pytest.mark.parametrize("of", [(0,), (1,), (0, 2), (1, 2), (2,)], ids=str)
 def test_linear_transpose(of):
-    """Without relu a layer is linear in x and b, and in w and b."""
+    """Without relu, a layer is linear in x and b, and in w and b."""
     args = [X, W, np.zeros_like(B)]
     t = np.random.default_rng(9).standard_normal(by_lax(*args, None).shape)
 
@@ -313,7 +313,7 @@ def test_vmap_without_bias():
 
 
 def test_vmap_keeps_one_call():
-    """Where b has a channel of y's for each of its numbers, folding leaves one call, and no pass over y."""
+    """If every number of b belongs to one channel of y, folding leaves one call and no pass over y."""
     for in_axes in [(0, None, None), (None, 0, None), (None, 0, 0), (0, 0, 0)]:
         args = mapped((X, W, B), in_axes)
         text = jax.jit(jax.vmap(layer, in_axes)).lower(*args).as_text()
@@ -341,7 +341,7 @@ def test_complex(backend, dtype):
 
 
 def test_four_spatial_axes():
-    """More than the kernels know: lax's convolution, and the same steps after it."""
+    """With more axes than the kernels support, the layer is lax's convolution and the same steps after it."""
     random = np.random.default_rng(2)
     x, w = random.standard_normal((2, 3, 4, 3, 4, 2)), random.standard_normal((2, 2, 2, 2, 2, 3))
     b = random.standard_normal(3)
@@ -352,7 +352,7 @@ def test_four_spatial_axes():
 
 
 def test_other_platforms():
-    """On a TPU the layer is lax's convolution, an addition and a maximum."""
+    """On a TPU, the layer is lax's convolution, an addition and a maximum."""
     text = jax.jit(layer).trace(X, W, B).lower(lowering_platforms=("tpu",)).as_text()
     assert "stablehlo.convolution" in text
     assert "custom_call" not in text

@@ -1,4 +1,4 @@
-"""CUDA's kernels for few input channels: steps, paddings, tails, what they refuse, what they would cost."""
+"""CUDA's kernels for few input channels: steps, paddings, tails, unsupported problems, costs."""
 
 import dataclasses
 import functools
@@ -47,7 +47,7 @@ CASES = [
     C("few output channels, cropped", (1, 8, 12, 3), (2, 3, 3, 4), 1, ((-1, 2), (3, -2)), 1, (1, 2),
       order=NHWC),
 ]  # fmt: skip
-# In f64 its filter does not fit.
+# In f64 the filter of "filter of many rows" does not fit.
 RUNS = [
     (case, dtype)
     for case in CASES
@@ -79,7 +79,7 @@ def test_sums(backend, case, dtype):
 @FEW
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_tf32(backend, case):
-    """Each operand is rounded to 11 bits, to nearest: products are off by 2^-10 at most, and some are."""
+    """Each operand is rounded to 11 bits, to nearest: products have errors of at most 2^-10, and some do."""
     exact, magnitude = exact_conv(case, "float32")
     for name, actual in gradients(case, *case.arrays("float32"), "default").items():
         in_full = sum_bound("float32", case.sum_lengths[name], magnitude[name], exact[name])
@@ -102,7 +102,7 @@ def test_same_bits(backend, name, dtype):
 @pytest.mark.parametrize("name", ["7x7 of stride 2", "one channel, stride 2", "3x3"])
 @pytest.mark.parametrize("precision", ["highest", "default"])
 def test_infinity_stays_where_it_is_tied(backend, name, dtype, precision):
-    """Slots that are filled up take numbers from beside the window: as zeros, also where those are none."""
+    """Unused slots contain numbers from outside the window, which must count as zeros, even if infinite."""
     case = BY_NAME[name]
     x, w, _ = case.arrays(dtype)
     x[0, 6, 7, 0] = np.inf
@@ -153,8 +153,8 @@ def workspace(op, case, kernel="few_channels", dtype="float32"):
 
 @FEW
 def test_what_it_serves(backend):
-    """The suite's rule for which problems run on it is its own, and what it refuses is told while tracing."""
-    alone = [case for case in conv_cases.CASES if case.batch_groups == 1]  # the others are asked for in parts
+    """The kernel supports what the suite's rule says, and an unsupported problem raises while tracing."""
+    alone = [case for case in conv_cases.CASES if case.batch_groups == 1]  # the others are split into parts
     assert {case.has_few_channels for case in alone} == {True, False}
     for case in alone:
         for op in ("fprop", "wgrad"):
@@ -186,14 +186,14 @@ def test_refused(backend, case):
 
 @FEW
 def test_few_output_channels(backend):
-    """Then dgrad is the kernel's own, whatever there are of input channels, unless there is a stride."""
+    """With few output channels, dgrad runs on this kernel for any input channels, except with a stride."""
     assert workspace("dgrad", C("to 3", (1, 9, 9, 16), (3, 3, 16, 3), order=NHWC)) == 0
     with pytest.raises(ValueError, match='"few_channels" serves'):
         workspace("dgrad", C("to 3, strided", (1, 9, 9, 16), (3, 3, 16, 3), 2, order=NHWC))
     assert workspace("dgrad", C("3 to 16, strided", (1, 9, 9, 3), (3, 3, 3, 16), 2, order=NHWC)) == 0
 
 
-# In parts, with integers in them, so that each sum is exact in f32.
+# Sums in parts, of integers, so that every sum is exact in f32.
 IN_PARTS = [
     C("paired", (4, 64, 66, 3), (3, 3, 3, 24), 2, "SAME", order=NHWC),
     C("one by one", (6, 40, 40, 1), (3, 3, 1, 16), 1, "SAME", order=NHWC),
@@ -215,7 +215,7 @@ def test_split_sums(backend, case, dtype):
 
 @FEW
 def test_auto_takes_it(backend, monkeypatch):
-    """By the bits of a sum that the kernels cut in different places."""
+    """The bits show it, because the kernels cut the sum in different places."""
     case, chosen = IN_PARTS[1], ffi.backends[PLATFORM]
     x, w, dy = case.arrays("float32")
 
@@ -231,7 +231,7 @@ def test_auto_takes_it(backend, monkeypatch):
         assert (dw == by_kernel["auto"]).all() == (kernel in ("auto", "few_channels")), kernel
 
 
-# --------------------------------------------------------------------------------- what it would cost a GPU
+# ---------------------------------------------------------------------------------------- the cost on a GPU
 
 STEMS = {
     "3 to 64, 7x7, stride 2": C("stem", (1, 64, 64, 3), (7, 7, 3, 64), 2, ((3, 3), (3, 3)), order=NHWC),
@@ -242,7 +242,7 @@ OPS = {
     "fprop": lambda case, x, w, dy, **how: jc.conv_general_dilated(x, w, **case.lax_arguments, **how),
     "wgrad": lambda case, x, w, dy, **how: jc.conv_filter_grad(x, dy, w.shape, **case.grad_arguments, **how),
 }
-MATHS = {  # dtype, precision, the counter of its multiply-adds if on tensor cores
+MATHS = {  # dtype, precision, and on tensor cores the counter of multiply-adds
     "bfloat16": ("bfloat16", "default", "mma_bf16"),
     "tf32": ("float32", "default", "mma_tf32"),
     "float32": ("float32", "highest", None),
@@ -265,7 +265,7 @@ def count(op, case, math):
 @pytest.mark.parametrize("op", OPS)
 @pytest.mark.parametrize("stem", STEMS)
 def test_cost(backend, stem, op, math):
-    """No bank conflict among the multiply-adds, and x and y, or x and dy, moved about once."""
+    """The multiply-adds have no bank conflicts, and x and y, or x and dy, are moved about once."""
     case = STEMS[stem]
     counted, (x, _, dy) = count(op, case, math)
     assert counted["load_shared"]["instructions"] > 0
@@ -285,7 +285,7 @@ def test_cost(backend, stem, op, math):
 @pytest.mark.emulator
 @pytest.mark.parametrize("math", ["bfloat16", "tf32"])
 def test_waste_of_tensor_cores(backend, math):
-    """The largest of the stems pays for whole octets of slots, and wgrad for whole warps of them."""
+    """The largest stem needs whole groups of 8 slots, and wgrad whole warps of them."""
     case = STEMS["3 to 64, 7x7, stride 2"]
     most = {"fprop": 176 / 147 if math == "bfloat16" else 168 / 147, "wgrad": 192 / 147}
     for op, factor in most.items():

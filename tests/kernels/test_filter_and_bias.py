@@ -1,4 +1,4 @@
-"""dw and db from one pass over dy: the float64 sums, only what is wanted, and every transformation."""
+"""dw and db from one pass over dy: the float64 sums, only the results that are used, every transformation."""
 
 import functools
 import re
@@ -60,7 +60,7 @@ def test_sums(backend, case):
     check(case, DTYPES)
 
 
-# More positions than a part of the sum has, several tiles of channels, and tails of both.
+# More positions than one part of the sum, several tiles of channels, and tails of both.
 IN_PARTS = (
     conv_cases.ConvCase("parts", (2, 40, 33, 8), (2, 1, 8, 72), 1, "SAME", order=conv_cases.NHWC),
     conv_cases.ConvCase("parts of groups", (3, 40, 33, 16), (1, 2, 8, 48), 1, "SAME", groups=2,
@@ -77,7 +77,7 @@ def test_gemm_tiles(backend, case):
 
 @on_gemm
 def test_parts_are_parts(backend):
-    """So that the cases above test what they are to: dw's partials and db's are in the workspace."""
+    """The workspace contains partial sums of dw and of db, so the cases above test sums in parts."""
     for case in IN_PARTS:
         x_order, _, y_order = case.to_canonical
         sizes = {
@@ -116,7 +116,7 @@ def test_same_bits(backend, dtype):
 @on_gemm
 @pytest.mark.emulator
 def test_dy_is_read_once(backend):
-    """Beside wgrad no copy and no load of memory more, and no conflict in the banks."""
+    """db adds no copies and no loads to wgrad, and no bank conflicts."""
     case = gemm_cases.DENSE
     dims = dimensions(case.x, case.w, case.order, ("x", "w"))
     for dtype in DTYPES:
@@ -135,7 +135,7 @@ def test_dy_is_read_once(backend):
         assert with_bias["load_shared"]["excess"] == 0
 
 
-# ------------------------------------------------------------------------------------ only what is wanted
+# ------------------------------------------------------------------------- only the results that are used
 
 
 def targets(f, *args):
@@ -158,7 +158,7 @@ def test_one_call_or_the_one_that_is_wanted(backend):
 
 @on_cuda
 def test_wanted_within(backend):
-    """Behind jit, scan, cond and checkpoint too, and of one that is computed and not returned."""
+    """Unused results are removed inside jit, scan, cond and checkpoint, also if computed and not returned."""
 
     def only_db(*args):
         return jax.grad(loss, (0, 1, 2))(*args)[2]
@@ -177,7 +177,7 @@ def test_wanted_within(backend):
 
 
 def test_the_cpu_sums_apart():
-    """It gains nothing by one call, which XLA could not take apart again."""
+    """The CPU gains nothing from one call, which XLA could not split again."""
     assert targets(jax.grad(loss, (1, 2)), X, W, B) == ["bgrad", "fprop", "wgrad"]
 
 
@@ -186,7 +186,7 @@ def test_the_cpu_sums_apart():
 
 @on_cuda
 def test_no_input_channels(backend):
-    """There is no dw, and db is still a sum."""
+    """dw is empty, and db is still a sum."""
     x, w, b = np.ones((2, 5, 5, 0)), np.ones((3, 3, 0, 4)), np.zeros(4)
     dw, db = jax.jit(jax.grad(lambda w, b: jnp.sum(jc.conv(x, w, b)), (0, 1)))(w, b)
     assert dw.shape == w.shape
@@ -230,7 +230,7 @@ def test_orders(backend, order):
 @on_gemm
 @pytest.mark.parametrize("of", ["dw", "db", "both"])
 def test_transposed_backward_pass(backend, of):
-    """The backward pass is linear in dy, and transposes to the layer's own linear part."""
+    """The backward pass is linear in dy, and its transpose is the layer's own linear part."""
     y, ours = jax.vjp(lambda w, b: layer(X, w, b, None), W, B)
     _, laxs = jax.vjp(lambda w, b: by_lax(X, w, b, None), W, B)
     t = np.cos(W), np.sin(B)
@@ -269,7 +269,7 @@ def test_vmap_over_nothing(backend):
 
 @on_gemm
 def test_rows_split_over_devices(backend):
-    """dw of windows with halos and db of a device's own rows, where the last device has fewer."""
+    """dw uses windows with halos and db a device's own rows; the last device has fewer rows."""
     mesh = meshes.make("4x2")
     x, w, b = LAYERS["dense"].arrays()
     x = np.concatenate([x[:2], x[2:4]], 1)[:, :8]
@@ -290,10 +290,10 @@ def test_rows_split_over_devices(backend):
 @pytest.mark.parametrize("layout", ["batch", "batch_over_all", "out_channels", "in_channels"])
 @pytest.mark.parametrize("name", ["dense", "groups", "groups_widening"])
 def test_split_over_devices(backend, name, layout):
-    """Partial sums of both over a split batch, and the same numbers whatever else is split."""
+    """A split batch gives partial sums of both; any other split gives the same numbers."""
     split_layer = LAYERS[name]
     if layout == "in_channels" and split_layer.groups > 1:
-        return  # channels of groups are split in x, w and y alike
+        return  # channels of groups are split in the same way in x, w and y
     mesh = meshes.make("4x2")
     x, w, b = split_layer.arrays()
     dy = np.random.default_rng(3).standard_normal((*x.shape[:3], split_layer.features))
@@ -308,5 +308,5 @@ def test_split_over_devices(backend, name, layout):
     close(results, f(x, w, b, dy))
     assert "wgrad_bgrad" in program.as_text()
     if name == "groups_widening" and layout == "out_channels" and jax.__version_info__ < (0, 9, 2):
-        return  # channels are gathered there, as docs/support.md says
+        return  # the channels are gathered, as docs/support.md says
     assert meshes.collectives(program) == ({"all-reduce": 1} if layout.startswith("batch") else {})

@@ -1,4 +1,4 @@
-"""The staged matrix-product kernels: every tile, access and arithmetic, and what they would cost a GPU."""
+"""The staged matrix-product kernels: every tile, access and arithmetic, and their costs on a GPU."""
 
 import functools
 
@@ -43,7 +43,7 @@ def test_sums(backend, case, dtype):
 @GEMM
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_tf32(backend, case):
-    """Each operand is rounded to 11 bits, to nearest: products are off by 2^-10 at most, and some are."""
+    """Each operand is rounded to 11 bits, to nearest: products have errors of at most 2^-10, and some do."""
     exact, magnitude = exact_conv(case, "float32")
     for name, actual in gradients(case, *case.arrays("float32"), "default").items():
         in_full = sum_bound("float32", case.sum_lengths[name], magnitude[name], exact[name])
@@ -60,14 +60,14 @@ def test_same_bits(backend, dtype):
         np.testing.assert_array_equal(first[name], second[name])
 
 
-# --------------------------------------------------------------------------------- what it would cost a GPU
+# ---------------------------------------------------------------------------------------- the cost on a GPU
 
 OPS = {
     "fprop": lambda x, w, dy, **how: jc.conv_general_dilated(x, w, **DENSE.lax_arguments, **how),
     "dgrad": lambda x, w, dy, **how: jc.conv_input_grad(dy, w, x.shape, **DENSE.grad_arguments, **how),
     "wgrad": lambda x, w, dy, **how: jc.conv_filter_grad(x, dy, w.shape, **DENSE.grad_arguments, **how),
 }
-MATHS = {  # the counter of its multiply-adds, if on tensor cores
+MATHS = {  # on tensor cores the counter of multiply-adds
     "bfloat16": ("bfloat16", "default", "mma_bf16"),
     "tf32": ("float32", "default", "mma_tf32"),
     "float32": ("float32", "highest", None),
@@ -80,7 +80,7 @@ MATHS = {  # the counter of its multiply-adds, if on tensor cores
 @pytest.mark.parametrize("math", MATHS)
 @pytest.mark.parametrize("op", OPS)
 def test_cost(backend, op, math):
-    """No bank conflict in shared memory, no sector read in vain, little work on the tiles' edges."""
+    """There are no bank conflicts in shared memory, no unused sectors, and little work on tiles' edges."""
     dtype, precision, tensor_cores = MATHS[math]
     x, w, dy = DENSE.arrays(dtype)
     run = jax.jit(functools.partial(OPS[op], precision=precision))
@@ -106,17 +106,17 @@ POINTWISE = pytest.mark.parametrize(
 @POINTWISE
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_pointwise_bits(backend, dtype):
-    """A pointwise layer is taken as one long row, and no sum is added up otherwise than over its images."""
+    """A pointwise layer is computed as one long row, and every sum has the same order as over its images."""
     images = C("images", (3, 7, 9, 16), (1, 1, 16, 24), order=NHWC)
     x, w, dy = images.arrays(dtype)
-    # One more column, and it is no such layer any more.
+    # With one more column, it is no longer such a layer.
     padded = C("padded", (3, 7, 9, 16), (1, 1, 16, 24), 1, ((0, 0), (0, 1)), order=NHWC)
     y, vjp = jax.vjp(lambda x, w: jc.conv_general_dilated(x, w, **images.lax_arguments), x, w)
     other_y, other_vjp = jax.vjp(lambda x, w: jc.conv_general_dilated(x, w, **padded.lax_arguments), x, w)
     np.testing.assert_array_equal(y, other_y[:, :, :-1])
     other_dy = np.pad(dy, ((0, 0), (0, 0), (0, 1), (0, 0)))
     np.testing.assert_array_equal(vjp(dy)[0], other_vjp(other_dy)[0])
-    # And in a row to begin with.
+    # The same layer as a row from the start.
     row = C("row", (1, 189, 16), (1, 16, 24), order=NWC)
     as_row = jax.vjp(
         lambda x, w: jc.conv_general_dilated(x, w, **row.lax_arguments), x.reshape(row.x), w.reshape(row.w)

@@ -1,4 +1,4 @@
-"""The FFI targets by themselves: attributes and buffers that do not fit are refused with INVALID_ARGUMENT."""
+"""The FFI targets, called directly, refuse invalid attributes and buffers with INVALID_ARGUMENT."""
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,7 @@ def int64(*values):
 
 F32, F64, I32, U8 = (np.dtype(name) for name in ("float32", "float64", "int32", "uint8"))
 X, W, Y = (2, 5, 6, 4), (3, 3, 2, 6), (2, 3, 2, 6)
-ROWS, WORKSPACE = 4096, 1 << 16  # rows enough that the sum is split and the workspace used
+ROWS, WORKSPACE = 4096, 1 << 16  # enough rows to split the sum and use the workspace
 
 CONV = {
     "stride": int64(2, 3),
@@ -45,7 +45,7 @@ ARGMAX = POOL | {"position_rule": "first_maximum"}
 AVG_POOL = POOL | {"sum": False}
 POOLED = (2, 3, 2, 4)
 
-# target: operands, results, attributes, all of which fit
+# target: operands, results, attributes, all of them valid
 CALLS = {
     "fprop": ([(X, F32), (W, F32)], [(Y, F32), ((WORKSPACE,), U8)], FPROP),
     "dgrad": ([(Y, F32), (W, F32)], [(X, F32), ((WORKSPACE,), U8)], CONV),
@@ -60,7 +60,7 @@ CALLS = {
 }
 
 
-# The CPU sums the filter's and the bias' gradients in calls of their own.
+# The CPU computes the filter's and the bias's gradients in separate calls.
 CUDA_ALONE = {
     "wgrad_bgrad": ([(X, F32), (Y, F32)], [(W, F32), ((6,), F32), ((WORKSPACE,), U8)], CONV),
 }
@@ -82,7 +82,7 @@ def call(target, operands, results, attributes):
 
 
 def exact(target, operands):
-    """What the target is to give, by the reference."""
+    """The expected results of the target, from the reference."""
     axes = [reference.Axis(5, 3, 2, 1, 1), reference.Axis(6, 3, 3)]
     pool = [reference.Axis(5, 3, 2, 1, 1), reference.Axis(6, 2, 3)]
     arrays = [operand(*o) for o in operands]
@@ -95,7 +95,7 @@ def exact(target, operands):
     if target == "max_pool":
         return reference.max_pool(arrays[0], pool)[0]
     if target == "max_pool_grad":
-        # Only windows over position 0 hold it: a handler sums over the relation, not over all of dy.
+        # Only windows over position 0 contain it: a handler sums over the relation, not over all of dy.
         dx = np.zeros(X)
         dx[:, 0, 0] = arrays[0][:, 0, 0]
         return dx
@@ -105,7 +105,7 @@ def exact(target, operands):
 @pytest.mark.small_groups
 @pytest.mark.parametrize("target", CALLS)
 def test_the_calls_below_do_fit(backend, target):
-    """So that what is refused below is what a row changes."""
+    """The calls are valid, so that a row's change causes the refusal below."""
     operands, results, attributes = CALLS[target]
     actual = call(target, operands, results, attributes)[0]
     np.testing.assert_allclose(actual, exact(target, operands), rtol=1e-4, atol=1e-4)
@@ -303,7 +303,7 @@ def test_filter_and_bias_refused(backend, row):
 
 @on_cuda
 def test_a_filter_of_nothing_has_a_bias(backend):
-    """Of no input channels there is no dw, and db is written all the same."""
+    """Without input channels dw is empty, and db is still written."""
     operands = [((*X[:3], 0), F32), (Y, F32)]
     results = [((3, 3, 0, 6), F32), *CUDA_ALONE["wgrad_bgrad"][1][1:]]
     _, db, _ = call("wgrad_bgrad", operands, results, CONV)
@@ -313,7 +313,7 @@ def test_a_filter_of_nothing_has_a_bias(backend):
 @pytest.mark.small_groups
 @pytest.mark.parametrize("without", ["batch", "height"])
 def test_sums_of_nothing_are_zeros(backend, without):
-    """Where Python makes no call of its own."""
+    """The handlers write zeros even for calls that Python never makes."""
     d = ("batch", "height").index(without)
     x, dy = ([0 if axis == d else size for axis, size in enumerate(shape)] for shape in (X, Y))
     results = [(W, F32), ((WORKSPACE,), U8)]
@@ -322,7 +322,7 @@ def test_sums_of_nothing_are_zeros(backend, without):
 
 
 def test_positions_out_of_range_select_nothing(backend):
-    """Positions are a buffer's content, not its shape: they are looked at where they are used."""
+    """Positions are the content of a buffer, not its shape: the kernel checks them when it uses them."""
     t, position = operand(X, F32), np.resize(np.array([3, 30, -7, 2**31 - 1, -(2**31), 29], np.int32), POOLED)
     made = jax.ffi.ffi_call(
         ffi.backends[PLATFORM].prefix + "max_pool_select", jax.ShapeDtypeStruct(POOLED, F32)
@@ -334,7 +334,7 @@ def test_positions_out_of_range_select_nothing(backend):
 
 
 def test_small_wgrad_workspace_is_refused(backend):
-    """One byte less than the plan asks for, where it asks for any."""
+    """A workspace of one byte less than the plan's is refused, if the plan needs any."""
     chosen = ffi.backends[PLATFORM]
     axes = [(64, 1, 64, 1, 0, 1, 1), (64, 1, 64, 1, 0, 1, 1)]
     needed = chosen.module.conv_workspace_bytes(
@@ -360,7 +360,7 @@ def test_small_wgrad_workspace_is_refused(backend):
 
 
 def test_refused_inside_a_program(backend):
-    """The error reaches the caller from within jit, and the process goes on."""
+    """The error reaches the caller from inside jit, and the process continues."""
     target, operands, results, attributes = changed("fprop", attributes={"groups": np.int64(3)})
 
     @jax.jit

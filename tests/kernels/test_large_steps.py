@@ -1,4 +1,4 @@
-"""Layers whose strides and dilations are far larger than what they tie, against the float64 reference."""
+"""Layers with strides and dilations much larger than their arrays, compared with the float64 reference."""
 
 import jax
 import jax.numpy as jnp
@@ -32,7 +32,7 @@ LAYERS = {
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("name", LAYERS)
 def test_the_sums(backend, name, dtype):
-    """Integers below 4: no sum is rounded, so it is right to the last bit, but for what bfloat16 stores."""
+    """With integers below 4 no sum is rounded: every bit is right, except if bfloat16 rounds the result."""
     batch, in_channels, out_channels, groups, axes = LAYERS[name]
     random = np.random.default_rng(len(name))
 

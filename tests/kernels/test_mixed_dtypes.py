@@ -1,4 +1,4 @@
-"""16-bit operands with float32 results: the f32 sums as they are, no operand converted, on every kernel."""
+"""16-bit operands with float32 results: every kernel stores the f32 sums and converts no operand."""
 
 import functools
 import re
@@ -61,7 +61,7 @@ RUNS = [
 
 @pytest.fixture
 def kernel(backend, request):
-    """Has the backend's calls ask for this kernel."""
+    """Makes the backend's calls select this kernel."""
     ours = ffi.backends["cpu"]
     ffi.backends["cpu"] = ffi.Backend(ours.module, ours.prefix, request.param)
     jax.clear_caches()
@@ -71,7 +71,7 @@ def kernel(backend, request):
 
 
 def contraction(op, case):
-    """An op of a case, of x, w and dy, and its result's dtype where that is none of theirs."""
+    """An op of a case as a function of x, w and dy, and its result's dtype if it differs from theirs."""
     geometry, dims, _ = layer_geometry(
         case.x, case.w, ("x", "w"), case.stride, case.padding, case.input_dilation, case.filter_dilation,
         case.groups, case.specs,
@@ -173,7 +173,7 @@ CONVOLUTIONS = {
 @pytest.mark.parametrize("dtype", NARROW)
 @pytest.mark.parametrize("way", CONVOLUTIONS)
 def test_gradients(way, dtype):
-    """Of the operands' dtype, from a cotangent of f32, which no one rounds."""
+    """Gradients have the operands' dtype and are computed from an f32 cotangent that is not rounded."""
     case = DENSE[0]
     x, w, _ = map(jnp.asarray, case.arrays(dtype))
     dy = jnp.asarray(case.arrays("float32")[2])
@@ -194,7 +194,7 @@ def _with_gradients(f, x, w, dy):
 
 @pytest.mark.parametrize("way", ["direct", "forward_mode", "replaced", "installed"])
 def test_second_derivatives(way):
-    """The gradient of a gradient's norm, against the same in float64 throughout."""
+    """The gradient of a gradient's norm, compared with the same in float64 throughout."""
     case = DENSE[0]
     x, w, _ = map(jnp.asarray, case.arrays("bfloat16"))
 
@@ -209,7 +209,7 @@ def test_second_derivatives(way):
     )
     for gradient, exact in zip(ours, wide, strict=True):
         assert gradient.dtype == jnp.bfloat16
-        # dx and dw are rounded to bf16 on the way.
+        # The inner gradients dx and dw are rounded to bf16.
         error = np.linalg.norm(gradient.astype(jnp.float64) - exact) / np.linalg.norm(exact)
         assert error < 2 * stored_eps("bfloat16")
 
@@ -239,7 +239,7 @@ def test_vmap(mapped):
 
 @pytest.mark.parametrize("given", NARROW)
 def test_the_other_16_bits(given):
-    """bfloat16 and float16 of each other: the f32 sum, rounded once."""
+    """bfloat16 results of float16 operands, and the reverse, are the f32 sum, rounded once."""
     other = NARROW[1 - NARROW.index(given)]
     case = DENSE[0]
     x, w, _ = map(jnp.asarray, case.arrays(given))
@@ -250,7 +250,7 @@ def test_the_other_16_bits(given):
 
 @pytest.mark.parametrize("way", ["replaced", "installed"])
 def test_dx_is_dgrad_through_the_conversion(way):
-    """lax reverses the filter and then converts it; that is no filter to turn over in memory."""
+    """lax reverses the filter and then converts it; the program must contain no reversed copy in memory."""
     case = DENSE[0]
     x, w, _ = map(jnp.asarray, case.arrays("bfloat16"))
     dy = jnp.asarray(case.arrays("float32")[2])
@@ -293,7 +293,7 @@ SPLITS = {
 @pytest.mark.parametrize("wide", [False, True])
 @pytest.mark.parametrize("op", OPS)
 def test_partial_sums_are_added_before_they_are_rounded(op, wide):
-    """Over 8 devices: the bits of one device, but for the order of a sum in f32."""
+    """8 devices give the bits of one device, except for the order of a sum in f32."""
     case = C("split", (8, 6, 7, 16), (3, 3, 16, 24), 1, "SAME", order=NHWC)
     mesh = meshes.make("8")
     arrays = meshes.place(mesh, case.arrays("bfloat16"), SPLITS[op][0])
@@ -340,7 +340,7 @@ def test_a_split_layer_rounds_once(backend, relu):
 
 
 def test_a_result_of_two_dtypes_has_no_bias():
-    """The bias is of the operands' dtype, and so is y: native code refuses another."""
+    """The bias and y have the operands' dtype: native code refuses another dtype."""
     case = DENSE[0]
     x, w, _ = map(jnp.asarray, case.arrays("bfloat16"))
     geometry, dims, _ = layer_geometry(

@@ -1,4 +1,4 @@
-"""The vector kernels of pooling and bgrad on every instruction set, held against the reference ones."""
+"""The vector kernels of pooling and bgrad on every instruction set, compared with the reference kernels."""
 
 import jax
 import jax.numpy as jnp
@@ -13,8 +13,8 @@ from jax_convgrad.primitives import ffi
 
 KERNELS = [f"auto.{isa}" for isa in ffi.backends["cpu"].module.instruction_sets()]
 
-# Channels below, at and above a vector's lanes, alone or several pixels a vector; rows long enough for a few
-# vectors and for a rest.
+# Channels below, at and above a vector's lanes, with one or several pixels per vector; rows that are long
+# enough for a few vectors and a rest.
 CHANNELS = {
     "float32": [1, 3, 7, 16, 17, 272],
     "float64": [1, 72],
@@ -26,7 +26,7 @@ CHANNELS = {
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("window", WINDOWS)
 def test_max_pool_is_reference(window, dtype):
-    """The same bits as the reference kernel, whose values the other tests hold against the reference."""
+    """The bits are those of the reference kernel, which other tests compare with the NumPy reference."""
     axes = WINDOWS[window]
 
     def run(x, dy):
@@ -59,7 +59,7 @@ def test_max_pool_is_reference(window, dtype):
 
 @pytest.mark.parametrize("channels", [1, 3, 8, 20])
 def test_positions_of_other_windows(channels):
-    """A position that the window does not hold gets nothing, whatever the buffer says."""
+    """A position outside the window gets nothing, whatever the buffer contains."""
     for name in ("3x3s2 padded", "gaps", "2x2s2"):
         axes = WINDOWS[name]
         inputs, outputs = shapes(axes, channels)
@@ -140,7 +140,7 @@ def test_bgrad(channels, dtype):
 
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_long_bias_sum(kernel):
-    """Positive numbers, whose sum gathers every rounding on the way: one running sum loses three digits."""
+    """Sums of positive numbers, in which every rounding adds up: a single running sum loses three digits."""
     backend = ffi.backends["cpu"]
     dy = np.random.default_rng(0).random((300000, 3), np.float32)
     size = backend.module.bgrad_workspace_bytes(dtype="float32", rows=len(dy), channels=3)

@@ -1,4 +1,4 @@
-"""Who includes whom among the C++ sources: kernels know nothing of XLA, Python or the other backend."""
+"""The includes of the C++ sources: kernels include nothing of XLA, Python or the other backend."""
 
 import re
 from collections.abc import Iterable
@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-# Each folder, and the folders whose files its own may include.
+# Maps each folder to the folders whose files it may include.
 MAY_INCLUDE = {
     "common_src": {"common_src"},
     "cpu_src": {"common_src", "cpu_src"},
     "cuda_src": {"common_src", "cuda_src"},
     "ffi_src": {"common_src", "cpu_src", "cuda_src", "ffi_src"},
 }
-# Headers that are XLA's, Python's or JAX's own: for ffi_src alone.
+# Headers of XLA, Python or JAX, which only ffi_src may include.
 FOREIGN = re.compile(r"xla/|nanobind|Python\.h|pybind")
 
 

@@ -1,4 +1,4 @@
-"""The package and the JAX that it meets."""
+"""The package with supported and unsupported versions of JAX."""
 
 import tomllib
 from pathlib import Path
@@ -25,7 +25,7 @@ def test_a_release_candidate_is_read(monkeypatch):
 
 
 def test_a_jaxlib_too_old_for_the_handlers_is_refused(monkeypatch):
-    """On a CPU an older FFI would otherwise take JAX's whole backend down."""
+    """Without the check, an older FFI would make JAX's whole CPU backend fail."""
     monkeypatch.setattr(jaxlib, "__version__", "0.8.3")
     with pytest.raises(ImportError, match=r"0\.9\.1.*0\.8\.3"):
         targets._register_modules()

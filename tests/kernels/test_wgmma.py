@@ -56,13 +56,13 @@ def test_sums(backend, case, op, dtype):
 @WGMMA
 @pytest.mark.parametrize("case", conv_cases.CASES, ids=lambda case: case.name)
 def test_the_suites_problems(backend, case):
-    """Every problem of the suite, with channels by the chunk, in the ops that the kernel takes."""
+    """Every problem of the suite, with whole chunks of channels, in the ops that the kernel supports."""
     case = case.widened(8)
     exact, magnitude = exact_conv(case, "bfloat16")
     served = []
     for name, op in OPS.items():
         if case.batch_groups > 1 and name != "y":
-            continue  # the gradient kernels by themselves have no batch groups
+            continue  # the gradient functions have no batch groups
         try:
             actual = jax.jit(functools.partial(op, case))(*case.arrays("bfloat16"))
         except ValueError as refused:
@@ -73,7 +73,7 @@ def test_the_suites_problems(backend, case):
         assert_within(actual, exact[name], bound, name)
     dense = case.groups == case.batch_groups == 1
     undilated = all(axis.input_dilation == 1 for axis in case.axes)
-    # Of a tap most outputs, or of an output most taps, may be on padding: gemm leaves those out tile by tile.
+    # Most outputs of a tap, or most taps of an output, may be on padding: gemm skips those tile by tile.
     spans = [(axis, (axis.input - 1) * axis.input_dilation) for axis in case.axes]
     outputs_padded = any(span // axis.stride + 1 <= axis.output // 2 for axis, span in spans)
     taps_padded = any(span // axis.filter_dilation + 1 <= axis.taps // 2 for axis, span in spans)
@@ -86,7 +86,7 @@ def test_the_suites_problems(backend, case):
 @pytest.mark.parametrize("op", ["y", "dx"])
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_tf32(backend, case, op):
-    """Each operand is rounded to 11 bits, to nearest: products are off by 2^-10 at most, and some are."""
+    """Each operand is rounded to 11 bits, to nearest: products have errors of at most 2^-10, and some do."""
     exact, magnitude = exact_conv(case, "float32")
     actual = jax.jit(functools.partial(OPS[op], case, precision="default"))(*case.arrays("float32"))
     in_full = sum_bound("float32", case.sum_lengths[op], magnitude[op], exact[op])
@@ -100,7 +100,7 @@ def test_tf32(backend, case, op):
 )
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
 def test_bias_and_relu(backend, name, dtype):
-    """In the call itself, rounded once; f32 multiplied as TF32."""
+    """The call itself adds bias and relu and rounds once; f32 is multiplied as TF32."""
     case = BY_NAME[name]
     exact, magnitude = exact_conv(case, dtype)
     x, w, _ = case.arrays(dtype)
@@ -119,7 +119,7 @@ def test_bias_and_relu(backend, name, dtype):
 @WGMMA
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_a_sum_in_parts(backend, dtype):
-    """Positions enough for several parts of dW, and a filter small enough for their partials."""
+    """There are enough positions for several parts of dW, and the filter is small enough for partial sums."""
     case = C("parts", (8, 32, 32, 8), (3, 3, 8, 8), 1, "SAME", order=NHWC)
     module, asked = ffi.backends[PLATFORM].module, dict(batch=8, in_channels=8, out_channels=8, groups=1)
     axes = [(32, 3, 32, 1, 1, 1, 1)] * 2
@@ -135,7 +135,7 @@ def test_a_sum_in_parts(backend, dtype):
 FOR_MULTIPROCESSORS = [
     BY_NAME["more tiles than multiprocessors"],
     BY_NAME["phases of a stride"],
-    # Positions enough for several parts of dw, and more tiles of it than one.
+    # Enough positions for several parts of dw, and more than one tile of it.
     C("parts of a sum", (2, 32, 32, 72), (1, 2, 72, 136), 1, "SAME", order=NHWC),
 ]
 
@@ -144,7 +144,7 @@ FOR_MULTIPROCESSORS = [
 @pytest.mark.emulator
 @pytest.mark.parametrize("case", FOR_MULTIPROCESSORS, ids=lambda case: case.name)
 def test_bits_do_not_depend_on_the_number_of_multiprocessors(backend, case, monkeypatch):
-    """Which block takes which tile does, and no more."""
+    """Only the assignment of tiles to blocks depends on it."""
     x, w, dy = case.arrays("bfloat16")
     run = jax.jit(lambda x, w, dy: {name: op(case, x, w, dy) for name, op in OPS.items()})
     problem = {
@@ -163,7 +163,7 @@ def test_bits_do_not_depend_on_the_number_of_multiprocessors(backend, case, monk
         monkeypatch.setenv("JAX_CONVGRAD_EMULATOR_MULTIPROCESSORS", str(count))
         bits.append({name: np.asarray(array).view(np.uint16) for name, array in run(x, w, dy).items()})
         blocks.append([conv_launches(op, "wgmma", **problem)[0].blocks for op in ("fprop", "dgrad", "wgrad")])
-    # So that there is something to compare: the launches are not the same.
+    # The launches differ, so the comparison means something.
     assert blocks[0] == [1, 1, 1]
     assert max(blocks[1]) == 3 and max(blocks[2]) > 3
     for other in bits[1:]:
@@ -214,7 +214,7 @@ def test_what_it_refuses(backend, case, dtype, op, precision):
         OPS[op](case, *case.arrays(dtype), precision=precision)
 
 
-# --------------------------------------------------------------------------------- what it would cost a GPU
+# ---------------------------------------------------------------------------------------- the cost on a GPU
 
 
 @WGMMA
@@ -223,7 +223,7 @@ def test_what_it_refuses(backend, case, dtype, op, precision):
     "op, dtype", [(op, "bfloat16") for op in OPS] + [("y", "float32"), ("dx", "float32")]
 )
 def test_cost(backend, op, dtype):
-    """No bank conflict in shared memory, no sector read in vain, little work on the tiles' edges."""
+    """There are no bank conflicts in shared memory, no unused sectors, and little work on tiles' edges."""
     case = C("dense", (2, 8, 8, 64), (3, 3, 64, 128), 1, "SAME", order=NHWC)
     x, w, dy = case.arrays(dtype)
     run = jax.jit(functools.partial(OPS[op], case, precision="default"))

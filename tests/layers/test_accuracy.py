@@ -1,4 +1,4 @@
-"""The accuracy promise: the error against float64 sums is at most lax's own, times a small factor."""
+"""The accuracy promise: the error against float64 sums is at most a small multiple of lax's error."""
 
 from functools import cache
 
@@ -39,7 +39,7 @@ def test_error_is_lax_error(backend, name, dtype):
     for what, ours in zip(("y", "dx", "dw"), run(x, w, dy), strict=True):
         error = np.abs(np.asarray(ours, np.float64) - exact[what]).max()
         lax_error = np.abs(np.asarray(lax_conv(case, dtype)[what], np.float64) - exact[what]).max()
-        # lax may be exact by luck: one rounding of the largest result is always allowed.
+        # lax may be exact by chance, so one rounding of the largest result is always allowed.
         allowed = FACTOR * lax_error + stored_eps(dtype) * np.abs(exact[what]).max()
         assert error <= allowed, f"{what}: {error} where lax has {lax_error}"
 
@@ -95,7 +95,7 @@ def test_a_long_mean(backend):
 
 @pytest.mark.parametrize("dtype, length", [("bfloat16", 1024), ("float16", 4096)])
 def test_sums_run_in_f32(backend, dtype, length):
-    """Ones in bf16 or f16 stop adding up at 256 or 2048; an f32 sum goes on."""
+    """A sum of ones in bf16 or f16 stops growing at 256 or 2048; an f32 sum continues."""
     ones = np.ones((1, length, 1), dtype)
     dn = ("NWC", "WIO", "NWC")
 
@@ -119,7 +119,7 @@ def test_sums_run_in_f32(backend, dtype, length):
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
 def test_small_numbers(backend, dtype):
-    """f16's subnormals come through, and what is least normal in the other types."""
+    """The kernels keep f16's subnormals, and the smallest normal numbers of the other types."""
     least = jax.numpy.finfo(dtype).smallest_subnormal if dtype == "float16" else jax.numpy.finfo(dtype).tiny
     x = (np.arange(1, 41, dtype=np.float64) * float(least)).astype(dtype).reshape(1, 8, 5, 1)
     x[0, ::2] *= -1
@@ -133,5 +133,5 @@ def test_small_numbers(backend, dtype):
         "max_pool": jc.max_pool(x, (1, 1)),
     }
     for name, y in same.items():
-        # Bits, as a comparison of numbers may itself flush.
+        # Compares bits, because a comparison of numbers may itself flush subnormals to zero.
         np.testing.assert_array_equal(np.asarray(y).ravel().view("u1"), x.ravel().view("u1"), err_msg=name)

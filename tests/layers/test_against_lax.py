@@ -1,7 +1,7 @@
-"""Random calls over the whole signature of conv_general_dilated: what lax does, ours does, raising included.
+"""Random calls over the whole signature of conv_general_dilated: the same results and errors as lax.
 
-A generator with a seed for each call instead of a search: a failing seed is the failing call, and the suite's
-time stays the same.
+Each call has its own seed instead of a search: a failing seed is the failing call, and the suite's time stays
+the same.
 """
 
 import jax
@@ -13,7 +13,7 @@ from lax_answers import lax_conv_widened
 
 import jax_convgrad as jc
 
-# How far apart two right results may lie, as a part of the largest number.
+# The largest difference between two correct results, relative to the largest number.
 CLOSE = {"float64": 1e-12, "float32": 1e-5, "bfloat16": 2e-2, "float16": 4e-3, "complex64": 1e-5}
 CLOSE["complex128"] = CLOSE["float64"]
 WIDER = {
@@ -29,12 +29,12 @@ def permuted(random, letters):
 
 
 def sequence(random, values):
-    """The values as one of the kinds of sequence that lax takes."""
+    """The values as one of the kinds of sequence that lax accepts."""
     return [tuple, list, np.array][random.integers(3)](values)
 
 
 def draw(random):
-    """Shapes of x and w, a dtype, and what follows them; nearly always right."""
+    """Shapes of x and w, a dtype, and the other arguments; the call is nearly always valid."""
     rank = int(random.choice([0, 1, 1, 2, 2, 2, 3]))
     spatial = "HWD"[:rank]
     groups, batch_groups = [(1, 1), (1, 1), (2, 1), (3, 1), (1, 2)][random.integers(5)]
@@ -87,7 +87,7 @@ def numbers(random, shape, dtype):
 
 
 def everything(conv, arguments, axes):
-    """y, both gradients, the jvp, and the first two under vmap."""
+    """The result y, both gradients, the jvp, and the first two under vmap."""
 
     def f(x, w):
         return conv(x, w, **arguments)
@@ -114,7 +114,7 @@ def assert_same(ours, theirs, tolerance):
 
 
 def outcome(conv, x, w, arguments, errors=(TypeError, ValueError)):
-    """The shape and dtype of a result, or None where tracing or lowering raises one of the errors."""
+    """The shape and dtype of a result, or None if tracing or lowering raises one of the errors."""
     try:
         lowered = jax.jit(lambda x, w: conv(x, w, **arguments)).lower(x, w)
     except errors:
@@ -144,7 +144,7 @@ def test_values_and_derivatives(seed):
         ours = everything(jc.conv_general_dilated, arguments, tuple(axes))(*arrays)
     by_lax = everything(lax_conv_widened, arguments, tuple(axes))
     if 0 in result[0]:
-        # XLA divides by zero in some of these and takes the process with it; sums of nothing are known.
+        # In some of these XLA divides by zero and ends the process; sums over nothing are known to be zero.
         theirs = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(by_lax, *arrays))
     else:
         theirs = by_lax(*arrays)
@@ -152,7 +152,7 @@ def test_values_and_derivatives(seed):
 
 
 def spoiled(random, x, w, dtype, arguments):
-    """One thing about a call made wrong, or only made different."""
+    """The call with one change that makes it invalid, or only different."""
     rank = len(x) - 2
 
     def shape(of, axis, by):
@@ -191,7 +191,7 @@ def spoiled(random, x, w, dtype, arguments):
 
 @pytest.mark.parametrize("seed", range(12))
 def test_the_same_calls_raise(seed):
-    """Twenty-five calls a seed, each with something spoiled."""
+    """Runs 25 calls per seed, each with one spoiled argument."""
     random = np.random.default_rng(seed)
     raised = 0
     for _ in range(25):

@@ -1,4 +1,4 @@
-"""Every form in which lax takes an argument, and every dtype: the same result, or the same refusal."""
+"""Every form in which lax accepts an argument, and every dtype: the same result, or the same error."""
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,7 @@ NHWC = ("NHWC", "HWIO", "NHWC")
 
 
 def both(x, w, window_strides=(1, 1), padding="VALID", **rest):
-    """Ours and lax's result of one call."""
+    """Our result and lax's result of one call."""
     for conv in (jc.conv_general_dilated, lax.conv_general_dilated):
         yield conv(x, w, window_strides, padding, **rest)
 
@@ -77,7 +77,7 @@ def test_dimension_numbers(numbers):
     "dtype", ["bool", "int8", "uint8", "int16", "int32", "uint32", "int64", "int4", "float8_e4m3fn"]
 )
 def test_dtypes_that_lax_computes(dtype):
-    """Integers, bool and the small floats: lax's results, whose pullback gives no gradient for integers."""
+    """Integers, bool and 8-bit floats give lax's results; lax's pullback has no gradient for integers."""
     x, w = (jnp.asarray(np.round(2 * a)).astype(dtype) for a in (X, W))
     same(x, w, (2, 1), "SAME", rhs_dilation=(1, 2), tolerance=0)
     same(x, w[:, :2], feature_group_count=2, tolerance=0)
@@ -122,7 +122,7 @@ def test_preferred_element_type(given, preferred):
 
 
 def test_weak_types_stay_weak():
-    """Python's numbers give way to other dtypes, also after a convolution of them."""
+    """The dtype of Python numbers yields to other dtypes, also after a convolution of such numbers."""
     x, w = jnp.broadcast_to(jnp.asarray(2.0), X.shape), jnp.broadcast_to(jnp.asarray(3.0), W.shape)
     assert x.weak_type
     same(x, w)
@@ -132,7 +132,7 @@ def test_weak_types_stay_weak():
 
 
 def test_four_spatial_dimensions():
-    """lax computes there, forward and backward, in every function."""
+    """lax computes the forward and backward passes of every function."""
     x, w = RANDOM.standard_normal((2, 3, 4, 3, 4, 4)), RANDOM.standard_normal((2, 2, 1, 2, 4, 4))
     order = ("NABDEC", "ABDEIO", "NABDEC")
     b = RANDOM.standard_normal(4)
@@ -176,7 +176,7 @@ def complex_numbers(*shape):
 
 
 def test_complex_gradient_functions(backend):
-    """The gradients by themselves are what lax's pullback gives: sums of products, nothing conjugated."""
+    """The gradient functions give the results of lax's pullback: sums of products, without conjugation."""
     x, w = complex_numbers(2, 5, 4, 6), complex_numbers(3, 2, 2, 9)
     geometry = {"stride": (2, 1), "padding": "SAME", "groups": 3}
 
@@ -220,7 +220,7 @@ def test_complex_conv_transpose(transpose_kernel):
 
 
 def test_complex_parts_of_different_size():
-    """A part that is small beside the other keeps its own accuracy, which three products would lose."""
+    """A part that is much smaller than the other keeps its accuracy, which a formula of 3 products loses."""
     x, w = complex_numbers(2, 6, 5, 4), complex_numbers(3, 2, 4, 3)
     x, w = (1e6 * x.real + 1j * x.imag).astype("complex64"), (w.real + 1e-6j * w.imag).astype("complex64")
     exact = lax.conv_general_dilated(

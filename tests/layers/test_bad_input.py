@@ -1,4 +1,4 @@
-"""Arguments that don't fit raise, at trace time too, and the message names the argument."""
+"""Invalid arguments raise an error, also at trace time, and the message names the argument."""
 
 import jax
 import jax.numpy as jnp
@@ -44,7 +44,7 @@ def avg_pool(*arguments, **rest):
     return lambda x: jc.avg_pool(x, *arguments, **rest)
 
 
-KIND = (TypeError, ValueError)  # lax itself takes either where a sequence has the wrong make
+KIND = (TypeError, ValueError)  # lax itself raises either if a sequence has the wrong type
 
 TABLE = [
     # conv_general_dilated: ranks, channels, groups
@@ -190,7 +190,7 @@ def test_raises(call, arrays, error, name, traced):
 
 
 def test_the_arrays_of_the_table_do_fit():
-    """Unchanged, each call is right: so what raises above is what the row changes."""
+    """Each call is valid without the row's change, so the change causes the error above."""
     assert general()(X, W).shape == (2, 6, 4, 5)
     assert transpose()(XL, WL).shape == (2, 12, 14, 6)
     assert layer()(XL, WL, B).shape == DY.shape
@@ -201,7 +201,7 @@ def test_the_arrays_of_the_table_do_fit():
 
 @pytest.mark.parametrize("w", [(6, 4, 7, 3), (6, 4, 3, 9), (6, 4, 20, 20)], ids=str)
 def test_filter_past_the_padded_input(w):
-    """No place for the filter: lax gives an empty result, and zero gradients; no error."""
+    """If there is no room for the filter, lax gives an empty result and zero gradients, not an error."""
     w = np.ones(w, np.float32)
     y, vjp = jax.vjp(lambda x, w: jc.conv_general_dilated(x, w, (2, 1), "VALID"), X, w)
     assert y.size == 0

@@ -1,4 +1,4 @@
-"""conv_transpose is lax.conv_transpose, value and gradients."""
+"""conv_transpose has the values and gradients of lax.conv_transpose."""
 
 import jax
 import numpy as np
@@ -7,7 +7,7 @@ from jax import lax
 
 import jax_convgrad as jc
 
-# name: x, w, what follows; w's last two sizes trade places where transpose_kernel is true.
+# name: x, w, other arguments; w's last two sizes are exchanged if transpose_kernel is true.
 CASES = {
     "2d": ((2, 4, 5, 3), (3, 3, 3, 4), {"strides": (1, 1), "padding": "VALID"}),
     "2d_stride": ((2, 4, 5, 3), (3, 2, 3, 4), {"strides": (2, 3), "padding": "VALID"}),
@@ -68,7 +68,7 @@ PADDINGS = [
 @pytest.mark.parametrize("stride", [1, 2, 3, 4])
 @pytest.mark.parametrize("taps", [1, 2, 3, 4, 5])
 def test_every_kernel_stride_and_padding(taps, stride):
-    """lax's shapes and numbers, odd ones too, and its refusals; every form of padding, read both ways."""
+    """The same shapes, numbers and errors as lax, even odd ones; every form of padding in both meanings."""
     random = np.random.default_rng(12)
     x, w = random.standard_normal((1, 3, 1)), random.standard_normal((taps, 1, 1))
     ways = [
@@ -91,13 +91,13 @@ def test_every_kernel_stride_and_padding(taps, stride):
                     made[n, flipped] = y
         return made
 
-    # One program for all, as compiling is what takes the time.
+    # One program for all, because compiling takes most of the time.
     ours, theirs = (jax.jit(lambda f=f: results(f))() for f in (jc.conv_transpose, lax.conv_transpose))
     assert len(ours) >= 40
     for key in ours.keys() | theirs.keys():
         way = ways[key[0]]
         if way["use_consistent_padding"] and not isinstance(way["padding"], str | tuple):
-            assert key in ours and key not in theirs  # lax takes no other sequence there
+            assert key in ours and key not in theirs  # lax accepts no other sequence there
             continue
         assert key in ours and key in theirs, (way, key in ours, key in theirs)
         assert ours[key].shape == theirs[key].shape, ways[key[0]]

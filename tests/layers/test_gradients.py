@@ -1,4 +1,4 @@
-"""The gradient suite: y, dx, dw, db of every problem against the float64 sums and against lax."""
+"""The gradient suite: compares y, dx, dw, db of every problem with the float64 sums and with lax."""
 
 import conv_cases
 import jax
@@ -28,7 +28,7 @@ def check(case, dtype, name, actual, what):
     assert actual.dtype == dtype, f"{what}: {actual.dtype}"
     bound = sum_bound(dtype, case.sum_lengths[name], magnitude[name], exact[name])
     assert_within(actual, exact[name], bound, what)
-    if dtype == "float64" or case in conv_cases.FEW:  # lax's compilation is half of this suite's time
+    if dtype == "float64" or case in conv_cases.FEW:  # compiling lax's programs is half of this suite's time
         assert_within(actual, lax_conv(case, dtype)[name], 2 * bound, f"{what} against lax")
 
 
@@ -36,7 +36,7 @@ def check(case, dtype, name, actual, what):
     "backend, case, dtype", RUNS, indirect=["backend"], ids=lambda value: getattr(value, "name", value)
 )
 def test_conv(backend, case, dtype):
-    """Everything of one problem in one program: compiling is what takes the time."""
+    """Runs everything of one problem in one program, because compiling takes most of the time."""
     x, w, dy = case.arrays(dtype)
 
     @jax.jit
@@ -87,7 +87,7 @@ ACTIVATIONS = [
 )
 @pytest.mark.parametrize("name", LAYERS)
 def test_layer(backend, name, activation, dtype):
-    """conv with bias and activation: y, dx, dw and db are the reference's, chained by hand."""
+    """conv with bias and activation has the y, dx, dw and db of the reference, chained by hand."""
     case = conv_cases.BY_NAME[name]
     x, w, dy = case.arrays(dtype)
     _, w_order, y_order = case.to_canonical
@@ -118,7 +118,7 @@ def test_layer(backend, name, activation, dtype):
     if activation is None:
         exact_y, slope = z, np.ones_like(z)
     elif activation == "relu":
-        # Where z is within its error of 0, either slope is right: those gradients are taken out of dy.
+        # If z is within its error of 0, either slope is right, so these gradients are removed from dy.
         dy = np.where(np.abs(z) <= z_bound, 0, dy).astype(dtype)
         _, dx, dw, db = run(x, w, b, dy)
         exact_y, slope = np.maximum(z, 0), (z > 0).astype(np.float64)
@@ -149,7 +149,7 @@ def test_layer(backend, name, activation, dtype):
 
 
 def test_layer_defaults_are_channels_last(backend):
-    """dimension_numbers None in conv and in the gradient functions, in 1, 2 and 3 dimensions."""
+    """conv and the gradient functions are channels-last without dimension_numbers, in 1 to 3 dimensions."""
     for spatial in ("W", "HW", "DHW"):
         size = len(spatial)
         specs = (f"N{spatial}C", f"{spatial}IO", f"N{spatial}C")
@@ -177,7 +177,7 @@ def test_layer_defaults_are_channels_last(backend):
 
 
 def test_preferred_element_type(backend):
-    """bf16 in, f32 out: the f32 sum, not a widened bf16 one; gradients come back in bf16."""
+    """With bf16 operands and an f32 result, y is the f32 sum, not a widened bf16 sum; gradients are bf16."""
     case = conv_cases.BY_NAME["2d_33_to_5"]
     x, w, _ = case.arrays("bfloat16")
     dy = case.arrays("float32")[2]
@@ -191,14 +191,14 @@ def test_preferred_element_type(backend):
     assert (y.dtype, dx.dtype, dw.dtype) == (jnp.float32, jnp.bfloat16, jnp.bfloat16)
     assert_within(y, exact["y"], sum_bound("float32", case.sum_lengths["y"], magnitude["y"], exact["y"]), "y")
     for name, actual in {"dx": dx, "dw": dw}.items():
-        # dy may be rounded to bf16 before the product, as lax does.
+        # dy may be rounded to bf16 before the product, as in lax.
         bound = sum_bound("bfloat16", case.sum_lengths[name], magnitude[name], exact[name])
         bound = bound + stored_eps("bfloat16") / 2 * magnitude[name]
         assert_within(actual, exact[name], bound, name)
 
 
 def test_default_precision_is_no_coarser_than_tf32(backend):
-    """DEFAULT may round f32 operands to TF32's 10 bits of fraction, and no further."""
+    """DEFAULT may round f32 operands to TF32's 10 bits of fraction, but not to fewer."""
     for name in ("2d_past_tile_out", "2d_stride2_same", "2d_depthwise"):
         case = conv_cases.BY_NAME[name]
         x, w, dy = case.arrays("float32")
@@ -211,7 +211,7 @@ def test_default_precision_is_no_coarser_than_tf32(backend):
 
 @pytest.mark.parametrize("empty", ["batch", "positions", "features", "channels"])
 def test_nothing_to_sum(backend, empty):
-    """Zero sizes: empty results have lax's shape, and sums over nothing are zeros, not left unwritten."""
+    """With zero sizes, empty results have lax's shape, and sums over nothing are written as zeros."""
     x_shape = {"batch": (0, 5, 5, 3), "channels": (2, 5, 5, 0), "positions": (2, 2, 5, 3)}.get(
         empty, (2, 5, 5, 3)
     )

@@ -1,4 +1,4 @@
-"""Derivatives of derivatives: finite differences in float64, and lax's own for the third order."""
+"""Derivatives of derivatives, compared with finite differences in float64, and with lax at third order."""
 
 from functools import cache
 
@@ -32,7 +32,7 @@ few = pytest.mark.parametrize(("backend", "name"), runs(NAMES, FEW), indirect=["
 
 
 def assert_equal_to_rounding(ours, laxs):
-    """float64 after a few thousand additions at most, relative to the largest number of the array."""
+    """Asserts equality within the rounding of a few thousand additions, relative to the largest number."""
     ours, laxs = jax.tree.leaves(ours), jax.tree.leaves(laxs)
     for a, b in zip(ours, laxs, strict=True):
         assert np.abs(b).max() > 0, "nothing is compared"
@@ -44,7 +44,7 @@ def test_second_order_by_finite_differences(backend, name):
     case = conv_cases.BY_NAME[name]
     x, w, _ = case.arrays("float64")
 
-    def f(x, w):  # a square, so that the second derivative in x alone is not zero either
+    def f(x, w):  # a square, so that the second derivative in x alone is not zero
         return jnp.sum(jc.conv_general_dilated(x, w, **case.lax_arguments) ** 2) / x.size
 
     check_grads(jax.jit(f), (x, w), order=2, modes=["rev"], atol=1e-3, rtol=1e-3)
@@ -111,7 +111,7 @@ def test_gradients_of_the_gradient_functions(backend, name):
 
 @pytest.mark.parametrize("activation", [None, "relu", jnp.tanh], ids=["linear", "relu", "tanh"])
 def test_second_order_of_the_layer(backend, activation):
-    """With bias and activation, against the same layer written with lax."""
+    """A layer with bias and activation, compared with the same layer written with lax."""
     random = np.random.default_rng(5)
     x, w, b = (random.standard_normal(s) for s in ((2, 5, 6, 3), (3, 3, 3, 4), (4,)))
     act = {None: lambda y: y, "relu": jax.nn.relu}.get(activation, activation)
@@ -122,7 +122,7 @@ def test_second_order_of_the_layer(backend, activation):
     def laxs(x, w, b):
         return act(lax.conv_general_dilated(x, w, (2, 2), "SAME", dimension_numbers=conv_cases.NHWC) + b)
 
-    def penalty(layer):  # the gradient penalty: needs the second derivative
+    def penalty(layer):  # a gradient penalty, which needs the second derivative
         def loss(x, w, b):
             return jnp.sum(layer(x, w, b) ** 3)
 

@@ -1,4 +1,4 @@
-"""``import jax_convgrad`` imports nothing but itself, and registers the kernels once there is JAX.
+"""``import jax_convgrad`` imports nothing else, and registers the kernels after JAX is imported.
 
 A public name is imported when it is first used.
 """
@@ -25,7 +25,7 @@ SUBMODULES = [
 
 
 def run(program):
-    """Of a fresh interpreter, what it prints."""
+    """Runs a program in a new interpreter and returns its output."""
     done = subprocess.run([sys.executable, "-P", "-c", program], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -55,7 +55,7 @@ REGISTERED = (
     ],
 )
 def test_kernels_are_registered_once_there_is_jax(imports):
-    """And nothing else is imported, whichever comes first."""
+    """The kernels are registered and nothing else is imported, whichever package is imported first."""
     before = run("import sys, jax; print(len(sys.meta_path))").strip()
     assert run(f"{imports}; {REGISTERED}").split() == ["True", "False", "SourceFileLoader", before]
 
@@ -74,7 +74,7 @@ def test_kernels_are_registered_where_another_thread_is_importing_jax():
 
 
 def test_kernels_are_registered_where_jax_s_import_imports_this():
-    """A module that JAX imports may need it; the next import after JAX's tells that JAX is there."""
+    """A module that JAX imports may import this package; the first import after JAX registers the kernels."""
     program = (
         "import sys\n"
         "class Early:\n"
@@ -115,7 +115,7 @@ def test_every_public_name_is_the_one_that_public_names_imports():
 
 
 def test_no_module_has_the_name_of_a_public_function():
-    """The import of such a module would put itself in the function's place."""
+    """The import of such a module would replace the function."""
     assert not set(SUBMODULES) & set(jax_convgrad.__all__)
 
 
@@ -144,11 +144,11 @@ def test_a_function_is_pickled_by_its_name():
 
 
 def test_any_module_may_come_first():
-    """None relies on what another's import has imported, and none is imported in a circle."""
+    """No module relies on imports by another module, and no import is circular."""
     program = (
         "import importlib, os, sys, jax\n"
         "def imports(name):\n"
-        "    child = os.fork()\n"  # a process each, but one import of jax
+        "    child = os.fork()\n"  # a process for each module, with one common import of jax
         "    if child:\n        return os.waitpid(child, 0)[1] == 0\n"
         "    try:\n        importlib.import_module('jax_convgrad.' + name)\n        os._exit(0)\n"
         "    except BaseException as error:\n        print(name, error, file=sys.stderr, flush=True)\n"
@@ -179,7 +179,7 @@ def test_modules_import_from_their_own_floor_and_those_below():
 
 
 def imports_of(folder, prefix=""):
-    """Of each module below a folder those of the same folder that it imports, wherever in it and why ever."""
+    """Maps each module below a folder to the modules of that folder that it imports, anywhere in its code."""
     modules = {}
     for path in folder.rglob("*.py"):
         parts = path.relative_to(folder).with_suffix("").parts
@@ -203,10 +203,10 @@ def imports_of(folder, prefix=""):
     ids=["package", "benchmarks"],
 )
 def test_no_import_goes_in_a_circle(folder, prefix):
-    """Not for types alone either: what two modules need of each other is a third one."""
+    """No import is circular, not even for types: code that two modules share belongs in a third one."""
     imports = imports_of(folder, prefix)
     assert sum(map(len, imports.values())) > 20
-    # Any module's import runs the package's own file, which looks its names up later.
+    # The import of any module runs the package's __init__.py, which looks up its names later.
     imports.pop("jax_convgrad", None)
     done = set()
 
@@ -222,7 +222,7 @@ def test_no_import_goes_in_a_circle(folder, prefix):
 
 
 def test_vmap_is_there_whichever_module_is_imported():
-    """A primitive has its rule from the module that defines it."""
+    """The module that defines a primitive also registers its vmap rule."""
     program = (
         "import jax, numpy as np\n"
         "from jax_convgrad.layers.convolution import conv\n"
@@ -250,12 +250,12 @@ def test_a_name_that_cannot_be_imported_says_why_and_whom_to_ask():
         "except ModuleNotFoundError as error:\n    print(error, *error.__notes__)"
     )
     assert run(program).strip() == (
-        "No module named 'jax' `python -m jax_convgrad doctor` tells what is wrong and what to do about it."
+        "No module named 'jax' `python -m jax_convgrad doctor` reports what is wrong and how to fix it."
     )
 
 
 def test_a_jax_without_what_is_used_of_it_is_an_import_error():
-    """`from ... import` would take an AttributeError for a name that is not there, and hide it."""
+    """`from ... import` would hide an AttributeError, because it means a missing name there."""
     program = (
         "import jax\ndel jax.make_user_context\n"
         "try:\n    from jax_convgrad import conv\n"

@@ -1,4 +1,4 @@
-"""Positions of maxima, `max_unpool`, and pooling of integers, bool and 8-bit floats: NumPy's loops, flax."""
+"""Positions of maxima, `max_unpool`, and pooling of integers, bool and 8-bit floats, as in NumPy and flax."""
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,7 @@ SOME = ("overlap_same", "gaps", "1d", "3d", "no_batch", "two_batches")
 
 
 def scattered(y, positions, spatial):
-    """Each number added at its position, one after another."""
+    """An array to which each number is added at its position, one after another."""
     rank = len(spatial)
     y, positions = np.asarray(y), np.asarray(positions)
     leading = y.shape[: y.ndim - rank - 1]
@@ -130,7 +130,7 @@ def test_positions_off_the_output_give_nothing(backend, with_window):
 
 @pytest.mark.parametrize("dtype", ["float32", "int32"])
 def test_a_position_outside_of_its_own_window_gives_nothing(backend, dtype):
-    """Nor does its gradient read there, or it would be no transpose."""
+    """Its gradient does not read there either, otherwise it would not be the transpose."""
     positions = jnp.asarray(np.random.default_rng(0).integers(0, 6 * 5, (2, 4, 5, 3)), jnp.int32)
     y = jnp.asarray(np.random.default_rng(1).integers(1, 9, positions.shape).astype(dtype))
     expected = np.zeros((2, 6, 5, 3), dtype)
@@ -196,7 +196,7 @@ def test_bad_arguments(change, error, said):
     ],
 )
 def test_empty_arrays(shape, window, padding):
-    """Windows over nothing give -inf at no position, and all of that gives nothing back."""
+    """Windows over nothing give -inf and no position, and max_unpool of them gives zeros."""
     y, positions = jc.max_pool(jnp.ones(shape), window, None, padding, return_positions=True)
     np.testing.assert_array_equal(positions, np.full(y.shape, -1))
     for extra in ((), (window, None, padding)):
@@ -208,7 +208,7 @@ def test_empty_arrays(shape, window, padding):
 # ----------------------------------------------------------------------------- integers, bool, 8-bit floats
 
 FEW_BITS = ["int32", "int8", "uint8", "int16", "bool", "float8_e4m3fn", "float8_e5m2"]
-PADDINGS = ["VALID", "SAME", ((1, 1), (0, 1)), ((3, 3), (0, 1))]  # the last has windows on padding only
+PADDINGS = ["VALID", "SAME", ((1, 1), (0, 1)), ((3, 3), (0, 1))]  # the last has windows of padding alone
 
 
 @pytest.mark.parametrize("padding", PADDINGS, ids=str)

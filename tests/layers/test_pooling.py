@@ -1,4 +1,4 @@
-"""max_pool and avg_pool: values and gradients against the reference and against lax.reduce_window."""
+"""Compares values and gradients of max_pool and avg_pool with the reference and with lax.reduce_window."""
 
 from functools import cache, partial
 
@@ -120,7 +120,7 @@ def test_avg_pool(backend, name, dtype):
 
 
 def test_first_of_equals(backend):
-    """A constant input: each window's whole gradient goes to its first position on the input, row by row."""
+    """With a constant input, each window's gradient goes to its first position on the input (row-major)."""
     x = np.ones((1, 4, 4, 1), np.float32)
     dy = np.arange(1, 5, dtype=np.float32).reshape(1, 2, 2, 1)
     dx = jax.vjp(lambda x: jc.max_pool(x, (2, 2), (2, 2)), x)[1](dy)[0]
@@ -136,7 +136,7 @@ def test_first_of_equals(backend):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_minus_infinity(backend, dtype):
-    """-inf on the input is a number like others: padding is never chosen in its place."""
+    """The kernels treat -inf on the input like other numbers: they never choose padding instead."""
     x = np.full((1, 4, 4, 2), -np.inf, dtype)
     x[0, 1, 2, 1] = -3
     dy = numbers((1, 3, 3, 2), dtype, 5)
@@ -159,13 +159,13 @@ def test_nan_is_the_maximum(backend, dtype):
     expected = lax_max_pool(x, (3, 3), (2, 2), "SAME")
     assert np.isnan(expected).sum() >= 4
     np.testing.assert_array_equal(y.astype("float64"), expected.astype("float64"))
-    # A sum holds a NaN in the same windows.
+    # A sum is NaN in the same windows.
     mean = jc.avg_pool(x, (3, 3), (2, 2), "SAME")
     np.testing.assert_array_equal(np.isnan(mean), np.isnan(expected))
 
 
 def test_windows_of_padding_alone(backend):
-    """The maximum of nothing is -inf and has no gradient; its mean is 0 / 9, or 0 / 0 without the padding."""
+    """The maximum of padding is -inf without a gradient; its mean is 0 / 9, or 0 / 0 without padding."""
     x = numbers((1, 4, 4, 3), "float32", 7)
     window, strides, padding = (3, 3), (3, 3), ((4, 0), (3, 3))
     y, vjp = jax.vjp(lambda x: jc.max_pool(x, window, strides, padding), x)
@@ -229,7 +229,7 @@ def test_second_and_third_order(backend, pool, name):
 
 @pytest.mark.parametrize("shape", [(0, 4, 4, 3), (2, 4, 4, 0), (2, 1, 4, 3)], ids=str)
 def test_empty(backend, shape):
-    """No batch, no channels, or no room for a window: lax's shapes, and a gradient of zeros."""
+    """Without a batch, channels or room for a window, shapes are lax's and the gradient is zeros."""
     x = np.ones(shape, np.float32)
     for ours, init, op in ((jc.max_pool, -np.inf, lax.max), (jc.avg_pool, 0.0, lax.add)):
         y, vjp = jax.vjp(jax.jit(lambda x, f=ours: f(x, (2, 2))), x)
@@ -308,7 +308,7 @@ def test_window_dilation(backend, name, pool):
 
 
 def test_forms_of_the_arguments():
-    """Lists, arrays and generators mean what tuples mean."""
+    """Lists, arrays and generators mean the same as tuples."""
     x = numbers((2, 5, 6, 3), "float32", 12)
     for pool in (jc.max_pool, jc.avg_pool):
         expected = pool(x, (3, 2), (2, 1), ((1, 0), (0, 1)))
@@ -325,7 +325,7 @@ def test_forms_of_the_arguments():
 
 
 def test_where_the_gradient_goes_otherwise_than_in_lax(backend):
-    """The two cases that max_pool's docstring names; what lax does is here so that a change there is seen."""
+    """The two cases in max_pool's docstring; the test checks lax too, so that a change of lax is noticed."""
     x = np.array([1, np.nan, 2, np.nan, 3], np.float32).reshape(1, 5, 1)
     minus = np.full((1, 2, 1), -np.inf, np.float32)
     for array, window, padding, ours, theirs in (

@@ -1,4 +1,4 @@
-"""`jax_numpy_dtype_promotion="strict"`: nothing in the package mixes dtypes without saying so."""
+"""`jax_numpy_dtype_promotion="strict"`: the package mixes no dtypes without an explicit conversion."""
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,7 @@ from jax_convgrad.primitives import ffi
 
 
 def programs(dtype):
-    """Layers with their gradients of two orders, pooling, gradient kernels, vmap, wider results."""
+    """Layers with their gradients of two orders, pooling, gradient functions, vmap, wider results."""
     random = np.random.default_rng(3)
 
     def made(*shape):
@@ -63,7 +63,7 @@ def programs(dtype):
 @pytest.mark.parametrize("on_kernels", [True, False])
 @pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16", "float16", "complex64", "complex128"])
 def test_strict_promotion_changes_no_program(dtype, on_kernels, monkeypatch):
-    """Nothing mixes dtypes without saying so: what is lowered is the same, on the kernels and on lax."""
+    """All conversions are explicit: the lowered program is the same, on the kernels and on lax."""
     if not on_kernels:
         monkeypatch.setattr(ffi, "backends", {})
 

@@ -1,4 +1,4 @@
-"""A jitted Adam step of a small CNN: ours against lax, and against itself through JAX's transformations."""
+"""Compares a jitted Adam step of a small CNN with lax, and with itself under JAX's transformations."""
 
 from functools import partial
 
@@ -90,7 +90,7 @@ def test_losses_are_lax_losses(backend):
     lax_params, lax_losses = train(jax.jit(step_of(lax_loss)))
     assert lax_losses[-1] < lax_losses[0] - 0.02, "the steps teach nothing"
     np.testing.assert_allclose(losses, lax_losses, rtol=2e-6)
-    # Adam divides by the gradient's size, so rounding of a gradient near 0 shows in full.
+    # Adam divides by the gradient's size, so it does not reduce the rounding of a gradient near 0.
     assert_trees_close(params, lax_params, rtol=0, atol=1e-4)
 
 

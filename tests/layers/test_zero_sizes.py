@@ -1,4 +1,4 @@
-"""Empty arrays: nothing to compute is no error, and a filter's gradient over nothing is zeros."""
+"""Empty arrays are no error, and a filter's gradient over nothing is zeros."""
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +23,7 @@ SHAPES = {
 @pytest.mark.parametrize("name", SHAPES)
 def test_convolution(backend, name):
     x_shape, w_shape, padding = SHAPES[name]
-    # No result may be left as it was allocated, so nothing here may be what fresh memory holds.
+    # Every result has to be written, so these numbers differ from those of new memory.
     x, w = jnp.full(x_shape, 3.0), jnp.full(w_shape, 5.0)
     stride = (1,) * (x.ndim - 2)
     ours, our_vjp = jax.vjp(lambda x, w: jc.conv_general_dilated(x, w, stride, padding), x, w)

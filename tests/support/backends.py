@@ -1,7 +1,7 @@
 """The backends that tests run on, and the settings of JAX that all of them share.
 
-With JAX_CONVGRAD_TEST_DEVICE=cuda they are the CUDA kernels on a real device, else the CPU kernels and the
-CUDA kernels in the emulator. A device or module that is missing then is a failure.
+With JAX_CONVGRAD_TEST_DEVICE=cuda the backends are the CUDA kernels on a real device, otherwise the CPU
+kernels and the CUDA kernels in the emulator. A missing device or module is a failure.
 """
 
 import importlib.util
@@ -17,32 +17,32 @@ ON_DEVICE = os.environ.get("JAX_CONVGRAD_TEST_DEVICE", "")
 if ON_DEVICE not in ("", "cuda"):
     raise pytest.UsageError(f"JAX_CONVGRAD_TEST_DEVICE should be cuda or unset, but is {ON_DEVICE!r}")
 PLATFORM = ON_DEVICE or "cpu"
-"""The platform, in JAX's name for lowering, that the backends are asked for on."""
+"""The platform that the backends run on, with JAX's name for it."""
 
 if ON_DEVICE:
-    # Some processes share the device. XLA for GPUs compiles at full optimisation alone; what it need not do
-    # is to look for the fastest of cuDNN's algorithms.
+    # Several processes share the device. XLA for GPUs only compiles at full optimisation, but it does not
+    # have to search for the fastest of cuDNN's algorithms.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     os.environ.setdefault("XLA_FLAGS", "--xla_gpu_autotune_level=0")
 else:
-    # Most of the suite's time is LLVM at work on the code around the kernels, which are compiled long since.
+    # LLVM would take most of the suite's time, for the code around the kernels, which are compiled already.
     os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
-# float64 results are compared to float64's own rounding, and JAX makes float32 of them without this.
+# Tests compare float64 results within float64's rounding, and without this JAX would turn them into float32.
 jax.config.update("jax_enable_x64", True)
 
-# For meshes of 8 devices; all else runs on the first. Where XLA_FLAGS has a number, that is the number.
+# Meshes need 8 devices; everything else runs on the first. A number in XLA_FLAGS takes precedence.
 if "--xla_force_host_platform_device_count" not in os.environ["XLA_FLAGS"]:
     jax.config.update("jax_num_cpu_devices", 8)
 
 ROOT = Path(__file__).resolve().parents[2]
-# Those that the suite runs on. "wgmma" takes 16-bit numbers and whole chunks of channels alone: test_wgmma.py
-# gives it the suite's problems, widened.
+# The kernels that the suite runs on. "wgmma" supports only 16-bit numbers and whole chunks of channels:
+# test_wgmma.py gives it the suite's problems with more channels.
 KERNELS = ("few_channels", "gemm", "grouped", "tiled", "reference")
 
 
 def cuda_backend(kernel):
-    """The backend that runs this CUDA kernel: on the device where there is one, else in the emulator."""
+    """The backend that runs this CUDA kernel: on the device if there is one, else in the emulator."""
     return f"{ON_DEVICE or 'emulated_cuda'}-{kernel}"
 
 
@@ -93,7 +93,7 @@ def _backend(name):
     kernel = name.rpartition("-")[2]
     if ON_DEVICE:
         return ffi.Backend(_module_on_device(), kernel=kernel)
-    # All kernels are one module: one prefix, whose targets are registered once.
+    # All kernels are in one module with one prefix, whose targets are registered once.
     if kernel == "reference":
         emulated = ffi.Backend(_emulated_module(), "jax_convgrad_emulated_", "reference")
         ffi.register(emulated, "cpu")
@@ -102,7 +102,7 @@ def _backend(name):
     return ffi.Backend(other.module, other.prefix, kernel)
 
 
-# Asked for before any test can have put another in its place.
+# Created before any test can have replaced it.
 _installed = "cpu"
 _backend("cpu")
 
@@ -115,9 +115,9 @@ def install(name):
     from jax_convgrad.primitives import ffi
 
     backend = _backend(name)
-    jax.clear_caches()  # compiled programs hold the targets of the backend they were lowered for
-    # Tests compare with f32's own rounding, which TF32 does not keep; test_gemm.py is where it is asked for.
-    # On a device lax multiplies in TF32 as well.
+    jax.clear_caches()  # compiled programs contain the targets of the backend they were lowered for
+    # Tests compare within f32's rounding, which TF32 exceeds; test_gemm.py tests TF32. On a device, lax also
+    # multiplies in TF32.
     full = ON_DEVICE or name in map(cuda_backend, ("gemm", "few_channels"))
     jax.config.update("jax_default_matmul_precision", "highest" if full else None)
     ffi.backends["cpu" if name == "cpu" else PLATFORM] = backend

@@ -1,4 +1,4 @@
-"""A grouped layer with bias and relu on our kernels, and by lax."""
+"""A grouped layer with bias and relu, on our kernels and on lax."""
 
 import jax
 import jax.numpy as jnp

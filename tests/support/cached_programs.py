@@ -1,8 +1,9 @@
-"""Run as a program, `cached_programs.py FOLDER FLAG WHICH`: programs for two devices by JAX's cache.
+"""A program, `cached_programs.py FOLDER FLAG WHICH`: runs programs for two devices with JAX's cache.
 
 Programs of one family have the same name and the same shapes, and differ in one parameter. WHICH is "first",
-to run the first of each family, or "all". FLAG is "on" where JAX leaves the callback's address out of what it
-hashes. Prints JSON: for each program its largest error against one device, and whether the cache had it.
+to run the first program of each family, or "all". FLAG is "on" if JAX omits the callback's address from the
+text that it hashes. Prints JSON: for each program its largest error against one device, and whether the cache
+had it.
 """
 
 import json
@@ -20,13 +21,13 @@ from jax.sharding import PartitionSpec as P
 
 import jax_convgrad as jc
 
-SIZE = 4  # of the batch, of space and of channels, so that dimensions in another order are of the same shape
+SIZE = 4  # the batch, spatial and channel size, so that dimensions in another order give the same shape
 X, W = (SIZE, SIZE, SIZE), (SIZE, SIZE, SIZE)
 ORDER = ("NHC", "HIO", "NHC")
 
 
 def general(conv, stride=1, low=1, lhs=1, rhs=1, order=ORDER, precision=None):
-    """A layer of 4 positions, 4 taps and 4 positions, whatever its steps."""
+    """A layer with 4 input positions, 4 taps and 4 output positions, for any steps."""
     high = (SIZE - 1) * (stride + rhs - lhs) - low
     return lambda x, w: conv(
         x, w, (stride,), [(low, high)], (lhs,), (rhs,), dimension_numbers=order, precision=precision
@@ -62,7 +63,7 @@ def windows(dimension, padding=(1, 1)):
 
 
 def families():
-    """name: programs by name, each a function of x and w and whether it is run under `install()`."""
+    """Maps names to programs by name: each a function of x and w, and whether it runs under `install()`."""
     convolutions = {name: (general(lax.conv_general_dilated, **o), True) for name, o in CONVOLUTIONS.items()}
     yield "install", convolutions
     yield "direct", {name: (general(jc.conv_general_dilated, **o), False) for name, o in CONVOLUTIONS.items()}

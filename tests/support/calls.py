@@ -1,4 +1,4 @@
-"""Every public layer and gradient function, each with arguments to call it with."""
+"""Every public layer and gradient function, each with arguments for a call."""
 
 import jax
 import jax.numpy as jnp

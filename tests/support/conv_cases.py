@@ -1,4 +1,4 @@
-"""The convolution problems of the suite, in the user's own order of dimensions, small enough to emulate."""
+"""The convolution problems of the suite, in the user's order of dimensions, small enough for the emulator."""
 
 import zlib
 from dataclasses import dataclass, replace
@@ -11,7 +11,7 @@ from reference import Axis
 NWC = ("NWC", "WIO", "NWC")
 NHWC = ("NHWC", "HWIO", "NHWC")
 NDHWC = ("NDHWC", "DHWIO", "NDHWC")
-_DEFAULT = "NC", "OI", "NC"  # what lax takes None for: spatial axes last
+_DEFAULT = "NC", "OI", "NC"  # the meaning of None in lax: spatial axes last
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class ConvCase:
 
     @property
     def lax_arguments(self) -> dict:
-        """What follows lhs and rhs in lax.conv_general_dilated."""
+        """The arguments after lhs and rhs in lax.conv_general_dilated."""
         return {
             "window_strides": self._per_axis(self.stride),
             "padding": self.padding,
@@ -49,7 +49,7 @@ class ConvCase:
 
     @property
     def grad_arguments(self) -> dict:
-        """What follows the arrays in conv_input_grad and conv_filter_grad, whose None is channels-last."""
+        """The arguments after the arrays in conv_input_grad and conv_filter_grad (None is channels-last)."""
         return {
             "stride": self.stride,
             "padding": self.padding,
@@ -65,7 +65,7 @@ class ConvCase:
 
     @cached_property
     def to_canonical(self):
-        """Three permutations: of x to [N, spatial..., C], of w to [spatial..., C, K], of y as x."""
+        """Three permutations: x to [N, spatial..., C], w to [spatial..., C, K], y to [N, spatial..., K]."""
         lhs, rhs, out = self.specs
         spatial = [s for s in rhs if s not in "IO"]
         return (
@@ -94,7 +94,7 @@ class ConvCase:
 
     @property
     def sum_lengths(self) -> dict[str, int]:
-        """How many products each sum may hold."""
+        """The largest number of products in each sum."""
         _, w_order, y_order = self.to_canonical
         taps = int(np.prod([axis.taps for axis in self.axes]))
         group_in, features = (self.w[d] for d in w_order[-2:])
@@ -107,14 +107,14 @@ class ConvCase:
 
     @property
     def has_small_groups(self) -> bool:
-        """Whether CUDA's kernel "grouped" serves it: test_cuda_grouped.py asks the kernel itself."""
+        """Whether CUDA's kernel "grouped" supports the case; test_cuda_grouped.py asks the kernel itself."""
         _, w_order, _ = self.to_canonical
         groups = self.groups * self.batch_groups
         group_in, features = (self.w[d] for d in w_order[-2:])
         return groups > 1 and max(group_in, features // groups) <= 16
 
     def widened(self, factor: int) -> "ConvCase":
-        """The same with that many times the channels in and out."""
+        """The same case with ``factor`` times as many input and output channels."""
         x_order, w_order, _ = self.to_canonical
         x, w = list(self.x), list(self.w)
         for shape, dimension in ((x, x_order[-1]), (w, w_order[-2]), (w, w_order[-1])):
@@ -123,7 +123,7 @@ class ConvCase:
 
     @property
     def has_few_channels(self) -> bool:
-        """Whether CUDA's kernel "few_channels" serves it: test_few_channels.py asks the kernel itself."""
+        """Whether CUDA's kernel "few_channels" supports it; test_few_channels.py asks the kernel itself."""
         _, w_order, _ = self.to_canonical
         dense = self.groups * self.batch_groups == 1
         return dense and 1 <= self.w[w_order[-2]] <= 4 and all(a.input_dilation == 1 for a in self.axes)
@@ -133,18 +133,18 @@ class ConvCase:
         return int(np.prod(self.y)) * self.sum_lengths["y"]
 
     def arrays(self, dtype):
-        """x, w and dy of this case: always the same numbers, rounded to dtype."""
+        """The arrays x, w and dy of this case: always the same numbers, rounded to dtype."""
         random = np.random.default_rng(zlib.crc32(self.name.encode()))
         return tuple(random.standard_normal(shape).astype(dtype) for shape in (self.x, self.w, self.y))
 
     def reference(self, x, w, dy, reduce_abs=False):
-        """y, dx, dw in float64; with reduce_abs the same sums over absolute values."""
+        """The results y, dx, dw in float64; with reduce_abs the same sums over absolute values."""
         canonical = []
         for array, order in zip((x, w, dy), self.to_canonical, strict=True):
             array = np.asarray(array, np.float64).transpose(order)
             canonical.append(np.abs(array) if reduce_abs else array)
         x, w, dy = canonical
-        # A batch group is a convolution of its own: of its part of the batch, to its part of the features.
+        # A batch group is a separate convolution, from its part of the batch to its part of the features.
         ys, dxs, dws = [], [], []
         parts = (np.split(x, self.batch_groups), *(np.split(a, self.batch_groups, -1) for a in (w, dy)))
         for x_g, w_g, dy_g in zip(*parts, strict=True):
@@ -208,13 +208,13 @@ def _cases():
           (2, 1, 2), 2, 1,
           NDHWC),
         C("3d_permuted", (4, 2, 3, 5, 1), (2, 3, 2, 2, 3), 1, "SAME", order=("DCHWN", "WODIH", "HNWCD")),
-        # Channels that fill no vector, filters of one tap.
+        # Channels that do not fill a vector, filters of one tap.
         C("2d_one_channel_each", (2, 6, 7, 1), (3, 3, 1, 1), 1, "SAME", order=NHWC),
         C("2d_1x1", (2, 4, 5, 33), (1, 1, 33, 17), order=NHWC),
         C("2d_1x1_stride", (2, 5, 5, 5), (1, 1, 5, 3), 2, order=NHWC),
         C("2d_33_to_5", (1, 5, 4, 33), (3, 3, 33, 5), 1, "SAME", order=NHWC),
         C("2d_3_to_67", (1, 5, 6, 3), (3, 3, 3, 67), 1, "SAME", order=NHWC),
-        # Past a 64 x 64 x 16 tile of the products behind the sums: 70 positions, 67 channels.
+        # Larger than a 64 x 64 x 16 tile of the matrix products: 70 positions, 67 channels.
         C("2d_past_tile_out", (2, 5, 7, 17), (1, 1, 17, 67), order=NHWC),
         C("2d_past_tile_in", (2, 5, 7, 67), (1, 1, 67, 17), order=NHWC),
         C("2d_past_tile_channels", (1, 4, 5, 67), (1, 1, 67, 67), order=NHWC),
@@ -226,7 +226,7 @@ def _cases():
 CASES = tuple(_cases())
 BY_NAME = {case.name: case for case in CASES}
 
-# A part that still has every rank, a stride, both dilations, groups, every order and a tile crossed.
+# A subset that still has every rank, a stride, both dilations, groups, every order and more than one tile.
 FEW = tuple(
     BY_NAME[name]
     for name in (
@@ -249,7 +249,7 @@ FEW = tuple(
     )
 )
 
-# Few channels, and taps along the last axis alone.
+# Few channels, and taps only along the last axis.
 PLANAR = (
     ConvCase("planar_3_to_5", (2, 7, 41, 3), (1, 1, 3, 5), 1, "VALID", order=NHWC),
     ConvCase("planar_padded", (2, 3, 70, 4), (1, 1, 4, 1), (2, 1), ((1, 0), (5, -2)), order=NHWC),
@@ -259,7 +259,7 @@ PLANAR = (
     ConvCase("planar_channels_first", (2, 8, 100), (2, 8, 1), 1, "VALID"),
 )
 
-# Groups of every size beside a vector's lanes, channel counts with tails, and every step that an axis has.
+# Groups smaller and larger than a vector, channel counts with tails, and every step that an axis has.
 GROUPS = (
     ConvCase("lanes_3_3", (2, 6, 19, 21), (3, 3, 3, 21), 1, "SAME", groups=7, order=NHWC),
     ConvCase("lanes_5_5", (1, 5, 33, 35), (2, 3, 5, 35), 1, ((1, 0), (1, 1)), groups=7, order=NHWC),
@@ -290,7 +290,7 @@ GROUPS = (
     ConvCase("groups_column", (2, 40, 1, 12), (3, 1, 3, 12), 1, "SAME", groups=4, order=NHWC),
     ConvCase("groups_3d", (1, 4, 5, 6, 6), (3, 2, 3, 3, 6), (1, 2, 1), "SAME", groups=2, order=NDHWC),
     ConvCase("depthwise_3d", (1, 3, 4, 9, 19), (2, 3, 3, 1, 19), 1, "SAME", groups=19, order=NDHWC),
-    # Vectors of depthwise channels, in windows of 3, 5 and 7 taps at stride 1 and 2, forwards and backwards.
+    # Vectors of depthwise channels, in windows of 3, 5 and 7 taps at strides 1 and 2, forward and backward.
     ConvCase("depthwise_3x3_s2", (2, 9, 19, 12), (3, 3, 1, 12), 2, "SAME", groups=12, order=NHWC),
     ConvCase("depthwise_5x5", (1, 6, 18, 8), (5, 5, 1, 8), 1, ((2, 2), (1, 3)), groups=8, order=NHWC),
     ConvCase("depthwise_5x5_s2", (1, 11, 21, 8), (5, 5, 1, 8), 2, "SAME", groups=8, order=NHWC),
@@ -304,7 +304,7 @@ GROUPS = (
     ConvCase("depthwise_column", (2, 40, 1, 8), (3, 1, 1, 8), 1, "SAME", groups=8, order=NHWC),
     ConvCase("depthwise_3d_vectors", (1, 4, 5, 11, 8), (3, 3, 3, 1, 8), (1, 2, 2), "SAME", groups=8,
              order=NDHWC),
-    # Groups that are a vector each, and the largest.
+    # Groups of one vector each, and the largest groups.
     ConvCase("groups_4_4_s2", (1, 7, 21, 12), (3, 3, 4, 12), 2, "SAME", 1, (1, 2), groups=3, order=NHWC),
     ConvCase("groups_8_8_s3", (2, 7, 11, 16), (3, 2, 8, 16), (2, 3), "SAME", groups=2, order=NHWC),
     ConvCase("groups_16_16", (1, 3, 5, 32), (2, 3, 16, 32), 1, "SAME", groups=2, order=NHWC),

@@ -1,4 +1,4 @@
-"""The CPU's kernels by name: which serve a problem, and how ffi.py is asked for one."""
+"""The CPU's kernels by name: which of them support a problem, and how to select one in ffi.py."""
 
 from jax_convgrad.geometry import Axis, ConvGeometry
 from jax_convgrad.primitives import ffi
@@ -8,14 +8,14 @@ ISAS = CPU.module.instruction_sets()
 
 
 def is_grouped(case):
-    """What "grouped" says that it serves, for f32."""
+    """Whether "grouped" reports that it supports the case, for f32."""
     _, w_order, _ = case.to_canonical
     group_in, features = (case.w[d] for d in w_order[-2:])
     return case.groups > 1 and max(group_in, features // case.groups) <= 8
 
 
 def is_planar(case):
-    """What "planar" says that it serves."""
+    """Whether "planar" reports that it supports the case."""
     _, w_order, _ = case.to_canonical
     group_in, features = (case.w[d] for d in w_order[-2:])
     inner = case.axes[-1]

@@ -1,7 +1,7 @@
-"""Run as a program: digests of training steps, of one step over and over, and its calls, for every kernel.
+"""A program: digests of training steps and of one repeated step, and the step's calls, for every kernel.
 
-Its own process, as XLA reads the flags that command buffers depend on when it starts. Prints JSON. In the
-emulator there are no graphs, but the program is the same.
+It is a separate process, because XLA reads the flags of command buffers when it starts. Prints JSON. The
+emulator has no graphs, but the program is the same.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ from jax_convgrad.primitives import ffi
 
 STEPS = 5
 SHAPE = (4, 20, 18) if backends.ON_DEVICE else (1, 10, 10)
-# (channels, groups, dtype), the first that a kernel serves is its problem.
+# (channels, groups, dtype); each kernel runs the first problem that it supports.
 PROBLEMS = [(16, 1, "float32"), (16, 16, "float32"), (4, 1, "float32"), (64, 1, "bfloat16")]
 
 
@@ -53,7 +53,7 @@ def start(problem):
 
 
 def make_step(groups):
-    """Every kind of custom call, and no sum that is XLA's, whose order is not ours to promise."""
+    """A step with every kind of custom call, and no sum by XLA, whose order this package cannot promise."""
 
     def layers(params, x):
         y = jc.conv(x, params["w1"], params["b1"], padding="SAME", groups=groups, activation="relu")
@@ -87,7 +87,7 @@ def digests(backend):
     same = [digest(step(params, x, dy)) for _ in range(STEPS)]
     calls = module.handler_calls() - calls_before
     steps = []
-    for _ in range(STEPS):  # other buffers each time, which a recorded graph has to be told of
+    for _ in range(STEPS):  # other buffers each time, which XLA has to update in a recorded graph
         params, rest = step(params, x, dy)
         steps.append(digest((params, rest)))
     return {"same": same, "steps": steps, "calls": calls, "calls_a_step": calls_a_step}

@@ -1,4 +1,4 @@
-"""Dense problems for 16-bit operands, and the settings under which layers are asked for."""
+"""Dense problems for 16-bit operands, and the settings that layers are called with."""
 
 import contextlib
 

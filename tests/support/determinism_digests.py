@@ -1,7 +1,7 @@
-"""Run as a program, `determinism_digests.py BACKEND`: digests of what each kernel gives, and XLA's threads.
+"""A program, `determinism_digests.py BACKEND`: digests of each kernel's results, and XLA's thread count.
 
-Its own process, as the number of threads is settled when XLA starts. Prints JSON: for each op the digests
-of five runs and the largest error against float64 NumPy sums, relative to the largest number.
+It is a separate process, because XLA fixes the number of threads when it starts. Prints JSON: for each op the
+digests of five runs and the largest error against float64 NumPy sums, relative to the largest number.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ from jax import lax
 import jax_convgrad as jc
 
 RUNS = 5
-# Large enough that the CPU's kernels split each sum and each result over several tasks.
+# Large enough for the CPU's kernels to split each sum and each result into several tasks.
 SIZES = {"cpu": (8, 20, 20, 24, 40), "emulated_cuda-grouped": (2, 9, 9, 16, 33)}
 if backends.ON_DEVICE:
     SIZES = dict.fromkeys(backends.BACKENDS, (8, 40, 40, 24, 40))
@@ -36,7 +36,7 @@ def problem(backend):
 
 
 def ops(x, w, dy):
-    """name: (a function on our kernels, what it gives in float64)"""
+    """Maps a name to a function on our kernels and its result in float64."""
     same = {"padding": "SAME", "precision": lax.Precision.HIGHEST}
     axes = [reference.Axis(size, 3, 1, 1, 1) for size in x.shape[1:-1]]
     pool_axes = [reference.Axis(size, 3) for size in x.shape[1:-1]]
@@ -61,7 +61,7 @@ def ops(x, w, dy):
 
 
 def small_group_ops(x):
-    """As `ops`, of a depthwise layer large enough for tasks, and partial sums of wgrad, to be many."""
+    """Like `ops`, for a depthwise layer large enough for many tasks and many partial sums of wgrad."""
     x = np.tile(x, (1, 5, 5, 1))
     random = np.random.default_rng(1)
     w = random.standard_normal((3, 3, 1, x.shape[-1])).astype(np.float32)
@@ -82,7 +82,7 @@ def small_group_ops(x):
 
 
 def worker_threads():
-    """How many threads XLA's pool for kernels has."""
+    """The number of threads in XLA's pool for kernels."""
     folder = f"/proc/{os.getpid()}/task"
     names = []
     for task in os.listdir(folder):
@@ -97,7 +97,7 @@ def main(backend):
     x, w, dy = problem(backend)
     chosen = ops(x, w, dy)
     grouped = backends.cuda_backend("grouped")
-    if backend == grouped:  # it serves small groups alone
+    if backend == grouped:  # it supports only small groups
         chosen = {name: op for name, op in chosen.items() if name not in ("fprop", "dgrad", "wgrad")}
     if backend in ("cpu", grouped, backends.cuda_backend("auto")):
         chosen |= small_group_ops(x)

@@ -1,13 +1,13 @@
-"""Run as a program: every CUDA kernel by name, on every op, over small shapes and all dtypes. No pytest.
+"""A program without pytest: runs every CUDA kernel by name, on every op, for small shapes and all dtypes.
 
-Made for compute-sanitizer, under which each launch takes long: a handful of shapes that have a tail in every
-direction, steps, dilations and groups, and a check of each result, so that a run without a report is not one
-that computed nothing.
+It is made for compute-sanitizer, under which each launch takes long. So it has only a few shapes, with a tail
+in every direction, steps, dilations and groups. It checks each result, so that a run without a report has
+certainly computed something.
 
     JAX_CONVGRAD_TEST_DEVICE=cuda compute-sanitizer --tool racecheck python tests/support/device_shapes.py
 
-Exits with 1 where a result is wrong or a kernel was never called. --seconds bounds the run; what it leaves
-out it says.
+Exits with 1 if a result is wrong or a kernel was never called. --seconds bounds the run; the program prints
+what it leaves out.
 """
 
 import argparse
@@ -27,8 +27,8 @@ from tolerance import assert_within, stored_eps, sum_bound
 import jax_convgrad as jc
 from jax_convgrad.primitives import ffi
 
-# Whole vectors of channels, tails in every direction, steps and both dilations, groups of one and of some
-# channels, few channels beside many, one and three axes. A run that ends early has seen the first.
+# Whole vectors of channels, tails in every direction, steps and both dilations, groups of one and of several
+# channels, few channels together with many, one and three axes. A run that ends early has run the first ones.
 CASES = (
     ConvCase("2d_vectors", (2, 9, 10, 16), (3, 3, 16, 24), 1, "SAME", order=NHWC),
     ConvCase("2d_depthwise_vectors", (1, 9, 20, 16), (3, 3, 1, 16), 1, "SAME", groups=16, order=NHWC),
@@ -43,7 +43,7 @@ CASES = (
     BY_NAME["3d_all"],
     BY_NAME["2d_stride2_same"],
 )
-# dtype, precision, and how far a product may be off since its factors were rounded first.
+# dtype, precision, and the error of a product whose factors are rounded first.
 ARITHMETICS = {
     "bfloat16": ("bfloat16", lax.Precision.DEFAULT, 0.0),
     "tf32": ("float32", lax.Precision.DEFAULT, 2.0**-10),
@@ -57,14 +57,14 @@ POOL_AXES = [reference.Axis(9, 3, 2, 1, 1), reference.Axis(10, 2, 2, 0, 0)]
 
 
 def has_layer(case):
-    """Whether jc.conv can be asked for it: a layer has no input dilation."""
+    """Whether jc.conv supports the case: a layer has no input dilation."""
     return all(axis.input_dilation == 1 for axis in case.axes)
 
 
 def run_conv(kernel, case, arithmetic):
-    """The ops that the kernel serves, each checked against the float64 sums; how many there were.
+    """Checks each op that the kernel supports against the float64 sums, and returns how many there are.
 
-    fprop also with the epilogue, the bias and relu of a layer, in its own call.
+    fprop also runs in another call with the epilogue, the bias and relu of a layer.
     """
     dtype, precision, factors_eps = ARITHMETICS[arithmetic]
     module = ffi.backends[backends.PLATFORM].module
@@ -80,7 +80,7 @@ def run_conv(kernel, case, arithmetic):
     }
     exact, magnitude = case.reference(x, w, dy), case.reference(x, w, dy, reduce_abs=True)
     sums = {op: (exact[OPS[op]], magnitude[OPS[op]], case.sum_lengths[OPS[op]]) for op in ops}
-    # What may be off by the rounding of factors: relu makes no difference larger, and the bias is no factor.
+    # The error from rounding the factors: relu does not increase a difference, and the bias is not a factor.
     factors = {op: factors_eps * magnitude[OPS[op]] for op in ops}
     if "fprop" in ops and has_layer(case):
         channel = case.to_canonical[2][-1]
@@ -102,7 +102,7 @@ def run_conv(kernel, case, arithmetic):
 
 
 def run_rest(kernel, arithmetic):
-    """Pooling and the bias gradient, which the kernel's name chooses kernels of as well."""
+    """Checks pooling and the bias gradient, whose kernels the kernel's name also selects."""
     dtype = ARITHMETICS[arithmetic][0]
     random = np.random.default_rng(0)
     count = 0
@@ -146,13 +146,13 @@ def main():
     for number, kernel in enumerate(kernels, 1):
         backends.install(backends.cuda_backend(kernel))
         calls = 0
-        last_start = start + args.seconds * number / len(kernels)  # each kernel has its share
+        last_start = start + args.seconds * number / len(kernels)  # each kernel has an equal share
         convolutions = 0
         tasks = [
             (run_conv, (kernel, case, arithmetic))
             for case, arithmetic in itertools.product(CASES[: args.cases], arithmetics)
         ]
-        if kernel in ("reference", kernels[-1]):  # to pooling every name but "reference" is the same
+        if kernel in ("reference", kernels[-1]):  # in pooling, all other names select the same kernel
             tasks[1:1] = [(run_rest, (kernel, arithmetic)) for arithmetic in arithmetics]
         for run, arguments in tasks:
             if time.monotonic() > last_start:

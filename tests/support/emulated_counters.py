@@ -1,6 +1,6 @@
-"""What launches of the emulated CUDA kernels would cost a GPU.
+"""The costs of launches of the emulated CUDA kernels on a GPU.
 
-tests/cuda_emulator/README.md says what is seen.
+tests/cuda_emulator/README.md says what the emulator counts.
 """
 
 import importlib.util
@@ -11,7 +11,7 @@ from functools import cache
 
 @cache
 def _module():
-    """_cuda_counters, out of the library that the backend has loaded as _cuda_emulated."""
+    """The module _cuda_counters, from the library that the backend has loaded as _cuda_emulated."""
     library = sys.modules["_cuda_emulated"].__file__
     spec = importlib.util.spec_from_file_location("_cuda_counters", library)
     module = importlib.util.module_from_spec(spec)
@@ -21,7 +21,7 @@ def _module():
 
 @contextmanager
 def counting():
-    """Yield a dict that holds the counters after the block, which must wait for all results within it."""
+    """Yields a dict that contains the counters after the block; the block has to wait for all its results."""
     counters = {}
     _module().counters_start()
     try:

@@ -1,4 +1,4 @@
-"""What calls of the CUDA kernels launch, asked of the emulator's module without running anything."""
+"""The launches of calls of the CUDA kernels, which the emulator's module lists without running them."""
 
 import importlib.util
 import os
@@ -39,19 +39,19 @@ def _module(name: str = "_cuda_launches") -> ModuleType:
 
 @cache
 def _symbols() -> dict[int, str]:
-    """The functions of the library, by their place in it."""
+    """Maps addresses in the library to the functions there."""
     ran = subprocess.run(["nm", "--defined-only", _library()], capture_output=True, text=True, check=True)
     columns = (line.split() for line in ran.stdout.splitlines())
     return {int(at, 16): name for at, kind, name in columns if kind in "tTwW"}
 
 
 def kernels() -> list[str]:
-    """The convolution kernels that can be asked for by name."""
+    """The convolution kernels that can be selected by name."""
     return _module("_cuda_emulated").kernels()
 
 
 def conv_workspace_bytes(op: str, kernel: str, *, tf32: bool = False, **problem) -> int:
-    """Of a call that asks for the kernel by name."""
+    """The workspace of a call that selects the kernel by name."""
     return _module("_cuda_emulated").conv_workspace_bytes(op=op, kernel=kernel, tf32=tf32, **problem)
 
 
@@ -67,16 +67,16 @@ def _launches(found: list[tuple[int, int, int, int]]) -> list[Launch]:
 def conv_launches(
     op: str, kernel: str, *, tf32: bool = False, aligned: bool = True, **problem
 ) -> list[Launch]:
-    """Of "fprop", "fprop, bias", "dgrad" or "wgrad" by a kernel's name.
+    """The launches of "fprop", "fprop, bias", "dgrad" or "wgrad" with a kernel that is selected by name.
 
-    ``problem`` is what conv_workspace_bytes takes.
+    ``problem`` has the arguments of conv_workspace_bytes.
 
     Raises:
-      ValueError: the kernel does not serve the problem.
+      ValueError: the kernel does not support the problem.
     """
     return _launches(_module().conv_launches(op=op, kernel=kernel, tf32=tf32, aligned=aligned, **problem))
 
 
 def pool_launches(op: str, kernel: str, *, aligned: bool = True, **problem) -> list[Launch]:
-    """Of a pooling op by its FFI name, or of bgrad over as many rows as the problem has outputs."""
+    """The launches of a pooling op, by its FFI name, or of bgrad with a row for each of the outputs."""
     return _launches(_module().pool_launches(op=op, kernel=kernel, aligned=aligned, **problem))

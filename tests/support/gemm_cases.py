@@ -1,9 +1,9 @@
-"""Problems of CUDA's staged matrix products, among them the suite's dense layer."""
+"""Problems for CUDA's staged matrix products, including the suite's dense layer."""
 
 from conv_cases import NDHWC, NHWC, NWC
 from conv_cases import ConvCase as C
 
-# Channels in whole chunks of every dtype (8), unless said otherwise; slices, tiles and phases with tails.
+# Channels are whole chunks of every dtype (8), unless stated otherwise; slices, tiles and phases have tails.
 CASES = [
     C("tails of slices and columns", (2, 7, 9, 40), (3, 3, 40, 72), 1, "SAME", order=NHWC),
     C("tails of both tiles", (3, 8, 8, 16), (1, 1, 16, 136), 1, "VALID", order=NHWC),

@@ -1,12 +1,12 @@
-"""What each CUDA kernel for the same layer costs: counted in the emulator, or by formula where that is blind.
+"""The costs of each CUDA kernel for the same layer: counted in the emulator, or computed with a formula.
 
     python tests/support/kernel_ladder.py            # prints the tables of docs/kernels.md
     python tests/support/kernel_ladder.py --write    # writes them into it
 
-The emulator counts what goes through named functions (tests/cuda_emulator/README.md). The reference and the
-tiled kernels access memory by plain expressions, which it does not see; their columns follow from their
-loops. ``copied_bytes`` is that formula for every tiled product, so the counters of "gemm", which does the
-same in larger tiles, say whether it is right (test_kernel_ladder.py).
+The emulator counts accesses through named functions (tests/cuda_emulator/README.md). The reference and the
+tiled kernels access memory with plain expressions, which it does not see; their columns follow from their
+loops. ``copied_bytes`` is that formula for every tiled product. The counters of "gemm", which does the
+same in larger tiles, test whether it is right (test_kernel_ladder.py).
 """
 
 from __future__ import annotations
@@ -50,21 +50,21 @@ OPS = {
 
 
 class Cost(NamedTuple):
-    """Of one launch: multiply-adds, bytes, and instructions of warps."""
+    """The cost of one launch: multiply-adds, bytes, and instructions of warps."""
 
-    multiply_adds: int  # carried out, those with zeros of a tile's filling included
-    multiplying: float  # instructions
-    global_bytes: int  # that lanes ask for
-    global_sectors: int  # of 32 bytes, that an instruction asks the caches for
-    shared_bytes: int  # read
-    moving: int  # instructions that bring operands, to shared memory or to registers
+    multiply_adds: int  # including those with zeros that fill up a tile
+    multiplying: float  # the instructions of these
+    global_bytes: int  # that the lanes request
+    global_sectors: int  # of 32 bytes, that the instructions request from the caches
+    shared_bytes: int  # that are read
+    moving: int  # instructions that move operands to shared memory or to registers
 
 
 # ---------------------------------------------------------------------------------- counted by the relation
 
 
 def tied_pairs(case: ConvCase) -> int:
-    """(r, o) that the relation ties to an input, over all axes."""
+    """The number of pairs (r, o) that the relation ties to an input, over all axes."""
     pairs = 1
     for axis in case.axes:
         at = np.arange(axis.output)[:, None] * axis.stride + np.arange(axis.taps) * axis.filter_dilation
@@ -75,22 +75,23 @@ def tied_pairs(case: ConvCase) -> int:
 
 
 def terms(case: ConvCase) -> int:
-    """Products that the formula has: none on padding, none between strides or dilated inputs."""
+    """The number of products in the formula, which has none on padding, between strides or dilated inputs."""
     return case.x[0] * tied_pairs(case) * case.w[-2] * case.w[-1]
 
 
 def reference_cost(case: ConvCase, op: str, item: int = 2) -> Cost:
-    """Each product reads both its factors. 32 lanes are neighbours in the result's last dimension.
+    """The cost of "reference", where each product reads both its factors.
 
-    In dgrad that is c: all lanes read the same dy[n,o,k], and w[r,c,k] of 32 rows of the filter. In wgrad it
-    is k: all read the same x[n,i,c], and 32 neighbouring dy[n,o,k].
+    The 32 lanes are neighbours in the result's last dimension. In dgrad this is c: all lanes read the same
+    dy[n,o,k], and w[r,c,k] in 32 rows of the filter. In wgrad it is k: all read the same x[n,i,c], and 32
+    neighbouring dy[n,o,k].
     """
     group_in, features = case.w[-2:]
     if case.groups != 1 or group_in % WARP or features % WARP:
         raise ValueError(f"lanes are counted for whole warps of channels, but the layer is {case.name}")
-    instructions = terms(case) // WARP  # of multiply-adds; there are two loads beside each
+    instructions = terms(case) // WARP  # multiply-adds; each needs two loads
     if op == "dgrad":
-        lines = 1 + WARP  # features * item bytes from lane to lane, no less than a sector
+        lines = 1 + WARP  # from lane to lane features * item bytes, at least a sector
         assert features * item >= SECTOR
     else:
         lines = 1 + WARP * item // SECTOR
@@ -98,7 +99,7 @@ def reference_cost(case: ConvCase, op: str, item: int = 2) -> Cost:
 
 
 def copied_bytes(case: ConvCase, op: str, rows: int, columns: int, item: int = 2) -> tuple[int, int]:
-    """That a product in tiles of shared memory copies of its two operands, none for what isn't tied.
+    """The bytes of both operands that a product in tiles of shared memory copies; untied positions need none.
 
     Every column of tiles copies the first operand once, every row of tiles the second.
     """
@@ -111,7 +112,7 @@ def copied_bytes(case: ConvCase, op: str, rows: int, columns: int, item: int = 2
 
 
 def product(case: ConvCase, op: str) -> tuple[int, int, int]:
-    """Rows, columns and depth of one group's matrix product."""
+    """The rows, columns and depth of one group's matrix product."""
     group_in, features = case.w[-2], case.w[-1] // case.groups
     taps = int(np.prod(case.w[:-2]))
     inputs, outputs = (case.x[0] * int(np.prod(array[1:-1])) for array in (case.x, case.y))
@@ -123,12 +124,12 @@ def product(case: ConvCase, op: str) -> tuple[int, int, int]:
 
 
 def tiles(case: ConvCase, op: str, *tile: int) -> tuple[int, ...]:
-    """How many tiles lie along each side of the product."""
+    """The number of tiles along each side of the product."""
     return tuple(-(-size // side) for size, side in zip(product(case, op), tile, strict=True))
 
 
 def phases(case: ConvCase, op: str) -> list[tuple[int, int, int]]:
-    """One group's product as those of its phases: the results that meet the same taps of a stride's."""
+    """The products of the phases of one group; the results of a phase meet the same taps."""
     if op != "dgrad":
         assert all(axis.input_dilation == 1 for axis in case.axes), case.name
         return [product(case, op)]
@@ -156,14 +157,14 @@ def phases(case: ConvCase, op: str) -> list[tuple[int, int, int]]:
 
 
 def tiled_cost(case: ConvCase, op: str, item: int = 2) -> Cost:
-    """Tiles of 64 x 64 and 16 deep, 256 threads with 4 x 4 sums each (cuda_src/tiled/tile.cuh)."""
+    """The cost of "tiled": tiles of 64 x 64 x 16, 256 threads with 4 x 4 sums (cuda_src/tiled/tile.cuh)."""
     slices = sum(
         -(-rows // 64) * -(-columns // 64) * -(-depth // 16) for rows, columns, depth in phases(case, op)
     )
     multiply_adds = slices * 64 * 64 * 16
     copied = sum(copied_bytes(case, op, 64, 64, item))
-    # A slice is 2048 numbers, each loaded once and stored in shared memory once; and for each depth a thread
-    # reads 4 of either operand, for 16 products.
+    # A slice is 2048 numbers, each loaded once and stored in shared memory once. For each depth a thread
+    # reads 4 numbers of either operand, for 16 products.
     fills, reads = slices * 2 * 2048 // WARP, slices * 16 * 256 * 8
     return Cost(
         multiply_adds,
@@ -191,7 +192,7 @@ def counted(case: ConvCase, op: str, kernel: str) -> dict:
 
 
 def gemm_cost(case: ConvCase, op: str) -> Cost:
-    """Of "gemm"."""
+    """The cost of "gemm"."""
     found = counted(case, op, "gemm")
     copies, reads = found["cp_async_global"], found["ldmatrix"]
     return Cost(
@@ -205,7 +206,7 @@ def gemm_cost(case: ConvCase, op: str) -> Cost:
 
 
 def wgmma_cost(case: ConvCase, op: str) -> Cost:
-    """Of "wgmma", whose instructions are a warpgroup's; each names two operands, in shared memory."""
+    """The cost of "wgmma", in instructions of a warpgroup; each names two operands in shared memory."""
     found = counted(case, op, "wgmma")
     copies, reads = found["tma_global"], found["wgmma_shared"]
     return Cost(
@@ -233,7 +234,7 @@ def _markdown(head: list[str], rows: list[list[str]]) -> str:
 
 
 def rungs_table(op: str) -> str:
-    """All that is moved and issued for 1000 products of the formula."""
+    """The bytes moved and the instructions issued for 1000 products of the formula."""
     head = ["kernel", "multiply-adds", "their instructions", "bytes from global memory", "in sectors of 32"]
     head += ["bytes from shared memory", "instructions that move operands"]
     rows = []
@@ -246,16 +247,16 @@ def rungs_table(op: str) -> str:
 
 
 def stride_table() -> str:
-    """Multiply-adds of a strided dgrad."""
+    """The multiply-adds of a strided dgrad."""
     rows = []
     for name, cost_of in RUNGS.items():
         done = cost_of(STRIDED, "dgrad").multiply_adds
         rows.append([f"`{name}`", str(done), f"{done / terms(STRIDED):.2f}"])
-    return _markdown(["kernel", "multiply-adds", "for each of the formula's"], rows)
+    return _markdown(["kernel", "multiply-adds", "per product of the formula"], rows)
 
 
 def few_channels_table() -> str:
-    """How often a first layer's activations are read: x in fprop, x and dy in wgrad."""
+    """The number of times that a first layer's activations are read: x in fprop, x and dy in wgrad."""
     x_bytes, y_bytes = 2 * int(np.prod(STEM.x)), 2 * int(np.prod(STEM.y))
     gathered, _ = copied_bytes(STEM, "fprop", 128, 64)
     rows = [("fprop", "x", gathered / x_bytes, x_bytes)]
@@ -275,7 +276,7 @@ def few_channels_table() -> str:
 
 
 def grouped_table() -> str:
-    """Multiply-adds of a depthwise layer as a matrix product for each group."""
+    """The multiply-adds of a depthwise layer as one matrix product per group."""
     rows = []
     for op in OPS:
         done = counted(DEPTHWISE, op, "gemm")["mma_bf16"]
@@ -284,7 +285,7 @@ def grouped_table() -> str:
 
 
 def launch_table() -> str:
-    """What the launches of LAYER's dgrad ask for."""
+    """The sizes of the launches of LAYER's dgrad."""
     axes = [(a.input, a.taps, a.output, a.stride, a.pad_lo, 1, 1) for a in LAYER.axes]
     problem = {"batch": LAYER.x[0], "in_channels": LAYER.x[-1], "out_channels": LAYER.w[-1], "groups": 1}
     rows = []
@@ -309,12 +310,12 @@ def _place(name: str) -> re.Pattern:
 
 
 def on_the_page(name: str) -> str:
-    """The table as docs/kernels.md has it."""
+    """The table in docs/kernels.md."""
     return _place(name).search(PAGE.read_text())[2]
 
 
 def main() -> None:
-    """Print the tables, or write them into the page."""
+    """Prints the tables, or writes them into the page."""
     text = PAGE.read_text() if "--write" in sys.argv else None
     for name, table in TABLES.items():
         if text is None:

@@ -1,4 +1,4 @@
-"""What the tests compare with, computed once for all backends: the NumPy reference's sums, and lax's."""
+"""The expected results, computed once for all backends: the NumPy reference's sums, and lax's."""
 
 from functools import cache
 
@@ -11,14 +11,14 @@ from jax import lax
 
 @cache
 def exact_conv(case, dtype):
-    """({y, dx, dw} in float64 of the arrays rounded to dtype, the same sums of absolute products)."""
+    """The results {y, dx, dw} in float64 of arrays rounded to dtype, and the sums of absolute products."""
     arrays = case.arrays(dtype)
     return case.reference(*arrays), case.reference(*arrays, reduce_abs=True)
 
 
 @cache
 def lax_conv(case, dtype):
-    """{y, dx, dw} by lax in full precision."""
+    """The results {y, dx, dw} of lax in full precision."""
     x, w, dy = case.arrays(dtype)
 
     @jax.jit
@@ -27,15 +27,15 @@ def lax_conv(case, dtype):
         y, vjp = jax.vjp(lambda x, w: lax.conv_general_dilated(x, w, **arguments), x, w)
         return y, *vjp(dy)
 
-    # On the CPU whatever the backend runs on: no TF32 there, no autotuning, and the same numbers for all.
+    # Always on the CPU: it has no TF32 and no autotuning, and gives the same numbers for all backends.
     with jax.default_device(jax.local_devices(backend="cpu")[0]):
         answers = run(x, w, dy)
-    # lax's float64 answers are asked for after backends were switched too: a copy outlives the caches.
+    # Tests read lax's float64 results after a switch of backends too: a copy outlives the caches.
     return {name: np.asarray(a) for name, a in zip(("y", "dx", "dw"), answers, strict=True)}
 
 
 def lax_conv_widened(x, w, *arguments, preferred_element_type=None, **rest):
-    """lax.conv_general_dilated with the conversions written out, which old versions cannot differentiate."""
+    """lax.conv_general_dilated with explicit conversions; old versions cannot differentiate implicit ones."""
     if preferred_element_type is None:
         return lax.conv_general_dilated(x, w, *arguments, **rest)
     wide = jnp.promote_types(x.dtype, preferred_element_type)

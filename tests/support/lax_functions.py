@@ -1,4 +1,4 @@
-"""Functions with a convolution of lax's deep inside, and ways to transform them."""
+"""Functions with one of lax's convolutions deep inside, and ways to transform them."""
 
 from functools import partial
 
@@ -29,7 +29,7 @@ def scanned(x, w):
 
 
 def in_while(x, w):
-    """No gradient in reverse: a while loop has none."""
+    """A function without a reverse-mode gradient, because a while loop has none."""
     return lax.while_loop(
         lambda c: jnp.sum(conv(c[1], w)) < 1e3 * c[0], lambda c: (c[0] - 1, conv(c[1], w)), (3.0, x)
     )
@@ -98,7 +98,7 @@ def with_custom_jvp(x, w):
 
 
 def mapped(x, w):
-    """Over x, over w, over both."""
+    """A function with vmap over x, over w and over both."""
     ws = jnp.stack([w, 2 * w])
     xs = jnp.stack([x, x**2])
     return (
@@ -109,7 +109,7 @@ def mapped(x, w):
 
 
 def with_gradient_inside(x, w):
-    """What a whole training step is: lax's own gradients are in the program already."""
+    """A function that contains lax's own gradients already, like a whole training step."""
     return jax.grad(lambda w: jnp.sum(jnp.sin(conv(jnp.tanh(conv(x, w, (2, 1))), w))))(w)
 
 
@@ -157,7 +157,7 @@ def gradient(f):
 
 
 def jitted_gradient(f):
-    """`jit` around it all, so that custom rules run when it is long past."""
+    """The gradient under `jit`, so that custom rules run long after the function itself."""
     return jax.grad(jax.jit(scalar(f)), (0, 1))
 
 
@@ -171,7 +171,7 @@ def mapped_gradient(f):
 
 WAYS = {f.__name__: f for f in (value, gradient, jitted_gradient, directional, mapped_gradient)}
 NO_SUCH_DERIVATIVE = {
-    # A while loop has no derivative in reverse, a function with a custom_vjp none forward, as in JAX.
+    # As in JAX, a while loop has no reverse-mode derivative and a function with a custom_vjp no forward mode.
     "gradient": {"in_while"},
     "jitted_gradient": {"in_while"},
     "mapped_gradient": {"in_while"},

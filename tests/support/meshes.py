@@ -1,4 +1,4 @@
-"""What the tests of sharding share: meshes of the 8 host devices, and a compiled program's collectives."""
+"""Helpers for the tests of sharding: meshes of the 8 host devices, and a compiled program's collectives."""
 
 import re
 from collections import Counter
@@ -23,20 +23,20 @@ def place(mesh, arrays, specs):
 
 
 def unsharded(f, *arrays):
-    """f(*arrays) on one device, whatever mesh the context has."""
+    """The result of f(*arrays) on one device, whatever mesh the context has."""
     with use_abstract_mesh(AbstractMesh((), ())):
         return jax.jit(f)(*arrays)
 
 
 def collectives(compiled):
-    """How many of each are in a compiled program."""
+    """The number of each kind of collective in a compiled program."""
     text = compiled.as_text()
     counts = {name: len(re.findall(rf"= [^=\n]* {name}(?:-start)?\(", text)) for name in COLLECTIVES}
     return Counter({name: count for name, count in counts.items() if count})
 
 
 def assert_equal_to_rounding(actual, expected, eps=1e-12):
-    """Every leaf the same, but for the order in which float64 numbers were added."""
+    """Asserts that every leaf is the same, except for the order in which float64 numbers were added."""
     leaves = zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True)
     for a, b in leaves:
         assert a.shape == b.shape

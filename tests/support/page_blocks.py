@@ -1,4 +1,4 @@
-"""What is on a page of documentation: its code blocks, commands, links and headings, as GitHub reads it."""
+"""The code blocks, commands, links and headings of a page of documentation, as GitHub reads it."""
 
 import re
 from functools import cache
@@ -14,19 +14,19 @@ PAGES = sorted(
     for pattern in ("*.md", "docs/**/*.md", "benchmarks/**/*.md", "tests/**/*.md")
     for path in ROOT.glob(pattern)
 )
-PAGES.remove("docs/performance/notes.md")  # which docs/performance.md has, whole
+PAGES.remove("docs/performance/notes.md")  # docs/performance.md contains all of it
 
 
 class Block(NamedTuple):
     """A code block."""
 
-    language: str  # "" where it is indented or nothing is said
+    language: str  # "" if the block is indented or names no language
     title: str  # of an excerpt, else ""
-    line: int  # the first line of its code
-    code: str  # with "..." where the page says that it may differ
+    line: int  # the first line of the code
+    code: str  # with "..." where the page allows a difference
 
 
-# Before a block, unseen: patterns, one a line, of what another machine may print otherwise.
+# A comment before a block: patterns, one per line, of text that may differ on another machine.
 MAY_DIFFER = re.compile(r"<!-- may differ:\n(.*?)-->\s*", re.DOTALL)
 
 
@@ -36,7 +36,7 @@ def _tokens(text):
 
 
 def _inline(text):
-    """(line, token) of everything within paragraphs, headings and table cells."""
+    """The pair (line, token) of everything in paragraphs, headings and table cells."""
     line = 0
     for token in _tokens(text):
         line = token.map[0] + 1 if token.map else line
@@ -70,18 +70,18 @@ def _abridged(code, patterns):
 
 
 def code_spans(text):
-    """(line, text) of the code spans."""
+    """The pair (line, text) of each code span."""
     return [(line, token.content) for line, token in _inline(text) if token.type == "code_inline"]
 
 
 def links(text):
-    """(line, target) of links and pictures."""
+    """The pair (line, target) of each link and picture."""
     found = [(line, token.attrs.get("href") or token.attrs.get("src")) for line, token in _inline(text)]
     return [(line, target) for line, target in found if target]
 
 
 def anchors(text):
-    """What GitHub makes of the headings, for links to them."""
+    """The anchors that GitHub gives to the headings."""
     found, tokens = set(), _tokens(text)
     for token, inline in pairwise(tokens):
         if token.type == "heading_open":

@@ -1,4 +1,4 @@
-"""What is wrong with a page of documentation before anything on it runs: a phrase, or None."""
+"""Checks of a page of documentation before anything on it runs; each returns a problem, or None."""
 
 import re
 import tomllib
@@ -8,7 +8,7 @@ import page_commands
 import run_page
 from page_blocks import ROOT, anchors
 
-# Blocks in other languages, and the test that reads them: it has to name the page.
+# Blocks in other languages, and the test that reads them, which has to name the page.
 READ_ELSEWHERE = {
     ("docs/derivation.md", "text"): "docs/test_derivation.py",
     ("README.md", "bibtex"): "docs/test_readme.py",
@@ -20,7 +20,7 @@ def text_of(page):
 
 
 def follows(excerpt, lines, start):
-    """Behind which line the excerpt stands, from ``start`` on and however far indented; None if nowhere."""
+    """The line after which the excerpt occurs, from ``start`` on, with any indentation, else None."""
     first = next((line for line in excerpt if line.strip()), "")
     for at in range(start, len(lines) - len(excerpt) + 1):
         begin = lines[at + excerpt.index(first)].removesuffix(first) if first else ""
@@ -33,7 +33,7 @@ def follows(excerpt, lines, start):
 
 
 def wrong_excerpt(block):
-    """Lines that should be those of a file."""
+    """The problem of lines that should be those of a file."""
     if not (ROOT / block.title).is_file():
         return f"there is no file {block.title}"
     lines = [line.rstrip() for line in text_of(block.title).splitlines()]
@@ -47,13 +47,13 @@ def wrong_excerpt(block):
 
 
 def wrong_commands(code):
-    """Commands that are not run."""
+    """The problem of commands that the tests do not run."""
     commands = page_commands.commands(code)
     return "; ".join(wrong for command in commands for wrong in page_commands.problems(command)) or None
 
 
 def wrong_block(page, block):
-    """A block, before it is run."""
+    """The problem of a block, before it runs."""
     if block.title:
         return wrong_excerpt(block)
     if block.language in run_page.RUNNERS:
@@ -73,7 +73,7 @@ def wrong_block(page, block):
 
 
 def wrong_link(page, target):
-    """A link to a file or heading of the repository."""
+    """The problem of a link to a file or heading of the repository."""
     path, _, anchor = target.partition("#")
     if "://" in target or path.startswith("mailto:"):
         return None

@@ -1,6 +1,7 @@
-"""Whether what a page tells to type exists: targets of make, scripts and their options, the package's extras.
+"""Checks that the parts of a page's commands exist: targets of make, scripts and their options, extras.
 
-Installing, and what takes minutes, no test does; but a command whose parts are gone is found.
+No test installs anything or runs commands that take minutes, but these checks find a command whose parts are
+gone.
 """
 
 import itertools
@@ -11,13 +12,13 @@ from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-# Programs of other projects; of their arguments only the paths are looked at.
+# Programs of other projects; only the paths among their arguments are checked.
 OTHERS = {".", "apt-get", "cd", "cmake", "ctest", "git", "pytest", "ruff", "mypy", "source"}
 STARTS = ("make ", "python ", "python3 ", "pip install ", ".venv/bin/", "benchmarks/run_on_gpu.sh ")
 
 
 def commands(code):
-    """The commands of a shell block, each as its words, without comments and settings of the environment."""
+    """The commands of a shell block, each as a list of words, without comments and environment variables."""
     for line in code.replace("\\\n", " ").splitlines():
         words = shlex.split(line, comments=True)
         while words:
@@ -30,7 +31,7 @@ def commands(code):
 
 
 def problems(command):
-    """What a command asks for that is not there, a phrase each."""
+    """The parts of a command that do not exist, each as a phrase."""
     command = command[1:] if command[0] == "sudo" else command
     program, arguments = command[0].removeprefix(".venv/bin/"), command[1:]
     if program in ("python", "python3"):
@@ -52,7 +53,7 @@ def problems(command):
 
 
 def _is_missing(word):
-    """Whether it looks like a path into one of the repository's folders, and leads nowhere."""
+    """Whether the word looks like a path into one of the repository's folders, and does not exist."""
     top = word.partition("/")[0]
     return "/" in word and top != "build" and (ROOT / top).is_dir() and not (ROOT / word).exists()
 
@@ -114,7 +115,7 @@ def _script(path, arguments):
 
 
 def _options(folder, arguments):
-    """Options that no source in the folder names, whole or as the word that argparse is given."""
+    """The options that no source in the folder contains, whole or as the word that argparse receives."""
     sources = [*(ROOT / folder).rglob("*.py"), *(ROOT / folder).rglob("*.sh")]
     text = "\n".join(path.read_text() for path in sources) + "--help"
     options = {word.partition("=")[0] for word in arguments if word.startswith("--")}

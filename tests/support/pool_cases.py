@@ -1,4 +1,4 @@
-"""Windows, numbers and calls for the tests that hold one pooling kernel against another."""
+"""Windows, numbers and calls for the tests that compare one pooling kernel with another."""
 
 import jax
 import numpy as np
@@ -11,7 +11,7 @@ DTYPES = ["float32", "float64", "bfloat16", "float16"]
 
 
 def axes_of(*columns):
-    """(input, taps, stride, pad_lo, pad_hi, filter_dilation) of each axis, for the reference."""
+    """The reference's axes, from columns (input, taps, stride, pad_lo, pad_hi, filter_dilation)."""
     return [reference.Axis(i, r, s, lo, hi, 1, d) for i, r, s, lo, hi, d in columns]
 
 
@@ -66,7 +66,7 @@ def bits(array):
 
 
 def with_rarities(x):
-    """Ties, both zeros, infinities and NaN in the second of two images."""
+    """The array with ties, both zeros, infinities and NaN in the second of its two images."""
     x[1] = np.round(x[1] * 2)
     rare = x[1].reshape(-1)
     rare[::7] = -np.inf

@@ -26,6 +26,6 @@ def numbers(shape, dtype, seed):
 
 
 def canonical(x, window):
-    """[batch..., spatial..., C] as [N, spatial..., C]."""
+    """The array [batch..., spatial..., C] as [N, spatial..., C]."""
     lead = x.ndim - len(window) - 1
     return x.reshape(int(np.prod(x.shape[:lead])), *x.shape[lead:])

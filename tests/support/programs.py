@@ -1,4 +1,4 @@
-"""What a program holds: the primitives of a jaxpr, and what of lax's or XLA's own is left in it."""
+"""The contents of a program: the primitives of a jaxpr, and the operations of lax or XLA left in it."""
 
 import re
 
@@ -8,13 +8,14 @@ from jax.extend import core
 FOREIGN_PRIMITIVES = re.compile(
     r"conv_general_dilated|dot_general|reduce_window|select_and_scatter|select_and_gather|cumulative_"
 )
-# Before and after XLA's passes. Those may write any large sum as a reduce-window, so it is missing after.
+# Operations before and after XLA's passes. The second list has no reduce-window, because XLA may turn any
+# large sum into one.
 FOREIGN_STABLEHLO = re.compile(r"stablehlo\.(convolution|dot_general|reduce_window|select_and_scatter)\b")
 FOREIGN_HLO = re.compile(r"\b(convolution|dot|select-and-scatter)\(")
 
 
 def primitives(jaxpr):
-    """The names of all primitives of a jaxpr, and of every jaxpr within its equations' parameters."""
+    """The names of all primitives of a jaxpr, and of every jaxpr in its equations' parameters."""
     for equation in jaxpr.eqns:
         yield equation.primitive.name
         for parameter in jax.tree.leaves(
@@ -27,7 +28,7 @@ def primitives(jaxpr):
 
 
 def foreign(f, args):
-    """What a traced and compiled f holds that is not ours, and the custom calls that it makes."""
+    """The operations in a traced and compiled f that are not this package's, and its custom calls."""
     found = {p for p in primitives(jax.make_jaxpr(f)(*args).jaxpr) if FOREIGN_PRIMITIVES.search(p)}
     lowered = jax.jit(f).lower(*args)
     found |= {match.group() for match in FOREIGN_STABLEHLO.finditer(lowered.as_text())}

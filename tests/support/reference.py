@@ -5,7 +5,7 @@ An input position i, a filter tap r and an output position o of one axis are tie
     o * stride + r * filter_dilation - pad_lo  ==  i * input_dilation          (the relation)
 
 and every function here sums over exactly the tied triples. Activations are [N, spatial..., C], filters
-[spatial..., C/groups, K]. Nothing is taken from the package under test, nor from jax.
+[spatial..., C/groups, K]. This module uses neither the package under test nor jax.
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Axis:
-    """One spatial axis: how many positions and taps there are, and the relation's constants."""
+    """One spatial axis: the numbers of positions and taps, and the relation's constants."""
 
     input: int
     taps: int
@@ -35,14 +35,14 @@ class Axis:
         return max(0, (room - span(self.taps, self.filter_dilation)) // self.stride + 1)
 
     def tied_to(self, r: int) -> tuple[np.ndarray, np.ndarray]:
-        """The (i, o) pairs tied to tap r; no i and no o comes twice, as r is fixed."""
+        """The (i, o) pairs tied to tap r; each i and each o occurs once, because r is fixed."""
         i = np.arange(self.input)[:, None]
         o = np.arange(self.output)[None, :]
         return np.nonzero(o * self.stride + r * self.filter_dilation - self.pad_lo == i * self.input_dilation)
 
 
 def padding_pairs(padding, inputs, taps, strides, filter_dilations) -> list[tuple[int, int]]:
-    """The (lo, hi) pairs a padding word stands for; SAME gives ceil(input / stride) outputs."""
+    """The (lo, hi) pairs of a padding string; SAME gives ceil(input / stride) outputs."""
     if not isinstance(padding, str):
         return [(lo, hi) for lo, hi in padding]
     if padding == "VALID":
@@ -57,14 +57,14 @@ def padding_pairs(padding, inputs, taps, strides, filter_dilations) -> list[tupl
 
 
 def tied(axes):
-    """Every tap r of all axes together, with index grids over the input and output positions tied to it."""
+    """Yields every tap r of all axes together, with index grids of the positions i and o tied to it."""
     for r in product(*(range(axis.taps) for axis in axes)):
         pairs = [axis.tied_to(tap) for axis, tap in zip(axes, r, strict=True)]
         yield r, np.ix_(*(i for i, _ in pairs)), np.ix_(*(o for _, o in pairs))
 
 
 def _group(array, groups):
-    """[..., channels] as [..., groups, channels / groups]."""
+    """The array [..., channels] as [..., groups, channels / groups]."""
     array = np.asarray(array, np.float64)
     return array.reshape(*array.shape[:-1], groups, array.shape[-1] // groups)
 
@@ -97,7 +97,7 @@ def wgrad(x, dy, axes, groups=1):
     dw = np.zeros((*(axis.taps for axis in axes), x.shape[-1], groups, dy.shape[-1]))
     for r, i, o in tied(axes):
         x_r, dy_r = x[(slice(None), *i)], dy[(slice(None), *o)]
-        # p is n and the tied positions together.
+        # p combines n and the tied positions.
         x_r, dy_r = x_r.reshape(-1, *x.shape[-2:]), dy_r.reshape(-1, *dy.shape[-2:])
         dw[r] = np.einsum("pgc,pgk->cgk", x_r, dy_r)
     return _ungroup(dw)
@@ -109,12 +109,12 @@ def bgrad(dy):
 
 
 def max_pool(x, axes):
-    """y[n,o,c] = max over r of x[n,i,c], and the first i that has it, flat, or -1 where all is padding."""
+    """y[n,o,c] = max over r of x[n,i,c], and the flat index of its first i, or -1 if all is padding."""
     x = np.asarray(x, np.float64)
     shape = (x.shape[0], *(axis.output for axis in axes), x.shape[-1])
     y, position = np.full(shape, -np.inf), np.full(shape, -1)
     flat = np.arange(np.prod(x.shape[1:-1], dtype=int)).reshape(x.shape[1:-1])
-    for _, i, o in tied(axes):  # taps come in row-major order, so a later equal value is not the first
+    for _, i, o in tied(axes):  # taps are in row-major order, so a later equal value is not the first
         here, at = x[(slice(None), *i)], (slice(None), *o)
         better = (position[at] < 0) | (here > y[at]) | (np.isnan(here) & ~np.isnan(y[at]))
         y[at] = np.where(better, here, y[at])
@@ -147,7 +147,7 @@ def avg_pool(x, axes, count_include_pad=True):
     total = np.zeros((x.shape[0], *(axis.output for axis in axes), x.shape[-1]))
     for _, i, o in tied(axes):
         total[(slice(None), *o)] += x[(slice(None), *i)]
-    with np.errstate(invalid="ignore"):  # 0 / 0 where a window holds padding alone
+    with np.errstate(invalid="ignore"):  # 0 / 0 if a window contains only padding
         return total / _count(axes, count_include_pad)
 
 

@@ -1,6 +1,6 @@
-"""Runs the blocks of one page in order, as a reader would, and stops at the first that does otherwise.
+"""Runs the blocks of one page in order, as a reader would, and stops at the first that differs from the page.
 
-A program of its own, so that a page has JAX as its reader has it, whatever the tests have set. It reads
+It is a separate program, so that a page has the reader's JAX, without the tests' settings. It reads
 the page's name and blocks from stdin, as JSON.
 """
 
@@ -16,7 +16,7 @@ SECONDS = 240
 
 
 class BlockError(Exception):
-    """What a block did that the page does not say."""
+    """A difference between a block's behaviour and the page."""
 
 
 def run_python(page, line, code, namespace):
@@ -25,7 +25,7 @@ def run_python(page, line, code, namespace):
 
 
 def run_pycon(page, line, code, namespace):
-    """Compares what each prompt prints with what is written below it."""
+    """Compares the output of each prompt with the text below it."""
     examples = [doctest.Example(source, wanted, lineno=at) for source, wanted, at in pycon_examples(code)]
     if not examples:
         raise BlockError("there is no >>> in it")
@@ -37,9 +37,9 @@ def run_pycon(page, line, code, namespace):
 
 
 def pycon_examples(code):
-    """(source, what it should print, line within the block) of each prompt.
+    """The triple (source, expected output, line within the block) of each prompt.
 
-    In a docstring an empty line ends the output; in a block it is one of the output's lines, as on a screen.
+    In a docstring an empty line ends the output; in a block it belongs to the output, as on a screen.
     """
     found = []
     for at, text in enumerate(code.splitlines()):
@@ -55,7 +55,7 @@ def pycon_examples(code):
 
 
 def run_console(page, line, code, namespace):
-    """Runs each ``$ command`` in a shell, and compares what it prints with what is below it."""
+    """Runs each ``$ command`` in a shell, and compares its output with the text below it."""
     for at, command, expected in console_commands(code):
         ran = subprocess.run(
             ["bash", "-c", command],
@@ -66,7 +66,7 @@ def run_console(page, line, code, namespace):
             timeout=SECONDS,
         )
         got = "".join(f"{printed.rstrip()}\n" for printed in ran.stdout.splitlines())
-        # In doctest's language an empty line is no end here, and "..." stands for any number of lines.
+        # The comparison is doctest's, in which "..." matches any text. An empty line does not end the output.
         if ran.returncode != 0:
             raise BlockError(f"line {line + at}: $ {command}\nends with status {ran.returncode}:\n{got}")
         if not doctest.OutputChecker().check_output(expected, got, doctest.ELLIPSIS):
@@ -74,7 +74,7 @@ def run_console(page, line, code, namespace):
 
 
 def console_commands(code):
-    """(line within the block, command, what it should print) of each prompt; a ``\\`` continues a command."""
+    """The triple (line in the block, command, expected output) of each prompt; ``\\`` continues a line."""
     found = []
     lines = code.splitlines()
     while lines and not lines[-1].strip():
@@ -107,7 +107,7 @@ def main():
         except BlockError as wrong:
             sys.exit(f"{page}:{line}: {language} block: {wrong}")
         except (Exception, SystemExit) as error:
-            # Above the page's own frame are those of main and of the runner.
+            # Removes the frames of main and of the runner, which are above the page's own frame.
             error.__traceback__ = error.__traceback__.tb_next.tb_next
             shown = "".join(traceback.format_exception(error))
             at = [int(number) for number in re.findall(rf'File "{re.escape(page)}", line (\d+)', shown)]

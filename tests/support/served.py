@@ -1,10 +1,10 @@
-"""What a CUDA kernel serves, by its own word: what it does not take is refused before any launch."""
+"""Asks a CUDA kernel whether it supports a problem: it refuses an unsupported one before any launch."""
 
 import numpy as np
 
 
 def serves(module, kernel, op, case, dtype, tf32=False):
-    """Whether the kernel of this name takes the op ("fprop", "dgrad" or "wgrad") of a convolution case."""
+    """Whether the kernel of this name supports the op ("fprop", "dgrad" or "wgrad") of a convolution case."""
     x_order, _, y_order = case.to_canonical
     axes = [
         (a.input, a.taps, a.output, a.stride, a.pad_lo, a.input_dilation, a.filter_dilation)
@@ -23,7 +23,7 @@ def serves(module, kernel, op, case, dtype, tf32=False):
             tf32=tf32,
         )
     except ValueError as refused:
-        # The binding's other errors mean that the question was wrong.
+        # Other errors of the binding mean that this function called it wrongly.
         if f'the kernel "{kernel}"' not in str(refused):
             raise
         return False

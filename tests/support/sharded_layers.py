@@ -31,7 +31,7 @@ class Layer:
         return jc.avg_pool(jc.max_pool(y, (2, 2), (2, 2)), (2, 2))
 
     def with_gradients(self, x, w, b):
-        """y, and dx, dw, db of a loss that is not linear in it."""
+        """The result y, and dx, dw, db of a loss that is not linear in it."""
         y, vjp = jax.vjp(self, x, w, b)
         return y, *vjp(jnp.cos(y))
 
@@ -51,7 +51,7 @@ LAYERS = {
 
 
 def specs(layout, grouped, names):
-    """How x, w and b are split, over all of a mesh's axes or over the first and the last."""
+    """The splits of x, w and b over all of a mesh's axes, or over the first and the last."""
     first, last = names[0], names[-1]
     return {
         "batch": ((first,), (), ()),
@@ -66,7 +66,7 @@ def specs(layout, grouped, names):
 
 
 def compiled(f, arrays, mesh, split, **options):
-    """f compiled for arrays split in this way, and its result."""
+    """Compiles f for arrays split in this way; returns the program and its result."""
     shardings = tuple(NamedSharding(mesh, P(*spec)) for spec in split)
     program = jax.jit(f, in_shardings=shardings, **options).lower(*arrays).compile()
     return program, program(*meshes.place(mesh, arrays, split))

@@ -1,4 +1,4 @@
-"""The reference itself: against lax in float64, so that neither can be wrong alone."""
+"""Compares the reference with lax in float64, so that neither can be wrong alone."""
 
 import conv_cases
 import jax

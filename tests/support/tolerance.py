@@ -1,9 +1,9 @@
-"""How far a sum of rounded products may lie from the exact one, by dtype.
+"""The largest difference between a sum of rounded products and the exact sum, by dtype.
 
 A product and an addition each round by at most eps/2 of a value that is at most S = sum |a_i * b_i|. The
-signs of n such roundings are independent, so together they are some sqrt(n) * eps * S; four times that is
-far outside of chance, yet well under the worst case n * eps * S, which would hide a lost product. The
-result is then rounded once to the type it is stored in.
+signs of n such roundings are independent, so together they are about sqrt(n) * eps * S. Four times that is
+very unlikely to be exceeded by chance, yet well below the worst case n * eps * S, which would hide a lost
+product. The result is then rounded once to its stored type.
 """
 
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ import numpy as np
 
 FACTOR = 4
 
-# bf16 and f16 are stored, their sums run in f32.
+# bf16 and f16 are stored; their sums run in f32.
 SUM_EPS = {
     "float32": np.finfo(np.float32).eps,
     "float64": np.finfo(np.float64).eps,
@@ -25,19 +25,19 @@ def stored_eps(dtype) -> float:
 
 
 def stored_tiny(dtype) -> float:
-    """Half the gap between numbers next to zero: the rounding of a subnormal result."""
+    """Half the gap between the numbers next to zero, which is the rounding of a subnormal result."""
     return float(jnp.finfo(dtype).smallest_subnormal)
 
 
 def sum_bound(dtype, length, sum_of_abs, exact):
-    """The error allowed to a stored sum of `length` products, elementwise."""
+    """The allowed error of a stored sum of `length` products, elementwise."""
     name = jnp.dtype(dtype).name
     rounding = stored_eps(dtype) / 2 * np.abs(exact) + stored_tiny(dtype)
     return FACTOR * np.sqrt(length + 1) * SUM_EPS[name] * sum_of_abs + rounding
 
 
 def assert_within(actual, exact, bound, what):
-    """|actual - exact| <= bound, elementwise; NaN and infinity only where exact has them."""
+    """Asserts |actual - exact| <= bound, elementwise, and NaN and infinity only where exact has them."""
     actual, exact = np.asarray(actual, np.float64), np.asarray(exact, np.float64)
     assert actual.shape == exact.shape, f"{what}: shape {actual.shape}, should be {exact.shape}"
     bound = np.broadcast_to(bound, exact.shape)

@@ -1,4 +1,4 @@
-"""A loop, for what vmap should give."""
+"""A loop that computes the expected results of vmap."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Mesh axes in the types of arrays: explicit ones, shard_map's manual ones, and pmap's."""
+"""Mesh axes in the types of arrays: explicit axes, and the manual axes of shard_map and pmap."""
 
 from functools import cache
 
@@ -41,7 +41,7 @@ def unsharded(name):
 
 # ------------------------------------------------------------------------------------------- explicit axes
 
-# How x, w and b are split, how the result is, and the all-reduces: those of test_sharding.py and the loss's.
+# The splits of x, w, b and the result, and the all-reduces: those of test_sharding.py and that of the loss.
 EXPLICIT = {
     "batch": ((("a",), (), ()), P("a", None, None, None), 2),
     "batch_over_all": (((("a", "b"),), (), ()), P(("a", "b"), None, None, None), 2),
@@ -80,7 +80,7 @@ def test_explicit_axes_gather_nothing(explicit_mesh, name):
     arrays = meshes.place(explicit_mesh, (X, W, B), split)
     found = meshes.collectives(jax.jit(gradients).lower(*arrays).compile())
     assert set(found) == {"all-reduce"}
-    assert found["all-reduce"] <= reductions  # XLA may put two into one
+    assert found["all-reduce"] <= reductions  # XLA may merge two of them
 
 
 def test_explicit_spatial_axis_is_gathered(explicit_mesh):
@@ -174,11 +174,11 @@ def test_per_example_and_second_order_under_explicit_axes(explicit_mesh):
 
 
 def summed_gradients(check_vma):
-    """Inside shard_map: the whole batch's gradients, from each device's part of the batch."""
+    """The whole batch's gradients inside shard_map, from each device's part of the batch."""
 
     def body(x, w, b):
         value, (dx, dw, db) = gradients(x, w, b)
-        if not check_vma:  # JAX does not know then that w and b are the same on all devices, and sums nothing
+        if not check_vma:  # JAX does not know that w and b are the same on all devices, and does not sum
             dw, db = lax.psum((dw, db), "a")
         return lax.psum(value, "a"), (dx, dw, db)
 
@@ -221,7 +221,7 @@ def test_shard_map_over_one_axis_of_two(kind, check_vma):
 
 
 def test_gradient_functions_inside_shard_map():
-    """A replicated filter beside a split cotangent, straight into the gradient functions."""
+    """The gradient functions accept a replicated filter with a split cotangent."""
     dy = np.cos(np.arange(16 * 7 * 8 * 16.0)).reshape(16, 7, 8, 16)
 
     def body(x, dy, w):

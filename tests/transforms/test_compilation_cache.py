@@ -1,4 +1,4 @@
-"""JAX's compilation cache, of programs for several devices: what is hashed is what is computed, no more."""
+"""JAX's compilation cache with programs for several devices: the cache key describes only the computation."""
 
 import enum
 import gc
@@ -27,7 +27,7 @@ SUPPORT = Path(__file__).parents[1] / "support"
 
 def run(folder, flag, which):
     env = dict(os.environ, PYTHONPATH=os.pathsep.join(path for path in sys.path if path))
-    # Whatever is told by sets and dictionaries must not depend on it.
+    # The order of sets and dictionaries must not affect the key.
     env["PYTHONHASHSEED"] = {"first": "1", "all": "2"}[which]
     done = subprocess.run(
         [sys.executable, SUPPORT / "cached_programs.py", folder, flag, which],
@@ -39,7 +39,7 @@ def run(folder, flag, which):
 
 @pytest.mark.parametrize("flag", ["on", "off"])
 def test_cache_gives_the_program_that_was_asked_for(tmp_path, flag):
-    """Another process that shares the cache hits where the program is the same, and nowhere else."""
+    """Another process that shares the cache finds the same programs, and only those."""
     first = run(tmp_path, flag, "first")
     both = run(tmp_path, flag, "all")
     assert len(both) > 30 and len(first) == 7
@@ -76,7 +76,7 @@ def test_text_has_digests_and_no_address(axis_type):
     calls = calls_in(text)
     assert len(calls) >= 5
     assert all(re.fullmatch("[0-9a-f]{64}", call) for call in calls)
-    # The attribute that JAX hashes even where it leaves the other out.
+    # JAX hashes this attribute even if it omits the other one.
     assert all(f'jax_convgrad = "{call}"' in text for call in calls)
 
 
@@ -87,7 +87,7 @@ def compiled_and_checked(lowered, x, w, padding="SAME"):
 
 
 def test_programs_that_say_the_same_live_apart():
-    """One that is forgotten, or was lowered for other devices, takes nothing from the other."""
+    """A program that is forgotten, or lowered for other devices, does not affect an equal one."""
     x, w = x_and_w()
     devices = jax.devices()
     lowered, arrays = [], []

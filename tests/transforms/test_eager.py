@@ -1,4 +1,4 @@
-"""Without jit: one op at a time, and JAX's modes for debugging."""
+"""Calls without jit, one op at a time, and JAX's debugging modes."""
 
 import shutil
 import subprocess
@@ -71,7 +71,7 @@ REPLACED = jc.replace_convolutions(lambda x, w: jax.lax.scan(twice, (x, w), leng
 
 @pytest.fixture
 def compiled():
-    """What JAX has compiled since it was cleared."""
+    """The programs that JAX has compiled since its caches were cleared."""
     events = []
 
     def listen(event, seconds, **_):
@@ -111,7 +111,7 @@ def test_debug_nans_names_the_nan(jitted):
 
 
 def test_source_folder_says_what_it_is(tmp_path):
-    """Python started in a clone finds the sources, in which nothing is built, before the package."""
+    """Python started in a clone finds the sources, which contain no built module, before the package."""
     sources = Path(__file__).resolve().parents[2] / "jax_convgrad"
     shutil.copytree(sources, tmp_path / "jax_convgrad", ignore=shutil.ignore_patterns("*.so", "__pycache__"))
     run = subprocess.run(

@@ -1,4 +1,4 @@
-"""Forward mode, alone and mixed with reverse mode up to the third order, against lax's."""
+"""Forward mode, alone and mixed with reverse mode up to third order, compared with lax."""
 
 import re
 
@@ -58,7 +58,7 @@ def scalar(f):
 
 
 def directional(f, seed=0):
-    """The derivative of f along fixed directions: one order of forward mode."""
+    """The derivative of f along fixed directions, which is one order of forward mode."""
     random = np.random.default_rng(seed)
     tangents = [jnp.asarray(random.standard_normal(a.shape)) for a in (X, W)]
     return lambda x, w: jax.jvp(f, (x, w), tuple(tangents))[1]
@@ -100,7 +100,7 @@ def test_derivatives(name, mode):
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_derivatives_straight_on_a_layer(name, mode, jit):
-    """Without the context; with ``jit`` the layer is a jaxpr before it is differentiated."""
+    """Derivatives without the context; with ``jit`` the layer is a jaxpr before it is differentiated."""
     ours, theirs = FUNCTIONS[name]
     got = jax.jit(MODES[mode](jax.jit(ours) if jit else ours))(X, W)
     assert_same(got, jax.jit(MODES[mode](theirs))(X, W))
@@ -134,7 +134,7 @@ def test_forward_mode_inside_of_other_transformations(name):
 
 @both_modes
 def test_reverse_mode_is_by_the_layers_own_rule():
-    """The same kernels as where it is bound by custom_vjp: dw and db are one call."""
+    """The kernels are the same as with custom_vjp: dw and db are one call."""
 
     def f(x, w, b):
         return jnp.sin(jc.conv(x, w, b, activation="relu")).sum()
@@ -160,7 +160,7 @@ def test_linear_transpose_straight_on_a_layer():
 
 @both_modes
 def test_checkpoint_policies_see_into_a_layer():
-    """What a policy saves is not computed again, as where the layer is bound by custom_vjp."""
+    """An array that a policy saves is not computed again, as with custom_vjp."""
     f = scalar(FUNCTIONS["conv"][0])
     calls = [
         str(jax.make_jaxpr(jax.grad(jax.checkpoint(f, policy=policy)))(X, W)).count("jax_convgrad_fprop")
@@ -171,7 +171,7 @@ def test_checkpoint_policies_see_into_a_layer():
 
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_hessian_of_the_bound_layer(backend, name):
-    """Forward over reverse needs no context: the binding is gone once reverse mode has been through."""
+    """Forward over reverse needs no context, because reverse mode removes the binding."""
     ours, theirs = FUNCTIONS[name]
     assert_same(
         jax.jit(jax.hessian(scalar(ours), (0, 1)))(X, W), jax.jit(jax.hessian(scalar(theirs), (0, 1)))(X, W)
@@ -187,7 +187,7 @@ def test_linear_transpose_of_a_convolution():
 
 
 def test_jit_knows_the_context():
-    """A function that was traced outside is traced anew inside, where it can be pushed forward."""
+    """A function that was traced outside the context is traced again inside, where it has a forward mode."""
     f = jax.jit(FUNCTIONS["conv"][0])
     f(X, W)
     if not HAS_BOTH_MODES:

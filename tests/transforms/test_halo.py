@@ -1,4 +1,4 @@
-"""Which rows every device needs, against a walk over all the triples that the relation ties."""
+"""The rows that each device needs, compared with all the triples that the relation ties."""
 
 import math
 import random
@@ -20,7 +20,7 @@ def tied(axis):
 
 
 def rows_of(window, device):
-    """What its pieces bring a device: at each of its window's places a row's number, or None."""
+    """The rows that a device gets: at each place of its window a row's number, or None."""
     rows = []
     for piece in window.pieces():
         source = device + piece.distance
@@ -60,7 +60,7 @@ def test_a_device_s_relation_ties_the_same_triples(parts):
                 own = o - cut.shifts[device]
                 if not 0 <= own < cut.counts[device] or not begin <= i < end:
                     continue
-                # What lies where the window has a row is that row of the array.
+                # At a place where the window has a row, the device gets that row of the array.
                 assert rows[i] == cut.window.starts[device] + i, (axis, parts, device)
                 found.add((rows[i], r, device * cut.part + own))
         assert found == set(tied(axis)), (axis, parts)
@@ -68,7 +68,7 @@ def test_a_device_s_relation_ties_the_same_triples(parts):
 
 @pytest.mark.parametrize("parts", [2, 4, 8])
 def test_places_without_a_row_get_none(parts):
-    """So that they may be zeros, unless all of the window is empty and has_idle says so."""
+    """Such places may be zeros, unless the whole window is empty, which has_idle reports."""
     for axis in CASES:
         window = split(axis, parts).window
         for device, (begin, end) in enumerate(window.valid):
@@ -93,7 +93,7 @@ def test_no_more_is_fetched_than_the_layer_ties():
 
 
 def test_phases_of_the_input_dilation():
-    """Parts that begin in different phases compute some outputs more, and as few as that takes."""
+    """Parts that begin in different phases compute additional outputs, but no more than necessary."""
     for axis in CASES:
         cut = split(axis, 8)
         period = axis.input_dilation // math.gcd(axis.stride, axis.input_dilation)

@@ -1,4 +1,4 @@
-"""`install()`: lax's own convolution, unchanged in every trace, compiled to our kernels."""
+"""`install()`: traces contain lax's own convolution, and it is compiled to our kernels."""
 
 import dataclasses
 import re
@@ -34,7 +34,7 @@ def installed():
 
 
 def gradients_text(platform):
-    """What is exported for a platform, by name and without places in the source."""
+    """The text of the programs exported for a platform, by name and without source locations."""
     gradient = jax.jit(jax.grad(scalar(layer), (0, 1)))
     text = export.export(gradient, platforms=[platform])(X, W).mlir_module()
     return "\n".join(line for line in re.sub(r" loc\(.*?\)+", "", text).splitlines() if line[:1] != "#")
@@ -42,7 +42,7 @@ def gradients_text(platform):
 
 @pytest.mark.parametrize("platform", ["cpu", "cuda", "tpu"])
 def test_an_export_has_lax_alone(platform):
-    """Without permission for any custom call; and the same program as without ``install()``."""
+    """An export allows no custom call and is the same program as without ``install()``."""
     jc.uninstall()
     theirs = gradients_text(platform)
     jc.install()
@@ -90,7 +90,7 @@ def test_strides_over_symbolic_sizes_are_lax_s(installed):
 
 
 def both(f, args):
-    """A function's values by lax's own convolution, and then compiled with ours installed, from one jaxpr."""
+    """A function's values with lax's own convolution and with ours installed, from the same jaxpr."""
     jc.uninstall()
     theirs = jax.jit(f)(*args)
     jc.install()
@@ -106,7 +106,7 @@ def both(f, args):
 
 
 def value_and_gradients(case):
-    """y, dx and dw, from dy."""
+    """A function of x, w and dy that returns y, dx and dw."""
 
     def f(x, w, dy):
         y, pull = jax.vjp(lambda x, w: lax.conv_general_dilated(x, w, **case.lax_arguments), x, w)
@@ -160,7 +160,7 @@ def test_other_dtypes(name, dtype):
     ids=["no_images", "no_input_channels", "no_output_channels", "no_outputs"],
 )
 def test_empty_arrays(x, w):
-    """Values are zero or empty, and no kernel may be called for some: only numbers are compared."""
+    """Values are zero or empty, and some need no kernel, so the test compares only numbers."""
 
     def f(x, w):
         y, pull = jax.vjp(
@@ -184,7 +184,7 @@ def test_empty_arrays(x, w):
 def test_every_problem(case):
     ours, theirs, text = both(value_and_gradients(case), case.arrays(np.float64))
     assert_same(ours, theirs)
-    # No flipped copy of a filter is left.
+    # The program contains no flipped copy of a filter.
     assert " reverse(" not in text
 
 
@@ -238,7 +238,7 @@ def test_uninstall_leaves_no_trace():
 
 
 def test_functions_compiled_before_are_compiled_anew(monkeypatch):
-    """What a jitted function runs on is counted where our rule makes the call."""
+    """The test counts the calls that our rule makes, which shows what a jitted function runs on."""
     jc.uninstall()
     f = jax.jit(layer)
     first = f(X, W)
@@ -342,7 +342,7 @@ def test_a_jax_that_keeps_its_rules_elsewhere_is_refused(monkeypatch, name):
 
 @pytest.mark.parametrize("kernels", [False, True])
 def test_an_export_for_an_abstract_mesh(kernels):
-    """Of gradients, for a mesh of which no device is here; reloaded it runs split over one that is."""
+    """Exports gradients for a mesh without devices; the reloaded program runs on a mesh of real devices."""
     gradient = jax.grad(scalar(layer), (0, 1))
     jc.uninstall()
     x = jnp.concatenate([X] * 4)

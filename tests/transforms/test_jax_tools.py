@@ -1,4 +1,4 @@
-"""JAX's own tools on the layers, directly and on lax's: what they say of lax's convolution."""
+"""JAX's own tools on our layers and on replaced lax functions report the same as for lax's convolution."""
 
 import functools
 
@@ -34,7 +34,7 @@ def layer(x, w):
 
 
 def layer_of_lax(x, w):
-    return jnp.maximum(of_lax(x, w) + B, 0)  # jet takes no function with custom_jvp, as jax.nn.relu is
+    return jnp.maximum(of_lax(x, w) + B, 0)  # jet supports no custom_jvp, which jax.nn.relu has
 
 
 def pooled(x, w):
@@ -61,7 +61,7 @@ def transposed_by_lax(x, w):
     return lax.conv_transpose(x, SQUARE * w[0, 0, 0, 0], (2, 1), "SAME")
 
 
-# Over [N, C, H, W], as which x is read.
+# x is read as [N, C, H, W].
 CHANNELS_FIRST = ((1, 1, 2, 3), (1, 1, 2, 1), ((0, 0), (0, 0), (0, 1), (1, 1)))
 
 
@@ -73,7 +73,7 @@ MIN, SUM = channels_first(lax.min, jnp.inf), channels_first(lax.add, 0.0)
 
 
 def of_taps(reduce, init, window, strides, pads=((0, 0),) * 4):
-    """The same by a reduction over the windows' taps, of which jet knows all."""
+    """The same pooling as a reduction over the windows' taps, all of which jet supports."""
 
     def f(x, w):
         padded = lax.pad(x * w[0, 0, 0, 0], jnp.float64(init), [(lo, hi, 0) for lo, hi in pads])
@@ -128,7 +128,7 @@ def found_by_checkify(f, *args):
     return error.get() or ""
 
 
-# An infinity times zero; in average pooling two infinities of other signs in a window.
+# An infinity times zero; in average pooling two infinities of opposite signs in a window.
 BAD = {
     "direct": ((X.at[0, 2, 2, 0].set(jnp.inf), W * 0), "jax_convgrad_fprop."),
     "layer": ((X.at[0, 2, 2, 0].set(jnp.inf), W * 0), "jax_convgrad_fprop_epilogue."),
@@ -150,7 +150,7 @@ def test_checkify_finds_the_nan_that_a_kernel_made(name, wrapped):
 
 
 def filter_gradient(x, w):
-    """Of a dy of zeros, as an infinite x makes a NaN of it."""
+    """The filter's gradient for a dy of zeros, which an infinite x turns into NaN."""
     return jax.vjp(lambda w: direct(x, w), w)[1](jnp.zeros((2, 3, 5, 6)))[0]
 
 
@@ -265,7 +265,7 @@ def test_the_instruments_leak_no_tracer():
 
 
 def series(f, order=3):
-    """y and its series along x(t), w(t)."""
+    """The result y and its Taylor series along x(t), w(t)."""
     random = np.random.default_rng(1)
     terms = [[jnp.asarray(random.standard_normal(a.shape)) for _ in range(order)] for a in (X, W)]
     return jet.jet(f, (X, W), terms)
@@ -274,7 +274,7 @@ def series(f, order=3):
 @pytest.mark.parametrize("wrapped", [lambda f: f, jax.jit], ids=["plain", "jit"])
 @each_function
 def test_taylor_mode(name, wrapped):
-    """Third order, the numbers of lax's convolution and sums, and of maxima over taps."""
+    """At third order, the numbers are those of lax's convolution and sums, and of maxima over taps."""
     ours, theirs = FUNCTIONS[name]
     with jc.forward_mode():
         assert_close(series(wrapped(ours)), series(theirs))
@@ -282,7 +282,7 @@ def test_taylor_mode(name, wrapped):
 
 @pytest.mark.parametrize("name", ["layer", "max_pool", "avg_pool", *(n for n in FUNCTIONS if " " in n)])
 def test_taylor_mode_of_a_gradient(name):
-    """wgrad_bgrad, dgrad, and the positions of a max pooling are differentiated, too."""
+    """Taylor mode also differentiates wgrad_bgrad, dgrad and a max pooling with positions."""
     ours, theirs = FUNCTIONS[name]
 
     def along(f):
@@ -318,7 +318,7 @@ def test_linear_transpose(name):
 
 
 def solved(convolution):
-    """x of 4x + conv(x) = b, by an iteration that JAX differentiates as a linear solve."""
+    """Solves 4x + conv(x) = b with an iteration that JAX differentiates as a linear solve."""
 
     def f(b, w):
         def matvec(x):
@@ -357,7 +357,7 @@ def test_implicit_solve(way):
 
 
 def test_sparsify():
-    """Beside sparse operands of other functions; a sparse operand of its own is refused."""
+    """Layers work in functions with other sparse operands; a sparse operand of a layer raises an error."""
     matrix = jnp.asarray(RANDOM.standard_normal((5, 5)) * (RANDOM.uniform(size=(5, 5)) < 0.5))
     of_sparse = sparse.BCOO.fromdense(matrix)
 
@@ -379,7 +379,7 @@ def test_sparsify():
 @pytest.mark.parametrize("differentiated", [False, True])
 @pytest.mark.parametrize("name", ["direct", "replaced", "transposed"])
 def test_roofline(name, differentiated):
-    """Multiply-adds without those on padding and on zeros between strides, and bytes: as JAX counts lax's."""
+    """The multiply-adds (without padding and zeros between strides) and bytes are JAX's counts for lax."""
     counts = []
     for f in FUNCTIONS[name]:
         g = (
@@ -401,7 +401,7 @@ def test_roofline_of_each_primitive():
     assert whole.unfused_hbm_bytes == ours.unfused_hbm_bytes + B.nbytes
     both = roofline.roofline(jax.grad(lambda x, w, b: jc.conv(x, w, b, padding="SAME").sum(), (1, 2)))
     square = roofline.roofline(lambda x, w: jc.conv(x, w, padding="SAME"))(X, SQUARE)[1]
-    counted = both(X, SQUARE, jnp.ones(4))[1]  # dw with db; nobody asks for y and dx
+    counted = both(X, SQUARE, jnp.ones(4))[1]  # dw with db; y and dx are not used
     assert counted.unfused_flops == square.unfused_flops + X.size  # y is as large as x
     pooling = roofline.roofline(lambda x: jc.avg_pool(x, (2, 2), (2, 1)))(X)[1]
     assert pooling.unfused_flops == 4 * averaged(X, W).size
@@ -428,7 +428,7 @@ def test_how_many_taps_and_outputs_are_tied():
 
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_eager_calls_on_numpy_arrays_compile_once(name):
-    """Values and gradients: the second call compiles nothing; nor does other data of the same shapes."""
+    """A second call of values and gradients compiles nothing, also with other data of the same shapes."""
     compiled = []
     events = jax.monitoring
     listen = lambda event, _, **__: compiled.append(event) if "backend_compile" in event else None  # noqa: E731
@@ -451,7 +451,7 @@ def test_eager_calls_on_numpy_arrays_compile_once(name):
 
 
 def test_dots_saveable_counts_the_kernels_among_the_dots():
-    """As JAX's own does lax's convolution; with it, dots of its own are saved too."""
+    """Our policy saves the kernels' results as JAX's policy saves lax's, and it saves JAX's own dots too."""
 
     def two(convolution):
         return lambda x, w: jnp.sum(jnp.sin(convolution(jnp.sin(convolution(x, w)), w) @ jnp.ones((4, 3))))
@@ -478,7 +478,7 @@ def test_dots_saveable_counts_the_kernels_among_the_dots():
 
 
 def test_a_large_net_s_lowering_traces_nothing_again(monkeypatch):
-    """A call on one device is written straight into the program, directly and under install()."""
+    """A call for one device is written directly into the program, with our layers and under install()."""
     traced = []
     plain = jax.ffi.ffi_call
     monkeypatch.setattr(

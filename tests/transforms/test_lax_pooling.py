@@ -1,4 +1,4 @@
-"""`lax.reduce_window` on pooling's kernels, by `install()` and `replace_convolutions`: lax's own numbers."""
+"""`lax.reduce_window` on the kernels, with `install()` and `replace_convolutions`, has lax's own numbers."""
 
 import inspect
 
@@ -15,7 +15,7 @@ from jax_convgrad.replace import lax_pooling
 pytestmark = pytest.mark.pooling
 
 SHAPE = (2, 3, 7, 8)
-# Distinct numbers, so that every order of comparisons finds one maximum.
+# Distinct numbers, so that every order of comparisons finds the same maximum.
 X = jnp.asarray(np.random.default_rng(0).permutation(np.prod(SHAPE)).reshape(SHAPE) / 64 - 2.5)
 TIED = jnp.round(X)
 
@@ -44,7 +44,7 @@ WINDOWS = {
     "sum dilated": window(lax.add, 0.0, (1, 2, 2, 3), (1, 1, 2, 2), "SAME", None, (1, 2, 2, 2)),
     "sum base dilation": window(lax.add, 0.0, (1, 1, 2, 3), (1,) * 4, "SAME", (1, 1, 2, 3)),
 }
-# Of these lax has no reverse mode.
+# lax has no reverse mode for this window.
 CROPPED = window(lax.max, -jnp.inf, (1, 1, 2, 2), None, [(0, 0), (0, 0), (-1, 1), (0, -2)])
 DILATED = window(lax.max, -jnp.inf, (1, 1, 2, 2), (1, 1, 2, 1), "SAME", None, (1, 1, 3, 2))
 
@@ -110,7 +110,7 @@ def test_what_has_no_reverse_mode_on_lax(f, way):
 
 @pytest.mark.parametrize("way", ["grad", "jvp", "reverse over reverse"])
 def test_derivatives_of_what_is_replaced(way):
-    """The substitutes' own derivatives, of dilated windows in reverse too."""
+    """The substitutes' own derivatives are right, also for dilated windows in reverse mode."""
     for f in WINDOWS.values():
         assert_same(WAYS[way](jc.replace_convolutions(f))(X), WAYS[way](f)(X))
     dx = jax.grad(loss(jc.replace_convolutions(DILATED)))(X)
@@ -151,7 +151,7 @@ def test_dtypes(dtype):
         check(lambda x: jax.vjp(f, x)[1](jnp.ones_like(f(x))), x, tolerance=1e-6)  # noqa: B023  # called in this round
 
 
-# ------------------------------------------------------------------------------- NaN and -inf, by position
+# ------------------------------------------------------------------------------- positions of NaN and -inf
 
 NAN, LEAST = np.nan, -np.inf
 RARE = [
@@ -166,7 +166,7 @@ RARE = [
 @pytest.mark.parametrize("op", ["max", "min"])
 @pytest.mark.parametrize("padding", [(0, 0), (1, 0), (0, 1), (2, 2)])
 def test_windows_with_nan_and_infinity(backend, op, padding):
-    """One dimension, where lax's tangents too have one order."""
+    """Windows in one dimension, where the order of lax's tangents is also fixed."""
     x = jnp.asarray(np.array(RARE) * (1 if op == "max" else -1))
     init, reduction = (-jnp.inf, lax.max) if op == "max" else (jnp.inf, lax.min)
     f = window(reduction, init, (1, 3), (1, 1), ((0, 0), padding))
@@ -177,7 +177,7 @@ def test_windows_with_nan_and_infinity(backend, op, padding):
 
 
 def test_where_max_pool_s_gradient_goes_in_a_window_with_nan():
-    """What max_pool's docstring says of its own rule, and of lax's."""
+    """max_pool's docstring describes its own rule and lax's correctly."""
 
     def by_lax(x, padding):
         return lax.reduce_window(x, -jnp.inf, lax.max, (1, 3, 1), (1, 3, 1), ((0, 0), padding, (0, 0)))
@@ -234,10 +234,10 @@ LEFT = {
         window(lax.add, 0.0, (1, 1, 2, 2), (1, 1, 2, 2), "SAME", (1, 1, 2, 2)),
         X,
     ),
-    "a reduction of its own": lambda: (window(lax.mul, 1.0, (1, 1, 2, 2)), X),
+    "a custom reduction function": lambda: (window(lax.mul, 1.0, (1, 1, 2, 2)), X),
     "a window of one position": lambda: (window(lax.max, -jnp.inf, (1, 1, 1, 1)), X),
     "a cumulative reduction": lambda: (window(lax.add, 0.0, (64,), (1,), ((63, 0),)), jnp.arange(64.0)),
-    "an initial value that is added, and padding": lambda: (
+    "a sum with an initial value and padding": lambda: (
         lambda x: lax.reduce_window(x, x[0, 0, 0, 0], lax.add, (1, 1, 2, 2), (1, 1, 1, 1), "SAME"),
         X,
     ),
@@ -305,7 +305,7 @@ ON_SEVERAL = {
     "min": WINDOWS["min"],
     "in a loop": WAYS["scan"](WINDOWS["max NHWC"]),
     "an initial value": lambda x: lax.reduce_window(x, x[0, 0, 0, 0], lax.max, (1, 2, 2, 1), (1, 2, 2, 1)),
-    "a reduction of its own": window(lax.mul, 1.0, (1, 1, 2, 2)),
+    "a custom reduction function": window(lax.mul, 1.0, (1, 1, 2, 2)),
 }
 
 
@@ -322,7 +322,7 @@ def test_a_program_for_several_platforms(name):
     assert_same(jax.export.export(f, platforms=SEVERAL)(shape).call(X), theirs)
     jc.install(export=True)
     on_kernels = jax.export.export(f, platforms=SEVERAL, disabled_checks=jc.export_checks())(X)
-    assert ("jax_convgrad" in on_kernels.mlir_module()) == (name != "a reduction of its own")
+    assert ("jax_convgrad" in on_kernels.mlir_module()) == (name != "a custom reduction function")
     assert_same(on_kernels.call(X), theirs)
 
 

@@ -1,7 +1,8 @@
-"""One training step of a small model of each library: its own convolution and ours, every parameter compared.
+"""A training step of a small model of each library gives the same parameters on lax and on our kernels.
 
-Ours gets in by each way there is: handed to the layer (Flax), `replace_convolutions` around the step, and
-`install()`. The libraries are the extra `libraries`, which `test` includes: without one its tests fail.
+The kernels are used in each possible way: passed to the layer (Flax), with `replace_convolutions` around the
+step, and with `install()`. The libraries are the extra `libraries`, which `test` includes: if one is missing,
+its tests fail.
 """
 
 import os
@@ -24,14 +25,14 @@ OPTIMIZER = optax.sgd(0.1, momentum=0.9)
 
 
 class Step(NamedTuple):
-    """A function of one argument, the parameters, that gives new ones and the loss."""
+    """A function of the parameters that returns new parameters and the loss."""
 
     function: Callable[[Any], Any]
     params: Any
 
 
 def training_step(loss, params):
-    """One step of momentum, from parameters to parameters."""
+    """A training step with momentum, from parameters to parameters."""
 
     def step(params):
         value, grads = jax.value_and_grad(loss)(params)
@@ -62,7 +63,7 @@ def flax_linen(conv=None):
             )
             x = nn.relu(nn.Conv(5, (2, 2), kernel_dilation=2, padding=((2, 1), (0, 2)), **inject)(x))
             x = nn.Conv(5, (3, 3), padding="CIRCULAR", precision="highest", **inject)(x)
-            if conv is None:  # has no place to hand it to
+            if conv is None:  # this layer has no argument for it
                 x = nn.ConvTranspose(4, (3, 3), strides=(2, 2))(nn.relu(x))
             return nn.Dense(4)(x.mean((1, 2)))
 
@@ -157,7 +158,7 @@ def haiku():
 
 @pytest.fixture(scope="session")
 def keras(tmp_path_factory):
-    """Keras reads its backend once, when it is imported, and writes into a folder of its own."""
+    """The module Keras, which reads its backend once, when it is imported, and writes into its own folder."""
     os.environ["KERAS_BACKEND"] = "jax"
     os.environ["KERAS_HOME"] = str(tmp_path_factory.mktemp("keras"))
     import keras
@@ -195,7 +196,7 @@ def keras_step(keras):
 
 
 def run(step, ours):
-    """Parameters and loss after the step, which holds ours or lax's convolutions and none of the others."""
+    """Parameters and loss after the step, which contains either our convolutions or lax's, never both."""
     lowered = jax.jit(step.function).lower(step.params)
     text = lowered.as_text()
     assert ("stablehlo.convolution" in text) is not ours
@@ -205,7 +206,7 @@ def run(step, ours):
 
 
 def assert_same_step(ours, theirs, params):
-    """Equal to float32's rounding, and every parameter has moved."""
+    """Asserts that parameters are equal within float32's rounding, and that every one has changed."""
     assert jax.tree.structure(ours) == jax.tree.structure(theirs)
     for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
         assert a.dtype == b.dtype
@@ -246,7 +247,7 @@ def test_handed_to_the_layer(model):
 
 
 def test_keras_trains_unchanged_where_installed(keras, monkeypatch):
-    """Its own compiled step, which no one but `install()` can reach into."""
+    """Keras compiles its own step, which only `install()` can change."""
     calls = []
     wgrad = ffi.wgrad
     monkeypatch.setattr(ffi, "wgrad", lambda *args: calls.append(args) or wgrad(*args))

@@ -1,4 +1,4 @@
-"""What profiles and HLO say of a call: `jax_convgrad.<op>`, in the scope that its layer stands in."""
+"""The name of a call in profiles and HLO is `jax_convgrad.<op>`, in the scope of its layer."""
 
 import re
 
@@ -36,7 +36,7 @@ def installed():
 
 
 def names(f, x):
-    """Of each call of a kernel in the compiled gradient: the instruction, and its op_name in the metadata."""
+    """The instruction and the op_name in the metadata of each kernel call in the compiled gradient."""
     text = jax.jit(jax.grad(f, (0, 1))).lower(x, W).compile().as_text()
     found = {}
     for line in text.splitlines():

@@ -1,4 +1,4 @@
-"""Nothing of lax's or XLA's own convolution or pooling is left, in a value or in a gradient of any order."""
+"""Values and gradients of any order contain no convolution or pooling of lax or XLA."""
 
 from collections import Counter
 
@@ -35,8 +35,8 @@ def test_only_our_kernels(backend, name, of):
 
 
 def test_every_order_of_the_bias_gradient_is_ours():
-    """b is added by a broadcast whose transpose is bgrad, and not by one whose transpose is lax's sum."""
-    f = lambda b: jnp.sum(jnp.sin(jc.conv(X, W, b, padding="SAME")))  # noqa: E731  # short beside its uses
+    """b is added with a broadcast whose transpose is bgrad, not with one whose transpose is lax's sum."""
+    f = lambda b: jnp.sum(jnp.sin(jc.conv(X, W, b, padding="SAME")))  # noqa: E731  # a def would be longer
     of = {
         "first": jax.grad(f),
         "second": jax.grad(lambda b: jnp.sum(jax.grad(f)(b) ** 2)),
@@ -50,7 +50,7 @@ def test_every_order_of_the_bias_gradient_is_ours():
 
 
 def test_lax_would_be_found():
-    """The search sees what it looks for, also behind jit, custom_vjp and scan."""
+    """The search finds such operations, also inside jit, custom_vjp and scan."""
     specs = lax.conv_dimension_numbers(X.shape, W.shape, NHWC)
 
     @jax.custom_vjp

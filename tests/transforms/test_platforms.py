@@ -1,4 +1,4 @@
-"""What a platform gets: its own kernels where the package has them, else `jax.lax`, and never silence."""
+"""A platform runs its own kernels if the package has them, otherwise `jax.lax`."""
 
 import dataclasses
 import functools
@@ -47,7 +47,7 @@ FUNCTIONS = {
 
 
 def finite_sum(y):
-    """A scalar that is not linear in y, and takes no harm of the -inf of windows that are all padding."""
+    """A scalar that is not linear in y, and stays finite if windows of padding alone give -inf."""
     return jnp.sum(jnp.sin(jnp.where(jnp.isfinite(y), y, 0)))
 
 
@@ -99,7 +99,7 @@ def test_lax_computes_where_there_are_no_kernels(name, monkeypatch, fresh_caches
 
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_cuda_gets_its_kernels(name, monkeypatch, fresh_caches):
-    # Lowering needs only what the module says of workspaces, which the CPU's says as well.
+    # Lowering needs only the sizes of workspaces from the module, which the CPU's module also has.
     monkeypatch.setitem(ffi.backends, "cuda", dataclasses.replace(ffi.backends["cpu"], kernel="tiled"))
     f, args = FUNCTIONS[name]
     text = exported(value_and_derivatives(f), args, "cuda")
@@ -207,7 +207,7 @@ print("jax_convgrad.primitives.ffi" in sys.modules)
 
 
 def test_a_process_that_only_runs_needs_the_import_alone(tmp_path):
-    """Of what another process compiled, or exported."""
+    """A program that another process compiled or exported runs after `import jax_convgrad` alone."""
     for program, prints in ((SAVE, ""), (LOAD, "False\n")):
         done = subprocess.run(
             [sys.executable, "-P", "-c", program, tmp_path / "saved"],

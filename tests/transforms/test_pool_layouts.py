@@ -1,4 +1,4 @@
-"""Pooling of channels-first arrays between convolutions: nothing is copied but what is copied without it."""
+"""Pooling of channels-first arrays between convolutions adds no copies."""
 
 import functools
 import re
@@ -33,7 +33,7 @@ def convolution(x, w, order):
 
 
 def pooling(kind, order):
-    """Windows of 3 with steps of 2 along the first spatial dimension, of 2 with steps of 2 along others."""
+    """A pooling with windows of 3 along the first spatial dimension, of 2 along others, and steps of 2."""
     spatial = order.replace("N", "").replace("C", "")
 
     def per_dimension(first, others, none):
@@ -61,7 +61,7 @@ def gradients(f):
 
 
 def copies(f, *arrays):
-    """How many instructions of the compiled program move an array of 3 dimensions or more."""
+    """The number of instructions in the compiled program that move an array of 3 dimensions or more."""
     text = jax.jit(f).lower(*arrays).compile().as_text()
     assert "jax_convgrad" in text
     moved = re.findall(r" = \w+\[(\d+(?:,\d+){2,})\]\S* (?:copy|transpose)\(", text)
@@ -101,7 +101,7 @@ def copies_without_pooling(order, of, by):
 
 @pytest.mark.parametrize(("order", "kind", "of", "by"), WAYS)
 def test_nothing_is_copied_between_convolutions(order, kind, of, by):
-    """The copies are those of the chain without a pooling: its filters and ends. The numbers are lax's."""
+    """The copies are those of the chain without a pooling (filters and ends), and the numbers are lax's."""
     arrays = operands(order)
     f = of(chain(pooling(kind, order), order))
     expected = jax.jit(f)(*arrays)
@@ -111,7 +111,7 @@ def test_nothing_is_copied_between_convolutions(order, kind, of, by):
 
 
 def test_nothing_is_copied_under_vmap():
-    """One more dimension in front, as lax's own rule of vmap has it."""
+    """An additional dimension in front, as lax's own vmap rule adds it, needs no copies."""
     x, w1, w2 = operands("NCHW")
     x = jnp.stack([x, 1 - x, x * 2])
     f, without = (
@@ -125,7 +125,7 @@ def test_nothing_is_copied_under_vmap():
 
 
 def test_alone_each_array_is_copied_once():
-    """What enters and leaves a program lies as it is given."""
+    """A program's arguments and results are row-major, so each needs one copy."""
     pool = pooling("max", "NCHW")
     x = random(2, 3, 8, 8)
     jc.install()
@@ -135,7 +135,7 @@ def test_alone_each_array_is_copied_once():
 
 @pytest.mark.parametrize("order", ["NCHW", "NHWC", "CHWN"])
 def test_windows_over_no_numbers(order):
-    """XLA copies no empty array: over some of them it divides by zero."""
+    """XLA must not copy empty arrays, because for some of them it divides by zero."""
     sizes = {"N": 2, "C": 3, "H": 0, "W": 4}
     x = jnp.zeros([sizes[d] for d in order])
     for kind in ("max", "min", "sum"):
@@ -153,7 +153,7 @@ def test_windows_over_no_numbers(order):
 
 @pytest.mark.parametrize("kind", ["max", "sum"])
 def test_one_operand_mapped(kind):
-    """Positions of one image for many dy, and of many images for one dy, whose gradient sums over them."""
+    """Positions of one image with many dy, and of many images with one dy, whose gradient sums over them."""
     f = pooling(kind, "NCHW")
     x = random(2, 3, 5, 6)
     xs, dys = jnp.stack([x, -x, x * x]), random(4, *f(x).shape)

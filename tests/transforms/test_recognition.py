@@ -1,4 +1,4 @@
-"""What `recognise` reads out of lax's convolutions, on shapes and geometry alone, and its numbers."""
+"""The contractions that `recognise` finds in lax's convolutions, from shapes alone, and their numbers."""
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ from jax_convgrad.primitives.ffi import Dims
 from jax_convgrad.replace.lax_convolution import before_reversals, contraction_of, runner
 from jax_convgrad.replace.recognition import recognise
 
-# Orders in which images have their batch first, as all libraries write them; filters may be in any order.
+# Orders with the batch first in images, as all libraries use them; filters may be in any order.
 IMAGES = {1: ("NCD", "NDC"), 2: ("NCHW", "NHWC", "NHCW"), 3: ("NCDHW", "NDHWC")}
 RANDOM_PROBLEMS = 60
 
@@ -59,7 +59,7 @@ def layer(case):
 
 
 def as_lax_writes(f, *shapes):
-    """Each convolution in f's jaxpr: its equation, and whether its filter is a reversal."""
+    """Each convolution in f's jaxpr: its equation, and whether its filter is reversed."""
     jaxpr = jax.make_jaxpr(f)(*(jax.ShapeDtypeStruct(shape, jnp.float64) for shape in shapes)).jaxpr
     makers = {eqn.outvars[0]: eqn for eqn in jaxpr.eqns}
     for eqn in jaxpr.eqns:
@@ -69,7 +69,7 @@ def as_lax_writes(f, *shapes):
 
 
 def recognised(f, *shapes):
-    """The one contraction that f holds."""
+    """The only contraction in f."""
     ((eqn, reversed_),) = as_lax_writes(f, *shapes)
     (lhs, rhs), (out,) = eqn.invars, eqn.outvars
     return contraction_of(lhs.aval, rhs.aval, out.aval, eqn.params, reversed_)
@@ -105,7 +105,7 @@ LOOSE += [random_case(seed) for seed in range(10)]
 
 @pytest.mark.parametrize("case", STRICT, ids=lambda case: case.name)
 def test_a_layer_and_its_gradients_have_the_layers_own_geometry(case):
-    """No flipped filter, no dilation in a stride's place: the three are one geometry, read three ways."""
+    """A layer and its gradients have one geometry, without a flipped filter or a dilation for a stride."""
     geometry, dims = geometry_of(case)
     y = recognised(layer(case), case.x, case.w)
     dx = recognised(input_gradient(case), case.y, case.w)
@@ -128,7 +128,7 @@ def test_there_are_many_and_varied_random_problems():
 
 @pytest.mark.parametrize("case", LOOSE, ids=lambda case: case.name)
 def test_the_contraction_computes_what_lax_does(case):
-    """Values in any order of dimensions, also those in which the batch is not first."""
+    """Values are lax's in any order of dimensions, also if the batch is not first."""
     x, w, dy = case.arrays(np.float64)
     for f, args in (
         (layer(case), (x, w)),
@@ -144,7 +144,7 @@ def assert_computes(f, args):
 
 
 def evaluate_on_ours(jaxpr):
-    """A jaxpr's value with each convolution run by what it was recognised as: a plain interpreter."""
+    """A simple interpreter of a jaxpr that runs each convolution as the recognised contraction."""
 
     def evaluate(*args):
         values = dict(zip(jaxpr.invars, args, strict=True))
@@ -171,7 +171,7 @@ def evaluate_on_ours(jaxpr):
     "name", ["2d_stride2_same", "2d_both_dilations", "2d_groups", "2d_batch_groups", "3d_all"]
 )
 def test_derivatives_of_the_derivatives(name):
-    """dw as a function of x and dy, with t for dw: dx = dgrad(dy, t) and d(dy) = fprop(x, t)."""
+    """The gradients of dw(x, dy) with the cotangent t of dw: dx = dgrad(dy, t) and d(dy) = fprop(x, t)."""
     case = BY_NAME[name]
     geometry, dims = geometry_of(case)
     dw = filter_gradient(case)
@@ -194,7 +194,7 @@ def test_derivatives_of_the_derivatives(name):
 
 
 def test_an_old_order_is_told_by_its_sizes():
-    """With the batch last in all images, orders do not tell, but a filter is smaller than an image."""
+    """With the batch last in all images the orders decide nothing, but a filter is smaller than an image."""
     case = ConvCase("chwn", (3, 9, 8, 2), (4, 3, 3, 3), 2, "SAME", order=("CHWN", "OIHW", "CHWN"))
     assert recognised(layer(case), case.x, case.w).name == "fprop"
     assert recognised(input_gradient(case), case.y, case.w).name == "dgrad"
@@ -202,7 +202,7 @@ def test_an_old_order_is_told_by_its_sizes():
 
 
 def test_one_axis_in_numbers():
-    """10 inputs, 3 taps, stride 2, 1 pad at both ends, so 5 outputs; and dx and dw as lax writes them."""
+    """A layer with 10 inputs, 3 taps, stride 2, pads of 1 and so 5 outputs; dx and dw as lax writes them."""
     layer = Axis(input=10, taps=3, output=5, stride=2, pad_lo=1)
     images, filters = (0, 1, 2), (1, 0, 2)
     ncw = (images, (0, 1, 2), images)
@@ -238,7 +238,7 @@ def test_one_axis_in_numbers():
 
 
 def test_reversals_add_up():
-    """Chains of (array before, dimensions): what they come to of all spatial dimensions, or the start."""
+    """A chain of reversals is one reversal of all spatial dimensions, or none, or is left as it is."""
     chain = {"c": ("b", (2, 3)), "b": ("a", (2, 3)), "d": ("a", (2,)), "e": ("d", (3,)), "f": ("d", (1,))}
 
     def before(value, sizes=(5, 5, 3, 3)):
@@ -249,5 +249,5 @@ def test_reversals_add_up():
     assert before("c") == ("a", False)
     assert before("e") == ("a", True)
     assert before("d") == ("d", False)  # one dimension of two
-    assert before("d", (5, 5, 3, 1)) == ("a", True)  # the other has one tap
-    assert before("f") == ("f", False)  # channels too
+    assert before("d", (5, 5, 3, 1)) == ("a", True)  # the other dimension has one tap
+    assert before("f") == ("f", False)  # channels are reversed too

@@ -1,4 +1,4 @@
-"""`replace_convolutions` against the function as it was: equal values, and no convolution of lax's left."""
+"""`replace_convolutions` keeps a function's values and leaves no convolution of lax in it."""
 
 from functools import partial
 
@@ -30,7 +30,7 @@ OURS = {"jax_convgrad_fprop", "jax_convgrad_dgrad", "jax_convgrad_wgrad"}
 
 
 def assert_on_our_kernels(f, *args):
-    """In the traced and in the compiled program; gives the latter."""
+    """Asserts that the traced and the compiled program call our kernels; returns the compiled program."""
     found = set(primitives(jax.make_jaxpr(f)(*args).jaxpr))
     assert "conv_general_dilated" not in found
     assert found & OURS
@@ -58,7 +58,7 @@ def test_same_values_on_our_kernels(name, way):
 
 @pytest.mark.parametrize("name", ["jitted", "scanned", "with_custom_vjp", "with_gradient_inside"])
 def test_from_the_outside(name):
-    """The transformation last: of a gradient, with all of lax's own gradients in it."""
+    """The replacement is outermost: the function is a gradient that contains lax's own gradients."""
     g = gradient(FUNCTIONS[name])
     assert_same(assert_on_our_kernels(replace_convolutions(g), X, W)(X, W), jax.jit(g)(X, W))
 
@@ -86,7 +86,7 @@ def test_a_gradient_is_the_layers_three_contractions(backend):
     assert_same(jax.jit(replace_convolutions(jax.grad(f, (0, 1))))(X, W), jax.jit(jax.grad(f, (0, 1)))(X, W))
 
 
-# ------------------------------------------------------------------------------------------- all else alone
+# ------------------------------------------------------------------------------------ everything else stays
 
 
 def test_a_function_without_convolutions_keeps_its_jaxpr():
@@ -131,7 +131,7 @@ def test_preferred_element_type(narrow):
 
 
 def test_any_arguments_and_results():
-    """Trees with arrays, NumPy's among them, and with what is no array at all."""
+    """Arguments and results may be trees with JAX arrays, NumPy arrays and other objects."""
 
     def f(model, x, *, stride, name=None):
         assert isinstance(stride, int)

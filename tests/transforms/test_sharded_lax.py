@@ -1,7 +1,7 @@
-"""lax's own convolution split over 8 devices, on our kernels: the numbers of one device.
+"""lax's own convolution on our kernels, split over 8 devices, has the numbers of one device.
 
-lax itself is no reference here: with the batch split over one of two mesh axes, its gradient of a depthwise
-filter is summed over both.
+lax itself cannot be the reference: if the batch is split over one of two mesh axes, it sums the gradient of a
+depthwise filter over both.
 """
 
 import jax
@@ -66,7 +66,7 @@ def assert_on_our_kernels(f, mesh, arrays, results):
     assert not FOREIGN_HLO.search(text)
     for name in ("fprop", "dgrad", "wgrad"):
         assert f"jax_convgrad_{name}" in text
-    assert meshes.collectives(compiled) == {"all-reduce": 1}  # the parts of dw
+    assert meshes.collectives(compiled) == {"all-reduce": 1}  # of the parts of dw
     for ours, theirs in zip(compiled(x, w), results, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-12, atol=1e-12 * np.abs(theirs).max())
 

@@ -1,4 +1,4 @@
-"""Layers split over 8 devices by XLA: the numbers of an unsharded run, no collective that isn't needed."""
+"""Layers that XLA splits over 8 devices have the numbers of one device and no unnecessary collective."""
 
 from collections import Counter
 
@@ -20,8 +20,8 @@ from jax_convgrad.primitives import ffi, partitioned_call
 NHWC = ("NHWC", "HWIO", "NHWC")
 
 
-# How many all-reduces it takes. Batch: one for dw and db. Output channels: one for dx. Input channels: one
-# for y. Both axes: one for each. Channels of groups, which are split in x, w and y together: none.
+# The number of all-reduces. Batch: one for dw and db. Output channels: one for dx. Input channels: one for y.
+# Both axes: one for each. Channels of groups, which are split in x, w and y together, need no all-reduce.
 DENSE = {
     "batch": 1,
     "batch_over_all": 1,
@@ -34,7 +34,7 @@ GROUPED = {"batch": 1, "batch_over_all": 1, "out_channels": 0, "batch_and_out_ch
 
 
 def gathered(mesh):
-    """For results over a part of a mesh axis, which JAX before 0.9.2 has no name for and fails on."""
+    """Gathers results that are split over a part of a mesh axis, which JAX before 0.9.2 cannot express."""
     return {"out_shardings": NamedSharding(mesh, P())}
 
 
@@ -55,7 +55,7 @@ def test_split_layer(layer, layout, mesh, reductions):
     meshes.assert_equal_to_rounding(results, layer.unsharded())
     unequal = layer.groups > 1 and layer.channels != layer.features and "channels" in layout
     if unequal and jax.__version_info__ < (0, 9, 2):
-        return  # channels are gathered there, as docs/support.md says
+        return  # the channels are gathered, as docs/support.md says
     assert meshes.collectives(program) == Counter({"all-reduce": reductions})
 
 
@@ -77,7 +77,7 @@ def test_results_stay_split(name):
 
 @pytest.mark.parametrize("groups", [1, 2, 4])
 def test_what_does_not_divide_is_gathered(groups):
-    """8 devices, and 12 channels or less groups: a part is split, or nothing, never between a group's own."""
+    """With 8 devices and 12 channels or fewer groups, whole groups are split, or nothing."""
     layer = Layer(12, 12, groups)
     mesh = meshes.make("8")
 
@@ -94,7 +94,7 @@ def test_what_does_not_divide_is_gathered(groups):
 
 
 def test_a_part_of_a_mesh_axis():
-    """Four images of eight devices: XLA splits over a half of the axis after the reshape."""
+    """With four images on eight devices, XLA splits over half of the axis after the reshape."""
     layer = Layer(8, 8, batch=32)
     mesh = meshes.make("8")
 
@@ -152,7 +152,7 @@ def test_ways_to_say_it(of):
     layer = LAYERS["dense"]
     x, w, b = layer.arrays()
     mesh = meshes.make("4x2")
-    if of == "arguments":  # eager, each call on its own
+    if of == "arguments":  # eager calls, one by one
         results = layer.with_gradients(*meshes.place(mesh, (x, w, b), (("a",), (), ())))
     elif of == "constraint":
         results = jax.jit(
@@ -170,7 +170,7 @@ def test_ways_to_say_it(of):
 @pytest.mark.parametrize("groups", [4, 16], ids=["groups", "depthwise"])
 @pytest.mark.parametrize(("axis", "too_large"), [("a", 2), ("b", 4)])
 def test_grouped_filter_gradient_where_lax_is_wrong(groups, axis, too_large):
-    """The batch over one axis of a 4x2 mesh: lax's dw adds up what the other axis only repeats."""
+    """With the batch over one axis of a 4x2 mesh, lax's dw also sums over the other axis, a replication."""
     random = np.random.default_rng(0)
     x = random.standard_normal((8, 6, 6, 16))
     w = random.standard_normal((3, 3, 16 // groups, 16))
@@ -193,7 +193,7 @@ def test_grouped_filter_gradient_where_lax_is_wrong(groups, axis, too_large):
     _, of_lax = gradient(lax.conv_general_dilated)
     times = float(np.median(np.asarray(of_lax) / exact))
     if (0, 9, 1) <= jax.__version_info__ <= (0, 12, 0):
-        # Where this fails, lax is mended, and README.md, docs/support.md and findings/ are old.
+        # If this fails, lax is fixed, and README.md, docs/support.md and findings/ are out of date.
         assert times == pytest.approx(too_large, rel=1e-10)
 
 
@@ -220,7 +220,7 @@ def test_four_spatial_dimensions_are_split_by_lax():
 
 
 def test_max_pool_of_many_cotangents():
-    """vmap over the cotangent alone: the positions have fewer images than what is scattered to them."""
+    """With vmap over the cotangent alone, the positions have fewer images than the scattered array."""
     x = LAYERS["dense"].arrays()[0]
     dy = np.random.default_rng(4).standard_normal((3, 16, 3, 4, 16))
 
@@ -233,7 +233,7 @@ def test_max_pool_of_many_cotangents():
 
 
 def test_numbers_stay_right_where_nothing_can_be_split(monkeypatch):
-    """In a JAX whose lowering has other contexts: XLA gathers."""
+    """If JAX's lowering has an unknown context, XLA gathers."""
     monkeypatch.setattr(partitioned_call, "CAN_BE_NAMED", False)
     layer = Layer(16, 24)
 
@@ -256,7 +256,7 @@ def test_an_exported_program_runs_split():
 
 
 def test_compiled_with_other_settings_than_it_was_lowered_with():
-    """`jax.enable_x64` is a matter of what is traced: a part of float64 is traced while it is compiled."""
+    """`jax.enable_x64` affects tracing, and a device's float64 part is traced during compilation."""
     layer = LAYERS["dense"]
     shardings = tuple(NamedSharding(meshes.make("8"), P(*spec)) for spec in ((None, "a"), (), ()))
     rows = (layer.batch, 8, 8, layer.channels)
@@ -268,7 +268,7 @@ def test_compiled_with_other_settings_than_it_was_lowered_with():
 
 
 def test_two_meshes_in_one_program():
-    """XLA gathers the one array that another is not split like, and nothing else."""
+    """XLA gathers only the array that is split in another way than the others."""
     layer = LAYERS["dense"]
     x, w, b = layer.arrays()
     one, other = meshes.make("8"), meshes.make("4x2")
@@ -282,7 +282,7 @@ def test_two_meshes_in_one_program():
 
 
 def test_two_layers_on_meshes_of_their_own():
-    """Each splits as its own mesh says, within one program; only what goes between them changes places."""
+    """Each layer is split over its own mesh, in one program; only the array between them is moved."""
     layer = LAYERS["dense"]
     x, w, b = layer.arrays()
     one = NamedSharding(meshes.make("8"), P("a"))

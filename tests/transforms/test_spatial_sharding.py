@@ -1,4 +1,4 @@
-"""Rows split over 8 devices: the numbers of one device, halos exchanged, and nothing gathered."""
+"""Rows split over 8 devices give the numbers of one device; halos are exchanged and nothing is gathered."""
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +21,7 @@ def inputs(x, w):
 
 
 def loss(y):
-    """Not linear, and summed where it lies, so that no result crosses the program's edge unevenly split."""
+    """A loss that is not linear; its sum avoids a program result that is split unevenly."""
     return jnp.sum(jnp.sin(y))
 
 
@@ -30,18 +30,18 @@ def conv_gradients(**arguments):
 
 
 def check(f, arrays, mesh, split, *, exchanges=True, eps=1e-11):
-    """f split over the mesh gives what it gives on one device, without a gather.
+    """Asserts that f split over the mesh has the results of one device, without a gather.
 
-    ``exchanges`` says whether there are halos; None leaves it open.
+    ``exchanges`` says whether there are halos; None allows both.
     """
     shardings = tuple(NamedSharding(mesh, P(*spec)) for spec in split)
-    # Gradients stay where their arrays are.
+    # Gradients have the shardings of their arrays.
     program = jax.jit(f, in_shardings=shardings).lower(*arrays).compile()
     results = program(*meshes.place(mesh, arrays, split))
     meshes.assert_equal_to_rounding(results, jax.jit(f)(*arrays), eps)
     counts = meshes.collectives(program)
     if jax.__version_info__ < (0, 9, 2):
-        return program  # rows that the devices do not divide are gathered there, as docs/support.md says
+        return program  # rows that the devices do not divide are gathered, as docs/support.md says
     assert not counts["all-gather"], counts
     assert not counts["all-to-all"], counts
     assert exchanges is None or bool(counts["collective-permute"]) == exchanges, counts
@@ -113,10 +113,10 @@ def test_groups_and_rows_at_once():
 
 @pytest.mark.parametrize("stride", [(2, 1), (3, 2), (5, 1)], ids=str)
 def test_a_transposed_convolution(stride):
-    """Input dilation: parts of its result begin in different phases where they do not divide by it."""
+    """A stride that does not divide the parts of the result makes them begin in different phases."""
     x, w = RANDOM.standard_normal((2, 16, 5, 3)), RANDOM.standard_normal((4, 3, 3, 4))
     f = jax.value_and_grad(lambda x, w: loss(jc.conv_transpose(x, w, stride, "SAME")), (0, 1))
-    exchanges = stride[0] < w.shape[0]  # else each row of x is tied to rows of its own
+    exchanges = stride[0] < w.shape[0]  # otherwise no two rows of x are tied to the same row
     check(f, (x, w), meshes.make("8"), ((None, "a"), ()), exchanges=exchanges)
 
 
@@ -161,7 +161,7 @@ WINDOWS = {
 
 
 def pools(x, window, stride, padding, count_include_pad):
-    """Both poolings, their gradients, and the tangent of the maximum, which reads at its positions."""
+    """Both poolings, their gradients, and the tangent of the maximum, which reads at the positions."""
 
     def f(x):
         y, pull_max = jax.vjp(lambda x: jc.max_pool(x, window, stride, padding), x)
@@ -197,7 +197,7 @@ def test_pooling_beside_other_dimensions(split):
     "split", [(None, None, "a"), ("b", None, "a"), (None, "b", "a"), (None, "b", None, "a")]
 )
 def test_pooling_of_channels_first(split):
-    """Every primitive over [N, C, H, W], with windows that reach over the ends."""
+    """Every primitive on [N, C, H, W], with windows that extend over the ends."""
     x = RANDOM.standard_normal((4, 4, 32, 8))
     order = (0, 1, 2, 3)
     axes = tuple(
@@ -225,7 +225,7 @@ def test_pooling_of_channels_first(split):
 
 
 def test_the_first_of_equal_maxima_is_no_padding():
-    """All in a window as low as what stands for padding: the gradient goes to the first number there is."""
+    """If all numbers in a window are as low as padding, the gradient goes to the first one on the input."""
     x = np.where(RANDOM.random((2, 32, 8, 4)) < 0.8, -np.inf, RANDOM.standard_normal((2, 32, 8, 4)))
     dy = RANDOM.standard_normal((2, 32, 8, 4))
 
@@ -245,11 +245,11 @@ def test_a_nan_in_a_neighbour_s_part():
     np.testing.assert_array_equal(f(placed), f(x))
 
 
-# --------------------------------------------------------------------------------- 16 bits, memory, what asks
+# --------------------------------------------------------------------- 16 bits, memory, other transformations
 
 
 def test_sums_of_bfloat16_parts_are_added_in_float32():
-    """The filter's gradient: partial sums that bfloat16 would round at each addition."""
+    """The filter's gradient has partial sums that bfloat16 would round at each addition."""
     x, dy = (RANDOM.standard_normal(shape).astype(jnp.bfloat16) for shape in ((1, 64, 8, 4), (1, 64, 8, 6)))
     f = jax.jit(lambda x, dy: jc.conv_filter_grad(x, dy, (3, 3, 4, 6), padding="SAME"))
     exact = np.asarray(f(x.astype(np.float64), dy.astype(np.float64)))
@@ -258,7 +258,7 @@ def test_sums_of_bfloat16_parts_are_added_in_float32():
     assert meshes.collectives(program)["all-reduce"] == 1
     reductions = [line for line in program.as_text().splitlines() if " all-reduce(" in line]
     assert all("f32[" in line.split("all-reduce(")[0] for line in reductions)
-    # Each part is rounded once and their sum once: half a unit of each, of numbers below the largest.
+    # Each part is rounded once and their sum once: half a unit each, of numbers below the largest.
     error = np.abs(np.asarray(f(*placed), np.float64) - exact).max()
     parts = [
         f(x[:, j : j + 8].astype(np.float64), dy[:, j : j + 8].astype(np.float64)) for j in range(0, 64, 8)
@@ -301,7 +301,7 @@ def test_memory_a_device_falls():
 
 @pytest.mark.parametrize("split", [(None, "a"), (None, "a", "b"), ("b", "a"), (None, ("a", "b"))], ids=str)
 def test_explicit_axes(split):
-    """Rows stay split through a net whose sizes they divide, and say so in their types."""
+    """Rows stay split through a net whose sizes the devices divide, and the types say so."""
     x, w, b = inputs((4, 32, 16, 4), (3, 3, 4, 4))
 
     def net(x, w, b):
@@ -336,7 +336,7 @@ def test_explicit_rows_that_do_not_divide_are_gathered_at_the_layer():
 
 
 def test_shard_map_exchanges_nothing_by_itself():
-    """A device's rows are an array of their own there, as for lax; the halo is the program's to exchange."""
+    """Inside shard_map a device's rows are a whole array, as in lax; the program has to exchange halos."""
     x, w, _ = inputs((2, 32, 6, 3), (3, 3, 3, 4))
     mesh = meshes.make("8")
     order = ("NHWC", "HWIO", "NHWC")
@@ -356,7 +356,7 @@ def test_shard_map_exchanges_nothing_by_itself():
 
 
 def test_shard_map_over_batch_with_rows_left_to_xla():
-    """Where some axes are by hand and others not, XLA gathers the rows: right numbers."""
+    """If only some axes are manual, XLA gathers the rows, and the numbers are right."""
     x, w, b = inputs((4, 32, 6, 3), (3, 3, 3, 4))
     mesh = meshes.make("4x2")
 
@@ -378,7 +378,7 @@ def test_shard_map_over_batch_with_rows_left_to_xla():
 
 @pytest.mark.parametrize("rows", [30, 12, 4])
 def test_a_result_of_rows_that_the_devices_do_not_divide(rows):
-    """Leaving the program it is gathered, and right; whatever part of a mesh axis it was split over."""
+    """The program's result is gathered and right, whatever part of a mesh axis it was split over."""
     x, w, _ = inputs((2, 32, 6, 3), (33 - rows, 3, 3, 4))
     x = x[:, : rows + w.shape[0] - 1]
     f = jax.jit(lambda x, w: jc.conv(jnp.sin(x), w))
@@ -392,7 +392,7 @@ def test_a_result_of_rows_that_the_devices_do_not_divide(rows):
 @pytest.mark.parametrize("reduction", ["max", "min"])
 @pytest.mark.parametrize("split", [(None, "a", "b"), ("b", "a"), (None, ("a", "b"))], ids=str)
 def test_lax_windows(way, reduction, split):
-    """Values, gradients and tangents, in which NaN and -inf meet padding as they do on one device."""
+    """Values, gradients and tangents are those of one device, also with NaN and -inf at padding."""
     if way == "replace" and split != (None, "a", "b"):
         return  # the same primitives
     low = -np.inf if reduction == "max" else np.inf
@@ -407,7 +407,7 @@ def test_lax_windows(way, reduction, split):
         y, pull = jax.vjp(windows, x)
         weights = jnp.cos(jnp.arange(y.size, dtype=x.dtype).reshape(y.shape))
         _, tangent = jax.jvp(windows, (x,), (t,))
-        # Sums over rows, which as results of the program would be uneven.
+        # Sums over rows, which would be unevenly split as results of the program.
         return (
             jnp.sum(jnp.where(jnp.isfinite(y), y, 7) * weights, 1),
             jnp.sum(tangent * weights, 1),

@@ -1,6 +1,6 @@
-"""Programs exported once for arrays of any size: symbols as batch, space and channels, gradients included.
+"""Programs exported once for arrays of any size: symbols for batch, space and channels, also in gradients.
 
-Each is exported, reloaded and called at several sizes, beside `jax.lax` of the same numbers.
+Each program is exported, reloaded, called at several sizes, and compared with `jax.lax`.
 """
 
 from functools import partial
@@ -20,7 +20,7 @@ TARGETS = [
     for name in ffi.backends["cpu"].module.registrations()
 ]
 SIZES = {"b": (1, 3, 2), "h": (5, 8, 6), "w": (7, 9, 6), "n": (2, 4, 1), "c": (2, 5, 3)}
-"""Each symbol's sizes in three calls."""
+"""The sizes of each symbol in three calls."""
 RANDOM = np.random.default_rng(0)
 W = RANDOM.standard_normal((3, 2, 2, 4))
 B = RANDOM.standard_normal(4)
@@ -37,7 +37,7 @@ def loss(f):
 
 
 def value_and_gradients(f, order=1):
-    """f's results, and its gradients of the first order or of the first two."""
+    """The results of f, and its gradients of the first order or of the first two orders."""
 
     def g(*arrays):
         every = tuple(range(len(arrays)))
@@ -49,14 +49,14 @@ def value_and_gradients(f, order=1):
 
 
 def types(shapes, dtype=np.float64, constraints=()):
-    """Types of arrays whose dimensions are numbers or written in symbols, all of one scope."""
+    """The types of arrays whose dimensions are numbers or symbolic expressions in one scope."""
     text = [str(size) for shape in shapes for size in shape]
     sizes = iter(export.symbolic_shape(",".join(text), constraints=constraints))
     return [jax.ShapeDtypeStruct(tuple(next(sizes) for _ in shape), dtype) for shape in shapes]
 
 
 def arrays(shapes, call, dtype=np.float64):
-    """Arrays of such types in one of the calls."""
+    """The arrays of such types in one of the calls."""
     scope = {name: sizes[call] for name, sizes in SIZES.items()}
     made = []
     for shape in shapes:
@@ -72,7 +72,7 @@ def reloaded(f, given, vjp_order=0):
 
 
 def check(ours, theirs, shapes, dtype=np.float64, calls=(0, 1, 2), constraints=()):
-    """The reloaded program's results are those of ``theirs``; gives its text."""
+    """Asserts that the reloaded program has the results of ``theirs``; returns its text."""
     again, text = reloaded(ours, types(shapes, dtype, constraints))
     for call in calls:
         given = arrays(shapes, call, dtype)
@@ -105,14 +105,14 @@ LAYERS = {
 
 @pytest.mark.parametrize("name", LAYERS)
 def test_space_is_open(name):
-    """In gradients too, in which lax's own export fails where there is a stride."""
+    """Spatial sizes may be symbols, also in gradients of strided layers, whose export fails in lax."""
     order = 2 if name in ("same_strided", "input_dilated") else 1
     ours, theirs = (value_and_gradients(conv_of(of, **LAYERS[name]), order) for of in (jc, lax))
     check(ours, theirs, SPACE, calls=(0, 1))
 
 
 def test_no_window_may_fit():
-    """Sizes for which y is empty are among those that a symbol stands for."""
+    """A symbol may stand for a size for which y is empty."""
     shapes = [("n", "n", "n", 2), W.shape]
     ours, theirs = (conv_of(of, padding="VALID", window_strides=(2, 3)) for of in (jc, lax))
     check(value_and_gradients(ours), value_and_gradients(theirs), shapes)
@@ -265,13 +265,13 @@ def test_pooling(op, window, strides, padding):
 
 
 def test_sums_of_16_bits_run_wide():
-    """As the kernels' do; in bfloat16 itself 4096 threes are 4096."""
+    """Sums run in float32, as in the kernels; a sum of 4096 threes in bfloat16 is 4096."""
     x = jnp.full((1, 64, 64, 1), 3, jnp.bfloat16)
     given = types([("b", "h", "w", 1)], jnp.bfloat16)
     mean, _ = reloaded(lambda x: jc.avg_pool(x, (64, 64)), given)
     assert float(mean.call(x).reshape(())) == 3
 
-    def chosen(x):  # each of 1024 windows has its maximum there
+    def chosen(x):  # each of 1024 windows has its maximum at the same position
         return jnp.sum(jc.max_pool(x, (32, 32)) * jnp.bfloat16(3))
 
     gradient, _ = reloaded(jax.grad(chosen), given)
@@ -280,7 +280,7 @@ def test_sums_of_16_bits_run_wide():
 
 
 def test_pooling_twice_and_more_batch_dimensions():
-    """What the first gives is an expression, of which JAX cannot tell that its square is a size."""
+    """The size of the first pooling's result is an expression, whose square JAX cannot prove to be a size."""
 
     def model(pool, x):
         return pool("avg", (2, 2), (2, 2), "VALID", pool("max", (3, 3), (2, 2), "VALID", x))
@@ -309,7 +309,7 @@ def test_unpooling(first, with_window):
 @pytest.mark.parametrize("with_kernels", [False, True])
 @pytest.mark.parametrize("first", [("b", "h", "w", 3), ("b", 7, 8, "c")], ids=["space", "batch"])
 def test_lax_windows_under_install(first, with_kernels):
-    """Of a sum the gradient pads, by zeros around an array of which a dimension is a symbol."""
+    """The gradient of a sum pads an array that has a symbolic dimension with zeros."""
 
     def sums(x):
         return lax_pool("avg_inside", (3, 2), (2, 1), "SAME", lax_pool("max", (2, 2), (1, 1), "SAME", x))
@@ -381,7 +381,7 @@ def test_many_cotangents_of_a_maximum():
 
 
 def test_the_same_symbols_again():
-    """Of another scope, as each program's are: nothing is remembered from the first."""
+    """Each program's symbols have their own scope, and nothing is reused from the first program."""
     for constraint in ((), ("h >= 4",)):
         again, _ = reloaded(conv_of(jc, window_strides=(2, 1)), types(SPACE, constraints=constraint))
         x, w = arrays(SPACE, 0)

@@ -1,4 +1,4 @@
-"""Control flow, rematerialisation, donation, compiling ahead: the numbers of the plain program."""
+"""Control flow, rematerialisation, donation and ahead-of-time compilation keep a program's numbers."""
 
 from functools import partial
 
@@ -13,7 +13,7 @@ import jax_convgrad as jc
 
 RANDOM = np.random.default_rng(9)
 X = RANDOM.standard_normal((2, 6, 7, 4))
-W = RANDOM.standard_normal((3, 3, 4, 4)) / 6  # as many channels out as in: a layer may follow itself
+W = RANDOM.standard_normal((3, 3, 4, 4)) / 6  # as many channels out as in, so that a layer may follow itself
 B = RANDOM.standard_normal(4)
 
 
@@ -39,7 +39,7 @@ def assert_close(actual, expected, eps=1e-12):
 
 
 def named(x, w, b):
-    # The name stands before the relu, whose derivative asks for what it was given.
+    # The name is before the relu, because its derivative needs its argument.
     y = jax.nn.relu(checkpoint_name(jc.conv(x, w, b, padding="SAME"), "first"))
     return jnp.sum(jnp.sin(jc.max_pool(layer(y, w, b), (2, 2), (2, 2))))
 
@@ -56,14 +56,14 @@ POLICIES = jax.checkpoint_policies
     [
         (POLICIES.everything_saveable, 2),
         (POLICIES.nothing_saveable, 4),
-        (POLICIES.dots_saveable, 4),  # it counts lax's convolution among the dots, and cannot know of ours
+        (POLICIES.dots_saveable, 4),  # it saves lax's convolution with the dots, but does not know ours
         (POLICIES.save_from_both_policies(POLICIES.dots_saveable, save_fprop), 2),
         (POLICIES.save_only_these_names("first"), 3),
     ],
     ids=["everything", "nothing", "dots", "dots_and_fprop", "the_first"],
 )
 def test_checkpoint_policies(policy, fprops):
-    """As many forward convolutions as the policy leaves to be done again, and the same gradients."""
+    """The number of forward convolutions follows from the policy, and the gradients are the same."""
     f = jax.jit(jax.value_and_grad(jax.checkpoint(named, policy=policy), (0, 1, 2)))
     assert_close(f(X, W, B)[1], gradients(X, W, B))
     assert f.lower(X, W, B).as_text().count("@jax_convgrad_fprop") == fprops
@@ -73,7 +73,7 @@ def test_checkpoint_policies(policy, fprops):
 
 
 def test_while_loop():
-    """Gradient steps until the loss has gone down far enough."""
+    """A loop of gradient steps until the loss is low enough."""
 
     def step(x):
         return x - 0.01 * jax.grad(loss)(x, W, B)
@@ -175,7 +175,7 @@ def test_compiled_ahead_of_time(shapes_only):
 
 
 def test_a_donated_input_is_not_written_over_while_it_is_read():
-    """y takes x's memory only where XLA can do so, and a kernel reads neighbours of what it writes."""
+    """A kernel reads neighbours of the elements that it writes, so y must not overwrite x too early."""
     f = jax.jit(partial(jax.lax.fori_loop, 0, 4, lambda _, x: layer(x, W, B)), donate_argnums=0)
     assert "input_output_alias" in f.lower(X).compile().as_text()
     x = jnp.asarray(X)

@@ -1,4 +1,4 @@
-"""vmap gives what a loop gives: any axis, nested, of gradients; on our kernels alone and without copies."""
+"""vmap has the results of a loop: any axis, nested, of gradients; on our kernels alone and without copies."""
 
 import jax
 import jax.numpy as jnp
@@ -47,7 +47,7 @@ def test_per_example_gradients(backend, name):
 @pytest.mark.parametrize("mapped", ["x", "w", "both"])
 @pytest.mark.parametrize("groups", [1, 2])
 def test_over_inputs_and_filters(backend, mapped, groups):
-    """An ensemble: filters, inputs or both carry the mapped axis, each in a place of its own."""
+    """An ensemble: filters, inputs or both have the mapped axis, each in a different place."""
     random = np.random.default_rng(4)
     x, w = random.standard_normal((2, 5, 6, 4)), random.standard_normal((3, 3, 4 // groups, 6))
     xs, ws = random.standard_normal((2, 5, 3, 6, 4)), random.standard_normal((3, 3, 4 // groups, 6, 3))
@@ -71,7 +71,7 @@ def assert_same(together, alone):
 
 
 def broadcasts(jaxpr):
-    """The largest array that any equation makes of copies of a smaller one, in elements."""
+    """The number of elements of the largest array that an equation makes from copies of a smaller one."""
     sizes = [0]
     for equation in jaxpr.eqns:
         if equation.primitive.name in ("broadcast_in_dim", "tile", "concatenate"):
@@ -122,7 +122,7 @@ NESTS = {
 @pytest.mark.parametrize("name", NESTS)
 @pytest.mark.parametrize("f", [convolution, gradients], ids=lambda f: f.__name__)
 def test_vmap_of_vmap(f, name):
-    """Two levels, which may map different operands; x and w have what each level takes from them."""
+    """Two levels may map different operands; x and w have the axes of the levels that map them."""
     outer, inner = NESTS[name]
     args = []
     for a, *axes in zip((X, W), inner, outer, strict=True):
@@ -168,7 +168,7 @@ def test_over_nothing(in_axes):
 
 
 def test_spmd_axis_name():
-    """The name is for the constraints of sharded programs; a fold changes nothing about it."""
+    """The name is for the sharding constraints of programs; folding the axis does not affect it."""
     mesh = jax.sharding.Mesh(np.array(jax.devices()[:1]), ("batch",))
     xs = np.stack([X, np.cos(X)])
 
@@ -181,7 +181,7 @@ def test_spmd_axis_name():
     assert_same(together, loop(f, (xs,), (0,)))
 
 
-# Max pooling's linear maps read one operand at the positions in another.
+# Max pooling's linear maps read one operand at the positions in the other one.
 
 POOLED = RANDOM.standard_normal((2, 5, 6, 3))
 
@@ -191,13 +191,13 @@ def pool(x):
 
 
 def test_pooling_pulls_many_cotangents_back(backend):
-    """jacrev: the positions serve every cotangent, and are not copied for them."""
+    """jacrev uses the same positions for every cotangent, without copies of them."""
     y, vjp = jax.vjp(pool, POOLED)
     dys = RANDOM.standard_normal((3, *y.shape))
     pull = jax.vmap(lambda dy: vjp(dy)[0])
     assert broadcasts(jax.make_jaxpr(pull)(dys).jaxpr) == 0
     assert_same(jax.jit(pull)(dys), loop(lambda dy: vjp(dy)[0], (dys,), (0,)))
-    # And the gradient of that: the transpose sums over what was read many times.
+    # The gradient of that is a transpose, which sums over the operand that was read many times.
     together = jax.grad(lambda dys: jnp.sum(jnp.sin(pull(dys))))(dys)
     assert_same(together, loop(jax.grad(lambda dy: jnp.sum(jnp.sin(vjp(dy)[0]))), (dys,), (0,)))
 
@@ -236,7 +236,7 @@ def test_pooling_on_two_levels(backend, levels):
 
 
 def test_pooling_pushes_many_tangents_forward(backend):
-    """jacfwd and hessian: the same for the map that reads tangents at the positions."""
+    """jacfwd and hessian do the same for the map that reads tangents at the positions."""
     ts = RANDOM.standard_normal((3, *POOLED.shape))
     with jc.forward_mode():
         push = jax.linearize(pool, POOLED)[1]
