@@ -188,8 +188,8 @@ def test_every_problem(case):
     assert " reverse(" not in text
 
 
-# What is lowered are lax's own primitives, whatever made them. So jit around a gradient tells nothing here that
-# test_replacement.py does not, and vmap of a gradient is tried where a loop, a branch or another vmap is inside.
+# What is lowered are lax's own primitives, whatever made them. So jit around a gradient is left to
+# test_replacement.py, and vmap of a gradient is tried with a loop, a branch or another vmap inside.
 MAPPED = ("layer", "scanned", "in_cond", "mapped")
 PAIRS = [
     (name, way)
