@@ -1,11 +1,13 @@
-# Every target sets up what it needs in .venv, from nothing but Linux, Python >= 3.11, g++ and make. The builds of C++ are
-# the presets of CMakePresets.json, each in build/ under its name.
+# Targets set up what they need, from Linux, Python >= 3.11, g++ and make. C++ is built by the presets of CMakePresets.json.
 PYTHON ?= python3
 PYTHON_NEWEST ?= $(or $(shell command -v python3.12),$(lastword $(sort $(wildcard $(HOME)/.pyenv/versions/3.12*/bin/python))))
 export CUDACXX ?= $(or $(shell command -v nvcc),$(wildcard /usr/local/cuda/bin/nvcc))
 # For other tests or options: make test PYTEST_FLAGS="-k pooling -x"; make train EXAMPLE_FLAGS="--help"
 PYTEST_FLAGS ?= -n auto --maxprocesses 8
 EXAMPLE_FLAGS ?=
+# What make check runs, in float32 on the CPU kernels alone: each op, argument, refusal and binding.
+CHECKED := $(addprefix layers/test_,gradients pooling conv_transpose arguments bad_input zero_sizes training_step) \
+           $(addprefix kernels/test_,handlers pool_kernels source_includes versions) transforms/test_recognition transforms/test_vmap
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 PIP := .venv/bin/python -m pip install
 # A build by a preset, or by another build preset of the same tree: $(call build,dev,costs)
@@ -14,7 +16,6 @@ PACKAGE := pyproject.toml CMakeLists.txt $(shell find jax_convgrad *_src -type f
 TESTED := CMakePresets.json benchmarks/run_kernel.cc $(shell find tests/cpu_kernels tests/cuda_emulator -type f)
 # Examples run on what is installed for development, else on the package with the kernels that this machine can use.
 INSTALLED = $(or $(wildcard .venv/installed-dev),.venv/installed-examples)
-CUDA ?= $(if $(wildcard /dev/nvidiactl /dev/dxg),AUTO,OFF)
 .PHONY: help train examples benchmark check test emulator kernels costs instructions test-newest test-aarch64 test-sanitized lint docs cuda-compile sass cuda-table clean
 
 help:  ## list the targets
@@ -27,7 +28,7 @@ examples: $(INSTALLED)  ## run every example, a minute at most each (docs/exampl
 benchmark: $(INSTALLED)  ## time every layer and op against jax.lax (BENCHMARK_FLAGS="--help" lists options)
 	python benchmarks/run.py $(BENCHMARK_FLAGS)
 check: .venv/installed-dev  ## run what to repeat while working, less than a minute: float32 on the CPU kernels
-	pytest $(PYTEST_FLAGS) --quick
+	pytest $(PYTEST_FLAGS) -k "not (emulated or float64 or bfloat16 or float16)" $(patsubst %,tests/%.py,$(CHECKED))
 test: emulator kernels  ## run every test, on the CPU kernels and on the CUDA kernels in the emulator; nvcc is not used
 	pytest $(PYTEST_FLAGS)
 emulator: .venv/installed-dev  ## test the emulator itself, and what Python does not reach of the CUDA kernels
@@ -60,8 +61,7 @@ clean:  ## remove everything that make built
 	rm -rf .venv .venv-newest build .pytest_cache .ruff_cache .mypy_cache
 	find jax_convgrad tests examples benchmarks docs -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# For development the package, its tests and the emulator are one build, from which pip takes the module. On the newest
-# jax it is built as a user's: by itself, with the headers of the jaxlib that pyproject.toml pins.
+# For development all is one build, from which pip takes the module. On the newest jax it is built as pyproject.toml says.
 .venv/bin/python:
 	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 is needed: make PYTHON=...")' && $(PYTHON) -m venv .venv
 .venv/tools: pyproject.toml | .venv/bin/python
@@ -69,7 +69,7 @@ clean:  ## remove everything that make built
 .venv/installed-dev: $(PACKAGE) $(TESTED) | .venv/tools
 	$(call build,dev) && $(PIP) --no-build-isolation -C build-dir=build/dev '.[test,examples,lint,sass]' && touch $@
 .venv/installed-examples: $(PACKAGE) | .venv/bin/python
-	$(PIP) -C cmake.define.JAX_CONVGRAD_CUDA=$(CUDA) '.[examples]' && touch $@
+	$(PIP) -C cmake.define.JAX_CONVGRAD_CUDA=$(if $(wildcard /dev/nvidiactl /dev/dxg),AUTO,OFF) '.[examples]' && touch $@
 .venv/installed-docs: pyproject.toml | .venv/bin/python
 	$(PIP) $$(python -c 'import tomllib; print(*tomllib.load(open("$<", "rb"))["project"]["optional-dependencies"]["docs"])') && touch $@
 .venv-newest/installed: $(PACKAGE)

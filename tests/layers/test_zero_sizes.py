@@ -20,18 +20,29 @@ SHAPES = {
 }
 
 
+def assert_same(x, w, arguments):
+    """y, dx and dw are lax's."""
+
+    @jax.jit
+    def run(x, w):
+        made = []
+        for library in (jc, lax):
+            y, vjp = jax.vjp(lambda x, w, f=library: f.conv_general_dilated(x, w, **arguments), x, w)
+            made.append((y, *vjp(jnp.full(y.shape, 2.0))))
+        return made
+
+    for ours, theirs in zip(*run(x, w), strict=True):
+        assert ours.shape == theirs.shape
+        np.testing.assert_array_equal(ours, theirs)
+
+
 @pytest.mark.parametrize("name", SHAPES)
 def test_convolution(backend, name):
     x_shape, w_shape, padding = SHAPES[name]
     # Every result has to be written, so these numbers differ from those of new memory.
     x, w = jnp.full(x_shape, 3.0), jnp.full(w_shape, 5.0)
     stride = (1,) * (x.ndim - 2)
-    ours, our_vjp = jax.vjp(lambda x, w: jc.conv_general_dilated(x, w, stride, padding), x, w)
-    theirs, their_vjp = jax.vjp(lambda x, w: lax.conv_general_dilated(x, w, stride, padding), x, w)
-    dy = jnp.full(ours.shape, 2.0)
-    for a, b in zip((ours, *our_vjp(dy)), (theirs, *their_vjp(dy)), strict=True):
-        assert a.shape == b.shape
-        np.testing.assert_array_equal(a, b)
+    assert_same(x, w, {"window_strides": stride, "padding": padding})
 
 
 # x [N, spatial..., C], w [spatial..., 1, C], padding
@@ -50,12 +61,7 @@ def test_depthwise(backend, name):
     x, w = jnp.full(x_shape, 3.0), jnp.full(w_shape, 5.0)
     same = {"window_strides": (1,) * (x.ndim - 2), "padding": padding, "feature_group_count": x.shape[-1]}
     same["dimension_numbers"] = ("NWC", "WIO", "NWC") if x.ndim == 3 else ("NHWC", "HWIO", "NHWC")
-    ours, our_vjp = jax.vjp(lambda x, w: jc.conv_general_dilated(x, w, **same), x, w)
-    theirs, their_vjp = jax.vjp(lambda x, w: lax.conv_general_dilated(x, w, **same), x, w)
-    dy = jnp.full(ours.shape, 2.0)
-    for a, b in zip((ours, *our_vjp(dy)), (theirs, *their_vjp(dy)), strict=True):
-        assert a.shape == b.shape
-        np.testing.assert_array_equal(a, b)
+    assert_same(x, w, same)
 
 
 def test_bias_gradient_of_an_empty_batch(backend):
