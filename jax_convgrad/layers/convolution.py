@@ -12,12 +12,11 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jax.typing import ArrayLike, DTypeLike
 
 from jax_convgrad import gradients
-from jax_convgrad.geometry import ConvGeometry, conv_geometry, dilated, pads, steps
+from jax_convgrad.geometry import conv_geometry, dilated, pads, steps
 from jax_convgrad.layers.arguments import arrays, canonical_precision, on_kernels, result_dtype
 from jax_convgrad.layers.problem import check_bias, check_channels, dimensions, per_axis, symmetric_pads
 from jax_convgrad.primitives.axis_types import with_axis_types
-from jax_convgrad.primitives.contractions import y_spec
-from jax_convgrad.primitives.ffi import Dims
+from jax_convgrad.primitives.conv_spec import ConvSpec, Dims
 from jax_convgrad.primitives.number_types import converted, for_result
 
 
@@ -88,10 +87,17 @@ def conv_general_dilated(
         ("lhs", "rhs", "feature_group_count"),
         batch_group_count,
     )
-    geometry, padding = geometry_and_pads(
-        x.shape, w.shape, dims, stride, padding, input_dilation, filter_dilation, feature_group_count
+    spec, padding = spec_and_pads(
+        x.shape,
+        w.shape,
+        dims,
+        stride,
+        padding,
+        input_dilation,
+        filter_dilation,
+        feature_group_count,
+        precision,
     )
-    precision = canonical_precision(precision)
     if not on_kernels(x):
         return lax.conv_general_dilated(
             x,
@@ -101,25 +107,25 @@ def conv_general_dilated(
             input_dilation,
             filter_dilation,
             lax.ConvDimensionNumbers(*dims),
-            geometry.groups,
+            spec.groups,
             batch_groups,
-            precision,
+            spec.precision,
             preferred_element_type,
             out_sharding,
         )
     dtype = result_dtype(preferred_element_type, x.dtype)
     if batch_groups > 1:
-        geometry = ConvGeometry(geometry.axes, batch_groups)
+        spec = spec.with_groups(batch_groups)
 
     def convolution(x: jax.Array, w: jax.Array) -> jax.Array:
         x, w, unrounded = for_result(dtype, x, w)
         if batch_groups > 1:
             x = _batch_groups_to_features(x, dims, batch_groups)
-        y = gradients.convolution(x, w, None, False, geometry, dims, precision, unrounded)
+        y = gradients.convolution(x, w, None, False, spec.with_result_dtype(unrounded))
         return converted(y, dtype)
 
     return with_axis_types(
-        convolution, (x, w), lambda specs: y_spec(specs[0], specs[1], geometry, dims), out_sharding
+        convolution, (x, w), lambda split: spec.y_sharding(split[0], split[1]), out_sharding
     )
 
 
@@ -164,37 +170,36 @@ def conv(
       ValueError: an argument whose length, size or value does not fit.
     """
     x, w = arrays(x=x, w=w)
-    geometry, dims, pairs = layer_geometry(
-        x.shape, w.shape, ("x", "w"), stride, padding, 1, dilation, groups, dimension_numbers
+    spec, pairs = layer_spec(
+        x.shape, w.shape, ("x", "w"), stride, padding, 1, dilation, groups, dimension_numbers, precision
     )
     if b is not None:
         _, b = arrays(x=x, b=b)
-        check_bias(b.shape, w.shape[dims.w[0]])
+        check_bias(b.shape, w.shape[spec.dimensions.w[0]])
     relu = isinstance(activation, str) and activation == "relu"
     if not (activation is None or relu or callable(activation)):
         raise ValueError(f'activation must be None, "relu" or a function, not {activation!r}')
     if relu and jnp.issubdtype(x.dtype, jnp.complexfloating):
         raise TypeError(f'activation must not be "relu" for complex x, but x is of {x.dtype}')
-    precision = canonical_precision(precision)
     if on_kernels(x):
-        y = gradients.convolution(x, w, b, relu, geometry, dims, precision, None)
+        y = gradients.convolution(x, w, b, relu, spec)
     else:
         y = lax.conv_general_dilated(
             x,
             w,
-            [axis.stride for axis in geometry.axes],
+            [axis.stride for axis in spec.axes],
             pairs,
-            rhs_dilation=[axis.filter_dilation for axis in geometry.axes],
-            dimension_numbers=lax.ConvDimensionNumbers(*dims),
-            feature_group_count=geometry.groups,
-            precision=precision,
+            rhs_dilation=[axis.filter_dilation for axis in spec.axes],
+            dimension_numbers=lax.ConvDimensionNumbers(*spec.dimensions),
+            feature_group_count=spec.groups,
+            precision=spec.precision,
         )
-        y = y if b is None else y + lax.broadcast_in_dim(b, y.shape, (dims.y[1],))
+        y = y if b is None else y + lax.broadcast_in_dim(b, y.shape, (spec.y_channel,))
         y = jax.nn.relu(y) if relu else y
     return activation(y) if callable(activation) else y
 
 
-def layer_geometry(
+def layer_spec(
     x_shape: tuple[int, ...],
     w_shape: tuple[int, ...],
     names: tuple[str, str],
@@ -204,15 +209,16 @@ def layer_geometry(
     dilation: int | Sequence[int],
     groups: int,
     dimension_numbers: Any,
-) -> tuple[ConvGeometry, Dims, tuple[tuple[int, int], ...]]:
-    """Geometry, dimensions and pads of a layer, whose arguments may be one number for all axes."""
+    precision: Any = None,
+) -> tuple[ConvSpec, tuple[tuple[int, int], ...]]:
+    """The spec and the pads of a layer, whose arguments may be one number for all axes."""
     dims = dimensions(x_shape, w_shape, dimension_numbers, names, channels_last=True)
     axes = len(x_shape) - 2
     check_channels(x_shape, w_shape, dims, groups, (*names, "groups"))
     d = per_axis(input_dilation, axes, "input_dilation")
     if isinstance(padding, str) and any(step != 1 for step in d):
         raise ValueError(f"padding must be given as pairs where input_dilation is not 1, but is {padding!r}")
-    geometry, pairs = geometry_and_pads(
+    return spec_and_pads(
         x_shape,
         w_shape,
         dims,
@@ -221,11 +227,11 @@ def layer_geometry(
         d,
         per_axis(dilation, axes, "dilation"),
         groups,
+        precision,
     )
-    return geometry, dims, pairs
 
 
-def geometry_and_pads(
+def spec_and_pads(
     x_shape: tuple[int, ...],
     w_shape: tuple[int, ...],
     dims: Dims,
@@ -234,8 +240,9 @@ def geometry_and_pads(
     input_dilation: tuple[int, ...],
     filter_dilation: tuple[int, ...],
     groups: int,
-) -> tuple[ConvGeometry, tuple[tuple[int, int], ...]]:
-    """The geometry, and the padding in pairs."""
+    precision: Any,
+) -> tuple[ConvSpec, tuple[tuple[int, int], ...]]:
+    """The spec of a convolution from its checked steps, and the padding in pairs."""
     inputs = [x_shape[d] for d in dims.x[2:]]
     taps = [w_shape[d] for d in dims.w[2:]]
     spans = [dilated(r, f) for r, f in zip(taps, filter_dilation, strict=True)]
@@ -249,7 +256,7 @@ def geometry_and_pads(
         filter_dilation=filter_dilation,
         groups=int(groups),
     )
-    return geometry, pairs
+    return ConvSpec(geometry, dims, canonical_precision(precision)), pairs
 
 
 def _batch_groups_to_features(x: jax.Array, dims: Dims, count: int) -> jax.Array:

@@ -12,8 +12,8 @@ from typing import Any
 import jax
 from jax.typing import ArrayLike
 
-from jax_convgrad.layers.arguments import arrays, canonical_precision
-from jax_convgrad.layers.convolution import layer_geometry
+from jax_convgrad.layers.arguments import arrays
+from jax_convgrad.layers.convolution import layer_spec
 from jax_convgrad.layers.problem import check_shape, dimensions, shape_argument
 from jax_convgrad.primitives import contractions
 from jax_convgrad.primitives.axis_types import with_axis_types
@@ -56,7 +56,7 @@ def conv_input_grad(
     """
     dy, w = arrays(NUMBERS, dy=dy, w=w)
     x_shape = shape_argument(input_shape, "input_shape")
-    geometry, dims, _ = layer_geometry(
+    spec, _ = layer_spec(
         x_shape,
         w.shape,
         ("input_shape", "w"),
@@ -66,13 +66,11 @@ def conv_input_grad(
         dilation,
         groups,
         dimension_numbers,
+        precision,
     )
-    check_shape("dy", dy.shape, dims.y, (x_shape[dims.x[0]], w.shape[dims.w[0]], *geometry.output_shape))
-    precision = canonical_precision(precision)
+    check_shape("dy", dy.shape, spec.y_shape(x_shape, w.shape))
     return with_axis_types(
-        lambda dy, w: contractions.dgrad(dy, w, geometry, dims, precision),
-        (dy, w),
-        lambda specs: contractions.x_spec(specs[0], specs[1], geometry, dims),
+        lambda dy, w: contractions.dgrad(dy, w, spec), (dy, w), lambda split: spec.x_sharding(*split)
     )
 
 
@@ -112,7 +110,7 @@ def conv_filter_grad(
     """
     x, dy = arrays(NUMBERS, x=x, dy=dy)
     w_shape = shape_argument(filter_shape, "filter_shape")
-    geometry, dims, _ = layer_geometry(
+    spec, _ = layer_spec(
         x.shape,
         w_shape,
         ("x", "filter_shape"),
@@ -122,13 +120,11 @@ def conv_filter_grad(
         dilation,
         groups,
         dimension_numbers,
+        precision,
     )
-    check_shape("dy", dy.shape, dims.y, (x.shape[dims.x[0]], w_shape[dims.w[0]], *geometry.output_shape))
-    precision = canonical_precision(precision)
+    check_shape("dy", dy.shape, spec.y_shape(x.shape, w_shape))
     return with_axis_types(
-        lambda x, dy: contractions.wgrad(x, dy, geometry, dims, precision),
-        (x, dy),
-        lambda specs: contractions.w_spec(specs[0], specs[1], geometry, dims),
+        lambda x, dy: contractions.wgrad(x, dy, spec), (x, dy), lambda split: spec.w_sharding(*split)
     )
 
 
@@ -150,5 +146,5 @@ def conv_bias_grad(dy: ArrayLike, *, dimension_numbers: Any = None) -> jax.Array
     dims = dimensions(dy.shape, dy.shape, dimension_numbers, ("dy", "dy"), channels_last=True)
     channel = dims.y[1]
     return with_axis_types(
-        lambda dy: contractions.bgrad(dy, channel), (dy,), lambda specs: (specs[0][channel],)
+        lambda dy: contractions.bgrad(dy, channel), (dy,), lambda split: (split[0][channel],)
     )

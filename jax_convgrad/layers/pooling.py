@@ -17,6 +17,7 @@ from jax_convgrad.layers.arguments import arrays
 from jax_convgrad.primitives import fallback, pool_primitives
 from jax_convgrad.primitives.axis_types import Spec, rows_spec, with_axis_types
 from jax_convgrad.primitives.number_types import NUMBERS, REAL
+from jax_convgrad.primitives.pool_spec import PoolSpec
 
 
 def max_pool(
@@ -66,16 +67,14 @@ def max_pool(
     if jnp.issubdtype(x.dtype, jnp.complexfloating):
         raise TypeError(f"inputs must be of real numbers, which alone have a maximum, not {x.dtype}")
     on_kernels = x.dtype.name in REAL
+    spec = PoolSpec.channels_last(axes)
+    if return_positions and on_kernels:
+        return _over_leading(lambda x: pool_primitives.max_pool_argmax(x, spec), x, axes)
     if return_positions:
-        pool = _max_pool_argmax if on_kernels else fallback.max_pool_argmax
-        return _over_leading(lambda x: pool(x, axes=axes), x, axes)
+        return _over_leading(lambda x: fallback.max_pool_argmax(x, axes=axes), x, axes)
     if not on_kernels:
         return _over_leading(lambda x: fallback.max_pool(x, axes=axes), x, axes)
-    return _over_leading(lambda x: gradients.max_pool(x, axes), x, axes)
-
-
-def _max_pool_argmax(x: jax.Array, *, axes: tuple[Axis, ...]) -> tuple[jax.Array, jax.Array]:
-    return pool_primitives.max_pool_argmax(x, axes, pool_primitives.channels_last(axes))
+    return _over_leading(lambda x: gradients.max_pool(x, spec), x, axes)
 
 
 def avg_pool(
@@ -116,7 +115,8 @@ def avg_pool(
     if x.dtype.name not in NUMBERS:
         _check_mean_on_lax(x, bool(count_include_pad))
         return _over_leading(lambda x: _avg_pool_on_lax(x, axes, bool(count_include_pad)), x, axes)
-    return _over_leading(lambda x: gradients.avg_pool(x, axes, bool(count_include_pad)), x, axes)
+    spec = PoolSpec.channels_last(axes)
+    return _over_leading(lambda x: gradients.avg_pool(x, spec, bool(count_include_pad)), x, axes)
 
 
 def _check_mean_on_lax(x: jax.Array, count_include_pad: bool) -> None:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Sequence
 from typing import Any
 
 from jax import lax
 
 from jax_convgrad.geometry import is_negative, size_of, steps
-from jax_convgrad.primitives.contractions import arranged
-from jax_convgrad.primitives.ffi import Dims
+from jax_convgrad.primitives.conv_spec import Dims
 
 
 def dimensions(
@@ -159,8 +157,7 @@ def shape_argument(shape: Any, name: str) -> tuple[int, ...]:
     return result
 
 
-def check_shape(name: str, shape: tuple[int, ...], spec: tuple[int, ...], parts: Sequence[int]) -> None:
-    """Raises ValueError unless ``shape`` has the given parts in the places that ``spec`` names."""
-    fits = arranged(spec, parts)
+def check_shape(name: str, shape: tuple[int, ...], fits: tuple[int, ...]) -> None:
+    """Raises ValueError unless ``shape`` is the one that fits."""
     if shape != fits:
         raise ValueError(f"{name} must be of shape {fits}, but is of {shape}")

@@ -11,10 +11,10 @@ from jax.typing import ArrayLike, DTypeLike
 
 from jax_convgrad import gradients
 from jax_convgrad.geometry import dilated, pads, steps
-from jax_convgrad.layers.arguments import arrays, canonical_precision, on_kernels, result_dtype
-from jax_convgrad.layers.convolution import geometry_and_pads
+from jax_convgrad.layers.arguments import arrays, on_kernels, result_dtype
+from jax_convgrad.layers.convolution import spec_and_pads
 from jax_convgrad.layers.problem import check_channels, dimensions
-from jax_convgrad.primitives.ffi import Dims
+from jax_convgrad.primitives.conv_spec import Dims
 from jax_convgrad.primitives.number_types import converted, for_result
 
 
@@ -72,10 +72,9 @@ def conv_transpose(
     else:
         w_in_out = dims
     check_channels(x.shape, w.shape, w_in_out, 1, ("lhs", "rhs", "feature_group_count"))
-    geometry, pairs = geometry_and_pads(
-        x.shape, w.shape, dims, (1,) * axes, pairs, upsampling, filter_dilation, 1
+    spec, pairs = spec_and_pads(
+        x.shape, w.shape, dims, (1,) * axes, pairs, upsampling, filter_dilation, 1, precision
     )
-    precision = canonical_precision(precision)
     if not on_kernels(x):
         return lax.conv_transpose(
             x,
@@ -85,16 +84,16 @@ def conv_transpose(
             filter_dilation,
             lax.ConvDimensionNumbers(*dims),
             transpose_kernel,
-            precision,
+            spec.precision,
             preferred_element_type,
         )
     dtype = result_dtype(preferred_element_type, x.dtype)
     x, w, unrounded = for_result(dtype, x, w)
+    spec = spec.with_result_dtype(unrounded)
     if transpose_kernel:
-        undone = Dims(dims.y, dims.w, dims.x)
-        y = gradients.transposed_convolution(x, w, geometry.transpose(), undone, precision, unrounded)
+        y = gradients.transposed_convolution(x, w, spec.transpose())
     else:
-        y = gradients.convolution(x, w, None, False, geometry, dims, precision, unrounded)
+        y = gradients.convolution(x, w, None, False, spec)
     return converted(y, dtype)
 
 

@@ -16,6 +16,7 @@ from jax_convgrad.layers.arguments import arrays
 from jax_convgrad.primitives import fallback, pool_primitives
 from jax_convgrad.primitives.axis_types import with_axis_types
 from jax_convgrad.primitives.number_types import REAL
+from jax_convgrad.primitives.pool_spec import PoolSpec
 
 
 def max_unpool(
@@ -100,7 +101,7 @@ def max_unpool(
         if axes is not None:
             position = _in_own_window(position, axes)
         if axes is not None and y.dtype.name in REAL:
-            x = pool_primitives.max_pool_grad(y, position, axes, pool_primitives.channels_last(axes))
+            x = pool_primitives.max_pool_grad(y, position, PoolSpec.channels_last(axes))
         else:
             x = fallback.max_unpool(y, position, shape=(images, *shape, y.shape[-1]))
         return jnp.reshape(x, (*leading, *x.shape[1:]))

@@ -16,6 +16,7 @@ from jax import lax
 
 from jax_convgrad.geometry import Axis
 from jax_convgrad.primitives.halo import Split, split
+from jax_convgrad.primitives.pool_spec import PoolSpec
 from jax_convgrad.primitives.spatial_parts import (
     Local,
     Place,
@@ -31,7 +32,8 @@ _Split = Mapping[int, tuple[Split, Place, int]]
 
 def _splits(params: dict[str, Any], places: Mapping[str, Place], traded: bool) -> _Split:
     splits = {}
-    for a, (axis, dim) in enumerate(zip(params["axes"], params["dimensions"][2:], strict=True)):
+    spec: PoolSpec = params["spec"]
+    for a, (axis, dim) in enumerate(zip(spec.axes, spec.spatial, strict=True)):
         place = places.get(letter(a))
         if place is not None:
             splits[a] = split(axis.transpose() if traded else axis, place.parts), place, dim
@@ -39,10 +41,11 @@ def _splits(params: dict[str, Any], places: Mapping[str, Place], traded: bool) -
 
 
 def _with_axes(params: dict[str, Any], splits: _Split, traded: bool) -> dict[str, Any]:
-    axes = list(params["axes"])
+    spec: PoolSpec = params["spec"]
+    axes = list(spec.axes)
     for a, (parts, _, _) in splits.items():
         axes[a] = parts.local.transpose() if traded else parts.local
-    return {**params, "axes": tuple(axes)}
+    return {**params, "spec": spec.with_axes(axes)}
 
 
 def _fetched(array: jax.Array, splits: _Split, fill: Any = 0) -> jax.Array:
@@ -134,11 +137,11 @@ def max_pool(params: dict[str, Any], places: Mapping[str, Place]) -> Local:
 
 def max_pool_argmax(params: dict[str, Any], places: Mapping[str, Place]) -> Local:
     """One device's call of ``max_pool_argmax``."""
-    axes: tuple[Axis, ...] = params["axes"]
+    axes: tuple[Axis, ...] = params["spec"].axes
     splits = _splits(params, places, traded=False)
     call = max_pool(params, places)
     sizes = [axis.input for axis in axes]
-    fetched = [axis.input for axis in call.params["axes"]]
+    fetched = [axis.input for axis in call.params["spec"].axes]
 
     def after(y: jax.Array, position: jax.Array) -> Sequence[jax.Array]:
         result, outside = _in_whole(position, splits, fetched, sizes)
@@ -160,12 +163,12 @@ def ruled_position(params: dict[str, Any], places: Mapping[str, Place]) -> Local
     and it is the first of them, or that NaN where there is none. A second call finds the first of them: it is
     the first number at all behind the last NaN.
     """
-    axes: tuple[Axis, ...] = params["axes"]
+    axes: tuple[Axis, ...] = params["spec"].axes
     splits = _splits(params, places, traded=False)
     local = _with_axes(params, splits, traded=False)
     sizes = [axis.input for axis in axes]
-    fetched = [axis.input for axis in local["axes"]]
-    batch = params["dimensions"][0]
+    fetched = [axis.input for axis in local["spec"].axes]
+    batch = params["spec"].batch
     twice = params["rule"] == "select_and_gather" and any(_reaches_out(axes[a]) for a in splits)
 
     def before(x: jax.Array) -> Sequence[jax.Array]:
@@ -189,13 +192,13 @@ def _ends_inside(params: dict[str, Any], splits: _Split, like: jax.Array) -> tup
 
     ``like`` has the shape of a device's part of the results.
     """
-    axes: tuple[Axis, ...] = params["axes"]
+    axes: tuple[Axis, ...] = params["spec"].axes
     first: list[Any] = []
     last: list[Any] = []
     empty: Any = False
     for a, axis in enumerate(axes):
         begin = splits[a][1].of(_begins(splits[a][0])) if a in splits else 0
-        output = _outputs(like, params["dimensions"][a + 2], begin)
+        output = _outputs(like, params["spec"].spatial[a], begin)
         tap, end = _taps_inside(axis, output)
         for ends, at in ((first, tap), (last, end - 1)):
             ends.append(output * axis.stride + at * axis.filter_dilation - axis.pad_lo)
@@ -219,8 +222,8 @@ def max_pool_grad(params: dict[str, Any], places: Mapping[str, Place]) -> Local:
     """One device's call of ``max_pool_grad``."""
     splits = _splits(params, places, traded=True)
     local = _with_axes(params, splits, traded=True)
-    sizes = [axis.input for axis in params["axes"]]
-    computed = [axis.input for axis in local["axes"]]
+    sizes = [axis.input for axis in params["spec"].axes]
+    computed = [axis.input for axis in local["spec"].axes]
 
     def before(dy: jax.Array, position: jax.Array) -> Sequence[jax.Array]:
         begins = {
@@ -237,8 +240,8 @@ def max_pool_select(params: dict[str, Any], places: Mapping[str, Place]) -> Loca
     """One device's call of ``max_pool_select``."""
     splits = _splits(params, places, traded=False)
     local = _with_axes(params, splits, traded=False)
-    sizes = [axis.input for axis in params["axes"]]
-    fetched = [axis.input for axis in local["axes"]]
+    sizes = [axis.input for axis in params["spec"].axes]
+    fetched = [axis.input for axis in local["spec"].axes]
 
     def before(t: jax.Array, position: jax.Array) -> Sequence[jax.Array]:
         for parts, place, dim in splits.values():
@@ -259,7 +262,7 @@ def _scaled(array: jax.Array, params: dict[str, Any], begins: Mapping[int, Any],
     """
     real = jnp.finfo(array.dtype).dtype
     for a, begin in begins.items():
-        axis, dim = params["axes"][a], params["dimensions"][a + 2]
+        axis, dim = params["spec"].axes[a], params["spec"].spatial[a]
         first, last = _taps_inside(axis, _outputs(array, dim, begin))
         count = jnp.maximum(last - first, least)
         array = array * (axis.taps / count.astype(real))
@@ -272,7 +275,7 @@ def _is_narrow(dtype: Any) -> bool:
 
 def avg_pool(params: dict[str, Any], places: Mapping[str, Place]) -> Local:
     """One device's call of ``avg_pool``, in whose windows no row is missing."""
-    axes: tuple[Axis, ...] = params["axes"]
+    axes: tuple[Axis, ...] = params["spec"].axes
     splits = _splits(params, places, traded=False)
     local = _with_axes(params, splits, traded=False)
     cut = [a for a in splits if not params["count_include_pad"] and _reaches_out(axes[a])]
@@ -295,7 +298,7 @@ def avg_pool(params: dict[str, Any], places: Mapping[str, Place]) -> Local:
 
 def avg_pool_grad(params: dict[str, Any], places: Mapping[str, Place]) -> Local:
     """One device's call of ``avg_pool_grad``, which sees windows of which it has a part of the inputs."""
-    axes: tuple[Axis, ...] = params["axes"]
+    axes: tuple[Axis, ...] = params["spec"].axes
     splits = _splits(params, places, traded=True)
     local = {**_with_axes(params, splits, traded=True), "count_include_pad": True}
     cut = [a for a, axis in enumerate(axes) if not params["count_include_pad"] and _reaches_out(axis)]

@@ -133,13 +133,13 @@ def partitioned(
     factors: Factors,
     params: dict[str, Any],
     devices: int,
-    of_partial_sums: tuple[Callable[..., Any], Callable[..., Any]] | None = None,
+    partial_sums: tuple[Callable[..., Any], Callable[..., Any]] | None = None,
 ) -> Partitioned:
     """``native(*operands, **params)`` as a tuple of results, which XLA may split as ``factors`` say.
 
     ``name`` tells apart what is called with the same factors and parameters; there are so many ``devices``.
 
-    Where what is summed over is split, results are added up; or, where ``of_partial_sums`` is a pair of
+    Where what is summed over is split, results are added up; or, where ``partial_sums`` is a pair of
     functions, what the first of them gives, and the second finishes the sum.
     """
 
@@ -164,7 +164,7 @@ def partitioned(
             wide = wide or getattr(jax.config, "jax_enable_x64", False)
             with use_abstract_mesh(_NO_MESH), jax.enable_x64(wide):
                 given = call.before(*shards)
-                compute, finish = (reduced and of_partial_sums) or (native, None)
+                compute, finish = (reduced and partial_sums) or (native, None)
                 results = tuple(call.after(*_as_tuple(compute(*given, **call.params))))
                 if reduced:
                     results = tuple(summed(array, reduced) for array in results)
@@ -185,7 +185,17 @@ def partitioned(
     whole.def_partition(partition, sharding_rule=rule, decode_shardings=False)
 
     split = (factors.operands, factors.results, dict(factors.sizes))
-    return Partitioned(name, whole, (partitioned_call.kernels(platform), params), split)
+    return Partitioned(name, whole, (partitioned_call.kernels(platform), _facts(params)), split)
+
+
+def _facts(params: dict[str, Any]) -> dict[str, Any]:
+    """The parameters for a digest, the fields of a ``spec`` among them, without a result's dtype of None."""
+    spec = params.get("spec")
+    if spec is None:
+        return params
+    facts = {field.name: getattr(spec, field.name) for field in dataclasses.fields(spec)}
+    facts |= {name: value for name, value in params.items() if name != "spec"}
+    return {name: fact for name, fact in facts.items() if name != "result_dtype" or fact is not None}
 
 
 def summed(array: jax.Array, names: tuple[str, ...]) -> jax.Array:

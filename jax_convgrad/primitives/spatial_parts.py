@@ -16,8 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jax_convgrad.geometry import ConvGeometry
-from jax_convgrad.primitives.ffi import Dims
+from jax_convgrad.primitives.conv_spec import ConvSpec
 from jax_convgrad.primitives.halo import Split, Window, part_size, split
 
 
@@ -128,14 +127,13 @@ def contraction(operands: str, result: str) -> Rows:
     """One device's call of the contraction that takes two of x, w and y, as named, and gives the third."""
 
     def local(params: dict[str, Any], places: Mapping[str, Place]) -> Local:
-        geometry: ConvGeometry = params["geometry"]
-        dims: Dims = params["dimensions"]
-        at = {"x": dims.x, "y": dims.y}
+        spec: ConvSpec = params["spec"]
+        at = {"x": spec.dimensions.x, "y": spec.dimensions.y}
         # dgrad is fprop of the relation with its sides traded.
         traded = result == "x"
-        axes = list(geometry.axes)
+        axes = list(spec.axes)
         steps = []
-        for a, axis in enumerate(geometry.axes):
+        for a, axis in enumerate(spec.axes):
             place = places.get(letter(a))
             if place is not None:
                 parts = split(axis.transpose() if traded else axis, place.parts)
@@ -160,7 +158,7 @@ def contraction(operands: str, result: str) -> Rows:
                 array = own_results(array, at[result][d], parts, place)
             return (array,)
 
-        return Local({**params, "geometry": ConvGeometry(tuple(axes), geometry.groups)}, before, after)
+        return Local({**params, "spec": spec.with_axes(axes)}, before, after)
 
     return local
 

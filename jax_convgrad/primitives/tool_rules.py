@@ -20,9 +20,11 @@ from jax.extend.core import Primitive
 from jax_convgrad.geometry import tied
 from jax_convgrad.primitives import contractions, hijax_layer
 from jax_convgrad.primitives import pool_primitives as pools
+from jax_convgrad.primitives.conv_spec import ConvSpec
+from jax_convgrad.primitives.define import lax_forms
 from jax_convgrad.primitives.epilogue import fprop_epilogue_p
 from jax_convgrad.primitives.filter_and_bias import wgrad_bgrad_p
-from jax_convgrad.primitives.lowering import lax_forms
+from jax_convgrad.primitives.pool_spec import PoolSpec
 
 _CONTRACTIONS = (contractions.fprop_p, contractions.dgrad_p, contractions.wgrad_p)
 _LINEAR = (
@@ -122,9 +124,8 @@ def _epilogue_series(
     y = fprop_epilogue_p.bind(*primals, relu=relu, **params)
     terms = fprop(primals[:2], series[:2], **params)[1]
     for of_bias in series[2:]:
-        channel_axis = params["dimensions"].y[1]
         terms = [
-            term + contractions.spread(b, y.shape, channel_axis)
+            term + contractions.spread(b, y.shape, params["spec"].y_channel)
             for term, b in zip(terms, of_bias, strict=True)
         ]
     return y, [jnp.where(y > 0, term, 0) for term in terms] if relu else terms
@@ -133,7 +134,7 @@ def _epilogue_series(
 def _two_sums_series(
     wgrad: Rule, primals: Sequence[Any], series: Sequence[Series], **params: Any
 ) -> tuple[list[Any], list[Any]]:
-    channel_axis = params["dimensions"].y[1]
+    channel_axis = params["spec"].y_channel
     terms = wgrad(primals, series, **params)[1]
     return (
         wgrad_bgrad_p.bind(*primals, **params),
@@ -175,19 +176,19 @@ def _tell_roofline() -> None:
 
 
 def _flops(primitive: Primitive, operands: Sequence[Any], results: Sequence[Any], **params: Any) -> int:
-    if "geometry" not in params:
-        if "axes" in params and primitive not in _AT_POSITIONS:  # one operation each entry of each window
-            batch, channel = (operands[0].shape[d] for d in params["dimensions"][:2])
-            return batch * channel * math.prod(map(tied, params["axes"]))
+    spec = params.get("spec")
+    if isinstance(spec, PoolSpec) and primitive not in _AT_POSITIONS:  # one for each entry of each window
+        batch, channel = (operands[0].shape[d] for d in (spec.batch, spec.channel))
+        return batch * channel * math.prod(map(tied, spec.axes))
+    if not isinstance(spec, ConvSpec):
         return 0 if primitive is contractions.spread_p else operands[0].size
-    geometry, dimensions = params["geometry"], params["dimensions"]
-    a, b = operands[0].shape, operands[1].shape
+    a, b, dims = operands[0].shape, operands[1].shape, spec.dimensions
     if primitive in (contractions.wgrad_p, wgrad_bgrad_p):
-        batch, group_in, out = a[dimensions.x[0]], a[dimensions.x[1]] // geometry.groups, b[dimensions.y[1]]
+        batch, group_in, out = a[dims.x[0]], a[dims.x[1]] // spec.groups, b[dims.y[1]]
     else:
-        first = dimensions.y if primitive is contractions.dgrad_p else dimensions.x
-        batch, group_in, out = a[first[0]], b[dimensions.w[1]], b[dimensions.w[0]]
-    products = batch * group_in * out * math.prod(map(tied, geometry.axes))
+        first = dims.y if primitive is contractions.dgrad_p else dims.x
+        batch, group_in, out = a[first[0]], b[dims.w[1]], b[dims.w[0]]
+    products = batch * group_in * out * math.prod(map(tied, spec.axes))
     if primitive is wgrad_bgrad_p:
         return 2 * products + operands[1].size
     # A bias added, and a maximum taken.
