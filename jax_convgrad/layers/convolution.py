@@ -1,4 +1,4 @@
-"""Convolutions in ``jax.lax``'s own terms: arguments in, a checked geometry out, then the layer itself."""
+"""Convolutions in ``jax.lax``'s own terms: arguments in, a checked ``ConvSpec`` out, then the layer."""
 
 from __future__ import annotations
 
@@ -39,30 +39,30 @@ def conv_general_dilated(
     ``y[n,o,k] = Σ_{r,c} x[n,i,c] · w[r,c,k]`` over all
     ``o·stride + r·rhs_dilation − pad_lo = i·lhs_dilation`` (docs/derivation.md), and likewise its gradients
     of every order. Sums run in f32 for bf16 and f16, in the operands' dtype otherwise. ``jax.lax`` computes
-    where there are more than 3 spatial dimensions, and where the dtype is none of those below: integers and
-    bool, which have no gradient, and f8 and its likes.
+    if there are more than 3 spatial dimensions, or if the dtype is not one of those below: integers and bool,
+    which have no gradient, and f8 and the like.
 
     Args:
       lhs: x, of rank 2 and more; on the kernels f32, f64, bf16, f16, complex64 or complex128.
       rhs: w, of the same rank and dtype.
-      window_strides: one stride a spatial dimension.
-      padding: "SAME", "SAME_LOWER", "VALID" or one (low, high) pair a spatial dimension, in any sequence;
-        negative pads crop.
-      lhs_dilation: one input dilation a spatial dimension; None is ones.
-      rhs_dilation: one filter dilation a spatial dimension; None is ones.
+      window_strides: one stride for each spatial dimension.
+      padding: "SAME", "SAME_LOWER", "VALID" or a (low, high) pair for each spatial dimension, in any
+        sequence; negative pads crop.
+      lhs_dilation: one input dilation for each spatial dimension; None stands for ones.
+      rhs_dilation: one filter dilation for each spatial dimension; None stands for ones.
       dimension_numbers: None (NCHW, OIHW, NCHW), three strings, or a ``jax.lax.ConvDimensionNumbers``.
-      feature_group_count: groups that channels are split into.
-      batch_group_count: groups that the batch is split into, each with its own output channels.
-      precision: as in ``jax.lax``, in each of its forms. On CUDA f32 is multiplied in TF32 where it allows
-        that, at every precision but HIGHEST; on a CPU in full f32 whatever it says.
-      preferred_element_type: the dtype to return, of the operands' kind and no narrower. The f32 sums of
-        bf16 and f16 are f32 results as they are; for other dtypes the operands are converted first, which is
-        a copy. Gradients are of the operands' dtype.
-      out_sharding: how y is split over explicit mesh axes; None is the batch as x's and the channels as w's.
+      feature_group_count: the number of groups that the channels are split into.
+      batch_group_count: the number of groups that the batch is split into, each with its own output channels.
+      precision: as in ``jax.lax``, in each of its forms. CUDA multiplies f32 in TF32 if it allows that, as
+        every precision except HIGHEST does; a CPU multiplies in full f32 at every precision.
+      preferred_element_type: the dtype to return, of the operands' kind and not narrower. The f32 sums of
+        bf16 and f16 are returned as they are if it is f32; for other dtypes the operands are converted first,
+        which is a copy. Gradients have the operands' dtype.
+      out_sharding: how y is split over explicit mesh axes; None splits its batch as x's, its channels as w's.
 
     Returns:
-      y, of the operands' dtype or of ``preferred_element_type``. Where the window is larger than the padded
-      input it has size 0, as in ``jax.lax``.
+      y, of the operands' dtype or of ``preferred_element_type``. If the window is larger than the padded
+      input, y has size 0, as in ``jax.lax``.
 
     Raises:
       TypeError: dtypes that differ or are not supported, or an argument of the wrong kind.
@@ -145,20 +145,20 @@ def conv(
     """A convolution layer: activation(Σ_{r,c} x[n,i,c] · w[r,c,k] + b[k]), channels last by default.
 
     The kernels add b and take relu's maximum in the type that they sum in, and round once to x's dtype; so do
-    several devices that add up a sum. Where ``jax.lax`` computes, or ``vmap`` maps b but not w, the sum is
+    several devices that add up a sum. If ``jax.lax`` computes, or ``vmap`` maps b but not w, the sum is
     rounded before b is added, as in a convolution of ``jax.lax`` followed by ``+ b``.
 
     Args:
-      x: [N, spatial..., C] (or as ``dimension_numbers`` says). Of which dtypes and how many spatial
-        dimensions the kernels compute, and what ``jax.lax`` does, says ``conv_general_dilated``.
+      x: [N, spatial..., C] (or as ``dimension_numbers`` says). ``conv_general_dilated`` documents the dtypes
+        and the number of spatial dimensions that the kernels take; ``jax.lax`` computes for others.
       w: [spatial..., C / groups, K], of the same dtype.
       b: [K], of the same dtype, or None. Its gradient is a kernel of its own, ``conv_bias_grad``.
       stride: one for all spatial dimensions, or one for each.
       padding: "SAME", "SAME_LOWER", "VALID", a number, or for each spatial dimension a number or a
         (low, high) pair.
-      dilation: of the filter; one for all spatial dimensions, or one for each.
-      groups: groups that the channels are split into.
-      dimension_numbers: None (NHWC, HWIO, NHWC and their likes), or as in ``jax.lax.conv_general_dilated``.
+      dilation: the filter's dilation; one for all spatial dimensions, or one for each.
+      groups: the number of groups that the channels are split into.
+      dimension_numbers: None (NHWC, HWIO, NHWC and the like), or as in ``jax.lax.conv_general_dilated``.
       activation: None, "relu" (its gradient at 0 is 0; not for complex x), or a function of y.
       precision: as in ``conv_general_dilated``.
 
@@ -260,7 +260,7 @@ def spec_and_pads(
 
 
 def _batch_groups_to_features(x: jax.Array, dims: Dims, count: int) -> jax.Array:
-    """Moves the batch's groups in front of the channels, where they are feature groups."""
+    """Moves the batch's groups in front of the channels, which makes them feature groups."""
     batch, channel = dims.x[0], dims.x[1]
     split = (*x.shape[:batch], count, x.shape[batch] // count, *x.shape[batch + 1 :])
     x = jnp.moveaxis(jnp.reshape(x, split), batch, channel)

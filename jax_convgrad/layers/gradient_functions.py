@@ -1,7 +1,7 @@
 """The gradient kernels by themselves: ∂E/∂X, ∂E/∂W and ∂E/∂b of a convolution layer.
 
-For layers with a backward pass of their own. ``y`` is ``conv(x, w, b, ...)`` of the same arguments, E any
-scalar made of it, and dy = ∂E/∂y. All three may be differentiated again.
+They are for layers with a backward pass of their own. ``y`` is ``conv(x, w, b, ...)`` of the same arguments,
+E any scalar computed from it, and dy = ∂E/∂y. All three may be differentiated again.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def conv_input_grad(
       dy: ∂E/∂Y, of y's shape, [N, output spatial..., K] by default; real or complex.
       w: the filter, [spatial..., C / groups, K] by default, of the same dtype.
       input_shape: the whole shape of x.
-      stride: the layer's, as are all arguments below; see ``conv``.
+      stride: the layer's stride; all arguments below are the layer's, too; see ``conv``.
       padding: see ``conv``.
       input_dilation: steps between neighbouring inputs (``lhs_dilation`` of ``conv_general_dilated``).
       dilation: see ``conv``.
@@ -93,7 +93,7 @@ def conv_filter_grad(
       x: the layer's input, [N, spatial..., C] by default; real or complex.
       dy: ∂E/∂Y, of y's shape, [N, output spatial..., K] by default, of the same dtype.
       filter_shape: the whole shape of w.
-      stride: the layer's, as are all arguments below; see ``conv``.
+      stride: the layer's stride; all arguments below are the layer's, too; see ``conv``.
       padding: see ``conv``.
       input_dilation: steps between neighbouring inputs (``lhs_dilation`` of ``conv_general_dilated``).
       dilation: see ``conv``.
@@ -133,14 +133,14 @@ def conv_bias_grad(dy: ArrayLike, *, dimension_numbers: Any = None) -> jax.Array
 
     Args:
       dy: ∂E/∂Y, [N, output spatial..., K] by default; real or complex.
-      dimension_numbers: see ``conv``; y's part says which dimension the channels are.
+      dimension_numbers: see ``conv``; the part for y says which dimension holds the channels.
 
     Returns:
       db, of shape [K] and dy's dtype.
 
     Raises:
       TypeError: the dtype is not supported, or ``dimension_numbers`` are malformed.
-      ValueError: ``dimension_numbers`` are of another rank than dy, or dy has no channels.
+      ValueError: ``dimension_numbers`` are for another rank than dy's, or dy has no channels.
     """
     (dy,) = arrays(NUMBERS, dy=dy)
     dims = dimensions(dy.shape, dy.shape, dimension_numbers, ("dy", "dy"), channels_last=True)

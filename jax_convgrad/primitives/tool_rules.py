@@ -1,8 +1,8 @@
-"""What JAX's own tools are told of the primitives: checkify, Taylor mode (``jet``) and the roofline.
+"""The primitives' rules for JAX's own tools: checkify, Taylor mode (``jet``) and the roofline.
 
 Each of the three keeps a table of rules by primitive. Those of ``jet`` and the roofline are public and
-experimental, that of checkify is private. Where a version of JAX keeps one elsewhere, that tool knows nothing
-of the primitives, and all else is as it was.
+experimental, that of checkify is private. If a version of JAX keeps one elsewhere, that tool does not know
+the primitives, and nothing else changes.
 """
 
 from __future__ import annotations
@@ -43,12 +43,12 @@ _CHOOSING = (
     pools.max_pool_select_p,
     contractions.spread_p,
 )
-"""Those that only pass numbers on, and so make no NaN of numbers."""
+"""Primitives that only pass numbers on, and so never turn numbers into NaN."""
 
 
-def tell_tools() -> None:
+def enter_rules() -> None:
     """Enters the rules in the tables of the tools that this version of JAX has."""
-    for enter in (_tell_checkify, _tell_jet, _tell_roofline):
+    for enter in (_enter_in_checkify, _enter_in_jet, _enter_in_roofline):
         try:
             enter()
         except (ImportError, AttributeError, KeyError):
@@ -58,8 +58,8 @@ def tell_tools() -> None:
 # --------------------------------------------------------------------------------------------------- checkify
 
 
-def _tell_checkify() -> None:
-    """``float_checks`` looks for NaN in the results of the primitives that it knows to make them."""
+def _enter_in_checkify() -> None:
+    """Has ``float_checks`` look for NaN in the results of the primitives that may make it."""
     from jax._src import checkify
 
     for primitive in lax_forms:
@@ -73,7 +73,7 @@ def _tell_checkify() -> None:
 
 
 def _checked_layer(of_others: Any, ctx: Any, error: Any, enabled: Any, *given: Any, _prim: Any) -> Any:
-    """A layer is looked through as what it is made of."""
+    """The rule of a layer, which is that of what it is made of."""
     from jax._src import checkify
 
     if not isinstance(_prim, hijax_layer.Layer):
@@ -84,10 +84,10 @@ def _checked_layer(of_others: Any, ctx: Any, error: Any, enabled: Any, *given: A
 # ------------------------------------------------------------------------------------------------ Taylor mode
 
 
-def _tell_jet() -> None:
+def _enter_in_jet() -> None:
     from jax.experimental import jet
 
-    # The rule of lax's convolution, for whatever a version's series are: coefficients or derivatives.
+    # lax's own rule, which knows whether a version's series are coefficients or derivatives.
     rules: dict[Primitive, Any] = jet.jet_rules
     bilinear = rules[lax.conv_general_dilated_p].func
     for contraction in _CONTRACTIONS:
@@ -110,7 +110,7 @@ Rule = Callable[..., tuple[Any, list[Any]]]
 def _first_by_first(
     primitive: Primitive, primals: Sequence[Any], series: Sequence[Series], **params: Any
 ) -> tuple[Any, list[Any]]:
-    """Linear in the first operand; the second, positions, stays."""
+    """The series of a primitive that is linear in its first operand; the second, positions, stays."""
     first, position = primals
     return (
         primitive.bind(first, position, **params),
@@ -145,23 +145,23 @@ def _two_sums_series(
 def _max_pool_series(
     primals: Sequence[Any], series: Sequence[Series], **params: Any
 ) -> tuple[Any, list[Any]]:
-    """Those at the chosen positions, which do not move."""
+    """The terms at the chosen positions, which do not move."""
     y, position = pools.max_pool_argmax(primals[0], **params)
     return y, [pools.max_pool_select(term, position, **params) for term in series[0]]
 
 
 def _argmax_series(
-    none: Any, primals: Sequence[Any], series: Sequence[Series], **params: Any
+    no_series: Any, primals: Sequence[Any], series: Sequence[Series], **params: Any
 ) -> tuple[list[Any], list[Any]]:
     y, position = pools.max_pool_argmax(primals[0], **params)
-    return [y, position], [[pools.max_pool_select(term, position, **params) for term in series[0]], none]
+    return [y, position], [[pools.max_pool_select(term, position, **params) for term in series[0]], no_series]
 
 
 # --------------------------------------------------------------------------------------------------- roofline
 
 
-def _tell_roofline() -> None:
-    """Counts as JAX's are: a multiply-add is two, and each array is read or written once."""
+def _enter_in_roofline() -> None:
+    """Enters counts like JAX's own: a multiply-add is two, and each array is read or written once."""
     from jax.experimental import roofline
 
     def rule(ctx: Any, *_: Any, **params: Any) -> Any:
@@ -191,8 +191,8 @@ def _flops(primitive: Primitive, operands: Sequence[Any], results: Sequence[Any]
     products = batch * group_in * out * math.prod(map(tied, spec.axes))
     if primitive is wgrad_bgrad_p:
         return 2 * products + operands[1].size
-    # A bias added, and a maximum taken.
+    # With one addition for a bias, and one maximum for relu.
     return 2 * products + results[0].size * (len(operands) - 2 + params.get("relu", False))
 
 
-tell_tools()
+enter_rules()
