@@ -1,6 +1,6 @@
 """The border to native code: attributes, layouts, workspace; targets.py registers what is called.
 
-This is the one place that says ``ffi_call``. Kernels know one physical layout (channels last). To keep a
+Kernels know one physical layout (channels last). To keep a
 user's order of dimensions, each call states the layout of its operands and results. XLA then stores an array
 that way from the start if it can, and nothing is transposed here.
 """
@@ -8,18 +8,16 @@ that way from the start if it can, and nothing is transposed here.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
 import jax
 import numpy as np
-from jax.core import ShapedArray
-from jax.interpreters.mlir import ir
 from jax.typing import DTypeLike
 
 from jax_convgrad.geometry import Axis
 from jax_convgrad.primitives.conv_spec import ConvSpec
+from jax_convgrad.primitives.custom_call import custom_call
 from jax_convgrad.primitives.number_types import allows_tf32
 from jax_convgrad.primitives.pool_spec import PoolSpec
 from jax_convgrad.primitives.targets import Backend, backends, register
@@ -68,122 +66,6 @@ def _result(shape: Sequence[int], dtype: DTypeLike) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(tuple(shape), dtype)
 
 
-@dataclass(frozen=True)
-class Lowered:
-    """An operand or a result of a call that is written straight into the program that is being lowered.
-
-    The functions below take it in an array's place.
-    """
-
-    ctx: Any
-    value: Any
-    aval: Any
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Its shape, which has known sizes only."""
-        return self.aval.shape
-
-    @property
-    def dtype(self) -> Any:
-        """Its NumPy dtype."""
-        return self.aval.dtype
-
-    @property
-    def ndim(self) -> int:
-        """Its number of dimensions."""
-        return len(self.aval.shape)
-
-
-def named(location: Any, name: str) -> Any:
-    """The location of an operation, which profiles and HLO metadata show, with this name in place of JAX's.
-
-    JAX's name is the primitive's. It occurs twice, the second time behind the scopes that it stands in.
-    """
-    # In versions of JAX where all locations have one type, one without a name crashes when asked for it.
-    is_a_name = getattr(location, "is_a_name", lambda: hasattr(location, "name_str"))
-    if not is_a_name():
-        return location
-    *scopes, last = location.name_str.split("/")
-    full = "/".join((*scopes, f"{name}:" if last.endswith(":") else name))
-    return ir.Location.name(full, childLoc=named(location.child_loc, name))
-
-
-class Written(NamedTuple):
-    """A call that stands in a program, without its operands, so that it can be written once more.
-
-    A net has many layers of few kinds, and most of the time to lower a call goes into its attributes.
-    """
-
-    name: str
-    types: Sequence[Any]
-    attributes: dict[str, Any]
-    places: Sequence[int]
-    """The results that are wanted, by number."""
-
-    def again(self, operands: Sequence[Any]) -> list[Any]:
-        """Writes the call with other operands of the same types, and gives the results that are wanted."""
-        with named(ir.Location.current, self.name):
-            call = ir.Operation.create(
-                "stablehlo.custom_call", results=self.types, operands=operands, attributes=self.attributes
-            )
-        return [call.results[place] for place in self.places]
-
-
-def written(name: str, results: Sequence[Any], operands: Sequence[Any]) -> Written | None:
-    """The call that gave the results, or None if it is not one call of these operands; ``name`` is its op."""
-    operation = getattr(results[0].owner, "operation", results[0].owner)
-    if (
-        getattr(operation, "name", None) != "stablehlo.custom_call"
-        or list(operation.operands) != list(operands)
-        or any(result.owner != operation for result in results)
-    ):
-        return None
-    return Written(
-        _call_name(name),
-        [result.type for result in operation.results],
-        {name: operation.attributes[name] for name in operation.attributes},
-        [result.result_number for result in results],
-    )
-
-
-def _call_name(target: str) -> str:
-    return "jax_convgrad." + target.removeprefix("jax_convgrad_")
-
-
-def _ffi_call(
-    target: str,
-    results: Sequence[jax.ShapeDtypeStruct],
-    *,
-    input_layouts: Sequence[Sequence[int]] | None = None,
-    output_layouts: Sequence[Sequence[int]] | None = None,
-) -> Callable[..., Any]:
-    """``jax.ffi.ffi_call``, which also takes ``Lowered`` operands and then skips the tracing."""
-
-    def write(*operands: Lowered, **attributes: Any) -> list[Lowered]:
-        avals = [ShapedArray(result.shape, result.dtype) for result in results]
-        ctx = operands[0].ctx.replace(avals_in=[operand.aval for operand in operands], avals_out=avals)
-        # Here JAX wants layouts minor to major, as XLA has them.
-        rule = jax.ffi.ffi_lowering(
-            target,
-            operand_layouts=input_layouts and [layout[::-1] for layout in input_layouts],
-            result_layouts=output_layouts and [layout[::-1] for layout in output_layouts],
-        )
-        with named(ir.Location.current, _call_name(target)):
-            values = rule(ctx, *(operand.value for operand in operands), **attributes)
-        return [Lowered(ctx, value, aval) for value, aval in zip(values, avals, strict=True)]
-
-    def call(*operands: Any, **attributes: Any) -> Any:
-        if isinstance(operands[0], Lowered):
-            return write(*operands, **attributes)
-        of_arrays = jax.ffi.ffi_call(
-            target, results, input_layouts=input_layouts, output_layouts=output_layouts
-        )
-        return of_arrays(*operands, **attributes)
-
-    return call
-
-
 @functools.lru_cache(4096)
 def _workspace(
     backend: Backend, op: str, x: tuple[int, ...], y: tuple[int, ...], dtype: np.dtype, spec: ConvSpec
@@ -221,7 +103,7 @@ def fprop(
     """y, plus a bias if one is given, and cut off at 0 if ``relu``."""
     backend, dims = backends[platform], spec.dimensions
     shape = spec.y_shape(x.shape, w.shape)
-    call = _ffi_call(
+    call = custom_call(
         backend.prefix + "fprop",
         (
             _result(shape, spec.result_dtype or x.dtype),
@@ -237,7 +119,7 @@ def dgrad(platform: str, dy: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Arr
     """dx."""
     backend, dims = backends[platform], spec.dimensions
     shape = spec.x_shape(dy.shape, w.shape)
-    call = _ffi_call(
+    call = custom_call(
         backend.prefix + "dgrad",
         (
             _result(shape, spec.result_dtype or dy.dtype),
@@ -252,7 +134,7 @@ def dgrad(platform: str, dy: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Arr
 def wgrad(platform: str, x: jax.Array, dy: jax.Array, spec: ConvSpec) -> jax.Array:
     """dw."""
     backend, dims = backends[platform], spec.dimensions
-    call = _ffi_call(
+    call = custom_call(
         backend.prefix + "wgrad",
         (
             _result(spec.w_shape(x.shape, dy.shape), spec.result_dtype or x.dtype),
@@ -272,7 +154,7 @@ def sums_filter_and_bias(platform: str) -> bool:
 def wgrad_bgrad(platform: str, x: jax.Array, dy: jax.Array, spec: ConvSpec) -> tuple[jax.Array, jax.Array]:
     """dw and db, from one pass over dy if the kernel can do that."""
     backend, dims = backends[platform], spec.dimensions
-    call = _ffi_call(
+    call = custom_call(
         backend.prefix + "wgrad_bgrad",
         (
             _result(spec.w_shape(x.shape, dy.shape), x.dtype),
@@ -293,7 +175,7 @@ def bgrad(platform: str, dy: jax.Array, channel_axis: int) -> jax.Array:
     others = tuple(axis for axis in range(dy.ndim) if axis != channel_axis)
     rows = int(np.prod([dy.shape[axis] for axis in others], dtype=np.int64))
     workspace = backend.module.bgrad_workspace_bytes(dtype=dy.dtype.name, rows=rows, channels=channels)
-    call = _ffi_call(
+    call = custom_call(
         backend.prefix + "bgrad",
         (_result((channels,), dy.dtype), _result((workspace,), np.uint8)),
         input_layouts=[(*others, channel_axis)],
@@ -314,7 +196,7 @@ def pool(
     """One of the pooling targets; ``results`` are shapes and dtypes."""
     backend = backends[platform]
     layout = _activation_layout(spec.dimensions)
-    call = _ffi_call(
+    call = custom_call(
         backend.prefix + op,
         [_result(shape, dtype) for shape, dtype in results],
         input_layouts=[layout for _ in operands],

@@ -15,7 +15,7 @@ from jax.interpreters import mlir
 from jax.interpreters.mlir import ir
 
 from jax_convgrad.geometry import MAX_AXES, are_known
-from jax_convgrad.primitives import ffi, sharding
+from jax_convgrad.primitives import custom_call, ffi, sharding
 from jax_convgrad.primitives.complex_form import is_complex
 
 
@@ -50,7 +50,7 @@ class Lowering:
         if self._is_a_call(platform, ctx, params):
             values = self._call(platform, split, devices, ctx, operands, params)
             if values is not None:
-                if (call := ffi.written(self.name, values, operands)) is not None:
+                if (call := custom_call.written(self.name, values, operands)) is not None:
                     calls[kind] = call
                 return values
         compute = functools.partial(self._compute, platform, devices)
@@ -108,10 +108,10 @@ class Lowering:
     ) -> Sequence[Any] | None:
         """The results of the one call; None if more than a call is needed."""
         if split is not None:
-            with ffi.named(ir.Location.current, f"jax_convgrad.{self.name}"):
+            with custom_call.named(ir.Location.current, f"jax_convgrad.{self.name}"):
                 call = self._partitioned(platform, devices, ctx.avals_in, params)
                 return call.lowered(split, operands)
-        given = [ffi.Lowered(ctx, *pair) for pair in zip(operands, ctx.avals_in, strict=True)]
+        given = [custom_call.Lowered(ctx, *pair) for pair in zip(operands, ctx.avals_in, strict=True)]
         try:
             results = self.native(platform, *given, **params)
         except (TypeError, AttributeError):
