@@ -14,7 +14,7 @@ from jax.typing import ArrayLike
 from jax_convgrad import gradients
 from jax_convgrad.geometry import Axis, are_known, axis_of, dilated, pads, steps
 from jax_convgrad.layers.arguments import arrays
-from jax_convgrad.primitives import fallback, pool_primitives
+from jax_convgrad.primitives import pool_fallback, pool_primitives
 from jax_convgrad.primitives.axis_types import Spec, rows_spec, with_axis_types
 from jax_convgrad.primitives.number_types import NUMBERS, REAL
 from jax_convgrad.primitives.pool_spec import PoolSpec
@@ -71,9 +71,9 @@ def max_pool(
     if return_positions and on_kernels:
         return _over_leading(lambda x: pool_primitives.max_pool_argmax(x, spec), x, axes)
     if return_positions:
-        return _over_leading(lambda x: fallback.max_pool_argmax(x, axes=axes), x, axes)
+        return _over_leading(lambda x: pool_fallback.max_pool_argmax(x, axes=axes), x, axes)
     if not on_kernels:
-        return _over_leading(lambda x: fallback.max_pool(x, axes=axes), x, axes)
+        return _over_leading(lambda x: pool_fallback.max_pool(x, axes=axes), x, axes)
     return _over_leading(lambda x: gradients.max_pool(x, spec), x, axes)
 
 
@@ -133,10 +133,10 @@ def _check_mean_on_lax(x: jax.Array, count_include_pad: bool) -> None:
 
 def _avg_pool_on_lax(x: jax.Array, axes: tuple[Axis, ...], count_include_pad: bool) -> jax.Array:
     """Flax's formula, with flax's dtypes."""
-    total = fallback.sum_pool(x, axes=axes)
+    total = pool_fallback.sum_pool(x, axes=axes)
     if count_include_pad:
         return total / np.prod([axis.taps for axis in axes])
-    return total / fallback.sum_pool(jnp.ones((1, *x.shape[1:-1], 1)), axes=axes)
+    return total / pool_fallback.sum_pool(jnp.ones((1, *x.shape[1:-1], 1)), axes=axes)
 
 
 def _prepare(

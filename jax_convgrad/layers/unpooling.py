@@ -13,7 +13,7 @@ from jax.typing import ArrayLike
 
 from jax_convgrad.geometry import Axis, are_known, dilated, output_size, padded, pads, size_of, steps
 from jax_convgrad.layers.arguments import arrays
-from jax_convgrad.primitives import fallback, pool_primitives
+from jax_convgrad.primitives import pool_fallback, pool_primitives
 from jax_convgrad.primitives.axis_types import with_axis_types
 from jax_convgrad.primitives.number_types import REAL
 from jax_convgrad.primitives.pool_spec import PoolSpec
@@ -103,7 +103,7 @@ def max_unpool(
         if axes is not None and y.dtype.name in REAL:
             x = pool_primitives.max_pool_grad(y, position, PoolSpec.channels_last(axes))
         else:
-            x = fallback.max_unpool(y, position, shape=(images, *shape, y.shape[-1]))
+            x = pool_fallback.max_unpool(y, position, shape=(images, *shape, y.shape[-1]))
         return jnp.reshape(x, (*leading, *x.shape[1:]))
 
     return with_axis_types(

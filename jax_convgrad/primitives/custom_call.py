@@ -1,7 +1,7 @@
 """XLA custom calls: traced as ``jax.ffi.ffi_call`` does, or written straight into a program.
 
 This is the one place that says ``ffi_call``. If every call were traced first, a large net would take longer
-to lower than ``jax.lax``'s; so the lowering writes a call itself, and writes an equal one again from its parts.
+to lower than ``jax.lax``'s. So the lowering writes a call itself, and an equal one again from its parts.
 """
 
 from __future__ import annotations

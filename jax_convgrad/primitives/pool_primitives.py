@@ -18,19 +18,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import ShapedArray
-from jax.extend.core import Primitive
 from jax.interpreters import ad
 
-from jax_convgrad.primitives import complex_form, fallback, ffi, pool_parts
-from jax_convgrad.primitives.batching import pool_rule, position_rule
-from jax_convgrad.primitives.define import define, shaped
+from jax_convgrad.primitives import complex_form, pool_fallback, pool_parts
+from jax_convgrad.primitives.define_pool import define_pool, kernel_of
 from jax_convgrad.primitives.pool_spec import PoolSpec
-from jax_convgrad.primitives.sharding import Factors
-from jax_convgrad.primitives.spatial_parts import Rows, letter
 
 _INT32 = np.dtype(np.int32)
-
-# ----------------------------------------------------------------------------------- what they have in common
 
 
 def _pooled(x: Any, *, spec: PoolSpec) -> tuple[int, ...]:
@@ -54,96 +48,6 @@ def _with_more_images(a: Any, b: Any, spec: PoolSpec) -> Any:
     return b if m != n and m < n else a
 
 
-def _kernel(
-    target: str, shape: Callable[..., tuple[int, ...]], dtypes: tuple[Any, ...] = (None,), **attributes: Any
-) -> Callable[..., Any]:
-    """The call of a kernel with results of one shape and these dtypes, where None is the first operand's."""
-
-    def call(platform: str, *operands: Any, spec: PoolSpec, **params: Any) -> Any:
-        results = [(shape(*operands, spec=spec), dtype or operands[0].dtype) for dtype in dtypes]
-        out = ffi.pool(platform, target, operands, results, spec, **attributes, **params)
-        return out if len(dtypes) > 1 else out[0]
-
-    return call
-
-
-def _in_order(compute: Callable[..., Any]) -> Callable[..., Any]:
-    """``compute``, a function of arrays [N, spatial..., C], for arrays of other dimensions."""
-
-    def computed(*operands: Any, spec: PoolSpec, **params: Any) -> Any:
-        last = PoolSpec.channels_last(spec.axes)
-        if spec == last:
-            return compute(*operands, spec=last, **params)
-        order = (spec.batch, *spec.spatial, spec.channel)
-        results = compute(*(jnp.transpose(operand, order) for operand in operands), spec=last, **params)
-        places = [order.index(d) for d in range(len(order))]
-        return jax.tree.map(lambda result: jnp.transpose(result, places), results)
-
-    return computed
-
-
-def _factors(operands: int, results: int, rows: Rows) -> Callable[..., Factors]:
-    """How a pooling may be split: by images and channels, over which nothing is summed, and by rows.
-
-    It is not split by images if one operand has fewer, since each of those belongs to several of the other's.
-    """
-
-    def factors(*arrays: Any, spec: PoolSpec, **_: Any) -> Factors:
-        sizes = {"n": arrays[0].shape[spec.batch], "c": arrays[0].shape[spec.channel]}
-        labels: list[str | None] = [None] * len(spec.dimensions)
-        labels[spec.batch] = "n" if len({array.shape[spec.batch] for array in arrays}) == 1 else None
-        labels[spec.channel] = "c"
-        for a, d in enumerate(spec.spatial):
-            labels[d] = letter(a)
-        return Factors((tuple(labels),) * operands, (tuple(labels),) * results, sizes, rows=rows)
-
-    return factors
-
-
-def _define(
-    name: str,
-    shape: Callable[..., tuple[int, ...]],
-    kernel: Callable[..., Any],
-    on_lax: Callable[..., Any],
-    rows: Rows,
-    dtypes: tuple[Any, ...] = (None,),
-    *,
-    operands: int = 1,
-    any_size: str = "nc",
-    **rules: Any,
-) -> Primitive:
-    """A pooling with results of one shape and these dtypes; ``on_lax`` takes ``axes`` and channels last."""
-    several = len(dtypes) > 1
-
-    def result(*arrays: Any, spec: PoolSpec, **_: Any) -> Any:
-        results = [shaped(arrays[0], shape(*arrays, spec=spec), dtype) for dtype in dtypes]
-        return results if several else results[0]
-
-    def native(platform: str, *arrays: Any, spec: PoolSpec, **params: Any) -> Any:
-        def call(*arrays: Any, **how: Any) -> Any:
-            return kernel(platform, *arrays, **how)
-
-        # If one is empty, operands go channels-last. Else they would be copied, and over copies of some empty
-        # arrays XLA for the CPU divides by zero.
-        run = _in_order(call) if any(0 in array.shape for array in arrays) else call
-        return run(*arrays, spec=spec, **params)
-
-    def elsewhere(*arrays: Any, spec: PoolSpec, **params: Any) -> Any:
-        return on_lax(*arrays, axes=spec.axes, **params)
-
-    return define(
-        name,
-        result,
-        native,
-        _in_order(elsewhere),
-        vmap=pool_rule if operands == 1 else position_rule,
-        factors=_factors(operands, len(dtypes), rows),
-        any_size=any_size,
-        multiple_results=several,
-        **rules,
-    )
-
-
 # ------------------------------------------------------------------------------------------------ max pooling
 
 
@@ -161,8 +65,8 @@ def max_pool_argmax(x: jax.Array, spec: PoolSpec) -> tuple[jax.Array, jax.Array]
 def ruled_position(x: jax.Array, spec: PoolSpec, rule: str) -> jax.Array:
     """The flat spatial position (int32) that ``lax``'s derivatives take in each window, -1 if there is none.
 
-    ``rule`` is "select_and_scatter" or "select_and_gather" (fallback.ruled_position). If the maximum is a
-    number above -inf both take the first.
+    ``rule`` is "select_and_scatter" or "select_and_gather" (pool_fallback.ruled_position). If the maximum is
+    a number above -inf both take the first.
     """
     return ruled_position_p.bind(x, spec=spec, rule=rule)
 
@@ -221,49 +125,49 @@ def _linear_in_first(
     return {"jvp": jvp, "transpose": transposed}
 
 
-_argmax = _kernel("max_pool_argmax", _pooled, (None, _INT32))
+_argmax = kernel_of("max_pool_argmax", _pooled, (None, _INT32))
 
-max_pool_p = _define(
+max_pool_p = define_pool(
     "max_pool",
     _pooled,
-    _kernel("max_pool", _pooled),
-    fallback.max_pool,
+    kernel_of("max_pool", _pooled),
+    pool_fallback.max_pool,
     pool_parts.max_pool,
     jvp=_max_pool_jvp,
 )
-max_pool_argmax_p = _define(
+max_pool_argmax_p = define_pool(
     "max_pool_argmax",
     _pooled,
     lambda *args, **params: _argmax(*args, **params, position_rule="first_maximum"),
-    fallback.max_pool_argmax,
+    pool_fallback.max_pool_argmax,
     pool_parts.max_pool_argmax,
     (None, _INT32),
     jvp=_max_pool_argmax_jvp,
 )
-ruled_position_p = _define(
+ruled_position_p = define_pool(
     "ruled_position",
     _pooled,
     lambda *args, rule, **params: _argmax(*args, **params, position_rule=rule)[1],
-    fallback.ruled_position,
+    pool_fallback.ruled_position,
     pool_parts.ruled_position,
     (_INT32,),
     any_size="",
     jvp=_ruled_position_jvp,
 )
-max_pool_grad_p = _define(
+max_pool_grad_p = define_pool(
     "max_pool_grad",
     _scattered,
-    _kernel("max_pool_grad", _scattered),
-    fallback.max_pool_grad,
+    kernel_of("max_pool_grad", _scattered),
+    pool_fallback.max_pool_grad,
     pool_parts.max_pool_grad,
     operands=2,
     **_linear_in_first(max_pool_grad, max_pool_select),
 )
-max_pool_select_p = _define(
+max_pool_select_p = define_pool(
     "max_pool_select",
     _selected,
-    _kernel("max_pool_select", _selected),
-    lambda t, position, *, axes: fallback.max_pool_select(t, position),
+    kernel_of("max_pool_select", _selected),
+    lambda t, position, *, axes: pool_fallback.max_pool_select(t, position),
     pool_parts.max_pool_select,
     operands=2,
     **_linear_in_first(max_pool_select, max_pool_grad),
@@ -292,39 +196,39 @@ def sum_pool_grad(dy: jax.Array, spec: PoolSpec) -> jax.Array:
     return sum_pool_grad_p.bind(dy, spec=spec)
 
 
-avg_pool_p = _define(
+avg_pool_p = define_pool(
     "avg_pool",
     _pooled,
-    _kernel("avg_pool", _pooled, sum=False),
-    fallback.avg_pool,
+    kernel_of("avg_pool", _pooled, sum=False),
+    pool_fallback.avg_pool,
     pool_parts.avg_pool,
     complex_form=complex_form.sums_of_windows,
     transposes=(lambda dy, x, **params: avg_pool_grad(dy, **params),),
 )
-avg_pool_grad_p = _define(
+avg_pool_grad_p = define_pool(
     "avg_pool_grad",
     _unpooled,
-    _kernel("avg_pool_grad", _unpooled, sum=False),
-    fallback.avg_pool_grad,
+    kernel_of("avg_pool_grad", _unpooled, sum=False),
+    pool_fallback.avg_pool_grad,
     pool_parts.avg_pool_grad,
     complex_form=complex_form.sums_of_windows,
     transposes=(lambda dx, dy, **params: avg_pool(dx, **params),),
 )
-sum_pool_p = _define(
+sum_pool_p = define_pool(
     "sum_pool",
     _pooled,
-    _kernel("avg_pool", _pooled, count_include_pad=True, sum=True),
-    fallback.sum_pool,
+    kernel_of("avg_pool", _pooled, count_include_pad=True, sum=True),
+    pool_fallback.sum_pool,
     pool_parts.sum_pool,
     any_size="",
     complex_form=complex_form.sums_of_windows,
     transposes=(lambda dy, x, **params: sum_pool_grad(dy, **params),),
 )
-sum_pool_grad_p = _define(
+sum_pool_grad_p = define_pool(
     "sum_pool_grad",
     _unpooled,
-    _kernel("avg_pool_grad", _unpooled, count_include_pad=True, sum=True),
-    fallback.sum_pool_grad,
+    kernel_of("avg_pool_grad", _unpooled, count_include_pad=True, sum=True),
+    pool_fallback.sum_pool_grad,
     pool_parts.sum_pool_grad,
     any_size="",
     complex_form=complex_form.sums_of_windows,

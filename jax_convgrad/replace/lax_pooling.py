@@ -1,8 +1,8 @@
 """One of ``jax.lax``'s own windowed reductions, as it stands in a program, on this package's primitives.
 
 Values and gradients are ``jax.lax``'s, also in windows with a NaN and of -inf alone
-(primitives/fallback.py says which position its derivatives take there). What ``lax`` adds up in 16 bits is
-added up in f32 here.
+(primitives/pool_fallback.py says which position its derivatives take there). What ``lax`` adds up in 16 bits
+is added up in f32 here.
 """
 
 from __future__ import annotations
