@@ -62,15 +62,18 @@ def define(
       complex_form: how complex operands go to the kernel; None if the primitive takes real ones alone.
       factors: ``factors(*operands, **params)`` says how the call may be split over devices; None if XLA
         splits what the kernel function returns.
-      partial_sums: a pair of functions, for a result that is not the sum of its devices' results where a sum
-        is split: the first gives a device's part from the primitive's arguments, the second takes the whole
-        sum with these and gives the result. None if results just add up.
+      partial_sums: a pair of functions, for a sum that is split over devices. The first gives a device's part
+        from the primitive's arguments. The second takes the sum of all parts, and the same arguments, and
+        gives the result. None if the devices' results just add up.
       serves: ``serves(platform, *operands, **params)`` says whether the kernels take such operands.
       any_size: those letters of ``factors`` whose size kernels learn when they run, so that it may be a
         symbol in an exported program. On other sizes the workspace or the attributes depend.
-      sums: whether a result is a sum over every operand, and so zero if one is empty.
-      only_calls: whether ``kernel`` makes one call and nothing else.
-      multiple_results: whether there is a list of results.
+      sums: True if a result is a sum over every operand, and so zero if one is empty.
+      only_calls: True if ``kernel`` makes one call and nothing else.
+      multiple_results: True if the primitive has a list of results.
+
+    Returns:
+      The primitive. ``lax_forms`` and ``rules`` hold what other modules need of it.
     """
     primitive = Primitive(f"jax_convgrad_{name}")
     primitive.multiple_results = multiple_results

@@ -75,7 +75,19 @@ def define_pool(
     any_size: str = "nc",
     **rules: Any,
 ) -> Primitive:
-    """A pooling with results of one shape and these dtypes; ``on_lax`` takes ``axes`` and channels last."""
+    """The primitive of a pooling, whose results have one shape.
+
+    Args:
+      name: as for ``define``.
+      shape: ``shape(*operands, spec=spec)`` gives the shape of each result.
+      kernel: ``kernel(platform, *operands, spec=spec, **params)``, see ``kernel_of``.
+      on_lax: ``on_lax(*operands, axes=axes, **params)`` computes the same of arrays [N, spatial..., C].
+      rows: one device's call if rows are split (pool_parts.py).
+      dtypes: the dtype of each result; None is the first operand's.
+      operands: 1, or 2 if the second one holds positions.
+      any_size: as for ``define``, of the letters n and c.
+      rules: further arguments of ``define``.
+    """
     several = len(dtypes) > 1
 
     def result(*arrays: Any, spec: PoolSpec, **_: Any) -> Any:
