@@ -1,10 +1,10 @@
-"""Where a convolution's inputs, taps and outputs meet: shapes and steps, and no array.
+"""Where a convolution's inputs, taps and outputs meet, in plain integers.
 
-Along each spatial axis an input position ``i``, a filter tap ``r`` and an output position ``o`` are tied by
+Along each spatial axis an input position ``i``, a filter tap ``r`` and an output position ``o`` are tied if
 
     o * stride + r * filter_dilation - pad_lo  =  i * input_dilation          (the relation)
 
-and every op of this package sums products over all tied triples (docs/derivation.md).
+Every op of this package sums products over all tied triples (docs/derivation.md).
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from jax.core import max_dim
 from jax.export import is_symbolic_dim
 
 MAX_AXES = 3
-"""Spatial axes that the kernels handle; with more, ``jax.lax`` computes."""
+"""The most spatial axes that the kernels handle; with more, ``jax.lax`` computes."""
 
 MAX_STEP = 2**30 - 1
-"""Largest stride or dilation: keeps every position of the relation inside 64 bits."""
+"""The largest stride or dilation, which keeps every position of the relation inside 64 bits."""
 
 
 @dataclass(frozen=True)
 class Axis:
     """The relation along one spatial axis: three sizes and four steps, all in positions.
 
-    In a program that is exported for any size, sizes and ``pad_lo`` may be expressions of symbols, and the
-    high pad is kept, since only ``jax.lax`` computes then. Where all are numbers it is None.
+    In a program that is exported for any size, sizes and ``pad_lo`` may be expressions of symbols. Then
+    ``pad_hi`` is the high pad, which ``jax.lax`` needs. If all are numbers it is None.
     """
 
     input: int
@@ -44,11 +44,11 @@ class Axis:
 
     @property
     def is_known(self) -> bool:
-        """Whether all of it are numbers, as kernels need them."""
+        """Whether all sizes and pads are numbers, as kernels need them."""
         return are_known((self.input, self.taps, self.output, self.pad_lo))
 
     def transpose(self) -> Axis:
-        """The relation with its sides traded: ``i`` and ``o`` swap, and tap ``r`` becomes ``taps - 1 - r``.
+        """The relation with ``i`` and ``o`` swapped, and tap ``r`` counted from the end: ``taps - 1 - r``.
 
         From o·s + r·f − p = i·d follows i·d + (R−1−r)·f − ((R−1)·f − p) = o·s.
         """
@@ -91,9 +91,9 @@ class ConvGeometry:
 
 
 def tied(axis: Axis) -> int:
-    """How many pairs of a tap and an output are tied to an input: the products along this axis.
+    """The number of pairs of a tap and an output that are tied to an input: the products along this axis.
 
-    Of each tap the outputs are the o with o·s ≡ p − r·f (mod d) between two bounds: a class modulo
+    The outputs that belong to a tap are the o with o·s ≡ p − r·f (mod d) between two bounds: a class modulo
     d/gcd(s, d).
     """
     common = math.gcd(axis.stride, axis.input_dilation)
@@ -112,17 +112,17 @@ def tied(axis: Axis) -> int:
 
 
 def are_known(sizes: Iterable[Any]) -> bool:
-    """Whether all sizes are numbers, none an expression of symbols (``jax.export.symbolic_shape``)."""
+    """Whether all sizes are numbers, and not expressions of symbols (``jax.export.symbolic_shape``)."""
     return all(isinstance(size, int) for size in sizes)
 
 
 def is_negative(size: int) -> bool:
-    """Whether it is; not where that depends on symbols, whose comparison raises an error."""
+    """Whether the size is below 0; False if that depends on symbols, whose comparison raises an error."""
     return max_dim(size, 0) == 0 and size != 0
 
 
 def is_positive(size: int) -> bool:
-    """Whether it is; not where that depends on symbols."""
+    """Whether the size is above 0; False if that depends on symbols."""
     return max_dim(size, 1) == size
 
 
@@ -130,13 +130,13 @@ def size_of(value: Any) -> Any:
     """A size or pad: an integer, or an expression of symbols.
 
     Raises:
-      TypeError: it is neither.
+      TypeError: the value is neither.
     """
     return value if is_symbolic_dim(value) else operator.index(value)
 
 
 def dilated(size: int, dilation: int) -> int:
-    """Positions that ``size`` positions span when ``dilation`` steps lie between neighbours."""
+    """The span of ``size`` positions that are ``dilation`` steps apart."""
     return size if dilation == 1 else max_dim((size - 1) * dilation + 1, 0)
 
 
@@ -144,7 +144,7 @@ def padded(span: int, lo: int, hi: int) -> int:
     """The span of an input with its pads.
 
     Raises:
-      ValueError: the pads are negative and crop more than there is, or may do so where sizes are symbols.
+      ValueError: negative pads crop more than there is, or may do so if sizes are symbols.
     """
     total = span + lo + hi
     if is_negative(total):
@@ -158,7 +158,7 @@ def padded(span: int, lo: int, hi: int) -> int:
 
 
 def output_size(input_span: int, window_span: int, stride: int) -> int:
-    """Places of a window within the padded input; 0 where the window is the larger, as in ``jax.lax``."""
+    """The number of places of a window in the padded input; 0 if the window is larger, as in ``jax.lax``."""
     return max_dim((input_span - window_span) // stride + 1, 0)
 
 
@@ -172,7 +172,7 @@ def conv_geometry(
     filter_dilation: Sequence[int],
     groups: int,
 ) -> ConvGeometry:
-    """The geometry of a convolution from its spatial sizes and checked steps, one of each an axis.
+    """The geometry of a convolution from its spatial sizes and checked steps, one of each for every axis.
 
     Raises:
       ValueError: negative padding crops more than there is.
@@ -201,11 +201,11 @@ def axis_of(
 
 
 def steps(value: Any, axes: int, name: str, least: int = 1) -> tuple[int, ...]:
-    """Checks a stride, dilation or window: one positive integer an axis; or sizes, of which 0 is the least.
+    """Checks a stride, dilation or window: one positive integer for each axis. ``least`` is 0 for sizes.
 
     Raises:
       TypeError: ``value`` is not a sequence of integers.
-      ValueError: it has not ``axes`` entries, or one is below ``least`` (or is 2**30 or more).
+      ValueError: it does not have ``axes`` entries, or one is below ``least`` (or is 2**30 or more).
     """
     try:
         result = tuple(operator.index(entry) for entry in value)
@@ -228,14 +228,14 @@ def pads(
     stride: Sequence[int],
     name: str = "padding",
 ) -> tuple[tuple[int, int], ...]:
-    """Resolves a padding to one ``(low, high)`` pair an axis; negative pads crop.
+    """Resolves a padding to one ``(low, high)`` pair for each axis; negative pads crop.
 
-    ``"SAME"`` pads so that there are ceil(input / stride) outputs, with the odd one high (``"SAME_LOWER"``:
-    low); ``"VALID"`` pads nothing. ``window_spans`` are the filter's sizes after dilation.
+    ``"SAME"`` pads so that there are ceil(input / stride) outputs, with an odd pad high (``"SAME_LOWER"``:
+    low); ``"VALID"`` does not pad. ``window_spans`` are the filter's sizes after dilation.
 
     Raises:
       TypeError: ``padding`` is neither a string nor a sequence of pairs of integers.
-      ValueError: the string is unknown, or there is not one pair an axis.
+      ValueError: the string is unknown, or the number of pairs is not that of the axes.
     """
     axes = len(input_shape)
     if isinstance(padding, str):

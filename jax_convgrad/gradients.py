@@ -1,4 +1,7 @@
-"""Which kernel is whose derivative: the layers, bound with ``jax.custom_vjp`` (primitives/binding.py).
+"""Which kernel is whose derivative.
+
+Each layer below is a function of arrays, with a forward pass that says what it keeps, and a backward pass
+that is made of kernels:
 
     y  = fprop(x, w) + b            ∂E/∂x = dgrad(∂E/∂y, w)
                                     ∂E/∂w = wgrad(x, ∂E/∂y)
@@ -10,139 +13,122 @@
     y  = max_pool(x)                ∂E/∂x = max_pool_grad(∂E/∂y, position of each first maximum)
     y  = avg_pool(x)                ∂E/∂x = avg_pool_grad(∂E/∂y)
 
-A backward pass is made of primitives whose derivatives are again these kernels
+``spec`` is the layer without its arrays: where inputs, taps and outputs meet (geometry.py), and the order of
+the arrays' dimensions. ``bind`` (primitives/binding.py) ties the two passes together with
+``jax.custom_vjp``. The backward pass is made of primitives whose derivatives are these kernels again
 (primitives/contractions.py), so reverse mode may be applied any number of times.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from jax_convgrad.geometry import Axis, ConvGeometry
-from jax_convgrad.primitives import contractions, pool_primitives
-from jax_convgrad.primitives.axis_types import rows_spec
+from jax_convgrad.primitives import pool_primitives
 from jax_convgrad.primitives.binding import bind
+from jax_convgrad.primitives.contractions import cotangent, dgrad, fprop, wgrad
+from jax_convgrad.primitives.conv_spec import ConvSpec
 from jax_convgrad.primitives.epilogue import fprop_epilogue
-from jax_convgrad.primitives.ffi import Dims
 from jax_convgrad.primitives.filter_and_bias import wgrad_bgrad
-from jax_convgrad.primitives.number_types import Precision
-from jax_convgrad.primitives.pool_primitives import channels_last
+from jax_convgrad.primitives.pool_spec import PoolSpec
 
-# The rules below take what their layers take, whose types are said there, in custom_vjp's order; to say them
-# again would hide the formulas.
+# A backward pass takes the layer's static arguments, what its forward pass kept, and dy = ∂E/∂y.
 
 # --------------------------------------------------------------------------- y = activation(fprop(x, w) + b)
 
 
-def _convolution(
-    x: jax.Array,
-    w: jax.Array,
-    b: jax.Array | None,
-    relu: bool,
-    geometry: ConvGeometry,
-    dims: Dims,
-    precision: Precision,
-    result_dtype: np.dtype | None,
-) -> jax.Array:
-    """y[n,o,k] = Σ_{r,c} x[n,i,c] · w[r,c,k], plus b[k] where there is one, then max(y, 0) where ``relu``.
+def _convolution(x: jax.Array, w: jax.Array, b: jax.Array | None, relu: bool, spec: ConvSpec) -> jax.Array:
+    """y[n,o,k] = Σ_{r,c} x[n,i,c] · w[r,c,k], plus b[k] if b is given, then max(y, 0) if ``relu``.
 
-    ``result_dtype`` is the primitives', of a y with neither.
+    A spec with a ``result_dtype`` takes neither b nor relu.
     """
-    return _convolution_fwd(x, w, b, relu, geometry, dims, precision, result_dtype)[0]
+    return _convolution_fwd(x, w, b, relu, spec)[0]
 
 
-def _convolution_fwd(x, w, b, relu, geometry, dims, precision, result_dtype):  # type: ignore[no-untyped-def]
-    if result_dtype is not None:
-        return contractions.fprop(x, w, geometry, dims, precision, result_dtype), (x, w, b, None)
-    y = fprop_epilogue(x, w, b, relu, geometry, dims, precision)
+def _convolution_fwd(x: Any, w: Any, b: Any, relu: bool, spec: ConvSpec) -> Any:
+    if spec.result_dtype is not None:
+        return fprop(x, w, spec), (x, w, b, None)
+    y = fprop_epilogue(x, w, b, relu, spec)
     return y, (x, w, b, y if relu else None)
 
 
-def _convolution_bwd(relu, geometry, dims, precision, _, kept, dy):  # type: ignore[no-untyped-def]
+def _convolution_bwd(relu: bool, spec: ConvSpec, kept: Any, dy: Any) -> Any:
     x, w, b, y = kept
     if relu:
         dy = jnp.where(y > 0, dy, 0)  # the gradient of relu at 0 is 0, as in jax.nn.relu
-    dx = contractions.cotangent(contractions.dgrad, dy, w, x.dtype, geometry, dims, precision)
+    dx = cotangent(dgrad, dy, w, x.dtype, spec)
     if b is None:
-        return dx, contractions.cotangent(contractions.wgrad, x, dy, w.dtype, geometry, dims, precision), None
-    return dx, *wgrad_bgrad(x, dy, geometry, dims, precision)
+        return dx, cotangent(wgrad, x, dy, w.dtype, spec), None
+    return dx, *wgrad_bgrad(x, dy, spec)  # dw and db are sums over the same dy, in one call
 
 
-def _convolution_spec(specs, relu, geometry, dims, *_):  # type: ignore[no-untyped-def]
-    return contractions.y_spec(specs[0], specs[1], geometry, dims)
-
-
-convolution = bind(_convolution, _convolution_fwd, _convolution_bwd, 3, _convolution_spec)
+convolution = bind(
+    _convolution,
+    _convolution_fwd,
+    _convolution_bwd,
+    3,
+    lambda split, relu, spec: spec.y_sharding(split[0], split[1]),
+)
 
 # ------------------------------------------------------------------------------- y = dgrad(x, w), transposed
 
 
-def _transposed_convolution(
-    x: jax.Array,
-    w: jax.Array,
-    geometry: ConvGeometry,
-    dims: Dims,
-    precision: Precision,
-    result_dtype: np.dtype | None,
-) -> jax.Array:
-    """y[n,i,c] = Σ_{r,k} x[n,o,k] · w[r,c,k], over the geometry and dims of the convolution undone."""
-    return contractions.dgrad(x, w, geometry, dims, precision, result_dtype)
+def _transposed_convolution(x: jax.Array, w: jax.Array, spec: ConvSpec) -> jax.Array:
+    """y[n,i,c] = Σ_{r,k} x[n,o,k] · w[r,c,k], over the ``spec`` of the convolution undone."""
+    return dgrad(x, w, spec)
 
 
-def _transposed_fwd(x, w, *static):  # type: ignore[no-untyped-def]
-    return contractions.dgrad(x, w, *static), (x, w)
+def _transposed_fwd(x: Any, w: Any, spec: ConvSpec) -> Any:
+    return dgrad(x, w, spec), (x, w)
 
 
-def _transposed_bwd(geometry, dims, precision, _, kept, dy):  # type: ignore[no-untyped-def]
+def _transposed_bwd(spec: ConvSpec, kept: Any, dy: Any) -> Any:
     x, w = kept
-    dx = contractions.cotangent(contractions.fprop, dy, w, x.dtype, geometry, dims, precision)
-    dw = contractions.cotangent(contractions.wgrad, dy, x, w.dtype, geometry, dims, precision)
+    dx = cotangent(fprop, dy, w, x.dtype, spec)
+    dw = cotangent(wgrad, dy, x, w.dtype, spec)
     return dx, dw
 
 
-def _transposed_spec(specs, geometry, dims, *_):  # type: ignore[no-untyped-def]
-    return contractions.x_spec(*specs, geometry, dims)
-
-
-transposed_convolution = bind(_transposed_convolution, _transposed_fwd, _transposed_bwd, 2, _transposed_spec)
+transposed_convolution = bind(
+    _transposed_convolution, _transposed_fwd, _transposed_bwd, 2, lambda split, spec: spec.x_sharding(*split)
+)
 
 # --------------------------------------------------------------------------------------------------- pooling
 
 
-def _pool_spec(specs, axes, *_):  # type: ignore[no-untyped-def]
-    rows = rows_spec(specs[0], range(1, len(axes) + 1), [axis.output for axis in axes])
-    return (specs[0][0], *rows, specs[0][-1])
-
-
-def _max_pool(x: jax.Array, axes: tuple[Axis, ...]) -> jax.Array:
+def _max_pool(x: jax.Array, spec: PoolSpec) -> jax.Array:
     """y[n,o,c] = max_r x[n,i,c]."""
-    return pool_primitives.max_pool(x, axes, channels_last(axes))
+    return pool_primitives.max_pool(x, spec)
 
 
-def _max_pool_fwd(x, axes):  # type: ignore[no-untyped-def]
-    return pool_primitives.max_pool_argmax(x, axes, channels_last(axes))
+def _max_pool_fwd(x: Any, spec: PoolSpec) -> Any:
+    return pool_primitives.max_pool_argmax(x, spec)
 
 
-def _max_pool_bwd(axes, position, dy):  # type: ignore[no-untyped-def]
-    return (pool_primitives.max_pool_grad(dy, position, axes, channels_last(axes)),)
+def _max_pool_bwd(spec: PoolSpec, position: Any, dy: Any) -> Any:
+    return (pool_primitives.max_pool_grad(dy, position, spec),)
 
 
-max_pool = bind(_max_pool, _max_pool_fwd, _max_pool_bwd, 1, _pool_spec)
+max_pool = bind(
+    _max_pool, _max_pool_fwd, _max_pool_bwd, 1, lambda split, spec: spec.pooled_sharding(split[0])
+)
 
 
-def _avg_pool(x: jax.Array, axes: tuple[Axis, ...], count_include_pad: bool) -> jax.Array:
+def _avg_pool(x: jax.Array, spec: PoolSpec, count_include_pad: bool) -> jax.Array:
     """y[n,o,c] = Σ_r x[n,i,c] / count(o)."""
-    return pool_primitives.avg_pool(x, axes, channels_last(axes), count_include_pad)
+    return pool_primitives.avg_pool(x, spec, count_include_pad)
 
 
-def _avg_pool_fwd(x, axes, count_include_pad):  # type: ignore[no-untyped-def]
-    return pool_primitives.avg_pool(x, axes, channels_last(axes), count_include_pad), None
+def _avg_pool_fwd(x: Any, spec: PoolSpec, count_include_pad: bool) -> Any:
+    return pool_primitives.avg_pool(x, spec, count_include_pad), None
 
 
-def _avg_pool_bwd(axes, count_include_pad, _, dy):  # type: ignore[no-untyped-def]
-    return (pool_primitives.avg_pool_grad(dy, axes, channels_last(axes), count_include_pad),)
+def _avg_pool_bwd(spec: PoolSpec, count_include_pad: bool, _: None, dy: Any) -> Any:
+    return (pool_primitives.avg_pool_grad(dy, spec, count_include_pad),)
 
 
-avg_pool = bind(_avg_pool, _avg_pool_fwd, _avg_pool_bwd, 1, _pool_spec)
+avg_pool = bind(
+    _avg_pool, _avg_pool_fwd, _avg_pool_bwd, 1, lambda split, spec, _: spec.pooled_sharding(split[0])
+)

@@ -24,8 +24,8 @@ from jax_convgrad.geometry import ConvGeometry, dilated
 from jax_convgrad.instruments.lax_forms import on_lax
 from jax_convgrad.instruments.layer_text import Layer
 from jax_convgrad.primitives import contractions
+from jax_convgrad.primitives.conv_spec import ConvSpec, Dims
 from jax_convgrad.primitives.epilogue import fprop_epilogue_p
-from jax_convgrad.primitives.ffi import Dims
 from jax_convgrad.primitives.number_types import Precision
 from jax_convgrad.replace.jaxpr_rewriting import equations
 
@@ -75,9 +75,9 @@ def found_in(jaxpr: Any) -> tuple[Counter[Found], int]:
                 _FORWARD[equation.primitive],
                 (tuple(a.shape), tuple(b.shape)),
                 np.dtype(a.dtype),
-                params["geometry"],
-                params["dimensions"],
-                params["precision"],
+                params["spec"].geometry,
+                params["spec"].dimensions,
+                params["spec"].precision,
                 bool(bias),
                 params.get("relu", False),
             )
@@ -177,13 +177,9 @@ def timed(found: Found, repeats: int) -> dict[str, Times]:
     def drawn(shape: Sequence[int]) -> jax.Array:
         return jnp.asarray(rng.standard_normal(shape), found.dtype)
 
-    over: dict[str, Any] = {
-        "geometry": found.geometry,
-        "dimensions": found.dimensions,
-        "precision": found.precision,
-    }
+    spec = ConvSpec(found.geometry, found.dimensions, found.precision)
     fprop, dgrad, wgrad = (
-        partial(op, **over) for op in (contractions.fprop, contractions.dgrad, contractions.wgrad)
+        partial(op, spec=spec) for op in (contractions.fprop, contractions.dgrad, contractions.wgrad)
     )
     a, b = map(drawn, found.shapes)
     forward: Callable[..., jax.Array] = {"fprop": fprop, "dgrad": dgrad, "wgrad": wgrad}[found.contraction]
@@ -198,7 +194,7 @@ def timed(found: Found, repeats: int) -> dict[str, Times]:
     operands = [a, b]
     if found.bias or found.relu:
         operands += [drawn((result.shape[found.dimensions.y[1]],))] if found.bias else []
-        forward = partial(fprop_epilogue_p.bind, relu=found.relu, **over)
+        forward = partial(fprop_epilogue_p.bind, relu=found.relu, spec=spec)
     times = {"forward": interleaved(forward, on_lax(forward), operands, repeats)}
     for name, gradient in zip(("dX", "dW"), gradients, strict=True):
         times[name] = interleaved(gradient, on_lax(gradient), [a, b, t], repeats)

@@ -14,7 +14,7 @@ from typing import Any, ParamSpec, TypeVar
 import jax
 
 from jax_convgrad.primitives.binding import forward_mode
-from jax_convgrad.primitives.lowering import lax_forms
+from jax_convgrad.primitives.define import lax_forms
 from jax_convgrad.replace.jaxpr_rewriting import Rule, Substitute, equations, rewritten
 
 P = ParamSpec("P")

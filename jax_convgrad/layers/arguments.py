@@ -14,10 +14,10 @@ from jax_convgrad.primitives.number_types import NUMBERS, Precision
 
 
 def arrays(dtypes: Sequence[str] | None = None, **named: ArrayLike) -> list[jax.Array]:
-    """The arguments as JAX arrays of one dtype: of any where ``dtypes`` is None, else of one of these.
+    """The arguments as JAX arrays of one dtype, which is among ``dtypes`` unless that is None.
 
     Raises:
-      TypeError: one is no array of such a dtype, or they differ in dtype.
+      TypeError: one is not an array of such a dtype, or they differ in dtype.
     """
     given = {}
     for name, value in named.items():
@@ -37,19 +37,19 @@ def arrays(dtypes: Sequence[str] | None = None, **named: ArrayLike) -> list[jax.
 
 
 def on_kernels(array: jax.Array) -> bool:
-    """Whether the kernels know arrays of this dtype; of others (integers, bool, float8) ``jax.lax`` does."""
+    """Whether the kernels know arrays of this dtype; for others (integers, bool, float8) ``jax.lax`` does."""
     return array.dtype.name in NUMBERS
 
 
 def canonical_precision(precision: Any) -> Precision:
-    """A ``jax.lax`` precision in its canonical form; each way to write one that ``jax.lax`` takes.
+    """A ``jax.lax`` precision in its canonical form, from any form that ``jax.lax`` takes.
 
-    None is ``jax.default_matmul_precision``'s, where that is set.
+    None stands for ``jax.default_matmul_precision``'s, if that is set.
 
     Raises:
-      ValueError: it is none.
+      ValueError: it is not a precision.
     """
-    config: Any = jax.config  # whose settings no type checker knows
+    config: Any = jax.config  # type checkers do not know its settings
     if precision is None and config.jax_default_matmul_precision is not None:
         return canonical_precision(config.jax_default_matmul_precision)
     if precision is None or isinstance(precision, lax.Precision | lax.DotAlgorithm | lax.DotAlgorithmPreset):
@@ -71,7 +71,7 @@ def canonical_precision(precision: Any) -> Precision:
 
 
 def result_dtype(preferred_element_type: DTypeLike | None, given: jnp.dtype) -> jnp.dtype:
-    """The dtype of a result for which ``jax.lax``'s ``preferred_element_type`` is asked.
+    """The dtype of a result with ``jax.lax``'s ``preferred_element_type``, of operands of dtype ``given``.
 
     Raises:
       TypeError: it is of another kind than the operands' dtype, or narrower.

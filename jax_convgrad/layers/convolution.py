@@ -1,4 +1,4 @@
-"""Convolutions in ``jax.lax``'s own terms: arguments in, a checked geometry out, then the layer itself."""
+"""Convolutions in ``jax.lax``'s own terms: arguments in, a checked ``ConvSpec`` out, then the layer."""
 
 from __future__ import annotations
 
@@ -12,12 +12,11 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jax.typing import ArrayLike, DTypeLike
 
 from jax_convgrad import gradients
-from jax_convgrad.geometry import ConvGeometry, conv_geometry, dilated, pads, steps
+from jax_convgrad.geometry import conv_geometry, dilated, pads, steps
 from jax_convgrad.layers.arguments import arrays, canonical_precision, on_kernels, result_dtype
 from jax_convgrad.layers.problem import check_bias, check_channels, dimensions, per_axis, symmetric_pads
 from jax_convgrad.primitives.axis_types import with_axis_types
-from jax_convgrad.primitives.contractions import y_spec
-from jax_convgrad.primitives.ffi import Dims
+from jax_convgrad.primitives.conv_spec import ConvSpec, Dims
 from jax_convgrad.primitives.number_types import converted, for_result
 
 
@@ -40,30 +39,30 @@ def conv_general_dilated(
     ``y[n,o,k] = Σ_{r,c} x[n,i,c] · w[r,c,k]`` over all
     ``o·stride + r·rhs_dilation − pad_lo = i·lhs_dilation`` (docs/derivation.md), and likewise its gradients
     of every order. Sums run in f32 for bf16 and f16, in the operands' dtype otherwise. ``jax.lax`` computes
-    where there are more than 3 spatial dimensions, and where the dtype is none of those below: integers and
-    bool, which have no gradient, and f8 and its likes.
+    if there are more than 3 spatial dimensions, or if the dtype is not one of those below: integers and bool,
+    which have no gradient, and f8 and the like.
 
     Args:
       lhs: x, of rank 2 and more; on the kernels f32, f64, bf16, f16, complex64 or complex128.
       rhs: w, of the same rank and dtype.
-      window_strides: one stride a spatial dimension.
-      padding: "SAME", "SAME_LOWER", "VALID" or one (low, high) pair a spatial dimension, in any sequence;
-        negative pads crop.
-      lhs_dilation: one input dilation a spatial dimension; None is ones.
-      rhs_dilation: one filter dilation a spatial dimension; None is ones.
+      window_strides: one stride for each spatial dimension.
+      padding: "SAME", "SAME_LOWER", "VALID" or a (low, high) pair for each spatial dimension, in any
+        sequence; negative pads crop.
+      lhs_dilation: one input dilation for each spatial dimension; None stands for ones.
+      rhs_dilation: one filter dilation for each spatial dimension; None stands for ones.
       dimension_numbers: None (NCHW, OIHW, NCHW), three strings, or a ``jax.lax.ConvDimensionNumbers``.
-      feature_group_count: groups that channels are split into.
-      batch_group_count: groups that the batch is split into, each with its own output channels.
-      precision: as in ``jax.lax``, in each of its forms. On CUDA f32 is multiplied in TF32 where it allows
-        that, at every precision but HIGHEST; on a CPU in full f32 whatever it says.
-      preferred_element_type: the dtype to return, of the operands' kind and no narrower. The f32 sums of
-        bf16 and f16 are f32 results as they are; for other dtypes the operands are converted first, which is
-        a copy. Gradients are of the operands' dtype.
-      out_sharding: how y is split over explicit mesh axes; None is the batch as x's and the channels as w's.
+      feature_group_count: the number of groups that the channels are split into.
+      batch_group_count: the number of groups that the batch is split into, each with its own output channels.
+      precision: as in ``jax.lax``, in each of its forms. CUDA multiplies f32 in TF32 if it allows that, as
+        every precision except HIGHEST does; a CPU multiplies in full f32 at every precision.
+      preferred_element_type: the dtype to return, of the operands' kind and not narrower. The f32 sums of
+        bf16 and f16 are returned as they are if it is f32; for other dtypes the operands are converted first,
+        which is a copy. Gradients have the operands' dtype.
+      out_sharding: how y is split over explicit mesh axes; None splits its batch as x's, its channels as w's.
 
     Returns:
-      y, of the operands' dtype or of ``preferred_element_type``. Where the window is larger than the padded
-      input it has size 0, as in ``jax.lax``.
+      y, of the operands' dtype or of ``preferred_element_type``. If the window is larger than the padded
+      input, y has size 0, as in ``jax.lax``.
 
     Raises:
       TypeError: dtypes that differ or are not supported, or an argument of the wrong kind.
@@ -88,10 +87,17 @@ def conv_general_dilated(
         ("lhs", "rhs", "feature_group_count"),
         batch_group_count,
     )
-    geometry, padding = geometry_and_pads(
-        x.shape, w.shape, dims, stride, padding, input_dilation, filter_dilation, feature_group_count
+    spec, padding = spec_and_pads(
+        x.shape,
+        w.shape,
+        dims,
+        stride,
+        padding,
+        input_dilation,
+        filter_dilation,
+        feature_group_count,
+        precision,
     )
-    precision = canonical_precision(precision)
     if not on_kernels(x):
         return lax.conv_general_dilated(
             x,
@@ -101,25 +107,25 @@ def conv_general_dilated(
             input_dilation,
             filter_dilation,
             lax.ConvDimensionNumbers(*dims),
-            geometry.groups,
+            spec.groups,
             batch_groups,
-            precision,
+            spec.precision,
             preferred_element_type,
             out_sharding,
         )
     dtype = result_dtype(preferred_element_type, x.dtype)
     if batch_groups > 1:
-        geometry = ConvGeometry(geometry.axes, batch_groups)
+        spec = spec.with_groups(batch_groups)
 
     def convolution(x: jax.Array, w: jax.Array) -> jax.Array:
         x, w, unrounded = for_result(dtype, x, w)
         if batch_groups > 1:
             x = _batch_groups_to_features(x, dims, batch_groups)
-        y = gradients.convolution(x, w, None, False, geometry, dims, precision, unrounded)
+        y = gradients.convolution(x, w, None, False, spec.with_result_dtype(unrounded))
         return converted(y, dtype)
 
     return with_axis_types(
-        convolution, (x, w), lambda specs: y_spec(specs[0], specs[1], geometry, dims), out_sharding
+        convolution, (x, w), lambda split: spec.y_sharding(split[0], split[1]), out_sharding
     )
 
 
@@ -139,20 +145,20 @@ def conv(
     """A convolution layer: activation(Σ_{r,c} x[n,i,c] · w[r,c,k] + b[k]), channels last by default.
 
     The kernels add b and take relu's maximum in the type that they sum in, and round once to x's dtype; so do
-    several devices that add up a sum. Where ``jax.lax`` computes, or ``vmap`` maps b but not w, the sum is
+    several devices that add up a sum. If ``jax.lax`` computes, or ``vmap`` maps b but not w, the sum is
     rounded before b is added, as in a convolution of ``jax.lax`` followed by ``+ b``.
 
     Args:
-      x: [N, spatial..., C] (or as ``dimension_numbers`` says). Of which dtypes and how many spatial
-        dimensions the kernels compute, and what ``jax.lax`` does, says ``conv_general_dilated``.
+      x: [N, spatial..., C] (or as ``dimension_numbers`` says). ``conv_general_dilated`` documents the dtypes
+        and the number of spatial dimensions that the kernels take; ``jax.lax`` computes for others.
       w: [spatial..., C / groups, K], of the same dtype.
       b: [K], of the same dtype, or None. Its gradient is a kernel of its own, ``conv_bias_grad``.
       stride: one for all spatial dimensions, or one for each.
       padding: "SAME", "SAME_LOWER", "VALID", a number, or for each spatial dimension a number or a
         (low, high) pair.
-      dilation: of the filter; one for all spatial dimensions, or one for each.
-      groups: groups that the channels are split into.
-      dimension_numbers: None (NHWC, HWIO, NHWC and their likes), or as in ``jax.lax.conv_general_dilated``.
+      dilation: the filter's dilation; one for all spatial dimensions, or one for each.
+      groups: the number of groups that the channels are split into.
+      dimension_numbers: None (NHWC, HWIO, NHWC and the like), or as in ``jax.lax.conv_general_dilated``.
       activation: None, "relu" (its gradient at 0 is 0; not for complex x), or a function of y.
       precision: as in ``conv_general_dilated``.
 
@@ -164,37 +170,36 @@ def conv(
       ValueError: an argument whose length, size or value does not fit.
     """
     x, w = arrays(x=x, w=w)
-    geometry, dims, pairs = layer_geometry(
-        x.shape, w.shape, ("x", "w"), stride, padding, 1, dilation, groups, dimension_numbers
+    spec, pairs = layer_spec(
+        x.shape, w.shape, ("x", "w"), stride, padding, 1, dilation, groups, dimension_numbers, precision
     )
     if b is not None:
         _, b = arrays(x=x, b=b)
-        check_bias(b.shape, w.shape[dims.w[0]])
+        check_bias(b.shape, w.shape[spec.dimensions.w[0]])
     relu = isinstance(activation, str) and activation == "relu"
     if not (activation is None or relu or callable(activation)):
         raise ValueError(f'activation must be None, "relu" or a function, not {activation!r}')
     if relu and jnp.issubdtype(x.dtype, jnp.complexfloating):
         raise TypeError(f'activation must not be "relu" for complex x, but x is of {x.dtype}')
-    precision = canonical_precision(precision)
     if on_kernels(x):
-        y = gradients.convolution(x, w, b, relu, geometry, dims, precision, None)
+        y = gradients.convolution(x, w, b, relu, spec)
     else:
         y = lax.conv_general_dilated(
             x,
             w,
-            [axis.stride for axis in geometry.axes],
+            [axis.stride for axis in spec.axes],
             pairs,
-            rhs_dilation=[axis.filter_dilation for axis in geometry.axes],
-            dimension_numbers=lax.ConvDimensionNumbers(*dims),
-            feature_group_count=geometry.groups,
-            precision=precision,
+            rhs_dilation=[axis.filter_dilation for axis in spec.axes],
+            dimension_numbers=lax.ConvDimensionNumbers(*spec.dimensions),
+            feature_group_count=spec.groups,
+            precision=spec.precision,
         )
-        y = y if b is None else y + lax.broadcast_in_dim(b, y.shape, (dims.y[1],))
+        y = y if b is None else y + lax.broadcast_in_dim(b, y.shape, (spec.y_channel,))
         y = jax.nn.relu(y) if relu else y
     return activation(y) if callable(activation) else y
 
 
-def layer_geometry(
+def layer_spec(
     x_shape: tuple[int, ...],
     w_shape: tuple[int, ...],
     names: tuple[str, str],
@@ -204,15 +209,16 @@ def layer_geometry(
     dilation: int | Sequence[int],
     groups: int,
     dimension_numbers: Any,
-) -> tuple[ConvGeometry, Dims, tuple[tuple[int, int], ...]]:
-    """Geometry, dimensions and pads of a layer, whose arguments may be one number for all axes."""
+    precision: Any = None,
+) -> tuple[ConvSpec, tuple[tuple[int, int], ...]]:
+    """The spec and the pads of a layer, whose arguments may be one number for all axes."""
     dims = dimensions(x_shape, w_shape, dimension_numbers, names, channels_last=True)
     axes = len(x_shape) - 2
     check_channels(x_shape, w_shape, dims, groups, (*names, "groups"))
     d = per_axis(input_dilation, axes, "input_dilation")
     if isinstance(padding, str) and any(step != 1 for step in d):
         raise ValueError(f"padding must be given as pairs where input_dilation is not 1, but is {padding!r}")
-    geometry, pairs = geometry_and_pads(
+    return spec_and_pads(
         x_shape,
         w_shape,
         dims,
@@ -221,11 +227,11 @@ def layer_geometry(
         d,
         per_axis(dilation, axes, "dilation"),
         groups,
+        precision,
     )
-    return geometry, dims, pairs
 
 
-def geometry_and_pads(
+def spec_and_pads(
     x_shape: tuple[int, ...],
     w_shape: tuple[int, ...],
     dims: Dims,
@@ -234,8 +240,9 @@ def geometry_and_pads(
     input_dilation: tuple[int, ...],
     filter_dilation: tuple[int, ...],
     groups: int,
-) -> tuple[ConvGeometry, tuple[tuple[int, int], ...]]:
-    """The geometry, and the padding in pairs."""
+    precision: Any,
+) -> tuple[ConvSpec, tuple[tuple[int, int], ...]]:
+    """The spec of a convolution from its checked steps, and the padding in pairs."""
     inputs = [x_shape[d] for d in dims.x[2:]]
     taps = [w_shape[d] for d in dims.w[2:]]
     spans = [dilated(r, f) for r, f in zip(taps, filter_dilation, strict=True)]
@@ -249,11 +256,11 @@ def geometry_and_pads(
         filter_dilation=filter_dilation,
         groups=int(groups),
     )
-    return geometry, pairs
+    return ConvSpec(geometry, dims, canonical_precision(precision)), pairs
 
 
 def _batch_groups_to_features(x: jax.Array, dims: Dims, count: int) -> jax.Array:
-    """Moves the batch's groups in front of the channels, where they are feature groups."""
+    """Moves the batch's groups in front of the channels, which makes them feature groups."""
     batch, channel = dims.x[0], dims.x[1]
     split = (*x.shape[:batch], count, x.shape[batch] // count, *x.shape[batch + 1 :])
     x = jnp.moveaxis(jnp.reshape(x, split), batch, channel)

@@ -1,7 +1,7 @@
 """The gradient kernels by themselves: ∂E/∂X, ∂E/∂W and ∂E/∂b of a convolution layer.
 
-For layers with a backward pass of their own. ``y`` is ``conv(x, w, b, ...)`` of the same arguments, E any
-scalar made of it, and dy = ∂E/∂y. All three may be differentiated again.
+They are for layers with a backward pass of their own. ``y`` is ``conv(x, w, b, ...)`` of the same arguments,
+E any scalar computed from it, and dy = ∂E/∂y. All three may be differentiated again.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from typing import Any
 import jax
 from jax.typing import ArrayLike
 
-from jax_convgrad.layers.arguments import arrays, canonical_precision
-from jax_convgrad.layers.convolution import layer_geometry
+from jax_convgrad.layers.arguments import arrays
+from jax_convgrad.layers.convolution import layer_spec
 from jax_convgrad.layers.problem import check_shape, dimensions, shape_argument
 from jax_convgrad.primitives import contractions
 from jax_convgrad.primitives.axis_types import with_axis_types
@@ -39,7 +39,7 @@ def conv_input_grad(
       dy: ∂E/∂Y, of y's shape, [N, output spatial..., K] by default; real or complex.
       w: the filter, [spatial..., C / groups, K] by default, of the same dtype.
       input_shape: the whole shape of x.
-      stride: the layer's, as are all arguments below; see ``conv``.
+      stride: the layer's stride; all arguments below are the layer's, too; see ``conv``.
       padding: see ``conv``.
       input_dilation: steps between neighbouring inputs (``lhs_dilation`` of ``conv_general_dilated``).
       dilation: see ``conv``.
@@ -56,7 +56,7 @@ def conv_input_grad(
     """
     dy, w = arrays(NUMBERS, dy=dy, w=w)
     x_shape = shape_argument(input_shape, "input_shape")
-    geometry, dims, _ = layer_geometry(
+    spec, _ = layer_spec(
         x_shape,
         w.shape,
         ("input_shape", "w"),
@@ -66,13 +66,11 @@ def conv_input_grad(
         dilation,
         groups,
         dimension_numbers,
+        precision,
     )
-    check_shape("dy", dy.shape, dims.y, (x_shape[dims.x[0]], w.shape[dims.w[0]], *geometry.output_shape))
-    precision = canonical_precision(precision)
+    check_shape("dy", dy.shape, spec.y_shape(x_shape, w.shape))
     return with_axis_types(
-        lambda dy, w: contractions.dgrad(dy, w, geometry, dims, precision),
-        (dy, w),
-        lambda specs: contractions.x_spec(specs[0], specs[1], geometry, dims),
+        lambda dy, w: contractions.dgrad(dy, w, spec), (dy, w), lambda split: spec.x_sharding(*split)
     )
 
 
@@ -95,7 +93,7 @@ def conv_filter_grad(
       x: the layer's input, [N, spatial..., C] by default; real or complex.
       dy: ∂E/∂Y, of y's shape, [N, output spatial..., K] by default, of the same dtype.
       filter_shape: the whole shape of w.
-      stride: the layer's, as are all arguments below; see ``conv``.
+      stride: the layer's stride; all arguments below are the layer's, too; see ``conv``.
       padding: see ``conv``.
       input_dilation: steps between neighbouring inputs (``lhs_dilation`` of ``conv_general_dilated``).
       dilation: see ``conv``.
@@ -112,7 +110,7 @@ def conv_filter_grad(
     """
     x, dy = arrays(NUMBERS, x=x, dy=dy)
     w_shape = shape_argument(filter_shape, "filter_shape")
-    geometry, dims, _ = layer_geometry(
+    spec, _ = layer_spec(
         x.shape,
         w_shape,
         ("x", "filter_shape"),
@@ -122,13 +120,11 @@ def conv_filter_grad(
         dilation,
         groups,
         dimension_numbers,
+        precision,
     )
-    check_shape("dy", dy.shape, dims.y, (x.shape[dims.x[0]], w_shape[dims.w[0]], *geometry.output_shape))
-    precision = canonical_precision(precision)
+    check_shape("dy", dy.shape, spec.y_shape(x.shape, w_shape))
     return with_axis_types(
-        lambda x, dy: contractions.wgrad(x, dy, geometry, dims, precision),
-        (x, dy),
-        lambda specs: contractions.w_spec(specs[0], specs[1], geometry, dims),
+        lambda x, dy: contractions.wgrad(x, dy, spec), (x, dy), lambda split: spec.w_sharding(*split)
     )
 
 
@@ -137,18 +133,18 @@ def conv_bias_grad(dy: ArrayLike, *, dimension_numbers: Any = None) -> jax.Array
 
     Args:
       dy: ∂E/∂Y, [N, output spatial..., K] by default; real or complex.
-      dimension_numbers: see ``conv``; y's part says which dimension the channels are.
+      dimension_numbers: see ``conv``; the part for y says which dimension holds the channels.
 
     Returns:
       db, of shape [K] and dy's dtype.
 
     Raises:
       TypeError: the dtype is not supported, or ``dimension_numbers`` are malformed.
-      ValueError: ``dimension_numbers`` are of another rank than dy, or dy has no channels.
+      ValueError: ``dimension_numbers`` are for another rank than dy's, or dy has no channels.
     """
     (dy,) = arrays(NUMBERS, dy=dy)
     dims = dimensions(dy.shape, dy.shape, dimension_numbers, ("dy", "dy"), channels_last=True)
     channel = dims.y[1]
     return with_axis_types(
-        lambda dy: contractions.bgrad(dy, channel), (dy,), lambda specs: (specs[0][channel],)
+        lambda dy: contractions.bgrad(dy, channel), (dy,), lambda split: (split[0][channel],)
     )

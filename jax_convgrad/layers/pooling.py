@@ -1,4 +1,4 @@
-"""Max and average pooling with the signatures of ``flax.linen``: arguments in, a checked geometry out."""
+"""Max and average pooling with the signatures of ``flax.linen``: arguments in, a checked ``PoolSpec`` out."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from jax.typing import ArrayLike
 from jax_convgrad import gradients
 from jax_convgrad.geometry import Axis, are_known, axis_of, dilated, pads, steps
 from jax_convgrad.layers.arguments import arrays
-from jax_convgrad.primitives import fallback, pool_primitives
+from jax_convgrad.primitives import pool_fallback, pool_primitives
 from jax_convgrad.primitives.axis_types import Spec, rows_spec, with_axis_types
 from jax_convgrad.primitives.number_types import NUMBERS, REAL
+from jax_convgrad.primitives.pool_spec import PoolSpec
 
 
 def max_pool(
@@ -31,32 +32,32 @@ def max_pool(
     """The maximum of each window: y[n,o,c] = max_r x[n,i,c].
 
     The gradient goes to the **first** maximum of each window in row-major order, which is ``jax.lax``'s rule
-    too; where windows overlap an input collects from each that chose it. Padding never is the maximum. NaN is
-    the largest of all. A window that lies on padding only gives -inf and no gradient.
+    too. If windows overlap, an input collects from each that chose it. Padding is never the maximum. NaN is
+    larger than every number. A window that lies on padding only gives -inf and no gradient.
 
-    The values are ``jax.lax.reduce_window``'s, always (of +0 and -0, which are equal, it is the first one's
-    sign here and + there); its gradient differs in two cases. In a window with a
-    NaN the gradient here goes to the first NaN. There it goes to the first maximum of what comes behind the
-    last NaN, padding included as -inf, where the gradient is lost; and to the last NaN itself where nothing
-    comes behind it. In a window whose maximum is -inf it goes to the first -inf of the input here, there to
-    padding where that comes first, and is lost. (Under ``install()`` lax's own calls keep lax's rule.)
+    The values are always ``jax.lax.reduce_window``'s (+0 and -0 are equal; this function returns the first
+    one, lax +0). The gradient differs from lax's in two cases. In a window with a NaN the gradient here goes
+    to the first NaN. In lax it goes to the first maximum behind the last NaN, padding included as -inf, where
+    it is lost; if nothing comes behind the last NaN, it goes to that NaN. In a window whose maximum is -inf
+    the gradient here goes to the first -inf of the input. In lax it goes to padding if that comes first, and
+    is lost. (Under ``install()`` lax's own calls keep lax's rule.)
 
-    Integers, bool and 8-bit floats are pooled by ``jax.lax``, to flax's values.
+    Integers, bool and 8-bit floats are pooled by ``jax.lax``, and give flax's values.
 
     Args:
       inputs: [..., spatial..., C] of f32, f64, bf16, f16, f8, integers or bool; any number of leading batch
         dimensions.
-      window_shape: window sizes, one a spatial dimension; over more than 3 ``jax.lax`` computes.
-      strides: steps between windows; ones where None, as in flax.
-      padding: "SAME", "SAME_LOWER", "VALID" or one (low, high) pair a spatial dimension.
-      window_dilation: steps between a window's neighbours; ones where None.
-      return_positions: also give where each maximum is, for ``max_unpool``.
+      window_shape: window sizes, one for each spatial dimension; with more than 3 ``jax.lax`` computes.
+      strides: steps between windows; None stands for ones, as in flax.
+      padding: "SAME", "SAME_LOWER", "VALID" or a (low, high) pair for each spatial dimension.
+      window_dilation: steps between neighbours in a window; None stands for ones.
+      return_positions: return the position of each maximum too, for ``max_unpool``.
 
     Returns:
       [..., output spatial..., C] of the inputs' dtype. With ``return_positions`` a pair of that and the
       positions, int32 of the same shape: the flat index of each window's first maximum over the spatial
-      dimensions of the input, in row-major order (i0·I1 + i1 in two dimensions), and -1 where a window lies
-      on padding only.
+      dimensions of the input, in row-major order (i0·I1 + i1 in two dimensions), and -1 if a window lies on
+      padding only.
 
     Raises:
       TypeError: the inputs are complex, or an argument is of the wrong kind.
@@ -66,16 +67,14 @@ def max_pool(
     if jnp.issubdtype(x.dtype, jnp.complexfloating):
         raise TypeError(f"inputs must be of real numbers, which alone have a maximum, not {x.dtype}")
     on_kernels = x.dtype.name in REAL
+    spec = PoolSpec.channels_last(axes)
+    if return_positions and on_kernels:
+        return _over_leading(lambda x: pool_primitives.max_pool_argmax(x, spec), x, axes)
     if return_positions:
-        pool = _max_pool_argmax if on_kernels else fallback.max_pool_argmax
-        return _over_leading(lambda x: pool(x, axes=axes), x, axes)
+        return _over_leading(lambda x: pool_fallback.max_pool_argmax(x, axes=axes), x, axes)
     if not on_kernels:
-        return _over_leading(lambda x: fallback.max_pool(x, axes=axes), x, axes)
-    return _over_leading(lambda x: gradients.max_pool(x, axes), x, axes)
-
-
-def _max_pool_argmax(x: jax.Array, *, axes: tuple[Axis, ...]) -> tuple[jax.Array, jax.Array]:
-    return pool_primitives.max_pool_argmax(x, axes, pool_primitives.channels_last(axes))
+        return _over_leading(lambda x: pool_fallback.max_pool(x, axes=axes), x, axes)
+    return _over_leading(lambda x: gradients.max_pool(x, spec), x, axes)
 
 
 def avg_pool(
@@ -90,25 +89,25 @@ def avg_pool(
 
     The sum runs in f32 for bf16 and f16. Its gradient is dx[n,i,c] = Σ_r dy[n,o,c] / count(o).
 
-    Integers and 8-bit floats are pooled by ``jax.lax``, to flax's values: the sum runs in the inputs' dtype,
-    where it may overflow, and its quotient is a float for integers.
+    Integers and 8-bit floats are pooled by ``jax.lax``, and give flax's values: the sum runs in the inputs'
+    dtype, in which it may overflow, and the quotient is a float for integers.
 
     Args:
       inputs: [..., spatial..., C] of f32, f64, bf16, f16, complex, integers or f8; any number of leading
         batch dimensions.
-      window_shape: window sizes, one a spatial dimension; over more than 3 ``jax.lax`` computes.
-      strides: steps between windows; ones where None, as in flax.
-      padding: "SAME", "SAME_LOWER", "VALID" or one (low, high) pair a spatial dimension.
-      count_include_pad: whether count(o) is the whole window or only its part on the input. A window that
-        lies on padding only then gives NaN, as 0/0 does in flax.
-      window_dilation: steps between a window's neighbours; ones where None.
+      window_shape: window sizes, one for each spatial dimension; with more than 3 ``jax.lax`` computes.
+      strides: steps between windows; None stands for ones, as in flax.
+      padding: "SAME", "SAME_LOWER", "VALID" or a (low, high) pair for each spatial dimension.
+      count_include_pad: True if count(o) is the whole window, False if it is only its part on the input. In
+        the second case a window that lies on padding only gives NaN, as 0/0 does in flax.
+      window_dilation: steps between neighbours in a window; None stands for ones.
 
     Returns:
-      [..., output spatial..., C] of the inputs' dtype; of float32 for integers, or float64 under
+      [..., output spatial..., C] of the inputs' dtype; for integers of float32, or of float64 under
       ``jax_enable_x64``, as in flax.
 
     Raises:
-      TypeError: the inputs are of bool or of 4 bits or less, or of 8-bit floats without
+      TypeError: the inputs are bool or have 4 bits or less, or are 8-bit floats without
         ``count_include_pad`` (which flax refuses too); or an argument is of the wrong kind.
       ValueError: an argument's length or value does not fit.
     """
@@ -116,7 +115,8 @@ def avg_pool(
     if x.dtype.name not in NUMBERS:
         _check_mean_on_lax(x, bool(count_include_pad))
         return _over_leading(lambda x: _avg_pool_on_lax(x, axes, bool(count_include_pad)), x, axes)
-    return _over_leading(lambda x: gradients.avg_pool(x, axes, bool(count_include_pad)), x, axes)
+    spec = PoolSpec.channels_last(axes)
+    return _over_leading(lambda x: gradients.avg_pool(x, spec, bool(count_include_pad)), x, axes)
 
 
 def _check_mean_on_lax(x: jax.Array, count_include_pad: bool) -> None:
@@ -132,11 +132,11 @@ def _check_mean_on_lax(x: jax.Array, count_include_pad: bool) -> None:
 
 
 def _avg_pool_on_lax(x: jax.Array, axes: tuple[Axis, ...], count_include_pad: bool) -> jax.Array:
-    """Flax's formula, whose dtypes these are."""
-    total = fallback.sum_pool(x, axes=axes)
+    """Flax's formula, with flax's dtypes."""
+    total = pool_fallback.sum_pool(x, axes=axes)
     if count_include_pad:
         return total / np.prod([axis.taps for axis in axes])
-    return total / fallback.sum_pool(jnp.ones((1, *x.shape[1:-1], 1)), axes=axes)
+    return total / pool_fallback.sum_pool(jnp.ones((1, *x.shape[1:-1], 1)), axes=axes)
 
 
 def _prepare(
@@ -179,7 +179,7 @@ def _prepare(
 
 
 def _over_leading(pool: Callable[[jax.Array], Any], x: jax.Array, axes: Sequence[Axis]) -> Any:
-    """``pool`` of x as [N, spatial..., C], where N stands for all of its leading dimensions."""
+    """``pool`` of x as [N, spatial..., C], in which N stands for all of x's leading dimensions."""
     rank = len(axes)
     leading = x.shape[: -rank - 1]
 

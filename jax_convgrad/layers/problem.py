@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Sequence
 from typing import Any
 
 from jax import lax
 
 from jax_convgrad.geometry import is_negative, size_of, steps
-from jax_convgrad.primitives.contractions import arranged
-from jax_convgrad.primitives.ffi import Dims
+from jax_convgrad.primitives.conv_spec import Dims
 
 
 def dimensions(
@@ -21,7 +19,7 @@ def dimensions(
     *,
     channels_last: bool = False,
 ) -> Dims:
-    """Which dimension plays which part; ``None`` is lax's default (NCHW, OIHW, NCHW) or channels last.
+    """The dimension that plays each part; None stands for lax's (NCHW, OIHW, NCHW) or for channels last.
 
     Raises:
       ValueError: the ranks differ, or are below 2.
@@ -57,7 +55,7 @@ def check_channels(
     names: tuple[str, str, str],
     batch_groups: Any = 1,
 ) -> int:
-    """Checks that groups divide channels and that w has taps and takes what a group of x has.
+    """Checks that groups divide channels, and that w has taps and as many input channels as a group of x.
 
     Returns:
       ``batch_groups``.
@@ -83,7 +81,7 @@ def check_channels(
             f"at most one of {groups_name} and batch_group_count may be above 1, but they are {groups} and "
             f"{batch_groups}"
         )
-    # What symbols leave open, whether it divides and whether it is equal, counts as not so.
+    # If symbols leave open whether one divides another or equals it, that counts as no.
     if channels % groups != 0 or out_channels % groups != 0:
         raise ValueError(
             f"{groups_name} must divide the channels of {x_name} ({channels}) and the output channels of "
@@ -123,7 +121,7 @@ def per_axis(value: Any, axes: int, name: str) -> tuple[int, ...]:
 
 
 def symmetric_pads(padding: Any, axes: int) -> Any:
-    """A padding in which a number stands for the same pad on both sides, as ``geometry.pads`` takes it."""
+    """A padding for ``geometry.pads``, from one in which a number stands for the same pad on both sides."""
     if isinstance(padding, str):
         return padding
 
@@ -140,7 +138,7 @@ def symmetric_pads(padding: Any, axes: int) -> Any:
     try:
         return tuple(pair(entry) for entry in padding)
     except TypeError:
-        return padding  # geometry.pads says what is wrong with it
+        return padding  # geometry.pads raises the error
 
 
 def shape_argument(shape: Any, name: str) -> tuple[int, ...]:
@@ -159,8 +157,7 @@ def shape_argument(shape: Any, name: str) -> tuple[int, ...]:
     return result
 
 
-def check_shape(name: str, shape: tuple[int, ...], spec: tuple[int, ...], parts: Sequence[int]) -> None:
-    """Raises ValueError unless ``shape`` has the given parts in the places that ``spec`` names."""
-    fits = arranged(spec, parts)
+def check_shape(name: str, shape: tuple[int, ...], fits: tuple[int, ...]) -> None:
+    """Raises ValueError unless ``shape`` is the one that fits."""
     if shape != fits:
         raise ValueError(f"{name} must be of shape {fits}, but is of {shape}")

@@ -11,10 +11,10 @@ from jax.typing import ArrayLike, DTypeLike
 
 from jax_convgrad import gradients
 from jax_convgrad.geometry import dilated, pads, steps
-from jax_convgrad.layers.arguments import arrays, canonical_precision, on_kernels, result_dtype
-from jax_convgrad.layers.convolution import geometry_and_pads
+from jax_convgrad.layers.arguments import arrays, on_kernels, result_dtype
+from jax_convgrad.layers.convolution import spec_and_pads
 from jax_convgrad.layers.problem import check_channels, dimensions
-from jax_convgrad.primitives.ffi import Dims
+from jax_convgrad.primitives.conv_spec import Dims
 from jax_convgrad.primitives.number_types import converted, for_result
 
 
@@ -32,19 +32,20 @@ def conv_transpose(
 ) -> jax.Array:
     """``jax.lax.conv_transpose``, argument for argument, on this package's kernels.
 
-    A convolution with its input dilated by ``strides``. With ``transpose_kernel`` it is the input gradient of
-    the strided convolution by the same filter, and runs as that, with no copy of the filter.
+    It is a convolution with its input dilated by ``strides``. With ``transpose_kernel`` it is the input
+    gradient of the strided convolution by the same filter, and runs as that, without a copy of the filter.
 
     Args:
       lhs: x, channels last unless ``dimension_numbers`` says otherwise; of a dtype as in
         ``conv_general_dilated``.
       rhs: w, [spatial..., in, out], of the same dtype ([spatial..., out, in] with ``transpose_kernel``).
-      strides: one a spatial dimension; the output is about that many times as large.
-      padding: "SAME" or "VALID" of the convolution that this undoes, or one (low, high) pair a spatial
-        dimension: of the dilated input, or of the convolution undone with ``use_consistent_padding``. Another
-        word that ``conv_general_dilated`` takes is one of this convolution itself, and needs strides of 1.
-      rhs_dilation: one filter dilation a spatial dimension; None is ones.
-      dimension_numbers: None (NHWC, HWIO, NHWC and their likes), or as in ``conv_general_dilated``.
+      strides: one for each spatial dimension; the output is about that many times as large.
+      padding: "SAME" or "VALID" of the convolution that this undoes, or a (low, high) pair for each spatial
+        dimension, which pads the dilated input, or with ``use_consistent_padding`` the input of the
+        convolution undone. Another word that ``conv_general_dilated`` takes pads this convolution itself, and
+        needs strides of 1.
+      rhs_dilation: one filter dilation for each spatial dimension; None stands for ones.
+      dimension_numbers: None (NHWC, HWIO, NHWC and the like), or as in ``conv_general_dilated``.
       transpose_kernel: flip the taps and swap the filter's channel axes, as Keras does.
       precision: as in ``conv_general_dilated``.
       preferred_element_type: as in ``conv_general_dilated``.
@@ -67,15 +68,14 @@ def conv_transpose(
         padding, [x.shape[d] for d in dims.x[2:]], spans, upsampling, use_consistent_padding
     )
     if transpose_kernel:
-        # w's "out" axis is the one that meets x, as in the convolution undone, whose y is this x.
+        # w's "out" axis meets x, as in the convolution undone, whose y is this x.
         w_in_out = Dims(dims.x, (dims.w[1], dims.w[0], *dims.w[2:]), dims.y)
     else:
         w_in_out = dims
     check_channels(x.shape, w.shape, w_in_out, 1, ("lhs", "rhs", "feature_group_count"))
-    geometry, pairs = geometry_and_pads(
-        x.shape, w.shape, dims, (1,) * axes, pairs, upsampling, filter_dilation, 1
+    spec, pairs = spec_and_pads(
+        x.shape, w.shape, dims, (1,) * axes, pairs, upsampling, filter_dilation, 1, precision
     )
-    precision = canonical_precision(precision)
     if not on_kernels(x):
         return lax.conv_transpose(
             x,
@@ -85,16 +85,16 @@ def conv_transpose(
             filter_dilation,
             lax.ConvDimensionNumbers(*dims),
             transpose_kernel,
-            precision,
+            spec.precision,
             preferred_element_type,
         )
     dtype = result_dtype(preferred_element_type, x.dtype)
     x, w, unrounded = for_result(dtype, x, w)
+    spec = spec.with_result_dtype(unrounded)
     if transpose_kernel:
-        undone = Dims(dims.y, dims.w, dims.x)
-        y = gradients.transposed_convolution(x, w, geometry.transpose(), undone, precision, unrounded)
+        y = gradients.transposed_convolution(x, w, spec.transpose())
     else:
-        y = gradients.convolution(x, w, None, False, geometry, dims, precision, unrounded)
+        y = gradients.convolution(x, w, None, False, spec)
     return converted(y, dtype)
 
 
@@ -108,7 +108,7 @@ def _transpose_pads(
     """Pads of the dilated input that undo a convolution with the given padding.
 
     A window of span k at stride s undoes "SAME" with k + s − 2 pads in all and "VALID" with
-    k + s − 2 + max(k − s, 0), of which low are k − 1, or the half rounded up for "SAME" where s < k.
+    k + s − 2 + max(k − s, 0). The low pad is k − 1, or for "SAME" with s < k half of all, rounded up.
     """
     if not isinstance(padding, str):
         pairs = pads(padding, inputs, spans, strides)

@@ -1,4 +1,4 @@
-"""``max_unpool``: numbers put back to the positions that max pooling took its maxima from."""
+"""``max_unpool``: puts numbers back to the positions from which max pooling took its maxima."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from jax.typing import ArrayLike
 
 from jax_convgrad.geometry import Axis, are_known, dilated, output_size, padded, pads, size_of, steps
 from jax_convgrad.layers.arguments import arrays
-from jax_convgrad.primitives import fallback, pool_primitives
+from jax_convgrad.primitives import pool_fallback, pool_primitives
 from jax_convgrad.primitives.axis_types import with_axis_types
 from jax_convgrad.primitives.number_types import REAL
+from jax_convgrad.primitives.pool_spec import PoolSpec
 
 
 def max_unpool(
@@ -30,24 +31,24 @@ def max_unpool(
     """Numbers at the positions that ``max_pool`` gave, zeros elsewhere: x[n,i,c] = Σ_o y[n,o,c] at i.
 
     It is the gradient of ``max_pool`` as a function by itself, and the partial inverse that decoders such as
-    SegNet's are made of. **Where positions repeat**, as they may where windows overlap, **the numbers add
-    up**; PyTorch's ``max_unpool2d`` keeps one of them there. A position off the output (below 0, or beyond
-    its last) gives nothing.
+    SegNet's are made of. **If positions repeat**, as they may if windows overlap, **the numbers add up**;
+    PyTorch's ``max_unpool2d`` keeps one of them. A position off the output (below 0, or beyond its last) adds
+    nothing.
 
     With ``window_shape`` (and ``strides``, ``padding``, ``window_dilation``: those of the ``max_pool`` that
-    gave the positions) it runs on pooling's kernels, and a position outside of its own window gives nothing
-    either. Without, each position may be anywhere, and ``jax.lax`` scatters.
+    gave the positions) it runs on pooling's kernels, and a position outside of its own window adds nothing
+    either. Without it each position may be anywhere, and ``jax.lax`` scatters.
 
-    Differentiable in ``inputs`` any number of times, forward mode included: it is linear.
+    It is linear in ``inputs``, and differentiable in them any number of times, also in forward mode.
 
     Args:
       inputs: [..., spatial..., C] of f32, f64, bf16, f16, complex or integers.
       positions: int32 of the inputs' shape: flat row-major indices over ``output_shape``.
       output_shape: the spatial sizes of the result, those of what was pooled.
-      window_shape: None, or the sizes of the windows that were pooled; over at most 3 dimensions.
-      strides: of the windows, with ``window_shape`` only; ones where None.
-      padding: of the windows, in any form that ``max_pool`` takes; with ``window_shape`` only.
-      window_dilation: of the windows, with ``window_shape`` only; ones where None.
+      window_shape: None, or the sizes of the windows that were pooled, over at most 3 dimensions.
+      strides: the windows' strides, with ``window_shape`` only; None stands for ones.
+      padding: the windows' padding, in any form that ``max_pool`` takes, with ``window_shape`` only.
+      window_dilation: the windows' dilation, with ``window_shape`` only; None stands for ones.
 
     Returns:
       [..., output_shape..., C] of the inputs' dtype.
@@ -100,9 +101,9 @@ def max_unpool(
         if axes is not None:
             position = _in_own_window(position, axes)
         if axes is not None and y.dtype.name in REAL:
-            x = pool_primitives.max_pool_grad(y, position, axes, pool_primitives.channels_last(axes))
+            x = pool_primitives.max_pool_grad(y, position, PoolSpec.channels_last(axes))
         else:
-            x = fallback.max_unpool(y, position, shape=(images, *shape, y.shape[-1]))
+            x = pool_fallback.max_unpool(y, position, shape=(images, *shape, y.shape[-1]))
         return jnp.reshape(x, (*leading, *x.shape[1:]))
 
     return with_axis_types(
@@ -111,9 +112,9 @@ def max_unpool(
 
 
 def _in_own_window(position: jax.Array, axes: Sequence[Axis]) -> jax.Array:
-    """Flat positions, and -1 for each that is outside of its own window.
+    """Flat positions, with -1 for each that is outside of its own window.
 
-    The gradient, which reads at positions, reads anywhere.
+    Without this the gradient would read at any position.
     """
     rest, inside = position, (position >= 0) & (position < jnp.int32(math.prod(axis.input for axis in axes)))
     for d in range(len(axes), 0, -1):

@@ -1,8 +1,9 @@
 """Mesh axes that JAX keeps in an array's type: manual ones, inside ``shard_map``, and explicit ones.
 
-The primitives want their operands to vary over the same manual axes, and know nothing of explicit axes.
-Both are seen to here, outside of ``custom_vjp``, so that JAX differentiates what is done: a filter that was
-made to vary has its gradients summed over the devices, and one that was resharded gets its gradient back so.
+The primitives want their operands to vary over the same manual axes, and know nothing about explicit axes.
+This module prepares the operands outside of ``custom_vjp``, so that JAX differentiates what is done: a filter
+that was made to vary has its gradients summed over the devices, and one that was resharded gets its gradient
+resharded back.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from jax import lax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec, auto_axes, get_abstract_mesh, reshard
 
 Spec = Sequence[Any]
-"""What a PartitionSpec says of each dimension, or ``Rows``."""
+"""For each dimension the entry of a PartitionSpec, or ``Rows``."""
 
 
 class Rows(NamedTuple):
@@ -26,7 +27,7 @@ class Rows(NamedTuple):
 
 
 def rows_spec(spec: Spec, dims: Sequence[int], sizes: Sequence[int]) -> list[Rows]:
-    """The rows of a result, of so many along each spatial axis, from an operand's whose axes are ``dims``."""
+    """A result's entries for spatial axes of these sizes, from an operand's spec and spatial dimensions."""
     return [Rows(spec[d], size) for d, size in zip(dims, sizes, strict=True)]
 
 
@@ -62,15 +63,14 @@ def with_axis_types(
 ) -> jax.Array:
     """``f(*arrays)``, whatever mesh axes are in the arrays' types.
 
-    ``result_spec`` gives from the arrays' specs over explicit axes that of the result, where ``out_sharding``
-    does not say it.
+    ``result_spec`` gives the result's spec over explicit axes from the arrays', if ``out_sharding`` is None.
     """
     arrays = varying_alike(*arrays)
     mesh = _explicit_mesh(arrays)
     if mesh is None:
         result = f(*arrays)
         return result if out_sharding is None else reshard(result, out_sharding)
-    # In a context with a mesh an array of one device counts as replicated, and gets its gradient as that.
+    # In a context with a mesh an array of one device counts as replicated, and so does its gradient.
     replicated = NamedSharding(mesh, PartitionSpec())
     arrays = tuple(a if not jax.typeof(a).sharding.mesh.empty else reshard(a, replicated) for a in arrays)
     if out_sharding is None:
@@ -89,7 +89,7 @@ def _names(entry: Any) -> tuple[Any, ...]:
 
 
 def _once(spec: Spec, mesh: Any) -> list[Any]:
-    """The spec without axes that an earlier dimension has already, or that rows are not divided by."""
+    """The spec without axes that an earlier dimension has already, or that do not divide the rows."""
     taken: set[Any] = set()
     result = []
     for entry in spec:

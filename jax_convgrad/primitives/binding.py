@@ -1,8 +1,9 @@
-"""How a layer meets JAX's differentiation: ``jax.custom_vjp``, or forward mode where that is asked for.
+"""How a layer gets its derivatives: by ``jax.custom_vjp``, or without it inside ``forward_mode()``.
 
-A function bound with ``custom_vjp`` has no derivative in forward mode. What it is made of has one, so inside
-``forward_mode()`` a layer is traced without the binding, and every mode in every order is there. From jax
-0.12 on a layer is bound by a primitive with rules for both modes, the same for reverse mode (hijax_layer.py).
+A function bound with ``custom_vjp`` has no derivative in forward mode. The primitives that it is made of have
+one, so inside ``forward_mode()`` a layer is traced without the binding, and every mode in every order works.
+From jax 0.12 on a layer is bound by a primitive with rules for both modes (hijax_layer.py); its rule for
+reverse mode is the same.
 """
 
 from __future__ import annotations
@@ -26,9 +27,9 @@ _forward_mode = jax.make_user_context(False)
 def forward_mode() -> AbstractContextManager[None]:
     """A context in which the layers can be differentiated in forward mode too, on every version of JAX.
 
-    From jax 0.12 on they can be outside of it as well. Inside it ``jax.jvp``, ``jax.linearize``,
+    From jax 0.12 on this works outside of it as well. Inside it ``jax.jvp``, ``jax.linearize``,
     ``jax.jacfwd`` and ``jax.linear_transpose`` go straight through this package's functions, and
-    ``jax.grad`` gives what it gives outside, by the same kernels:
+    ``jax.grad`` gives the same result as outside, by the same kernels:
 
     ```python
     import jax
@@ -54,9 +55,9 @@ def bind(
 ) -> Callable[..., Any]:
     """``layer`` with ``jax.custom_vjp``, or with the same rules and one for forward mode.
 
-    The first ``arrays`` of its arguments are arrays or None, the others are static.
-    ``result_spec(specs, *static)`` says over which explicit mesh axes the result is split when the arrays are
-    split as ``specs`` say.
+    ``fwd(*arguments)`` gives the result and what the backward pass needs, ``bwd(*static, kept, dy)`` one
+    gradient for each array. The first ``arrays`` of the arguments are arrays or None, the others are static.
+    ``result_spec(specs, *static)`` gives the explicit mesh axes of the result from those of the arrays.
     """
     count = len(signature(layer).parameters)
     with_vjp = jax.custom_vjp(layer, nondiff_argnums=tuple(range(arrays, count)))
@@ -66,7 +67,7 @@ def bind(
         rest = iter(given)
         return with_vjp(*(next(rest) if place else None for place in places), *static)
 
-    # custom_vjp traces its function at each call, and jit once for all layers alike; inline leaves no trace.
+    # custom_vjp traces its function at each call, jit once for all equal layers; inline removes the jit.
     staged = jax.jit(of_given, static_argnums=(0, 1), inline=True)
 
     @wraps(layer)
@@ -100,5 +101,5 @@ def bind(
 
 
 def _is_staging() -> bool:
-    """Whether a program is being made, without a derivative of it or a map over it in between."""
+    """Whether a program is being traced, with no derivative of it or map over it in between."""
     return type(find_top_trace(())).__name__ == "DynamicJaxprTrace"

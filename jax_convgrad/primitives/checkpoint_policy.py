@@ -18,8 +18,8 @@ _CONVOLUTIONS = frozenset(
 def dots_saveable(primitive: Any, *operands: Any, **params: Any) -> Any:
     """``jax.checkpoint_policies.dots_saveable``, with this package's convolutions among the dots.
 
-    JAX's own policy saves the results of matrix products and of ``lax``'s convolution, by a list of
-    primitives that it cannot be told to add to, so it computes these kernels' results again:
+    JAX's own policy saves the results of matrix products and of ``lax``'s convolution, by a fixed list of
+    primitives, so it computes these kernels' results again. This one saves them:
 
     ```python
     import jax
@@ -35,8 +35,8 @@ def dots_saveable(primitive: Any, *operands: Any, **params: Any) -> Any:
     dw = jax.grad(lambda w: jax.checkpoint(block, policy=dots_saveable)(x, w).sum())(w)
     ```
 
-    It may be joined with other policies, by ``jax.checkpoint_policies.save_from_both_policies``. Under
-    ``install()`` JAX's own policy does, since what is traced is ``lax``'s convolution.
+    Join it with other policies by ``jax.checkpoint_policies.save_from_both_policies``. Under ``install()``
+    JAX's own policy is enough, since what is traced is ``lax``'s convolution.
     """
     if primitive in _CONVOLUTIONS:
         return True

@@ -10,141 +10,86 @@ products where three would do (Gauss), but it is one call, and each part of the 
 error bound, which differences of larger sums lose.
 
 JAX's transposes do not conjugate: dx = Σ dy·w and dw = Σ x·dy. dgrad contracts with the transposed filter,
-[[re, −im], [im, re]], which is the conjugate's; so it is given the conjugate's. wgrad gives all four products
-of parts. The functions are those of ``ffi``, and pass real arrays on to them.
+[[re, −im], [im, re]], which is that of the conjugate; so it gets the conjugate's. wgrad gives all four
+products of parts.
+
+A ``ComplexForm`` says this for one primitive; ``define`` (define.py) puts it around the primitive's kernel.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
-from jax.typing import DTypeLike
 
-from jax_convgrad.geometry import Axis, ConvGeometry
-from jax_convgrad.primitives import ffi
-from jax_convgrad.primitives.ffi import Dims
-from jax_convgrad.primitives.number_types import Precision
+from jax_convgrad.primitives.conv_spec import ConvSpec
+from jax_convgrad.primitives.pool_spec import PoolSpec
 
 
-def fprop(
-    platform: str,
-    x: jax.Array,
-    w: jax.Array,
-    shape: tuple[int, ...],
-    geometry: ConvGeometry,
-    dims: Dims,
-    precision: Precision,
-    *bias: jax.Array,
-    relu: bool = False,
-    result_dtype: np.dtype | None = None,
-) -> jax.Array:
-    """y of the given shape, with a bias added where one is given; relu is of real numbers only."""
-    if not _is_complex(x):
-        return ffi.fprop(
-            platform, x, w, shape, geometry, dims, precision, *bias, relu=relu, result_dtype=result_dtype
-        )
-    x, w, bias = _parts(x, dims.x[1]), _matrix(w, dims), tuple(_parts(b, 0) for b in bias)
-    doubled = _doubled(shape, dims.y[1])
-    return _joined(ffi.fprop(platform, x, w, doubled, geometry, dims, precision, *bias), dims.y[1])
+@dataclass(frozen=True)
+class ComplexForm:
+    """How a call on complex arrays becomes the same call on real ones.
+
+    ``before(*operands, **params)`` gives the real operands, ``after(result, ..., **params)`` the complex
+    results from the real ones.
+    """
+
+    before: Callable[..., Sequence[jax.Array]]
+    after: Callable[..., Sequence[jax.Array]]
+
+    def on_parts(self, call: Callable[..., Any], *operands: jax.Array, **params: Any) -> Any:
+        """``call(*operands, **params)`` of complex operands, computed by a call of real ones."""
+        results = call(*self.before(*operands, **params), **params)
+        several = isinstance(results, Sequence)
+        joined = self.after(*(results if several else (results,)), **params)
+        return joined if several else joined[0]
 
 
-def dgrad(
-    platform: str,
-    dy: jax.Array,
-    w: jax.Array,
-    shape: tuple[int, ...],
-    geometry: ConvGeometry,
-    dims: Dims,
-    precision: Precision,
-    result_dtype: np.dtype | None = None,
-) -> jax.Array:
-    """dx of the given shape."""
-    if not _is_complex(dy):
-        return ffi.dgrad(platform, dy, w, shape, geometry, dims, precision, result_dtype)
-    dy, w = _parts(dy, dims.y[1]), _matrix(jnp.conj(w), dims)
-    return _joined(
-        ffi.dgrad(platform, dy, w, _doubled(shape, dims.x[1]), geometry, dims, precision), dims.x[1]
-    )
+# --------------------------------------------------------------------------------------------- each primitive
+
+fprop = ComplexForm(
+    lambda x, w, *b, spec, **_: (
+        _parts(x, spec.x_channel),
+        _matrix(w, spec),
+        *(_parts(bias, 0) for bias in b),
+    ),
+    lambda y, *, spec, **_: [_joined(y, spec.y_channel)],
+)
+dgrad = ComplexForm(
+    lambda dy, w, *, spec: (_parts(dy, spec.y_channel), _matrix(jnp.conj(w), spec)),
+    lambda dx, *, spec: [_joined(dx, spec.x_channel)],
+)
+wgrad = ComplexForm(
+    lambda x, dy, *, spec: (_parts(x, spec.x_channel), _parts(dy, spec.y_channel)),
+    # With db, if the call sums that too.
+    lambda dw, *db, spec: [_joined_products(dw, spec), *(_joined(b, 0) for b in db)],
+)
+bgrad = ComplexForm(
+    lambda dy, *, channel_axis: [_parts(dy, channel_axis)],
+    lambda db, *, channel_axis: [_joined(db, 0)],
+)
 
 
-def wgrad(
-    platform: str,
-    x: jax.Array,
-    dy: jax.Array,
-    shape: tuple[int, ...],
-    geometry: ConvGeometry,
-    dims: Dims,
-    precision: Precision,
-    result_dtype: np.dtype | None = None,
-) -> jax.Array:
-    """dw of the given shape."""
-    if not _is_complex(x):
-        return ffi.wgrad(platform, x, dy, shape, geometry, dims, precision, result_dtype)
-    w_out, w_in = dims.w[:2]
-    x, dy = _parts(x, dims.x[1]), _parts(dy, dims.y[1])
-    products = ffi.wgrad(platform, x, dy, _doubled(_doubled(shape, w_in), w_out), geometry, dims, precision)
-    return _joined_products(products, dims)
+def _pool_parts(x: jax.Array, *, spec: PoolSpec, **_: Any) -> Sequence[jax.Array]:
+    return [_parts(x, spec.channel)]
 
 
-def _joined_products(products: jax.Array, dims: Dims) -> jax.Array:
-    w_out, w_in = dims.w[:2]
-    (re_re, re_im), (im_re, im_im) = (_split(row, w_out) for row in _split(products, w_in))
-    return lax.complex(re_re - im_im, re_im + im_re)
+def _pool_joined(y: jax.Array, *, spec: PoolSpec, **_: Any) -> Sequence[jax.Array]:
+    return [_joined(y, spec.channel)]
 
 
-def wgrad_bgrad(
-    platform: str,
-    x: jax.Array,
-    dy: jax.Array,
-    shape: tuple[int, ...],
-    geometry: ConvGeometry,
-    dims: Dims,
-    precision: Precision,
-) -> tuple[jax.Array, jax.Array]:
-    """dw of the given shape, and db."""
-    if not _is_complex(x):
-        return ffi.wgrad_bgrad(platform, x, dy, shape, geometry, dims, precision)
-    w_out, w_in = dims.w[:2]
-    x, dy = _parts(x, dims.x[1]), _parts(dy, dims.y[1])
-    doubled = _doubled(_doubled(shape, w_in), w_out)
-    products, db = ffi.wgrad_bgrad(platform, x, dy, doubled, geometry, dims, precision)
-    return _joined_products(products, dims), _joined(db, 0)
+sums_of_windows = ComplexForm(_pool_parts, _pool_joined)
+"""Average and sum pooling and their gradients, which treat each channel alike."""
+
+# ------------------------------------------------------------------------------------------------------ parts
 
 
-def bgrad(platform: str, dy: jax.Array, channel_axis: int) -> jax.Array:
-    """db, one entry a channel."""
-    if not _is_complex(dy):
-        return ffi.bgrad(platform, dy, channel_axis)
-    return _joined(ffi.bgrad(platform, _parts(dy, channel_axis), channel_axis), 0)
-
-
-def avg_pool(
-    platform: str,
-    op: str,
-    x: jax.Array,
-    shape: tuple[int, ...],
-    axes: Sequence[Axis],
-    dimensions: tuple[int, ...],
-    count_include_pad: bool,
-    sum: bool = False,
-) -> jax.Array:
-    """Either of average pooling's calls, which treat each channel alike."""
-
-    def call(x: jax.Array, shape: tuple[int, ...], dtype: DTypeLike) -> jax.Array:
-        return ffi.pool(platform, op, [x], [(shape, dtype)], axes, dimensions, count_include_pad, sum=sum)[0]
-
-    if not _is_complex(x):
-        return call(x, shape, x.dtype)
-    channels = dimensions[1]
-    x = _parts(x, channels)
-    return _joined(call(x, _doubled(shape, channels), x.dtype), channels)
-
-
-def _is_complex(array: jax.Array) -> bool:
+def is_complex(array: Any) -> bool:
+    """Whether the array is of a complex dtype."""
     return jnp.issubdtype(array.dtype, jnp.complexfloating)
 
 
@@ -175,8 +120,14 @@ def _joined(array: jax.Array, channel_axis: int) -> jax.Array:
     return lax.complex(*_split(array, channel_axis))
 
 
-def _matrix(w: jax.Array, dims: Dims) -> jax.Array:
-    """The filter over parts: rows are x's, columns y's."""
-    w_out, w_in = dims.w[:2]
+def _matrix(w: jax.Array, spec: ConvSpec) -> jax.Array:
+    """The filter over parts: its rows belong to x, its columns to y."""
+    w_out, w_in = spec.dimensions.w[:2]
     re, im = lax.real(w), lax.imag(w)
     return _interleaved(_interleaved(re, im, w_out), _interleaved(-im, re, w_out), w_in)
+
+
+def _joined_products(products: jax.Array, spec: ConvSpec) -> jax.Array:
+    w_out, w_in = spec.dimensions.w[:2]
+    (re_re, re_im), (im_re, im_im) = (_split(row, w_out) for row in _split(products, w_in))
+    return lax.complex(re_re - im_im, re_im + im_re)

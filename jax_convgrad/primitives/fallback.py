@@ -1,22 +1,22 @@
-"""The same ops in terms of ``jax.lax``, where there are no kernels: TPU, ROCm, Metal; symbols as sizes."""
+"""The convolution's ops with ``jax.lax``, for where there are no kernels: TPU, ROCm, Metal; symbols as sizes.
+
+Those of pooling are in pool_fallback.py.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 
-from jax_convgrad.geometry import Axis, ConvGeometry, are_known, dilated, is_positive
-from jax_convgrad.primitives.ffi import Dims
-from jax_convgrad.primitives.number_types import Precision
+from jax_convgrad.geometry import Axis, are_known, dilated, is_positive
+from jax_convgrad.primitives.conv_spec import ConvSpec, Dims
 
 
-def _high_pad(axis: Axis, span: int) -> int:
+def high_pad(axis: Axis, span: int) -> int:
     """The high pad of an input's span that gives the axis its number of outputs."""
     if axis.pad_hi is not None:
         return axis.pad_hi
@@ -26,48 +26,38 @@ def _high_pad(axis: Axis, span: int) -> int:
     return needed - span - axis.pad_lo
 
 
-def fprop(
-    x: jax.Array,
-    w: jax.Array,
-    *,
-    geometry: ConvGeometry,
-    dimensions: Dims,
-    precision: Precision,
-    shape: tuple[int, ...] | None = None,
-    result_dtype: np.dtype | None = None,
-) -> jax.Array:
-    """y by lax's convolution; ``shape`` is what it comes to."""
-    if all(map(_has_known_pads, geometry.axes)):
-        padding = [
-            (axis.pad_lo, _high_pad(axis, dilated(axis.input, axis.input_dilation))) for axis in geometry.axes
-        ]
-        lhs_dilation = [axis.input_dilation for axis in geometry.axes]
+def fprop(x: jax.Array, w: jax.Array, *, spec: ConvSpec) -> jax.Array:
+    """y by lax's convolution."""
+    axes = spec.axes
+    if all(map(_has_known_pads, axes)):
+        padding = [(axis.pad_lo, high_pad(axis, dilated(axis.input, axis.input_dilation))) for axis in axes]
+        lhs_dilation = [axis.input_dilation for axis in axes]
         wanted = None
     else:
-        x, wanted = _padded_to_windows(x, geometry.axes, dimensions)
-        padding = [(0, 0)] * len(geometry.axes)
-        lhs_dilation = [1] * len(geometry.axes)
+        x, wanted = _padded_to_windows(x, axes, spec.dimensions)
+        padding = [(0, 0)] * len(axes)
+        lhs_dilation = [1] * len(axes)
     y = lax.conv_general_dilated(
         x,
         w,
-        window_strides=[axis.stride for axis in geometry.axes],
+        window_strides=[axis.stride for axis in axes],
         padding=padding,
         lhs_dilation=lhs_dilation,
-        rhs_dilation=[axis.filter_dilation for axis in geometry.axes],
-        dimension_numbers=lax.ConvDimensionNumbers(dimensions.x, dimensions.w, dimensions.y),
-        feature_group_count=geometry.groups,
-        precision=precision,
-        preferred_element_type=result_dtype,
+        rhs_dilation=[axis.filter_dilation for axis in axes],
+        dimension_numbers=lax.ConvDimensionNumbers(*spec.dimensions),
+        feature_group_count=spec.groups,
+        precision=spec.precision,
+        preferred_element_type=spec.result_dtype,
     )
     return y if wanted is None else lax.slice(y, (0,) * y.ndim, wanted(y.shape))
 
 
 def _has_known_pads(axis: Axis) -> bool:
-    """Whether lax's convolution and its transposes, as lax writes them, have numbers for pads along it."""
+    """Whether pads along the axis are numbers in lax's convolution and in its transposes as lax has them."""
     if axis.is_known:
         return True
     span = dilated(axis.input, axis.input_dilation)
-    high = _high_pad(axis, span)
+    high = high_pad(axis, span)
     windows = (axis.output - 1) * axis.stride + dilated(axis.taps, axis.filter_dilation)
     return are_known((axis.taps, axis.pad_lo, high, axis.pad_lo + span + high - windows))
 
@@ -75,9 +65,9 @@ def _has_known_pads(axis: Axis) -> bool:
 def _padded_to_windows(
     x: jax.Array, axes: Sequence[Axis], dimensions: Dims
 ) -> tuple[jax.Array, Callable[[Sequence[int]], Sequence[int]]]:
-    """x dilated, padded and cropped so that windows fill it, and the shape of y in that of their results.
+    """x dilated, padded and cropped so that windows fill it, and the shape of y from that of their results.
 
-    Where there may be no window, for the symbols may be that small, there is one too many.
+    If symbols may be so small that there is no window, there is one window too many.
     """
     config = [(0, 0, 0)] * x.ndim
     outputs = {}
@@ -91,249 +81,34 @@ def _padded_to_windows(
     return x, lambda shape: [outputs.get(d, size) for d, size in enumerate(shape)]
 
 
-def dgrad(
-    dy: jax.Array,
-    w: jax.Array,
-    *,
-    shape: tuple[int, ...],
-    geometry: ConvGeometry,
-    dimensions: Dims,
-    precision: Precision,
-    result_dtype: np.dtype | None = None,
-) -> jax.Array:
+def dgrad(dy: jax.Array, w: jax.Array, *, spec: ConvSpec) -> jax.Array:
     """dx as the transpose of ``fprop`` in x."""
-    if not are_known(axis.taps for axis in geometry.axes):
+    if not are_known(axis.taps for axis in spec.axes):
         raise NotImplementedError(
             "jax_convgrad: a gradient with respect to x needs a filter of known sizes, but its spatial sizes "
-            f"are {geometry.filter_shape}: export with numbers in place of these symbols"
+            f"are {spec.geometry.filter_shape}: export with numbers in place of these symbols"
         )
-    dy, w = (array if result_dtype is None else array.astype(result_dtype) for array in (dy, w))
-    forward = partial(fprop, geometry=geometry, dimensions=dimensions, precision=precision)
-    x = jax.ShapeDtypeStruct(shape, dy.dtype)
+    dy, w, forward = _widened(dy, w, spec)
+    x = jax.ShapeDtypeStruct(spec.x_shape(dy.shape, w.shape), dy.dtype)
     return jax.linear_transpose(lambda x: forward(x, w), x)(dy)[0]
 
 
-def wgrad(
-    x: jax.Array,
-    dy: jax.Array,
-    *,
-    shape: tuple[int, ...],
-    geometry: ConvGeometry,
-    dimensions: Dims,
-    precision: Precision,
-    result_dtype: np.dtype | None = None,
-) -> jax.Array:
+def wgrad(x: jax.Array, dy: jax.Array, *, spec: ConvSpec) -> jax.Array:
     """dw as the transpose of ``fprop`` in w."""
-    x, dy = (array if result_dtype is None else array.astype(result_dtype) for array in (x, dy))
-    forward = partial(fprop, geometry=geometry, dimensions=dimensions, precision=precision)
-    w = jax.ShapeDtypeStruct(shape, x.dtype)
+    x, dy, forward = _widened(x, dy, spec)
+    w = jax.ShapeDtypeStruct(spec.w_shape(x.shape, dy.shape), x.dtype)
     return jax.linear_transpose(lambda w: forward(x, w), w)(dy)[0]
 
 
+def _widened(
+    a: jax.Array, b: jax.Array, spec: ConvSpec
+) -> tuple[jax.Array, jax.Array, Callable[[jax.Array, jax.Array], jax.Array]]:
+    """The operands in the dtype of the result, and ``fprop`` in that dtype."""
+    if spec.result_dtype is not None:
+        a, b = a.astype(spec.result_dtype), b.astype(spec.result_dtype)
+    return a, b, partial(fprop, spec=spec.with_result_dtype(None))
+
+
 def bgrad(dy: jax.Array, *, channel_axis: int) -> jax.Array:
-    """db by a sum over all axes but the channels'."""
+    """db by a sum over all axes except the channels."""
     return jnp.sum(dy, axis=[axis for axis in range(dy.ndim) if axis != channel_axis])
-
-
-def _pads(axes: Sequence[Axis]) -> tuple[tuple[int, int], ...]:
-    """Those of [N, spatial..., C]."""
-    return ((0, 0), *((axis.pad_lo, _high_pad(axis, axis.input)) for axis in axes), (0, 0))
-
-
-def _window(axes: Sequence[Axis]) -> dict[str, Sequence]:
-    """The arguments of ``lax.reduce_window`` over [N, spatial..., C]."""
-    pads = _pads(axes)
-    return {
-        "window_dimensions": (1, *(axis.taps for axis in axes), 1),
-        "window_strides": (1, *(axis.stride for axis in axes), 1),
-        "padding": pads if _in_window(pads) else ((0, 0),) * len(pads),
-        "base_dilation": (1,) * len(pads),
-        "window_dilation": (1, *(axis.filter_dilation for axis in axes), 1),
-    }
-
-
-def _in_window(pads: Sequence[tuple[int, int]]) -> bool:
-    """Whether ``lax.reduce_window`` takes the pads, which it does not where they are symbols."""
-    return all(map(are_known, pads))
-
-
-def _padded(x: jax.Array, value: Any, axes: Sequence[Axis]) -> jax.Array:
-    """x with those pads that ``_window`` leaves out."""
-    pads = _pads(axes)
-    if _in_window(pads):
-        return x
-    return lax.pad(x, jnp.array(value, x.dtype), [(lo, hi, 0) for lo, hi in pads])
-
-
-def max_pool(x: jax.Array, *, axes: Sequence[Axis]) -> jax.Array:
-    """y by ``lax.reduce_window``."""
-    x = _padded(x, _least(x.dtype), axes)
-    return lax.reduce_window(x, -np.inf, lax.max, **_window(axes))
-
-
-def max_pool_argmax(x: jax.Array, *, axes: Sequence[Axis]) -> tuple[jax.Array, jax.Array]:
-    """y and the flat position of each first maximum, by one reduction over (value, position) pairs."""
-    positions = jnp.zeros(x.shape, jnp.int32)
-    for d in range(1, x.ndim - 1):
-        positions = positions * x.shape[d] + lax.broadcasted_iota(jnp.int32, x.shape, d)
-
-    def larger(a: tuple[jax.Array, jax.Array], b: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        (a_value, a_at), (b_value, b_at) = a, b
-        above = (a_value > b_value) | ((a_value != a_value) & (b_value == b_value))
-        below = (b_value > a_value) | ((b_value != b_value) & (a_value == a_value))
-        # Among equals the earlier wins; -1 is no position, and loses to any.
-        a_first = (b_at < 0) | ((a_at >= 0) & (a_at < b_at))
-        take_a = (a_at >= 0) & (above | (~below & a_first) | (b_at < 0))
-        return lax.select(take_a, a_value, b_value), lax.select(take_a, a_at, b_at)
-
-    least = _least(x.dtype)
-    start = (least, jnp.array(-1, jnp.int32))
-    x, positions = _padded(x, least, axes), _padded(positions, -1, axes)
-    y, position = lax.reduce_window((x, positions), start, larger, **_window(axes))
-    return y, position
-
-
-def ruled_position(x: jax.Array, *, axes: Sequence[Axis], rule: str) -> jax.Array:
-    """The flat position that ``lax``'s derivatives of a maximum take in each window, -1 where none.
-
-    Both go on from the best so far to the next tap unless best >= next, which no NaN is and nothing is of a
-    NaN. ``select_and_scatter`` starts with the window's first tap, and reads padding as -inf at no position;
-    ``select_and_gather`` starts with -inf at no position, and leaves padding out.
-    """
-    positions = jnp.arange(_volume(x), dtype=jnp.int32).reshape((1, *x.shape[1:-1], 1))
-    positions = jnp.broadcast_to(positions, x.shape)
-    window = _window(axes)
-    scatters = rule == "select_and_scatter"
-    least, nowhere = jnp.array(-jnp.inf, x.dtype), jnp.int32(-1)
-    unset = np.int32(-2)  # an array would be a tracer, of which the reduction knows nothing
-    if scatters:
-        pads = [(lo, hi, 0) for lo, hi in window["padding"]]
-        x, positions = lax.pad(x, least, pads), lax.pad(positions, nowhere, pads)
-        window["padding"] = ((0, 0),) * x.ndim
-
-    def next_best(
-        a: tuple[jax.Array, jax.Array], b: tuple[jax.Array, jax.Array]
-    ) -> tuple[jax.Array, jax.Array]:
-        (a_value, a_at), (b_value, b_at) = a, b
-        stays = (a_value >= b_value) & (a_at != unset)
-        return lax.select(stays, a_value, b_value), lax.select(stays, a_at, b_at)
-
-    start = (least, unset if scatters else nowhere)
-    return lax.reduce_window((x, positions), start, next_best, **window)[1]
-
-
-def _volume(x: jax.Array) -> int:
-    volume = 1
-    for size in x.shape[1:-1]:
-        volume *= size
-    return volume
-
-
-def _repeated(array: jax.Array, images: int) -> jax.Array:
-    """As many images as the other operand has; see pool_primitives.py."""
-    if array.shape[0] == images:
-        return array
-    return jnp.tile(array, (images // array.shape[0], *(1,) * (array.ndim - 1)))
-
-
-def max_pool_select(t: jax.Array, position: jax.Array) -> jax.Array:
-    """t at the chosen positions, 0 where there is none."""
-    images = t.shape[0] if t.shape[0] == position.shape[0] else max(t.shape[0], position.shape[0])
-    t, position = _repeated(t, images), _repeated(position, images)
-    if not are_known(t.shape):
-        return _selected_by_axis(t, position)
-    flat_t = t.reshape((t.shape[0], _volume(t), t.shape[-1]))
-    flat_at = position.reshape((position.shape[0], _volume(position), position.shape[-1]))
-    inside = (flat_at >= 0) & (flat_at < flat_t.shape[1])
-    chosen = jnp.take_along_axis(flat_t, jnp.maximum(flat_at, 0), axis=1, mode="clip")
-    return jnp.where(inside, chosen, 0).reshape(position.shape)
-
-
-def _selected_by_axis(t: jax.Array, position: jax.Array) -> jax.Array:
-    """The same with no reshape, as JAX cannot tell of each product of symbols that it is a size."""
-    within, at = [], jnp.maximum(position, 0)
-    for d in range(t.ndim - 2, 0, -1):
-        at, index = jnp.divmod(at, jnp.int32(t.shape[d]))
-        within.append(index)
-    image, channel = (lax.broadcasted_iota(jnp.int32, position.shape, d) for d in (0, t.ndim - 1))
-    chosen = t.at[(image, *within[::-1], channel)].get(mode="clip")
-    return jnp.where(position >= 0, chosen, 0)
-
-
-def max_pool_grad(dy: jax.Array, position: jax.Array, *, shape: tuple[int, ...]) -> jax.Array:
-    """dx: each dy added at its chosen position."""
-    wide = _summed_in(dy.dtype)
-    t = jax.ShapeDtypeStruct(shape, wide)
-    select = jax.linear_transpose(lambda t: max_pool_select(t, position), t)
-    return select(_repeated(dy, shape[0]).astype(wide))[0].astype(dy.dtype)
-
-
-def _summed_in(dtype: jnp.dtype) -> jnp.dtype:
-    """What sums of such numbers run in, as the kernels' do: 16 bits are too few."""
-    narrow = jnp.issubdtype(dtype, jnp.floating) and dtype.itemsize < 4
-    return jnp.dtype(jnp.float32) if narrow else dtype
-
-
-def avg_pool(x: jax.Array, *, axes: Sequence[Axis], count_include_pad: bool) -> jax.Array:
-    """y as a window's sum over its count."""
-    dtype, window = x.dtype, _window(axes)
-    x = x.astype(_summed_in(dtype))
-    total = lax.reduce_window(_padded(x, 0, axes), x.dtype.type(0), lax.add, **window)
-    ones = jnp.ones((1, *x.shape[1:-1], 1), x.dtype)
-    if count_include_pad:
-        count = jnp.array(1, x.dtype)
-        for axis in axes:
-            count = count * axis.taps
-    else:
-        count = lax.reduce_window(_padded(ones, 0, axes), x.dtype.type(0), lax.add, **window)
-    return (total / count).astype(dtype)
-
-
-def max_unpool(y: jax.Array, position: jax.Array, *, shape: tuple[int, ...]) -> jax.Array:
-    """Each number added at its position, wherever that is in its image; those off the image give nothing."""
-    images, channels = y.shape[0], y.shape[-1]
-    if 0 in shape[1:-1]:  # where jax.lax has no derivative of a scatter
-        return jnp.zeros(shape, y.dtype)
-    volume = 1
-    for size in shape[1:-1]:
-        volume *= size
-    values = y.reshape((images, _volume(y), channels))
-    at = position.reshape(values.shape)
-    at = jnp.where((at >= 0) & (at < volume), at, volume)  # the last is dropped
-    n = jnp.arange(images)[:, None, None]
-    c = jnp.arange(channels)[None, None, :]
-    narrow = jnp.issubdtype(y.dtype, jnp.floating) and y.dtype.itemsize < 4
-    total = jnp.zeros((images, volume, channels), jnp.float32 if narrow else y.dtype)
-    total = total.at[n, at, c].add(values.astype(total.dtype), mode="drop")
-    return total.astype(y.dtype).reshape(shape)
-
-
-def _least(dtype: np.dtype) -> jax.Array:
-    """What no number of a dtype is below."""
-    if dtype == np.bool_:
-        return jnp.array(False)
-    if jnp.issubdtype(dtype, jnp.integer):
-        return jnp.array(jnp.iinfo(dtype).min, dtype)
-    # As in lax: some 8-bit floats have no infinity, and write it as a NaN.
-    lowest = np.array(-np.inf).astype(dtype)
-    return jnp.array(jnp.finfo(dtype).min if np.isnan(lowest) else lowest, dtype)
-
-
-def sum_pool(x: jax.Array, *, axes: Sequence[Axis]) -> jax.Array:
-    """y as each window's sum."""
-    return lax.reduce_window(_padded(x, 0, axes), x.dtype.type(0), lax.add, **_window(axes))
-
-
-def sum_pool_grad(dy: jax.Array, *, shape: tuple[int, ...], axes: Sequence[Axis]) -> jax.Array:
-    """dx as the transpose of ``sum_pool``."""
-    x = jax.ShapeDtypeStruct(shape, dy.dtype)
-    return jax.linear_transpose(partial(sum_pool, axes=axes), x)(dy)[0]
-
-
-def avg_pool_grad(
-    dy: jax.Array, *, shape: tuple[int, ...], axes: Sequence[Axis], count_include_pad: bool
-) -> jax.Array:
-    """dx as the transpose of ``avg_pool``."""
-    x = jax.ShapeDtypeStruct(shape, dy.dtype)
-    forward = partial(avg_pool, axes=axes, count_include_pad=count_include_pad)
-    return jax.linear_transpose(forward, x)(dy)[0]

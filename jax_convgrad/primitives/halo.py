@@ -1,4 +1,4 @@
-"""Which rows each device needs where an axis is split into parts: integers, and no array.
+"""Which rows each device needs if an axis is split into parts, in plain integers.
 
 XLA splits an axis of ``size`` rows into as many parts as there are devices, of ceil(size / parts) rows each:
 the last parts are smaller, or empty. Where input and output positions are tied by
@@ -21,7 +21,7 @@ from jax_convgrad.geometry import Axis
 
 
 def part_size(size: int, parts: int) -> int:
-    """Rows of each part but the last ones."""
+    """The number of rows of each part, except that the last ones may have fewer."""
     return -(-size // parts)
 
 
@@ -33,14 +33,14 @@ class Piece:
     begin: int
     end: int
     pairs: tuple[tuple[int, int], ...]
-    """(source, target) of every transfer; a device that is no target has no use for the rows."""
+    """(source, target) of every transfer; a device that is not a target has no use for the rows."""
 
 
 @dataclass(frozen=True)
 class Window:
     """``length`` rows from row ``starts[j]`` for device j, out of ``size`` rows in ``len(starts)`` parts.
 
-    A window may begin before the first row and end after the last one. ``used`` says of each device
+    A window may begin before the first row and end after the last one. ``used`` says for each device
     whether it has a result at all.
     """
 
@@ -51,17 +51,17 @@ class Window:
 
     @property
     def parts(self) -> int:
-        """Into how many parts the rows are split."""
+        """The number of parts that the rows are split into."""
         return len(self.starts)
 
     @property
     def part(self) -> int:
-        """Rows of a part."""
+        """The number of rows of a part."""
         return part_size(self.size, self.parts)
 
     @property
     def valid(self) -> tuple[tuple[int, int], ...]:
-        """Which of its window's rows there are, for each device: from the first to before the second."""
+        """For each device the rows of its window that exist: from the first number to before the second."""
         return tuple(
             (min(max(-start, 0), self.length), min(max(self.size - start, 0), self.length))
             if used
@@ -73,7 +73,7 @@ class Window:
     def span(self) -> tuple[int, int]:
         """The rows that are put together, counted from the first of a device's own part.
 
-        They hold the window of every device that needs a row. One that needs none takes any.
+        They hold the window of every device that needs a row. A device that needs no row takes any.
         """
         relative = [
             start - j * self.part
@@ -93,11 +93,11 @@ class Window:
 
     @property
     def has_idle(self) -> bool:
-        """Whether a device with results needs no row at all, so that what it takes is none of its window."""
+        """Whether a device with results needs no row at all, so that none of the rows it takes counts."""
         return any(used and begin >= end for used, (begin, end) in zip(self.used, self.valid, strict=True))
 
     def pieces(self) -> Iterator[Piece]:
-        """What ``span`` is made of, in the order of the rows."""
+        """The pieces of ``span``, in the order of the rows."""
         low, high = self.span
         part = self.part
         for distance in range(low // part, -(-high // part)):
@@ -114,7 +114,7 @@ class Window:
 class Split:
     """An axis split into parts, as the device that computes a part of the outputs sees it.
 
-    Where a part's first output is not in the same phase of the input dilation on every device, each begins
+    The first outputs of the parts may be in different phases of the input dilation. Then each device begins
     some outputs earlier: ``shifts[j]`` of ``local``'s outputs come before device j's own.
     """
 
@@ -125,21 +125,21 @@ class Split:
 
     @property
     def part(self) -> int:
-        """Outputs of a part."""
+        """The number of outputs of a part."""
         return part_size(self.axis.output, len(self.shifts))
 
     @property
     def counts(self) -> tuple[int, ...]:
-        """Outputs that each device's part has, without what fills up a smaller one."""
+        """The number of outputs of each device's part, without what fills up a smaller one."""
         return tuple(
             min(max(self.axis.output - j * self.part, 0), self.part) for j in range(len(self.shifts))
         )
 
 
 def split(axis: Axis, parts: int) -> Split:
-    """The axis with inputs and outputs in ``parts`` parts each; there is at least one of either."""
+    """The axis with inputs and outputs in ``parts`` parts each; the axis has at least one of either."""
     part = part_size(axis.output, parts)
-    # Outputs whose relation has the same phase are so many apart.
+    # Outputs whose relation has the same phase are this far apart.
     period = axis.input_dilation // math.gcd(axis.stride, axis.input_dilation)
     used = tuple(j * part < axis.output for j in range(parts))
     shifts = tuple(j * part % period if used[j] else 0 for j in range(parts))

@@ -1,8 +1,8 @@
-"""A layer with rules for both modes of differentiation, where JAX has primitives that take both.
+"""A layer with rules for both modes of differentiation, for versions of JAX whose primitives take both.
 
 ``custom_vjp`` has no derivative in forward mode. JAX's ``hijax`` primitives, new and still called
-experimental, have a rule for each mode: here the layer's own backward pass in reverse mode, and in forward
-mode the derivative of what the layer is made of.
+experimental, have a rule for each mode. Here that is the layer's own backward pass in reverse mode, and the
+derivative of what the layer is made of in forward mode.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ remat_transform: Any
 try:
     hijax = importlib.import_module("jax.experimental.hijax")
     HiPrim, linearize_from_jvp = hijax.HiPrim, hijax.linearize_from_jvp
-    # It has no public name. A rule for checkpoint, whose policies are to see into a layer, needs it.
+    # It has no public name. The rule for checkpoint, whose policies must see into a layer, needs it.
     remat_transform = importlib.import_module("jax._src.interpreters.remat").remat_transform
     HAS_BOTH_MODES = True
 except (ImportError, AttributeError):  # before jax 0.12
@@ -31,7 +31,7 @@ except (ImportError, AttributeError):  # before jax 0.12
 class Layer(HiPrim):
     """``layer(*operands, *static)``, with the ``fwd`` and ``bwd`` of ``jax.custom_vjp`` for reverse mode.
 
-    ``places`` says of each operand whether it is given; else it is None.
+    ``places`` says for each operand whether it is given; otherwise it is None.
     """
 
     def __init__(
@@ -49,24 +49,24 @@ class Layer(HiPrim):
         super().__init__()
 
     def pp_params(self) -> dict[str, Any]:
-        """What is shown of it in a jaxpr."""
+        """The parameters that a jaxpr shows."""
         return {"name": self.layer.__name__.lstrip("_"), "static": self.static}
 
     def expand(self, *given: Any) -> Any:
-        """What the layer is made of."""
+        """The primitives that the layer is made of."""
         return self.layer(*_filled(self.places, given), *self.static)
 
     def vjp_fwd(self, nonzero: Any, *given: Any) -> Any:
-        """Reverse mode's first half: the layer's own rule."""
+        """The first half of reverse mode: the layer's own rule."""
         return self.fwd(*_filled(self.places, given), *self.static)
 
     def vjp_bwd_retval(self, kept: Any, dy: Any) -> Any:
-        """Its second half."""
+        """The second half of reverse mode."""
         gradients = self.bwd(*self.static, kept, ad.instantiate_zeros(dy))
         return tuple(gradient for gradient, given in zip(gradients, self.places, strict=True) if given)
 
     def jvp(self, primals: Sequence[Any], tangents: Sequence[Any]) -> Any:
-        """Forward mode: the derivative of what the layer is made of, in the operands that move."""
+        """Forward mode: the derivative of what the layer is made of, in the operands that have tangents."""
         moving = [n for n, tangent in enumerate(tangents) if not isinstance(tangent, ad.Zero)]
         if not moving:
             return self.expand(*primals), ad.Zero(self.out_aval.to_tangent_aval())
@@ -89,11 +89,11 @@ class Layer(HiPrim):
             operands[n].accum(cotangent)
 
     def batch(self, axis_data: Any, given: Any, dims: Any) -> Any:
-        """Under vmap it is what it is made of, whose rules reach every order."""
+        """The rule for vmap: the primitives that the layer is made of, whose rules reach every order."""
         return jax.vmap(self.expand, tuple(dims), axis_size=axis_data.size)(*given), 0
 
     def remat(self, trace: Any, *given: Any) -> Any:
-        """Under ``checkpoint`` too: its policy sees each primitive."""
+        """The rule for ``checkpoint``: its policy sees each primitive."""
         out, again = remat_transform(
             trace.policy, self.expand, *given, custom_vjp_rules=trace.custom_vjp_rules
         )

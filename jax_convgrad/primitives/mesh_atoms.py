@@ -1,7 +1,7 @@
-"""How XLA split arrays over devices, in terms of mesh axes that any split has names for.
+"""How XLA split arrays over devices, in terms of mesh axes that can name any split.
 
 XLA may split over a part of a mesh axis, for which JAX has no name, and a program may have several meshes.
-So a partition is made over a mesh of its own, of axes of prime size: all devices, by their numbers.
+So a partition is made over a mesh of its own, with axes of prime size: all devices, by their numbers.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 from jax.sharding import AbstractMesh, Sharding
 
 _MOST_ORDERS = 256
-"""Meshes of more axes of different sizes than any machine has are not looked at."""
+"""The most meshes that are tried; more would take more axes of different sizes than any machine has."""
 
 
 def _prime_factors(size: int) -> list[int]:
@@ -28,7 +28,7 @@ def _prime_factors(size: int) -> list[int]:
 
 
 def _orders(primes: Sequence[int]) -> Iterator[tuple[int, ...]]:
-    """Every order of them once; equal ones are not told apart."""
+    """Every order of the primes once; equal primes are interchangeable."""
     if not primes:
         yield ()
     for prime in dict.fromkeys(primes):
@@ -39,9 +39,10 @@ def _orders(primes: Sequence[int]) -> Iterator[tuple[int, ...]]:
 
 
 def places_of(sharding: Sharding | None, rank: int) -> np.ndarray | None:
-    """Which part along each dimension every device has, as a fraction of all: of shape (devices, rank).
+    """The part that every device has along each dimension, as an array of shape (devices, rank).
 
-    None where all have everything.
+    An entry counts in units in which a whole dimension is the number of devices. None if all devices have
+    everything.
     """
     if sharding is None or sharding.is_fully_replicated:
         return None
@@ -57,9 +58,9 @@ def places_of(sharding: Sharding | None, rank: int) -> np.ndarray | None:
 
 
 def atoms_of(arrays: Sequence[Any]) -> AbstractMesh:
-    """A mesh of axes of prime size, so that any part of an axis has a name; all devices, in their order.
+    """A mesh of all devices in their order, with axes of prime size, so that any part of an axis has a name.
 
-    Of the orders of unlike primes it is one in which every array's split can be told.
+    If the primes differ, they are in an order in which every array's split can be named.
     """
     places = [places_of(array.sharding, len(array.shape)) for array in arrays]
     count = next((place.shape[0] for place in places if place is not None), 1)
@@ -77,7 +78,7 @@ def atoms_of(arrays: Sequence[Any]) -> AbstractMesh:
 
 
 def split_of(starts: np.ndarray | None, rank: int, atoms: AbstractMesh) -> tuple[tuple[str, ...], ...] | None:
-    """The atoms that each dimension is split over, the outermost first; None where they cannot tell it."""
+    """The atoms that each dimension is split over, the outermost first; None if no atoms name the split."""
     if starts is None:
         return ((),) * rank
     count = atoms.size

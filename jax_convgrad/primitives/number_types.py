@@ -1,4 +1,4 @@
-"""Dtypes and precisions: what the kernels compute with, and what holds what."""
+"""Dtypes and precisions: what the kernels compute with, and which dtype holds another one's numbers."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from jax import lax
 Precision = (
     lax.Precision | lax.DotAlgorithm | lax.DotAlgorithmPreset | tuple[lax.Precision, lax.Precision] | None
 )
-"""What ``jax.lax`` calls a precision, in the one hashable form that primitives carry."""
+"""A precision of ``jax.lax``, in the one hashable form that primitives carry."""
 
 REAL = ("float32", "float64", "bfloat16", "float16")
-"""What the kernels compute with."""
+"""The dtypes that the kernels compute with."""
 
 NUMBERS = (*REAL, "complex64", "complex128")
-"""What runs on the kernels: a complex array is a real one of twice the channels (complex_form.py)."""
+"""The dtypes that run on the kernels; complex arrays become real ones (complex_form.py)."""
 
 FLOAT32 = np.dtype(np.float32)
-"""What sums of 16-bit numbers run in, and the one dtype beside the operands' that a result may have."""
+"""The dtype in which 16-bit numbers are added up; a result may have it instead of the operands' dtype."""
 
 
 def allows_tf32(precision: Precision) -> bool:
     """Whether f32 operands may be rounded to TF32, 10 bits of mantissa, before they are multiplied.
 
-    As in XLA for GPUs: at every precision but HIGHEST, and in algorithms that multiply that narrowly.
+    As in XLA for GPUs: at every precision except HIGHEST, and in algorithms that multiply that narrowly.
     """
     if precision is None:
         return True
@@ -34,7 +34,7 @@ def allows_tf32(precision: Precision) -> bool:
     if isinstance(precision, lax.Precision):
         return precision != lax.Precision.HIGHEST
     if isinstance(precision, lax.DotAlgorithmPreset):
-        # BF16_BF16_F32_X3 and its like make up for narrow products by their number.
+        # BF16_BF16_F32_X3 and the like make up for narrow products by adding several.
         narrow = precision.name.startswith(("TF32_", "BF16_", "F16_", "ANY_F8_"))
         return precision.name == "DEFAULT" or (narrow and not precision.name.endswith(("X3", "X6", "X9")))
     return precision.num_primitive_operations == 1 and np.dtype(precision.lhs_precision_type) != np.float32
@@ -43,16 +43,16 @@ def allows_tf32(precision: Precision) -> bool:
 def holds(wide: jnp.dtype, narrow: jnp.dtype) -> bool:
     """Whether a dtype of the kernels has every number of another one of its kind.
 
-    float16 and bfloat16 do not hold each other. Unlike ``jnp.promote_types`` it knows no strict promotion.
+    float16 and bfloat16 do not hold each other. Unlike ``jnp.promote_types`` this ignores strict promotion.
     """
     kinds = [jnp.issubdtype(dtype, jnp.complexfloating) for dtype in (wide, narrow)]
     return wide == narrow or (kinds[0] == kinds[1] and wide.itemsize > narrow.itemsize)
 
 
 def for_result(dtype: jnp.dtype, x: jax.Array, w: jax.Array) -> tuple[jax.Array, jax.Array, np.dtype | None]:
-    """Operands for a result that holds all of ``dtype``, and the primitives' ``result_dtype`` for it.
+    """Operands for a result that holds all of ``dtype``, and the ``result_dtype`` of the spec for it.
 
-    Operands of 16 bits stay as they are: their sums are of f32. Others are converted, each a copy.
+    Operands of 16 bits stay as they are, since their sums are f32. Others are converted, each a copy.
     """
     wide = np.dtype(dtype) if holds(dtype, x.dtype) else FLOAT32
     if x.dtype.itemsize == 2 and wide == FLOAT32:
@@ -61,5 +61,5 @@ def for_result(dtype: jnp.dtype, x: jax.Array, w: jax.Array) -> tuple[jax.Array,
 
 
 def converted(array: jax.Array, dtype: jnp.dtype) -> jax.Array:
-    """The array in a dtype; as it is, weakly typed or not, where that is its own."""
+    """The array in a dtype; the array itself, weakly typed or not, if it has that dtype."""
     return array if array.dtype == dtype else array.astype(dtype)

@@ -1,12 +1,12 @@
 """The text of a call that is partitioned by a callback: what is hashed is what is computed.
 
-JAX's compilation cache knows a program by its text. In that, ``custom_partitioning`` writes the address of
-its callback, which says nothing of what the call computes, is another one in the next process, and may there
-be that of another callback. Here the address gives way to a digest of all that decides what the call
-computes. JAX can be told to leave the address out of what it hashes
-(``jax_remove_custom_partitioning_ptr_from_cache_key``), so the digest stands in an attribute beside it, too.
+JAX's compilation cache knows a program by its text. ``custom_partitioning`` writes the address of its
+callback into that text. The address says nothing about what the call computes, and in the next process it
+may belong to another callback. Here a digest of everything that decides what the call computes takes its
+place. JAX has an option that leaves the address out of what it hashes
+(``jax_remove_custom_partitioning_ptr_from_cache_key``), so the digest is in another attribute, too.
 
-The private names of JAX that this needs are here; where they are missing, nothing is partitioned by callback.
+The private names of JAX that this needs are here; if they are missing, nothing is partitioned by callback.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def digest(*facts: Any) -> str:
     """A digest of the facts by their values, the same in every process.
 
     Raises:
-      TypeError: a fact has no value that outlives the process, as a function has none.
+      TypeError: a fact, such as a function, has no value that outlives the process.
     """
     return hashlib.sha256(repr(_plain(facts)).encode()).hexdigest()
 
@@ -78,7 +78,7 @@ def _plain(fact: Any) -> Any:
 
 
 def kernels(platform: str) -> tuple[str, ...]:
-    """What is to be known of a platform's kernels: a call's parts need their workspace in their sizes."""
+    """What identifies a platform's kernels, since the sizes in a call's parts depend on their workspace."""
     backend = ffi.backends[platform]
     sets = backend.module.instruction_sets() if hasattr(backend.module, "instruction_sets") else ()
     return (
@@ -93,7 +93,7 @@ def kernels(platform: str) -> tuple[str, ...]:
 
 @functools.cache
 def _build(module: Any) -> str:
-    """A digest of the module's file, as one version of the package may be built from changed sources."""
+    """A digest of the module's file, since one version of the package may be built from changed sources."""
     return hashlib.sha256(Path(module.__file__).read_bytes()).hexdigest()
 
 
@@ -102,7 +102,7 @@ _named_p.multiple_results = True
 
 
 def named(whole: Callable[..., tuple[jax.Array, ...]], what: str) -> Callable[..., tuple[jax.Array, ...]]:
-    """``whole``, one call of ``custom_partitioning``, which the text names by the digest ``what``."""
+    """``whole``, one call of ``custom_partitioning``, named in the text by the digest ``what``."""
 
     def call(*operands: jax.Array) -> tuple[jax.Array, ...]:
         program = jax.make_jaxpr(whole)(*operands)
@@ -114,7 +114,7 @@ def named(whole: Callable[..., tuple[jax.Array, ...]], what: str) -> Callable[..
 def lowered(
     ctx: Any, whole: Callable[..., tuple[jax.Array, ...]], what: str, operands: Sequence[Any]
 ) -> Sequence[Any]:
-    """``named(whole, what)`` of what is being lowered, without tracing it first where that can be done."""
+    """``named(whole, what)`` of what is being lowered, without tracing it first if possible."""
     program = jax.make_jaxpr(whole)(*ctx.avals_in)
     (equation,) = program.eqns
     if _rule is None or list(equation.invars) != list(program.jaxpr.invars):
@@ -135,7 +135,7 @@ def _lower(ctx: Any, *operands: Any, program: Any, what: str) -> Sequence[Any]:
 
 def _with_name(results: Sequence[Any], what: str, module_context: Any) -> Sequence[Any]:
     call = _custom_call(results[0])
-    if call is not None:  # for one device, and where all axes are manual, it is the kernel itself
+    if call is not None:  # for one device, and if all axes are manual, it is the kernel itself
         _rename(call, what, module_context)
     return results
 
@@ -144,7 +144,7 @@ mlir.register_lowering(_named_p, _lower, cacheable=False)
 
 
 def _custom_call(value: Any) -> Any:
-    """The partitioned call that ``value`` is a result of; None where it is none's."""
+    """The partitioned call that ``value`` is a result of, or None."""
     while getattr(value.owner, "name", None) == "sdy.sharding_constraint":  # follows each op on explicit axes
         value = value.owner.operation.operands[0]
     if getattr(value.owner, "name", None) != "stablehlo.custom_call":
@@ -154,17 +154,17 @@ def _custom_call(value: Any) -> Any:
 
 
 def _rename(call: Any, what: str, module_context: Any) -> None:
-    """Has ``call`` ask for its callback by a digest."""
+    """Makes ``call`` ask for its callback by a digest."""
     address = ir.StringAttr(call.attributes["backend_config"]).value
     callback = _callbacks[address.encode()]
-    # Which devices they are, and in which meshes, makes no difference to a partition.
+    # The devices and their meshes make no difference to a partition; their number does.
     what = digest(what, module_context.axis_context.num_devices)
     with _lock:
-        # Programs that say the same share one callback, which lives as long as one of them does.
+        # Programs with the same digest share one callback, which lives as long as one of them does.
         shared = _callbacks.get(what.encode())
         if shared is None or shared.module_context.backend is not module_context.backend:
             shared = copy.copy(callback)
-            # All that is asked of it. The whole would keep the program alive with which it came.
+            # Only these are used. The whole context would keep the program alive with which it came.
             shared.module_context = SimpleNamespace(
                 platforms=module_context.platforms, backend=module_context.backend
             )

@@ -1,7 +1,7 @@
 """Pooling whose rows are split over devices: what one device's kernel call is made of.
 
-Rows come from neighbours as for a convolution (spatial_parts.py). Two things are about the whole array,
-and so are seen to here: positions of maxima, and how many inputs of a window are not padding.
+Rows come from neighbours as for a convolution (spatial_parts.py). Two things depend on the whole array and
+are handled here: the positions of maxima, and how many inputs of a window are not padding.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from jax import lax
 
 from jax_convgrad.geometry import Axis
 from jax_convgrad.primitives.halo import Split, split
+from jax_convgrad.primitives.pool_spec import PoolSpec
 from jax_convgrad.primitives.spatial_parts import (
     Local,
     Place,
@@ -26,12 +27,13 @@ from jax_convgrad.primitives.spatial_parts import (
 )
 
 _Split = Mapping[int, tuple[Split, Place, int]]
-"""The axes that are split; the last number is the dimension that an axis is."""
+"""The axes that are split; the last number is the dimension of each."""
 
 
 def _splits(params: dict[str, Any], places: Mapping[str, Place], traded: bool) -> _Split:
     splits = {}
-    for a, (axis, dim) in enumerate(zip(params["axes"], params["dimensions"][2:], strict=True)):
+    spec: PoolSpec = params["spec"]
+    for a, (axis, dim) in enumerate(zip(spec.axes, spec.spatial, strict=True)):
         place = places.get(letter(a))
         if place is not None:
             splits[a] = split(axis.transpose() if traded else axis, place.parts), place, dim
@@ -39,10 +41,11 @@ def _splits(params: dict[str, Any], places: Mapping[str, Place], traded: bool) -
 
 
 def _with_axes(params: dict[str, Any], splits: _Split, traded: bool) -> dict[str, Any]:
-    axes = list(params["axes"])
+    spec: PoolSpec = params["spec"]
+    axes = list(spec.axes)
     for a, (parts, _, _) in splits.items():
         axes[a] = parts.local.transpose() if traded else parts.local
-    return {**params, "axes": tuple(axes)}
+    return {**params, "spec": spec.with_axes(axes)}
 
 
 def _fetched(array: jax.Array, splits: _Split, fill: Any = 0) -> jax.Array:
@@ -61,7 +64,7 @@ def _own(array: jax.Array, splits: _Split) -> jax.Array:
 
 
 def _coordinates(position: jax.Array, sizes: Sequence[int]) -> list[jax.Array]:
-    """What flat positions are along each axis."""
+    """The coordinates of flat positions, one for each axis."""
     result = []
     for size in reversed(sizes):
         result.append(lax.rem(position, jnp.int32(size)))
@@ -81,7 +84,7 @@ def _translated(
 ) -> jax.Array:
     """Flat positions in an array of the spatial ``sizes`` as those in a part of it, of the sizes ``into``.
 
-    ``begins`` are the rows at which the part begins. What lies outside is -1, as no position is.
+    ``begins`` are the rows at which the part begins. A position outside of it becomes -1.
     """
     coordinates = _coordinates(position, sizes)
     inside = position >= 0
@@ -94,7 +97,7 @@ def _translated(
 def _in_whole(
     position: jax.Array, splits: _Split, fetched: Sequence[int], sizes: Sequence[int]
 ) -> tuple[jax.Array, jax.Array]:
-    """Flat positions in the rows that were ``fetched`` as those in the whole array, and which are outside."""
+    """Flat positions in the ``fetched`` rows as those in the whole array, and whether each is outside."""
     coordinates = _coordinates(position, fetched)
     outside = jnp.zeros_like(position, bool)
     for a, (parts, place, _) in splits.items():
@@ -105,14 +108,14 @@ def _in_whole(
 
 
 def _outputs(array: jax.Array, dim: int, begin: Any) -> jax.Array:
-    """The numbers of the outputs along a dimension, from ``begin`` on, to be broadcast over the array."""
+    """The indices of the outputs along a dimension, from ``begin`` on, to be broadcast over the array."""
     shape = [1] * array.ndim
     shape[dim] = array.shape[dim]
     return lax.broadcasted_iota(jnp.int32, shape, dim) + jnp.asarray(begin, jnp.int32)
 
 
 def _taps_inside(axis: Axis, output: Any) -> tuple[Any, Any]:
-    """The first tap of a window that is not on padding, and the one after the last."""
+    """The first tap of a window that is not on padding, and the one after the last such tap."""
     before = axis.pad_lo - output * axis.stride
     first = jnp.clip(-(-before // axis.filter_dilation), 0, axis.taps)
     last = jnp.clip((axis.input - 1 + before) // axis.filter_dilation + 1, first, axis.taps)
@@ -120,7 +123,7 @@ def _taps_inside(axis: Axis, output: Any) -> tuple[Any, Any]:
 
 
 def lowest(dtype: Any) -> Any:
-    """What no number of the dtype is below."""
+    """The least value of the dtype."""
     if jnp.issubdtype(dtype, jnp.floating):
         return -np.inf
     return False if jnp.issubdtype(dtype, jnp.bool_) else int(jnp.iinfo(dtype).min)
@@ -134,18 +137,18 @@ def max_pool(params: dict[str, Any], places: Mapping[str, Place]) -> Local:
 
 def max_pool_argmax(params: dict[str, Any], places: Mapping[str, Place]) -> Local:
     """One device's call of ``max_pool_argmax``."""
-    axes: tuple[Axis, ...] = params["axes"]
+    axes: tuple[Axis, ...] = params["spec"].axes
     splits = _splits(params, places, traded=False)
     call = max_pool(params, places)
     sizes = [axis.input for axis in axes]
-    fetched = [axis.input for axis in call.params["axes"]]
+    fetched = [axis.input for axis in call.params["spec"].axes]
 
     def after(y: jax.Array, position: jax.Array) -> Sequence[jax.Array]:
         result, outside = _in_whole(position, splits, fetched, sizes)
         if not any(_reaches_out(axes[a]) for a in splits):
             return y, result
-        # Where the window's first maximum lies on padding, all in the window is as low as that. So it is the
-        # first number of the window that there is.
+        # If the window's first maximum lies on padding, everything in the window is as low as that. So the
+        # first maximum is the window's first number that is not padding.
         first, _ = _ends_inside(params, splits, position)
         return y, jnp.where(outside, first, result).astype(jnp.int32)
 
@@ -153,19 +156,19 @@ def max_pool_argmax(params: dict[str, Any], places: Mapping[str, Place]) -> Loca
 
 
 def ruled_position(params: dict[str, Any], places: Mapping[str, Place]) -> Local:
-    """One device's call of ``ruled_position``, with -inf in the place of rows that there are not.
+    """One device's call of ``ruled_position``, with -inf for rows that do not exist.
 
-    Of the rule "select_and_scatter" that is what padding is. That of "select_and_gather" leaves padding out,
-    and goes on to -inf from a NaN alone. So where it ends there, all numbers behind the last NaN are -inf,
-    and it is the first of them, or that NaN where there is none. A second call finds the first of them: it is
-    the first number at all behind the last NaN.
+    The rule "select_and_scatter" reads padding as -inf too. The rule "select_and_gather" leaves padding out,
+    and goes on to -inf from a NaN alone. So if this call ends on padding, all numbers behind the last NaN are
+    -inf, and the rule's position is the first of them, or that NaN if nothing comes behind it. A second call,
+    with zeros for all numbers that are not NaN, finds the first number behind the last NaN.
     """
-    axes: tuple[Axis, ...] = params["axes"]
+    axes: tuple[Axis, ...] = params["spec"].axes
     splits = _splits(params, places, traded=False)
     local = _with_axes(params, splits, traded=False)
     sizes = [axis.input for axis in axes]
-    fetched = [axis.input for axis in local["axes"]]
-    batch = params["dimensions"][0]
+    fetched = [axis.input for axis in local["spec"].axes]
+    batch = params["spec"].batch
     twice = params["rule"] == "select_and_gather" and any(_reaches_out(axes[a]) for a in splits)
 
     def before(x: jax.Array) -> Sequence[jax.Array]:
@@ -185,17 +188,17 @@ def ruled_position(params: dict[str, Any], places: Mapping[str, Place]) -> Local
 
 
 def _ends_inside(params: dict[str, Any], splits: _Split, like: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The flat positions of the first and the last number of each window, -1 where it has none.
+    """The flat positions of the first and the last number of each window, -1 if all of it is padding.
 
     ``like`` has the shape of a device's part of the results.
     """
-    axes: tuple[Axis, ...] = params["axes"]
+    axes: tuple[Axis, ...] = params["spec"].axes
     first: list[Any] = []
     last: list[Any] = []
     empty: Any = False
     for a, axis in enumerate(axes):
         begin = splits[a][1].of(_begins(splits[a][0])) if a in splits else 0
-        output = _outputs(like, params["dimensions"][a + 2], begin)
+        output = _outputs(like, params["spec"].spatial[a], begin)
         tap, end = _taps_inside(axis, output)
         for ends, at in ((first, tap), (last, end - 1)):
             ends.append(output * axis.stride + at * axis.filter_dilation - axis.pad_lo)
@@ -219,8 +222,8 @@ def max_pool_grad(params: dict[str, Any], places: Mapping[str, Place]) -> Local:
     """One device's call of ``max_pool_grad``."""
     splits = _splits(params, places, traded=True)
     local = _with_axes(params, splits, traded=True)
-    sizes = [axis.input for axis in params["axes"]]
-    computed = [axis.input for axis in local["axes"]]
+    sizes = [axis.input for axis in params["spec"].axes]
+    computed = [axis.input for axis in local["spec"].axes]
 
     def before(dy: jax.Array, position: jax.Array) -> Sequence[jax.Array]:
         begins = {
@@ -237,8 +240,8 @@ def max_pool_select(params: dict[str, Any], places: Mapping[str, Place]) -> Loca
     """One device's call of ``max_pool_select``."""
     splits = _splits(params, places, traded=False)
     local = _with_axes(params, splits, traded=False)
-    sizes = [axis.input for axis in params["axes"]]
-    fetched = [axis.input for axis in local["axes"]]
+    sizes = [axis.input for axis in params["spec"].axes]
+    fetched = [axis.input for axis in local["spec"].axes]
 
     def before(t: jax.Array, position: jax.Array) -> Sequence[jax.Array]:
         for parts, place, dim in splits.values():
@@ -253,13 +256,13 @@ def max_pool_select(params: dict[str, Any], places: Mapping[str, Place]) -> Loca
 
 
 def _scaled(array: jax.Array, params: dict[str, Any], begins: Mapping[int, Any], least: int) -> jax.Array:
-    """Averages over all taps of a window as those over taps on numbers, along the axes of ``begins``.
+    """Averages over taps on numbers from those over all taps, along the axes of ``begins``.
 
-    Array is of outputs, from ``begins`` on; a window without numbers counts as one of ``least``.
+    The array holds outputs, from ``begins`` on; a window without numbers counts as one of ``least``.
     """
     real = jnp.finfo(array.dtype).dtype
     for a, begin in begins.items():
-        axis, dim = params["axes"][a], params["dimensions"][a + 2]
+        axis, dim = params["spec"].axes[a], params["spec"].spatial[a]
         first, last = _taps_inside(axis, _outputs(array, dim, begin))
         count = jnp.maximum(last - first, least)
         array = array * (axis.taps / count.astype(real))
@@ -271,8 +274,8 @@ def _is_narrow(dtype: Any) -> bool:
 
 
 def avg_pool(params: dict[str, Any], places: Mapping[str, Place]) -> Local:
-    """One device's call of ``avg_pool``, in whose windows no row is missing."""
-    axes: tuple[Axis, ...] = params["axes"]
+    """One device's call of ``avg_pool``; it has all rows of its windows."""
+    axes: tuple[Axis, ...] = params["spec"].axes
     splits = _splits(params, places, traded=False)
     local = _with_axes(params, splits, traded=False)
     cut = [a for a in splits if not params["count_include_pad"] and _reaches_out(axes[a])]
@@ -294,8 +297,8 @@ def avg_pool(params: dict[str, Any], places: Mapping[str, Place]) -> Local:
 
 
 def avg_pool_grad(params: dict[str, Any], places: Mapping[str, Place]) -> Local:
-    """One device's call of ``avg_pool_grad``, which sees windows of which it has a part of the inputs."""
-    axes: tuple[Axis, ...] = params["axes"]
+    """One device's call of ``avg_pool_grad``, which sees windows whose inputs it has in part."""
+    axes: tuple[Axis, ...] = params["spec"].axes
     splits = _splits(params, places, traded=True)
     local = {**_with_axes(params, splits, traded=True), "count_include_pad": True}
     cut = [a for a, axis in enumerate(axes) if not params["count_include_pad"] and _reaches_out(axis)]

@@ -4,13 +4,13 @@ Every dimension of x, w and y is one letter of the sums, or a spatial position:
 
     y[n,o,k] = Σ_{r,c} x[n,i,c] · w[r,c,k]        x: n c    w: c k    y: n k
 
-A letter that is split the same way in all arrays that have it leaves each device a smaller problem of the
-same kind. Where it is a letter that is summed over (c in fprop, k in dgrad, n in wgrad) each device has a
-partial sum, and one all-reduce adds them. With groups the letter g stands for the channels of x, w and y
-together, split between groups only.
+If a letter is split the same way in all arrays that have it, each device has a smaller problem of the same
+kind. If that letter is summed over (c in fprop, k in dgrad, n in wgrad) each device has a partial sum, and
+one all-reduce adds them. With groups the letter g stands for the channels of x, w and y together, split
+between groups only.
 
 Rows, the positions along a spatial axis, are a letter that x and y share although they have different
-numbers of them. They may be split into parts of which the last are smaller. A device then needs rows of its
+numbers of them. They may be split into parts, the last ones smaller. A device then needs rows of its
 neighbours' parts, and fetches them before its call (spatial_parts.py).
 """
 
@@ -48,10 +48,10 @@ Labels = tuple[str | None, ...]
 class Factors:
     """How a kernel may be split.
 
-    ``sizes`` says of each letter into how many parts at most: the size of its dimensions, or for g the
-    number of groups. ``localize(params, ways)`` gives the parameters of one device's part, where letters are
+    ``sizes`` gives the largest number of parts for each letter: the size of its dimensions, or for g the
+    number of groups. ``localize(params, ways)`` gives the parameters of one device's part, if letters are
     split into so many ways. Letters without a size are rows, and ``rows(params, places)`` gives one device's
-    call where they are split.
+    call if they are split.
     """
 
     operands: tuple[Labels, ...]
@@ -61,12 +61,12 @@ class Factors:
     rows: Rows | None = None
 
     def is_rows(self, label: str | None) -> bool:
-        """Whether it is a letter whose parts need not be of one size."""
+        """Whether the label is a letter whose parts may differ in size."""
         return label is not None and label not in self.sizes
 
     @property
     def summed(self) -> tuple[str, ...]:
-        """Letters of operands that no result has."""
+        """The letters of operands that no result has."""
         kept = {label for labels in self.results for label in labels}
         return tuple(
             dict.fromkeys(
@@ -80,7 +80,7 @@ class Factors:
 
 @dataclass(frozen=True)
 class Partitioned:
-    """A call that XLA may split: ``whole``, and all that decides what it computes."""
+    """A call that XLA may split: ``whole``, and everything that decides what it computes."""
 
     name: str
     whole: Callable[..., tuple[jax.Array, ...]]
@@ -88,12 +88,12 @@ class Partitioned:
     split: tuple[Any, ...]
 
     def __call__(self, *operands: jax.Array) -> tuple[jax.Array, ...]:
-        """Of arrays."""
+        """The results of a call with arrays."""
         with jax.named_scope(f"jax_convgrad.{self.name}"):
             return partitioned_call.named(self.whole, self._digest(operands))(*operands)
 
     def lowered(self, ctx: Any, operands: Sequence[Any]) -> Sequence[Any]:
-        """Of what is being lowered."""
+        """The results of a call that is being lowered."""
         return partitioned_call.lowered(ctx, self.whole, self._digest(ctx.avals_in), operands)
 
     def _digest(self, operands: Sequence[Any]) -> str:
@@ -102,11 +102,11 @@ class Partitioned:
 
 
 def splittable(context: Any) -> Any:
-    """The context of a lowering that may be partitioned by a callback, as that needs it; else None.
+    """The context of a lowering for a call that is partitioned by a callback; None if it cannot be.
 
-    A program for one device has nothing to partition. An exported one may not be, since what is called back
-    is not there where it is loaded. In shard_map arrays are parts by hand; JAX cannot describe to a callback
-    what XLA splits them over besides. The older partitioner, GSPMD, reads no Shardy rule.
+    A program for one device has nothing to partition. An exported one cannot be, since the callback does not
+    exist where the program is loaded. In shard_map, arrays are parts already; JAX cannot describe to a
+    callback what XLA splits them over in addition. The older partitioner, GSPMD, reads no Shardy rule.
     """
     lowering = getattr(context.module_context, "lowering_parameters", None)
     devices: Any = getattr(context.module_context, "axis_context", None)
@@ -118,8 +118,8 @@ def splittable(context: Any) -> Any:
         or devices.num_devices == 1
     ):
         return None
-    # JAX can say which devices they are, but only where a program has one mesh. What a part computes is said
-    # by their numbers alone, so that any device stands for each.
+    # JAX can name the devices only if a program has one mesh. What a part computes depends on their numbers
+    # alone, so any device stands for each.
     numbers = dataclasses.replace(
         devices, device_assignment=(jax.local_devices()[0],) * devices.num_devices, abstract_mesh=None
     )
@@ -133,14 +133,14 @@ def partitioned(
     factors: Factors,
     params: dict[str, Any],
     devices: int,
-    of_partial_sums: tuple[Callable[..., Any], Callable[..., Any]] | None = None,
+    partial_sums: tuple[Callable[..., Any], Callable[..., Any]] | None = None,
 ) -> Partitioned:
     """``native(*operands, **params)`` as a tuple of results, which XLA may split as ``factors`` say.
 
-    ``name`` tells apart what is called with the same factors and parameters; there are so many ``devices``.
+    ``name`` distinguishes functions with the same factors and parameters; ``devices`` is a number.
 
-    Where what is summed over is split, results are added up; or, where ``of_partial_sums`` is a pair of
-    functions, what the first of them gives, and the second finishes the sum.
+    If a letter that is summed over is split, the devices' results are added up. If ``partial_sums`` is a pair
+    of functions, each device computes the first one instead, and the second one finishes the sum.
     """
 
     @custom_partitioning
@@ -148,7 +148,7 @@ def partitioned(
         return _as_tuple(native(*operands, **params))
 
     def partition(mesh: Mesh, operands: Sequence[Any], results: Sequence[Any]) -> Any:
-        # The context's mesh need not be that of the arrays, of which a program may have several.
+        # The context's mesh may differ from the arrays', since a program may have several.
         atoms = atoms_of(arrays := [*results, *operands])
         axes = _agree(factors, atoms, arrays)
         ways = {label: math.prod(atoms.shape[name] for name in names) for label, names in axes.items()}
@@ -158,13 +158,13 @@ def partitioned(
         call = factors.rows(local, places) if factors.rows and places else Local(local)
 
         def part(*shards: jax.Array) -> tuple[jax.Array, ...]:
-            # A context's mesh, which is about the whole arrays, would else get into the sum's own types. And
-            # a program may be compiled outside of the `jax.enable_x64` that it was lowered in.
+            # Without this, the context's mesh, which is about whole arrays, gets into the sum's own types.
+            # And a program may be compiled outside of the `jax.enable_x64` that it was lowered in.
             wide = any(shard.dtype.name in ("float64", "complex128") for shard in shards)
             wide = wide or getattr(jax.config, "jax_enable_x64", False)
             with use_abstract_mesh(_NO_MESH), jax.enable_x64(wide):
                 given = call.before(*shards)
-                compute, finish = (reduced and of_partial_sums) or (native, None)
+                compute, finish = (reduced and partial_sums) or (native, None)
                 results = tuple(call.after(*_as_tuple(compute(*given, **call.params))))
                 if reduced:
                     results = tuple(summed(array, reduced) for array in results)
@@ -181,15 +181,25 @@ def partitioned(
     def rule(mesh: Mesh, operands: Sequence[Any], results: Sequence[Any]) -> tuple[str, dict[str, Any]]:
         return _shardy_rule(factors, [*operands, *results], devices)
 
-    # Shardings come undecoded, as XLA may split over a part of a mesh axis, for which JAX has no name.
+    # Shardings come undecoded, since XLA may split over a part of a mesh axis, for which JAX has no name.
     whole.def_partition(partition, sharding_rule=rule, decode_shardings=False)
 
     split = (factors.operands, factors.results, dict(factors.sizes))
-    return Partitioned(name, whole, (partitioned_call.kernels(platform), params), split)
+    return Partitioned(name, whole, (partitioned_call.kernels(platform), _facts(params)), split)
+
+
+def _facts(params: dict[str, Any]) -> dict[str, Any]:
+    """The parameters for a digest, the fields of a ``spec`` among them, without a result's dtype of None."""
+    spec = params.get("spec")
+    if spec is None:
+        return params
+    facts = {field.name: getattr(spec, field.name) for field in dataclasses.fields(spec)}
+    facts |= {name: value for name, value in params.items() if name != "spec"}
+    return {name: fact for name, fact in facts.items() if name != "result_dtype" or fact is not None}
 
 
 def summed(array: jax.Array, names: tuple[str, ...]) -> jax.Array:
-    """The sum over devices; of 16-bit numbers it is one of float32, rounded once."""
+    """The sum over devices; 16-bit numbers are added up in float32 and rounded once."""
     if jnp.issubdtype(array.dtype, jnp.floating) and array.dtype.itemsize < 4:
         return lax.psum(array.astype(jnp.float32), names).astype(array.dtype)
     return lax.psum(array, names)
@@ -199,14 +209,14 @@ def _as_tuple(results: Any) -> tuple[jax.Array, ...]:
     return tuple(results) if isinstance(results, Sequence) else (results,)
 
 
-# ------------------------------------------------------------------------------------------ what XLA is told
+# ------------------------------------------------------------------------------------------ what XLA reads
 
 
 def _shardy_rule(factors: Factors, types: Sequence[Any], devices: int) -> tuple[str, dict[str, Any]]:
-    """Shardy's rule, such as "n s0 s1 c, s2 s3 c k -> n s4 s5 k", and which of its letters are special.
+    """Shardy's rule, such as "n s0 s1 c, s2 s3 c k -> n s4 s5 k", and its special letters.
 
-    Channels of different numbers in the same groups are products (g s6) and (g s7), of which g alone may be
-    split; where there is one channel a group, they are g itself, as Shardy has no factors of size 1.
+    Different numbers of channels in the same groups are products (g s6) and (g s7), in which g alone may be
+    split. With one channel a group they are g itself, since Shardy has no factors of size 1.
     """
     arrays = (*factors.operands, *factors.results)
     channels = {
@@ -216,8 +226,8 @@ def _shardy_rule(factors: Factors, types: Sequence[Any], devices: int) -> tuple[
         if label == "g"
     }
     products = len(channels) > 1
-    # JAX before 0.9.2 fails on a result that is split over a part of a mesh axis. That happens where g does
-    # not take all of it, or the fewer rows of two arrays do not.
+    # JAX before 0.9.2 fails on a result that is split over a part of a mesh axis. That happens if g, or the
+    # fewer rows of two arrays, do not take all of the axis.
     gathered = set()
     if jax.__version_info__ < (0, 9, 2):
         rows = _sizes_of_rows(factors, arrays, types)
@@ -244,7 +254,7 @@ def _shardy_rule(factors: Factors, types: Sequence[Any], devices: int) -> tuple[
         [term(label, size) for label, size in zip(labels, t.shape, strict=True)]
         for labels, t in zip(arrays, types, strict=True)
     ]
-    # Where g is a dimension by itself, its size is read there and may not be said again.
+    # If g is a dimension by itself, its size is read there and must not be given again.
     if sizes and not any("g" in dimensions for dimensions in terms):
         sizes["g"] = factors.sizes["g"]
     written = [" ".join(dimensions) for dimensions in terms]
@@ -276,8 +286,8 @@ def _sizes_of_rows(factors: Factors, arrays: Sequence[Labels], types: Sequence[A
 def _agree(factors: Factors, atoms: AbstractMesh, arrays: Sequence[Any]) -> dict[str, tuple[str, ...]]:
     """One split for each letter; ``arrays`` are the results, then the operands.
 
-    What does not divide is not split that far, as the filling of a last, smaller part would be summed too;
-    that of rows is taken out.
+    A letter is split only as far as it divides, since the filling of a last, smaller part would be summed
+    too. Rows may be split further, since their filling is taken out.
     """
     axes: dict[str, tuple[str, ...]] = {}
     taken: set[str] = set()

@@ -1,8 +1,8 @@
 """A convolution whose rows are split over devices: what is exchanged before one device's kernel call.
 
 Along every axis that is split, each device gets the window of rows that its results are tied to
-(halo.py), from as many neighbours as it takes, by collective permutes. What is outside the array is zero
-there, or another number that is asked for.
+(halo.py), from as many neighbours as necessary, by collective permutes. Rows outside the array are zero, or
+another number that the caller names.
 """
 
 from __future__ import annotations
@@ -16,14 +16,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jax_convgrad.geometry import ConvGeometry
-from jax_convgrad.primitives.ffi import Dims
+from jax_convgrad.primitives.conv_spec import ConvSpec
 from jax_convgrad.primitives.halo import Split, Window, part_size, split
 
 
 @dataclass(frozen=True)
 class Place:
-    """The mesh axes that a dimension is split over, the outermost first, and into how many parts."""
+    """The mesh axes that a dimension is split over, the outermost first, and the number of its parts."""
 
     names: tuple[str, ...]
     parts: int
@@ -39,7 +38,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Local:
-    """One device's call: its parameters, what becomes of the operands before it and of the results after."""
+    """One device's call: its parameters, and what is done to operands before it and to results after it."""
 
     params: dict[str, Any]
     before: Callable[..., Sequence[jax.Array]] = lambda *operands: operands
@@ -51,7 +50,7 @@ Rows = Callable[[dict[str, Any], Mapping[str, Place]], Local]
 
 
 def letter(axis: int) -> str:
-    """The letter of a spatial axis, which input and output positions share though their numbers differ."""
+    """The letter of a spatial axis, which input and output positions share although their numbers differ."""
     return f"r{axis}"
 
 
@@ -59,7 +58,7 @@ def letter(axis: int) -> str:
 
 
 def rows_between(array: jax.Array, dim: int, begin: Any, end: Any, fill: Any = 0) -> jax.Array:
-    """The array with ``fill`` in the place of rows before ``begin`` and from ``end`` on."""
+    """The array with ``fill`` instead of the rows before ``begin`` and from ``end`` on."""
     size = array.shape[dim]
     if isinstance(begin, int) and isinstance(end, int) and begin <= 0 and end >= size:
         return array
@@ -76,13 +75,13 @@ def without_filling(array: jax.Array, dim: int, size: int, place: Place, fill: A
 
 
 def exchanged(array: jax.Array, dim: int, window: Window, place: Place, fill: Any = 0) -> jax.Array:
-    """This device's window of an axis of which it has a part; ``fill`` where there is no row."""
+    """This device's window of an axis of which it has a part, with ``fill`` for rows that do not exist."""
     array = without_filling(array, dim, window.size, place)
     pieces = []
     for piece in window.pieces():
         rows = lax.slice_in_dim(array, piece.begin, piece.end, axis=dim)
         if piece.distance and piece.pairs:
-            # Devices that are no target get zeros.
+            # Devices that are not a target get zeros.
             rows = lax.ppermute(rows, place.names, piece.pairs)
         elif piece.distance:
             rows = jnp.zeros_like(rows)
@@ -101,14 +100,14 @@ def exchanged(array: jax.Array, dim: int, window: Window, place: Place, fill: An
 
 
 def own_results(array: jax.Array, dim: int, parts: Split, place: Place) -> jax.Array:
-    """A device's own outputs, of those that its kernel computed."""
+    """A device's own outputs, out of those that its kernel computed."""
     if array.shape[dim] == parts.part:
         return array
     return lax.dynamic_slice_in_dim(array, place.of(parts.shifts), parts.part, axis=dim)
 
 
 def as_results(array: jax.Array, dim: int, parts: Split, place: Place) -> jax.Array:
-    """The reverse: a device's part of the outputs in its place, and zeros where it has none."""
+    """The reverse: a device's part of the outputs in its place, and zeros elsewhere."""
     array = without_filling(array, dim, parts.axis.output, place)
     more = parts.local.output - parts.part
     if not more:
@@ -128,14 +127,13 @@ def contraction(operands: str, result: str) -> Rows:
     """One device's call of the contraction that takes two of x, w and y, as named, and gives the third."""
 
     def local(params: dict[str, Any], places: Mapping[str, Place]) -> Local:
-        geometry: ConvGeometry = params["geometry"]
-        dims: Dims = params["dimensions"]
-        at = {"x": dims.x, "y": dims.y}
+        spec: ConvSpec = params["spec"]
+        at = {"x": spec.dimensions.x, "y": spec.dimensions.y}
         # dgrad is fprop of the relation with its sides traded.
         traded = result == "x"
-        axes = list(geometry.axes)
+        axes = list(spec.axes)
         steps = []
-        for a, axis in enumerate(geometry.axes):
+        for a, axis in enumerate(spec.axes):
             place = places.get(letter(a))
             if place is not None:
                 parts = split(axis.transpose() if traded else axis, place.parts)
@@ -160,7 +158,7 @@ def contraction(operands: str, result: str) -> Rows:
                 array = own_results(array, at[result][d], parts, place)
             return (array,)
 
-        return Local({**params, "geometry": ConvGeometry(tuple(axes), geometry.groups)}, before, after)
+        return Local({**params, "spec": spec.with_axes(axes)}, before, after)
 
     return local
 

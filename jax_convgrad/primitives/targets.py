@@ -1,8 +1,7 @@
 """The native modules and their targets, registered with XLA when this module is imported.
 
-A process that only runs programs, which others compiled or exported, needs this and nothing else of the
-package. So ``import jax_convgrad`` imports it (after_jax.py), and it imports nothing that a call's tracing
-needs.
+A process that only runs programs, which others compiled or exported, needs this module and no other. So
+``import jax_convgrad`` imports it (after_jax.py), and it imports nothing that only tracing needs.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from jax_convgrad.versions import LOWEST_JAX, numbers, text
 
 @dataclass(frozen=True)
 class Backend:
-    """A native module, the prefix of its target names, and which of its kernels a call asks for.
+    """A native module, the prefix of its target names, and the kernel that a call asks for.
 
     ``kernel`` is "auto" (the plan's choice) or a kernel's name, for tests and measurements.
     """
@@ -33,7 +32,7 @@ class Backend:
 
 
 backends: dict[str, Backend] = {}
-"""Platform, in JAX's name for lowering ("cpu", "cuda"), to the kernels that serve it."""
+"""The kernels of each platform, by JAX's name for lowering: "cpu", "cuda"."""
 
 
 def register(backend: Backend, platform: str) -> None:
@@ -54,7 +53,7 @@ def _cuda_module() -> ModuleType | None:
 
 def _register_modules() -> None:
     if numbers(jaxlib.__version__) < LOWEST_JAX:
-        # An older FFI would not refuse these handlers but take the whole backend down with them.
+        # An older FFI does not refuse these handlers, and the whole backend fails with them.
         raise ImportError(
             f"jax_convgrad needs jaxlib >= {text(LOWEST_JAX)}, but jaxlib is {jaxlib.__version__}"
         )
@@ -81,11 +80,11 @@ _register_modules()
 
 
 def export_checks() -> list[Any]:
-    """What ``jax.export.export`` is to be given as ``disabled_checks`` for a program with these kernels.
+    """The ``disabled_checks`` argument of ``jax.export.export`` for a program with these kernels.
 
-    JAX exports no custom call of which it does not know that it stays what it is. These do, within one
-    version of the package: the process that loads the program has to have imported ``jax_convgrad``, of the
-    version that exported it.
+    JAX refuses to export a custom call unless it knows that the call's meaning is stable. These are stable
+    within one version of the package: the process that loads the program must have imported the version of
+    ``jax_convgrad`` that exported it.
 
     ```python
     import jax

@@ -1,8 +1,8 @@
-"""What JAX's own tools are told of the primitives: checkify, Taylor mode (``jet``) and the roofline.
+"""The primitives' rules for JAX's own tools: checkify, Taylor mode (``jet``) and the roofline.
 
 Each of the three keeps a table of rules by primitive. Those of ``jet`` and the roofline are public and
-experimental, that of checkify is private. Where a version of JAX keeps one elsewhere, that tool knows nothing
-of the primitives, and all else is as it was.
+experimental, that of checkify is private. If a version of JAX keeps one elsewhere, that tool does not know
+the primitives, and nothing else changes.
 """
 
 from __future__ import annotations
@@ -20,9 +20,11 @@ from jax.extend.core import Primitive
 from jax_convgrad.geometry import tied
 from jax_convgrad.primitives import contractions, hijax_layer
 from jax_convgrad.primitives import pool_primitives as pools
+from jax_convgrad.primitives.conv_spec import ConvSpec
+from jax_convgrad.primitives.define import lax_forms
 from jax_convgrad.primitives.epilogue import fprop_epilogue_p
 from jax_convgrad.primitives.filter_and_bias import wgrad_bgrad_p
-from jax_convgrad.primitives.lowering import lax_forms
+from jax_convgrad.primitives.pool_spec import PoolSpec
 
 _CONTRACTIONS = (contractions.fprop_p, contractions.dgrad_p, contractions.wgrad_p)
 _LINEAR = (
@@ -41,12 +43,12 @@ _CHOOSING = (
     pools.max_pool_select_p,
     contractions.spread_p,
 )
-"""Those that only pass numbers on, and so make no NaN of numbers."""
+"""Primitives that only pass numbers on, and so never turn numbers into NaN."""
 
 
-def tell_tools() -> None:
+def enter_rules() -> None:
     """Enters the rules in the tables of the tools that this version of JAX has."""
-    for enter in (_tell_checkify, _tell_jet, _tell_roofline):
+    for enter in (_enter_in_checkify, _enter_in_jet, _enter_in_roofline):
         try:
             enter()
         except (ImportError, AttributeError, KeyError):
@@ -56,8 +58,8 @@ def tell_tools() -> None:
 # --------------------------------------------------------------------------------------------------- checkify
 
 
-def _tell_checkify() -> None:
-    """``float_checks`` looks for NaN in the results of the primitives that it knows to make them."""
+def _enter_in_checkify() -> None:
+    """Has ``float_checks`` look for NaN in the results of the primitives that may make it."""
     from jax._src import checkify
 
     for primitive in lax_forms:
@@ -71,7 +73,7 @@ def _tell_checkify() -> None:
 
 
 def _checked_layer(of_others: Any, ctx: Any, error: Any, enabled: Any, *given: Any, _prim: Any) -> Any:
-    """A layer is looked through as what it is made of."""
+    """The rule of a layer, which is that of what it is made of."""
     from jax._src import checkify
 
     if not isinstance(_prim, hijax_layer.Layer):
@@ -82,10 +84,10 @@ def _checked_layer(of_others: Any, ctx: Any, error: Any, enabled: Any, *given: A
 # ------------------------------------------------------------------------------------------------ Taylor mode
 
 
-def _tell_jet() -> None:
+def _enter_in_jet() -> None:
     from jax.experimental import jet
 
-    # The rule of lax's convolution, for whatever a version's series are: coefficients or derivatives.
+    # lax's own rule, which knows whether a version's series are coefficients or derivatives.
     rules: dict[Primitive, Any] = jet.jet_rules
     bilinear = rules[lax.conv_general_dilated_p].func
     for contraction in _CONTRACTIONS:
@@ -108,7 +110,7 @@ Rule = Callable[..., tuple[Any, list[Any]]]
 def _first_by_first(
     primitive: Primitive, primals: Sequence[Any], series: Sequence[Series], **params: Any
 ) -> tuple[Any, list[Any]]:
-    """Linear in the first operand; the second, positions, stays."""
+    """The series of a primitive that is linear in its first operand; the second, positions, stays."""
     first, position = primals
     return (
         primitive.bind(first, position, **params),
@@ -122,9 +124,8 @@ def _epilogue_series(
     y = fprop_epilogue_p.bind(*primals, relu=relu, **params)
     terms = fprop(primals[:2], series[:2], **params)[1]
     for of_bias in series[2:]:
-        channel_axis = params["dimensions"].y[1]
         terms = [
-            term + contractions.spread(b, y.shape, channel_axis)
+            term + contractions.spread(b, y.shape, params["spec"].y_channel)
             for term, b in zip(terms, of_bias, strict=True)
         ]
     return y, [jnp.where(y > 0, term, 0) for term in terms] if relu else terms
@@ -133,7 +134,7 @@ def _epilogue_series(
 def _two_sums_series(
     wgrad: Rule, primals: Sequence[Any], series: Sequence[Series], **params: Any
 ) -> tuple[list[Any], list[Any]]:
-    channel_axis = params["dimensions"].y[1]
+    channel_axis = params["spec"].y_channel
     terms = wgrad(primals, series, **params)[1]
     return (
         wgrad_bgrad_p.bind(*primals, **params),
@@ -144,23 +145,23 @@ def _two_sums_series(
 def _max_pool_series(
     primals: Sequence[Any], series: Sequence[Series], **params: Any
 ) -> tuple[Any, list[Any]]:
-    """Those at the chosen positions, which do not move."""
+    """The terms at the chosen positions, which do not move."""
     y, position = pools.max_pool_argmax(primals[0], **params)
     return y, [pools.max_pool_select(term, position, **params) for term in series[0]]
 
 
 def _argmax_series(
-    none: Any, primals: Sequence[Any], series: Sequence[Series], **params: Any
+    no_series: Any, primals: Sequence[Any], series: Sequence[Series], **params: Any
 ) -> tuple[list[Any], list[Any]]:
     y, position = pools.max_pool_argmax(primals[0], **params)
-    return [y, position], [[pools.max_pool_select(term, position, **params) for term in series[0]], none]
+    return [y, position], [[pools.max_pool_select(term, position, **params) for term in series[0]], no_series]
 
 
 # --------------------------------------------------------------------------------------------------- roofline
 
 
-def _tell_roofline() -> None:
-    """Counts as JAX's are: a multiply-add is two, and each array is read or written once."""
+def _enter_in_roofline() -> None:
+    """Enters counts like JAX's own: a multiply-add is two, and each array is read or written once."""
     from jax.experimental import roofline
 
     def rule(ctx: Any, *_: Any, **params: Any) -> Any:
@@ -175,23 +176,23 @@ def _tell_roofline() -> None:
 
 
 def _flops(primitive: Primitive, operands: Sequence[Any], results: Sequence[Any], **params: Any) -> int:
-    if "geometry" not in params:
-        if "axes" in params and primitive not in _AT_POSITIONS:  # one operation each entry of each window
-            batch, channel = (operands[0].shape[d] for d in params["dimensions"][:2])
-            return batch * channel * math.prod(map(tied, params["axes"]))
+    spec = params.get("spec")
+    if isinstance(spec, PoolSpec) and primitive not in _AT_POSITIONS:  # one for each entry of each window
+        batch, channel = (operands[0].shape[d] for d in (spec.batch, spec.channel))
+        return batch * channel * math.prod(map(tied, spec.axes))
+    if not isinstance(spec, ConvSpec):
         return 0 if primitive is contractions.spread_p else operands[0].size
-    geometry, dimensions = params["geometry"], params["dimensions"]
-    a, b = operands[0].shape, operands[1].shape
+    a, b, dims = operands[0].shape, operands[1].shape, spec.dimensions
     if primitive in (contractions.wgrad_p, wgrad_bgrad_p):
-        batch, group_in, out = a[dimensions.x[0]], a[dimensions.x[1]] // geometry.groups, b[dimensions.y[1]]
+        batch, group_in, out = a[dims.x[0]], a[dims.x[1]] // spec.groups, b[dims.y[1]]
     else:
-        first = dimensions.y if primitive is contractions.dgrad_p else dimensions.x
-        batch, group_in, out = a[first[0]], b[dimensions.w[1]], b[dimensions.w[0]]
-    products = batch * group_in * out * math.prod(map(tied, geometry.axes))
+        first = dims.y if primitive is contractions.dgrad_p else dims.x
+        batch, group_in, out = a[first[0]], b[dims.w[1]], b[dims.w[0]]
+    products = batch * group_in * out * math.prod(map(tied, spec.axes))
     if primitive is wgrad_bgrad_p:
         return 2 * products + operands[1].size
-    # A bias added, and a maximum taken.
+    # With one addition for a bias, and one maximum for relu.
     return 2 * products + results[0].size * (len(operands) - 2 + params.get("relu", False))
 
 
-tell_tools()
+enter_rules()

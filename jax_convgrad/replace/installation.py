@@ -26,7 +26,8 @@ from jax.interpreters import mlir
 from jax.interpreters.mlir import ir
 
 from jax_convgrad.primitives import ffi
-from jax_convgrad.primitives.lowering import lowered_for, rules
+from jax_convgrad.primitives.define import rules
+from jax_convgrad.primitives.lowering import lowered_for
 from jax_convgrad.replace import exporting, installed_pooling, lowering_record
 from jax_convgrad.replace.lax_convolution import before_reversals, contraction_of, runner, single_primitive
 from jax_convgrad.replace.lax_pooling import WINDOW_PRIMITIVES

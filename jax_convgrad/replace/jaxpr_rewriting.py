@@ -19,7 +19,7 @@ from jax import lax
 from jax.extend import core
 from jax.extend import linear_util as lu
 
-from jax_convgrad.primitives.lowering import debugging_nans
+from jax_convgrad.primitives.eager import debugging_nans
 from jax_convgrad.replace.rewriting_trace import RewritingTrace
 
 P = ParamSpec("P")

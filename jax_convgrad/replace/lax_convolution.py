@@ -14,6 +14,7 @@ from jax.sharding import AxisType, auto_axes
 
 from jax_convgrad.geometry import MAX_AXES, MAX_STEP, are_known
 from jax_convgrad.primitives import contractions
+from jax_convgrad.primitives.conv_spec import ConvSpec
 from jax_convgrad.primitives.number_types import FLOAT32, NUMBERS, converted, for_result, holds
 from jax_convgrad.replace.on_lax import OnLax
 from jax_convgrad.replace.recognition import Contraction, Move, recognise
@@ -97,14 +98,12 @@ def single_primitive(
         or AxisType.Explicit in out.sharding.mesh.axis_types
     ):
         return None
-    own_params = {
-        "geometry": contraction.geometry,
-        "dimensions": contraction.dimensions,
-        "precision": params["precision"],
-    }
-    if unrounded:
-        own_params["result_dtype"] = FLOAT32
-    return _PRIMITIVES[contraction.name], contraction.operands, own_params
+    spec = _spec(contraction, params, FLOAT32 if unrounded else None)
+    return _PRIMITIVES[contraction.name], contraction.operands, {"spec": spec}
+
+
+def _spec(contraction: Contraction, params: dict[str, Any], result_dtype: Any) -> ConvSpec:
+    return ConvSpec(contraction.geometry, contraction.dimensions, params["precision"], result_dtype)
 
 
 def runner(
@@ -124,11 +123,7 @@ def runner(
             "rhs": _moved(rhs, contraction.rhs_move, groups),
         }
         result = _CONTRACTIONS[contraction.name](
-            *(arrays[name] for name in contraction.operands),
-            contraction.geometry,
-            contraction.dimensions,
-            params["precision"],
-            unrounded,
+            *(arrays[name] for name in contraction.operands), _spec(contraction, params, unrounded)
         )
         return _moved(result, contraction.out_move, groups)
 

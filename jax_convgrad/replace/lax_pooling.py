@@ -1,8 +1,8 @@
 """One of ``jax.lax``'s own windowed reductions in a program, computed by this package's primitives.
 
 Values and gradients are those of ``jax.lax``, even in windows with a NaN or with -inf alone
-(primitives/fallback.py says which position its derivatives choose there). Sums that ``lax`` computes in 16
-bits are computed in f32 here.
+(primitives/pool_fallback.py says which position its derivatives choose there). Sums that ``lax`` computes in
+16 bits are computed in f32 here.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from jax.extend import core
 
 from jax_convgrad.primitives import pool_primitives
 from jax_convgrad.primitives.number_types import NUMBERS, REAL
+from jax_convgrad.primitives.pool_spec import PoolSpec
 from jax_convgrad.replace.lax_convolution import over_explicit_axes
 from jax_convgrad.replace.on_lax import OnLax
 from jax_convgrad.replace.pool_recognition import Order, Pooling, recognise
@@ -136,25 +137,25 @@ def runner(pooling: Pooling, primitive: Any, out: Any) -> Callable[..., Any]:
 
 
 def _value(pooling: Pooling) -> Callable[[jax.Array], jax.Array]:
-    order, how = pooling.order, (pooling.axes, pooling.order.dimensions)
+    order, spec = pooling.order, PoolSpec(pooling.axes, pooling.order.dimensions)
 
     def run(x: jax.Array) -> jax.Array:
         merged = _merged(x, order)
         if pooling.kind == "max":
-            y = pool_primitives.max_pool(merged, *how)
+            y = pool_primitives.max_pool(merged, spec)
         elif pooling.kind == "min":
-            y = -pool_primitives.max_pool(-merged, *how)
+            y = -pool_primitives.max_pool(-merged, spec)
         elif pooling.kind == "sum":
-            y = pool_primitives.sum_pool(merged, *how)
+            y = pool_primitives.sum_pool(merged, spec)
         else:
-            y = pool_primitives.sum_pool_grad(merged, *how)
+            y = pool_primitives.sum_pool_grad(merged, spec)
         return _split(y, x.shape, order)
 
     return run
 
 
 def _derivative(pooling: Pooling) -> Callable[[jax.Array, jax.Array], jax.Array]:
-    order, how = pooling.order, (pooling.axes, pooling.order.dimensions)
+    order, spec = pooling.order, PoolSpec(pooling.axes, pooling.order.dimensions)
     scatters = pooling.kind.startswith("scatter")
 
     def run(t: jax.Array, x: jax.Array) -> jax.Array:
@@ -162,9 +163,9 @@ def _derivative(pooling: Pooling) -> Callable[[jax.Array, jax.Array], jax.Array]
         if pooling.kind.endswith("min"):
             merged = -merged
         rule = "select_and_scatter" if scatters else "select_and_gather"
-        position = pool_primitives.ruled_position(merged, *how, rule)
+        position = pool_primitives.ruled_position(merged, spec, rule)
         along = pool_primitives.max_pool_grad if scatters else pool_primitives.max_pool_select
-        return _split(along(_merged(t, order), position, *how), x.shape, order)
+        return _split(along(_merged(t, order), position, spec), x.shape, order)
 
     return run
 

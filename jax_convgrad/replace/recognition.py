@@ -43,7 +43,7 @@ from math import prod
 from typing import Literal, NamedTuple
 
 from jax_convgrad.geometry import Axis, ConvGeometry
-from jax_convgrad.primitives.ffi import Dims
+from jax_convgrad.primitives.conv_spec import Dims
 
 
 class Move(NamedTuple):

@@ -127,8 +127,8 @@ def test_lax_alone_tells_what_float32_differences_cannot(monkeypatch):
         layer = narrow(lambda x, w, b: jc.conv(x, w, b))
         assert check_gradients(layer, *args).ok
 
-        def off(x, dy, geometry, dimensions, precision):
-            dw, db = right.bind(x, dy, geometry=geometry, dimensions=dimensions, precision=precision)
+        def off(x, dy, spec):
+            dw, db = right.bind(x, dy, spec=spec)
             return dw.at[1, 0, 2, 3].multiply(1 + 3e-5), db
 
         monkeypatch.setattr("jax_convgrad.gradients.wgrad_bgrad", off)

@@ -7,13 +7,14 @@ import jax
 import numpy as np
 import pytest
 from conv_cases import NHWC, ConvCase
-from cpu_by_name import CPU, ISAS, geometry_of, kernels
+from cpu_by_name import CPU, ISAS, kernels, spec_of
 from lax_answers import exact_conv
 from tolerance import assert_within, sum_bound
 
 from jax_convgrad.geometry import Axis, ConvGeometry
 from jax_convgrad.layers.problem import dimensions
 from jax_convgrad.primitives import ffi
+from jax_convgrad.primitives.conv_spec import ConvSpec
 
 DTYPES = ("float32", "float64", "bfloat16", "float16")
 
@@ -25,8 +26,7 @@ CASES = (
 
 def run_all(case, names, arrays, platforms):
     """The results y, dx and dw of every kernel in every dtype, in one program to save compiling time."""
-    geometry = geometry_of(case)
-    dims = dimensions(case.x, case.w, case.order, ("x", "w"))
+    spec = spec_of(case)
 
     @jax.jit
     def run(arrays):
@@ -35,11 +35,11 @@ def run_all(case, names, arrays, platforms):
             for name in names:
                 on = platforms(name)
                 results[dtype, name] = {
-                    "y": ffi.fprop(on, x, w, case.y, geometry, dims, None),
-                    "dx": ffi.dgrad(on, dy, w, case.x, geometry, dims, None),
+                    "y": ffi.fprop(on, x, w, spec),
+                    "dx": ffi.dgrad(on, dy, w, spec),
                 }
                 if not name.startswith(("dot", "planar")):
-                    results[dtype, name]["dw"] = ffi.wgrad(on, x, dy, case.w, geometry, dims, None)
+                    results[dtype, name]["dw"] = ffi.wgrad(on, x, dy, spec)
         return results
 
     return run(arrays)
@@ -67,9 +67,8 @@ def test_grouped_refuses(platforms):
 def test_dot_refuses_wgrad(platforms):
     case = conv_cases.BY_NAME["1d"]
     x, _, dy = case.arrays("float32")
-    dims = dimensions(case.x, case.w, case.order, ("x", "w"))
     with pytest.raises(ValueError, match='"dot" serves fprop and dgrad'):
-        ffi.wgrad(platforms("dot"), x, dy, case.w, geometry_of(case), dims, None)
+        ffi.wgrad(platforms("dot"), x, dy, spec_of(case))
 
 
 @functools.cache
@@ -95,23 +94,23 @@ def test_grouped_in_parts(platforms, isa):
 
 
 def one_pixel(in_channels, out_channels):
-    """A layer that is a matrix product: its geometry, and the shapes of x, y and w."""
+    """A layer that is a matrix product: its spec, and the shapes of x, y and w."""
     axis = Axis(1, 1, 1, 1, 0, 1, 1)
     x, y = ((1, 1, 1, channels) for channels in (in_channels, out_channels))
-    return ConvGeometry((axis, axis), 1), x, y, (1, 1, in_channels, out_channels)
+    w = (1, 1, in_channels, out_channels)
+    return ConvSpec(ConvGeometry((axis, axis), 1), dimensions(x, w, NHWC, ("x", "w"))), x, y, w
 
 
 @pytest.mark.parametrize("isa", ISAS)
 def test_pairs_of_many_channels(platforms, isa):
     """The filter has more numbers per position than f32 can count."""
-    geometry, x, y, w = one_pixel(3_000_000, 3)
+    spec, x, y, w = one_pixel(3_000_000, 3)
     random = np.random.default_rng(0)
     arrays = (random.integers(-3, 4, shape).astype(np.float32) for shape in (x, y, w))
     x_array, dy_array, w_array = arrays
-    dims = dimensions(x, w, NHWC, ("x", "w"))
     name = platforms(f"pairs.{isa}")
-    dx = jax.jit(lambda dy, w: ffi.dgrad(name, dy, w, x, geometry, dims, None))(dy_array, w_array)
-    dw = jax.jit(lambda x, dy: ffi.wgrad(name, x, dy, w, geometry, dims, None))(x_array, dy_array)
+    dx = jax.jit(lambda dy, w: ffi.dgrad(name, dy, w, spec))(dy_array, w_array)
+    dw = jax.jit(lambda x, dy: ffi.wgrad(name, x, dy, spec))(x_array, dy_array)
     np.testing.assert_array_equal(np.ravel(dx), w_array[0, 0] @ np.ravel(dy_array))
     np.testing.assert_array_equal(dw[0, 0], np.outer(x_array, dy_array))
 
@@ -122,17 +121,13 @@ def test_pairs_sum_channels_in_runs(platforms, isa):
     random = np.random.default_rng(0)
     name = platforms(f"pairs.{isa}")
     for many, few in ((200_000, 8), (200_001, 1), (3001, 33), (1001, 150)):
-        geometry, x, y, w = one_pixel(many, few)
+        spec, x, _, w = one_pixel(many, few)
         x_array, w_array = (random.random(shape, dtype=np.float32) for shape in (x, w))
         exact = np.ravel(x_array).astype(np.float64) @ w_array[0, 0]
-        dims = dimensions(x, w, NHWC, ("x", "w"))
-        found = jax.jit(lambda x, w, g=geometry, y=y, d=dims: ffi.fprop(name, x, w, y, g, d, None))(
-            x_array, w_array
-        )
+        found = jax.jit(lambda x, w, spec=spec: ffi.fprop(name, x, w, spec))(x_array, w_array)
         # The same sums as the gradient of the opposite layer.
-        geometry, x, y, w = one_pixel(few, many)
-        dims = dimensions(x, w, NHWC, ("x", "w"))
-        back = jax.jit(lambda dy, w, g=geometry, x=x, d=dims: ffi.dgrad(name, dy, w, x, g, d, None))(
+        spec, *_ = one_pixel(few, many)
+        back = jax.jit(lambda dy, w, spec=spec: ffi.dgrad(name, dy, w, spec))(
             x_array, np.swapaxes(w_array, 2, 3)
         )
         for what, sums in (("y", found), ("dx", back)):

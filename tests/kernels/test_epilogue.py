@@ -12,13 +12,12 @@ import numpy as np
 import pytest
 from backends import cuda_backend
 from biased_layer import HIGHEST, B, W, X, by_lax, close, layer, mapped, of_all
-from cpu_by_name import geometry_of, kernels
+from cpu_by_name import kernels, spec_of
 from lax_answers import exact_conv
 from tolerance import assert_within, sum_bound
 from vmap_loop import loop
 
 import jax_convgrad as jc
-from jax_convgrad.layers.problem import dimensions
 from jax_convgrad.primitives import ffi
 from jax_convgrad.primitives.epilogue import fprop_epilogue
 
@@ -53,14 +52,11 @@ def check(case, dtype, actual, has_bias, relu, what):
 
 
 def check_case(case, dtypes):
-    dims = dimensions(case.x, case.w, case.order, ("x", "w"))
 
     @jax.jit
     def run(arrays):
         return {
-            (dtype, kind): fprop_epilogue(
-                x, w, b if has_bias else None, relu, geometry_of(case), dims, HIGHEST
-            )
+            (dtype, kind): fprop_epilogue(x, w, b if has_bias else None, relu, spec_of(case, HIGHEST))
             for dtype, (x, w, b) in arrays.items()
             for kind, (has_bias, relu) in KINDS.items()
         }
@@ -92,14 +88,11 @@ def test_grouped_lanes(backend, case):
 @pytest.mark.parametrize("case", ALL + conv_cases.GROUPS, ids=lambda case: case.name)
 def test_cpu_kernels(case, platforms):
     """Every CPU kernel by name, on every instruction set."""
-    dims = dimensions(case.x, case.w, case.order, ("x", "w"))
 
     @jax.jit
     def run(arrays):
         return {
-            (dtype, name): ffi.fprop(
-                platforms(name), x, w, case.y, geometry_of(case), dims, HIGHEST, b, relu=True
-            )
+            (dtype, name): ffi.fprop(platforms(name), x, w, spec_of(case, HIGHEST), b, relu=True)
             for dtype, (x, w, b) in arrays.items()
             for name in kernels(case)
         }

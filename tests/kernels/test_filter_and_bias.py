@@ -13,7 +13,7 @@ import pytest
 import reference
 from backends import PLATFORM, cuda_backend
 from biased_layer import HIGHEST, B, W, X, by_lax, close, layer, mapped, of_all
-from cpu_by_name import geometry_of
+from cpu_by_name import spec_of
 from emulated_counters import counting
 from lax_answers import exact_conv
 from sharded_layers import LAYERS, compiled, specs
@@ -21,7 +21,6 @@ from tolerance import assert_within, sum_bound
 from vmap_loop import loop
 
 import jax_convgrad as jc
-from jax_convgrad.layers.problem import dimensions
 from jax_convgrad.primitives import contractions, ffi
 from jax_convgrad.primitives.filter_and_bias import wgrad_bgrad
 
@@ -33,13 +32,10 @@ on_gemm = pytest.mark.parametrize("backend", [cuda_backend("gemm")], indirect=Tr
 
 
 def check(case, dtypes, precision=HIGHEST):
-    dims = dimensions(case.x, case.w, case.order, ("x", "w"))
 
     @jax.jit
     def run(arrays):
-        return {
-            dtype: wgrad_bgrad(x, dy, geometry_of(case), dims, precision) for dtype, (x, dy) in arrays.items()
-        }
+        return {dtype: wgrad_bgrad(x, dy, spec_of(case, precision)) for dtype, (x, dy) in arrays.items()}
 
     arrays = {dtype: case.arrays(dtype)[::2] for dtype in dtypes}
     for dtype, (dw, db) in run(arrays).items():
@@ -106,8 +102,7 @@ def test_tf32_leaves_the_bias_gradient_whole(backend):
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_same_bits(backend, dtype):
     case = IN_PARTS[1]
-    dims = dimensions(case.x, case.w, case.order, ("x", "w"))
-    run = jax.jit(lambda x, dy: wgrad_bgrad(x, dy, geometry_of(case), dims, HIGHEST))
+    run = jax.jit(lambda x, dy: wgrad_bgrad(x, dy, spec_of(case, HIGHEST)))
     x, _, dy = case.arrays(dtype)
     for first, second in zip(run(x, dy), run(x, dy), strict=True):
         np.testing.assert_array_equal(first, second)
@@ -118,11 +113,10 @@ def test_same_bits(backend, dtype):
 def test_dy_is_read_once(backend):
     """db adds no copies and no loads to wgrad, and no bank conflicts."""
     case = gemm_cases.DENSE
-    dims = dimensions(case.x, case.w, case.order, ("x", "w"))
     for dtype in DTYPES:
         x, _, dy = case.arrays(dtype)
-        both = jax.jit(lambda x, dy: wgrad_bgrad(x, dy, geometry_of(case), dims, HIGHEST))
-        alone = jax.jit(lambda x, dy: contractions.wgrad(x, dy, geometry_of(case), dims, HIGHEST))
+        both = jax.jit(lambda x, dy: wgrad_bgrad(x, dy, spec_of(case, HIGHEST)))
+        alone = jax.jit(lambda x, dy: contractions.wgrad(x, dy, spec_of(case, HIGHEST)))
         counts = []
         for run in (both, alone):
             jax.block_until_ready(run(x, dy))

@@ -18,7 +18,7 @@ from lax_answers import exact_conv
 from tolerance import assert_within, stored_eps, sum_bound
 
 import jax_convgrad as jc
-from jax_convgrad.layers.convolution import layer_geometry
+from jax_convgrad.layers.convolution import layer_spec
 from jax_convgrad.primitives import contractions, ffi
 
 FLOAT32 = np.dtype(np.float32)
@@ -72,14 +72,14 @@ def kernel(backend, request):
 
 def contraction(op, case):
     """An op of a case as a function of x, w and dy, and its result's dtype if it differs from theirs."""
-    geometry, dims, _ = layer_geometry(
+    spec, _ = layer_spec(
         case.x, case.w, ("x", "w"), case.stride, case.padding, case.input_dilation, case.filter_dilation,
-        case.groups, case.specs,
+        case.groups, case.specs, lax.Precision.HIGHEST,
     )  # fmt: skip
     function, a, b = OPS[op]
 
     def run(*arrays, result_dtype=FLOAT32):
-        return function(arrays[a], arrays[b], geometry, dims, lax.Precision.HIGHEST, result_dtype)
+        return function(arrays[a], arrays[b], spec.with_result_dtype(result_dtype))
 
     return run
 
@@ -343,12 +343,10 @@ def test_a_result_of_two_dtypes_has_no_bias():
     """The bias and y have the operands' dtype: native code refuses another dtype."""
     case = DENSE[0]
     x, w, _ = map(jnp.asarray, case.arrays("bfloat16"))
-    geometry, dims, _ = layer_geometry(
-        case.x, case.w, ("x", "w"), case.stride, case.padding, 1, 1, 1, case.specs
-    )
+    spec, _ = layer_spec(case.x, case.w, ("x", "w"), case.stride, case.padding, 1, 1, 1, case.specs)
 
     def f(x, w, b):
-        return ffi.fprop("cpu", x, w, case.y, geometry, dims, None, b, result_dtype=FLOAT32)
+        return ffi.fprop("cpu", x, w, spec.with_result_dtype(FLOAT32), b)
 
     with pytest.raises(jax.errors.JaxRuntimeError, match="one dtype"):
         jax.block_until_ready(jax.jit(f)(x, w, jnp.zeros(7, jnp.bfloat16)))

@@ -1,7 +1,9 @@
 """The CPU's kernels by name: which of them support a problem, and how to select one in ffi.py."""
 
 from jax_convgrad.geometry import Axis, ConvGeometry
+from jax_convgrad.layers.problem import dimensions
 from jax_convgrad.primitives import ffi
+from jax_convgrad.primitives.conv_spec import ConvSpec
 
 CPU = ffi.backends["cpu"]
 ISAS = CPU.module.instruction_sets()
@@ -35,9 +37,10 @@ def kernels(case):
     return ["reference", *(f"{family}.{isa}" for family in families for isa in ISAS)]
 
 
-def geometry_of(case):
+def spec_of(case, precision=None):
     axes = (
         Axis(a.input, a.taps, a.output, a.stride, a.pad_lo, a.input_dilation, a.filter_dilation)
         for a in case.axes
     )
-    return ConvGeometry(tuple(axes), case.groups)
+    dims = dimensions(case.x, case.w, case.order, ("x", "w"))
+    return ConvSpec(ConvGeometry(tuple(axes), case.groups), dims, precision)

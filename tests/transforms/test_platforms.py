@@ -14,7 +14,8 @@ from jax import export
 
 import jax_convgrad as jc
 from jax_convgrad.geometry import axis_of
-from jax_convgrad.primitives import fallback, ffi, lowering, pool_primitives
+from jax_convgrad.primitives import ffi, lowering, pool_fallback, pool_primitives
+from jax_convgrad.primitives.pool_spec import PoolSpec
 
 RANDOM = np.random.default_rng(11)
 
@@ -155,10 +156,10 @@ def test_a_maximum_of_lax_is_replaced_for_every_platform(derivative):
 def test_the_positions_of_lax_s_derivatives_on_lax():
     x = np.where(RANDOM.random((2, 9, 8, 3)) < 0.7, -np.inf, 1).astype(np.float32)
     axes = tuple(axis_of(n, 3, stride=2, pads=(1, 2), input_dilation=1, filter_dilation=1) for n in (9, 8))
-    dims = pool_primitives.channels_last(axes)
+    spec = PoolSpec.channels_last(axes)
     for rule in ("select_and_scatter", "select_and_gather"):
-        on_lax = jax.jit(functools.partial(fallback.ruled_position, axes=axes, rule=rule))(x)
-        np.testing.assert_array_equal(on_lax, pool_primitives.ruled_position(x, axes, dims, rule))
+        on_lax = jax.jit(functools.partial(pool_fallback.ruled_position, axes=axes, rule=rule))(x)
+        np.testing.assert_array_equal(on_lax, pool_primitives.ruled_position(x, spec, rule))
 
 
 def test_an_exported_step_runs_after_reload():

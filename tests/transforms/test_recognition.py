@@ -8,7 +8,7 @@ from conv_cases import BY_NAME, CASES, ConvCase, has_outputs
 from jax import lax
 
 from jax_convgrad.geometry import Axis, ConvGeometry
-from jax_convgrad.primitives.ffi import Dims
+from jax_convgrad.primitives.conv_spec import Dims
 from jax_convgrad.replace.lax_convolution import before_reversals, contraction_of, runner
 from jax_convgrad.replace.recognition import recognise
 

@@ -12,6 +12,7 @@ from jax.sharding import PartitionSpec as P
 import jax_convgrad as jc
 from jax_convgrad.geometry import axis_of
 from jax_convgrad.primitives import pool_primitives
+from jax_convgrad.primitives.pool_spec import PoolSpec
 
 RANDOM = np.random.default_rng(11)
 
@@ -199,26 +200,26 @@ def test_pooling_beside_other_dimensions(split):
 def test_pooling_of_channels_first(split):
     """Every primitive on [N, C, H, W], with windows that extend over the ends."""
     x = RANDOM.standard_normal((4, 4, 32, 8))
-    order = (0, 1, 2, 3)
     axes = tuple(
         axis_of(size, 3, stride=2, pads=(1, 1), input_dilation=1, filter_dilation=1) for size in x.shape[2:]
     )
+    spec = PoolSpec(axes, (0, 1, 2, 3))
 
     def f(x):
-        y, position = pool_primitives.max_pool_argmax(x, axes, order)
-        z = pool_primitives.avg_pool(x, axes, order, False)
+        y, position = pool_primitives.max_pool_argmax(x, spec)
+        z = pool_primitives.avg_pool(x, spec, False)
         weights = jnp.cos(jnp.arange(y.shape[2], dtype=x.dtype))[:, None] + 0 * y
         results = [
-            pool_primitives.max_pool(x, axes, order),
-            pool_primitives.sum_pool(x, axes, order),
-            pool_primitives.max_pool_select(jnp.sin(3 * x), position, axes, order),
+            pool_primitives.max_pool(x, spec),
+            pool_primitives.sum_pool(x, spec),
+            pool_primitives.max_pool_select(jnp.sin(3 * x), position, spec),
         ]
         sums = [jnp.sum(a * weights, (2, 3)) for a in (y, z, *results)]
         return (
             *sums,
-            pool_primitives.max_pool_grad(weights, position, axes, order),
-            pool_primitives.avg_pool_grad(weights, axes, order, False),
-            pool_primitives.sum_pool_grad(weights, axes, order),
+            pool_primitives.max_pool_grad(weights, position, spec),
+            pool_primitives.avg_pool_grad(weights, spec, False),
+            pool_primitives.sum_pool_grad(weights, spec),
         )
 
     check(f, (x,), meshes.make("4x2"), (split,))
