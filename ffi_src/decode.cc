@@ -97,7 +97,7 @@ ConvProblem decode_conv(const ffi::Dictionary& attributes, ffi::AnyBuffer x, ffi
   const DType dtype = decode_dtype(arrays[(place + 1) % 3]), result_dtype = decode_dtype(arrays[place]);
   const bool unrounded = bytes_of(dtype) == 2 && result_dtype == DType::kF32;
   if (decode_dtype(arrays[(place + 2) % 3]) != dtype || (result_dtype != dtype && !unrounded))
-    fail("x, w and y must have one dtype, but for an f32 result of 16-bit operands");
+    fail("x, w and y must have one dtype, except that 16-bit operands may have an f32 result");
   for (const ffi::AnyBuffer& buffer : arrays) check_sizes(buffer);
 
   ConvProblem problem;

@@ -37,8 +37,9 @@ NB_MODULE(_cpu, module) {
       nb::arg("out_channels"), nb::arg("groups"), nb::arg("axes"),
       "Which kernel serves a layer's fprop, dgrad, wgrad or bgrad, and how: facts by name.");
   cuda::define_plan(module, "cuda_plan");
-  module.def("peak_flops", cpu::peak_flops, nb::arg("seconds"), nb::call_guard<nb::gil_scoped_release>(),
-             "Floating-point operations a second of the calling thread's multiply-adds in registers, f32.");
+  module.def(
+      "peak_flops", cpu::peak_flops, nb::arg("seconds"), nb::call_guard<nb::gil_scoped_release>(),
+      "Measures the f32 multiply-adds of one thread in registers: floating-point operations per second.");
   module.def(
       "instruction_sets",
       [] {
@@ -46,5 +47,5 @@ NB_MODULE(_cpu, module) {
         for (const cpu::Isa isa : cpu::supported_isas()) names.push_back(cpu::isa_name(isa));
         return names;
       },
-      "The instruction sets that there are kernels for and this machine has, the widest last.");
+      "Lists the instruction sets of this machine that have kernels, the widest last.");
 }

@@ -21,7 +21,7 @@ NB_MODULE(CONVGRAD_MODULE, module) {
         for (const cuda::Kernel kernel : cuda::kKernels) names.push_back(cuda::kernel_name(kernel));
         return names;
       },
-      "The convolution kernels that a call can ask for by name, beside \"auto\".");
+      "Lists the convolution kernels that a call can ask for by name, except \"auto\".");
   cuda::define_plan(module, "plan");
   module.def(
       "build", [] { return std::make_pair(CONVGRAD_CUDA_TOOLKIT, CONVGRAD_CUDA_ARCHITECTURES); },
