@@ -22,9 +22,7 @@ inline void define_plan(nb::module_& module, const char* name) {
       },
       nb::arg("op"), nb::arg("kernel"), nb::arg("dtype"), nb::arg("batch"), nb::arg("in_channels"),
       nb::arg("out_channels"), nb::arg("groups"), nb::arg("axes"), nb::arg("tf32"), nb::arg("capability"),
-      "Which CUDA kernel serves a layer's fprop, dgrad, wgrad or bgrad on devices of this compute "
-      "capability's "
-      "first number, and how: facts by name.");
+      "Plans a layer's fprop, dgrad, wgrad or bgrad for a compute capability's first number: facts by name.");
 }
 
 }  // namespace convgrad::cuda
