@@ -14,8 +14,8 @@ from names import readable
 from nvcc_report import label
 from ptxas import Compiled, compiled, sources
 
-# The architectures that the files are compiled for (cuda_src/module.cmake), except the oldest: it lacks what the
-# fast kernels are made of and runs the others.
+# The architectures that the files are compiled for (cuda_src/module.cmake), except the oldest: it lacks what
+# the fast kernels are made of and runs the others.
 ARCHITECTURES = ("sm_80", "sm_86", "sm_89", "sm_90a", "sm_100", "sm_120")
 # The folders whose kernels may not spill.
 SPILL_FREE = ("tiled", "grouped", "gemm", "wgmma", "few_channels", "pool", "bias")
