@@ -43,9 +43,9 @@ class LongSums {
   }
 
  private:
-  static void move(std::vector<Sum<T>>& from, std::vector<Sum<T>>& to) {
-    for (size_t at = 0; at < from.size(); ++at) to[at] += from[at];
-    std::fill(from.begin(), from.end(), Sum<T>{0});
+  static void move(std::vector<Sum<T>>& src, std::vector<Sum<T>>& dst) {
+    for (size_t at = 0; at < src.size(); ++at) dst[at] += src[at];
+    std::fill(src.begin(), src.end(), Sum<T>{0});
   }
 
   std::vector<Sum<T>> run_, runs_, total_;

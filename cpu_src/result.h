@@ -39,12 +39,12 @@ class Result {
   }
 
   // Stores rows of sums. Each conversion belongs to one instruction set.
-  void store(const RowConversions<T>& rounds, const RowConversions<S>& copies, const S* from,
+  void store(const RowConversions<T>& rounds, const RowConversions<S>& copies, const S* src,
              int64_t from_step, int64_t step, int64_t rows, int64_t length) const {
     if (holds_sums_)
-      copies.narrow(from, from_step, sums(), step, rows, length);
+      copies.narrow(src, from_step, sums(), step, rows, length);
     else
-      rounds.narrow(from, from_step, reinterpret_cast<T*>(first_), step, rows, length);
+      rounds.narrow(src, from_step, reinterpret_cast<T*>(first_), step, rows, length);
   }
 
  private:

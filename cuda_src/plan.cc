@@ -167,7 +167,7 @@ Plan plan(Op op, const ConvProblem& problem, Request request, int capability) {
     return {Kernel::kFewChannels, "so few channels that memory is what a product waits for"};
   if (takes_grouped(p)) return {Kernel::kGrouped, "several groups of at most 8 channels"};
   if (wgmma && takes_wgmma(op, p)) return {Kernel::kWgmma, "channels that fill wgmma's tiles, copied by TMA"};
-  if (gemm) return {Kernel::kGemm, "a matrix product, copied asynchronously in several stages"};
+  if (gemm) return {Kernel::kGemm, "a matrix product, in a multistage pipeline of asynchronous copies"};
   // A tiled multiply-add costs about an eighth of a reference one, which reads both factors from memory. In
   // wgrad a reference thread goes over the whole batch alone, and there are only as many threads as filter
   // elements; the tiled kernel splits that sum, so it may waste more.

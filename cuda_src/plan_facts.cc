@@ -73,10 +73,21 @@ void add_wgmma(Op op, const ConvProblem& p, Facts& facts) {
     return;
   }
   const int columns = wgmma_columns(tiles_over(p.batch * p.outputs(), kWgmmaRows) * p.groups, p.group_out());
-  int64_t phases = 1;
-  for (const Axis& axis : p.axis) phases *= phases_of(axis);
   add_tile(op, kWgmmaRows, columns, facts);
+  // Each phase has its own tiles.
+  int64_t phases = 0, row_tiles = 0;
+  for (int64_t f0 = 0; f0 < phases_of(p.axis[0]); ++f0) {
+    for (int64_t f1 = 0; f1 < phases_of(p.axis[1]); ++f1) {
+      for (int64_t f2 = 0; f2 < phases_of(p.axis[2]); ++f2) {
+        const int64_t rows = p.batch * phase_of(p.axis[0], f0).outputs * phase_of(p.axis[1], f1).outputs *
+                             phase_of(p.axis[2], f2).outputs;
+        row_tiles += tiles_over(rows, kWgmmaRows);
+        ++phases;
+      }
+    }
+  }
   facts.emplace_back("phases", phases);
+  add_tasks(row_tiles * p.groups * tiles_over(p.group_out(), columns), facts);
 }
 
 void add_few_channels(Op op, const ConvProblem& p, bool tf32, Facts& facts) {
@@ -88,16 +99,41 @@ void add_few_channels(Op op, const ConvProblem& p, bool tf32, Facts& facts) {
   const int64_t positions = few_channels_positions(p.dtype, filter);
   add_tile(op, filter ? plan.depth : positions, columns, facts);
   if (filter) {
-    facts.emplace_back("partial_sums", int64_t{few_channels_filter_split(p).parts});
+    const int64_t parts = few_channels_filter_split(p).parts;
+    const bool paired = plan.paired && math_of(p.dtype, tf32) != Math::kF32;
+    const int64_t slots = paired ? plan.octets * 8 : plan.depth,
+                  warps = tiles_over(slots, kFewChannelsWarpRows);
+    facts.emplace_back("partial_sums", parts);
+    add_tasks(tiles_over(p.out_channels, columns) * tiles_over(warps, kFewChannelsWarps) * parts, facts);
   } else {
     add_tasks(tiles_over(plan.tiles, few_channels_block_tiles(p, plan)) * tiles_over(p.out_channels, columns),
               facts);
   }
 }
 
+// Whether grouped/activation.cu has a kernel compiled for the window of a depthwise problem.
+bool has_window(const GroupedProblem& p, DType dtype) {
+  for (const int taps : {3, 5, 7}) {
+    if (taps > 3 && dtype == DType::kF64) break;
+    if (is_windowed(p, taps, 1, 1) || is_windowed(p, taps, 2, 1) || is_windowed(p, taps, 1, 2)) return true;
+  }
+  return false;
+}
+
 void add_grouped(Op op, const ConvProblem& p, Facts& facts) {
-  facts.emplace_back("lanes", int64_t{grouped_lanes(p).lanes});
-  if (op == Op::kWgrad) facts.emplace_back("partial_sums", int64_t{grouped_filter_split(p).parts});
+  const GroupedLanes lanes = grouped_lanes(p);
+  facts.emplace_back("lanes", int64_t{lanes.lanes});
+  if (op == Op::kWgrad) {
+    facts.emplace_back("partial_sums", int64_t{grouped_filter_split(p).parts});
+    return;
+  }
+  GroupedProblem grouped = grouped_problem(p);
+  const bool windowed = lanes.group == 1 && has_window(grouped, p.dtype);
+  // A thread of the general kernel has 32 registers of sums at most (kRunOf in grouped/grouped.cuh).
+  const int64_t sum_bytes = lanes.lanes * bytes_of_sum(p.dtype);
+  const int run = windowed || sum_bytes <= 16 ? kGroupedRun : static_cast<int>(128 / sum_bytes);
+  add_tile(op, run, lanes.lanes, facts);
+  add_tasks(grouped_activation_block(grouped, lanes, p.dtype, run, windowed).blocks, facts);
 }
 
 }  // namespace
@@ -138,9 +174,13 @@ Facts plan_facts(const BiasProblem& problem, PoolKernel kernel) {
   const bool reference = kernel == PoolKernel::kReference;
   Facts facts = {{"kernel", reference ? "reference" : "vector"},
                  {"reason", reference ? "asked for" : "rows of dy in vectors of 16 bytes"}};
-  if (problem.channels > 0)
-    facts.emplace_back("partial_sums",
-                       reference ? reference_bgrad_split(problem).parts : bgrad_tiles(problem).split.parts);
+  if (problem.channels > 0 && reference) {
+    facts.emplace_back("partial_sums", reference_bgrad_split(problem).parts);
+  } else if (problem.channels > 0) {
+    const BgradTiles tiles = bgrad_tiles(problem);
+    facts.emplace_back("partial_sums", tiles.split.parts);
+    add_tasks(tiles.split.parts * tiles.tiles, facts);
+  }
   facts.emplace_back("workspace_bytes", bgrad_workspace_bytes(problem));
   return facts;
 }

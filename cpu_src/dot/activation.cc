@@ -57,10 +57,10 @@ void pack_part(const ActivationPlan& plan, int64_t part, const T* filter, T* pac
   const int64_t sources = p.group_in(), results = p.group_out();
   const int64_t group = part / plan.met_taps(), packed_tap = plan.met_tap(part % plan.met_taps());
   const DotFilter place(plan);
-  const T* from = filter + plan.filter_tap(packed_tap) * sources * p.out_channels + group * results;
+  const T* src = filter + plan.filter_tap(packed_tap) * sources * p.out_channels + group * results;
   for (int64_t k = 0; k < results; ++k) {
-    T* to = packed + place.first(group, k) + place.tap_at(packed_tap);
-    for (int64_t c = 0; c < sources; ++c) to[c] = from[c * p.out_channels + k];
+    T* dst = packed + place.first(group, k) + place.tap_at(packed_tap);
+    for (int64_t c = 0; c < sources; ++c) dst[c] = src[c * p.out_channels + k];
   }
 }
 
@@ -94,9 +94,9 @@ void run_task(const ActivationPlan& plan, int64_t task, const T* source, const T
         }
         const int64_t first_channel = group * p.group_out() + first;
         if (epilogue.any()) rows.finish(epilogue, first_channel, sums, channels, tile_place.pixels, channels);
-        const Result<T> to = result + tile_place.result + first_channel;
+        const Result<T> dst = result + tile_place.result + first_channel;
         for (int64_t m = 0; m < tile_place.pixels; ++m) {
-          for (int64_t k = 0; k < channels; ++k) to.store_one(m * result_step + k, sums[m * channels + k]);
+          for (int64_t k = 0; k < channels; ++k) dst.store_one(m * result_step + k, sums[m * channels + k]);
         }
       }
     }

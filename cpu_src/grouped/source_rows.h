@@ -105,14 +105,14 @@ class SourceRows {
     return {first, last};
   }
 
-  void fill(const T* source, S* to) const {
+  void fill(const T* source, S* dst) const {
     const int64_t channels = plan_.problem.in_channels;
     for (int64_t residue = 0; residue < layout_.residues; ++residue) {
       const auto [first, last] = inside(residue);
       if (first == last) continue;
       spread_(source + (layout_.first + residue + layout_.residues * first) * channels,
               layout_.residues * channels, last - first, maps_.all(), vectors_,
-              to + residue * layout_.residue_step + first * layout_.column_step, layout_.column_step,
+              dst + residue * layout_.residue_step + first * layout_.column_step, layout_.column_step,
               layout_.vector_step, layout_.copy_step);
     }
   }

@@ -50,7 +50,7 @@ void tile(const S* source, const S* filter, const Segment* segments, int64_t cou
       w += filter_step;
       CONVGRAD_UNROLL
       for (int m = 0; m < kPixels; ++m) {
-        const Vec<S> x_m = splat(*reinterpret_cast<const S*>(x + steps[m]));
+        const Vec<S> x_m = broadcast(*reinterpret_cast<const S*>(x + steps[m]));
         CONVGRAD_UNROLL
         for (int v = 0; v < kVectors; ++v) sum[m][v] += x_m * w_c[v];  // y[n,o,k] += x[n,i,c] * w[r,c,k]
       }
@@ -61,11 +61,11 @@ void tile(const S* source, const S* filter, const Segment* segments, int64_t cou
   for (int m = 0; m < kPixels; ++m) {
     CONVGRAD_UNROLL
     for (int v = 0; v < kVectors; ++v) {
-      S* to = result + m * result_step + v * kLanes<S>;
+      S* dst = result + m * result_step + v * kLanes<S>;
       if (into == Into::kStream)
-        stream(to, sum[m][v]);
+        stream(dst, sum[m][v]);
       else
-        store(to, into == Into::kAdd ? load(to) + sum[m][v] : sum[m][v]);
+        store(dst, into == Into::kAdd ? load(dst) + sum[m][v] : sum[m][v]);
     }
   }
   if (into == Into::kStream) end_stream();

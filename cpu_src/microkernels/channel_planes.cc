@@ -136,15 +136,16 @@ void sum_of_planes(const S* source, const int64_t* offset, const S* factor, int6
   for (int64_t at = 0; at < count; at += kAtOnce * lanes) {
     Vec<S> sum[kAtOnce];
     CONVGRAD_UNROLL
-    for (int v = 0; v < kAtOnce; ++v) sum[v] = load(source + offset[0] + at + v * lanes) * splat(factor[0]);
+    for (int v = 0; v < kAtOnce; ++v)
+      sum[v] = load(source + offset[0] + at + v * lanes) * broadcast(factor[0]);
     for (int64_t t = 1; t < terms; ++t) {
-      const Vec<S> times = splat(factor[t]);
+      const Vec<S> times = broadcast(factor[t]);
       CONVGRAD_UNROLL
       for (int v = 0; v < kAtOnce; ++v) sum[v] += load(source + offset[t] + at + v * lanes) * times;
     }
     CONVGRAD_UNROLL
     for (int v = 0; v < kAtOnce; ++v) {
-      if (bias != nullptr) sum[v] += splat(*bias);
+      if (bias != nullptr) sum[v] += broadcast(*bias);
       if (relu) sum[v] = select<S>(sum[v] <= Vec<S>{}, Vec<S>{}, sum[v]);  // NaN stays
       store(result + at + v * lanes, sum[v]);
     }

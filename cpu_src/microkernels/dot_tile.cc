@@ -13,12 +13,12 @@ namespace {
 
 // Loads the first `count` lanes of stored numbers; the others are zero.
 template <typename T>
-CONVGRAD_INLINE Vec<Sum<T>> load_some(const T* from, int64_t count) {
+CONVGRAD_INLINE Vec<Sum<T>> load_some(const T* src, int64_t count) {
   if constexpr (std::is_same_v<T, Sum<T>>) {
-    return load_first(from, count);
+    return load_first(src, count);
   } else {
     Vec<Sum<T>> v{};
-    for (int64_t lane = 0; lane < count; ++lane) v[lane] = widen(from[lane]);
+    for (int64_t lane = 0; lane < count; ++lane) v[lane] = widen(src[lane]);
     return v;
   }
 }
@@ -29,10 +29,10 @@ CONVGRAD_INLINE S sum_of_lanes(Vec<S> v) {
   using Index = std::conditional_t<sizeof(S) == 4, int32_t, int64_t>;
   CONVGRAD_UNROLL
   for (int half = kLanes<S> / 2; half > 0; half /= 2) {
-    typename VecOf<Index>::type from{};
+    typename VecOf<Index>::type src{};
     CONVGRAD_UNROLL
-    for (int lane = 0; lane < kLanes<S>; ++lane) from[lane] = lane ^ half;
-    v += __builtin_shuffle(v, from);
+    for (int lane = 0; lane < kLanes<S>; ++lane) src[lane] = lane ^ half;
+    v += __builtin_shuffle(v, src);
   }
   return v[0];
 }

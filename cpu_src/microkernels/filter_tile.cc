@@ -25,17 +25,17 @@ void tile(const S* x_data, const S* dy_data, const PositionRow* positions, int64
       for (int v = 0; v < kVectors; ++v) sum[u][c][v] = Vec<S>{};
     }
   }
-  const auto add = [&](const S* x, const S* dy, Vec<S>(&to)[kChannels][kVectors])
+  const auto add = [&](const S* x, const S* dy, Vec<S>(&dst)[kChannels][kVectors])
                        __attribute__((always_inline)) {
                          Vec<S> dy_k[kVectors];
                          CONVGRAD_UNROLL
                          for (int v = 0; v < kVectors; ++v) dy_k[v] = load(dy + v * kLanes<S>);
                          CONVGRAD_UNROLL
                          for (int c = 0; c < kChannels; ++c) {
-                           const Vec<S> x_c = splat(x[c]);
+                           const Vec<S> x_c = broadcast(x[c]);
                            CONVGRAD_UNROLL
                            for (int v = 0; v < kVectors; ++v)
-                             to[c][v] += x_c * dy_k[v];  // dw[r,c,k] += x[n,i,c] * dy[n,o,k]
+                             dst[c][v] += x_c * dy_k[v];  // dw[r,c,k] += x[n,i,c] * dy[n,o,k]
                          }
                        };
   for (const PositionRow* row = positions; row < positions + rows; ++row) {
@@ -59,8 +59,8 @@ void tile(const S* x_data, const S* dy_data, const PositionRow* positions, int64
       Vec<S> total = sum[0][c][v];
       CONVGRAD_UNROLL
       for (int u = 1; u < kAtOnce; ++u) total += sum[u][c][v];
-      S* to = sums + (c * kVectors + v) * kLanes<S>;
-      store(to, load(to) + total);
+      S* dst = sums + (c * kVectors + v) * kLanes<S>;
+      store(dst, load(dst) + total);
     }
   }
 }

@@ -27,8 +27,8 @@ void tile(const TapRow<S>* rows, int64_t row_count, int64_t source_at, int64_t f
   }
   CONVGRAD_UNROLL
   for (int m = 0; m < kPixels; ++m) {
-    S* to = result + m * result_step;
-    store(to, add ? load(to) + sum[m] : sum[m]);
+    S* dst = result + m * result_step;
+    store(dst, add ? load(dst) + sum[m] : sum[m]);
   }
 }
 
@@ -49,13 +49,13 @@ void sums(const S* const* source, S* const* sum, int64_t sum_step, int64_t sourc
       if constexpr (kHalves == 2) part[1][r * kTerms + j] = Vec<S>{};
     }
   }
-  const auto pixel = [&](Vec<S>(&to)[kSums]) __attribute__((always_inline)) {
+  const auto pixel = [&](Vec<S>(&dst)[kSums]) __attribute__((always_inline)) {
     const Vec<S> dy_m = load(dy);
     dy += dy_step;
     CONVGRAD_UNROLL
     for (int r = 0; r < kRows; ++r) {
       CONVGRAD_UNROLL
-      for (int j = 0; j < kTerms; ++j) to[r * kTerms + j] += load(x[r] + j * term_step) * dy_m;
+      for (int j = 0; j < kTerms; ++j) dst[r * kTerms + j] += load(x[r] + j * term_step) * dy_m;
       x[r] += source_step;
     }
   };

@@ -60,90 +60,90 @@ CONVGRAD_INLINE bool any_nan(Vec<S> v) {
 
 // Loads as many int32 as S has lanes.
 template <typename S>
-CONVGRAD_INLINE Ints<S> load_ints(const int32_t* from) {
+CONVGRAD_INLINE Ints<S> load_ints(const int32_t* src) {
   typedef int32_t Narrow __attribute__((vector_size(kLanes<S> * 4)));
   Narrow v;
-  __builtin_memcpy(&v, from, sizeof v);
+  __builtin_memcpy(&v, src, sizeof v);
   return __builtin_convertvector(v, Ints<S>);
 }
 
 template <typename S>
-CONVGRAD_INLINE void store_ints(int32_t* to, Ints<S> v) {
+CONVGRAD_INLINE void store_ints(int32_t* dst, Ints<S> v) {
   typedef int32_t Narrow __attribute__((vector_size(kLanes<S> * 4)));
   const Narrow narrow = __builtin_convertvector(v, Narrow);
-  __builtin_memcpy(to, &narrow, sizeof narrow);
+  __builtin_memcpy(dst, &narrow, sizeof narrow);
 }
 
 template <typename S>
-CONVGRAD_INLINE Ints<S> load_first_ints(const int32_t* from, int64_t count) {
+CONVGRAD_INLINE Ints<S> load_first_ints(const int32_t* src, int64_t count) {
   if constexpr (sizeof(S) == 4) {
-    return load_first<int32_t>(from, count);
+    return load_first<int32_t>(src, count);
   } else {
     Ints<S> v{};
-    for (int64_t lane = 0; lane < count; ++lane) v[lane] = from[lane];
+    for (int64_t lane = 0; lane < count; ++lane) v[lane] = src[lane];
     return v;
   }
 }
 
 template <typename S>
-CONVGRAD_INLINE void store_first_ints(int32_t* to, Ints<S> v, int64_t count) {
+CONVGRAD_INLINE void store_first_ints(int32_t* dst, Ints<S> v, int64_t count) {
   if constexpr (sizeof(S) == 4) {
-    store_first<int32_t>(to, v, count);
+    store_first<int32_t>(dst, v, count);
   } else {
-    for (int64_t lane = 0; lane < count; ++lane) to[lane] = static_cast<int32_t>(v[lane]);
+    for (int64_t lane = 0; lane < count; ++lane) dst[lane] = static_cast<int32_t>(v[lane]);
   }
 }
 
 // Loads the first `count` numbers of 16 bits.
 template <typename T>
-CONVGRAD_INLINE Vec<float> load_first_narrow(const T* from, int64_t count) {
+CONVGRAD_INLINE Vec<float> load_first_narrow(const T* src, int64_t count) {
   T lanes[kLanes<float>];
 #if defined(__AVX512F__)
   const auto mask = static_cast<__mmask16>((1u << count) - 1u);
-  _mm256_storeu_si256(reinterpret_cast<__m256i*>(lanes), _mm256_maskz_loadu_epi16(mask, from));
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(lanes), _mm256_maskz_loadu_epi16(mask, src));
 #else
-  for (int64_t lane = 0; lane < kLanes<float>; ++lane) lanes[lane] = lane < count ? from[lane] : T{0};
+  for (int64_t lane = 0; lane < kLanes<float>; ++lane) lanes[lane] = lane < count ? src[lane] : T{0};
 #endif
   const T* const copy = lanes;
   return load(copy);
 }
 
 template <typename T>
-CONVGRAD_INLINE void store_first_narrow(T* to, Vec<float> v, int64_t count) {
+CONVGRAD_INLINE void store_first_narrow(T* dst, Vec<float> v, int64_t count) {
   T lanes[kLanes<float>];
   T* const copy = lanes;
   store(copy, v);
 #if defined(__AVX512F__)
   const auto mask = static_cast<__mmask16>((1u << count) - 1u);
-  _mm256_mask_storeu_epi16(to, mask, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(lanes)));
+  _mm256_mask_storeu_epi16(dst, mask, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(lanes)));
 #else
-  for (int64_t lane = 0; lane < count; ++lane) to[lane] = lanes[lane];
+  for (int64_t lane = 0; lane < count; ++lane) dst[lane] = lanes[lane];
 #endif
 }
 
 template <typename T>
-CONVGRAD_INLINE Vec<Sum<T>> load_some(const T* from, int64_t count) {
+CONVGRAD_INLINE Vec<Sum<T>> load_some(const T* src, int64_t count) {
   if constexpr (sizeof(T) == 2)
-    return load_first_narrow(from, count);
+    return load_first_narrow(src, count);
   else
-    return load_first(from, count);
+    return load_first(src, count);
 }
 
 template <typename T>
-CONVGRAD_INLINE void store_some(T* to, Vec<Sum<T>> v, int64_t count) {
+CONVGRAD_INLINE void store_some(T* dst, Vec<Sum<T>> v, int64_t count) {
   if constexpr (sizeof(T) == 2)
-    store_first_narrow(to, v, count);
+    store_first_narrow(dst, v, count);
   else
-    store_first(to, v, count);
+    store_first(dst, v, count);
 }
 
 template <typename T>
 struct WholeVector {
   using S = Sum<T>;
-  CONVGRAD_INLINE Vec<S> read(const T* from) const { return load(from); }
-  CONVGRAD_INLINE Ints<S> read_positions(const int32_t* from) const { return load_ints<S>(from); }
-  CONVGRAD_INLINE void write(T* to, Vec<S> v) const { store(to, v); }
-  CONVGRAD_INLINE void write_positions(int32_t* to, Ints<S> v) const { store_ints<S>(to, v); }
+  CONVGRAD_INLINE Vec<S> read(const T* src) const { return load(src); }
+  CONVGRAD_INLINE Ints<S> read_positions(const int32_t* src) const { return load_ints<S>(src); }
+  CONVGRAD_INLINE void write(T* dst, Vec<S> v) const { store(dst, v); }
+  CONVGRAD_INLINE void write_positions(int32_t* dst, Ints<S> v) const { store_ints<S>(dst, v); }
   CONVGRAD_INLINE Ints<S> positions() const { return Ints<S>{}; }
   CONVGRAD_INLINE Vec<S> meeting(bool, Vec<S> v) const { return v; }
 };
@@ -152,12 +152,10 @@ template <typename T>
 struct FirstLanes {
   using S = Sum<T>;
   int64_t count;
-  CONVGRAD_INLINE Vec<S> read(const T* from) const { return load_some(from, count); }
-  CONVGRAD_INLINE Ints<S> read_positions(const int32_t* from) const {
-    return load_first_ints<S>(from, count);
-  }
-  CONVGRAD_INLINE void write(T* to, Vec<S> v) const { store_some(to, v, count); }
-  CONVGRAD_INLINE void write_positions(int32_t* to, Ints<S> v) const { store_first_ints<S>(to, v, count); }
+  CONVGRAD_INLINE Vec<S> read(const T* src) const { return load_some(src, count); }
+  CONVGRAD_INLINE Ints<S> read_positions(const int32_t* src) const { return load_first_ints<S>(src, count); }
+  CONVGRAD_INLINE void write(T* dst, Vec<S> v) const { store_some(dst, v, count); }
+  CONVGRAD_INLINE void write_positions(int32_t* dst, Ints<S> v) const { store_first_ints<S>(dst, v, count); }
   CONVGRAD_INLINE Ints<S> positions() const { return Ints<S>{}; }
   CONVGRAD_INLINE Vec<S> meeting(bool, Vec<S> v) const { return v; }
 };
@@ -181,28 +179,27 @@ struct PickedLanes {
     if constexpr (kTwoLoads) pick = pick < Int<S>{lanes} ? pick : pick + Int<S>(2 * lanes - span);
   }
 
-  CONVGRAD_INLINE Vec<S> read(const T* from) const {
-    if constexpr (kTwoLoads) return __builtin_shuffle(load(from), load(from + span - lanes), pick);
-    return __builtin_shuffle(__builtin_expect(from <= last, 1) ? load(from) : load_some(from, span), pick);
+  CONVGRAD_INLINE Vec<S> read(const T* src) const {
+    if constexpr (kTwoLoads) return __builtin_shuffle(load(src), load(src + span - lanes), pick);
+    return __builtin_shuffle(__builtin_expect(src <= last, 1) ? load(src) : load_some(src, span), pick);
   }
-  CONVGRAD_INLINE Ints<S> read_positions(const int32_t* from) const {
+  CONVGRAD_INLINE Ints<S> read_positions(const int32_t* src) const {
     if constexpr (kTwoLoads)
-      return __builtin_shuffle(load_ints<S>(from), load_ints<S>(from + span - lanes), pick);
+      return __builtin_shuffle(load_ints<S>(src), load_ints<S>(src + span - lanes), pick);
     return __builtin_shuffle(
-        __builtin_expect(from <= last_position, 1) ? load_ints<S>(from) : load_first_ints<S>(from, span),
-        pick);
+        __builtin_expect(src <= last_position, 1) ? load_ints<S>(src) : load_first_ints<S>(src, span), pick);
   }
-  CONVGRAD_INLINE void write(T* to, Vec<S> v) const {
+  CONVGRAD_INLINE void write(T* dst, Vec<S> v) const {
     if (used == lanes)
-      store(to, v);
+      store(dst, v);
     else
-      store_some(to, v, used);
+      store_some(dst, v, used);
   }
-  CONVGRAD_INLINE void write_positions(int32_t* to, Ints<S> v) const {
+  CONVGRAD_INLINE void write_positions(int32_t* dst, Ints<S> v) const {
     if (used == lanes)
-      store_ints<S>(to, v);
+      store_ints<S>(dst, v);
     else
-      store_first_ints<S>(to, v, used);
+      store_first_ints<S>(dst, v, used);
   }
   CONVGRAD_INLINE Ints<S> positions() const { return position; }
   // Returns v in lanes that meet this tap of the innermost axis, otherwise zero.

@@ -11,13 +11,13 @@ namespace {
 // tap's position stands; without taps the run's own (-1). Unless kNan, NaN is not recognised as the largest,
 // but it reaches `doubt` through its product with zero, and so does an infinity.
 template <typename T, bool kPosition, bool kNan, typename Access, int kCount>
-CONVGRAD_INLINE void over_taps(const PoolRun& run, const Access& access, const T* const (&from)[kCount],
+CONVGRAD_INLINE void over_taps(const PoolRun& run, const Access& access, const T* const (&src)[kCount],
                                Vec<Sum<T>> (&best)[kCount], Ints<Sum<T>> (&chosen)[kCount],
                                Vec<Sum<T>> (&doubt)[kCount]) {
   using S = Sum<T>;
   CONVGRAD_UNROLL
   for (int v = 0; v < kCount; ++v) {
-    best[v] = splat(-std::numeric_limits<S>::infinity());
+    best[v] = broadcast(-std::numeric_limits<S>::infinity());
     chosen[v] = Ints<S>{};
     doubt[v] = Vec<S>{};
   }
@@ -26,10 +26,10 @@ CONVGRAD_INLINE void over_taps(const PoolRun& run, const Access& access, const T
       int64_t tap = t0 * run.tap_step[0] + t1 * run.tap_step[1];
       int64_t at = t0 * run.tap_position[0] + t1 * run.tap_position[1];
       for (int64_t t2 = 0; t2 < run.taps[2]; ++t2) {
-        const Ints<S> here = splat(static_cast<Int<S>>(at));
+        const Ints<S> here = broadcast(static_cast<Int<S>>(at));
         CONVGRAD_UNROLL
         for (int v = 0; v < kCount; ++v) {
-          const Vec<S> candidate = in_register(access.read(from[v] + tap));
+          const Vec<S> candidate = in_register(access.read(src[v] + tap));
           const Ints<S> exceeds = kNan ? ~(candidate <= best[v]) & (best[v] == best[v]) : candidate > best[v];
           best[v] = select<S>(exceeds, candidate, best[v]);
           if constexpr (kPosition) chosen[v] = exceeds ? here : chosen[v];
@@ -47,15 +47,15 @@ void forward(const PoolRun& run, const T* x, T* y, int32_t* position) {
   using S = Sum<T>;
   for_each_vector<T>(run, [&](const auto access, const auto& places) CONVGRAD_LAMBDA {
     constexpr int count = std::decay_t<decltype(places)>::count;
-    const T* from[count];
+    const T* src[count];
     Vec<S> best[count], doubt[count];
     Ints<S> chosen[count];
-    for (int v = 0; v < count; ++v) from[v] = x + places.source(v);
-    over_taps<T, kPosition, false>(run, access, from, best, chosen, doubt);
+    for (int v = 0; v < count; ++v) src[v] = x + places.source(v);
+    over_taps<T, kPosition, false>(run, access, src, best, chosen, doubt);
     CONVGRAD_UNROLL
     for (int v = 1; v < count; ++v) doubt[0] += doubt[v];
     if (__builtin_expect(any_nan<S>(doubt[0]), 0))
-      over_taps<T, kPosition, true>(run, access, from, best, chosen, doubt);
+      over_taps<T, kPosition, true>(run, access, src, best, chosen, doubt);
     CONVGRAD_UNROLL
     for (int v = 0; v < count; ++v) {
       access.write(y + places.result(v), best[v]);

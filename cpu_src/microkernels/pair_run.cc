@@ -16,15 +16,15 @@ CONVGRAD_INLINE void in_vectors(int64_t count, const Body& body) {
 }
 
 template <typename T>
-CONVGRAD_INLINE Vec<Sum<T>> load_up_to(const T* from, int64_t count) {
-  return count == kLanes<Sum<T>> ? load(from) : load_some(from, count);
+CONVGRAD_INLINE Vec<Sum<T>> load_up_to(const T* src, int64_t count) {
+  return count == kLanes<Sum<T>> ? load(src) : load_some(src, count);
 }
 template <typename S>
-CONVGRAD_INLINE void store_up_to(S* to, Vec<S> v, int64_t count) {
+CONVGRAD_INLINE void store_up_to(S* dst, Vec<S> v, int64_t count) {
   if (count == kLanes<S>)
-    store(to, v);
+    store(dst, v);
   else
-    store_first(to, v, count);
+    store_first(dst, v, count);
 }
 
 // Adds lanes by halves; one after the other, each addition would wait for the one before.
@@ -199,7 +199,7 @@ void add_rows(const PairRun<T>& run, int64_t c_count, int64_t k_count, int64_t r
       const T* a = run.a + j * run.a_step;
       const T* b = run.b + j * run.b_step + first;
       for (int64_t c = 0; c < c_count; ++c, b += row) {
-        const Vec<S> times = splat(widen(a[c]));
+        const Vec<S> times = broadcast(widen(a[c]));
         CONVGRAD_UNROLL
         for (int v = 0; v < kAtOnce; ++v) sum[v] += times * load(b + v * lanes);
       }
@@ -213,7 +213,7 @@ void add_rows(const PairRun<T>& run, int64_t c_count, int64_t k_count, int64_t r
     for (int64_t j = 0; j < run.count; ++j) {
       const T* a = run.a + j * run.a_step;
       const T* b = run.b + j * run.b_step + k;
-      for (int64_t c = 0; c < c_count; ++c, b += row) sum += splat(widen(a[c])) * load_up_to(b, count);
+      for (int64_t c = 0; c < c_count; ++c, b += row) sum += broadcast(widen(a[c])) * load_up_to(b, count);
     }
     store_up_to(sums + k, sum, count);
   });
@@ -289,7 +289,7 @@ void add_outer(const PairRun<T>& run, int64_t c_count, int64_t k_count, int64_t 
     in_vectors<T>(k_count, [&](int64_t k, int64_t count) CONVGRAD_LAMBDA {
       Vec<S> sum = load_up_to(sums + c * row + k, count);
       for (int64_t j = 0; j < run.count; ++j)
-        sum += splat(widen(run.a[j * run.a_step + c])) * load_up_to(run.b + j * run.b_step + k, count);
+        sum += broadcast(widen(run.a[j * run.a_step + c])) * load_up_to(run.b + j * run.b_step + k, count);
       store_up_to(sums + c * row + k, sum, count);
     });
   }

@@ -12,10 +12,10 @@ void add_sum(const T* rows, int64_t count, int64_t width, Sum<T>* sum) {
   static_assert(kSummedWidth % lanes == 0 && kSummedRows == 8);
   if (count == kSummedRows) {
     for (int64_t at = 0; at < width; at += lanes) {
-      const T* from = rows + at;
-      const Vec<S> a = load(from) + load(from + width), b = load(from + 2 * width) + load(from + 3 * width);
-      const Vec<S> c = load(from + 4 * width) + load(from + 5 * width);
-      const Vec<S> d = load(from + 6 * width) + load(from + 7 * width);
+      const T* src = rows + at;
+      const Vec<S> a = load(src) + load(src + width), b = load(src + 2 * width) + load(src + 3 * width);
+      const Vec<S> c = load(src + 4 * width) + load(src + 5 * width);
+      const Vec<S> d = load(src + 6 * width) + load(src + 7 * width);
       store(sum + at, load(sum + at) + ((a + b) + (c + d)));
     }
     return;

@@ -8,41 +8,41 @@ namespace convgrad::cpu::CONVGRAD_ISA {
 namespace {
 
 template <typename T>
-void widen_rows(const T* from, int64_t from_step, Sum<T>* to, int64_t to_step, int64_t rows, int64_t length) {
+void widen_rows(const T* src, int64_t from_step, Sum<T>* dst, int64_t to_step, int64_t rows, int64_t length) {
   constexpr int lanes = kLanes<Sum<T>>;
-  for (int64_t row = 0; row < rows; ++row, from += from_step, to += to_step) {
+  for (int64_t row = 0; row < rows; ++row, src += from_step, dst += to_step) {
     int64_t at = 0;
-    for (; at + lanes <= length; at += lanes) store(to + at, load(from + at));
+    for (; at + lanes <= length; at += lanes) store(dst + at, load(src + at));
     if constexpr (std::is_same_v<T, Sum<T>>) {
-      if (at < length) store_first(to + at, load_first(from + at, length - at), length - at);
+      if (at < length) store_first(dst + at, load_first(src + at, length - at), length - at);
     } else {
-      for (; at < length; ++at) to[at] = widen(from[at]);
+      for (; at < length; ++at) dst[at] = widen(src[at]);
     }
   }
 }
 
 template <typename T>
-void narrow_rows(const Sum<T>* from, int64_t from_step, T* to, int64_t to_step, int64_t rows,
+void narrow_rows(const Sum<T>* src, int64_t from_step, T* dst, int64_t to_step, int64_t rows,
                  int64_t length) {
   constexpr int lanes = kLanes<Sum<T>>;
-  for (int64_t row = 0; row < rows; ++row, from += from_step, to += to_step) {
+  for (int64_t row = 0; row < rows; ++row, src += from_step, dst += to_step) {
     int64_t at = 0;
-    for (; at + lanes <= length; at += lanes) store(to + at, load(from + at));
+    for (; at + lanes <= length; at += lanes) store(dst + at, load(src + at));
     if constexpr (std::is_same_v<T, Sum<T>>) {
-      if (at < length) store_first(to + at, load_first(from + at, length - at), length - at);
+      if (at < length) store_first(dst + at, load_first(src + at, length - at), length - at);
     } else {
-      for (; at < length; ++at) to[at] = narrow<T>(from[at]);
+      for (; at < length; ++at) dst[at] = narrow<T>(src[at]);
     }
   }
 }
 
 template <typename S>
-void add_rows(const S* from, int64_t from_step, S* to, int64_t to_step, int64_t rows, int64_t length) {
+void add_rows(const S* src, int64_t from_step, S* dst, int64_t to_step, int64_t rows, int64_t length) {
   constexpr int lanes = kLanes<S>;
-  for (int64_t row = 0; row < rows; ++row, from += from_step, to += to_step) {
+  for (int64_t row = 0; row < rows; ++row, src += from_step, dst += to_step) {
     int64_t at = 0;
-    for (; at + lanes <= length; at += lanes) store(to + at, load(to + at) + load(from + at));
-    for (; at < length; ++at) to[at] += from[at];
+    for (; at + lanes <= length; at += lanes) store(dst + at, load(dst + at) + load(src + at));
+    for (; at < length; ++at) dst[at] += src[at];
   }
 }
 

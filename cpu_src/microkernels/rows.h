@@ -12,10 +12,10 @@ namespace convgrad::cpu {
 // Each function handles `rows` rows of `length` numbers, `from_step` and `to_step` elements apart.
 template <typename T>
 struct RowConversions {
-  void (*widen)(const T* from, int64_t from_step, Sum<T>* to, int64_t to_step, int64_t rows, int64_t length);
-  void (*narrow)(const Sum<T>* from, int64_t from_step, T* to, int64_t to_step, int64_t rows, int64_t length);
-  // Computes to[row] += from[row].
-  void (*add)(const Sum<T>* from, int64_t from_step, Sum<T>* to, int64_t to_step, int64_t rows,
+  void (*widen)(const T* src, int64_t from_step, Sum<T>* dst, int64_t to_step, int64_t rows, int64_t length);
+  void (*narrow)(const Sum<T>* src, int64_t from_step, T* dst, int64_t to_step, int64_t rows, int64_t length);
+  // Computes dst[row] += src[row].
+  void (*add)(const Sum<T>* src, int64_t from_step, Sum<T>* dst, int64_t to_step, int64_t rows,
               int64_t length);
   // Applies the epilogue to sums whose rows are channels from `first` on.
   void (*finish)(const Epilogue& epilogue, int64_t first, Sum<T>* sums, int64_t step, int64_t rows,

@@ -43,27 +43,27 @@ template <typename S>
 using Vec = typename VecOf<S>::type;
 
 template <typename S>
-CONVGRAD_INLINE Vec<S> load(const S* from) {
+CONVGRAD_INLINE Vec<S> load(const S* src) {
   Vec<S> v;
-  __builtin_memcpy(&v, from, sizeof v);
+  __builtin_memcpy(&v, src, sizeof v);
   return v;
 }
 
 template <typename S>
-CONVGRAD_INLINE void store(S* to, Vec<S> v) {
-  __builtin_memcpy(to, &v, sizeof v);
+CONVGRAD_INLINE void store(S* dst, Vec<S> v) {
+  __builtin_memcpy(dst, &v, sizeof v);
 }
 
 // Stores to aligned memory past the caches, if there is an instruction for it; end_stream() orders such
 // stores before all later ones.
 template <typename S>
-CONVGRAD_INLINE void stream(S* to, Vec<S> v) {
+CONVGRAD_INLINE void stream(S* dst, Vec<S> v) {
 #if defined(__AVX512F__)
-  _mm512_stream_si512(reinterpret_cast<__m512i*>(to), (__m512i)v);
+  _mm512_stream_si512(reinterpret_cast<__m512i*>(dst), (__m512i)v);
 #elif defined(__AVX2__)
-  _mm256_stream_si256(reinterpret_cast<__m256i*>(to), (__m256i)v);
+  _mm256_stream_si256(reinterpret_cast<__m256i*>(dst), (__m256i)v);
 #else
-  store(to, v);
+  store(dst, v);
 #endif
 }
 
@@ -75,50 +75,50 @@ CONVGRAD_INLINE void end_stream() {
 
 // Broadcasts s to every lane: s - 0 equals s for every s, but -0 + 0 does not equal -0.
 template <typename S>
-CONVGRAD_INLINE Vec<S> splat(S s) {
+CONVGRAD_INLINE Vec<S> broadcast(S s) {
   return s - Vec<S>{};
 }
 
 // Loads the first `count` lanes, 0 <= count <= kLanes; the others are zero, and their memory is not touched.
 template <typename S>
-CONVGRAD_INLINE Vec<S> load_first(const S* from, int64_t count) {
+CONVGRAD_INLINE Vec<S> load_first(const S* src, int64_t count) {
 #if defined(__AVX512F__)
   const unsigned mask = (1u << count) - 1u;
   if constexpr (sizeof(S) == 4)
-    return (Vec<S>)_mm512_maskz_loadu_ps(static_cast<__mmask16>(mask), from);
+    return (Vec<S>)_mm512_maskz_loadu_ps(static_cast<__mmask16>(mask), src);
   else
-    return (Vec<S>)_mm512_maskz_loadu_pd(static_cast<__mmask8>(mask), from);
+    return (Vec<S>)_mm512_maskz_loadu_pd(static_cast<__mmask8>(mask), src);
 #else
   Vec<S> v{};
-  for (int64_t lane = 0; lane < count; ++lane) v[lane] = from[lane];
+  for (int64_t lane = 0; lane < count; ++lane) v[lane] = src[lane];
   return v;
 #endif
 }
 
 template <typename S>
-CONVGRAD_INLINE void store_first(S* to, Vec<S> v, int64_t count) {
+CONVGRAD_INLINE void store_first(S* dst, Vec<S> v, int64_t count) {
 #if defined(__AVX512F__)
   const unsigned mask = (1u << count) - 1u;
   if constexpr (sizeof(S) == 4)
-    _mm512_mask_storeu_ps(to, static_cast<__mmask16>(mask), (__m512)v);
+    _mm512_mask_storeu_ps(dst, static_cast<__mmask16>(mask), (__m512)v);
   else
-    _mm512_mask_storeu_pd(to, static_cast<__mmask8>(mask), (__m512d)v);
+    _mm512_mask_storeu_pd(dst, static_cast<__mmask8>(mask), (__m512d)v);
 #else
-  for (int64_t lane = 0; lane < count; ++lane) to[lane] = v[lane];
+  for (int64_t lane = 0; lane < count; ++lane) dst[lane] = v[lane];
 #endif
 }
 
 // Load and store as widen() and narrow() do (common_src/number.h), a vector at a time.
 
-CONVGRAD_INLINE Vec<float> load(const BFloat16* from) {
+CONVGRAD_INLINE Vec<float> load(const BFloat16* src) {
   typedef uint16_t Bits __attribute__((vector_size(kVectorBytes / 2)));
   typedef uint32_t Wide __attribute__((vector_size(kVectorBytes)));
   Bits bits;
-  __builtin_memcpy(&bits, from, sizeof bits);
+  __builtin_memcpy(&bits, src, sizeof bits);
   return (Vec<float>)(__builtin_convertvector(bits, Wide) << 16);
 }
 
-CONVGRAD_INLINE void store(BFloat16* to, Vec<float> v) {
+CONVGRAD_INLINE void store(BFloat16* dst, Vec<float> v) {
   typedef uint16_t Bits __attribute__((vector_size(kVectorBytes / 2)));
   typedef uint32_t Wide __attribute__((vector_size(kVectorBytes)));
   const Wide bits = (Wide)v;
@@ -126,44 +126,44 @@ CONVGRAD_INLINE void store(BFloat16* to, Vec<float> v) {
   const Wide quiet = (bits >> 16) | 0x40u;  // a NaN, which rounding could make infinite
   const Wide is_nan = (Wide)((bits & 0x7fffffffu) > 0x7f800000u);
   const Bits narrow = __builtin_convertvector((quiet & is_nan) | (rounded & ~is_nan), Bits);
-  __builtin_memcpy(to, &narrow, sizeof narrow);
+  __builtin_memcpy(dst, &narrow, sizeof narrow);
 }
 
 #if !defined(__F16C__) && !defined(__AVX512F__) && !defined(__aarch64__)
 // Number by number, for machines without an instruction for it. Not inlined, because so much code in every
 // place that reads or writes an f16 would take minutes to compile.
-[[maybe_unused]] static __attribute__((noinline)) Vec<float> widen_lanes(const Float16* from) {
+[[maybe_unused]] static __attribute__((noinline)) Vec<float> widen_lanes(const Float16* src) {
   Vec<float> v{};
-  for (int lane = 0; lane < kLanes<float>; ++lane) v[lane] = widen(from[lane]);
+  for (int lane = 0; lane < kLanes<float>; ++lane) v[lane] = widen(src[lane]);
   return v;
 }
 
-[[maybe_unused]] static __attribute__((noinline)) void narrow_lanes(Float16* to, Vec<float> v) {
-  for (int lane = 0; lane < kLanes<float>; ++lane) to[lane] = narrow<Float16>(v[lane]);
+[[maybe_unused]] static __attribute__((noinline)) void narrow_lanes(Float16* dst, Vec<float> v) {
+  for (int lane = 0; lane < kLanes<float>; ++lane) dst[lane] = narrow<Float16>(v[lane]);
 }
 #endif
 
-CONVGRAD_INLINE Vec<float> load(const Float16* from) {
+CONVGRAD_INLINE Vec<float> load(const Float16* src) {
 #if defined(__AVX512F__)
-  return (Vec<float>)_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)));
+  return (Vec<float>)_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(src)));
 #elif defined(__F16C__)
-  return (Vec<float>)_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
+  return (Vec<float>)_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(src)));
 #elif defined(__aarch64__)
-  return (Vec<float>)vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(reinterpret_cast<const uint16_t*>(from))));
+  return (Vec<float>)vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(reinterpret_cast<const uint16_t*>(src))));
 #else
-  return widen_lanes(from);
+  return widen_lanes(src);
 #endif
 }
 
-CONVGRAD_INLINE void store(Float16* to, Vec<float> v) {
+CONVGRAD_INLINE void store(Float16* dst, Vec<float> v) {
 #if defined(__AVX512F__)
-  _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), _mm512_cvtps_ph((__m512)v, _MM_FROUND_TO_NEAREST_INT));
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(dst), _mm512_cvtps_ph((__m512)v, _MM_FROUND_TO_NEAREST_INT));
 #elif defined(__F16C__)
-  _mm_storeu_si128(reinterpret_cast<__m128i*>(to), _mm256_cvtps_ph((__m256)v, _MM_FROUND_TO_NEAREST_INT));
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(dst), _mm256_cvtps_ph((__m256)v, _MM_FROUND_TO_NEAREST_INT));
 #elif defined(__aarch64__)
-  vst1_u16(reinterpret_cast<uint16_t*>(to), vreinterpret_u16_f16(vcvt_f16_f32((float32x4_t)v)));
+  vst1_u16(reinterpret_cast<uint16_t*>(dst), vreinterpret_u16_f16(vcvt_f16_f32((float32x4_t)v)));
 #else
-  narrow_lanes(to, v);
+  narrow_lanes(dst, v);
 #endif
 }
 

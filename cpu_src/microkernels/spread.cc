@@ -13,20 +13,20 @@ template <typename S>
 using IndexVec = typename IndexVecOf<S>::type;
 
 template <typename S>
-CONVGRAD_INLINE IndexVec<S> load_index(const LaneIndex<S>* from) {
+CONVGRAD_INLINE IndexVec<S> load_index(const LaneIndex<S>* src) {
   IndexVec<S> v;
-  __builtin_memcpy(&v, from, sizeof v);
+  __builtin_memcpy(&v, src, sizeof v);
   return v;
 }
 
 template <typename T>
-CONVGRAD_INLINE Vec<Sum<T>> load_some(const T* from, int64_t count) {
-  if (count >= kLanes<Sum<T>>) return load(from);
+CONVGRAD_INLINE Vec<Sum<T>> load_some(const T* src, int64_t count) {
+  if (count >= kLanes<Sum<T>>) return load(src);
   if constexpr (std::is_same_v<T, Sum<T>>) {
-    return load_first(from, count);
+    return load_first(src, count);
   } else {
     T some[kLanes<Sum<T>>] = {};
-    for (int64_t lane = 0; lane < count; ++lane) some[lane] = from[lane];
+    for (int64_t lane = 0; lane < count; ++lane) some[lane] = src[lane];
     return load(static_cast<const T*>(some));
   }
 }
@@ -34,34 +34,34 @@ CONVGRAD_INLINE Vec<Sum<T>> load_some(const T* from, int64_t count) {
 // Makes the copies of one pixel whose channels come from several vectors: each vector contributes the lanes
 // whose source lies in it.
 template <typename T, typename S>
-CONVGRAD_INLINE void gather(const T* from, const LaneSources<S>& sources, S* to, int64_t copy_step) {
+CONVGRAD_INLINE void gather(const T* src, const LaneSources<S>& sources, S* dst, int64_t copy_step) {
   constexpr int lanes = kLanes<S>;
   for (int64_t c = 0; c < sources.copies; ++c) {
     const LaneIndex<S>* lane = sources.lane + c * lanes;
     const IndexVec<S> index = load_index<S>(lane);
     IndexVec<S> all = {};
     for (int64_t piece = lane[0] / lanes; piece <= lane[lanes - 1] / lanes; ++piece) {
-      const Vec<S> part = load_some(from + piece * lanes, sources.count - piece * lanes);
+      const Vec<S> part = load_some(src + piece * lanes, sources.count - piece * lanes);
       const IndexVec<S> here = (index & -lanes) == static_cast<LaneIndex<S>>(piece * lanes);
       all |= (IndexVec<S>)__builtin_shuffle(part, index) & here;  // indices are modulo the lanes
     }
-    store(to + c * copy_step, (Vec<S>)all);
+    store(dst + c * copy_step, (Vec<S>)all);
   }
 }
 
 template <typename T>
-void spread_pixels(const T* from, int64_t from_step, int64_t pixels, const LaneSources<Sum<T>>* sources,
-                   int64_t vectors, Sum<T>* to, int64_t to_step, int64_t vector_step, int64_t copy_step) {
+void spread_pixels(const T* src, int64_t from_step, int64_t pixels, const LaneSources<Sum<T>>* sources,
+                   int64_t vectors, Sum<T>* dst, int64_t to_step, int64_t vector_step, int64_t copy_step) {
   using S = Sum<T>;
   constexpr int lanes = kLanes<S>;
   int64_t whole = 0;
   while (whole < vectors && sources[whole].in_order && sources[whole].count == lanes) ++whole;
-  for (int64_t pixel = 0; pixel < pixels; ++pixel, from += from_step, to += to_step) {
-    for (int64_t v = 0; v < whole; ++v) store(to + v * vector_step, load(from + sources->first + v * lanes));
+  for (int64_t pixel = 0; pixel < pixels; ++pixel, src += from_step, dst += to_step) {
+    for (int64_t v = 0; v < whole; ++v) store(dst + v * vector_step, load(src + sources->first + v * lanes));
     for (int64_t v = whole; v < vectors; ++v) {
       const LaneSources<S>& some = sources[v];
-      const T* x = from + some.first;
-      S* spread = to + v * vector_step;
+      const T* x = src + some.first;
+      S* spread = dst + v * vector_step;
       if (some.in_order) {
         store(spread, load_some(x, some.count));
       } else if (some.count <= lanes) {

@@ -27,8 +27,9 @@ struct LaneSources {
 // are vector_step apart and their copies copy_step. Lanes without a channel are zero if in_order, otherwise
 // undefined. Memory is read pixel by pixel, all channels of a pixel together.
 template <typename T>
-using Spread = void (*)(const T* from, int64_t from_step, int64_t pixels, const LaneSources<Sum<T>>* sources,
-                        int64_t vectors, Sum<T>* to, int64_t to_step, int64_t vector_step, int64_t copy_step);
+using Spread = void (*)(const T* src, int64_t from_step, int64_t pixels, const LaneSources<Sum<T>>* sources,
+                        int64_t vectors, Sum<T>* dst, int64_t to_step, int64_t vector_step,
+                        int64_t copy_step);
 
 CONVGRAD_PER_ISA(template <typename T> Spread<T> spread())
 

@@ -128,16 +128,16 @@ class PairsRunner {
   void add_up(int64_t image, const PairsOfResult& of0, const PairsOfResult& of1, const PairsOfResult& of2) {
     const PairsOfResult* const of[kAxes] = {&of0, &of1, &of2};
     const int inner = plan_.inner, one = inner == 0 ? 1 : 0, other = inner == 2 ? 1 : 2;
-    const Array &a_array = plan_.a, &b_array = plan_.b, &to = plan_.result;
-    int64_t a_first = 0, b_first = 0, at = image * to.image, a_step[kAxes], b_step[kAxes];
+    const Array &a_array = plan_.a, &b_array = plan_.b, &dst = plan_.result;
+    int64_t a_first = 0, b_first = 0, at = image * dst.image, a_step[kAxes], b_step[kAxes];
     for (int axis = 0; axis < kAxes; ++axis) {
       a_first += of[axis]->a * a_array.step[axis];
       b_first += of[axis]->b * b_array.step[axis];
-      at += of[axis]->result * to.step[axis];
+      at += of[axis]->result * dst.step[axis];
       a_step[axis] = plan_.axis[axis].a_step * a_array.step[axis];
       b_step[axis] = plan_.axis[axis].b_step * b_array.step[axis];
     }
-    const int64_t numbers = to.numbers, count = of[inner]->count;
+    const int64_t numbers = dst.numbers, count = of[inner]->count;
     const bool single =
         channels_ == run_channels_ && plan_.summed_images * of0.count * of1.count * of2.count <= run_pairs_;
     const Result<T> to_store = result_ + at;

@@ -45,8 +45,8 @@ class SumsInRuns {
   }
 
  private:
-  static void move(std::vector<S>& from, std::vector<S>& to) {
-    for (size_t at = 0; at < from.size(); ++at) to[at] += from[at], from[at] = S{0};
+  static void move(std::vector<S>& src, std::vector<S>& dst) {
+    for (size_t at = 0; at < src.size(); ++at) dst[at] += src[at], src[at] = S{0};
   }
 
   const int64_t numbers_;

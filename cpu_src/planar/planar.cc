@@ -94,19 +94,19 @@ class PlanarRunner {
     const int64_t i0 = axis[0].input_at(o0, 0), i1 = axis[1].input_at(o1, 0);
     const int64_t begin = axis[2].output * piece / plan_.pieces,
                   end = axis[2].output * (piece + 1) / plan_.pieces;
-    const Result<T> to = result_ + line * axis[2].output * p_.out_channels;
-    if (i0 == kNone || i1 == kNone) return clear(to, begin, end);
+    const Result<T> dst = result_ + line * axis[2].output * p_.out_channels;
+    if (i0 == kNone || i1 == kNone) return clear(dst, begin, end);
     const int64_t first = std::clamp(plan_.first, begin, end), last = std::clamp(plan_.last, first, end);
-    clear(to, begin, first);
-    clear(to, last, end);
+    clear(dst, begin, first);
+    clear(dst, last, end);
     const T* row = source_ + ((n * axis[0].input + i0) * axis[1].input + i1) * axis[2].input * p_.in_channels;
     for (int64_t at = first; at < last; at += kStretch)
-      stretch(row, at - axis[2].pad_lo, to + at * p_.out_channels, std::min(kStretch, last - at));
+      stretch(row, at - axis[2].pad_lo, dst + at * p_.out_channels, std::min(kStretch, last - at));
   }
 
  private:
   // Computes the results whose first tap meets the row's pixels from `source` on.
-  void stretch(const T* row, int64_t source, Result<T> to, int64_t pixels) {
+  void stretch(const T* row, int64_t source, Result<T> dst, int64_t pixels) {
     const int64_t count = pixels + plan_.span;
     // The part on the input, which is not empty.
     const int64_t begin = std::max<int64_t>(-source, 0), end = std::min(count, p_.axis[2].input - source);
@@ -125,21 +125,21 @@ class PlanarRunner {
            factors_.data() + k * terms, terms, epilogue_.bias != nullptr ? &bias : nullptr, epilogue_.relu,
            joined_.data() + k * kStretch, pixels);
     }
-    store(joined_.data(), to, pixels);
+    store(joined_.data(), dst, pixels);
   }
 
-  void store(const S* planes, Result<T> to, int64_t pixels) const {
-    if (to.sums() != nullptr)
-      sum_planes_.join[p_.out_channels](planes, kStretch, pixels, to.sums());
+  void store(const S* planes, Result<T> dst, int64_t pixels) const {
+    if (dst.sums() != nullptr)
+      sum_planes_.join[p_.out_channels](planes, kStretch, pixels, dst.sums());
     else
-      planes_.join[p_.out_channels](planes, kStretch, pixels, static_cast<T*>(const_cast<void*>(to.data())));
+      planes_.join[p_.out_channels](planes, kStretch, pixels, static_cast<T*>(const_cast<void*>(dst.data())));
   }
 
   // Writes results on the padding.
-  void clear(Result<T> to, int64_t first, int64_t last) const {
+  void clear(Result<T> dst, int64_t first, int64_t last) const {
     for (int64_t at = first; at < last; ++at) {
       for (int64_t k = 0; k < p_.out_channels; ++k)
-        to.store_one(at * p_.out_channels + k, epilogue_.finish_channel<T>(S{0}, k));
+        dst.store_one(at * p_.out_channels + k, epilogue_.finish_channel<T>(S{0}, k));
     }
   }
 

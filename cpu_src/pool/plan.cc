@@ -115,22 +115,22 @@ void PoolPlan::list_pieces(int vector_lanes) {
     else
       group_forward(vector_lanes);
   }
-  int64_t from = 0, to = 0;  // results that the gradient's groups take
+  int64_t src = 0, dst = 0;  // results that the gradient's groups take
   if (first < last) {
-    from = first * stride - problem_.axis[2].pad_lo;
-    to = last * stride - problem_.axis[2].pad_lo;
+    src = first * stride - problem_.axis[2].pad_lo;
+    dst = last * stride - problem_.axis[2].pad_lo;
     const int64_t taps = divide_up(problem_.axis[2].taps, stride);
-    add_piece({from, stride, last - first, first, 1, taps, -1, true, problem_.axis[2].taps}, stride,
+    add_piece({src, stride, last - first, first, 1, taps, -1, true, problem_.axis[2].taps}, stride,
               piece_results);
   }
   for (const Region& region : regions(axis_[2]))
-    add_region(in_window_order(region, gradient_), piece_results, from, to);
+    add_region(in_window_order(region, gradient_), piece_results, src, dst);
   std::stable_sort(pieces_.begin(), pieces_.end(),
                    [](const PoolPiece& a, const PoolPiece& b) { return a.result_first < b.result_first; });
 }
 
 // Adds the region's results outside of [from, to).
-void PoolPlan::add_region(const Region& region, int64_t piece_results, int64_t from, int64_t to) {
+void PoolPlan::add_region(const Region& region, int64_t piece_results, int64_t src, int64_t dst) {
   const auto divisor_of = [&](int64_t j) {
     if (!gradient_) return divisors_[2][region.result_first + region.result_step * j];
     int64_t divisor = -1;
@@ -166,9 +166,9 @@ void PoolPlan::add_region(const Region& region, int64_t piece_results, int64_t f
   const auto step_from = [&](int64_t result) {
     return std::clamp<int64_t>(divide_up(result - region.result_first, region.result_step), 0, region.count);
   };
-  if (from >= to) return add(0, region.count);
-  add(0, step_from(from));
-  add(step_from(to), region.count);
+  if (src >= dst) return add(0, region.count);
+  add(0, step_from(src));
+  add(step_from(dst), region.count);
 }
 
 void PoolPlan::add_piece(const PoolPiece& piece, int64_t unit_results, int64_t piece_results) {

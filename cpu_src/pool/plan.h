@@ -63,7 +63,7 @@ class PoolPlan {
   void group_forward(int vector_lanes);
   // Finds the units [first, last) of whole strides for which every tap is on the source.
   void group_gradient(int vector_lanes, int64_t& first, int64_t& last);
-  void add_region(const Region&, int64_t piece_results, int64_t from, int64_t to);
+  void add_region(const Region&, int64_t piece_results, int64_t src, int64_t dst);
   void add_piece(const PoolPiece&, int64_t unit_results, int64_t piece_results);
 
   PoolProblem problem_;

@@ -4,21 +4,21 @@
 #include <limits>
 
 #include "common_src/dispatch.h"
+#include "common_src/window.h"
 #include "cpu_src/kernels.h"
-#include "cpu_src/window.h"
 
 namespace convgrad::cpu {
 namespace {
 
 // Returns the position of output o in one image's channel, whose numbers are `step` apart.
 template <typename T>
-int32_t ruled_position(const PoolProblem& p, const T* x, int64_t step, const Position& o) {
+int32_t ruled_position(const PoolProblem& p, const T* x, int64_t step, const Coord& o) {
   const bool scatters = p.position_rule == PositionRule::kSelectAndScatter;
   Sum<T> best = -std::numeric_limits<Sum<T>>::infinity();
   int64_t chosen = kNone;
   bool is_first = scatters;
   // A second tap on padding in sequence changes nothing.
-  for_each_stretch(p, o, [&](int64_t i) {
+  for_each_stretch(p.axis, o.at, [&](int64_t i) {
     if (i == kNone && !scatters) return;
     const Sum<T> next = i == kNone ? -std::numeric_limits<Sum<T>>::infinity() : widen(x[i * step]);
     if (is_first || !(best >= next)) {
@@ -43,7 +43,7 @@ Stage by_position_rule(const PoolProblem& p, const void* x_data, const void* y_d
                    const T* x_image = x + task / rows * p.inputs() * C;
                    for (int64_t at = 0; at < row; ++at) {
                      if (widen(y[task * row + at]) > kLeast) continue;  // NaN is not greater
-                     const Position o = output_position(p, task % rows * p.axis[2].output + at / C);
+                     const Coord o = output_coord(p.axis, task % rows * p.axis[2].output + at / C);
                      position[task * row + at] = ruled_position(p, x_image + at % C, C, o);
                    }
                  }};

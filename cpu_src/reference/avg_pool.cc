@@ -1,9 +1,9 @@
 // Computes average pooling and its gradient directly: y[n,o,c] = (sum over r of x[n,i,c]) / count(o);
 // dx[n,i,c] = sum over r of dy[n,o,c] / count(o).
 #include "common_src/dispatch.h"
+#include "common_src/window.h"
 #include "cpu_src/kernels.h"
 #include "cpu_src/long_sums.h"
-#include "cpu_src/window.h"
 
 namespace convgrad::cpu {
 namespace {
@@ -12,7 +12,7 @@ namespace {
 int64_t count(const PoolProblem& p, int64_t o) {
   if (p.sum) return 1;
   if (p.count_include_pad) return p.taps();
-  const Position at = output_position(p, o);
+  const Coord at = output_coord(p.axis, o);
   int64_t on_input = 1;
   for (int a = 0; a < kAxes; ++a)
     on_input *= taps_of_output(p.axis[a]).from(p.axis[a].pad_lo - at.at[a] * p.axis[a].stride).count;
@@ -33,7 +33,7 @@ Work reference_avg_pool(const PoolProblem& p, const void* x_data, void* y_data) 
                     for (int64_t o2 = 0; o2 < p.axis[2].output; ++o2) {
                       const int64_t o = task % rows * p.axis[2].output + o2;
                       sums.clear();
-                      for_each_input(p.axis, output_position(p, o), [&](int64_t, int64_t i) {
+                      for_each_input(p.axis, output_coord(p.axis, o).at, [&](int64_t, int64_t i) {
                         Sum<T>* sum = sums.next();
                         for (int64_t c = 0; c < C; ++c) sum[c] += widen(x_image[i * C + c]);
                       });
@@ -58,7 +58,7 @@ Work reference_avg_pool_grad(const PoolProblem& p, const void* dy_data, void* dx
                     for (int64_t i2 = 0; i2 < p.axis[2].input; ++i2) {
                       sums.clear();
                       const int64_t i = task % rows * p.axis[2].input + i2;
-                      for_each_output(p.axis, input_position(p, i), [&](int64_t, int64_t o) {
+                      for_each_output(p.axis, input_coord(p.axis, i).at, [&](int64_t, int64_t o) {
                         const Sum<T> divisor = static_cast<Sum<T>>(count(p, o));
                         Sum<T>* sum = sums.next();
                         for (int64_t c = 0; c < C; ++c) sum[c] += widen(dy_image[o * C + c]) / divisor;

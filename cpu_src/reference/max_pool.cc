@@ -7,8 +7,8 @@
 #include <vector>
 
 #include "common_src/dispatch.h"
+#include "common_src/window.h"
 #include "cpu_src/kernels.h"
-#include "cpu_src/window.h"
 
 namespace convgrad::cpu {
 namespace {
@@ -35,7 +35,7 @@ Work reference_max_pool(const PoolProblem& p, const void* x_data, void* y_data, 
                       const int64_t o = task % rows * p.axis[2].output + o2;
                       best.assign(C, -std::numeric_limits<Sum<T>>::infinity());
                       chosen.assign(C, -1);
-                      for_each_input(p.axis, output_position(p, o), [&](int64_t, int64_t i) {
+                      for_each_input(p.axis, output_coord(p.axis, o).at, [&](int64_t, int64_t i) {
                         for (int64_t c = 0; c < C; ++c) {
                           const Sum<T> candidate = widen(x_image[i * C + c]);
                           // The window's first input is taken even if it is -infinity.
@@ -70,7 +70,7 @@ Work reference_max_pool_grad(const PoolProblem& p, const void* dy_data, const in
                     for (int64_t i2 = 0; i2 < p.axis[2].input; ++i2) {
                       const int64_t i = task % rows * p.axis[2].input + i2;
                       sum.assign(C, Sum<T>{0});
-                      for_each_output(p.axis, input_position(p, i), [&](int64_t, int64_t o) {
+                      for_each_output(p.axis, input_coord(p.axis, i).at, [&](int64_t, int64_t o) {
                         const int64_t at = o * C;
                         for (int64_t c = 0; c < C; ++c) {
                           if (position_image[at + c] == i) sum[c] += widen(dy_image[at + c]);

@@ -10,9 +10,9 @@
 #include "common_src/dispatch.h"
 #include "common_src/integers.h"
 #include "common_src/relation.h"
+#include "common_src/window.h"
 #include "cpu_src/kernels.h"
 #include "cpu_src/long_sums.h"
-#include "cpu_src/window.h"
 
 namespace convgrad::cpu {
 namespace {
@@ -22,7 +22,7 @@ template <typename T>
 void add_taps_of_output(const ConvProblem& p, const T* x_image, const T* w, int64_t o0, int64_t o1,
                         int64_t o2, int64_t group, LongSums<T>& sums) {
   const int64_t C = p.in_channels, K = p.out_channels, group_in = p.group_in(), group_out = p.group_out();
-  for_each_input(p.axis, {{o0, o1, o2}}, [&](int64_t r, int64_t i) {
+  for_each_input(p.axis, {o0, o1, o2}, [&](int64_t r, int64_t i) {
     const T* x_at = x_image + i * C + group * group_in;
     const T* w_at = w + r * group_in * K + group * group_out;
     for (int64_t c = 0; c < group_in; ++c) {
@@ -58,7 +58,7 @@ template <typename T>
 void add_taps_of_input(const ConvProblem& p, const T* dy_image, const T* w, int64_t i0, int64_t i1,
                        int64_t i2, int64_t group, LongSums<T>& sums) {
   const int64_t K = p.out_channels, group_in = p.group_in(), group_out = p.group_out();
-  for_each_output(p.axis, {{i0, i1, i2}}, [&](int64_t r, int64_t o) {
+  for_each_output(p.axis, {i0, i1, i2}, [&](int64_t r, int64_t o) {
     const T* dy_at = dy_image + o * K + group * group_out;
     const T* w_at = w + r * group_in * K + group * group_out;
     for (int64_t k = 0; k < group_out; k += kLanes * kSumRun) {

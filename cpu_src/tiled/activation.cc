@@ -54,16 +54,16 @@ class TileRunner {
     for (size_t run = 0; run + 1 < terms.runs.size(); ++run) {
       const Segment* segments = terms.segments.data() + terms.runs[run];
       const int64_t count = terms.runs[run + 1] - terms.runs[run];
-      const S* from;
+      const S* src;
       int64_t source_step = box.source_step[box.along];
       if constexpr (std::is_same_v<T, S>) {
-        from = source;
+        src = source;
       } else {
         segments = widen(terms, segments, count, source, source_step, pixels);
-        from = widened_.data();
+        src = widened_.data();
         source_step = terms.longest;
       }
-      tile(from, filter, segments, count, source_step, filter_step, sums, sums_step,
+      tile(src, filter, segments, count, source_step, filter_step, sums, sums_step,
            run > 0                                           ? Into::kAdd
            : in_place && streams(result, result_step, terms) ? Into::kStream
                                                              : Into::kSet);

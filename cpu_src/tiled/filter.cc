@@ -99,14 +99,14 @@ class FilterTaskRunner {
     const int64_t width = plan_.panel_vectors(unit.panel) * plan_.lanes,
                   channels = plan_.panel_channels(unit.panel);
     const int64_t K = p_.out_channels, count = block_.last - block_.first, line_in_dy = p_.axis[2].output * K;
-    const T* from = dy_ + block_.first_line * line_in_dy + block_.first * K + unit.group * p_.group_out() +
-                    unit.panel * plan_.panel_width();
+    const T* src = dy_ + block_.first_line * line_in_dy + block_.first * K + unit.group * p_.group_out() +
+                   unit.panel * plan_.panel_width();
     if constexpr (kAsStored) {
       // With few tiles to share it, the copy would not pay.
       constexpr int64_t kFew = 8;
       const int64_t sharing = p_.axis[0].taps * p_.axis[1].taps * plan_.taps2() * plan_.tiles;
       if (channels == width && sharing < kFew) {
-        panel_dy_ = from;
+        panel_dy_ = src;
         dy_position_ = K;
         dy_line_ = line_in_dy;
         return;
@@ -117,7 +117,7 @@ class FilterTaskRunner {
     staged_dy_.resize(lines_.size() * dy_line_);
     if (channels != width) std::fill(staged_dy_.begin(), staged_dy_.end(), S{0});
     for (size_t line = 0; line < lines_.size(); ++line)
-      rows_.widen(from + line * line_in_dy, K, staged_dy_.data() + line * dy_line_, width, count, channels);
+      rows_.widen(src + line * line_in_dy, K, staged_dy_.data() + line * dy_line_, width, count, channels);
     panel_dy_ = staged_dy_.data();
   }
 
@@ -202,14 +202,14 @@ class FilterTaskRunner {
 // and channels transposed.
 template <typename T>
 void write_swapped(const FilterPlan& plan, const FilterUnit& unit, int64_t first_row, const Sum<T>* sums,
-                   T* to) {
+                   T* dst) {
   const ConvProblem& p = plan.problem;
   const int64_t K = p.in_channels, group_out = p.group_in(), group_in = p.group_out();
   const int64_t width = plan.panel_vectors(unit.panel) * plan.lanes,
                 channels = plan.panel_channels(unit.panel);
   int64_t r = p.taps() - 1 - first_row / group_out, k = first_row % group_out;
   for (int64_t row = 0; row < unit.rows; ++row) {
-    T* const to_row = to + (r * group_in + unit.panel * plan.panel_width()) * K + unit.group * group_out + k;
+    T* const to_row = dst + (r * group_in + unit.panel * plan.panel_width()) * K + unit.group * group_out + k;
     for (int64_t c = 0; c < channels; ++c) to_row[c * K] = narrow<T>(sums[row * width + c]);
     if (++k == group_out) k = 0, --r;
   }
@@ -217,17 +217,17 @@ void write_swapped(const FilterPlan& plan, const FilterUnit& unit, int64_t first
 
 // Writes the task's sums to their places: rows of `channels` numbers, K apart.
 template <typename T>
-void write(const FilterPlan& plan, const FilterTask& task, const Sum<T>* sums, int64_t tile_size, T* to,
+void write(const FilterPlan& plan, const FilterTask& task, const Sum<T>* sums, int64_t tile_size, T* dst,
            const RowConversions<T>& rows) {
   const ConvProblem& p = plan.problem;
   for (int64_t at = task.first_unit; at < task.last_unit; ++at, sums += tile_size) {
     const FilterUnit unit = plan.unit(at);
     const int64_t tap = (unit.tap0 * p.axis[1].taps + unit.tap1) * plan.taps2() + unit.tap2;
     if (plan.swapped) {
-      write_swapped(plan, unit, tap * plan.rows + unit.first_row, sums, to);
+      write_swapped(plan, unit, tap * plan.rows + unit.first_row, sums, dst);
       continue;
     }
-    T* to_unit = to + (tap * plan.rows + unit.first_row) * p.out_channels + unit.group * p.group_out() +
+    T* to_unit = dst + (tap * plan.rows + unit.first_row) * p.out_channels + unit.group * p.group_out() +
                  unit.panel * plan.panel_width();
     rows.narrow(sums, plan.panel_vectors(unit.panel) * plan.lanes, to_unit, p.out_channels, unit.rows,
                 plan.panel_channels(unit.panel));

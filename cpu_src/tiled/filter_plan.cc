@@ -154,10 +154,10 @@ int64_t FilterPlan::next_within(int64_t index, const TapBounds (&bounds)[kAxes])
     int axis = 0;
     while (axis < kAxes && bounds[axis].hold(at[axis])) size /= ++axis < kAxes ? taps[axis] : 1;
     if (axis == kAxes) return index;
-    const int64_t to = at[axis] < bounds[axis].first && bounds[axis].first < bounds[axis].last
-                           ? bounds[axis].first
-                           : taps[axis];
-    index += (to - at[axis]) * size - index % size;
+    const int64_t dst = at[axis] < bounds[axis].first && bounds[axis].first < bounds[axis].last
+                            ? bounds[axis].first
+                            : taps[axis];
+    index += (dst - at[axis]) * size - index % size;
   }
   return index;
 }

@@ -73,15 +73,15 @@ void pack_merged(const ActivationPlan& plan, int64_t part, const T* filter, Sum<
                 result_step = plan.filter_major == Major::kK ? sources : 1;
   for (int64_t of_class = first; of_class < last; ++of_class) {
     const int64_t r2 = plan.merged_taps[of_class] + t2 * step;
-    Sum<T>* to = rows + of_class * results;
+    Sum<T>* dst = rows + of_class * results;
     if (r2 >= taps2) {
-      for (int64_t c = 0; c < sources; ++c) std::fill_n(to + c * width, results, Sum<T>{0});
+      for (int64_t c = 0; c < sources; ++c) std::fill_n(dst + c * width, results, Sum<T>{0});
       continue;
     }
-    const T* from = filter + plan.filter_tap(tap01 * taps2, r2) * sources * results;
+    const T* src = filter + plan.filter_tap(tap01 * taps2, r2) * sources * results;
     for (int64_t k = 0; k < results; ++k) {
       for (int64_t c = 0; c < sources; ++c)
-        to[c * width + k] = widen(from[k * result_step + c * source_step]);
+        dst[c * width + k] = widen(src[k * result_step + c * source_step]);
     }
   }
   if (last < merged_classes(plan)) return;
@@ -102,23 +102,23 @@ void pack_part(const ActivationPlan& plan, int64_t part, const T* filter, Sum<T>
                 packed_tap = plan.met_tap(part / parts % plan.met_taps());
   const int64_t tap = plan.filter_tap(packed_tap);
   // w[r,c,k]: for fprop the source is c and the result k, for dgrad the reverse.
-  const T* from = plan.filter_major == Major::kK ? filter + tap * results * p.in_channels + group * sources
-                                                 : filter + tap * sources * p.out_channels + group * results;
+  const T* src = plan.filter_major == Major::kK ? filter + tap * results * p.in_channels + group * sources
+                                                : filter + tap * sources * p.out_channels + group * results;
   const int64_t source_step = plan.filter_major == Major::kK ? 1 : p.out_channels;
   const int64_t result_step = plan.filter_major == Major::kK ? p.in_channels : 1;
   for (int64_t first = 0; first < results; first += plan.panel_width()) {
     const int64_t channels = std::min(plan.panel_width(), results - first);
     const int panel_vectors = static_cast<int>(divide_up(channels, plan.lanes));
     const PanelRows rows = plan.panel_rows(group, first, panel_vectors);
-    Sum<T>* to = packed + rows.first + packed_tap * sources * rows.step;
+    Sum<T>* dst = packed + rows.first + packed_tap * sources * rows.step;
     // Blocks of sources use up a transposed filter's lines while they are in the cache.
     constexpr int64_t kBlock = 16;
     for (int64_t block = first_source; block < last_source; block += kBlock) {
       const int64_t end = std::min(last_source, block + kBlock);
       for (int64_t k = 0; k < rows.step; ++k) {
-        const T* from_k = from + (first + k) * result_step;
+        const T* from_k = src + (first + k) * result_step;
         for (int64_t c = block; c < end; ++c)
-          to[c * rows.step + k] = k < channels ? widen(from_k[c * source_step]) : Sum<T>{0};
+          dst[c * rows.step + k] = k < channels ? widen(from_k[c * source_step]) : Sum<T>{0};
       }
     }
   }

@@ -46,14 +46,14 @@ class StagedRows {
     const Axis& axis = p_.axis[2];
     staged_.resize(rows_.size() * length_);
     for (size_t at = 0; at < rows_.size(); ++at) {
-      const T* from = x + rows_[at] * axis.input * p_.in_channels;
+      const T* src = x + rows_[at] * axis.input * p_.in_channels;
       Sum<T>* row = staged_.data() + at * length_;
       if (!gathered_) {
-        fill_window(from, first_, length_ / p_.group_in(), row, conversions);
+        fill_window(src, first_, length_ / p_.group_in(), row, conversions);
         continue;
       }
       for (int64_t j = 0; j < outputs_; ++j, row += axis.taps * p_.group_in())
-        fill_window(from, first_ + j * axis.stride, axis.taps, row, conversions);
+        fill_window(src, first_ + j * axis.stride, axis.taps, row, conversions);
     }
   }
 
@@ -69,7 +69,7 @@ class StagedRows {
 
  private:
   // Copies positions [first, first + length) of a row.
-  void fill_window(const T* from, int64_t first, int64_t length, Sum<T>* row,
+  void fill_window(const T* src, int64_t first, int64_t length, Sum<T>* row,
                    const RowConversions<T>& conversions) const {
     const int64_t inputs = p_.axis[2].input, channels = p_.group_in();
     // The part that lies on the input, which may be empty.
@@ -78,11 +78,11 @@ class StagedRows {
     std::fill(row, row + lo * channels, Sum<T>{0});
     std::fill(row + hi * channels, row + length * channels, Sum<T>{0});
     if (lo == hi) return;
-    from += (first + lo) * p_.in_channels;
+    src += (first + lo) * p_.in_channels;
     if (p_.groups == 1) {
-      conversions.widen(from, 0, row + lo * channels, 0, 1, (hi - lo) * channels);
+      conversions.widen(src, 0, row + lo * channels, 0, 1, (hi - lo) * channels);
     } else {
-      conversions.widen(from, p_.in_channels, row + lo * channels, channels, hi - lo, channels);
+      conversions.widen(src, p_.in_channels, row + lo * channels, channels, hi - lo, channels);
     }
   }
 

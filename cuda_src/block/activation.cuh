@@ -6,7 +6,7 @@
 
 #include "common_src/integers.h"
 #include "common_src/phase.h"
-#include "cuda_src/block/place.cuh"
+#include "common_src/window.h"
 
 namespace convgrad::cuda {
 
@@ -51,11 +51,11 @@ struct ActivationBlock {
   }
 
   // Returns n and o' of a row.
-  __device__ Place place(int64_t row) const {
-    return place_of(row, phase[0].outputs, phase[1].outputs, phase[2].outputs);
+  __device__ Coord coord(int64_t row) const {
+    return coord_of(row, phase[0].outputs, phase[1].outputs, phase[2].outputs);
   }
   // Returns the flat index of output o' of image n.
-  __device__ int64_t output_at(const ConvProblem& p, const Place& o) const {
+  __device__ int64_t output_at(const ConvProblem& p, const Coord& o) const {
     int64_t flat = o.n;
 #pragma unroll
     for (int a = 0; a < kAxes; ++a)
@@ -67,7 +67,7 @@ struct ActivationBlock {
   // Keeps only the taps that the rows before `end` see. The rows' outputs span a range along an axis only if
   // they agree along all axes further out; otherwise they span the whole axis.
   __device__ void trim(const ConvProblem& p, int64_t end) {
-    const Place first = place(first_row), last = place(end - 1);
+    const Coord first = coord(first_row), last = coord(end - 1);
     bool alike = first.n == last.n;
 #pragma unroll
     for (int a = 0; a < kAxes; ++a) {

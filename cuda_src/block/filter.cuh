@@ -6,7 +6,7 @@
 
 #include "common_src/integers.h"
 #include "common_src/phase.h"
-#include "cuda_src/block/place.cuh"
+#include "common_src/window.h"
 #include "cuda_src/split.h"
 
 namespace convgrad::cuda {
@@ -38,7 +38,7 @@ struct FilterPhase {
   // positions left. The rows' taps span a range along an axis only if they agree along all axes further out;
   // otherwise they span the whole axis.
   __device__ int64_t trim(const ConvProblem& p, int64_t first_row, int64_t end_row) {
-    const Place first = tap_of(p, first_row), last = tap_of(p, end_row - 1);
+    const Coord first = tap_of(p, first_row), last = tap_of(p, end_row - 1);
     bool alike = true;
     int64_t depth = p.batch;
 #pragma unroll
@@ -48,19 +48,19 @@ struct FilterPhase {
       alike = alike && first.at[a] == last.at[a];
       depth *= phase[a].outputs;
     }
-    // Without positions place() is still computed, and divides by these.
+    // Without positions coord() is still computed, and divides by these.
     if (depth == 0)
       for (PhaseAxis& each : phase) each.outputs = 1;
     return depth;
   }
 
   // Returns r' of a row.
-  __device__ Place tap_of(const ConvProblem& p, int64_t row) const {
-    return place_of(row / p.group_in(), phase[0].taps, phase[1].taps, phase[2].taps);
+  __device__ Coord tap_of(const ConvProblem& p, int64_t row) const {
+    return coord_of(row / p.group_in(), phase[0].taps, phase[1].taps, phase[2].taps);
   }
   // Maps row (r,c) of the phase to the row of the whole filter.
   __device__ int64_t row_in_filter(const ConvProblem& p, int64_t row) const {
-    const Place r = tap_of(p, row);
+    const Coord r = tap_of(p, row);
     int64_t flat = 0;
 #pragma unroll
     for (int a = 0; a < kAxes; ++a)
@@ -68,8 +68,8 @@ struct FilterPhase {
     return flat * p.group_in() + row % p.group_in();
   }
   // Returns n and o' of a position.
-  __device__ Place place(const ConvProblem&, int64_t position) const {
-    return place_of(position, phase[0].outputs, phase[1].outputs, phase[2].outputs);
+  __device__ Coord coord(const ConvProblem&, int64_t position) const {
+    return coord_of(position, phase[0].outputs, phase[1].outputs, phase[2].outputs);
   }
   __device__ int outputs(const ConvProblem&, int a) const { return static_cast<int>(phase[a].outputs); }
   __device__ int output_step(const ConvProblem&, int a) const {
@@ -77,7 +77,7 @@ struct FilterPhase {
   }
   // Finds the distance of a row's tap from the start of the window of output 0.
   __device__ void find_steps(const ConvProblem& p, int64_t row, int (&step)[kAxes]) const {
-    const Place r = tap_of(p, row);
+    const Coord r = tap_of(p, row);
 #pragma unroll
     for (int a = 0; a < kAxes; ++a)
       step[a] = static_cast<int>(phase[a].first_start + r.at[a] * phase[a].tap_step);
@@ -121,10 +121,10 @@ struct Position {
   Position() = default;
   template <typename Block>
   __device__ Position(const ConvProblem& p, const Block& block, int64_t at) : flat(at) {
-    const Place place = block.place(p, at);
-    n = place.n;
+    const Coord coord = block.coord(p, at);
+    n = coord.n;
 #pragma unroll
-    for (int a = 0; a < kAxes; ++a) o[a] = static_cast<int>(place.at[a]);
+    for (int a = 0; a < kAxes; ++a) o[a] = static_cast<int>(coord.at[a]);
   }
 
   // Adds digit by digit with carries, without a division.

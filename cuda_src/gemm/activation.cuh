@@ -24,7 +24,7 @@ namespace convgrad::cuda {
 
 // The place of a filter's element (r,c,k) in memory, for fprop. The contiguous index, c or k, is the one
 // along which a tile's lines run.
-struct GemmFilterAsStored {
+struct GemmFilterMNMajor {
   static constexpr Major kMajor = Major::kMN;
   __device__ static int64_t at(const ConvProblem& p, int64_t group, int64_t tap, int64_t c, int64_t k) {
     return (tap * p.group_in() + c) * p.out_channels + group * p.group_out() + k;
@@ -32,7 +32,7 @@ struct GemmFilterAsStored {
 };
 // The same for dgrad, in the letters of the transposed problem: its c is the stored filter's k, and its k the
 // stored c.
-struct GemmFilterTransposed {
+struct GemmFilterKMajor {
   static constexpr Major kMajor = Major::kK;
   __device__ static int64_t at(const ConvProblem& p, int64_t group, int64_t tap, int64_t c, int64_t k) {
     return ((p.taps() - 1 - tap) * p.group_out() + k) * p.in_channels + group * p.group_in() + c;
@@ -100,7 +100,7 @@ __device__ Window<Stored> window_of(const ConvProblem& p, const ActivationBlock&
   Window<Stored> window = {nullptr, {}};
   y_at = kNone;
   if (block.first_row + row >= block.rows) return window;
-  const Place o = block.place(block.first_row + row);
+  const Coord o = block.coord(block.first_row + row);
 #pragma unroll
   for (int a = 0; a < kAxes; ++a) window.start[a] = static_cast<int>(block.phase[a].start(o.at[a]));
   window.image = x + o.n * p.inputs() * p.in_channels + block.group * p.group_in();

@@ -14,7 +14,7 @@ cudaError_t gemm_dgrad(const ConvProblem& p, bool tf32, const void* dy, const vo
   return dispatch_gemm<GemmTile<kLargeTile.rows, kLargeTile.columns, 2>,
                        GemmTile<kSmallActivationTile.rows, kSmallActivationTile.columns, 4>>(
       choice, [&](auto math, auto tile, auto wide) {
-        return launch_gemm_activation<math.value, decltype(tile), GemmFilterTransposed, wide.value>(
+        return launch_gemm_activation<math.value, decltype(tile), GemmFilterKMajor, wide.value>(
             problem, dy, w, dgrad_epilogue(p), dx, stream);
       });
 }

@@ -49,14 +49,14 @@ struct AllPositions {
     end = begin + split.length < depth ? begin + split.length : depth;
   }
 
-  __device__ Place place(const ConvProblem& p, int64_t position) const {
-    return output_place(p.axis, position);
+  __device__ Coord coord(const ConvProblem& p, int64_t position) const {
+    return output_coord(p.axis, position);
   }
   __device__ int outputs(const ConvProblem& p, int a) const { return static_cast<int>(p.axis[a].output); }
   __device__ int output_step(const ConvProblem& p, int a) const { return static_cast<int>(p.axis[a].stride); }
   // Finds the distance of a row's tap from a window's start.
   __device__ void find_steps(const ConvProblem& p, int64_t row, int (&step)[kAxes]) const {
-    const Place r = tap_place(p.axis, row / p.group_in());
+    const Coord r = tap_coord(p.axis, row / p.group_in());
 #pragma unroll
     for (int a = 0; a < kAxes; ++a)
       step[a] = static_cast<int>(r.at[a] * p.axis[a].filter_dilation - p.axis[a].pad_lo);

@@ -13,7 +13,7 @@ cudaError_t gemm_fprop(const ConvProblem& p, bool tf32, const void* x, const voi
   return dispatch_gemm<GemmTile<kLargeTile.rows, kLargeTile.columns, 2>,
                        GemmTile<kSmallActivationTile.rows, kSmallActivationTile.columns, 4>>(
       choice, [&](auto math, auto tile, auto wide) {
-        return launch_gemm_activation<math.value, decltype(tile), GemmFilterAsStored, wide.value>(
+        return launch_gemm_activation<math.value, decltype(tile), GemmFilterMNMajor, wide.value>(
             p, x, w, epilogue, y, stream);
       });
 }

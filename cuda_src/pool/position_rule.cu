@@ -4,8 +4,8 @@
 #include <cmath>
 
 #include "common_src/dispatch.h"
+#include "common_src/window.h"
 #include "cuda_src/arch/launch.cuh"
-#include "cuda_src/block/place.cuh"
 #include "cuda_src/pool_kernels.h"
 
 namespace convgrad::cuda {
@@ -20,7 +20,7 @@ __global__ void position_rule_kernel(PoolProblem p, const Stored* x, const Store
   for (int64_t at = first_element(); at < count; at += element_step()) {
     if (widen(y[at]) > kLeast) continue;  // NaN is not greater
     const int64_t c = at % p.channels;
-    const Place o = output_place(p.axis, at / p.channels);
+    const Coord o = output_coord(p.axis, at / p.channels);
     Value best = kLeast;
     int64_t chosen = kNone;
     bool is_first = scatters;

@@ -6,8 +6,8 @@
 // count(o) is a product over axes, because a tap is on the input if it is along every axis.
 #include "common_src/dispatch.h"
 #include "common_src/long_sum.h"
+#include "common_src/window.h"
 #include "cuda_src/arch/launch.cuh"
-#include "cuda_src/block/place.cuh"
 #include "cuda_src/pool_kernels.h"
 
 namespace convgrad::cuda {
@@ -35,13 +35,13 @@ class Counts {
 };
 
 template <typename Stored>
-__global__ void avg_pool_kernel(PoolProblem p, const Stored* x, Stored* y) {
+__global__ void reference_avg_pool_kernel(PoolProblem p, const Stored* x, Stored* y) {
   using Value = Sum<Stored>;
   const Counts counts(p);
   const int64_t count = p.batch * p.outputs() * p.channels;
   for (int64_t at = first_element(); at < count; at += element_step()) {
     const int64_t c = at % p.channels;
-    const Place o = output_place(p.axis, at / p.channels);
+    const Coord o = output_coord(p.axis, at / p.channels);
     LongSum<Value> sum;
     for_each_input(p.axis, o.at,
                    [&](int64_t, int64_t i) { sum.add(widen(x[(o.n * p.inputs() + i) * p.channels + c])); });
@@ -50,16 +50,16 @@ __global__ void avg_pool_kernel(PoolProblem p, const Stored* x, Stored* y) {
 }
 
 template <typename Stored>
-__global__ void avg_pool_grad_kernel(PoolProblem p, const Stored* dy, Stored* dx) {
+__global__ void reference_avg_pool_grad_kernel(PoolProblem p, const Stored* dy, Stored* dx) {
   using Value = Sum<Stored>;
   const Counts counts(p);
   const int64_t count = p.batch * p.inputs() * p.channels;
   for (int64_t at = first_element(); at < count; at += element_step()) {
     const int64_t c = at % p.channels;
-    const Place i = input_place(p.axis, at / p.channels);
+    const Coord i = input_coord(p.axis, at / p.channels);
     LongSum<Value> dx_nic;
     for_each_output(p.axis, i.at, [&](int64_t, int64_t flat_o) {
-      const Place o = output_place(p.axis, flat_o);
+      const Coord o = output_coord(p.axis, flat_o);
       const Value dy_noc = widen(dy[(i.n * p.outputs() + flat_o) * p.channels + c]);
       dx_nic.add(dy_noc / counts.template at<Value>(o.at));
     });
@@ -73,7 +73,7 @@ cudaError_t reference_avg_pool(const PoolProblem& p, const void* x, void* y, cud
   const int64_t count = p.batch * p.outputs() * p.channels;
   return dispatch(p.dtype, [&](auto tag) {
     using Stored = typename decltype(tag)::type;
-    return launch_elements(avg_pool_kernel<Stored>, count, stream, p, static_cast<const Stored*>(x),
+    return launch_elements(reference_avg_pool_kernel<Stored>, count, stream, p, static_cast<const Stored*>(x),
                            static_cast<Stored*>(y));
   });
 }
@@ -82,8 +82,8 @@ cudaError_t reference_avg_pool_grad(const PoolProblem& p, const void* dy, void* 
   const int64_t count = p.batch * p.inputs() * p.channels;
   return dispatch(p.dtype, [&](auto tag) {
     using Stored = typename decltype(tag)::type;
-    return launch_elements(avg_pool_grad_kernel<Stored>, count, stream, p, static_cast<const Stored*>(dy),
-                           static_cast<Stored*>(dx));
+    return launch_elements(reference_avg_pool_grad_kernel<Stored>, count, stream, p,
+                           static_cast<const Stored*>(dy), static_cast<Stored*>(dx));
   });
 }
 

@@ -9,8 +9,8 @@
 #include <cmath>
 
 #include "common_src/dispatch.h"
+#include "common_src/window.h"
 #include "cuda_src/arch/launch.cuh"
-#include "cuda_src/block/place.cuh"
 #include "cuda_src/pool_kernels.h"
 
 namespace convgrad::cuda {
@@ -24,11 +24,11 @@ __device__ bool replaces(Value v, Value best) {
 }
 
 template <typename Stored>
-__global__ void max_pool_kernel(PoolProblem p, const Stored* x, Stored* y, int32_t* position) {
+__global__ void reference_max_pool_kernel(PoolProblem p, const Stored* x, Stored* y, int32_t* position) {
   const int64_t count = p.batch * p.outputs() * p.channels;
   for (int64_t at = first_element(); at < count; at += element_step()) {
     const int64_t c = at % p.channels;
-    const Place o = output_place(p.axis, at / p.channels);
+    const Coord o = output_coord(p.axis, at / p.channels);
     Stored y_noc = narrow<Stored>(-INFINITY);
     int64_t first = kNone;
     for_each_input(p.axis, o.at, [&](int64_t, int64_t i) {
@@ -44,12 +44,13 @@ __global__ void max_pool_kernel(PoolProblem p, const Stored* x, Stored* y, int32
 }
 
 template <typename Stored>
-__global__ void max_pool_grad_kernel(PoolProblem p, const Stored* dy, const int32_t* position, Stored* dx) {
+__global__ void reference_max_pool_grad_kernel(PoolProblem p, const Stored* dy, const int32_t* position,
+                                               Stored* dx) {
   const int64_t count = p.batch * p.inputs() * p.channels;
   for (int64_t at = first_element(); at < count; at += element_step()) {
     const int64_t c = at % p.channels;
     const int64_t flat_i = at / p.channels % p.inputs();
-    const Place i = input_place(p.axis, at / p.channels);
+    const Coord i = input_coord(p.axis, at / p.channels);
     Sum<Stored> dx_nic = 0;
     for_each_output(p.axis, i.at, [&](int64_t, int64_t o) {
       const auto oc_of = [&](int64_t n) { return (n * p.outputs() + o) * p.channels + c; };
@@ -61,8 +62,8 @@ __global__ void max_pool_grad_kernel(PoolProblem p, const Stored* dy, const int3
 }
 
 template <typename Stored>
-__global__ void max_pool_select_kernel(PoolProblem p, const Stored* t, const int32_t* position,
-                                       Stored* selected) {
+__global__ void reference_max_pool_select_kernel(PoolProblem p, const Stored* t, const int32_t* position,
+                                                 Stored* selected) {
   const int64_t count = p.batch * p.outputs() * p.channels;
   for (int64_t at = first_element(); at < count; at += element_step()) {
     const int64_t c = at % p.channels;
@@ -82,7 +83,7 @@ cudaError_t reference_max_pool(const PoolProblem& p, const void* x, void* y, int
   const int64_t count = p.batch * p.outputs() * p.channels;
   return dispatch(p.dtype, [&](auto tag) {
     using Stored = typename decltype(tag)::type;
-    return launch_elements(max_pool_kernel<Stored>, count, stream, p, static_cast<const Stored*>(x),
+    return launch_elements(reference_max_pool_kernel<Stored>, count, stream, p, static_cast<const Stored*>(x),
                            static_cast<Stored*>(y), position);
   });
 }
@@ -92,8 +93,8 @@ cudaError_t reference_max_pool_grad(const PoolProblem& p, const void* dy, const 
   const int64_t count = p.batch * p.inputs() * p.channels;
   return dispatch(p.dtype, [&](auto tag) {
     using Stored = typename decltype(tag)::type;
-    return launch_elements(max_pool_grad_kernel<Stored>, count, stream, p, static_cast<const Stored*>(dy),
-                           position, static_cast<Stored*>(dx));
+    return launch_elements(reference_max_pool_grad_kernel<Stored>, count, stream, p,
+                           static_cast<const Stored*>(dy), position, static_cast<Stored*>(dx));
   });
 }
 
@@ -102,8 +103,8 @@ cudaError_t reference_max_pool_select(const PoolProblem& p, const void* t, const
   const int64_t count = p.batch * p.outputs() * p.channels;
   return dispatch(p.dtype, [&](auto tag) {
     using Stored = typename decltype(tag)::type;
-    return launch_elements(max_pool_select_kernel<Stored>, count, stream, p, static_cast<const Stored*>(t),
-                           position, static_cast<Stored*>(selected));
+    return launch_elements(reference_max_pool_select_kernel<Stored>, count, stream, p,
+                           static_cast<const Stored*>(t), position, static_cast<Stored*>(selected));
   });
 }
 

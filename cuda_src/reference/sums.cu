@@ -4,12 +4,12 @@
 //     y[n,o,k]  = sum over r, c of x[n,i,c] * w[r,c,k]
 //     dx[n,i,c] = sum over r, k of dy[n,o,k] * w[r,c,k]
 //     dw[r,c,k] = sum over n, o of x[n,i,c] * dy[n,o,k]
-//     db[c]     = sum over rows of dy[row,c]
+//     db[k]     = sum over n, o of dy[n,o,k]
 #include "common_src/dispatch.h"
 #include "common_src/long_sum.h"
+#include "common_src/window.h"
 #include "cuda_src/arch/launch.cuh"
 #include "cuda_src/bias/plan.h"
-#include "cuda_src/block/place.cuh"
 #include "cuda_src/conv_kernels.h"
 #include "cuda_src/pool_kernels.h"
 
@@ -24,7 +24,7 @@ __global__ void reference_fprop_kernel(ConvProblem p, const Stored* x, const Sto
   const int64_t count = p.batch * p.outputs() * K;
   for (int64_t at = first_element(); at < count; at += element_step()) {
     const int64_t k = at % K;
-    const Place o = output_place(p.axis, at / K);
+    const Coord o = output_coord(p.axis, at / K);
     const int64_t group = k / p.group_out();
     LongSum<Sum<Stored>> y_nok;
     for_each_input(p.axis, o.at, [&](int64_t r, int64_t i) {
@@ -44,7 +44,7 @@ __global__ void reference_dgrad_kernel(ConvProblem p, const Stored* dy, const St
   const int64_t count = p.batch * p.inputs() * p.in_channels;
   for (int64_t at = first_element(); at < count; at += element_step()) {
     const int64_t channel = at % p.in_channels;
-    const Place i = input_place(p.axis, at / p.in_channels);
+    const Coord i = input_coord(p.axis, at / p.in_channels);
     const int64_t group = channel / C, c = channel % C;
     const int64_t first_k = group * p.group_out();
     LongSum<Sum<Stored>> dx_nic;
@@ -65,7 +65,7 @@ __global__ void reference_wgrad_kernel(ConvProblem p, const Stored* x, const Sto
   const int64_t count = p.taps() * C * K;
   for (int64_t at = first_element(); at < count; at += element_step()) {
     const int64_t k = at % K, c = at / K % C;
-    const Place r = tap_place(p.axis, at / K / C);
+    const Coord r = tap_coord(p.axis, at / K / C);
     const int64_t channel = k / p.group_out() * C + c;
     LongSum<Sum<Stored>> dw_rck;
     const auto tied = [&](int a) {

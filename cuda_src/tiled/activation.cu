@@ -23,7 +23,7 @@ namespace {
 
 // The place of element (q,k) = (r,c,k) of one group's filter in memory, for fprop. Neighbouring threads fill
 // along the contiguous index.
-struct FilterAsStored {
+struct FilterMNMajor {
   static constexpr Major kMajor = Major::kMN;
   __device__ static int64_t at(const ConvProblem& p, int64_t group, int64_t q, int64_t k) {
     return q * p.out_channels + group * p.group_out() + k;
@@ -32,7 +32,7 @@ struct FilterAsStored {
 
 // The same for dgrad, in the letters of the transposed problem: its c is the stored filter's k, and its k the
 // stored c.
-struct FilterTransposed {
+struct FilterKMajor {
   static constexpr Major kMajor = Major::kK;
   __device__ static int64_t at(const ConvProblem& p, int64_t group, int64_t q, int64_t k) {
     const int64_t r = q / p.group_in(), c = q % p.group_in();
@@ -63,7 +63,7 @@ __device__ int64_t tied_input(const ConvProblem& p, const WindowStart& start, co
 __device__ WindowStart window_start(const ConvProblem& p, const ActivationBlock& block, int row) {
   WindowStart start = {kNone, kNone, {0, 0, 0}};
   if (block.first_row + row >= block.rows) return start;
-  const Place o = block.place(block.first_row + row);
+  const Coord o = block.coord(block.first_row + row);
   start.image = o.n;
   start.output = block.output_at(p, o);
 #pragma unroll
@@ -97,13 +97,13 @@ __global__ void __launch_bounds__(kTileThreads)
   const int a_depth = thread % kTileDepth, a_row = thread / kTileDepth;
   int64_t x_at[kFills];
   int64_t tap = kNone;
-  const auto tap_at = [&](int64_t tap) { return place_of(tap, phase[0].taps, phase[1].taps, phase[2].taps); };
+  const auto tap_at = [&](int64_t tap) { return coord_of(tap, phase[0].taps, phase[1].taps, phase[2].taps); };
   // Maps depth q of the phase to depth q of the whole filter, which is often the same.
   const bool whole =
       phase[0].taps == p.axis[0].taps && phase[1].taps == p.axis[1].taps && phase[2].taps == p.axis[2].taps;
   const auto in_filter = [&](int64_t q) {
     if (whole) return q;
-    const Place r = tap_at(q / C);
+    const Coord r = tap_at(q / C);
     int64_t flat = 0;
 #pragma unroll
     for (int axis = 0; axis < kAxes; ++axis)
@@ -116,7 +116,7 @@ __global__ void __launch_bounds__(kTileThreads)
     const int64_t a_q = slice + a_depth;
     if (a_q < depth && a_q / C != tap) {
       tap = a_q / C;
-      const Place r = tap_at(tap);
+      const Coord r = tap_at(tap);
       int64_t steps[kAxes];
 #pragma unroll
       for (int axis = 0; axis < kAxes; ++axis) steps[axis] = r.at[axis] * phase[axis].tap_step;
@@ -174,11 +174,11 @@ cudaError_t tiled_activation(const ConvProblem& p, const void* x, const void* w,
 
 cudaError_t tiled_fprop(const ConvProblem& p, const void* x, const void* w, Epilogue epilogue, void* y,
                         cudaStream_t stream) {
-  return tiled_activation<FilterAsStored>(p, x, w, epilogue, y, stream);
+  return tiled_activation<FilterMNMajor>(p, x, w, epilogue, y, stream);
 }
 
 cudaError_t tiled_dgrad(const ConvProblem& p, const void* dy, const void* w, void* dx, cudaStream_t stream) {
-  return tiled_activation<FilterTransposed>(p.transpose(), dy, w, dgrad_epilogue(p), dx, stream);
+  return tiled_activation<FilterKMajor>(p.transpose(), dy, w, dgrad_epilogue(p), dx, stream);
 }
 
 }  // namespace convgrad::cuda

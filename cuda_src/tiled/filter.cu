@@ -26,7 +26,7 @@ struct WindowStart {
 __device__ WindowStart window_start(const ConvProblem& p, const FilterBlock& block, int64_t position) {
   WindowStart start = {kNone, 0, {0, 0, 0}};
   if (position >= block.end) return start;
-  const Place o = block.place(p, position);
+  const Coord o = block.coord(p, position);
   start.image = start.dy_at = o.n;
 #pragma unroll
   for (int a = 0; a < kAxes; ++a) {
@@ -72,7 +72,7 @@ __global__ void __launch_bounds__(kTileThreads)
   // This thread fills one row (r,c) of a, at four depths, and one column k of b.
   const int fill_row = thread % kTileRows, fill_depth = thread / kTileRows;
   const int64_t a_row = block.first_row + fill_row;
-  const Place r = block.tap_of(p, a_row);
+  const Coord r = block.tap_of(p, a_row);
   int64_t steps[kAxes];
 #pragma unroll
   for (int axis = 0; axis < kAxes; ++axis) steps[axis] = r.at[axis] * block.phase[axis].tap_step;

@@ -10,7 +10,7 @@
 #include "cpu_src/regions.h"
 #include "cpu_src/tiled/activation_plan.h"
 #include "cpu_src/tiled/filter_plan.h"
-#include "cpu_src/window.h"
+#include "common_src/window.h"
 #include "tests/cpu_kernels/checks.h"
 
 namespace convgrad::test {
@@ -78,7 +78,7 @@ void check_stretches(Report& report, const Axis& axis) {
       const int64_t i = axis.input_at(o, r);
       if (i != kNone || expected.empty() || expected.back() != kNone) expected.push_back(i);
     }
-    cpu::for_each_stretch(pool, {{0, 0, o}}, [&](int64_t i) { found.push_back(i); });
+    for_each_stretch(pool.axis, {0, 0, o}, [&](int64_t i) { found.push_back(i); });
     if (found != expected) report.fail("stretches", "other stretches of a window");
   }
 }

@@ -46,7 +46,6 @@ def plan(op, kernel, layer, tf32=False, capability=9):
 @pytest.mark.parametrize("name", LAYERS)
 def test_the_tasks_are_the_blocks_that_are_launched(name, op, tf32):
     """And the kernel's name is in that of the function; wgmma's blocks share their tiles."""
-    told = 0
     for kernel in kernels():
         try:
             facts = plan(op, kernel, LAYERS[name], tf32)
@@ -60,12 +59,12 @@ def test_the_tasks_are_the_blocks_that_are_launched(name, op, tf32):
             if f"{facts['kernel']}_" in launch.kernel
         ]
         assert len(launches) == 1, (kernel, facts, launches)
+        unknown = kernel == "reference" or (kernel, op) == ("grouped", "wgrad")
+        assert ("tasks" in facts) != unknown or facts["kernel"] != kernel
         if "tasks" in facts:
-            told += 1
             (tasks,) = facts["tasks"]
             blocks = launches[0].blocks
             assert blocks == min(tasks, blocks) if facts["kernel"] == "wgmma" else blocks == tasks, kernel
-    assert told >= 2
 
 
 @pytest.mark.parametrize("op", OPS)

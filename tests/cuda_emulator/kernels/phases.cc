@@ -7,7 +7,7 @@
 
 #include "check.h"
 #include "common_src/phase.h"
-#include "cuda_src/block/place.cuh"
+#include "common_src/window.h"
 #include "cuda_src/grouped/grouped.cuh"
 #include "cuda_src/pool/runs.cuh"
 

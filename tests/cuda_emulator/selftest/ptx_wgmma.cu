@@ -88,7 +88,7 @@ __device__ void multiply_tile(float (&d)[Case::kSums], int tile) {
 
 // The sums of a thread: row 16 w + g + 8 h and column 8 j + 2 t + e belong to d[4 j + 2 h + e].
 int thread_of(int m, int n) { return m / 16 * 32 + m % 8 * 4 + n % 8 / 2; }
-int place_of(int m, int n) { return n / 8 * 4 + m % 16 / 8 * 2 + n % 2; }
+int coord_of(int m, int n) { return n / 8 * 4 + m % 16 / 8 * 2 + n % 2; }
 
 enum class Groups { kOne, kOnePerTile, kOneAtATime };
 
@@ -129,7 +129,7 @@ void check_product(const std::vector<float>& out, int columns, int depth, bool w
     for (int n = 0; n < columns; ++n) {
       int expected = with_c ? c_at(m, n) : 0;
       for (int k = 0; k < depth; ++k) expected += a_at(m, k) * b_at(k, n);
-      check_equal(out[thread_of(m, n) * (columns / 2) + place_of(m, n)], static_cast<float>(expected),
+      check_equal(out[thread_of(m, n) * (columns / 2) + coord_of(m, n)], static_cast<float>(expected),
                   "element of the product");
     }
 }
@@ -141,7 +141,7 @@ void check_multiply() {
   std::vector<float> c(128 * Case::kSums), out(c.size());
   for (int m = 0; m < kRows; ++m)
     for (int n = 0; n < Case::kColumns; ++n)
-      c[thread_of(m, n) * Case::kSums + place_of(m, n)] = static_cast<float>(c_at(m, n));
+      c[thread_of(m, n) * Case::kSums + coord_of(m, n)] = static_cast<float>(c_at(m, n));
   const auto kernel = multiply<Case, kGroups>;
   constexpr auto kAttribute = cudaFuncAttributeMaxDynamicSharedMemorySize;
   check_equal(static_cast<int>(cudaFuncSetAttribute(kernel, kAttribute, bytes)), 0, "error of the attribute");
