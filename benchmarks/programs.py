@@ -93,6 +93,18 @@ def measure(program: Program, seconds: float, threads: int) -> dict[str, Any]:
     return {**entry, "date": datetime.date.today().isoformat(), **result, "others": others.share()}
 
 
+def results_of(args: argparse.Namespace, entries: list[dict[str, Any]]) -> dict[str, Any]:
+    """What the JSON file holds."""
+    packages = dict.fromkeys(program.package for program in all_programs().values())
+    return {
+        "command": ["python", "benchmarks/programs.py", *sys.argv[1:]],
+        "machine": machine.describe(),
+        "versions": machine.versions(("jax_convgrad", "jax", "jaxlib", *packages)),
+        "settings": {"threads": args.threads, "seconds": args.seconds},
+        "programs": entries,
+    }
+
+
 def _beside_others(entries: list[dict[str, Any]], file: Path) -> list[dict[str, Any]]:
     """These entries, and those that a file already has of other programs, in the order of the list."""
     before = json.loads(file.read_text())["programs"] if file.exists() else []
@@ -113,20 +125,12 @@ def main() -> None:
     for program in args.chosen:
         entries.append(measure(program, args.seconds, args.threads))
         print(programs_table.line(entries[-1]), file=sys.stderr, flush=True)
-    if args.out:
-        entries = _beside_others(entries, args.out)
-    packages = dict.fromkeys(program.package for program in all_programs().values())
-    results = {
-        "command": ["python", "benchmarks/programs.py", *sys.argv[1:]],
-        "machine": machine.describe(),
-        "versions": machine.versions(("jax_convgrad", "jax", "jaxlib", *packages)),
-        "settings": {"threads": args.threads, "seconds": args.seconds},
-        "programs": entries,
-    }
-    print(programs_table.markdown(results))
-    if args.out:
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        args.out.write_text(json.dumps(results, indent=1) + "\n")
+        if args.out:  # at once, so that a run that is ended early leaves what it has
+            args.out.parent.mkdir(parents=True, exist_ok=True)
+            results = results_of(args, _beside_others(entries, args.out))
+            args.out.write_text(json.dumps(results, indent=1) + "\n")
+    shown = json.loads(args.out.read_text()) if args.out and entries else results_of(args, entries)
+    print(programs_table.markdown(shown))
     if any(programs_table.is_wrong(entry) for entry in entries):
         sys.exit("a program failed, or its results do not agree")
 
