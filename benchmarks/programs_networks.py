@@ -105,7 +105,7 @@ def flaxdiff_separable() -> Made:
 
 
 @program(
-    "flaxdiff.weight standardisation", "gradient of a residual block, standardised: 4 images of 32x32x64"
+    "flaxdiff.weight standardisation", "gradient of a residual block, standardised: 4 images of 64x64x64"
 )
 def flaxdiff_standardised() -> Made:
     from flaxdiff.models.common import ResidualBlock
