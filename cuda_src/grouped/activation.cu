@@ -62,7 +62,7 @@ constexpr int kWindowBlocks = window_blocks(kInputDilation != 1                 
 // knows which pairs of them are tied.
 template <typename Stored, int kTaps, int kStride, int kInputDilation>
 __global__ void __launch_bounds__(kGroupedThreads, kWindowBlocks<Stored, kTaps, kStride, kInputDilation>)
-    grouped_window_kernel(GroupedProblem p, Major filter_major, const Stored* __restrict__ x,
+    grouped_window_kernel(GroupedProblem p, bool flipped, const Stored* __restrict__ x,
                           const Stored* __restrict__ w, Epilogue epilogue, Stored* __restrict__ y) {
   using Value = Sum<Stored>;
   constexpr int kLanes = kVectorLanes<Stored>, kRun = kGroupedRun;
@@ -82,7 +82,7 @@ __global__ void __launch_bounds__(kGroupedThreads, kWindowBlocks<Stored, kTaps, 
 #pragma unroll
     for (int r = 0; r < kTaps; ++r) {
       const int tap = row_of_taps * kTaps + r;
-      const int stored = filter_major == Major::kK ? p.axis[0].taps * p.axis[1].taps * kTaps - 1 - tap : tap;
+      const int stored = flipped ? p.axis[0].taps * p.axis[1].taps * kTaps - 1 - tap : tap;
       load_lanes(w + stored * K + mine.k, w_r[r]);
     }
     const Stored* x_row = x + row_of_x * axis.input * K + mine.k;
@@ -223,7 +223,8 @@ struct Launch {
     const GroupedBlock block =
         grouped_activation_block(p, {kVectorLanes<Stored>, 1}, problem.dtype, kGroupedRun, true);
     return launch_blocks(grouped_window_kernel<Stored, kTaps, kStride, kInputDilation>, block.blocks,
-                         dim3(block.x, block.y, block.z), 0, stream, p, filter_major, x, w, epilogue, y);
+                         dim3(block.x, block.y, block.z), 0, stream, p, filter_major == Major::kK, x, w,
+                         epilogue, y);
   }
 
   template <int kLanes, int kGroup>
