@@ -22,12 +22,13 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import machine
-import programs_table
-from options import positive, some_of
-from programs_registry import Program, all_programs
+from harness import machine
+from harness.devices.cpu import available_processors, limit_processors
+from run import positive, some_of
+from unchanged import table
+from unchanged.registry import Program, all_programs
 
-_WORKER = Path(__file__).with_name("programs_worker.py")
+_WORKER = [sys.executable, "-P", "-m", "unchanged.worker"]
 _LIMIT = 600  # seconds of one program, most of them for compiling it twice
 _FAILED_LINES = 5  # of a failed program's output, to be shown
 
@@ -47,7 +48,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     option(
         "--threads",
         type=positive,
-        default=min(2, machine.available_processors()),
+        default=min(2, available_processors()),
         help="processors for both ways (default: %(default)s)",
     )
     args = parser.parse_args(argv)
@@ -75,10 +76,12 @@ def measure(program: Program, seconds: float, threads: int) -> dict[str, Any]:
         return {**entry, "error": "not installed"}
     threading = {name: str(threads) for name in ("NPROC", "PJRT_NPROC", "OMP_NUM_THREADS")}
     environment = {**os.environ, **threading, "JAX_PLATFORMS": "cpu", "KERAS_BACKEND": "jax"}
+    paths = (Path(__file__).parent, os.environ.get("PYTHONPATH"))
+    environment["PYTHONPATH"] = os.pathsep.join(str(path) for path in paths if path)
     others = machine.Others()
     with tempfile.TemporaryDirectory() as folder:
         found = Path(folder) / "found.json"
-        command = [sys.executable, str(_WORKER), program.name, str(seconds), str(found)]
+        command = [*_WORKER, program.name, str(seconds), str(found)]
         try:
             done = subprocess.run(
                 command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=_LIMIT
@@ -98,7 +101,7 @@ def results_of(args: argparse.Namespace, entries: list[dict[str, Any]]) -> dict[
     packages = dict.fromkeys(program.package for program in all_programs().values())
     return {
         "command": ["python", "benchmarks/programs.py", *sys.argv[1:]],
-        "machine": machine.describe(),
+        "machine": machine.describe(gpu=False),
         "versions": machine.versions(("jax_convgrad", "jax", "jaxlib", *packages)),
         "settings": {"threads": args.threads, "seconds": args.seconds},
         "programs": entries,
@@ -120,18 +123,18 @@ def main() -> None:
                 f"{program.name:32} {'' if installed(program.package) else 'not installed: '}{program.what}"
             )
         return
-    machine.limit_processors(args.threads)
+    limit_processors(args.threads)
     entries = []
     for program in args.chosen:
         entries.append(measure(program, args.seconds, args.threads))
-        print(programs_table.line(entries[-1]), file=sys.stderr, flush=True)
+        print(table.line(entries[-1]), file=sys.stderr, flush=True)
         if args.out:  # at once, so that a run that is ended early leaves what it has
             args.out.parent.mkdir(parents=True, exist_ok=True)
             results = results_of(args, _beside_others(entries, args.out))
             args.out.write_text(json.dumps(results, indent=1) + "\n")
     shown = json.loads(args.out.read_text()) if args.out and entries else results_of(args, entries)
-    print(programs_table.markdown(shown))
-    if any(programs_table.is_wrong(entry) for entry in entries):
+    print(table.markdown(shown))
+    if any(table.is_wrong(entry) for entry in entries):
         sys.exit("a program failed, or its results do not agree")
 
 

@@ -6,7 +6,8 @@ from unittest import mock
 
 import jax
 import jax.numpy as jnp
-from programs_registry import Made, energy, normal, program, uniform
+
+from unchanged.registry import Made, energy, normal, program, uniform
 
 
 @program("dm-pix.blur", "Gaussian blur, 13x13: an image of 512x512x3")

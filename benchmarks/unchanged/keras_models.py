@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import jax
-from programs_registry import Made, energy, normal, program
+
+from unchanged.registry import Made, energy, normal, program
 
 
 def _keras(model: Any, x: Any) -> Made:

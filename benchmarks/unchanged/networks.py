@@ -7,7 +7,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from programs_registry import Made, energy, normal, program, uniform
+
+from unchanged.registry import Made, energy, normal, program, uniform
 
 # ---------------------------------------------------------------------------------------------------- equimo
 

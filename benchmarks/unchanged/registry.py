@@ -1,11 +1,12 @@
 """What a program of another package is, and the list of all.
 
-Each is a function in programs_signals.py, programs_images.py, programs_networks.py or programs_keras.py. It
+Each is a function in signals.py, images.py, networks.py or keras_models.py. It
 imports its package itself, so that the list can be shown where no package is installed.
 """
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -51,10 +52,8 @@ def program(name: str, what: str) -> Callable[[Callable[[], Made]], Callable[[],
 
 def all_programs() -> dict[str, Program]:
     """Every program, by name, in the order of the table."""
-    import programs_images  # noqa: F401  # the modules fill the list
-    import programs_keras  # noqa: F401
-    import programs_networks  # noqa: F401
-    import programs_signals  # noqa: F401
+    for module in ("images", "keras_models", "networks", "signals"):
+        importlib.import_module(f"unchanged.{module}")  # which fills the list
 
     return dict(sorted(_programs.items(), key=lambda item: item[0].partition(".")[0]))
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import jax
-from programs_registry import Made, energy, normal, program
+
+from unchanged.registry import Made, energy, normal, program
 
 
 @program("jaxwt.wavedec", "gradient of a 1-D wavelet transform, db4: 32 signals of 4096")

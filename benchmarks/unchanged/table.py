@@ -1,6 +1,6 @@
 """The table of the programs.
 
-python benchmarks/programs_table.py benchmarks/results/programs.json
+python benchmarks/table.py benchmarks/results/programs.json
 """
 
 from __future__ import annotations

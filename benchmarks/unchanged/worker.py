@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from programs_agreement import least_disagreement
-from programs_registry import Program, all_programs
 
 import jax_convgrad
+from unchanged.agreement import least_disagreement
+from unchanged.registry import Program, all_programs
 
 _BLOCK = 0.02  # seconds that a block of calls should last: the clock and the loop are nothing against it
 _FEWEST_BLOCKS = 4

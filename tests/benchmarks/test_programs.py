@@ -10,21 +10,18 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+import programs
 import pytest
 from jax.extend.core import Primitive
 from jax.interpreters import mlir
+from unchanged import table, worker
+from unchanged.agreement import disagreement, moved
+from unchanged.registry import Program, all_programs, normal
 
 from jax_convgrad.replace.installation import is_installed
 
 ROOT = Path(__file__).parents[2]
 BENCHMARKS = ROOT / "benchmarks"
-sys.path.insert(0, str(BENCHMARKS))
-
-import programs  # noqa: E402
-import programs_table  # noqa: E402
-import programs_worker  # noqa: E402
-from programs_agreement import disagreement, moved  # noqa: E402
-from programs_registry import Program, all_programs, normal  # noqa: E402
 
 
 def layer():
@@ -80,7 +77,7 @@ def integers():
 def entry_of(make):
     program = Program(f"own.{make.__name__}", "own", "a layer of this file", make)
     found = {"name": program.name, "package": program.package, "what": program.what}
-    return {**found, **programs_worker.run(program, 0.0)}
+    return {**found, **worker.run(program, 0.0)}
 
 
 def test_a_program_is_measured_and_its_operations_are_counted():
@@ -90,15 +87,15 @@ def test_a_program_is_measured_and_its_operations_are_counted():
     assert (entry["kernels"], entry["on_lax"], entry["reasons"]) == (4, 0, [])
     assert entry["blocks"] >= 4
     assert all(0 < seconds < 10 for seconds in entry["seconds"].values())
-    assert not programs_table.is_wrong(entry)
+    assert not table.is_wrong(entry)
 
 
 def test_another_result_is_told():
     entry = entry_of(layer_of_another_result)
     assert entry["disagreement"] > 1
-    assert programs_table.is_wrong(entry)
-    assert "results differ" in programs_table.line(entry)
-    assert programs_table.summary([entry]) == "Nothing was measured."
+    assert table.is_wrong(entry)
+    assert "results differ" in table.line(entry)
+    assert table.summary([entry]) == "Nothing was measured."
 
 
 def test_a_kink_at_the_arguments_is_no_disagreement():
@@ -109,7 +106,7 @@ def test_what_stays_on_lax_is_told_with_its_reason():
     entry = entry_of(integers)
     assert (entry["kernels"], entry["on_lax"]) == (0, 1)
     (reason,) = entry["reasons"]
-    assert "on jax.lax: " in reason and reason in programs_table.markdown({"programs": [entry]})
+    assert "on jax.lax: " in reason and reason in table.markdown({"programs": [entry]})
 
 
 @pytest.mark.parametrize("nan", [False, True])
@@ -155,8 +152,8 @@ def test_a_missing_package_is_shown(monkeypatch):
     monkeypatch.setattr(programs, "installed", lambda package: False)
     entry = programs.measure(all_programs()["jaxwt.wavedec"], 1.0, 1)
     assert entry["error"] == "not installed"
-    assert not programs_table.is_wrong(entry)
-    assert "not installed" in programs_table.markdown({"programs": [entry]})
+    assert not table.is_wrong(entry)
+    assert "not installed" in table.markdown({"programs": [entry]})
 
 
 def test_the_command_writes_results_beside_those_of_other_programs(tmp_path):
@@ -173,4 +170,4 @@ def test_the_command_writes_results_beside_those_of_other_programs(tmp_path):
     assert measured["disagreement"] <= 1 and measured["kernels"] == 3 and measured["on_lax"] == 0
     assert {"command", "machine", "versions", "settings"} <= results.keys()
     assert {"date", "others"} <= measured.keys()
-    assert done.stdout.strip() == programs_table.markdown(results)
+    assert done.stdout.strip() == table.markdown(results)

@@ -94,6 +94,23 @@ def test_the_headline_figures_are_the_committed_results():
     assert f"all {len(RESULTS['layers'])} ops" in README
 
 
+def test_what_unchanged_programs_gain_is_the_committed_results():
+    programs = json.loads((ROOT / "benchmarks" / "results" / "programs.json").read_text())["programs"]
+    gains = {}
+    for entry in programs:
+        gains.setdefault(entry["package"], []).append(entry["seconds"]["lax"] / entry["seconds"]["ours"])
+    every = [gain for package in gains.values() for gain in package]
+    assert min(every) >= 1
+    sentence = f"Of {len(every)} programs, mostly gradients, none is slower than with"
+    assert sentence in README and f"{summary.geometric_mean(every):.1f} times as fast" in README
+    head, figures = re.search(r"\n(\| dm-pix .*)\n\|[-:|]+\n(\|.*)\n", README).groups()
+    packages = [name.strip(" `").replace("jax.scipy.signal", "jax") for name in head.strip("|").split("|")]
+    assert set(packages) == set(gains)
+    for name, figure in zip(packages, figures.strip("|").split("|"), strict=True):
+        mean = summary.geometric_mean(gains[name])
+        assert figure.strip() == (f"{mean:.1f}"), name
+
+
 def test_machine_and_command_are_those_of_the_committed_results():
     versions, settings = RESULTS["versions"], RESULTS["settings"]
     for said in (

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from calls import CALLS
 from lax_functions import FUNCTIONS, NO_SUCH_DERIVATIVE, WAYS, W, X, assert_same, scalar
-from programs import primitives
+from lowered_programs import primitives
 
 import jax_convgrad as jc
 from jax_convgrad.instruments.lax_forms import on_lax

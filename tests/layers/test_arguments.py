@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax import lax
 from lax_answers import lax_conv_widened
-from programs import foreign
+from lowered_programs import foreign
 
 import jax_convgrad as jc
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
-from programs import foreign
+from lowered_programs import foreign
 
 import jax_convgrad as jc
 from jax_convgrad.primitives.hijax_layer import HAS_BOTH_MODES

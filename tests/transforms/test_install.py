@@ -16,7 +16,7 @@ from jax.interpreters import mlir
 from jax.sharding import AbstractMesh, AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 from lax_functions import FUNCTIONS, NO_SUCH_DERIVATIVE, WAYS, W, X, assert_same, layer, scalar
-from programs import FOREIGN_HLO, FOREIGN_STABLEHLO, primitives
+from lowered_programs import FOREIGN_HLO, FOREIGN_STABLEHLO, primitives
 
 import jax_convgrad as jc
 from jax_convgrad.primitives import ffi

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
-from programs import primitives
+from lowered_programs import primitives
 
 import jax_convgrad as jc
 from jax_convgrad.replace import lax_pooling

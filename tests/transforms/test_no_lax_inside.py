@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from calls import CALLS, NHWC, B, W, X, gradient
 from jax import lax
-from programs import foreign, primitives
+from lowered_programs import foreign, primitives
 
 import jax_convgrad as jc
 

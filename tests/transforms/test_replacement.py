@@ -21,7 +21,7 @@ from lax_functions import (
     layer,
     scalar,
 )
-from programs import FOREIGN_HLO, FOREIGN_STABLEHLO, primitives
+from lowered_programs import FOREIGN_HLO, FOREIGN_STABLEHLO, primitives
 
 import jax_convgrad as jc
 from jax_convgrad import replace_convolutions

@@ -12,7 +12,7 @@ import pytest
 from jax import lax
 from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
-from programs import FOREIGN_HLO
+from lowered_programs import FOREIGN_HLO
 
 import jax_convgrad as jc
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from calls import CALLS, gradient
 from jax.extend import core
-from programs import foreign
+from lowered_programs import foreign
 from vmap_loop import loop
 
 import jax_convgrad as jc

@@ -1,0 +1,1 @@
+"""Programs of other packages, which ``programs.py`` measures with and without ``install()``."""
