@@ -18,7 +18,6 @@ import numpy as np
 
 from jax_convgrad.instruments.finite_differences import Differences
 from jax_convgrad.instruments.gradient_report import GradientRow
-from jax_convgrad.instruments.lax_forms import has_kernels, on_lax
 from jax_convgrad.instruments.leaves import (
     Leaves,
     ListFunction,
@@ -34,6 +33,7 @@ from jax_convgrad.instruments.leaves import (
     wide_arrays,
     widened,
 )
+from jax_convgrad.instruments.on_lax import has_kernels, on_lax
 from jax_convgrad.replace.installation import is_installed
 
 DIRECTIONS = 4

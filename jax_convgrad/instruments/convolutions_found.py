@@ -21,8 +21,8 @@ from jax import lax
 from jax.extend import core
 
 from jax_convgrad.geometry import ConvGeometry, dilated
-from jax_convgrad.instruments.lax_forms import on_lax
 from jax_convgrad.instruments.layer_text import Layer
+from jax_convgrad.instruments.on_lax import on_lax
 from jax_convgrad.primitives import contractions
 from jax_convgrad.primitives.conv_spec import ConvSpec, Dims
 from jax_convgrad.primitives.epilogue import fprop_epilogue_p

@@ -14,7 +14,6 @@ import numpy as np
 from jax_convgrad.instruments.arguments import at_least, loss_of, with_batch
 from jax_convgrad.instruments.comparison_report import LaxComparison, ParameterRow
 from jax_convgrad.instruments.convolutions_found import found_in, interleaved, own_rules, timed
-from jax_convgrad.instruments.lax_forms import on_lax
 from jax_convgrad.instruments.leaves import (
     Leaves,
     call_of,
@@ -25,6 +24,7 @@ from jax_convgrad.instruments.leaves import (
     wide_arrays,
     widened,
 )
+from jax_convgrad.instruments.on_lax import on_lax
 from jax_convgrad.primitives.binding import forward_mode
 from jax_convgrad.replace.installation import is_installed
 from jax_convgrad.replace.replacement import replace_convolutions

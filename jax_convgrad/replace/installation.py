@@ -31,7 +31,7 @@ from jax_convgrad.primitives.lowering import lowered_for
 from jax_convgrad.replace import exporting, installed_pooling, lowering_record
 from jax_convgrad.replace.lax_convolution import before_reversals, contraction_of, runner, single_primitive
 from jax_convgrad.replace.lax_pooling import WINDOW_PRIMITIVES
-from jax_convgrad.replace.on_lax import OnLax
+from jax_convgrad.replace.reasons import OnLax
 from jax_convgrad.replace.recognition import Contraction
 
 _convolution_p = lax.conv_general_dilated_p

@@ -18,8 +18,8 @@ from jax_convgrad.primitives import ffi
 from jax_convgrad.primitives.lowering import lowered_for
 from jax_convgrad.replace import exporting, lowering_record
 from jax_convgrad.replace.lax_pooling import WINDOW_PRIMITIVES, Zeros, pooling_of, runner
-from jax_convgrad.replace.on_lax import OnLax
 from jax_convgrad.replace.pool_recognition import Pooling
+from jax_convgrad.replace.reasons import OnLax
 
 _KERNELS_MAY_BE_ON = ("cpu", "cuda")
 _original: dict[Any, dict[str | None, Any]] = {}

@@ -16,7 +16,7 @@ from jax_convgrad.geometry import MAX_AXES, MAX_STEP, are_known
 from jax_convgrad.primitives import contractions
 from jax_convgrad.primitives.conv_spec import ConvSpec
 from jax_convgrad.primitives.number_types import FLOAT32, NUMBERS, converted, for_result, holds
-from jax_convgrad.replace.on_lax import OnLax
+from jax_convgrad.replace.reasons import OnLax
 from jax_convgrad.replace.recognition import Contraction, Move, recognise
 
 _MAX_SIZE = 2**31 - 1

@@ -25,7 +25,7 @@ from math import prod
 from typing import Literal
 
 from jax_convgrad.geometry import MAX_AXES, MAX_STEP, Axis
-from jax_convgrad.replace.on_lax import OnLax
+from jax_convgrad.replace.reasons import OnLax
 
 _MAX_SIZE = 2**31 - 1
 # For windows of at least about this size, XLA adds up a whole dimension in blocks.
