@@ -15,7 +15,7 @@ from jax_convgrad import gradients
 from jax_convgrad.geometry import Axis, are_known, axis_of, dilated, pads, steps
 from jax_convgrad.layers.arguments import arrays
 from jax_convgrad.primitives import pool_fallback, pool_primitives
-from jax_convgrad.primitives.axis_types import Spec, rows_spec, with_axis_types
+from jax_convgrad.primitives.axis_types import Split, rows_split, with_axis_types
 from jax_convgrad.primitives.number_types import NUMBERS, REAL
 from jax_convgrad.primitives.pool_spec import PoolSpec
 
@@ -187,10 +187,10 @@ def _over_leading(pool: Callable[[jax.Array], Any], x: jax.Array, axes: Sequence
         results = pool(jnp.reshape(x, (math.prod(leading), *x.shape[-rank - 1 :])))
         return jax.tree.map(lambda y: jnp.reshape(y, (*leading, *y.shape[1:])), results)
 
-    def result_spec(specs: Sequence[Spec]) -> Spec:
-        (spec,) = specs
+    def result_split(splits: Sequence[Split]) -> Split:
+        (split,) = splits
         spatial = range(len(leading), len(leading) + rank)
-        rows = rows_spec(spec, spatial, [axis.output for axis in axes])
-        return (*spec[: len(leading)], *rows, spec[-1])
+        rows = rows_split(split, spatial, [axis.output for axis in axes])
+        return (*split[: len(leading)], *rows, split[-1])
 
-    return with_axis_types(run, (x,), result_spec)
+    return with_axis_types(run, (x,), result_split)

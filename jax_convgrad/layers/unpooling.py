@@ -107,7 +107,7 @@ def max_unpool(
         return jnp.reshape(x, (*leading, *x.shape[1:]))
 
     return with_axis_types(
-        run, (y, position), lambda specs: (*specs[0][: len(leading)], *(None,) * rank, specs[0][-1])
+        run, (y, position), lambda splits: (*splits[0][: len(leading)], *(None,) * rank, splits[0][-1])
     )
 
 
