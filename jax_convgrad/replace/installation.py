@@ -108,7 +108,7 @@ def uninstall() -> None:
         table[_convolution_p] = entry
     _original.clear()
     installed_pooling.take_back(on_platforms, elsewhere)
-    lowering_record.begin(verbose=False)
+    lowering_record.end()
     _make_cacheable()
     jax.clear_caches()
 
