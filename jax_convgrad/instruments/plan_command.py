@@ -129,9 +129,9 @@ def layer_plan(
         ops[op] = facts
     needed = ["bgrad"] if _is_of_bias(kernel) else [op for op in OPS if op != "bgrad"]
     if all("not_served" in ops[op] for op in needed):
-        error = ops[needed[0]]["not_served"]
+        why = ops[needed[0]]["not_served"]
         # The native plan lists the kernels of convolutions.
-        raise ValueError(f'{error}, and for bgrad "{BIAS_KERNEL}"' if ': kernel is "' in error else error)
+        raise ValueError(f'{why}, and for bgrad "{BIAS_KERNEL}"' if ': kernel is "' in why else why)
     device = {"instruction_sets": module.instruction_sets()}
     if platform == "cuda":
         device = {"capability": capability, "tf32": tf32}
