@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from jax.core import max_dim
@@ -41,6 +41,12 @@ class Axis:
     input_dilation: int = 1
     filter_dilation: int = 1
     pad_hi: int | None = None
+
+    def __repr__(self) -> str:
+        """Leaves out the fields that have their default, because a jaxpr prints the axes of each equation."""
+        values = [(field, getattr(self, field.name)) for field in fields(self)]
+        shown = [f"{field.name}={value!r}" for field, value in values if value != field.default]
+        return f"Axis({', '.join(shown)})"
 
     @property
     def is_known(self) -> bool:
