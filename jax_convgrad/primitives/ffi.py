@@ -1,8 +1,8 @@
 """The border to native code: attributes, layouts, workspace; targets.py registers what is called.
 
-Kernels know one physical layout (channels last). To keep a
-user's order of dimensions, each call states the layout of its operands and results. XLA then stores an array
-that way from the start if it can, and nothing is transposed here.
+Kernels know one physical layout (channels last). To keep a user's order of dimensions, each call states the
+layout of its operands and results. XLA then stores an array that way from the start if it can, and nothing is
+transposed here.
 """
 
 from __future__ import annotations
