@@ -19,7 +19,7 @@ import numpy as np
 from jax_convgrad.geometry import tied
 from jax_convgrad.instruments import layer_text
 from jax_convgrad.instruments.layer_text import Layer, parse_layer_or_pool
-from jax_convgrad.primitives import ffi
+from jax_convgrad.primitives import targets
 from jax_convgrad.table import Table
 
 OPS = ("fprop", "dgrad", "wgrad", "bgrad")
@@ -63,7 +63,7 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 
 
 def _run(parser: argparse.ArgumentParser, parsed: argparse.Namespace) -> int:
-    if "cpu" not in ffi.backends:
+    if "cpu" not in targets.backends:
         parser.exit(1, "plan: there are no CPU kernels in this installation, whose module has the plans\n")
     if parsed.platform != "cuda" and (parsed.highest or parsed.capability is not None):
         parser.exit(2, "plan: --capability and --highest are for --platform cuda\n")
@@ -110,7 +110,7 @@ def layer_plan(
       ValueError: there is no such kernel, or it serves no convolution of the layer; "vector" has to serve
         bgrad.
     """
-    module = ffi.backends["cpu"].module
+    module = targets.backends["cpu"].module
     size = DTYPES[dtype]
     sizes = {
         "filter": math.prod(layer.w_shape) * size,
@@ -155,7 +155,7 @@ def _facts(
 ) -> dict[str, Any]:
     if _is_of_bias(kernel) and op != "bgrad":
         raise ValueError(f'jax_convgrad: the kernel "{BIAS_KERNEL}" serves bgrad alone')
-    module = ffi.backends["cpu"].module
+    module = targets.backends["cpu"].module
     if platform == "cuda":
         facts = module.cuda_plan(op, kernel, **problem, tf32=tf32, capability=capability)
         # The call's workspace suffices for every GPU; this kernel may need less of it.
@@ -209,7 +209,7 @@ def as_text(plan: dict[str, Any]) -> str:
             machine += ", as TF32" if plan["tf32"] else ", in full float32"
     else:
         machine = f"CPU with {', '.join(plan['instruction_sets'])}"
-    also = plan["platform"] == "cpu" and "cuda" in ffi.backends
+    also = plan["platform"] == "cpu" and "cuda" in targets.backends
     cuda = ["CUDA's kernels are there too: --platform cuda gives their plan."] if also else []
     return "\n".join(
         [

@@ -20,9 +20,7 @@ from jax_convgrad.primitives.conv_spec import ConvSpec
 from jax_convgrad.primitives.custom_call import custom_call
 from jax_convgrad.primitives.number_types import allows_tf32
 from jax_convgrad.primitives.pool_spec import PoolSpec
-from jax_convgrad.primitives.targets import Backend, backends, register
-
-__all__ = ["Backend", "backends", "register"]  # callers of the kernels import them from here
+from jax_convgrad.primitives.targets import Backend, backends
 
 
 def _int64(values: Sequence[int]) -> np.ndarray:

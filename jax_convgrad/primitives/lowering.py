@@ -15,7 +15,7 @@ from jax.interpreters import mlir
 from jax.interpreters.mlir import ir
 
 from jax_convgrad.geometry import MAX_AXES, are_known
-from jax_convgrad.primitives import custom_call, ffi, sharding
+from jax_convgrad.primitives import custom_call, sharding, targets
 from jax_convgrad.primitives.complex_form import is_complex
 
 
@@ -70,14 +70,14 @@ class Lowering:
             # No call, and so no layouts: XLA for the CPU divides by zero over copies of some empty arrays.
             zeros = [jnp.zeros(result.shape, result.dtype) for result in results]
             return zeros if several else zeros[0]
-        on_kernels = platform in ffi.backends and _within_kernels(params)
+        on_kernels = platform in targets.backends and _within_kernels(params)
         on_kernels = on_kernels and self._sizes_are_known(operands, params)
         if on_kernels and self._serves(platform, operands, params):
             if devices == 1 or self.factors is None:
                 return self.native(platform, *operands, **params)
             parts = self._partitioned(platform, devices, operands, params)(*operands)
             return parts if several else parts[0]
-        if platform == "cuda" and platform not in ffi.backends:
+        if platform == "cuda" and platform not in targets.backends:
             _warn_no_cuda_kernels()
         return self.on_lax(*operands, **params)
 
@@ -89,7 +89,7 @@ class Lowering:
         floats = [array for array in ctx.avals_in if jnp.issubdtype(array.dtype, jnp.inexact)]
         return (
             self.only_calls
-            and platform in ffi.backends
+            and platform in targets.backends
             and _within_kernels(params)
             and len({array.dtype for array in floats}) == 1
             and not any(map(is_complex, floats))

@@ -25,7 +25,7 @@ from jax.extend.mlir.dialects import stablehlo
 from jax.interpreters import mlir
 from jax.interpreters.mlir import ir
 
-from jax_convgrad.primitives import ffi
+from jax_convgrad.primitives import targets
 from jax_convgrad.primitives.define import rules
 from jax_convgrad.primitives.lowering import lowered_for
 from jax_convgrad.replace import exporting, installed_pooling, lowering_record
@@ -159,7 +159,7 @@ def _lower(ctx: Any, lhs: Any, rhs: Any, **params: Any) -> Sequence[Any]:
     for platform in ctx.module_context.platforms:
         if platform in ("cpu", "cuda"):
             runs_on: str | OnLax = OnLax(f"no kernels for {platform}")
-            if isinstance(contraction, OnLax) or platform in ffi.backends:
+            if isinstance(contraction, OnLax) or platform in targets.backends:
                 runs_on = contraction if isinstance(contraction, OnLax) else contraction.name
             lowering_record.record(_convolution_p.name, ctx.avals_in, out_aval, [platform], runs_on)
     if on_lax is not None:
@@ -173,7 +173,7 @@ def _lower(ctx: Any, lhs: Any, rhs: Any, **params: Any) -> Sequence[Any]:
     if platform is not None:  # no need to trace the primitive, which saves much of a large net's lowering
         rule = _original.get(platform, _original[None]).rule
         on_platform = (
-            partial(_on_kernels, platform, rule) if platform in ffi.backends else partial(_as_lax, rule)
+            partial(_on_kernels, platform, rule) if platform in targets.backends else partial(_as_lax, rule)
         )
         return on_platform(ctx, lhs, rhs, before, out=out_aval, contraction=contraction, **params)
     return mlir.lower_fun(by_platform, multiple_results=False)(ctx, lhs, rhs, before)
@@ -243,7 +243,7 @@ def _on_kernels(
     contraction: Contraction | OnLax,
     **params: Any,
 ) -> Sequence[Any]:
-    if isinstance(contraction, OnLax) or platform not in ffi.backends:
+    if isinstance(contraction, OnLax) or platform not in targets.backends:
         return _as_lax(rule, ctx, lhs, rhs, before, out=out, contraction=contraction, **params)
     lhs_aval, _, before_aval = ctx.avals_in
     single = single_primitive(contraction, params, lhs_aval, before_aval, out)

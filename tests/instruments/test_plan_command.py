@@ -17,7 +17,7 @@ from jax_convgrad import __main__ as command_line
 from jax_convgrad import conv, conv_bias_grad, conv_filter_grad, conv_input_grad
 from jax_convgrad.instruments.layer_text import parse_layer
 from jax_convgrad.instruments.plan_command import DTYPES, OPS, layer_plan
-from jax_convgrad.primitives import ffi
+from jax_convgrad.primitives import targets
 
 SHAPES = Path(__file__).parents[2] / "benchmarks" / "shapes.toml"
 BUILT_IN = {entry["name"]: entry["layer"] for entry in tomllib.loads(SHAPES.read_text())["conv"]}
@@ -60,7 +60,7 @@ def test_where_the_filter_is_read():
     assert len(ops["fprop"]["tasks"]) == 1 and len(ops["dgrad"]["tasks"]) == 2  # packing comes first
 
 
-@pytest.mark.parametrize("isa", ffi.backends["cpu"].module.instruction_sets())
+@pytest.mark.parametrize("isa", targets.backends["cpu"].module.instruction_sets())
 def test_a_kernel_and_instruction_set_asked_for(isa):
     layer = parse_layer("8x56x56x64, 3x3, 64, pad 1")
     ops = layer_plan(layer, kernel=f"tiled.{isa}")["ops"]
@@ -145,7 +145,7 @@ def test_large_steps_leave_few_pairs(text, op):
 @pytest.mark.parametrize("name", ["resnet50.conv1", "mobilenet.dw.14", "audio.1d", "video.3d"])
 def test_workspace_is_what_the_call_asks_for(name, kernel, dtype, monkeypatch):
     layer = parse_layer(BUILT_IN[name])
-    monkeypatch.setitem(ffi.backends, "cpu", replace(ffi.backends["cpu"], kernel=kernel))
+    monkeypatch.setitem(targets.backends, "cpu", replace(targets.backends["cpu"], kernel=kernel))
     x, w, y = layer.x_shape, layer.w_shape, layer.y_shape
     settings = {"stride": layer.stride, "padding": layer.pad, "dilation": layer.dilation}
     settings["groups"] = layer.groups
@@ -233,7 +233,7 @@ def test_the_version(capsys):
 
 
 def test_without_cpu_kernels(monkeypatch, capsys):
-    monkeypatch.delitem(ffi.backends, "cpu")
+    monkeypatch.delitem(targets.backends, "cpu")
     with pytest.raises(SystemExit) as exit:
         command_line.main(["plan", "8x56x56x64, 3x3, 64"])
     assert exit.value.code == 1
