@@ -1,4 +1,4 @@
-"""Where a convolution's inputs, taps and outputs meet, in plain integers.
+"""The geometry of a convolution: where inputs, taps and outputs meet, in plain integers.
 
 Along each spatial axis an input position ``i``, a filter tap ``r`` and an output position ``o`` are tied if
 
@@ -50,7 +50,7 @@ class Axis:
 
     @property
     def is_known(self) -> bool:
-        """Whether all sizes and pads are numbers, as kernels need them."""
+        """Reports whether all sizes and pads are numbers, as kernels need them."""
         return are_known((self.input, self.taps, self.output, self.pad_lo))
 
     def transpose(self) -> Axis:
@@ -118,17 +118,17 @@ def tied(axis: Axis) -> int:
 
 
 def are_known(sizes: Iterable[Any]) -> bool:
-    """Whether all sizes are numbers, and not expressions of symbols (``jax.export.symbolic_shape``)."""
+    """Says whether all sizes are numbers, and not expressions of symbols (``jax.export.symbolic_shape``)."""
     return all(isinstance(size, int) for size in sizes)
 
 
 def is_negative(size: int) -> bool:
-    """Whether the size is below 0; False if that depends on symbols, whose comparison raises an error."""
+    """Reports whether the size is below 0; False if that depends on symbols, whose comparison would raise."""
     return max_dim(size, 0) == 0 and size != 0
 
 
 def is_positive(size: int) -> bool:
-    """Whether the size is above 0; False if that depends on symbols."""
+    """Reports whether the size is above 0; False if that depends on symbols."""
     return max_dim(size, 1) == size
 
 

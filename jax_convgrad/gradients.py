@@ -1,4 +1,4 @@
-"""Which kernel is whose derivative.
+"""The layers' derivatives: which kernel computes which.
 
 Each layer below is a function of arrays, with a forward pass that says what it keeps, and a backward pass
 that is made of kernels:

@@ -1,4 +1,4 @@
-"""What ``compare_with_lax`` found, and its tables."""
+"""The findings of ``compare_with_lax``, and their tables."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class LaxComparison(Report):
 
     @property
     def ok(self) -> bool:
-        """Whether the loss and every parameter's gradient are as right as lax's."""
+        """Reports whether the loss and every parameter's gradient are as right as lax's."""
         return self.loss_verdict == "ok" and all(row.verdict == "ok" for row in self.parameters)
 
     @property

@@ -1,4 +1,4 @@
-"""What a traced function has in it: convolutions, each kind once with its count, and rules of its own.
+"""The contents of a traced function: convolutions, each kind once with its count, and rules of its own.
 
 The convolutions are also timed, on these kernels and on ``jax.lax``.
 """
@@ -60,7 +60,7 @@ class Found(NamedTuple):
 
 
 def found_in(jaxpr: Any) -> tuple[Counter[Found], int]:
-    """How often each convolution runs on this package's kernels, and how many convolutions are ``lax``'s."""
+    """Counts how often each convolution runs on this package's kernels, and the convolutions of ``lax``."""
     found: Counter[Found] = Counter()
     of_lax = 0
     for equation, times in equations(jaxpr):
@@ -150,7 +150,7 @@ class Times:
 
     @property
     def ratio(self) -> float:
-        """How many times as long ``lax`` takes."""
+        """The time that ``lax`` takes, as a multiple of the kernels' time."""
         return self.lax / self.ours
 
 

@@ -228,7 +228,7 @@ def _exact(
 
 
 def _of_sums(longest: int, eps: float) -> float:
-    """What another order of additions may make of sums of ``longest`` terms, in roundings of their result.
+    """Returns what another order of additions may change in sums of ``longest`` terms, in ulps of the result.
 
     The sums run in float32 at least, whatever they are rounded to in the end.
     """

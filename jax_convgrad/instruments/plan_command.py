@@ -265,7 +265,7 @@ def _column(facts: dict[str, Any]) -> dict[str, str]:
         "rows buffered": str(facts.get("buffered_rows", "")),
         "partial sums": str(facts.get("partial_sums", "")),
         "tasks": ", then ".join(map(str, facts.get("tasks", ()))),
-        "sums ask for": _flops(facts["flops"]),
+        "operations": _flops(facts["flops"]),
         "workspace": _bytes(facts["workspace_bytes"]),
         **shares,
     }

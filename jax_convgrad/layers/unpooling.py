@@ -63,7 +63,7 @@ def max_unpool(
     if position.dtype != jnp.int32:
         raise TypeError(f"positions must be of dtype int32, not {position.dtype}")
     if y.dtype == jnp.bool_:
-        raise TypeError("inputs must be of numbers, which alone add up, not bool")
+        raise TypeError("inputs must be numbers, because others do not add up, not bool")
     try:
         rank = len(output_shape)
     except TypeError:

@@ -16,7 +16,7 @@ from jax import lax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec, auto_axes, get_abstract_mesh, reshard
 
 Split = Sequence[Any]
-"""How an array is split over mesh axes: for each dimension the entry of a PartitionSpec, or ``Rows``."""
+"""The split of an array over mesh axes: for each dimension the entry of a PartitionSpec, or ``Rows``."""
 
 
 class Rows(NamedTuple):

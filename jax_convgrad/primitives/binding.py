@@ -1,4 +1,4 @@
-"""How a layer gets its derivatives: by ``jax.custom_vjp``, or without it inside ``forward_mode()``.
+"""The binding of a layer to its derivatives: by ``jax.custom_vjp``, or without it inside ``forward_mode()``.
 
 A function bound with ``custom_vjp`` has no derivative in forward mode. The primitives that it is made of have
 one, so inside ``forward_mode()`` a layer is traced without the binding, and every mode in every order works.
@@ -102,5 +102,5 @@ def bind(
 
 
 def _is_staging() -> bool:
-    """Whether a program is being traced, with no derivative of it or map over it in between."""
+    """Reports whether a program is being traced, with no derivative of it or map over it in between."""
     return type(find_top_trace(())).__name__ == "DynamicJaxprTrace"

@@ -120,20 +120,20 @@ class ConvSpec:
     # A result is not split over the mesh axes of what is summed over. Channels of groups follow the filter.
 
     def x_sharding(self, y: Split, w: Split) -> Split:
-        """How dgrad's result is split over explicit mesh axes, if y and w are split as given."""
+        """Returns how dgrad's result is split over explicit mesh axes, if y and w are split as given."""
         dims = self.dimensions
         channels = w[dims.w[1]] if self.groups == 1 else None
         rows = rows_split(y, dims.y[2:], self.geometry.input_shape)
         return arranged(dims.x, (y[dims.y[0]], channels, *rows))
 
     def w_sharding(self, x: Split, y: Split) -> Split:
-        """How wgrad's result is split over explicit mesh axes, if x and y are split as given."""
+        """Returns how wgrad's result is split over explicit mesh axes, if x and y are split as given."""
         dims = self.dimensions
         channels = x[dims.x[1]] if self.groups == 1 else None
         return arranged(dims.w, (y[dims.y[1]], channels, *(None for _ in self.axes)))
 
     def y_sharding(self, x: Split, w: Split) -> Split:
-        """How fprop's result is split over explicit mesh axes, if x and w are split as given."""
+        """Returns how fprop's result is split over explicit mesh axes, if x and w are split as given."""
         dims = self.dimensions
         rows = rows_split(x, dims.x[2:], self.geometry.output_shape)
         return arranged(dims.y, (x[dims.x[0]], w[dims.w[0]], *rows))

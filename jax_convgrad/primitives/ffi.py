@@ -145,7 +145,7 @@ def wgrad(platform: str, x: jax.Array, dy: jax.Array, spec: ConvSpec) -> jax.Arr
 
 
 def sums_filter_and_bias(platform: str) -> bool:
-    """Whether the platform's kernels have ``wgrad_bgrad``."""
+    """Reports whether the platform's kernels have ``wgrad_bgrad``."""
     return "wgrad_bgrad" in backends[platform].module.registrations()
 
 

@@ -1,4 +1,4 @@
-"""What a primitive becomes in a program: a kernel's call, a call that XLA may split, or ``jax.lax``'s."""
+"""The lowering of a primitive: to a kernel's call, a call that XLA may split, or ``jax.lax``'s operation."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ class Lowering:
     # ------------------------------------------------------------------------------ one call, without tracing
 
     def _is_a_call(self, platform: str, ctx: Any, params: Mapping[str, Any]) -> bool:
-        """Whether ``_compute`` would come to one call of a kernel, for one device."""
+        """Reports whether ``_compute`` would come to one call of a kernel, for one device."""
         arrays = (*ctx.avals_in, *ctx.avals_out)
         floats = [array for array in ctx.avals_in if jnp.issubdtype(array.dtype, jnp.inexact)]
         return (
@@ -138,7 +138,7 @@ class Lowering:
         return self.serves is None or self.serves(platform, *operands, **params)
 
     def _sizes_are_known(self, operands: Sequence[Any], params: Mapping[str, Any]) -> bool:
-        """Whether no size is a symbol, except those that kernels learn when they run."""
+        """Reports whether no size is a symbol, except those that kernels learn when they run."""
         if not all(axis.is_known for axis in _axes(params)):
             return False
         if all(are_known(array.shape) for array in operands):
@@ -159,7 +159,7 @@ def _axes(params: Mapping[str, Any]) -> Sequence[Any]:
 
 
 def _within_kernels(params: Mapping[str, Any]) -> bool:
-    """Whether the kernels know as many spatial axes as a primitive with these parameters has."""
+    """Reports whether the kernels know as many spatial axes as a primitive with these parameters has."""
     return len(_axes(params)) <= MAX_AXES
 
 
@@ -174,7 +174,7 @@ def _warn_no_cuda_kernels() -> None:
 
 
 def calls_in(module_context: Any) -> dict[Any, Any]:
-    """What has been written into a program, to be written again: it lives as long as the program is lowered.
+    """The code that was written into a program, to be written again; it lives while the program is lowered.
 
     JAX keeps the functions that it has lowered already in this dictionary, under keys of any kind.
     """

@@ -44,7 +44,7 @@ _rule: Any = (
 )
 
 CAN_BE_NAMED = _callbacks is not None
-"""Whether this JAX keeps its callbacks where they can be given another name."""
+"""True if this JAX keeps its callbacks where they can be given another name."""
 
 _TARGET = "CustomSPMDPartitioning"
 _lock = threading.Lock()
@@ -78,7 +78,7 @@ def _plain(fact: Any) -> Any:
 
 
 def kernels(platform: str) -> tuple[str, ...]:
-    """What identifies a platform's kernels, since the sizes in a call's parts depend on their workspace."""
+    """Identifies a platform's kernels, since the sizes in a call's parts depend on their workspace."""
     backend = targets.backends[platform]
     sets = backend.module.instruction_sets() if hasattr(backend.module, "instruction_sets") else ()
     return (

@@ -53,7 +53,7 @@ class PoolSpec:
         return self._with_sizes(shape, [axis.input for axis in self.axes])
 
     def pooled_sharding(self, split: Split) -> Split:
-        """How the windows' results are split over explicit mesh axes, if what is pooled is split as given."""
+        """Returns how the windows' results are split over explicit mesh axes, if x is split as given."""
         rows = rows_split(split, self.spatial, [axis.output for axis in self.axes])
         return self._with_sizes(split, rows)
 

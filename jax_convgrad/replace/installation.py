@@ -94,7 +94,7 @@ def install(*, export: bool = False, verbose: bool = False) -> None:
 
 
 def is_installed() -> bool:
-    """Whether ``install()`` is in force."""
+    """Reports whether ``install()`` is in force."""
     return bool(_original)
 
 

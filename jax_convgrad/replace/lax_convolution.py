@@ -180,5 +180,5 @@ def before_reversals(
 
 
 def is_widening(narrow: np.dtype, wide: np.dtype) -> bool:
-    """Whether a conversion changes no number, so that it may be exchanged with a reversal."""
+    """Reports whether a conversion changes no number, so that it may be exchanged with a reversal."""
     return {narrow.name, wide.name} <= set(NUMBERS) and holds(wide, narrow)

@@ -115,7 +115,7 @@ def _body(jaxpr: Any, consts: Sequence[Any]) -> str | None:
 
 
 def _is_plain(params: dict[str, Any]) -> bool:
-    """Whether the sum has neither padding nor base dilation."""
+    """Reports whether the sum has neither padding nor base dilation."""
     return all(end == 0 for pair in params["padding"] for end in pair) and set(params["base_dilation"]) <= {1}
 
 

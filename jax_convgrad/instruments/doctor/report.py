@@ -1,4 +1,4 @@
-"""What the doctor has found, as text and as JSON, and what to do about each problem."""
+"""The findings of the doctor, as text and as JSON, and what to do about each problem."""
 
 from __future__ import annotations
 

@@ -98,7 +98,7 @@ def _exact(case: _Case, *args: Any) -> list[np.ndarray]:
 
 
 def largest_error(actual: Any, exact: Any, size: Any) -> float:
-    """In units of the bound; ``size`` is the sum of the products' absolute values."""
+    """Returns it in units of the bound; ``size`` is the sum of the products' absolute values."""
     stored = jnp.finfo(actual.dtype)
     eps = float(min(stored.eps, jnp.finfo("float32").eps))
     rounding = float(stored.eps) / 2 * np.abs(exact) + float(stored.smallest_subnormal)
