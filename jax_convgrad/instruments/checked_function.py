@@ -39,8 +39,8 @@ from jax_convgrad.replace.installation import is_installed
 DIRECTIONS = 4
 """Random directions along which an array with too many entries is checked as a whole."""
 
-ROUNDINGS = 8
-"""The number of eps of the largest entry that a gradient may be off by."""
+ULPS = 8
+"""A gradient may be off by this many ulps of its largest entry, each of them eps times the entry."""
 
 UNREST = 4
 """A gradient may be off by this many times its move when its arguments move by an eps."""
@@ -181,9 +181,9 @@ class CheckedFunction:
         """Returns how far an entry may be off by the gradient's own rounding."""
         _, rtol, atol, _ = self._settings
         if rtol is None:
-            rtol = ROUNDINGS * self._rounding
+            rtol = ULPS * self._rounding
         if atol is None:
-            atol = ROUNDINGS * self._rounding * self._scale(k) + UNREST * self._unrest[k]
+            atol = ULPS * self._rounding * self._scale(k) + UNREST * self._unrest[k]
         return atol + rtol * np.abs(expected)
 
     # ------------------------------------------------------------------------------------------- the compare
