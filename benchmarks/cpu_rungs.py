@@ -56,12 +56,12 @@ def programs_by_kernel(task: Task) -> dict:
     import jax
     from harness import jax_programs
 
-    from jax_convgrad.primitives import ffi
+    from jax_convgrad.primitives import targets
 
-    chosen, programs = ffi.backends["cpu"], {}
+    chosen, programs = targets.backends["cpu"], {}
     try:
         for kernel in KERNELS:
-            ffi.backends["cpu"] = dataclasses.replace(chosen, kernel=kernel)
+            targets.backends["cpu"] = dataclasses.replace(chosen, kernel=kernel)
             jax.clear_caches()
             program = jax_programs.compiled(task, "ours")
             if not isinstance(program, Exception):
@@ -69,7 +69,7 @@ def programs_by_kernel(task: Task) -> dict:
             elif "kernel" not in str(program):  # it would say: not this layer, or not on this machine
                 raise program
     finally:
-        ffi.backends["cpu"] = chosen
+        targets.backends["cpu"] = chosen
         jax.clear_caches()
     return programs
 

@@ -1,4 +1,4 @@
-"""``python -m jax_convgrad COMMAND``: the package's commands."""
+"""The commands of the package: python -m jax_convgrad COMMAND."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from jax_convgrad.source_folder import installed_elsewhere, is_source_folder
 _COMMANDS = {
     "plan": (
         "jax_convgrad.instruments.plan_command",
-        "which CPU kernel computes each op of a layer, and why",
+        "which kernel computes each op of a layer, on a CPU or with CUDA, and why",
     ),
     "explain": (
         "jax_convgrad.instruments.explain_command",

@@ -1,4 +1,4 @@
-"""Where a convolution's inputs, taps and outputs meet, in plain integers.
+"""The geometry of a convolution: where inputs, taps and outputs meet, in plain integers.
 
 Along each spatial axis an input position ``i``, a filter tap ``r`` and an output position ``o`` are tied if
 
@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from jax.core import max_dim
@@ -42,9 +42,15 @@ class Axis:
     filter_dilation: int = 1
     pad_hi: int | None = None
 
+    def __repr__(self) -> str:
+        """Leaves out the fields that have their default, because a jaxpr prints the axes of each equation."""
+        values = [(field, getattr(self, field.name)) for field in fields(self)]
+        shown = [f"{field.name}={value!r}" for field, value in values if value != field.default]
+        return f"Axis({', '.join(shown)})"
+
     @property
     def is_known(self) -> bool:
-        """Whether all sizes and pads are numbers, as kernels need them."""
+        """Reports whether all sizes and pads are numbers, as kernels need them."""
         return are_known((self.input, self.taps, self.output, self.pad_lo))
 
     def transpose(self) -> Axis:
@@ -112,17 +118,17 @@ def tied(axis: Axis) -> int:
 
 
 def are_known(sizes: Iterable[Any]) -> bool:
-    """Whether all sizes are numbers, and not expressions of symbols (``jax.export.symbolic_shape``)."""
+    """Says whether all sizes are numbers, and not expressions of symbols (``jax.export.symbolic_shape``)."""
     return all(isinstance(size, int) for size in sizes)
 
 
 def is_negative(size: int) -> bool:
-    """Whether the size is below 0; False if that depends on symbols, whose comparison raises an error."""
+    """Reports whether the size is below 0; False if that depends on symbols, whose comparison would raise."""
     return max_dim(size, 0) == 0 and size != 0
 
 
 def is_positive(size: int) -> bool:
-    """Whether the size is above 0; False if that depends on symbols."""
+    """Reports whether the size is above 0; False if that depends on symbols."""
     return max_dim(size, 1) == size
 
 

@@ -1,4 +1,4 @@
-"""Which kernel is whose derivative.
+"""The layers' derivatives: which kernel computes which.
 
 Each layer below is a function of arrays, with a forward pass that says what it keeps, and a backward pass
 that is made of kernels:
@@ -35,6 +35,8 @@ from jax_convgrad.primitives.filter_and_bias import wgrad_bgrad
 from jax_convgrad.primitives.pool_spec import PoolSpec
 
 # A backward pass takes the layer's static arguments, what its forward pass kept, and dy = ∂E/∂y.
+# ``arrays`` is how many of a layer's arguments are arrays; they come first, the static ones follow.
+# ``result_split`` says how y is split over the explicit axes of a device mesh, from how the arrays are.
 
 # --------------------------------------------------------------------------- y = activation(fprop(x, w) + b)
 
@@ -68,8 +70,8 @@ convolution = bind(
     _convolution,
     _convolution_fwd,
     _convolution_bwd,
-    3,
-    lambda split, relu, spec: spec.y_sharding(split[0], split[1]),
+    arrays=3,
+    result_split=lambda splits, relu, spec: spec.y_sharding(splits[0], splits[1]),
 )
 
 # ------------------------------------------------------------------------------- y = dgrad(x, w), transposed
@@ -92,7 +94,11 @@ def _transposed_bwd(spec: ConvSpec, kept: Any, dy: Any) -> Any:
 
 
 transposed_convolution = bind(
-    _transposed_convolution, _transposed_fwd, _transposed_bwd, 2, lambda split, spec: spec.x_sharding(*split)
+    _transposed_convolution,
+    _transposed_fwd,
+    _transposed_bwd,
+    arrays=2,
+    result_split=lambda splits, spec: spec.x_sharding(*splits),
 )
 
 # --------------------------------------------------------------------------------------------------- pooling
@@ -112,7 +118,11 @@ def _max_pool_bwd(spec: PoolSpec, position: Any, dy: Any) -> Any:
 
 
 max_pool = bind(
-    _max_pool, _max_pool_fwd, _max_pool_bwd, 1, lambda split, spec: spec.pooled_sharding(split[0])
+    _max_pool,
+    _max_pool_fwd,
+    _max_pool_bwd,
+    arrays=1,
+    result_split=lambda splits, spec: spec.pooled_sharding(splits[0]),
 )
 
 
@@ -130,5 +140,9 @@ def _avg_pool_bwd(spec: PoolSpec, count_include_pad: bool, _: None, dy: Any) -> 
 
 
 avg_pool = bind(
-    _avg_pool, _avg_pool_fwd, _avg_pool_bwd, 1, lambda split, spec, _: spec.pooled_sharding(split[0])
+    _avg_pool,
+    _avg_pool_fwd,
+    _avg_pool_bwd,
+    arrays=1,
+    result_split=lambda splits, spec, _: spec.pooled_sharding(splits[0]),
 )

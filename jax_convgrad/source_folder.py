@@ -15,7 +15,7 @@ OWN_FOLDER = Path(__file__).resolve().parent
 
 
 def is_source_folder() -> bool:
-    """Whether the running package is the clone's folder, which contains no built module."""
+    """Reports whether the running package is the clone's folder, which contains no built module."""
     return (OWN_FOLDER.parent / "CMakeLists.txt").exists() and not module_file("_cpu")
 
 

@@ -24,7 +24,7 @@ from harness.problems import Conv, Pool
 from harness.tasks import ARITHMETICS, Task
 from harness.timing import of_one_call
 from harness.verification import VerificationError, result_shape
-from jax_convgrad.primitives import ffi
+from jax_convgrad.primitives import targets
 
 BATCH = 12  # programs that are compiled side by side, before any of them is timed
 _FAULT = re.compile(r"CUDA_ERROR_(ILLEGAL|MISALIGNED|LAUNCH_(FAILED|TIMEOUT)|ASSERT|INVALID_PC|HARDWARE)")
@@ -183,7 +183,7 @@ def kernel_of(task: Task, device: Device, capability: int | None = None) -> str 
     """The kernel that our plan takes for a convolution, on a GPU of this capability, by default JAX's."""
     if not isinstance(task.problem, Conv):
         return None
-    module, layer = ffi.backends[device.platform].module, task.problem.layer
+    module, layer = targets.backends[device.platform].module, task.problem.layer
     problem = {
         "dtype": task.dtype,
         "batch": layer.batch,

@@ -59,7 +59,7 @@ def _input(axis: Axis, r: int, o: int) -> Candidate:
 
 
 def solution(axis: Axis, letter: str, candidate: Candidate) -> str:
-    """How the third position follows, ``o = (2 + 1 - 1)/2 = 1``, or why it does not exist."""
+    """Says how the third position follows, ``o = (2 + 1 - 1)/2 = 1``, or why it does not exist."""
     solved = "o" if letter == "i" else "i"
     if candidate.miss:
         return f"no {'output' if solved == 'o' else 'input'}: {candidate.miss}"

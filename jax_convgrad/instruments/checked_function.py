@@ -18,7 +18,6 @@ import numpy as np
 
 from jax_convgrad.instruments.finite_differences import Differences
 from jax_convgrad.instruments.gradient_report import GradientRow
-from jax_convgrad.instruments.lax_forms import has_kernels, on_lax
 from jax_convgrad.instruments.leaves import (
     Leaves,
     ListFunction,
@@ -34,20 +33,21 @@ from jax_convgrad.instruments.leaves import (
     wide_arrays,
     widened,
 )
+from jax_convgrad.instruments.on_lax import has_kernels, on_lax
 from jax_convgrad.replace.installation import is_installed
 
 DIRECTIONS = 4
 """Random directions along which an array with too many entries is checked as a whole."""
 
-ROUNDINGS = 8
-"""How many eps of the largest entry a gradient may be off by."""
+ULPS = 8
+"""A gradient may be off by this many ulps of its largest entry, each of them eps times the entry."""
 
 UNREST = 4
 """A gradient may be off by this many times its move when its arguments move by an eps."""
 
 
 class Settings(NamedTuple):
-    """What ``check_gradients`` was asked for; None leaves a step or tolerance to the check."""
+    """The settings of ``check_gradients``; None leaves a step or tolerance to the check."""
 
     eps: float | None
     rtol: float | None
@@ -61,7 +61,7 @@ class CheckedFunction:
     Args:
       functions: the function of the leaves, and the same function for widened leaves.
       leaves: the point.
-      names: of the leaves.
+      names: the names of the leaves.
       order: 1 for the gradient of f, 2 for that of its gradient, and so on.
       settings: step, tolerances and size.
       rng: for weights, entries and directions.
@@ -178,12 +178,12 @@ class CheckedFunction:
         return unrest_of(gradient, self._leaves, self._found, self._rounding, 3, jumps)
 
     def _allowed(self, k: int, expected: Any) -> np.ndarray:
-        """How far an entry may be off by the gradient's own rounding."""
+        """Returns how far an entry may be off by the gradient's own rounding."""
         _, rtol, atol, _ = self._settings
         if rtol is None:
-            rtol = ROUNDINGS * self._rounding
+            rtol = ULPS * self._rounding
         if atol is None:
-            atol = ROUNDINGS * self._rounding * self._scale(k) + UNREST * self._unrest[k]
+            atol = ULPS * self._rounding * self._scale(k) + UNREST * self._unrest[k]
         return atol + rtol * np.abs(expected)
 
     # ------------------------------------------------------------------------------------------- the compare

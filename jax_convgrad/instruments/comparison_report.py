@@ -1,4 +1,4 @@
-"""What ``compare_with_lax`` found, and its tables."""
+"""The findings of ``compare_with_lax``, and their tables."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ class ParameterRow:
 
     Attributes:
       name: the place in params' tree, as in ``params['w']``.
-      shape: of the parameter.
-      dtype: of the parameter.
+      shape: the shape of the parameter.
+      dtype: the dtype of the parameter.
       largest: max |lax|, the gradient's largest entry.
-      difference: max |ours − lax|, in roundings of that entry.
+      difference: max |ours − lax|, in ulps of that entry.
       our_error: max |ours − float64|, in the same; None where there is no gradient in float64.
       lax_error: max |lax − float64|.
       verdict: "ok", "WRONG", "not finite" or "not finite on lax".
@@ -41,7 +41,7 @@ class LaxComparison(Report):
 
     Attributes:
       loss: ours and lax's.
-      loss_roundings: their difference, in roundings of the larger.
+      loss_roundings: their difference, in ulps of the larger.
       loss_verdict: "ok", "WRONG" or "not finite".
       parameters: one row for each.
       convolutions: each kind of convolution in the model, how often a forward pass runs it, and its times by
@@ -60,7 +60,7 @@ class LaxComparison(Report):
 
     @property
     def ok(self) -> bool:
-        """Whether the loss and every parameter's gradient are as right as lax's."""
+        """Reports whether the loss and every parameter's gradient are as right as lax's."""
         return self.loss_verdict == "ok" and all(row.verdict == "ok" for row in self.parameters)
 
     @property
@@ -72,8 +72,8 @@ class LaxComparison(Report):
                 row.name,
                 f"{row.dtype}[{','.join(map(str, row.shape))}]",
                 f"{row.largest:.2g}",
-                _roundings(row.difference),
-                *((_roundings(row.our_error), _roundings(row.lax_error)) if with_exact else ()),
+                _ulps(row.difference),
+                *((_ulps(row.our_error), _ulps(row.lax_error)) if with_exact else ()),
                 row.verdict,
             )
             for row in self.parameters
@@ -101,9 +101,7 @@ class LaxComparison(Report):
         faults = [f"{wrong} of {len(self.parameters)} gradients not ok"] if wrong else []
         faults += [f"loss {self.loss_verdict}"] if self.loss_verdict != "ok" else []
         verdict = "; ".join(faults) or "the kernels agree with lax"
-        lines = [
-            f"{verdict}; loss {ours:.8g}, on lax {by_lax:.8g}: {_roundings(self.loss_roundings)} roundings"
-        ]
+        lines = [f"{verdict}; loss {ours:.8g}, on lax {by_lax:.8g}: {_ulps(self.loss_roundings)} ulps"]
         if self.step is not None:
             lines.append(
                 f"loss and gradients take {_seconds(self.step.ours)}, on lax {_seconds(self.step.lax)}: "
@@ -113,7 +111,7 @@ class LaxComparison(Report):
 
     def _blocks(self) -> Iterator[str | Table]:
         yield "\n".join(self._head())
-        yield "Gradients, errors in roundings:"
+        yield "Gradients, errors in ulps:"
         yield self._parameters
         if self.convolutions:
             yield "Convolutions:"
@@ -122,7 +120,7 @@ class LaxComparison(Report):
             yield "\n".join(self.notes)
 
 
-def _roundings(number: float | None) -> str:
+def _ulps(number: float | None) -> str:
     if number is None:
         return ""
     return f"{number:.1f}" if number < 1000 else f"{number:.1e}"

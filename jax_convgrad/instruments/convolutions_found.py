@@ -1,4 +1,4 @@
-"""What a traced function has in it: convolutions, each kind once with its count, and rules of its own.
+"""The contents of a traced function: convolutions, each kind once with its count, and rules of its own.
 
 The convolutions are also timed, on these kernels and on ``jax.lax``.
 """
@@ -21,8 +21,8 @@ from jax import lax
 from jax.extend import core
 
 from jax_convgrad.geometry import ConvGeometry, dilated
-from jax_convgrad.instruments.lax_forms import on_lax
 from jax_convgrad.instruments.layer_text import Layer
+from jax_convgrad.instruments.on_lax import on_lax
 from jax_convgrad.primitives import contractions
 from jax_convgrad.primitives.conv_spec import ConvSpec, Dims
 from jax_convgrad.primitives.epilogue import fprop_epilogue_p
@@ -60,7 +60,7 @@ class Found(NamedTuple):
 
 
 def found_in(jaxpr: Any) -> tuple[Counter[Found], int]:
-    """How often each convolution runs on this package's kernels, and how many convolutions are ``lax``'s."""
+    """Counts how often each convolution runs on this package's kernels, and the convolutions of ``lax``."""
     found: Counter[Found] = Counter()
     of_lax = 0
     for equation, times in equations(jaxpr):
@@ -150,7 +150,7 @@ class Times:
 
     @property
     def ratio(self) -> float:
-        """How many times as long ``lax`` takes."""
+        """The time that ``lax`` takes, as a multiple of the kernels' time."""
         return self.lax / self.ours
 
 

@@ -32,15 +32,19 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     parser.add_argument("layer", help='as in "1x5x5x1, 3x3, 1, stride 2"')
     element = parser.add_argument_group("the element, by its indices; the middle of dx if none is named")
     one = element.add_mutually_exclusive_group()
-    one.add_argument("--dx", metavar="n,i..,c", help="of the gradient of the input, dE/dX")
-    one.add_argument("--dw", metavar="r..,c,k", help="of the filter's, dE/dW; c counts within its group")
-    one.add_argument("--db", metavar="k", help="of the bias's, dE/db")
-    one.add_argument("--y", metavar="n,o..,k", help="of the output")
+    one.add_argument("--dx", metavar="n,i..,c", help="an element of the input's gradient, dE/dX")
+    one.add_argument(
+        "--dw",
+        metavar="r..,c,k",
+        help="an element of the filter's gradient, dE/dW; c counts within its group",
+    )
+    one.add_argument("--db", metavar="k", help="an element of the bias's gradient, dE/db")
+    one.add_argument("--y", metavar="n,o..,k", help="an element of the output")
     output = parser.add_argument_group("what to show")
     output.add_argument(
         "--values", action="store_true", help="with random integers as x, w and dy, and the kernel's answer"
     )
-    output.add_argument("--seed", type=int, help="of --values, which it implies; 0 if not given")
+    output.add_argument("--seed", type=int, help="the seed of --values, which it implies; 0 if not given")
     output.add_argument("--all", action="store_true", help="every term, however many there are")
     output.add_argument("--plot", metavar="FILE", help="draw the arrays: a .png, .svg, .pdf or .jpg")
     output.add_argument("--json", action="store_true", help="for programs: every term")

@@ -62,7 +62,7 @@ class Panel:
         return None if rest else index
 
     def position(self, index: Index) -> Index:
-        """Where an element is, without its image and channels."""
+        """The position of an element, without its image and channels."""
         spatial = index[:-2] if self.letter == "r" else index[1:-1]
         return tuple(i * s for i, s in zip(spatial, self.step, strict=True))
 
@@ -106,7 +106,7 @@ class Picture:
 
     @property
     def linked(self) -> bool:
-        """Whether a term has cells in two panels, whose colour says that they belong together."""
+        """Reports whether a term has cells in two panels, whose colour says that they belong together."""
         return self.terms.array != "db" and not (self.terms.layer.pool and self.terms.array == "y")
 
     def colour(self, number: int) -> str:
@@ -324,7 +324,7 @@ def plot_terms(terms: Terms, arrays: Mapping[str, Any], title: str) -> Figure:
 
 
 def fault_of(path: str) -> str:
-    """What ``save`` would fail at, in words, so that it can be refused before the work; "" for nothing.
+    """Says what ``save`` would fail at, so that it can be refused before the work; "" if it would not fail.
 
     Raises:
       ImportError: matplotlib is not installed.
@@ -375,7 +375,7 @@ def _key(picture: Picture, arrays: Mapping[str, Any]) -> list[str]:
 
 
 def _places(picture: Picture) -> tuple[list[Place], float, float]:
-    """Where the first cell of each panel is, in cells, and the width and height of all."""
+    """Returns the place of each panel's first cell, in cells, and the width and height of all."""
     sizes = [panel.extent() for panel in picture.panels]
     if len(picture.terms.axes) == 1:
         left = max(len(panel.caption) for panel in picture.panels) * 8.5 * _CHARACTER + 0.5
@@ -480,7 +480,7 @@ def _readable_on(face: str) -> str:
 
 
 def _draw_links(axes: Axes, picture: Picture, places: list[Place]) -> None:
-    """In one dimension: lines from input to tap to output, of each term; to a tap they end at its number."""
+    """Draws one dimension: each term's lines from input to tap to output; to a tap they end at its number."""
     for number, term in enumerate(picture.drawn, 1):
         ends = []
         for panel, place in zip(picture.panels, places, strict=True):

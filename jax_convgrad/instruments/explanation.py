@@ -32,7 +32,7 @@ Row = tuple[str, str, str, str]
 
 @dataclass(frozen=True)
 class Explanation:
-    """Where an element of y, dx, dw or db comes from; ``print`` it, look at it in a notebook, or ``plot`` it.
+    """The origin of an element of y, dx, dw or db; ``print`` it, look at it in a notebook, or ``plot`` it.
 
     Attributes:
       terms: the terms.
@@ -247,7 +247,7 @@ def _axes(terms: Terms, everything: bool) -> Iterator[list[str]]:
 
 
 def _structure(terms: Terms) -> str:
-    """How many terms there are, and what they run over."""
+    """Says how many terms there are, and what they run over."""
     layer, count = terms.layer, len(terms)
     own = f"{terms.array}{bracketed(terms.index)}"
     tied = math.prod(map(len, terms.tied))

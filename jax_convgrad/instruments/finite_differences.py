@@ -50,7 +50,7 @@ _CHUNK = 32
 
 
 class Difference(NamedTuple):
-    """What the differences say about some entries of a gradient; each field has one number an entry.
+    """The answer of the differences about some entries of a gradient; each field has one number an entry.
 
     ``noise`` is how far ``expected`` may be off because g's values are rounded. ``is_kink``: there is a kink
     closer than any step that noise allows, and the gradient has a value that it may have there.

@@ -17,7 +17,7 @@ from jax_convgrad.instruments.forward_order import CONSTANT, Origin, forward_ord
 
 
 class Optimizer(Protocol):
-    """What is needed of an ``optax.GradientTransformation``."""
+    """The methods of an ``optax.GradientTransformation`` that are needed."""
 
     init: Callable[..., Any]
     """params -> state."""
@@ -64,8 +64,8 @@ def gradient_flow(
 
     Parameters are the floating-point and complex arrays in ``params``. Everything else in it, Python's own
     numbers included, is passed to ``loss_fn`` unchanged. One compiled call computes the gradients and
-    measures them on the device, in float32, or in float64 for float64, without overflow. It is compiled anew
-    each time, since ``loss_fn`` may read what changes outside of it. To look often, for instance during
+    measures them on the device, in float32, or in float64 for float64, without overflow. It is compiled again
+    each time, because ``loss_fn`` may read what changes outside of it. To look often, for instance during
     training, pass a function that ``jax.jit`` made: it is compiled once for the same function, optimizer and
     shapes.
 
@@ -74,7 +74,7 @@ def gradient_flow(
       params: pytree, of any library: dicts, ``flax.nnx.State``, Equinox modules.
       *args: whatever else ``loss_fn`` takes: a batch, or x and y, a key, a function. What is no array is
         passed on unchanged.
-      learning_rate: of gradient descent, whose step is -learning_rate·g; 1 without an ``optimizer``.
+      learning_rate: the rate of gradient descent, whose step is -learning_rate·g; 1 without an ``optimizer``.
       optimizer: takes the step instead: an ``optax.GradientTransformation``, or any object with its ``init``
         and ``update``. In the trees that it gets, None stands for everything that is no parameter.
       opt_state: the optimizer's state at this point of the training; None for a fresh one. (The first step of
@@ -135,7 +135,7 @@ def _learning_rate(learning_rate: Any, optimizer: Any, opt_state: Any) -> float:
     if learning_rate is None:
         return 1.0
     if callable(learning_rate):
-        raise TypeError("learning_rate must be a number; of a schedule, pass its value at this step")
+        raise TypeError("learning_rate must be a number; if it is a schedule, pass its value at this step")
     try:
         rate = float(learning_rate)
     except (TypeError, ValueError):

@@ -17,7 +17,7 @@ class Flow:
     name: str
     """The keys that lead to it in ``params``, as in "blocks/3/conv"."""
     size: int
-    """How many numbers."""
+    """The number of elements."""
     gradient_norm: float
     """‖g‖, the root of the sum of squares."""
     gradient_mean: float
@@ -25,9 +25,9 @@ class Flow:
     gradient_max: float
     """The largest |g|."""
     zeros: int
-    """How many elements of g are zero."""
+    """The number of elements of g that are zero."""
     nonfinite: int
-    """How many are NaN or infinite."""
+    """The number of elements that are NaN or infinite."""
     weight_norm: float
     """‖w‖."""
     update_norm: float

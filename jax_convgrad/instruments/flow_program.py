@@ -58,14 +58,14 @@ def _joined(some: Any, others: Any) -> Any:
 
 
 def is_array(leaf: Any) -> bool:
-    """Whether it is an array of numbers or keys, of JAX or NumPy; Python's own numbers are not."""
+    """Reports whether it is an array of numbers or keys, of JAX or NumPy; Python's own numbers are not."""
     return isinstance(leaf, jax.Array) or (
         isinstance(leaf, np.ndarray | np.generic) and leaf.dtype.kind not in "OSUMm"
     )
 
 
 def is_parameter(leaf: Any) -> bool:
-    """Whether a gradient can be taken with respect to it."""
+    """Reports whether a gradient can be taken with respect to it."""
     return is_array(leaf) and jnp.issubdtype(leaf.dtype, jnp.inexact)
 
 

@@ -1,4 +1,4 @@
-"""What ``gradient_flow`` reports: a row for each layer, verdicts, a table."""
+"""The report of ``gradient_flow``: a row for each layer, verdicts, a table."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ DEAD_SHARE = 0.99
 
 @dataclass(frozen=True, repr=False)
 class FlowReport(Printed):
-    """How the gradient flows through the layers: it prints as a table, and ``plot`` draws it.
+    """The flow of the gradient through the layers: it prints as a table, and ``plot`` draws it.
 
     Layers are in the order of the forward pass. A layer's verdict is
 
@@ -169,7 +169,7 @@ def _number(value: float) -> str:
 
 
 def _percent(count: int, size: int) -> str:
-    """In percent; 0 % and 100 % only for exactly none and all."""
+    """Writes a share in percent; 0 % and 100 % stand for exactly none and all."""
     if count in (0, size):
         return "0 %" if count == 0 else "100 %"
     return f"{min(max(100 * count / size, 0.1), 99.9):.1f} %"

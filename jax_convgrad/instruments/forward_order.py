@@ -14,7 +14,7 @@ from typing import Any
 from jax.extend import core
 
 Origin = frozenset[int] | None
-"""What a value is made of: the numbers of parameters, empty for a constant; or None if data is in it."""
+"""The numbers of the parameters that a value is made of, empty for a constant; None if data is in it."""
 
 CONSTANT: frozenset[int] = frozenset()
 

@@ -1,4 +1,4 @@
-"""What ``check_gradients`` found: one row for each array, and the table of all."""
+"""The findings of ``check_gradients``: one row for each array, and the table of all."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class GradientRow:
 
     @property
     def ok(self) -> bool:
-        """Whether nothing speaks against this gradient."""
+        """Reports whether nothing speaks against this gradient."""
         return self.verdict in ("ok", "skipped")
 
     def _cells(self) -> dict[str, str]:
@@ -95,7 +95,7 @@ class GradientReport(Report):
 
     @property
     def ok(self) -> bool:
-        """Whether every gradient is right as far as the check can tell."""
+        """Reports whether every gradient is right as far as the check can tell."""
         return all(row.ok for row in self.rows)
 
     def _blocks(self) -> Iterator[str | Table]:

@@ -14,7 +14,6 @@ import numpy as np
 from jax_convgrad.instruments.arguments import at_least, loss_of, with_batch
 from jax_convgrad.instruments.comparison_report import LaxComparison, ParameterRow
 from jax_convgrad.instruments.convolutions_found import found_in, interleaved, own_rules, timed
-from jax_convgrad.instruments.lax_forms import on_lax
 from jax_convgrad.instruments.leaves import (
     Leaves,
     call_of,
@@ -25,6 +24,7 @@ from jax_convgrad.instruments.leaves import (
     wide_arrays,
     widened,
 )
+from jax_convgrad.instruments.on_lax import on_lax
 from jax_convgrad.primitives.binding import forward_mode
 from jax_convgrad.replace.installation import is_installed
 from jax_convgrad.replace.replacement import replace_convolutions
@@ -32,8 +32,8 @@ from jax_convgrad.replace.replacement import replace_convolutions
 LARGER = 4
 """A difference may be this many times lax's own error, or this many times the unrest."""
 
-ROUNDINGS = 8
-"""A difference may be this many roundings of the largest entry in any case."""
+ULPS = 8
+"""A difference may be this many ulps of the largest entry in any case."""
 
 Step = Callable[[Leaves, Leaves], tuple[jax.Array, list[jax.Array]]]
 
@@ -71,10 +71,10 @@ def compare_with_lax(
 
     docs/checking.md describes the method; in short:
 
-    * Errors are in roundings, |ours − lax| / (eps · largest), with the eps of the computation.
+    * Errors are in ulps of the largest entry, |ours − lax| / (eps · largest), with the computation's eps.
     * If the model takes float64, ``jax.lax`` computes the gradient once more in it, and a parameter is ok if
-      |ours − float64| ≤ 4·|lax − float64| + 8 roundings, in largest entries.
-    * Else, and for the loss, |ours − lax| ≤ 4·unrest + 8·(1 + √n·eps32/eps) roundings is ok. The unrest is
+      |ours − float64| ≤ 4·|lax − float64| + 8 ulps, in largest entries.
+    * Else, and for the loss, |ours − lax| ≤ 4·unrest + 8·(1 + √n·eps32/eps) ulps is ok. The unrest is
       the most that lax's gradient moves if all arguments are multiplied by 1 ± eps. The eps32 is float32's or
       a smaller eps, and n is the size of the largest array that a convolution reads, which bounds its sums.
     * Times are medians of jitted calls, by turns with ``jax.lax``: of each convolution forward as the model
@@ -228,12 +228,12 @@ def _exact(
 
 
 def _of_sums(longest: int, eps: float) -> float:
-    """What another order of additions may make of sums of ``longest`` terms, in roundings of their result.
+    """Returns what another order of additions may change in sums of ``longest`` terms, in ulps of the result.
 
     The sums run in float32 at least, whatever they are rounded to in the end.
     """
     own = min(eps, float(jnp.finfo(jnp.float32).eps))
-    return ROUNDINGS * (1 + float(np.sqrt(longest)) * own / eps)
+    return ULPS * (1 + float(np.sqrt(longest)) * own / eps)
 
 
 def _loss_verdict(ours: float, by_lax: float, is_right: bool) -> str:
@@ -255,18 +255,18 @@ def _row(
 ) -> ParameterRow:
     largest = float(np.max(np.abs(by_lax), initial=0.0))
     all_largest = max(float(np.max(np.abs(g), initial=0.0)) for g in (ours, by_lax, exact) if g is not None)
-    one = eps * all_largest or 1.0  # a rounding
+    one = eps * all_largest or 1.0  # an ulp
 
-    def roundings(a: np.ndarray, b: np.ndarray) -> float:
+    def ulps(a: np.ndarray, b: np.ndarray) -> float:
         return float(np.max(np.abs(a - b), initial=0.0)) / one
 
-    difference = roundings(ours, by_lax)
+    difference = ulps(ours, by_lax)
     our_error = lax_error = None
     if exact is None:
         is_right = difference <= LARGER * unrest / one + _of_sums(longest, eps)
     else:
-        our_error, lax_error = roundings(ours, exact), roundings(by_lax, exact)
-        is_right = our_error <= LARGER * lax_error + ROUNDINGS
+        our_error, lax_error = ulps(ours, exact), ulps(by_lax, exact)
+        is_right = our_error <= LARGER * lax_error + ULPS
     verdict = "ok" if is_right else "WRONG"
     if not np.isfinite(ours).all():
         verdict = "not finite"

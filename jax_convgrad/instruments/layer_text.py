@@ -1,17 +1,17 @@
-"""A convolution layer as one line of text, ``8x56x56x64, 3x3, 64, stride 2``, and as shapes.
+"""A convolution layer as one line of text, "8x56x56x64, 3x3, 64, stride 2", and as shapes.
 
 The line is x's shape with the channels last, the filter's taps and the output channels, then any of:
 
     stride 2          or 2x1, one for each spatial dimension
-    pad 1             or 1x2; 0:1 is low:high, -1 crops; "pad same" and "pad valid" are the words of ``conv``
+    pad 1             or 1x2; 0:1 is low:high, -1 crops; "pad same" and "pad valid" mean what they do in conv
     dilation 2        of the filter
     groups 32
     transposed        the layer that undoes the strided convolution: stride makes the output larger,
                       and pad is the padding of the convolution undone
 
-A pooling layer is x's shape and the window, as in ``1x6x6x1, max 3x3, stride 2`` or ``1x6x6x1, avg 3x3``,
-then any of stride (1 if not given), pad, dilation and, for avg, "exclude pad": padding is then not counted
-in the mean.
+A pooling layer is x's shape and the window, as in "1x6x6x1, max 3x3, stride 2" or "1x6x6x1, avg 3x3", then
+any of stride (1 if not given), pad, dilation and, for avg, "exclude pad": padding is then not counted in the
+mean. The word may also come first: "max 1x6x6x1, 3x3, stride 2".
 """
 
 from __future__ import annotations
@@ -131,12 +131,15 @@ def parse_layer(text: str) -> Layer:
 
 
 def parse_layer_or_pool(text: str) -> Layer:
-    """The layer that a line says; it pools if its second part begins with a word, as in "max 3x3".
+    """The layer that a line says; it pools if a word precedes its window or input, as in "max 3x3".
 
     Raises:
       ValueError: with the part of the line that is wrong, and what it should be.
     """
     parts = [part.strip() for part in text.split(",")]
+    word, _, rest = parts[0].partition(" ")
+    if word.lower() in ("max", "avg") and len(parts) > 1:
+        parts[:2] = [rest.strip(), f"{word} {parts[1]}"]
     is_pool = len(parts) > 1 and parts[1][:1].isalpha()
     if len(parts) < (2 if is_pool else 3):
         raise ValueError(f"layer {text!r} should have an input, a filter and output channels; {_FORM}")

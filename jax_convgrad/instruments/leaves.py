@@ -96,7 +96,7 @@ def _argument_names(f: Callable[..., Any], count: int) -> list[str]:
 
 
 def has_gradient(leaf: Any) -> bool:
-    """Whether it is a number or an array of numbers, floating or complex."""
+    """Reports whether it is a number or an array of numbers, floating or complex."""
     if isinstance(leaf, float | complex):
         return True
     return hasattr(leaf, "dtype") and hasattr(leaf, "shape") and jnp.issubdtype(leaf.dtype, jnp.inexact)
@@ -141,7 +141,7 @@ def norm(arrays: Sequence[np.ndarray]) -> float:
 
 
 def first_line(error: Exception) -> str:
-    """What an exception says, in a line."""
+    """The text of an exception, in a line."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
@@ -216,7 +216,7 @@ def unrest_of(
     tries: int,
     jumps: Sequence[float] | None = None,
 ) -> list[float]:
-    """How far an entry of each gradient moves, at most, if all arguments are multiplied by 1 ± eps.
+    """Measures how far an entry of each gradient moves, at most, if all arguments are multiplied by 1 ± eps.
 
     This is the rounding to expect where terms cancel: a bias before a batch normalisation has a gradient of
     0, which is computed as a sum of terms that are not 0.
@@ -250,7 +250,7 @@ def are_jumps(
     expected: np.ndarray,
     tolerance: np.ndarray,
 ) -> np.ndarray:
-    """Which entries of a gradient may be as found because it jumps within an eps of the leaves.
+    """Finds the entries of a gradient that may be as found because it jumps within an eps of the leaves.
 
     Either rounding has put a kink on its other side: then the gradient in the leaves' own dtypes is as
     expected. Or the leaves are exactly on kinks, several at once: then both the found and the expected

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,13 +19,15 @@ import numpy as np
 from jax_convgrad.geometry import tied
 from jax_convgrad.instruments import layer_text
 from jax_convgrad.instruments.layer_text import Layer, parse_layer_or_pool
-from jax_convgrad.primitives import ffi
+from jax_convgrad.primitives import targets
 from jax_convgrad.table import Table
 
 OPS = ("fprop", "dgrad", "wgrad", "bgrad")
 BIAS_KERNEL = "vector"
 """The kernel that only bgrad has; the native plan gives it for any kernel but the reference."""
 PLATFORMS = ("cpu", "cuda")
+CAPABILITIES = range(7, 13)
+"""The first numbers of the compute capabilities that CUDA has a plan for, from Volta to Blackwell."""
 CAPABILITY = 9
 """Hopper's compute capability, by its first number."""
 DTYPES = {"float32": 4, "float64": 8, "bfloat16": 2, "float16": 2}  # bytes
@@ -43,9 +46,9 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     parser.add_argument("--platform", choices=PLATFORMS, default="cpu", help="cuda needs no GPU")
     parser.add_argument(
         "--capability",
-        type=int,
         metavar="N",
-        help=f"the GPU's compute capability, by its first number ({CAPABILITY}: Hopper, the default)",
+        help="the GPU's compute capability, as 9 or 9.0, of which the first number counts "
+        f"({CAPABILITY}: Hopper, the default)",
     )
     parser.add_argument(
         "--highest", action="store_true", help="CUDA at precision HIGHEST: float32 is not multiplied as TF32"
@@ -60,7 +63,7 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 
 
 def _run(parser: argparse.ArgumentParser, parsed: argparse.Namespace) -> int:
-    if "cpu" not in ffi.backends:
+    if "cpu" not in targets.backends:
         parser.exit(1, "plan: there are no CPU kernels in this installation, whose module has the plans\n")
     if parsed.platform != "cuda" and (parsed.highest or parsed.capability is not None):
         parser.exit(2, "plan: --capability and --highest are for --platform cuda\n")
@@ -68,12 +71,21 @@ def _run(parser: argparse.ArgumentParser, parsed: argparse.Namespace) -> int:
         layer = parse_layer_or_pool(parsed.layer)
         if layer.pool:
             raise ValueError("plan knows convolutions only; `python -m jax_convgrad explain` knows pooling")
-        capability = CAPABILITY if parsed.capability is None else parsed.capability
+        capability = CAPABILITY if parsed.capability is None else _capability(parsed.capability)
         plan = layer_plan(layer, parsed.dtype, parsed.kernel, parsed.platform, capability, not parsed.highest)
     except ValueError as error:
         parser.exit(2, f"plan: {error}\n")  # parser.error would print the usage before it
     print(json.dumps(plan, indent=2) if parsed.json else as_text(plan))
     return 0
+
+
+def _capability(text: str) -> int:
+    """The first number of a compute capability such as "9" or "8.6"."""
+    match = re.fullmatch(r"(\d+)(\.\d+)?", text.strip(), re.ASCII)
+    if not match or int(match[1]) not in CAPABILITIES:
+        known = ", ".join(map(str, CAPABILITIES))
+        raise ValueError(f"--capability {text!r} should be one of {known}, or such a number as 9.0 or 8.6")
+    return int(match[1])
 
 
 def layer_plan(
@@ -98,7 +110,7 @@ def layer_plan(
       ValueError: there is no such kernel, or it serves no convolution of the layer; "vector" has to serve
         bgrad.
     """
-    module = ffi.backends["cpu"].module
+    module = targets.backends["cpu"].module
     size = DTYPES[dtype]
     sizes = {
         "filter": math.prod(layer.w_shape) * size,
@@ -117,7 +129,9 @@ def layer_plan(
         ops[op] = facts
     needed = ["bgrad"] if _is_of_bias(kernel) else [op for op in OPS if op != "bgrad"]
     if all("not_served" in ops[op] for op in needed):
-        raise ValueError(ops[needed[0]]["not_served"])
+        why = ops[needed[0]]["not_served"]
+        # The native plan lists the kernels of convolutions.
+        raise ValueError(f'{why}, and for bgrad "{BIAS_KERNEL}"' if ': kernel is "' in why else why)
     device = {"instruction_sets": module.instruction_sets()}
     if platform == "cuda":
         device = {"capability": capability, "tf32": tf32}
@@ -141,9 +155,12 @@ def _facts(
 ) -> dict[str, Any]:
     if _is_of_bias(kernel) and op != "bgrad":
         raise ValueError(f'jax_convgrad: the kernel "{BIAS_KERNEL}" serves bgrad alone')
-    module = ffi.backends["cpu"].module
+    module = targets.backends["cpu"].module
     if platform == "cuda":
         facts = module.cuda_plan(op, kernel, **problem, tf32=tf32, capability=capability)
+        # The call's workspace suffices for every GPU; this kernel may need less of it.
+        alone = module.cuda_plan(op, facts["kernel"], **problem, tf32=tf32, capability=capability)
+        facts["kernel_workspace_bytes"] = alone["workspace_bytes"]
     else:
         facts = module.plan(op, kernel, **problem)
     return facts | ({"reason": "asked for"} if _is_of_bias(kernel) else {})
@@ -192,7 +209,7 @@ def as_text(plan: dict[str, Any]) -> str:
             machine += ", as TF32" if plan["tf32"] else ", in full float32"
     else:
         machine = f"CPU with {', '.join(plan['instruction_sets'])}"
-    also = plan["platform"] == "cpu" and "cuda" in ffi.backends
+    also = plan["platform"] == "cpu" and "cuda" in targets.backends
     cuda = ["CUDA's kernels are there too: --platform cuda gives their plan."] if also else []
     return "\n".join(
         [
@@ -214,6 +231,12 @@ def _because(facts: dict[str, Any]) -> Iterator[str]:
         yield f"{facts['kernel']}, {facts['reason']}"
         if facts.get("packed") is False and facts["workspace_bytes"]:
             yield "the workspace is for a larger batch, whose kernel packs the filter"
+        needed = facts.get("kernel_workspace_bytes", facts["workspace_bytes"])
+        if needed < facts["workspace_bytes"]:
+            yield (
+                "the workspace suffices for every GPU that may run the program: "
+                f"{facts['kernel']} needs {_bytes(needed)}, the kernel of another GPU needs more"
+            )
 
 
 def _column(facts: dict[str, Any]) -> dict[str, str]:
@@ -242,7 +265,7 @@ def _column(facts: dict[str, Any]) -> dict[str, str]:
         "rows buffered": str(facts.get("buffered_rows", "")),
         "partial sums": str(facts.get("partial_sums", "")),
         "tasks": ", then ".join(map(str, facts.get("tasks", ()))),
-        "sums ask for": _flops(facts["flops"]),
+        "operations": _flops(facts["flops"]),
         "workspace": _bytes(facts["workspace_bytes"]),
         **shares,
     }

@@ -94,7 +94,7 @@ class Terms:
     def __getitem__(self, number: int) -> Term:
         """Term ``number``, from 0, without going through those before it."""
         if not 0 <= number < len(self):
-            raise IndexError(f"there are {len(self)} terms, and none is number {number}")
+            raise IndexError(f"there is no term {number}: the {len(self)} terms are counted from 0")
         chosen: list[Any] = []
         for run in reversed(self._runs):
             number, at = divmod(number, len(run))
@@ -123,7 +123,7 @@ class Terms:
         return self.operands[-1:] if self.layer.pool else self.operands
 
     def factors(self, term: Term) -> list[tuple[str, Index]]:
-        """What is multiplied in a term: arrays by name, each with its index."""
+        """The factors of a term: arrays by name, each with its index."""
         return [(name, term.index(name)) for name in self.multiplied]
 
     def text(self, term: Term) -> str:
@@ -132,7 +132,7 @@ class Terms:
         return f"{product} / {term.count}" if self.layer.pool == "avg" else product
 
     def values(self, x: Any = None, w: Any = None, dy: Any = None) -> np.ndarray:
-        """What each term is, in the order of the terms, from arrays channels last.
+        """Computes the value of each term, in the order of the terms, from arrays channels last.
 
         Args:
           x: the layer's input, [N, spatial..., C]; needed for y and dw, and for dx of max pooling.
@@ -274,7 +274,7 @@ def bracketed(index: Sequence[int]) -> str:
 
 
 def window_count(layer: Layer, o: Sequence[int]) -> int:
-    """What an average is divided by at output ``o``: the taps, or those on the input; of max pooling 1."""
+    """The divisor of an average at output ``o``: the taps, or those on the input; of max pooling 1."""
     if layer.pool != "avg":
         return 1
     if layer.count_include_pad:
@@ -286,7 +286,7 @@ def window_count(layer: Layer, o: Sequence[int]) -> int:
 
 
 def winner(layer: Layer, x: Any, y_index: Index) -> Index | None:
-    """Which element of x a window of max pooling chose: the first NaN, else the first of the largest.
+    """The element of x that a window of max pooling chose: the first NaN, else the first of the largest.
 
     Returns:
       (n, i..., c), or None if the window lies on padding alone.

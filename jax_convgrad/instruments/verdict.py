@@ -14,7 +14,7 @@ class Report(Printed):
 
     @property
     def ok(self) -> bool:
-        """Whether all is right as far as the report can tell."""
+        """Reports whether all is right as far as the report can tell."""
         raise NotImplementedError
 
     def __bool__(self) -> bool:

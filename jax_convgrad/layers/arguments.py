@@ -37,7 +37,7 @@ def arrays(dtypes: Sequence[str] | None = None, **named: ArrayLike) -> list[jax.
 
 
 def on_kernels(array: jax.Array) -> bool:
-    """Whether the kernels know arrays of this dtype; for others (integers, bool, float8) ``jax.lax`` does."""
+    """Reports whether the kernels know this dtype; ``jax.lax`` computes others (integers, bool, float8)."""
     return array.dtype.name in NUMBERS
 
 

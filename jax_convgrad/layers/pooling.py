@@ -15,7 +15,7 @@ from jax_convgrad import gradients
 from jax_convgrad.geometry import Axis, are_known, axis_of, dilated, pads, steps
 from jax_convgrad.layers.arguments import arrays
 from jax_convgrad.primitives import pool_fallback, pool_primitives
-from jax_convgrad.primitives.axis_types import Spec, rows_spec, with_axis_types
+from jax_convgrad.primitives.axis_types import Split, rows_split, with_axis_types
 from jax_convgrad.primitives.number_types import NUMBERS, REAL
 from jax_convgrad.primitives.pool_spec import PoolSpec
 
@@ -65,7 +65,7 @@ def max_pool(
     """
     x, axes = _prepare(None, inputs, window_shape, strides, padding, window_dilation)
     if jnp.issubdtype(x.dtype, jnp.complexfloating):
-        raise TypeError(f"inputs must be of real numbers, which alone have a maximum, not {x.dtype}")
+        raise TypeError(f"inputs must be real numbers, because others have no maximum, not {x.dtype}")
     on_kernels = x.dtype.name in REAL
     spec = PoolSpec.channels_last(axes)
     if return_positions and on_kernels:
@@ -121,9 +121,9 @@ def avg_pool(
 
 def _check_mean_on_lax(x: jax.Array, count_include_pad: bool) -> None:
     if x.dtype == jnp.bool_:
-        raise TypeError("inputs must be of numbers, which alone have a mean, not bool: convert them first")
+        raise TypeError("inputs must be numbers, because others have no mean, not bool: convert them first")
     if jnp.issubdtype(x.dtype, jnp.integer) and x.dtype.name in ("int2", "int4", "uint2", "uint4"):
-        raise TypeError(f"inputs must be of 8 bits or more for a mean, not {x.dtype}: convert them first")
+        raise TypeError(f"inputs must have 8 bits or more for a mean, not {x.dtype}: convert them first")
     if jnp.issubdtype(x.dtype, jnp.floating) and not count_include_pad:
         raise TypeError(
             f"inputs must not be {x.dtype} where count_include_pad is False, since 8-bit floats do not hold "
@@ -187,10 +187,10 @@ def _over_leading(pool: Callable[[jax.Array], Any], x: jax.Array, axes: Sequence
         results = pool(jnp.reshape(x, (math.prod(leading), *x.shape[-rank - 1 :])))
         return jax.tree.map(lambda y: jnp.reshape(y, (*leading, *y.shape[1:])), results)
 
-    def result_spec(specs: Sequence[Spec]) -> Spec:
-        (spec,) = specs
+    def result_split(splits: Sequence[Split]) -> Split:
+        (split,) = splits
         spatial = range(len(leading), len(leading) + rank)
-        rows = rows_spec(spec, spatial, [axis.output for axis in axes])
-        return (*spec[: len(leading)], *rows, spec[-1])
+        rows = rows_split(split, spatial, [axis.output for axis in axes])
+        return (*split[: len(leading)], *rows, split[-1])
 
-    return with_axis_types(run, (x,), result_spec)
+    return with_axis_types(run, (x,), result_split)

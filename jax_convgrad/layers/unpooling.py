@@ -63,7 +63,7 @@ def max_unpool(
     if position.dtype != jnp.int32:
         raise TypeError(f"positions must be of dtype int32, not {position.dtype}")
     if y.dtype == jnp.bool_:
-        raise TypeError("inputs must be of numbers, which alone add up, not bool")
+        raise TypeError("inputs must be numbers, because others do not add up, not bool")
     try:
         rank = len(output_shape)
     except TypeError:
@@ -107,7 +107,7 @@ def max_unpool(
         return jnp.reshape(x, (*leading, *x.shape[1:]))
 
     return with_axis_types(
-        run, (y, position), lambda specs: (*specs[0][: len(leading)], *(None,) * rank, specs[0][-1])
+        run, (y, position), lambda splits: (*splits[0][: len(leading)], *(None,) * rank, splits[0][-1])
     )
 
 

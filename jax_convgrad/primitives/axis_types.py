@@ -15,8 +15,8 @@ import jax
 from jax import lax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec, auto_axes, get_abstract_mesh, reshard
 
-Spec = Sequence[Any]
-"""For each dimension the entry of a PartitionSpec, or ``Rows``."""
+Split = Sequence[Any]
+"""The split of an array over mesh axes: for each dimension the entry of a PartitionSpec, or ``Rows``."""
 
 
 class Rows(NamedTuple):
@@ -26,9 +26,9 @@ class Rows(NamedTuple):
     size: int
 
 
-def rows_spec(spec: Spec, dims: Sequence[int], sizes: Sequence[int]) -> list[Rows]:
-    """A result's entries for spatial axes of these sizes, from an operand's spec and spatial dimensions."""
-    return [Rows(spec[d], size) for d, size in zip(dims, sizes, strict=True)]
+def rows_split(split: Split, dims: Sequence[int], sizes: Sequence[int]) -> list[Rows]:
+    """A result's entries for spatial axes of these sizes, from an operand's split and spatial dimensions."""
+    return [Rows(split[d], size) for d, size in zip(dims, sizes, strict=True)]
 
 
 def _varying(array: jax.Array) -> frozenset[Any]:
@@ -58,12 +58,13 @@ def _explicit_mesh(arrays: Sequence[jax.Array]) -> Any:
 def with_axis_types(
     f: Callable[..., Any],
     arrays: Sequence[jax.Array],
-    result_spec: Callable[[Sequence[Any]], Spec],
+    result_split: Callable[[Sequence[Any]], Split],
     out_sharding: NamedSharding | PartitionSpec | None = None,
 ) -> jax.Array:
     """``f(*arrays)``, whatever mesh axes are in the arrays' types.
 
-    ``result_spec`` gives the result's spec over explicit axes from the arrays', if ``out_sharding`` is None.
+    ``result_split`` gives the result's split over explicit axes from those of the arrays, if ``out_sharding``
+    is None.
     """
     arrays = varying_alike(*arrays)
     mesh = _explicit_mesh(arrays)
@@ -74,8 +75,8 @@ def with_axis_types(
     replicated = NamedSharding(mesh, PartitionSpec())
     arrays = tuple(a if not jax.typeof(a).sharding.mesh.empty else reshard(a, replicated) for a in arrays)
     if out_sharding is None:
-        specs = [jax.typeof(array).sharding.spec for array in arrays]
-        out_sharding = NamedSharding(mesh, PartitionSpec(*_once(result_spec(specs), mesh)))
+        splits = [jax.typeof(array).sharding.spec for array in arrays]
+        out_sharding = NamedSharding(mesh, PartitionSpec(*_once(result_split(splits), mesh)))
     axes = tuple(
         name for name, kind in zip(mesh.axis_names, mesh.axis_types, strict=True) if kind is AxisType.Explicit
     )
@@ -88,11 +89,11 @@ def _names(entry: Any) -> tuple[Any, ...]:
     return entry if isinstance(entry, tuple) else (entry,)
 
 
-def _once(spec: Spec, mesh: Any) -> list[Any]:
-    """The spec without axes that an earlier dimension has already, or that do not divide the rows."""
+def _once(split: Split, mesh: Any) -> list[Any]:
+    """The split without axes that an earlier dimension has already, or that do not divide the rows."""
     taken: set[Any] = set()
     result = []
-    for entry in spec:
+    for entry in split:
         names, size = entry if isinstance(entry, Rows) else (entry, 0)
         free: list[Any] = []
         for name in _names(names):

@@ -1,4 +1,4 @@
-"""How a layer gets its derivatives: by ``jax.custom_vjp``, or without it inside ``forward_mode()``.
+"""The binding of a layer to its derivatives: by ``jax.custom_vjp``, or without it inside ``forward_mode()``.
 
 A function bound with ``custom_vjp`` has no derivative in forward mode. The primitives that it is made of have
 one, so inside ``forward_mode()`` a layer is traced without the binding, and every mode in every order works.
@@ -18,7 +18,7 @@ import jax
 from jax.extend.core import find_top_trace
 
 from jax_convgrad.primitives import hijax_layer
-from jax_convgrad.primitives.axis_types import Spec, with_axis_types
+from jax_convgrad.primitives.axis_types import Split, with_axis_types
 
 # Part of what jit caches by, so that a function traced outside is traced again inside.
 _forward_mode = jax.make_user_context(False)
@@ -51,13 +51,14 @@ def bind(
     fwd: Callable[..., Any],
     bwd: Callable[..., Any],
     arrays: int,
-    result_spec: Callable[..., Spec],
+    result_split: Callable[..., Split],
 ) -> Callable[..., Any]:
     """``layer`` with ``jax.custom_vjp``, or with the same rules and one for forward mode.
 
     ``fwd(*arguments)`` gives the result and what the backward pass needs, ``bwd(*static, kept, dy)`` one
     gradient for each array. The first ``arrays`` of the arguments are arrays or None, the others are static.
-    ``result_spec(specs, *static)`` gives the explicit mesh axes of the result from those of the arrays.
+    ``result_split(splits, *static)`` says how the result is split over explicit mesh axes, from how the
+    arrays are.
     """
     count = len(signature(layer).parameters)
     with_vjp = jax.custom_vjp(layer, nondiff_argnums=tuple(range(arrays, count)))
@@ -95,11 +96,11 @@ def bind(
                 raise
 
         given = [operand for operand in operands if operand is not None]
-        return with_axis_types(run, given, lambda specs: result_spec(specs, *static))
+        return with_axis_types(run, given, lambda splits: result_split(splits, *static))
 
     return bound
 
 
 def _is_staging() -> bool:
-    """Whether a program is being traced, with no derivative of it or map over it in between."""
+    """Reports whether a program is being traced, with no derivative of it or map over it in between."""
     return type(find_top_trace(())).__name__ == "DynamicJaxprTrace"

@@ -32,7 +32,7 @@ from jax_convgrad.primitives.pool_spec import PoolSpec
 
 @dataclass(frozen=True)
 class ComplexForm:
-    """How a call on complex arrays becomes the same call on real ones.
+    """The way in which a call on complex arrays becomes the same call on real ones.
 
     ``before(*operands, **params)`` gives the real operands, ``after(result, ..., **params)`` the complex
     results from the real ones.
@@ -89,7 +89,7 @@ sums_of_windows = ComplexForm(_pool_parts, _pool_joined)
 
 
 def is_complex(array: Any) -> bool:
-    """Whether the array is of a complex dtype."""
+    """Reports whether the array is of a complex dtype."""
     return jnp.issubdtype(array.dtype, jnp.complexfloating)
 
 

@@ -32,7 +32,7 @@ from jax_convgrad.primitives.spatial_parts import contraction, letter, sum_of_ro
 
 
 def _factors(operands: str, result: str) -> Callable[..., Factors]:
-    """How a contraction that takes two of x, w and y, as named, and gives the third may be split."""
+    """Returns how a contraction that takes two of x, w and y, as named, and gives the third may be split."""
 
     def factors(a: Any, b: Any, *, spec: ConvSpec, **_: Any) -> Factors:
         # With groups it is those that are split, in x, w and y alike, and not the channels of one.

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jax_convgrad.geometry import Axis, ConvGeometry
-from jax_convgrad.primitives.axis_types import Spec, rows_spec
+from jax_convgrad.primitives.axis_types import Split, rows_split
 from jax_convgrad.primitives.number_types import Precision
 
 
@@ -119,21 +119,21 @@ class ConvSpec:
 
     # A result is not split over the mesh axes of what is summed over. Channels of groups follow the filter.
 
-    def x_sharding(self, y: Spec, w: Spec) -> Spec:
-        """How dgrad's result is split over explicit mesh axes, if y and w are split as given."""
+    def x_sharding(self, y: Split, w: Split) -> Split:
+        """Returns how dgrad's result is split over explicit mesh axes, if y and w are split as given."""
         dims = self.dimensions
         channels = w[dims.w[1]] if self.groups == 1 else None
-        rows = rows_spec(y, dims.y[2:], self.geometry.input_shape)
+        rows = rows_split(y, dims.y[2:], self.geometry.input_shape)
         return arranged(dims.x, (y[dims.y[0]], channels, *rows))
 
-    def w_sharding(self, x: Spec, y: Spec) -> Spec:
-        """How wgrad's result is split over explicit mesh axes, if x and y are split as given."""
+    def w_sharding(self, x: Split, y: Split) -> Split:
+        """Returns how wgrad's result is split over explicit mesh axes, if x and y are split as given."""
         dims = self.dimensions
         channels = x[dims.x[1]] if self.groups == 1 else None
         return arranged(dims.w, (y[dims.y[1]], channels, *(None for _ in self.axes)))
 
-    def y_sharding(self, x: Spec, w: Spec) -> Spec:
-        """How fprop's result is split over explicit mesh axes, if x and w are split as given."""
+    def y_sharding(self, x: Split, w: Split) -> Split:
+        """Returns how fprop's result is split over explicit mesh axes, if x and w are split as given."""
         dims = self.dimensions
-        rows = rows_spec(x, dims.x[2:], self.geometry.output_shape)
+        rows = rows_split(x, dims.x[2:], self.geometry.output_shape)
         return arranged(dims.y, (x[dims.x[0]], w[dims.w[0]], *rows))

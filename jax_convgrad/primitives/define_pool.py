@@ -46,7 +46,7 @@ def _in_order(compute: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _factors(operands: int, results: int, rows: Rows) -> Callable[..., Factors]:
-    """How a pooling may be split: by images and channels, over which nothing is summed, and by rows.
+    """Returns how a pooling may be split: by images and channels, over which nothing is summed, and by rows.
 
     It is not split by images if one operand has fewer, since each of those belongs to several of the other's.
     """

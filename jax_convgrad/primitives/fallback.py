@@ -53,7 +53,7 @@ def fprop(x: jax.Array, w: jax.Array, *, spec: ConvSpec) -> jax.Array:
 
 
 def _has_known_pads(axis: Axis) -> bool:
-    """Whether pads along the axis are numbers in lax's convolution and in its transposes as lax has them."""
+    """Reports whether pads along the axis are numbers in lax's convolution and in lax's transposes of it."""
     if axis.is_known:
         return True
     span = dilated(axis.input, axis.input_dilation)

@@ -1,8 +1,8 @@
 """The border to native code: attributes, layouts, workspace; targets.py registers what is called.
 
-Kernels know one physical layout (channels last). To keep a
-user's order of dimensions, each call states the layout of its operands and results. XLA then stores an array
-that way from the start if it can, and nothing is transposed here.
+Kernels know one physical layout (channels last). To keep a user's order of dimensions, each call states the
+layout of its operands and results. XLA then stores an array that way from the start if it can, and nothing is
+transposed here.
 """
 
 from __future__ import annotations
@@ -20,9 +20,7 @@ from jax_convgrad.primitives.conv_spec import ConvSpec
 from jax_convgrad.primitives.custom_call import custom_call
 from jax_convgrad.primitives.number_types import allows_tf32
 from jax_convgrad.primitives.pool_spec import PoolSpec
-from jax_convgrad.primitives.targets import Backend, backends, register
-
-__all__ = ["Backend", "backends", "register"]  # callers of the kernels import them from here
+from jax_convgrad.primitives.targets import Backend, backends
 
 
 def _int64(values: Sequence[int]) -> np.ndarray:
@@ -147,7 +145,7 @@ def wgrad(platform: str, x: jax.Array, dy: jax.Array, spec: ConvSpec) -> jax.Arr
 
 
 def sums_filter_and_bias(platform: str) -> bool:
-    """Whether the platform's kernels have ``wgrad_bgrad``."""
+    """Reports whether the platform's kernels have ``wgrad_bgrad``."""
     return "wgrad_bgrad" in backends[platform].module.registrations()
 
 

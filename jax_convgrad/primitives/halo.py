@@ -1,4 +1,4 @@
-"""Which rows each device needs if an axis is split into parts, in plain integers.
+"""The rows that each device needs if an axis is split into parts, in plain integers.
 
 XLA splits an axis of ``size`` rows into as many parts as there are devices, of ceil(size / parts) rows each:
 the last parts are smaller, or empty. Where input and output positions are tied by
@@ -86,14 +86,14 @@ class Window:
 
     @property
     def offsets(self) -> tuple[int, ...]:
-        """Where within ``span`` each device's window begins."""
+        """The place within ``span`` at which each device's window begins."""
         low, high = self.span
         last = high - low - self.length
         return tuple(min(max(start - j * self.part - low, 0), last) for j, start in enumerate(self.starts))
 
     @property
     def has_idle(self) -> bool:
-        """Whether a device with results needs no row at all, so that none of the rows it takes counts."""
+        """Says whether a device with results needs no row at all, so that no row that it takes counts."""
         return any(used and begin >= end for used, (begin, end) in zip(self.used, self.valid, strict=True))
 
     def pieces(self) -> Iterator[Piece]:

@@ -1,4 +1,4 @@
-"""What a primitive becomes in a program: a kernel's call, a call that XLA may split, or ``jax.lax``'s."""
+"""The lowering of a primitive: to a kernel's call, a call that XLA may split, or ``jax.lax``'s operation."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from jax.interpreters import mlir
 from jax.interpreters.mlir import ir
 
 from jax_convgrad.geometry import MAX_AXES, are_known
-from jax_convgrad.primitives import custom_call, ffi, sharding
+from jax_convgrad.primitives import custom_call, sharding, targets
 from jax_convgrad.primitives.complex_form import is_complex
 
 
@@ -70,26 +70,26 @@ class Lowering:
             # No call, and so no layouts: XLA for the CPU divides by zero over copies of some empty arrays.
             zeros = [jnp.zeros(result.shape, result.dtype) for result in results]
             return zeros if several else zeros[0]
-        on_kernels = platform in ffi.backends and _within_kernels(params)
+        on_kernels = platform in targets.backends and _within_kernels(params)
         on_kernels = on_kernels and self._sizes_are_known(operands, params)
         if on_kernels and self._serves(platform, operands, params):
             if devices == 1 or self.factors is None:
                 return self.native(platform, *operands, **params)
             parts = self._partitioned(platform, devices, operands, params)(*operands)
             return parts if several else parts[0]
-        if platform == "cuda" and platform not in ffi.backends:
+        if platform == "cuda" and platform not in targets.backends:
             _warn_no_cuda_kernels()
         return self.on_lax(*operands, **params)
 
     # ------------------------------------------------------------------------------ one call, without tracing
 
     def _is_a_call(self, platform: str, ctx: Any, params: Mapping[str, Any]) -> bool:
-        """Whether ``_compute`` would come to one call of a kernel, for one device."""
+        """Reports whether ``_compute`` would come to one call of a kernel, for one device."""
         arrays = (*ctx.avals_in, *ctx.avals_out)
         floats = [array for array in ctx.avals_in if jnp.issubdtype(array.dtype, jnp.inexact)]
         return (
             self.only_calls
-            and platform in ffi.backends
+            and platform in targets.backends
             and _within_kernels(params)
             and len({array.dtype for array in floats}) == 1
             and not any(map(is_complex, floats))
@@ -138,7 +138,7 @@ class Lowering:
         return self.serves is None or self.serves(platform, *operands, **params)
 
     def _sizes_are_known(self, operands: Sequence[Any], params: Mapping[str, Any]) -> bool:
-        """Whether no size is a symbol, except those that kernels learn when they run."""
+        """Reports whether no size is a symbol, except those that kernels learn when they run."""
         if not all(axis.is_known for axis in _axes(params)):
             return False
         if all(are_known(array.shape) for array in operands):
@@ -159,7 +159,7 @@ def _axes(params: Mapping[str, Any]) -> Sequence[Any]:
 
 
 def _within_kernels(params: Mapping[str, Any]) -> bool:
-    """Whether the kernels know as many spatial axes as a primitive with these parameters has."""
+    """Reports whether the kernels know as many spatial axes as a primitive with these parameters has."""
     return len(_axes(params)) <= MAX_AXES
 
 
@@ -174,7 +174,7 @@ def _warn_no_cuda_kernels() -> None:
 
 
 def calls_in(module_context: Any) -> dict[Any, Any]:
-    """What has been written into a program, to be written again: it lives as long as the program is lowered.
+    """The code that was written into a program, to be written again; it lives while the program is lowered.
 
     JAX keeps the functions that it has lowered already in this dictionary, under keys of any kind.
     """

@@ -1,4 +1,4 @@
-"""How XLA split arrays over devices, in terms of mesh axes that can name any split.
+"""The way in which XLA split arrays over devices, in terms of mesh axes that can name any split.
 
 XLA may split over a part of a mesh axis, for which JAX has no name, and a program may have several meshes.
 So a partition is made over a mesh of its own, with axes of prime size: all devices, by their numbers.

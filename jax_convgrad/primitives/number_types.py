@@ -23,7 +23,7 @@ FLOAT32 = np.dtype(np.float32)
 
 
 def allows_tf32(precision: Precision) -> bool:
-    """Whether f32 operands may be rounded to TF32, 10 bits of mantissa, before they are multiplied.
+    """Reports whether f32 operands may be rounded to TF32, 10 bits of mantissa, before they are multiplied.
 
     As in XLA for GPUs: at every precision except HIGHEST, and in algorithms that multiply that narrowly.
     """
@@ -41,7 +41,7 @@ def allows_tf32(precision: Precision) -> bool:
 
 
 def holds(wide: jnp.dtype, narrow: jnp.dtype) -> bool:
-    """Whether a dtype of the kernels has every number of another one of its kind.
+    """Reports whether a dtype of the kernels has every number of another one of its kind.
 
     float16 and bfloat16 do not hold each other. Unlike ``jnp.promote_types`` this ignores strict promotion.
     """

@@ -30,7 +30,7 @@ from jax.interpreters import mlir
 from jax.interpreters.mlir import ir
 
 import jax_convgrad
-from jax_convgrad.primitives import ffi
+from jax_convgrad.primitives import targets
 
 try:
     from jax._src import custom_partitioning as _jax_partitioning
@@ -44,7 +44,7 @@ _rule: Any = (
 )
 
 CAN_BE_NAMED = _callbacks is not None
-"""Whether this JAX keeps its callbacks where they can be given another name."""
+"""True if this JAX keeps its callbacks where they can be given another name."""
 
 _TARGET = "CustomSPMDPartitioning"
 _lock = threading.Lock()
@@ -78,8 +78,8 @@ def _plain(fact: Any) -> Any:
 
 
 def kernels(platform: str) -> tuple[str, ...]:
-    """What identifies a platform's kernels, since the sizes in a call's parts depend on their workspace."""
-    backend = ffi.backends[platform]
+    """Identifies a platform's kernels, since the sizes in a call's parts depend on their workspace."""
+    backend = targets.backends[platform]
     sets = backend.module.instruction_sets() if hasattr(backend.module, "instruction_sets") else ()
     return (
         platform,

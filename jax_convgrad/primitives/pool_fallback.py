@@ -33,7 +33,7 @@ def _window(axes: Sequence[Axis]) -> dict[str, Sequence]:
 
 
 def _in_window(pads: Sequence[tuple[int, int]]) -> bool:
-    """Whether ``lax.reduce_window`` takes the pads, which must not be symbols."""
+    """Reports whether ``lax.reduce_window`` takes the pads, which must not be symbols."""
     return all(map(are_known, pads))
 
 

@@ -213,7 +213,7 @@ def _begins(parts: Split) -> tuple[int, ...]:
 
 
 def _reaches_out(axis: Axis) -> bool:
-    """Whether a window along the axis has taps on padding."""
+    """Reports whether a window along the axis has taps on padding."""
     last = (axis.output - 1) * axis.stride + (axis.taps - 1) * axis.filter_dilation - axis.pad_lo
     return axis.pad_lo > 0 or last >= axis.input
 

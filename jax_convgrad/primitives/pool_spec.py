@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from jax_convgrad.geometry import Axis
-from jax_convgrad.primitives.axis_types import Spec, rows_spec
+from jax_convgrad.primitives.axis_types import Split, rows_split
 
 
 @dataclass(frozen=True)
@@ -52,10 +52,10 @@ class PoolSpec:
         """Shape of what is pooled, from the shape of the windows' results."""
         return self._with_sizes(shape, [axis.input for axis in self.axes])
 
-    def pooled_sharding(self, spec: Spec) -> Spec:
-        """How the windows' results are split over explicit mesh axes, if what is pooled is split as given."""
-        rows = rows_spec(spec, self.spatial, [axis.output for axis in self.axes])
-        return self._with_sizes(spec, rows)
+    def pooled_sharding(self, split: Split) -> Split:
+        """Returns how the windows' results are split over explicit mesh axes, if x is split as given."""
+        rows = rows_split(split, self.spatial, [axis.output for axis in self.axes])
+        return self._with_sizes(split, rows)
 
     def _with_sizes(self, entries: Sequence[Any], sizes: Sequence[Any]) -> tuple[Any, ...]:
         result = list(entries)

@@ -1,4 +1,4 @@
-"""Which dimensions of a kernel's operands may be split over devices, and what must be summed then.
+"""The dimensions of a kernel's operands that may be split over devices, and what must be summed then.
 
 Every dimension of x, w and y is one letter of the sums, or a spatial position:
 
@@ -46,7 +46,7 @@ Labels = tuple[str | None, ...]
 
 @dataclass(frozen=True)
 class Factors:
-    """How a kernel may be split.
+    """The ways in which a kernel may be split.
 
     ``sizes`` gives the largest number of parts for each letter: the size of its dimensions, or for g the
     number of groups. ``localize(params, ways)`` gives the parameters of one device's part, if letters are
@@ -61,7 +61,7 @@ class Factors:
     rows: Rows | None = None
 
     def is_rows(self, label: str | None) -> bool:
-        """Whether the label is a letter whose parts may differ in size."""
+        """Reports whether the label is a letter whose parts may differ in size."""
         return label is not None and label not in self.sizes
 
     @property

@@ -73,7 +73,7 @@ def _enter_in_checkify() -> None:
 
 
 def _checked_layer(of_others: Any, ctx: Any, error: Any, enabled: Any, *given: Any, _prim: Any) -> Any:
-    """The rule of a layer, which is that of what it is made of."""
+    """Checks a layer by the rules of the primitives that it is made of."""
     from jax._src import checkify
 
     if not isinstance(_prim, hijax_layer.Layer):

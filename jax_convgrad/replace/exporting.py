@@ -16,6 +16,6 @@ def set_with_kernels(with_kernels: bool) -> bool:
 
 
 def stays_on_lax(ctx: Any) -> bool:
-    """Whether this context lowers for an export that has to run without this package."""
+    """Reports whether this context lowers for an export that has to run without this package."""
     lowering = getattr(ctx.module_context, "lowering_parameters", None)
     return not _with_kernels and getattr(lowering, "for_export", False)

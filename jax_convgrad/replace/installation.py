@@ -25,13 +25,13 @@ from jax.extend.mlir.dialects import stablehlo
 from jax.interpreters import mlir
 from jax.interpreters.mlir import ir
 
-from jax_convgrad.primitives import ffi
+from jax_convgrad.primitives import targets
 from jax_convgrad.primitives.define import rules
 from jax_convgrad.primitives.lowering import lowered_for
 from jax_convgrad.replace import exporting, installed_pooling, lowering_record
 from jax_convgrad.replace.lax_convolution import before_reversals, contraction_of, runner, single_primitive
 from jax_convgrad.replace.lax_pooling import WINDOW_PRIMITIVES
-from jax_convgrad.replace.on_lax import OnLax
+from jax_convgrad.replace.reasons import OnLax
 from jax_convgrad.replace.recognition import Contraction
 
 _convolution_p = lax.conv_general_dilated_p
@@ -94,7 +94,7 @@ def install(*, export: bool = False, verbose: bool = False) -> None:
 
 
 def is_installed() -> bool:
-    """Whether ``install()`` is in force."""
+    """Reports whether ``install()`` is in force."""
     return bool(_original)
 
 
@@ -108,7 +108,7 @@ def uninstall() -> None:
         table[_convolution_p] = entry
     _original.clear()
     installed_pooling.take_back(on_platforms, elsewhere)
-    lowering_record.begin(verbose=False)
+    lowering_record.end()
     _make_cacheable()
     jax.clear_caches()
 
@@ -159,7 +159,7 @@ def _lower(ctx: Any, lhs: Any, rhs: Any, **params: Any) -> Sequence[Any]:
     for platform in ctx.module_context.platforms:
         if platform in ("cpu", "cuda"):
             runs_on: str | OnLax = OnLax(f"no kernels for {platform}")
-            if isinstance(contraction, OnLax) or platform in ffi.backends:
+            if isinstance(contraction, OnLax) or platform in targets.backends:
                 runs_on = contraction if isinstance(contraction, OnLax) else contraction.name
             lowering_record.record(_convolution_p.name, ctx.avals_in, out_aval, [platform], runs_on)
     if on_lax is not None:
@@ -173,7 +173,7 @@ def _lower(ctx: Any, lhs: Any, rhs: Any, **params: Any) -> Sequence[Any]:
     if platform is not None:  # no need to trace the primitive, which saves much of a large net's lowering
         rule = _original.get(platform, _original[None]).rule
         on_platform = (
-            partial(_on_kernels, platform, rule) if platform in ffi.backends else partial(_as_lax, rule)
+            partial(_on_kernels, platform, rule) if platform in targets.backends else partial(_as_lax, rule)
         )
         return on_platform(ctx, lhs, rhs, before, out=out_aval, contraction=contraction, **params)
     return mlir.lower_fun(by_platform, multiple_results=False)(ctx, lhs, rhs, before)
@@ -243,7 +243,7 @@ def _on_kernels(
     contraction: Contraction | OnLax,
     **params: Any,
 ) -> Sequence[Any]:
-    if isinstance(contraction, OnLax) or platform not in ffi.backends:
+    if isinstance(contraction, OnLax) or platform not in targets.backends:
         return _as_lax(rule, ctx, lhs, rhs, before, out=out, contraction=contraction, **params)
     lhs_aval, _, before_aval = ctx.avals_in
     single = single_primitive(contraction, params, lhs_aval, before_aval, out)

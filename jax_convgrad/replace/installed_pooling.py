@@ -14,12 +14,12 @@ from typing import Any
 from jax.extend.core import Primitive
 from jax.interpreters import mlir
 
-from jax_convgrad.primitives import ffi
+from jax_convgrad.primitives import targets
 from jax_convgrad.primitives.lowering import lowered_for
 from jax_convgrad.replace import exporting, lowering_record
 from jax_convgrad.replace.lax_pooling import WINDOW_PRIMITIVES, Zeros, pooling_of, runner
-from jax_convgrad.replace.on_lax import OnLax
 from jax_convgrad.replace.pool_recognition import Pooling
+from jax_convgrad.replace.reasons import OnLax
 
 _KERNELS_MAY_BE_ON = ("cpu", "cuda")
 _original: dict[Any, dict[str | None, Any]] = {}
@@ -98,7 +98,7 @@ def _on_platform(
     zeros = None if padded is None else padded[1]
     pooling, unpadded = pooling_of(primitive, ctx.avals_in, ctx.avals_out[0], params, zeros)
     if isinstance(pooling, Pooling):
-        if platform not in ffi.backends:
+        if platform not in targets.backends:
             pooling = OnLax(f"no kernels for {platform}")
         elif exporting.stays_on_lax(ctx):
             pooling = OnLax("exported")

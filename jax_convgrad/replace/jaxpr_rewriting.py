@@ -34,7 +34,7 @@ class Substitute(NamedTuple):
 
 
 class Rule(NamedTuple):
-    """Which operations are replaced, and by what.
+    """The operations to replace, and what replaces them.
 
     ``substitute(equation, source)`` is called for the equations of the primitives ``replaced`` and returns an
     equation's substitute, or None to keep the equation. ``source(operand)`` is the equation whose result the
@@ -59,7 +59,7 @@ def rewritten(
 
 
 def is_array(leaf: Any) -> bool:
-    """Whether a leaf becomes a tracer; other leaves are passed to a function unchanged."""
+    """Reports whether a leaf becomes a tracer; other leaves are passed to a function unchanged."""
     return isinstance(leaf, jax.Array) or (
         isinstance(leaf, np.ndarray | np.generic) and leaf.dtype.kind not in "OSUMm"
     )
@@ -217,7 +217,7 @@ def _is_jaxpr(value: Any) -> bool:
 
 
 def _holds_jaxpr(value: Any) -> bool:
-    """Whether a parameter is or contains a jaxpr."""
+    """Reports whether a parameter is or contains a jaxpr."""
     if type(value) in _WITHOUT_JAXPRS:
         return False
     if isinstance(value, tuple | list):

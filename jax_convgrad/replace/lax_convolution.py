@@ -16,7 +16,7 @@ from jax_convgrad.geometry import MAX_AXES, MAX_STEP, are_known
 from jax_convgrad.primitives import contractions
 from jax_convgrad.primitives.conv_spec import ConvSpec
 from jax_convgrad.primitives.number_types import FLOAT32, NUMBERS, converted, for_result, holds
-from jax_convgrad.replace.on_lax import OnLax
+from jax_convgrad.replace.reasons import OnLax
 from jax_convgrad.replace.recognition import Contraction, Move, recognise
 
 _MAX_SIZE = 2**31 - 1
@@ -180,5 +180,5 @@ def before_reversals(
 
 
 def is_widening(narrow: np.dtype, wide: np.dtype) -> bool:
-    """Whether a conversion changes no number, so that it may be exchanged with a reversal."""
+    """Reports whether a conversion changes no number, so that it may be exchanged with a reversal."""
     return {narrow.name, wide.name} <= set(NUMBERS) and holds(wide, narrow)

@@ -20,8 +20,8 @@ from jax_convgrad.primitives import pool_primitives
 from jax_convgrad.primitives.number_types import NUMBERS, REAL
 from jax_convgrad.primitives.pool_spec import PoolSpec
 from jax_convgrad.replace.lax_convolution import over_explicit_axes
-from jax_convgrad.replace.on_lax import OnLax
 from jax_convgrad.replace.pool_recognition import Order, Pooling, recognise
+from jax_convgrad.replace.reasons import OnLax
 
 try:
     from jax._src.lax import windowed_reductions as _windowed
@@ -115,7 +115,7 @@ def _body(jaxpr: Any, consts: Sequence[Any]) -> str | None:
 
 
 def _is_plain(params: dict[str, Any]) -> bool:
-    """Whether the sum has neither padding nor base dilation."""
+    """Reports whether the sum has neither padding nor base dilation."""
     return all(end == 0 for pair in params["padding"] for end in pair) and set(params["base_dilation"]) <= {1}
 
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-from jax_convgrad.replace.on_lax import OnLax
+from jax_convgrad.replace.reasons import OnLax
 from jax_convgrad.table import Table
 
 
@@ -47,9 +47,14 @@ class InstalledReport:
     """Every kind of convolution and window since ``install()``, in the order of their first lowering.
 
     ``str(report)`` is a table; a notebook shows the report as an HTML table.
+
+    Attributes:
+      rows: the kinds of operations.
+      in_force: whether ``install()`` was in force when the report was made.
     """
 
     rows: tuple[InstalledRow, ...]
+    in_force: bool = True
 
     @property
     def on_lax(self) -> tuple[InstalledRow, ...]:
@@ -76,6 +81,10 @@ class InstalledReport:
 
     @property
     def _summary(self) -> str:
+        if not self.rows:
+            return (
+                "nothing has been lowered since install()" if self.in_force else "install() is not in force"
+            )
         left = sum(row.times for row in self.on_lax)
         count = sum(row.times for row in self.rows)
         return f"{count - left} of {count} convolutions and windows on these kernels"
@@ -84,10 +93,12 @@ class InstalledReport:
         return f"{self._table}\n{self._summary}" if self.rows else self._summary
 
     def _repr_html_(self) -> str:
-        return f"{self._table.html()}<p>{html.escape(self._summary)}</p>"
+        table = self._table.html() if self.rows else ""
+        return f"{table}<p>{html.escape(self._summary)}</p>"
 
 
 _seen: Counter[InstalledRow] = Counter()
+_in_force = False
 _verbose = False
 _paused = False
 
@@ -103,13 +114,23 @@ def installed_report() -> InstalledReport:
     Returns:
       The report. It has no rows before ``install()`` and after ``uninstall()``.
     """
-    return InstalledReport(tuple(replace(row, times=times) for row, times in _seen.items()))
+    return InstalledReport(tuple(replace(row, times=times) for row, times in _seen.items()), _in_force)
 
 
 def begin(verbose: bool) -> None:
     """Starts a new record; with ``verbose``, each operation is printed when it is lowered."""
+    global _in_force
+    _in_force = True
     _seen.clear()
     speak(verbose)
+
+
+def end() -> None:
+    """Clears the record, because ``install()`` is no longer in force."""
+    global _in_force
+    _in_force = False
+    _seen.clear()
+    speak(False)
 
 
 def speak(verbose: bool) -> None:

@@ -25,7 +25,7 @@ from math import prod
 from typing import Literal
 
 from jax_convgrad.geometry import MAX_AXES, MAX_STEP, Axis
-from jax_convgrad.replace.on_lax import OnLax
+from jax_convgrad.replace.reasons import OnLax
 
 _MAX_SIZE = 2**31 - 1
 # For windows of at least about this size, XLA adds up a whole dimension in blocks.
@@ -36,7 +36,7 @@ Kind = Literal["max", "min", "sum", "sum_grad", "scatter_max", "scatter_min", "g
 
 @dataclass(frozen=True)
 class Order:
-    """Which dimensions of an array are images, spatial positions and channels.
+    """The dimensions of an array that are images, spatial positions and channels.
 
     Kernels have one dimension of images and one of channels. The array gets these dimensions when the
     dimensions of each of its ``parts`` are merged; ``dimensions`` says which part is (images, channels,
@@ -139,7 +139,7 @@ def recognise(
 
 
 def _is_cumulative(axis: Axis) -> bool:
-    """Whether each result is a reduction of all positions before it, or of all positions after it."""
+    """Reports whether each result is a reduction of all positions before it, or of all positions after it."""
     return (
         axis.taps == axis.input == axis.output
         and axis.taps >= _CUMULATIVE

@@ -16,7 +16,7 @@ from jax_convgrad.replace import lax_pooling
 from jax_convgrad.replace.jaxpr_rewriting import Rule, Substitute, rewritten
 from jax_convgrad.replace.lax_convolution import before_reversals, contraction_of, is_widening, runner
 from jax_convgrad.replace.lax_pooling import WINDOW_PRIMITIVES, Zeros, pooling_of
-from jax_convgrad.replace.on_lax import OnLax
+from jax_convgrad.replace.reasons import OnLax
 from jax_convgrad.replace.rewriting_trace import Source, number
 
 P = ParamSpec("P")

@@ -23,16 +23,16 @@ def test_each_function_calls_the_kernel_of_its_name(rungs):
     from harness.problems import Conv
     from harness.tasks import Task
 
-    from jax_convgrad.primitives import ffi
+    from jax_convgrad.primitives import targets
 
     problem = Conv.parse("layer", "2x6x7x16, 3x3, 16, pad 1")
-    chosen = ffi.backends["cpu"]
+    chosen = targets.backends["cpu"]
     functions = rungs.programs_by_kernel(Task(problem, "dgrad", "f32"))
     assert {"reference", "tiled.plain", "dot.plain"} <= set(functions)
     assert not any(kernel.startswith("grouped") for kernel in functions)
     for kernel, function in functions.items():
         assert f'kernel = "{kernel}"' in function.as_text()
-    assert ffi.backends["cpu"] is chosen
+    assert targets.backends["cpu"] is chosen
 
 
 def test_a_wrong_result_is_not_timed(rungs, monkeypatch):

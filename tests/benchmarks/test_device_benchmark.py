@@ -24,7 +24,7 @@ from harness.problems import Bias, Conv, Pool  # noqa: E402
 from harness.tasks import OPS, Task, classes, most_telling_first, plan  # noqa: E402
 from harness.verification import VerificationError  # noqa: E402
 
-from jax_convgrad.primitives import ffi  # noqa: E402  # after the path is set
+from jax_convgrad.primitives import targets  # noqa: E402  # after the path is set
 
 PROBLEMS = [
     Conv.parse("dense", "2x7x6x8, 3x3, 8, pad 1"),
@@ -207,7 +207,7 @@ def test_what_cannot_be_compiled_is_told():
 
 @pytest.mark.parametrize("backend", [cuda_backend("reference")], indirect=True)
 def test_the_plan_s_kernel_is_told(backend):
-    module = ffi.backends[PLATFORM].module
+    module = targets.backends[PLATFORM].module
     device = mock.Mock(platform=PLATFORM)
 
     def chosen(text, arithmetic, capability):

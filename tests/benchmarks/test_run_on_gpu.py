@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from backends import PLATFORM, cuda_backend
 
-from jax_convgrad.primitives import ffi
+from jax_convgrad.primitives import targets
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT, SECTIONS = ROOT / "benchmarks" / "run_on_gpu.sh", ROOT / "benchmarks" / "sections.sh"
@@ -116,7 +116,7 @@ def test_the_files_of_the_suite_exist():
 @pytest.mark.parametrize("backend", [cuda_backend("reference")], indirect=True)
 def test_a_kernel_s_own_file_is_in_the_suite(backend):
     suite = re.search(r"SUITE=\((.*?)\)", SCRIPT.read_text(), re.DOTALL)[1].split()
-    for kernel in ffi.backends[PLATFORM].module.kernels():
+    for kernel in targets.backends[PLATFORM].module.kernels():
         own = [f"tests/kernels/test_{kernel}.py", f"tests/kernels/test_cuda_{kernel}.py"]
         assert all(name in suite for name in own if (ROOT / name).exists()), kernel
 

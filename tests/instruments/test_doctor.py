@@ -71,9 +71,9 @@ def test_here_all_is_well():
     done = doctor()
     assert done.returncode == 0, done.stdout
     assert re.search(r"\n\n(All is well|It works): every op agrees with jax.lax on cpu.*\n\Z", done.stdout)
-    rows = re.findall(r"^ {11}(\w+ (?:y|dx|dw|db)) ((?: +\d\.\d{3}){4})$", done.stdout, re.MULTILINE)
+    rows = re.findall(r"^ {11}(\w+ (?:y|dx|dw|db|ddy)) ((?: +\d\.\d{3}){4})$", done.stdout, re.MULTILINE)
     ops = {"conv": "y dx dw db", "conv_transpose": "y dx dw"}
-    ops |= dict.fromkeys(("bgrad", "max_pool", "avg_pool"), "y dx")
+    ops |= dict.fromkeys(("max_pool", "avg_pool"), "y dx") | {"conv_bias_grad": "db ddy"}
     assert {f"{op} {name}" for op, names in ops.items() for name in names.split()} == set(dict(rows))
     assert all(0 <= float(error) <= 1 for _, errors in rows for error in errors.split())
 
@@ -115,7 +115,7 @@ def test_without_jax(tmp_path):
     assert f"  FAILED   jax is not installed for this Python\n           -> {remedy}\n" in done.stdout
     assert done.stdout.count("FAILED") == 1 and done.stdout.endswith(f"\n\nWhat to do: {remedy}\n")
     (tmp_path / "sitecustomize.py").write_text(BLOCK.format(blocked={"jax", "jaxlib", "numpy"}))
-    assert doctor("--quick", path=tmp_path).stdout.endswith(f"\n3 problems; the first to mend: {remedy}\n")
+    assert doctor("--quick", path=tmp_path).stdout.endswith(f"\n3 problems; mend this one first: {remedy}\n")
 
 
 def test_the_other_commands_name_the_doctor(tmp_path):
@@ -157,12 +157,12 @@ def test_kernels_that_cannot_be_used(copy, name, content, text):
 def test_a_source_folder_without_an_installation(clone):
     done = doctor("--quick", cwd=clone, flags=("-S",), PYTHONPATH="")  # without site-packages
     assert done.returncode == 1 and "is the source folder, in which nothing is built" in done.stdout
-    assert f'the first to mend: {sys.executable} -m pip install "{clone}"' in done.stdout
+    assert f'mend this one first: {sys.executable} -m pip install "{clone}"' in done.stdout
     installed = clone / ".venv" / "lib" / "python3.11" / "site-packages" / "jax_convgrad"
     installed.mkdir(parents=True)
     (installed / "_cpu.abi3.so").touch()
     done = doctor("--quick", cwd=clone, flags=("-S",), PYTHONPATH="")
-    assert f"the first to mend: {clone}/.venv/bin/python -m jax_convgrad doctor\n" in done.stdout
+    assert f"mend this one first: {clone}/.venv/bin/python -m jax_convgrad doctor\n" in done.stdout
 
 
 def test_the_clone_and_an_installed_package(clone):

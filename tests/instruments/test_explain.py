@@ -202,7 +202,7 @@ def test_by_number(case):
     for array in ("y", "dx", "dw", "db"):
         terms = terms_of(layer, array, (0,) * len(layer.shapes[array]))
         assert [terms[number] for number in range(len(terms))] == list(terms)
-        with pytest.raises(IndexError, match="none is number"):
+        with pytest.raises(IndexError, match="there is no term"):
             terms[len(terms)]
 
 

@@ -243,7 +243,12 @@ W, X = [np.ones(2, np.float32)], [np.ones(2, np.float32)]
         (dot, {"learning_rate": -1}, ValueError, "learning_rate must be finite and not negative, but is -1"),
         (dot, {"learning_rate": math.nan}, ValueError, "learning_rate must be finite"),
         (dot, {"learning_rate": "fast"}, TypeError, "learning_rate must be a number, not 'fast'"),
-        (dot, {"learning_rate": lambda step: 0.1}, TypeError, "of a schedule, pass its value at this step"),
+        (
+            dot,
+            {"learning_rate": lambda step: 0.1},
+            TypeError,
+            "if it is a schedule, pass its value at this step",
+        ),
         (dot, {"learning_rate": 1.0, "optimizer": optax.sgd(1.0)}, ValueError, "learning_rate and optimizer"),
         (dot, {"optimizer": "adam"}, TypeError, "optimizer must have the methods init and update"),
         (dot, {"opt_state": 1}, ValueError, "opt_state is given without the optimizer"),

@@ -65,8 +65,8 @@ def test_our_own_layers(dtype):
     assert comparison.step.ours > 0
 
 
-def test_a_difference_is_told_in_roundings(monkeypatch):
-    """A planted factor in one entry of dW: so many roundings as it is, and wrong beside float64."""
+def test_a_difference_is_given_in_ulps(monkeypatch):
+    """A planted factor in one entry of dW: its ulps, and wrong compared with float64."""
     params = our_params()
     exact = jax.grad(our_loss)({k: v.astype(jnp.float64) for k, v in params.items()}, BATCH)["w"]
     place = np.unravel_index(np.argmax(np.abs(exact)), exact.shape)

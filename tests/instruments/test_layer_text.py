@@ -89,12 +89,26 @@ def test_pooling():
 
 
 @pytest.mark.parametrize(
+    "text, same",
+    [
+        ("max 8x56x56x64, 3x3", "8x56x56x64, max 3x3"),
+        ("Avg 2x9x3, 3, stride 3, pad 1:2, exclude pad", "2x9x3, avg 3, stride 3, pad 1:2, exclude pad"),
+    ],
+)
+def test_the_word_of_pooling_may_come_first(text, same):
+    """As in the benchmarks' tables of shapes."""
+    assert parse_layer_or_pool(text) == parse_layer_or_pool(same)
+
+
+@pytest.mark.parametrize(
     "text, message",
     [
         ("1x6x6x1", "an input, a filter and output channels"),
         ("1x6x6x1, mean 3x3", "the window 'mean 3x3' should begin with max or avg"),
         ("1x6x6x1, max", "the window '' should be positive numbers"),
         ("1x6x6x1, max 3", "the window '3' should have 2 sizes"),
+        ("max 1x6x6x1, 3", "the window '3' should have 2 sizes"),
+        ("avg 1x6x6, , stride 2", "the window '' should be positive numbers"),
         ("1x6x6x1, max 3x3, groups 2", "'groups 2' is not known; a pooling layer is"),
         ("1x6x6x1, max 3x3, exclude pad", "'exclude pad' is for avg"),
         ("1x6x6x1, avg 3x3, exclude input", "'exclude input' is not known"),

@@ -10,7 +10,7 @@ from lax_functions import FUNCTIONS, NO_SUCH_DERIVATIVE, WAYS, W, X, assert_same
 from lowered_programs import primitives
 
 import jax_convgrad as jc
-from jax_convgrad.instruments.lax_forms import on_lax
+from jax_convgrad.instruments.on_lax import on_lax
 
 
 def our_conv(x, w, stride=(1, 1)):

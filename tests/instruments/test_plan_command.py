@@ -17,7 +17,7 @@ from jax_convgrad import __main__ as command_line
 from jax_convgrad import conv, conv_bias_grad, conv_filter_grad, conv_input_grad
 from jax_convgrad.instruments.layer_text import parse_layer
 from jax_convgrad.instruments.plan_command import DTYPES, OPS, layer_plan
-from jax_convgrad.primitives import ffi
+from jax_convgrad.primitives import targets
 
 SHAPES = Path(__file__).parents[2] / "benchmarks" / "shapes.toml"
 BUILT_IN = {entry["name"]: entry["layer"] for entry in tomllib.loads(SHAPES.read_text())["conv"]}
@@ -60,7 +60,7 @@ def test_where_the_filter_is_read():
     assert len(ops["fprop"]["tasks"]) == 1 and len(ops["dgrad"]["tasks"]) == 2  # packing comes first
 
 
-@pytest.mark.parametrize("isa", ffi.backends["cpu"].module.instruction_sets())
+@pytest.mark.parametrize("isa", targets.backends["cpu"].module.instruction_sets())
 def test_a_kernel_and_instruction_set_asked_for(isa):
     layer = parse_layer("8x56x56x64, 3x3, 64, pad 1")
     ops = layer_plan(layer, kernel=f"tiled.{isa}")["ops"]
@@ -145,7 +145,7 @@ def test_large_steps_leave_few_pairs(text, op):
 @pytest.mark.parametrize("name", ["resnet50.conv1", "mobilenet.dw.14", "audio.1d", "video.3d"])
 def test_workspace_is_what_the_call_asks_for(name, kernel, dtype, monkeypatch):
     layer = parse_layer(BUILT_IN[name])
-    monkeypatch.setitem(ffi.backends, "cpu", replace(ffi.backends["cpu"], kernel=kernel))
+    monkeypatch.setitem(targets.backends, "cpu", replace(targets.backends["cpu"], kernel=kernel))
     x, w, y = layer.x_shape, layer.w_shape, layer.y_shape
     settings = {"stride": layer.stride, "padding": layer.pad, "dilation": layer.dilation}
     settings["groups"] = layer.groups
@@ -195,10 +195,16 @@ def test_the_table_and_its_json(capsys):
         (["1x3000000000x3, 3, 4"], "numbers below 2^30"),
         (["1x9x3, 3, 4, pad 99999999999999999999"], "numbers below 2^30"),
         (["8x56x56x64, 3x3, 64", "--kernel", "winograd"], '"winograd"'),
+        (["8x56x56x64, 3x3, 64", "--kernel", "winograd"], '"pairs", and for bgrad "vector"'),
+        (
+            ["8x56x56x64, 3x3, 64", "--kernel", "winograd", "--platform", "cuda"],
+            '"wgmma", and for bgrad "vector"',
+        ),
         (["8x56x56x64, 3x3, 64", "--kernel", "tiled.sse9"], '"sse9"'),
         (["8x56x56x64, 3x3, 64", "--dtype", "int8"], "int8"),
         (["1x5x5x1, max 3x3"], "convolutions only; `python -m jax_convgrad explain` knows pooling"),
         (["1x6x6x1, avg 3x3, stride 2"], "explain` knows pooling"),
+        (["max 8x56x56x64, 3x3"], "convolutions only; `python -m jax_convgrad explain` knows pooling"),
         (
             ["8,56,56,64 3x3 64"],
             "the input '8' should be at least 3 numbers with an x between them, as in",
@@ -227,7 +233,7 @@ def test_the_version(capsys):
 
 
 def test_without_cpu_kernels(monkeypatch, capsys):
-    monkeypatch.delitem(ffi.backends, "cpu")
+    monkeypatch.delitem(targets.backends, "cpu")
     with pytest.raises(SystemExit) as exit:
         command_line.main(["plan", "8x56x56x64, 3x3, 64"])
     assert exit.value.code == 1
@@ -295,6 +301,54 @@ def test_cudas_plan_needs_no_gpu(capsys):
     text = capsys.readouterr().out
     assert "CUDA of compute capability 8, in full float32" in text
     assert "f32 multiply-adds" in text and "wgmma" not in text
+
+
+def test_cudas_workspace_suffices_for_every_gpu(capsys):
+    """The plan gives the workspace of the call, and what its own kernel needs of that."""
+    line = "8x56x56x64, 3x3, 64, pad 1"
+    filter_bytes = 3 * 3 * 64 * 64 * 4
+    facts = layer_plan(parse_layer(line), platform="cuda")["ops"]["wgrad"]
+    assert (facts["kernel"], facts["partial_sums"]) == ("gemm", 4)
+    assert facts["kernel_workspace_bytes"] == 4 * filter_bytes < facts["workspace_bytes"]
+    others = [layer_plan(parse_layer(line), platform="cuda", capability=c)["ops"]["wgrad"] for c in (7, 8)]
+    assert facts["workspace_bytes"] == max(other["partial_sums"] * filter_bytes for other in others)
+    assert command_line.main(["plan", line, "--platform", "cuda"]) == 0
+    reasons = [text for text in capsys.readouterr().out.splitlines() if "suffices for every GPU" in text]
+    assert len(reasons) == 1 and reasons[0].startswith("wgrad: ") and "gemm needs 590 kB" in reasons[0]
+    assert command_line.main(["plan", line, "--platform", "cuda", "--kernel", "gemm"]) == 0
+    assert "every GPU" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("capability", [7, 8, 9, 10])
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_cudas_kernel_needs_no_more_than_the_workspace(name, capability):
+    for dtype in DTYPES:
+        ops = layer_plan(parse_layer(BUILT_IN[name]), dtype, platform="cuda", capability=capability)["ops"]
+        assert all(ops[op]["kernel_workspace_bytes"] <= ops[op]["workspace_bytes"] for op in OPS)
+
+
+@pytest.mark.parametrize("text, number", [("7", 7), ("8.6", 8), ("9.0", 9), ("12.1", 12)])
+def test_a_compute_capability_counts_by_its_first_number(text, number, capsys):
+    line = ["plan", "8x56x56x64, 3x3, 64, pad 1", "--platform", "cuda", "--json", "--capability", text]
+    assert command_line.main(line) == 0
+    assert json.loads(capsys.readouterr().out)["capability"] == number
+
+
+@pytest.mark.parametrize("text", ["90", "6", "0", "-9", "hopper", "9.", "sm_90", "13.0"])
+def test_an_unknown_compute_capability_is_refused(text, capsys):
+    with pytest.raises(SystemExit) as ended:
+        command_line.main(["plan", "8x56x56x64, 3x3, 64", "--platform", "cuda", f"--capability={text}"])
+    assert ended.value.code == 2
+    assert f"--capability {text!r} should be one of 7, 8, 9, 10, 11, 12" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [[], ["plan"], ["explain"], ["doctor"]])
+def test_the_help_is_plain_text(command, capsys):
+    with pytest.raises(SystemExit) as ended:
+        command_line.main([*command, "--help"])
+    assert ended.value.code == 0
+    told = capsys.readouterr().out
+    assert "usage: python -m jax_convgrad" in told and "``" not in told
 
 
 @pytest.mark.parametrize("options", [["--highest"], ["--capability", "9"]])

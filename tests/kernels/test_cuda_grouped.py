@@ -10,7 +10,7 @@ from lax_answers import exact_conv
 from tolerance import assert_within, sum_bound
 
 import jax_convgrad as jc
-from jax_convgrad.primitives import ffi
+from jax_convgrad.primitives import targets
 
 DTYPES = ("float32", "float64", "bfloat16", "float16")
 only_grouped = pytest.mark.parametrize("backend", [cuda_backend("grouped")], indirect=True)
@@ -53,7 +53,7 @@ def test_groups(backend, case, dtype):
 @only_grouped
 def test_what_it_serves(backend):
     """The kernel supports what the suite's rule says, and an unsupported problem raises while tracing."""
-    module = ffi.backends[PLATFORM].module
+    module = targets.backends[PLATFORM].module
     alone = [case for case in conv_cases.CASES if case.batch_groups == 1]  # the others are split into parts
     assert {case.has_small_groups for case in alone} == {True, False}
     for case in alone:
@@ -69,7 +69,7 @@ def test_what_it_serves(backend):
 @only_grouped
 def test_a_call_that_it_does_not_serve(backend):
     """An unsupported call is also a handler's error, if no trace came first."""
-    chosen = ffi.backends[PLATFORM]
+    chosen = targets.backends[PLATFORM]
     one = np.int64(1)
     spec = np.arange(3, dtype=np.int64)
     attributes = {name: np.ones(1, np.int64) for name in ("stride", "input_dilation", "filter_dilation")}
@@ -95,7 +95,7 @@ IN_PARTS = (
 def test_split_sums(backend, case):
     random = np.random.default_rng(0)
     arrays = [random.integers(-2, 3, shape).astype(np.float32) for shape in (case.x, case.w, case.y)]
-    workspace = ffi.backends[PLATFORM].module.conv_workspace_bytes(
+    workspace = targets.backends[PLATFORM].module.conv_workspace_bytes(
         op="wgrad", kernel="grouped", dtype="float32", **sizes(case)
     )
     x, w, dy = arrays
@@ -109,7 +109,7 @@ def test_split_sums(backend, case):
 @only_grouped
 def test_auto_takes_it(backend):
     """For several groups of few channels "auto" requests the workspace that only "grouped" requests."""
-    module = ffi.backends[PLATFORM].module
+    module = targets.backends[PLATFORM].module
     asked = {"op": "wgrad", "dtype": "float32", **sizes(IN_PARTS[0])}
     by_kernel = {
         kernel: module.conv_workspace_bytes(kernel=kernel, **asked)

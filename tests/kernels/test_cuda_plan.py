@@ -4,9 +4,9 @@ import emulated_launches
 import pytest
 from emulated_launches import conv_launches, kernels
 
-from jax_convgrad.primitives import ffi
+from jax_convgrad.primitives import targets
 
-CPU = ffi.backends["cpu"].module
+CPU = targets.backends["cpu"].module
 
 
 def problem(size, channels, features, taps, stride=1, pad=0, groups=1, batch=8, dtype="float32"):

@@ -9,7 +9,7 @@ from backends import PLATFORM, cuda_backend
 from pool_cases import DTYPES, WINDOWS, axes_of, bits, call, numbers, shapes, traced, with_rarities
 from tolerance import assert_within, sum_bound
 
-from jax_convgrad.primitives import ffi
+from jax_convgrad.primitives import targets
 
 pytestmark = [
     pytest.mark.parametrize("backend", [cuda_backend("reference")], indirect=True),
@@ -146,7 +146,7 @@ def test_fewer_images(images, positions):
 
 
 def bgrad(dy, kernel):
-    backend = ffi.backends[PLATFORM]
+    backend = targets.backends[PLATFORM]
     rows, channels = dy.shape
     size = backend.module.bgrad_workspace_bytes(dtype=dy.dtype.name, rows=rows, channels=channels)
     results = [jax.ShapeDtypeStruct((channels,), dy.dtype), jax.ShapeDtypeStruct((size,), np.uint8)]

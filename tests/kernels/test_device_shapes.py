@@ -10,7 +10,7 @@ import device_shapes
 import pytest
 from served import serves
 
-from jax_convgrad.primitives import ffi
+from jax_convgrad.primitives import targets
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -28,7 +28,7 @@ def run(*arguments, **environment):
 @only_reference
 def test_the_suite_knows_every_kernel(backend):
     """The suite names every kernel of the native module; another one would have no test."""
-    kernels = ffi.backends[backends.PLATFORM].module.kernels()
+    kernels = targets.backends[backends.PLATFORM].module.kernels()
     assert set(kernels) >= set(backends.KERNELS)
     for kernel in set(kernels) - set(backends.KERNELS):
         assert (HERE / f"test_{kernel}.py").exists(), f"no suite and no file of its own for {kernel!r}"
@@ -36,7 +36,7 @@ def test_the_suite_knows_every_kernel(backend):
 
 @only_reference
 def test_every_kernel_serves_one_of_the_shapes(backend):
-    module = ffi.backends[backends.PLATFORM].module
+    module = targets.backends[backends.PLATFORM].module
     for kernel in module.kernels():
         served = {
             op
@@ -69,7 +69,7 @@ def test_an_input_dilation_is_no_layers(backend):
 
 @only_reference
 def test_every_kernel_serves_a_layer(backend):
-    module = ffi.backends[backends.PLATFORM].module
+    module = targets.backends[backends.PLATFORM].module
     for kernel in module.kernels():
         assert any(
             serves(module, kernel, "fprop", case, dtype, factors_eps > 0)
@@ -81,12 +81,12 @@ def test_every_kernel_serves_a_layer(backend):
 @only_reference
 def test_a_question_that_cannot_be_asked_is_no_refusal(backend):
     with pytest.raises(ValueError, match="int16"):
-        serves(ffi.backends[backends.PLATFORM].module, "gemm", "fprop", device_shapes.CASES[0], "int16")
+        serves(targets.backends[backends.PLATFORM].module, "gemm", "fprop", device_shapes.CASES[0], "int16")
 
 
 @only_reference
 def test_the_program_calls_every_kernel(backend):
-    kernels = ffi.backends[backends.PLATFORM].module.kernels()
+    kernels = targets.backends[backends.PLATFORM].module.kernels()
     done = run(SUPPORT / "device_shapes.py", "--cases", "3", "--arithmetics", "bfloat16,tf32")
     assert done.returncode == 0, done.stdout + done.stderr
     calls = [line.partition(":")[0] for line in done.stdout.splitlines() if "of them convolutions" in line]

@@ -15,7 +15,7 @@ from lax_answers import exact_conv, lax_conv
 from tolerance import assert_within, sum_bound
 
 import jax_convgrad as jc
-from jax_convgrad.primitives import ffi
+from jax_convgrad.primitives import targets
 
 FEW = pytest.mark.parametrize("backend", [cuda_backend("few_channels")], indirect=True)
 pytestmark = pytest.mark.few_channels
@@ -147,7 +147,7 @@ def sizes(case):
 
 
 def workspace(op, case, kernel="few_channels", dtype="float32"):
-    module = ffi.backends[PLATFORM].module
+    module = targets.backends[PLATFORM].module
     return module.conv_workspace_bytes(op=op, kernel=kernel, dtype=dtype, **sizes(case))
 
 
@@ -216,11 +216,11 @@ def test_split_sums(backend, case, dtype):
 @FEW
 def test_auto_takes_it(backend, monkeypatch):
     """The bits show it, because the kernels cut the sum in different places."""
-    case, chosen = IN_PARTS[1], ffi.backends[PLATFORM]
+    case, chosen = IN_PARTS[1], targets.backends[PLATFORM]
     x, w, dy = case.arrays("float32")
 
     def filter_grad(kernel):
-        monkeypatch.setitem(ffi.backends, PLATFORM, dataclasses.replace(chosen, kernel=kernel))
+        monkeypatch.setitem(targets.backends, PLATFORM, dataclasses.replace(chosen, kernel=kernel))
         how = {**case.grad_arguments, "precision": "highest"}
         return np.asarray(jax.jit(lambda: jc.conv_filter_grad(x, dy, w.shape, **how))())
 

@@ -21,7 +21,7 @@ from tolerance import assert_within, sum_bound
 from vmap_loop import loop
 
 import jax_convgrad as jc
-from jax_convgrad.primitives import contractions, ffi
+from jax_convgrad.primitives import contractions, targets
 from jax_convgrad.primitives.filter_and_bias import wgrad_bgrad
 
 DTYPES = ("float32", "float64", "bfloat16", "float16")
@@ -85,7 +85,7 @@ def test_parts_are_parts(backend):
                      for a in case.axes],
         }  # fmt: skip
         asked = {"kernel": "gemm", "dtype": "float32", **sizes}
-        module = ffi.backends[PLATFORM].module
+        module = targets.backends[PLATFORM].module
         alone = module.conv_workspace_bytes(op="wgrad", **asked)
         both = module.conv_workspace_bytes(op="wgrad_bgrad", **asked)
         parts = alone // (4 * np.prod(case.w))
@@ -132,7 +132,7 @@ def test_dy_is_read_once(backend):
 # ------------------------------------------------------------------------- only the results that are used
 
 
-def targets(f, *args):
+def targets_of(f, *args):
     text = jax.jit(f).lower(*args).as_text()
     return sorted(name.rpartition("emulated_")[2] for name in re.findall(r"@jax_convgrad_(\w+)\(", text))
 
@@ -144,10 +144,10 @@ def loss(x, w, b):
 @on_cuda
 def test_one_call_or_the_one_that_is_wanted(backend):
     both, dw, db = (jax.grad(loss, of) for of in ((1, 2), 1, 2))
-    assert targets(both, X, W, B) == ["fprop", "wgrad_bgrad"]
-    assert targets(dw, X, W, B) == ["fprop", "wgrad"]
-    assert targets(db, X, W, B) == ["bgrad", "fprop"]
-    assert targets(jax.grad(loss), X, W, B) == ["dgrad", "fprop"]
+    assert targets_of(both, X, W, B) == ["fprop", "wgrad_bgrad"]
+    assert targets_of(dw, X, W, B) == ["fprop", "wgrad"]
+    assert targets_of(db, X, W, B) == ["bgrad", "fprop"]
+    assert targets_of(jax.grad(loss), X, W, B) == ["dgrad", "fprop"]
 
 
 @on_cuda
@@ -167,12 +167,12 @@ def test_wanted_within(backend):
         "vmap": lambda x, w, b: jax.vmap(only_db, (0, None, None))(x[:, None], w, b),
     }
     for name, f in wrapped.items():
-        assert "wgrad" not in " ".join(targets(f, X, W, B)), name
+        assert "wgrad" not in " ".join(targets_of(f, X, W, B)), name
 
 
 def test_the_cpu_sums_apart():
     """The CPU gains nothing from one call, which XLA could not split again."""
-    assert targets(jax.grad(loss, (1, 2)), X, W, B) == ["bgrad", "fprop", "wgrad"]
+    assert targets_of(jax.grad(loss, (1, 2)), X, W, B) == ["bgrad", "fprop", "wgrad"]
 
 
 # --------------------------------------------------------------------------------------- transformations
@@ -251,7 +251,7 @@ def test_vmap(backend, in_axes, groups):
 
     args = mapped((X, dy), in_axes)
     close(jax.jit(jax.vmap(f, in_axes))(*args), loop(f, args, in_axes))
-    assert targets(jax.vmap(f, in_axes), *args) == ["wgrad_bgrad"]
+    assert targets_of(jax.vmap(f, in_axes), *args) == ["wgrad_bgrad"]
 
 
 @on_gemm

@@ -7,7 +7,7 @@ import pytest
 import reference
 from backends import BACKENDS, PLATFORM, cuda_backend
 
-from jax_convgrad.primitives import ffi
+from jax_convgrad.primitives import targets
 
 
 def int64(*values):
@@ -73,7 +73,7 @@ def operand(shape, dtype):
 
 
 def call(target, operands, results, attributes):
-    backend = ffi.backends[PLATFORM]
+    backend = targets.backends[PLATFORM]
     if attributes.get("kernel") == "auto":
         attributes = {**attributes, "kernel": backend.kernel}
     results = [jax.ShapeDtypeStruct(*result) for result in results]
@@ -123,7 +123,7 @@ def test_a_bias_fits(backend, relu):
 
 def test_every_target_is_called(backend):
     expected = {*CALLS, *(CUDA_ALONE if backend != "cpu" else ())}
-    assert set(ffi.backends[PLATFORM].module.registrations()) == expected
+    assert set(targets.backends[PLATFORM].module.registrations()) == expected
 
 
 def changed(target, *, operands=(), results=(), attributes=(), drop=()):
@@ -325,7 +325,7 @@ def test_positions_out_of_range_select_nothing(backend):
     """Positions are the content of a buffer, not its shape: the kernel checks them when it uses them."""
     t, position = operand(X, F32), np.resize(np.array([3, 30, -7, 2**31 - 1, -(2**31), 29], np.int32), POOLED)
     made = jax.ffi.ffi_call(
-        ffi.backends[PLATFORM].prefix + "max_pool_select", jax.ShapeDtypeStruct(POOLED, F32)
+        targets.backends[PLATFORM].prefix + "max_pool_select", jax.ShapeDtypeStruct(POOLED, F32)
     )(t, position, **POOL)
     inside = (position >= 0) & (position < 30)
     at = np.where(inside, position, 0).reshape(2, 6, 4)
@@ -335,7 +335,7 @@ def test_positions_out_of_range_select_nothing(backend):
 
 def test_small_wgrad_workspace_is_refused(backend):
     """A workspace of one byte less than the plan's is refused, if the plan needs any."""
-    chosen = ffi.backends[PLATFORM]
+    chosen = targets.backends[PLATFORM]
     axes = [(64, 1, 64, 1, 0, 1, 1), (64, 1, 64, 1, 0, 1, 1)]
     needed = chosen.module.conv_workspace_bytes(
         op="wgrad",
@@ -366,7 +366,7 @@ def test_refused_inside_a_program(backend):
     @jax.jit
     def f(x, w):
         made = jax.ffi.ffi_call(
-            ffi.backends[PLATFORM].prefix + target, [jax.ShapeDtypeStruct(*r) for r in results]
+            targets.backends[PLATFORM].prefix + target, [jax.ShapeDtypeStruct(*r) for r in results]
         )
         return jnp.sum(made(x, w, **attributes)[0])
 

@@ -19,7 +19,7 @@ from tolerance import assert_within, stored_eps, sum_bound
 
 import jax_convgrad as jc
 from jax_convgrad.layers.convolution import layer_spec
-from jax_convgrad.primitives import contractions, ffi
+from jax_convgrad.primitives import contractions, ffi, targets
 
 FLOAT32 = np.dtype(np.float32)
 NARROW = ("bfloat16", "float16")
@@ -62,11 +62,11 @@ RUNS = [
 @pytest.fixture
 def kernel(backend, request):
     """Makes the backend's calls select this kernel."""
-    ours = ffi.backends["cpu"]
-    ffi.backends["cpu"] = ffi.Backend(ours.module, ours.prefix, request.param)
+    ours = targets.backends["cpu"]
+    targets.backends["cpu"] = targets.Backend(ours.module, ours.prefix, request.param)
     jax.clear_caches()
     yield request.param
-    ffi.backends["cpu"] = ours
+    targets.backends["cpu"] = ours
     jax.clear_caches()
 
 

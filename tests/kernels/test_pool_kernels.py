@@ -9,9 +9,9 @@ from pool_cases import DTYPES, WINDOWS, bits, call, numbers, shapes, traced, wit
 from tolerance import assert_within, sum_bound
 
 from jax_convgrad.geometry import Axis
-from jax_convgrad.primitives import ffi
+from jax_convgrad.primitives import targets
 
-KERNELS = [f"auto.{isa}" for isa in ffi.backends["cpu"].module.instruction_sets()]
+KERNELS = [f"auto.{isa}" for isa in targets.backends["cpu"].module.instruction_sets()]
 
 # Channels below, at and above a vector's lanes, with one or several pixels per vector; rows that are long
 # enough for a few vectors and a rest.
@@ -124,7 +124,7 @@ def test_avg_pool(window, dtype, include):
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("channels", [1, 3, 17, 64, 2048])
 def test_bgrad(channels, dtype):
-    backend = ffi.backends["cpu"]
+    backend = targets.backends["cpu"]
     for rows in (1, 63, 150000 // channels):
         dy = numbers((rows, channels), dtype, rows)
         exact = dy.astype(np.float64).sum(0)
@@ -141,7 +141,7 @@ def test_bgrad(channels, dtype):
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_long_bias_sum(kernel):
     """Sums of positive numbers, in which every rounding adds up: a single running sum loses three digits."""
-    backend = ffi.backends["cpu"]
+    backend = targets.backends["cpu"]
     dy = np.random.default_rng(0).random((300000, 3), np.float32)
     size = backend.module.bgrad_workspace_bytes(dtype="float32", rows=len(dy), channels=3)
     results = [jax.ShapeDtypeStruct((3,), jnp.float32), jax.ShapeDtypeStruct((size,), np.uint8)]

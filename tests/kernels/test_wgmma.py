@@ -15,7 +15,7 @@ from lax_answers import exact_conv
 from tolerance import assert_within, sum_bound
 
 import jax_convgrad as jc
-from jax_convgrad.primitives import ffi
+from jax_convgrad.primitives import targets
 
 WGMMA = pytest.mark.parametrize("backend", [cuda_backend("wgmma")], indirect=True)
 
@@ -121,7 +121,7 @@ def test_bias_and_relu(backend, name, dtype):
 def test_a_sum_in_parts(backend, dtype):
     """There are enough positions for several parts of dW, and the filter is small enough for partial sums."""
     case = C("parts", (8, 32, 32, 8), (3, 3, 8, 8), 1, "SAME", order=NHWC)
-    module, asked = ffi.backends[PLATFORM].module, dict(batch=8, in_channels=8, out_channels=8, groups=1)
+    module, asked = targets.backends[PLATFORM].module, dict(batch=8, in_channels=8, out_channels=8, groups=1)
     axes = [(32, 3, 32, 1, 1, 1, 1)] * 2
     workspace = module.conv_workspace_bytes(op="wgrad", kernel="wgmma", dtype=dtype, axes=axes, **asked)
     assert workspace >= 2 * 4 * 9 * 8 * 8

@@ -6,7 +6,7 @@ import random
 import pytest
 from emulated_launches import conv_workspace_bytes
 
-from jax_convgrad.primitives import ffi
+from jax_convgrad.primitives import targets
 
 BYTES = {"float32": 4, "float64": 8, "bfloat16": 2, "float16": 2}
 CHANNELS = (1, 2, 3, 4, 8, 16, 32, 64, 128)
@@ -64,7 +64,7 @@ def allowed(op, problem, activations, taps, *, vector_bytes=0):
 
 @pytest.mark.parametrize("op", ["fprop", "dgrad", "wgrad"])
 def test_on_a_cpu(op):
-    module = ffi.backends["cpu"].module
+    module = targets.backends["cpu"].module
     for problem, activations, taps in problems(2000):
         found = module.conv_workspace_bytes(op=op, kernel="auto", tf32=False, **problem)
         assert found <= allowed(op, problem, activations, taps, vector_bytes=64), problem

@@ -129,11 +129,10 @@ def test_an_unknown_name_is_an_attribute_error():
 def test_star_dir_and_help_know_the_names():
     program = "from jax_convgrad import *; print(conv.__module__, max_pool.__module__)"
     assert run(program).split() == ["jax_convgrad.layers.convolution", "jax_convgrad.layers.pooling"]
-    assert set(run("import jax_convgrad; print(*dir(jax_convgrad))").split()) >= {
-        *jax_convgrad.__all__,
-        "__version__",
-        "__all__",
-    }
+    for used in ("", "jax_convgrad.conv; "):  # before and after the names are imported
+        offered = set(run(f"import jax_convgrad; {used}print(*dir(jax_convgrad))").split())
+        assert {name for name in offered if not name.startswith("__")} == set(jax_convgrad.__all__)
+        assert {"__version__", "__all__", "__doc__"} <= offered
     text = pydoc.plain(pydoc.render_doc(jax_convgrad))
     for name in jax_convgrad.__all__:
         assert f"{name}(" in text

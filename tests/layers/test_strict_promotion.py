@@ -9,7 +9,7 @@ from dense_layers import DENSE, in_force
 from jax import lax
 
 import jax_convgrad as jc
-from jax_convgrad.primitives import ffi
+from jax_convgrad.primitives import targets
 
 
 def programs(dtype):
@@ -65,7 +65,7 @@ def programs(dtype):
 def test_strict_promotion_changes_no_program(dtype, on_kernels, monkeypatch):
     """All conversions are explicit: the lowered program is the same, on the kernels and on lax."""
     if not on_kernels:
-        monkeypatch.setattr(ffi, "backends", {})
+        monkeypatch.setattr(targets, "backends", {})
 
     def texts(promotion):
         jax.clear_caches()

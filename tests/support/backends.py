@@ -73,33 +73,33 @@ def _emulated_module():
 
 
 def _module_on_device():
-    from jax_convgrad.primitives import ffi
+    from jax_convgrad.primitives import targets
 
-    if ON_DEVICE not in ffi.backends:
+    if ON_DEVICE not in targets.backends:
         pytest.fail(f"jax_convgrad has no kernels for {ON_DEVICE}: it was built without them", pytrace=False)
     try:
         jax.devices(ON_DEVICE)
     except RuntimeError as error:
         pytest.fail(f"JAX sees no device for {ON_DEVICE}: {error}", pytrace=False)
-    return ffi.backends[ON_DEVICE].module
+    return targets.backends[ON_DEVICE].module
 
 
 @cache
 def _backend(name):
-    from jax_convgrad.primitives import ffi
+    from jax_convgrad.primitives import targets
 
     if name == "cpu":
-        return ffi.backends["cpu"]
+        return targets.backends["cpu"]
     kernel = name.rpartition("-")[2]
     if ON_DEVICE:
-        return ffi.Backend(_module_on_device(), kernel=kernel)
+        return targets.Backend(_module_on_device(), kernel=kernel)
     # All kernels are in one module with one prefix, whose targets are registered once.
     if kernel == "reference":
-        emulated = ffi.Backend(_emulated_module(), "jax_convgrad_emulated_", "reference")
-        ffi.register(emulated, "cpu")
+        emulated = targets.Backend(_emulated_module(), "jax_convgrad_emulated_", "reference")
+        targets.register(emulated, "cpu")
         return emulated
     other = _backend(cuda_backend("reference"))
-    return ffi.Backend(other.module, other.prefix, kernel)
+    return targets.Backend(other.module, other.prefix, kernel)
 
 
 # Created before any test can have replaced it.
@@ -112,7 +112,7 @@ def install(name):
     global _installed
     if name == _installed:
         return
-    from jax_convgrad.primitives import ffi
+    from jax_convgrad.primitives import targets
 
     backend = _backend(name)
     jax.clear_caches()  # compiled programs contain the targets of the backend they were lowered for
@@ -120,5 +120,5 @@ def install(name):
     # multiplies in TF32.
     full = ON_DEVICE or name in map(cuda_backend, ("gemm", "few_channels"))
     jax.config.update("jax_default_matmul_precision", "highest" if full else None)
-    ffi.backends["cpu" if name == "cpu" else PLATFORM] = backend
+    targets.backends["cpu" if name == "cpu" else PLATFORM] = backend
     _installed = name

@@ -1,11 +1,11 @@
-"""The CPU's kernels by name: which of them support a problem, and how to select one in ffi.py."""
+"""The CPU's kernels by name: which of them support a problem, and how to select one in targets.py."""
 
 from jax_convgrad.geometry import Axis, ConvGeometry
 from jax_convgrad.layers.problem import dimensions
-from jax_convgrad.primitives import ffi
+from jax_convgrad.primitives import targets
 from jax_convgrad.primitives.conv_spec import ConvSpec
 
-CPU = ffi.backends["cpu"]
+CPU = targets.backends["cpu"]
 ISAS = CPU.module.instruction_sets()
 
 

@@ -14,7 +14,7 @@ from conv_cases import NHWC, ConvCase
 from served import serves
 
 import jax_convgrad as jc
-from jax_convgrad.primitives import ffi
+from jax_convgrad.primitives import targets
 
 STEPS = 5
 SHAPE = (4, 20, 18) if backends.ON_DEVICE else (1, 10, 10)
@@ -31,7 +31,7 @@ def case(problem):
 def problem_of(kernel):
     if kernel in ("auto", "reference"):
         return PROBLEMS[0]
-    module = ffi.backends[backends.PLATFORM].module
+    module = targets.backends[backends.PLATFORM].module
     for problem in PROBLEMS:
         if all(serves(module, kernel, op, case(problem), problem[2]) for op in ("fprop", "dgrad", "wgrad")):
             return problem
@@ -78,7 +78,7 @@ def digest(arrays):
 
 def digests(backend):
     backends.install(backend)
-    module = ffi.backends[backends.PLATFORM].module
+    module = targets.backends[backends.PLATFORM].module
     problem = problem_of(backend.rpartition("-")[2])
     step = make_step(problem[1])
     params, x, dy = jax.device_put(start(problem))
@@ -95,7 +95,7 @@ def digests(backend):
 
 def main():
     backends.install(backends.cuda_backend("auto"))
-    kernels = ["auto", *ffi.backends[backends.PLATFORM].module.kernels()]
+    kernels = ["auto", *targets.backends[backends.PLATFORM].module.kernels()]
     print(json.dumps({backend: digests(backend) for backend in map(backends.cuda_backend, kernels)}))
 
 

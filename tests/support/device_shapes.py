@@ -25,7 +25,7 @@ from served import serves
 from tolerance import assert_within, stored_eps, sum_bound
 
 import jax_convgrad as jc
-from jax_convgrad.primitives import ffi
+from jax_convgrad.primitives import targets
 
 # Whole vectors of channels, tails in every direction, steps and both dilations, groups of one and of several
 # channels, few channels together with many, one and three axes. A run that ends early has run the first ones.
@@ -67,7 +67,7 @@ def run_conv(kernel, case, arithmetic):
     fprop also runs in another call with the epilogue, the bias and relu of a layer.
     """
     dtype, precision, factors_eps = ARITHMETICS[arithmetic]
-    module = ffi.backends[backends.PLATFORM].module
+    module = targets.backends[backends.PLATFORM].module
     ops = [op for op in OPS if serves(module, kernel, op, case, dtype, tf32=factors_eps > 0)]
     if not ops:
         return 0
@@ -142,7 +142,7 @@ def main():
     arithmetics = args.arithmetics.split(",")
     start, wrong, silent, left_out = time.monotonic(), [], [], 0
     backends.install(backends.cuda_backend("reference"))
-    kernels = ffi.backends[backends.PLATFORM].module.kernels()
+    kernels = targets.backends[backends.PLATFORM].module.kernels()
     for number, kernel in enumerate(kernels, 1):
         backends.install(backends.cuda_backend(kernel))
         calls = 0

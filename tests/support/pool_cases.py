@@ -5,7 +5,7 @@ import numpy as np
 import reference
 from backends import PLATFORM
 
-from jax_convgrad.primitives import ffi
+from jax_convgrad.primitives import targets
 
 DTYPES = ["float32", "float64", "bfloat16", "float16"]
 
@@ -36,7 +36,7 @@ def call(*arguments, **attributes):
 
 def traced(target, kernel, operands, results, axes, include=True, **attributes):
     """A call as part of a program: compiling one program for many calls takes a tenth of one for each."""
-    backend = ffi.backends[PLATFORM]
+    backend = targets.backends[PLATFORM]
     int64 = {
         "window": [a.taps for a in axes],
         "stride": [a.stride for a in axes],

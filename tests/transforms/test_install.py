@@ -19,7 +19,7 @@ from lax_functions import FUNCTIONS, NO_SUCH_DERIVATIVE, WAYS, W, X, assert_same
 from lowered_programs import FOREIGN_HLO, FOREIGN_STABLEHLO, primitives
 
 import jax_convgrad as jc
-from jax_convgrad.primitives import ffi
+from jax_convgrad.primitives import ffi, targets
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -303,7 +303,7 @@ def exported_text(platforms):
 
 
 def exported(platforms, gradient=None):
-    names = ffi.backends["cpu"].module.registrations()
+    names = targets.backends["cpu"].module.registrations()
     checks = [export.DisabledSafetyCheck.custom_call("jax_convgrad_" + name) for name in names]
     gradient = gradient or jax.jit(jax.grad(scalar(layer), (0, 1)))
     return export.export(gradient, platforms=platforms, disabled_checks=checks)(X, W)
@@ -311,7 +311,9 @@ def exported(platforms, gradient=None):
 
 def test_each_platform_gets_its_own(monkeypatch):
     jc.install(export=True)
-    monkeypatch.setitem(ffi.backends, "cuda", dataclasses.replace(ffi.backends["cpu"], kernel="tiled"))
+    monkeypatch.setitem(
+        targets.backends, "cuda", dataclasses.replace(targets.backends["cpu"], kernel="tiled")
+    )
     cuda = exported_text(["cuda"])
     assert "@jax_convgrad_dgrad" in cuda
     assert "@jax_convgrad_wgrad" in cuda
@@ -336,7 +338,7 @@ def test_an_export_for_several_platforms_runs_here():
 
 
 def test_a_platform_without_kernels_keeps_lax(installed, monkeypatch):
-    monkeypatch.delitem(ffi.backends, "cpu")
+    monkeypatch.delitem(targets.backends, "cpu")
     assert "@jax_convgrad_" not in jax.jit(jax.grad(scalar(layer))).lower(X, W).as_text()
 
 
@@ -362,7 +364,7 @@ def test_an_export_for_an_abstract_mesh(kernels):
         NamedSharding(AbstractMesh((8,), ("a",), axis_types=(AxisType.Auto,)), P(*spec)) for spec in ("a", ())
     ]
     f = jax.jit(gradient, in_shardings=tuple(shardings))
-    names = ffi.backends["cpu"].module.registrations()
+    names = targets.backends["cpu"].module.registrations()
     checks = [export.DisabledSafetyCheck.custom_call("jax_convgrad_" + name) for name in names]
     given = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in (x, W)]
     program = export.export(f, platforms=["cpu", "tpu"], disabled_checks=checks if kernels else ())(*given)

@@ -11,7 +11,7 @@ from jax.experimental import checkify, jet, roofline, sparse
 
 import jax_convgrad as jc
 from jax_convgrad import geometry
-from jax_convgrad.instruments.lax_forms import on_lax
+from jax_convgrad.instruments.on_lax import on_lax
 
 RANDOM = np.random.default_rng(12)
 X = jnp.asarray(RANDOM.standard_normal((2, 6, 5, 4)))

@@ -290,6 +290,21 @@ def test_the_report_tells_of_convolutions_and_windows(capsys):
     assert not jc.installed_report().rows
 
 
+def test_the_report_without_rows_says_why():
+    def said():
+        report = jc.installed_report()
+        assert report._repr_html_() == f"<p>{report}</p>"
+        return str(report)
+
+    assert said() == "install() is not in force"
+    jc.install()
+    assert said() == "nothing has been lowered since install()"
+    jax.jit(lambda x: lax.conv(x, x, (1, 1), "SAME"))(jnp.ones((1, 1, 4, 4)))
+    assert str(jc.installed_report()).endswith("1 of 1 convolutions and windows on these kernels")
+    jc.uninstall()
+    assert said() == "install() is not in force"
+
+
 def test_an_export_carries_lax_s_own_windows():
     jc.install()
     f = jax.jit(jax.grad(loss(WINDOWS["max NCHW"])))

@@ -14,7 +14,7 @@ from jax import export
 
 import jax_convgrad as jc
 from jax_convgrad.geometry import axis_of
-from jax_convgrad.primitives import ffi, lowering, pool_fallback, pool_primitives
+from jax_convgrad.primitives import lowering, pool_fallback, pool_primitives, targets
 from jax_convgrad.primitives.pool_spec import PoolSpec
 
 RANDOM = np.random.default_rng(11)
@@ -86,7 +86,7 @@ def test_lax_computes_where_there_are_no_kernels(name, monkeypatch, fresh_caches
     f, args = FUNCTIONS[name]
     g = value_and_derivatives(f)
     ours = g(*args)
-    monkeypatch.delitem(ffi.backends, "cpu")
+    monkeypatch.delitem(targets.backends, "cpu")
     jax.clear_caches()
     compiled = jax.jit(g).lower(*args).compile()
     assert "jax_convgrad_" not in "".join(
@@ -101,7 +101,9 @@ def test_lax_computes_where_there_are_no_kernels(name, monkeypatch, fresh_caches
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_cuda_gets_its_kernels(name, monkeypatch, fresh_caches):
     # Lowering needs only the sizes of workspaces from the module, which the CPU's module also has.
-    monkeypatch.setitem(ffi.backends, "cuda", dataclasses.replace(ffi.backends["cpu"], kernel="tiled"))
+    monkeypatch.setitem(
+        targets.backends, "cuda", dataclasses.replace(targets.backends["cpu"], kernel="tiled")
+    )
     f, args = FUNCTIONS[name]
     text = exported(value_and_derivatives(f), args, "cuda")
     assert "@jax_convgrad_" in text
@@ -112,7 +114,7 @@ def test_cuda_gets_its_kernels(name, monkeypatch, fresh_caches):
 
 
 def test_cuda_without_kernels_warns_once(monkeypatch, fresh_caches):
-    monkeypatch.delitem(ffi.backends, "cuda", raising=False)
+    monkeypatch.delitem(targets.backends, "cuda", raising=False)
     f, args = FUNCTIONS["conv"]
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -220,4 +222,4 @@ def test_a_process_that_only_runs_needs_the_import_alone(tmp_path):
 
 def test_export_checks_are_those_of_every_target():
     checks = "\n".join(map(str, jc.export_checks()))
-    assert all(f"jax_convgrad_{name}" in checks for name in ffi.backends["cpu"].module.registrations())
+    assert all(f"jax_convgrad_{name}" in checks for name in targets.backends["cpu"].module.registrations())

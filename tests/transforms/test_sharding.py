@@ -15,7 +15,7 @@ from reference import Axis
 from sharded_layers import LAYERS, Layer, compiled, specs
 
 import jax_convgrad as jc
-from jax_convgrad.primitives import ffi, partitioned_call
+from jax_convgrad.primitives import partitioned_call, targets
 
 NHWC = ("NHWC", "HWIO", "NHWC")
 
@@ -322,11 +322,11 @@ def test_export_for_an_abstract_mesh():
     shardings = tuple(NamedSharding(mesh, P(*spec)) for spec in (("a",), (), ()))
     f = jax.jit(layer.with_gradients, in_shardings=shardings)
     arrays = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in layer.arrays()]
-    targets = [
+    disabled = [
         export.DisabledSafetyCheck.custom_call("jax_convgrad_" + name)
-        for name in ffi.backends["cpu"].module.registrations()
+        for name in targets.backends["cpu"].module.registrations()
     ]
-    exported = export.export(f, platforms=["cpu"], disabled_checks=targets)(*arrays)
+    exported = export.export(f, platforms=["cpu"], disabled_checks=disabled)(*arrays)
     split = (("a",), (), ())
     placed = meshes.place(meshes.make("4x2"), layer.arrays(), split)
     meshes.assert_equal_to_rounding(jax.jit(exported.call)(*placed), layer.unsharded())

@@ -139,3 +139,17 @@ def test_a_jaxpr_shows_one_parameter():
     ]  # fmt: skip
     assert len({eqn.params["spec"] for eqn in ours}) == 1
     assert str(jaxpr).count("spec=ConvSpec(") == 3
+
+
+def test_an_axis_is_printed_without_its_defaults():
+    assert repr(Axis(5, 3, 3)) == "Axis(input=5, taps=3, output=3)"
+    assert repr(Axis(5, 3, 2, 1, -1)) == "Axis(input=5, taps=3, output=2, pad_lo=-1)"
+    for axis in (
+        Axis(9, 3, 4, 2),
+        Axis(9, 3, 20, 1, 2, 2),
+        Axis(9, 3, 5, 1, 0, 1, 2),
+        Axis(1, 2, 3, 4, 5, 6, 7, 8),
+    ):
+        assert eval(repr(axis)) == axis
+    (n,) = jax.export.symbolic_shape("n")
+    assert repr(Axis(n, 3, n, pad_lo=1, pad_hi=1)) == "Axis(input=n, taps=3, output=n, pad_lo=1, pad_hi=1)"

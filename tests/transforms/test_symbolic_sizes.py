@@ -12,12 +12,12 @@ import pytest
 from jax import export, lax
 
 import jax_convgrad as jc
-from jax_convgrad.primitives import ffi
+from jax_convgrad.primitives import targets
 
 NHWC = ("NHWC", "HWIO", "NHWC")
 TARGETS = [
     export.DisabledSafetyCheck.custom_call("jax_convgrad_" + name)
-    for name in ffi.backends["cpu"].module.registrations()
+    for name in targets.backends["cpu"].module.registrations()
 ]
 SIZES = {"b": (1, 3, 2), "h": (5, 8, 6), "w": (7, 9, 6), "n": (2, 4, 1), "c": (2, 5, 3)}
 """The sizes of each symbol in three calls."""

@@ -25,7 +25,7 @@ def _run(name: str, *arguments: str) -> Any:
     module: Any = importlib.import_module(f"jax_convgrad.{name}" if name.startswith("_") else name)
     if name == "jax_convgrad":
         importlib.import_module("jax_convgrad.public_names")
-        return sorted(importlib.import_module("jax_convgrad.primitives.ffi").backends)
+        return sorted(importlib.import_module("jax_convgrad.primitives.targets").backends)
     if name.startswith("_"):
         return module.ffi_api_version(), module.build() if name == "_cuda" else module.instruction_sets()
     return [str(getattr(module, attribute, "")) for attribute in ("__version__", "__file__")]

@@ -17,7 +17,7 @@ MARK = "@doctor "  # begins the lines for the doctor; libraries may print others
 
 @dataclass
 class Result:
-    """What a step returned, or why it did not; ``details`` is the traceback or what the process printed."""
+    """The value of a step, or why it has none; ``details`` is the traceback or what the process printed."""
 
     value: Any = None
     failure: str = ""

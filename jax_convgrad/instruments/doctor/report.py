@@ -1,4 +1,4 @@
-"""What the doctor has found, as text and as JSON, and what to do about each problem."""
+"""The findings of the doctor, as text and as JSON, and what to do about each problem."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class Report:
         """The last line: what is fine, or what to do next. ``checked`` are the platforms of self-checks."""
         remedies = [finding["remedy"] for finding in self.findings if finding["state"] == FAILED]
         if remedies:
-            several = f"{len(remedies)} problems; the first to mend" if len(remedies) > 1 else "What to do"
+            several = f"{len(remedies)} problems; mend this one first" if len(remedies) > 1 else "What to do"
             return f"{several}: {remedies[0]}"
         fine = f"every op agrees with jax.lax on {' and '.join(checked)}" if checked else "no op was run"
         return f"It works: {fine}; see above." if self.problems(WARNING) else f"All is well: {fine}."

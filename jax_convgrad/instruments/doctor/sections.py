@@ -120,7 +120,7 @@ def settings(report: Report) -> None:
 
 
 def self_check(report: Report, platform: str, results: dict[str, Result]) -> None:
-    """What is wrong on the platform, and a table of the errors of each op and dtype."""
+    """Reports what is wrong on the platform, and a table of the errors of each op and dtype."""
     report.begin(f"Self-check on {platform}")
     tables: dict[str, dict[str, float]] = {}
     for step, result in results.items():

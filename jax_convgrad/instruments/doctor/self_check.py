@@ -61,7 +61,7 @@ def _pool(op: str, start: float, operation: Any, divisor: int) -> _Case:
     return _Case(op, "window 3x2", ((2, 8, 7, 2),), lambda x: pool(x, window, strides, padding), reference)
 
 
-_ONE, _TWO, _NONE = (1, 1), (2, 2), (0, 0)
+_ONE, _TWO, _NONE, _BIAS = (1, 1), (2, 2), (0, 0), "conv_bias_grad"
 # Odd shapes, such that each kind of kernel serves one.
 _CASES = [
     _conv("3x3", (2, 12, 12, 32), (3, 3, 32, 32), _ONE, (_ONE, _ONE), _ONE, 1, True),
@@ -72,7 +72,7 @@ _CASES = [
     _conv("1x1", (3, 5, 7, 16), (1, 1, 16, 24), _ONE, (_NONE, _NONE), _ONE, 1, True),
     _conv("1-D, cropped", (2, 23, 4), (5, 4, 3), (3,), ((-1, 2),), (1,), 1, False),
     _conv("3-D", (1, 4, 5, 6, 3), (2, 3, 2, 3, 4), (1, 2, 1), ((0, 1), _ONE, _NONE), (1, 1, 1), 1, True),
-    _Case("bgrad", "6 channels", ((2, 9, 8, 6),), jax_convgrad.conv_bias_grad, lambda y, x: x.sum((0, 1, 2))),
+    _Case(_BIAS, "6 channels", ((2, 9, 8, 6),), jax_convgrad.conv_bias_grad, lambda _, dy: dy.sum((0, 1, 2))),
     _transposed("3x3, stride 2", (2, 5, 4, 6), (3, 3, 6, 8)),
     _pool("max_pool", -jnp.inf, lax.max, 1),
     _pool("avg_pool", 0.0, lax.add, 6),
@@ -98,7 +98,7 @@ def _exact(case: _Case, *args: Any) -> list[np.ndarray]:
 
 
 def largest_error(actual: Any, exact: Any, size: Any) -> float:
-    """In units of the bound; ``size`` is the sum of the products' absolute values."""
+    """Returns it in units of the bound; ``size`` is the sum of the products' absolute values."""
     stored = jnp.finfo(actual.dtype)
     eps = float(min(stored.eps, jnp.finfo("float32").eps))
     rounding = float(stored.eps) / 2 * np.abs(exact) + float(stored.smallest_subnormal)
@@ -120,9 +120,9 @@ def _ops(dtype: str) -> tuple[dict[str, float], list[str]]:
             got, again = (list(map(np.asarray, ours(*args))) for _ in range(2))
         dy, *primals = (value.astype(np.float64) for value in args)
         exact = _exact(case, dy, got[0].astype(np.float64), *primals)
-        # Where y is 1, relu lets all pass.
-        sizes = _exact(case, abs(dy), np.ones(y_shape), *map(abs, primals))
-        values = zip(("y", "dx", "dw", "db"), got, again, exact, sizes, strict=False)
+        sizes = _exact(case, abs(dy), np.ones(y_shape), *map(abs, primals))  # relu lets all pass at y = 1
+        names = ("db", "ddy") if case.op == _BIAS else ("y", "dx", "dw", "db")
+        values = zip(names, got, again, exact, sizes, strict=False)
         for name, first, second, *rest in values:
             row, error = f"{case.op} {name}", largest_error(first, *rest)
             errors[row] = max(errors.get(row, 0.0), error)

@@ -35,5 +35,5 @@ def _substitute(equation: Any, source: Any) -> Substitute:
 
 
 def has_kernels(f: Callable[..., Any], *args: Any) -> bool:
-    """Whether ``f``, traced with these arguments, computes anything with this package's primitives."""
+    """Says whether ``f``, traced with these arguments, computes anything with this package's primitives."""
     return any(equation.primitive in lax_forms for equation, _ in equations(jax.make_jaxpr(f)(*args)))
