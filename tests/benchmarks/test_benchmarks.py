@@ -221,7 +221,7 @@ def test_the_time_of_lowering_is_measured():
     command = [sys.executable, BENCHMARKS / "lowering_time.py", "--tiny", "--repeats", "1", "--bound", "1000"]
     ran = subprocess.run([*command, "--nets", "unet"], check=True, capture_output=True, text=True)
     rows = [line.split(" | ") for line in ran.stdout.splitlines() if line.startswith("| unet")]
-    assert [row[4] for row in rows] == ["install", "replace", "direct"] * 4
+    assert [row[4] for row in rows] == ["install", "replace", "own"] * 4
     assert all(float(ratio.strip("| ")) > 0 for row in rows for ratio in row[5:])
 
 

@@ -90,9 +90,9 @@ def run_script(*arguments, **environment):
     "arguments, message",
     [
         (["--fast"], "unknown argument --fast"),
-        (["--out"], "--out wants a value"),
-        (["--seconds", "many"], "--seconds many is no number"),
-        (["--only", "suite,all", "--trial"], "--only has no all"),
+        (["--out"], "--out needs a value"),
+        (["--seconds", "many"], "--seconds many is not a number"),
+        (["--only", "suite,all", "--trial"], "--only does not know all"),
     ],
 )
 def test_wrong_arguments_are_refused(arguments, message):
@@ -102,9 +102,13 @@ def test_wrong_arguments_are_refused(arguments, message):
 
 def test_help_and_a_machine_without_a_gpu():
     assert "--build-only" in run_script("--help").stdout
+    inside = subprocess.run(
+        ["./run_on_gpu.sh", "--help"], cwd=SCRIPT.parent, capture_output=True, text=True, timeout=60
+    )
+    assert "--build-only" in inside.stdout and not inside.stderr
     if not shutil.which("nvidia-smi"):
         done = run_script()
-        assert done.returncode == 2 and "tells of no GPU" in done.stderr
+        assert done.returncode == 2 and "reports no GPU" in done.stderr
 
 
 def test_the_files_of_the_suite_exist():
