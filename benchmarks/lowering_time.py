@@ -114,9 +114,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument(
-        "--bound", type=float, default=1.1, help="the largest ratio of our time to lax's that is allowed"
-    )
+    parser.add_argument("--bound", type=float, default=1.1, help="the largest allowed ratio, ours / lax")
     parser.add_argument("--nets", default=",".join(NETS), help=f"a list of {', '.join(NETS)}")
     parser.add_argument("--ways", default=",".join(_WAYS[1:]), help=f"a list of {', '.join(_WAYS[1:])}")
     parser.add_argument("--devices", default=f"1,{_DEVICES}")

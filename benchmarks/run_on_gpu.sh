@@ -15,8 +15,7 @@
 # The status is 0 if every section passed. Nothing is downloaded if the build's requirements (scikit-build-core,
 # nanobind, jaxlib) are installed.
 set -uo pipefail
-SCRIPT=$(realpath "$0")
-cd "$(dirname "$SCRIPT")/.." || exit 2
+cd "$(dirname "$0")/.." || exit 2
 # shellcheck source=benchmarks/sections.sh
 source benchmarks/sections.sh
 
@@ -39,7 +38,7 @@ while (($#)); do
       esac
       shift
       ;;
-    -h | --help) sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p}' "$SCRIPT"; exit 0 ;;
+    -h | --help) sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p}' benchmarks/run_on_gpu.sh; exit 0 ;;
     *) echo "run_on_gpu.sh: unknown argument $1; --help lists them" >&2; exit 2 ;;
   esac
   shift

@@ -222,9 +222,7 @@ def main() -> None:
     parser.add_argument("--problems", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--first", type=int, default=0, help="the index of the first problem to time")
-    parser.add_argument(
-        "--bound", type=float, default=1.5, help="the largest ratio of our time to lax's that is allowed"
-    )
+    parser.add_argument("--bound", type=float, default=1.5, help="the largest allowed ratio, ours / lax")
     parser.add_argument("--floor", type=float, default=2e-4, help="seconds below which a call is fast enough")
     parser.add_argument("--show", type=int, default=10, help="how many of the largest ratios to print")
     args = parser.parse_args()

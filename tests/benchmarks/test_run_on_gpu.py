@@ -135,7 +135,7 @@ def test_a_package_of_other_sources_is_not_used(tmp_path):
         (tools / name).symlink_to(shutil.which(name))
     done = run_script("--build-only", "--package", str(tmp_path), PATH=str(tools))
     assert done.returncode == 1
-    assert f"no nvcc, and {tmp_path} is not of these sources" in done.stdout
+    assert f"nvcc is missing, and {tmp_path} was built from other sources" in done.stdout
 
 
 @pytest.fixture
@@ -192,7 +192,7 @@ def test_what_a_gpu_s_run_starts(tmp_path, machine_with_a_gpu):
     assert sum("--padding" in line for line in told) == 1
     (benchmark,) = (line for line in told if "benchmarks/run.py" in line)
     assert f"|cuda,cpu|{tmp_path / 'package'}| benchmarks/run.py --device cuda --seconds 4" in benchmark
-    assert "nothing found by three tools" in (tmp_path / "out" / "sanitizer.log").read_text()
+    assert "three tools found nothing" in (tmp_path / "out" / "sanitizer.log").read_text()
 
 
 def test_a_built_package_is_used_again_and_a_finding_fails_the_run(tmp_path, machine_with_a_gpu):
@@ -203,7 +203,7 @@ def test_a_built_package_is_used_again_and_a_finding_fails_the_run(tmp_path, mac
     assert [line.split()[:2] for line in lines] == [
         ["package", "ok"], ["machine", "ok"], ["sanitizer", "FAILED"], ["benchmark", "ok"],
     ]  # fmt: skip
-    assert "built before from the same sources" in lines[0]
+    assert "already built from the same sources" in lines[0]
     told = (tmp_path / "told").read_text()
     assert told.count("pip install") == 1 and "--quick" in told and "-m pytest" not in told
     log = (tmp_path / "out" / "sanitizer.log").read_text()
