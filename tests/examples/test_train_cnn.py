@@ -161,7 +161,7 @@ def test_a_missing_mnist_file_is_named(tmp_path):
     ("stem", "labels", "message"),
     [
         ("train-labels", np.zeros(6, np.uint8), "7 images, .* 6 labels"),
-        ("t10k-labels", np.array([0, 10, 9], np.uint8), "holds a label 10"),
+        ("t10k-labels", np.array([0, 10, 9], np.uint8), "has a label 10"),
     ],
 )
 def test_labels_that_do_not_fit_are_refused(tmp_path, stem, labels, message):
