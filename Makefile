@@ -1,20 +1,20 @@
-# Targets set up what they need, from Linux, Python >= 3.11, g++ and make. C++ is built by the presets of CMakePresets.json.
+# Each target sets up what it needs; Linux, Python >= 3.11, g++ and make are required. CMakePresets.json has the C++ builds.
 PYTHON ?= python3
 PYTHON_NEWEST ?= $(or $(shell command -v python3.12),$(lastword $(sort $(wildcard $(HOME)/.pyenv/versions/3.12*/bin/python))))
 export CUDACXX ?= $(or $(shell command -v nvcc),$(wildcard /usr/local/cuda/bin/nvcc))
-# For other tests or options: make test PYTEST_FLAGS="-k pooling -x"; make train EXAMPLE_FLAGS="--help"
+# To choose tests or options: make test PYTEST_FLAGS="-k pooling -x"; make train EXAMPLE_FLAGS="--help"
 PYTEST_FLAGS ?= -n auto --maxprocesses 8
 EXAMPLE_FLAGS ?=
-# What make check runs, in float32 on the CPU kernels alone: each op, argument, refusal and binding.
+# The tests of make check, in float32 on the CPU kernels: each op, argument, error and binding.
 CHECKED := $(addprefix layers/test_,gradients pooling conv_transpose arguments bad_input zero_sizes training_step) \
            $(addprefix kernels/test_,handlers pool_kernels source_includes versions) transforms/test_recognition transforms/test_vmap
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 PIP := .venv/bin/python -m pip install
-# A build by a preset, or by another build preset of the same tree: $(call build,dev,costs)
+# Builds a preset, or another build preset in the same build folder: $(call build,dev,costs)
 build = cmake --preset $(1) -DPython_EXECUTABLE=$(CURDIR)/.venv/bin/python && cmake --build --preset $(or $(2),$(1))
 PACKAGE := pyproject.toml CMakeLists.txt $(shell find jax_convgrad *_src -type f ! -path '*/__pycache__/*' ! -name '*.so')
 TESTED := CMakePresets.json benchmarks/run_kernel.cc $(shell find tests/cpu_kernels tests/cuda_emulator -type f)
-# Examples run on what is installed for development, else on the package with the kernels that this machine can use.
+# Examples use the installation for development if there is one, else a package with the kernels that this machine can use.
 INSTALLED = $(or $(wildcard .venv/installed-dev),.venv/installed-examples)
 .PHONY: help train examples benchmark check test emulator kernels costs instructions test-newest test-aarch64 test-sanitized lint docs cuda-compile sass cuda-table clean
 
@@ -22,22 +22,22 @@ help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 train: $(INSTALLED)  ## train a small network on handwritten digits (EXAMPLE_FLAGS="--help" lists options)
 	python examples/train_cnn.py $(EXAMPLE_FLAGS)
-examples: $(INSTALLED)  ## run every example, a minute at most each (docs/examples.md)
+examples: $(INSTALLED)  ## run every example, at most a minute each (docs/examples.md)
 	@set -ex; mkdir -p build/examples; python examples/flax_model.py; \
 	for name in train_cnn gradient_flow segmentation custom_layer; do python examples/$$name.py --plot build/examples/$$name.png; done
 benchmark: $(INSTALLED)  ## time every layer and op against jax.lax (BENCHMARK_FLAGS="--help" lists options)
 	python benchmarks/run.py $(BENCHMARK_FLAGS)
-check: .venv/installed-dev  ## run what to repeat while working, less than a minute: float32 on the CPU kernels
+check: .venv/installed-dev  ## run the tests to repeat while working, in less than a minute: float32 on the CPU kernels
 	pytest $(PYTEST_FLAGS) -k "not (emulated or float64 or bfloat16 or float16)" $(patsubst %,tests/%.py,$(CHECKED))
 test: emulator kernels  ## run every test, on the CPU kernels and on the CUDA kernels in the emulator; nvcc is not used
 	pytest $(PYTEST_FLAGS)
-emulator: .venv/installed-dev  ## test the emulator itself, and what Python does not reach of the CUDA kernels
+emulator: .venv/installed-dev  ## test the emulator itself, and the parts of the CUDA kernels that Python does not reach
 	ctest --preset dev -L cuda_emulator --parallel $$(nproc)
 kernels: .venv/installed-dev  ## test every CPU kernel on every instruction set of this machine, without Python
 	ctest --preset dev -L cpu_kernels --parallel $$(nproc)
-costs: .venv/installed-dev  ## count the basic blocks that calls of the CUDA kernels run
+costs: .venv/installed-dev  ## count the basic blocks that calls of the CUDA kernels execute
 	$(call build,dev,costs) && ctest --preset costs --parallel $$(nproc)
-instructions: .venv/installed-dev  ## count the hot CPU kernels' instructions; fails where they have become more
+instructions: .venv/installed-dev  ## count the hot CPU kernels' instructions; fails if a count has increased
 	python benchmarks/instructions.py
 test-newest: .venv-newest/installed  ## run the tests in Python on Python 3.12 and the newest jax
 	JAX_CONVGRAD_EMULATOR_DIR=$(CURDIR)/build/newest/cuda_emulator .venv-newest/bin/pytest $(PYTEST_FLAGS)
@@ -61,7 +61,7 @@ clean:  ## remove everything that make built
 	rm -rf .venv .venv-newest build .pytest_cache .ruff_cache .mypy_cache
 	find jax_convgrad tests examples benchmarks docs -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# For development all is one build, from which pip takes the module. On the newest jax it is built as pyproject.toml says.
+# Development has one build, from which pip takes the module. The package for the newest jax is built as in pyproject.toml.
 .venv/bin/python:
 	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 is needed: make PYTHON=...")' && $(PYTHON) -m venv .venv
 .venv/tools: pyproject.toml | .venv/bin/python

@@ -1,6 +1,6 @@
 """The front page's bar chart: eight layers and the training step, each peer's time over ours.
 
-python benchmarks/chart.py docs/performance/results.json    # chart-light.svg and chart-dark.svg beside it
+python benchmarks/chart.py docs/performance/results.json    # chart-light.svg and chart-dark.svg in its folder
 
 The picture is a function of the results alone and is written without a plotting library, so the same results
 give the same bytes everywhere.
@@ -22,7 +22,7 @@ from harness import summary
 from harness.tasks import ARITHMETICS
 
 TIMES = "\N{MULTIPLICATION SIGN}"
-# Of each kind of layer one, ahead or behind; docs/performance.md has them all.
+# One layer of each kind, whether we are faster or slower there; docs/performance.md has all layers.
 LAYERS = {
     "resnet50.conv1": "ResNet-50: first layer",
     "resnet50.3x3.56": f"ResNet-50: 3{TIMES}3",
@@ -67,9 +67,9 @@ class Row(NamedTuple):
 
 
 def layer_ratios(entries: list[dict], peers: list[str]) -> dict[str, float]:
-    """Ratios of what a training step computes of a layer: forward pass and gradients, added up.
+    """Ratios of a layer's total time in a training step: forward pass plus gradients.
 
-    Where the forward pass and the gradient were timed as one, that is the whole.
+    If the forward pass and the gradient were timed as one op, that op is the whole.
     """
     together = [entry for entry in entries if "+" in entry["op"]] or entries
 
@@ -167,7 +167,7 @@ def conditions(results: dict) -> tuple[str, str]:
 
 
 def svg(results: dict, theme: Theme) -> str | None:
-    """The picture, or None where something that it shows was not measured."""
+    """The picture, or None if something that it shows was not measured."""
     shown = rows(results)
     if not shown:
         return None

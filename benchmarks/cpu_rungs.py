@@ -1,10 +1,10 @@
-"""Times each op of a layer on each of the CPU kernels that serve it, asked for by name, verified first.
+"""Verifies and times each op of a layer on each CPU kernel that serves it.
 
 python benchmarks/cpu_rungs.py "8x28x28x64, 3x3, 64, pad 1"
 python benchmarks/cpu_rungs.py "8x56x56x3, 7x7, 64, stride 2, pad 3" --ops dgrad --threads 1
 
-GFLOP/s counts two for each product that the formula has, and is of the fastest sample, since what disturbs a
-call can only make it slower. docs/kernels.md says what each kernel has that the one before has not.
+GFLOP/s counts two operations for each product in the formula. It comes from the fastest sample, since a
+disturbance can only make a call slower. docs/kernels.md says what each kernel adds to the one before.
 """
 
 from __future__ import annotations
@@ -49,9 +49,9 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def programs_by_kernel(task: Task) -> dict:
-    """The task's compiled program on each kernel that serves it here.
+    """Compiles the task's program for each kernel that serves it here.
 
-    A program keeps the kernel that its backend named when it was lowered.
+    A program keeps the kernel that its backend had when it was lowered.
     """
     import jax
     from harness import jax_programs

@@ -1,15 +1,15 @@
-"""Estimates what each layer's ops take on a GPU, from counts: a roofline, not a measurement.
+"""Estimates the time of each layer's ops on a GPU from counts: a roofline, not a measurement.
 
 python benchmarks/cuda_estimate.py   # writes docs/cuda_estimate.md; `make emulator` first
 
-Which kernel and tile serve an op is asked of the plan, through the emulator's module, which lists the
-launches of a call without running it. Of the products in tiles (gemm, wgmma) the multiply-adds are counted
-with what tiles, slices and phases reach beyond the problem's edges, and the bytes that blocks read are those
-of their tiles.
+The plan chooses an op's kernel and tile; the emulator's module lists a call's launches without running them.
+For the kernels that compute products in tiles (gemm, wgmma), the multiply-adds include those of the parts of
+tiles, slices and phases beyond the problem's edges, and the bytes that blocks read are those of their tiles.
 """
 
 from __future__ import annotations
 
+import argparse
 import itertools
 import math
 import re
@@ -33,12 +33,12 @@ FILE = ROOT / "docs" / "cuda_estimate.md"
 
 
 class Math(NamedTuple):
-    """How products are multiplied, and what the devices' data sheets promise of it."""
+    """The arithmetic of the products, and its rate in the devices' data sheets."""
 
     dtype: str
     tf32: bool
-    bytes: int  # of a number
-    flops: float  # a second, dense
+    bytes: int  # per number
+    flops: float  # per second, dense
 
 
 MATHS = {
@@ -47,19 +47,19 @@ MATHS = {
     "float32 in full": Math("float32", False, 4, 67e12),
     "float64": Math("float64", False, 8, 67e12),
 }
-BANDWIDTH = {"H200": 4.8e12, "H100 SXM": 3.35e12}  # bytes a second
+BANDWIDTH = {"H200": 4.8e12, "H100 SXM": 3.35e12}  # bytes per second
 
 
 class Counts(NamedTuple):
     """The counts of one op of one layer."""
 
     kernel: str
-    multiply_adds: int  # with those of the tiles' edges; where the kernel's tiles are not known, without
-    tile_bytes: int | None  # that blocks read, from caches or memory
-    least_bytes: int  # each operand once, the result once, partial sums there and back
+    multiply_adds: int  # with those beyond the problem's edges, if the kernel's tiles are known
+    tile_bytes: int | None  # bytes that blocks read, from caches or memory
+    least_bytes: int  # each operand read once, the result written once, partial sums written and read
 
     def seconds(self, math: Math, device: str) -> tuple[float, str]:
-        """The longer of two times, and which limit it is due to."""
+        """The longer of the two times, and the limit that it comes from."""
         compute = 2 * self.multiply_adds / math.flops
         memory = self.least_bytes / BANDWIDTH[device]
         return (compute, "compute") if compute >= memory else (memory, "memory")
@@ -70,7 +70,7 @@ def _over(extent: int, tile: int) -> int:
 
 
 def _phases(axis: Axis) -> list[tuple[int, int]]:
-    """(outputs, taps) of each class of outputs that meet the same taps (common_src/phase.h)."""
+    """(outputs, taps) of each phase: the outputs that meet the same taps (common_src/phase.h)."""
     phases = axis.input_dilation // math.gcd(axis.stride, axis.input_dilation)
     found = []
     for first in range(min(phases, axis.output)):
@@ -83,7 +83,7 @@ def _phases(axis: Axis) -> list[tuple[int, int]]:
 def _tiled_activation(
     problem: Conv, axes: Iterable[Axis], channels: tuple[int, int], tile: tuple[int, int, int], wide: bool
 ) -> tuple[int, int]:
-    """Multiply-adds, and numbers in tiles; ``channels`` of a group: summed over, and of the result."""
+    """Multiply-adds and numbers in tiles; ``channels`` has a group's summed channels and result channels."""
     rows, columns, slice_depth = tile
     summed, results = channels
     steps = 0  # slices of all row tiles
@@ -96,7 +96,7 @@ def _tiled_activation(
 
 
 def _tiled_filter(problem: Conv, tile: tuple[int, int, int], chunk: int | None) -> tuple[int, int]:
-    """Counts as above; a tile's rows are of any taps, or of chunks of so many channels of one tap."""
+    """Multiply-adds and numbers in tiles; a tile's rows belong to any taps, or to one tap's ``chunk``s."""
     rows, columns, slice_depth = tile
     layer = problem.layer
     channels, results = layer.in_channels // layer.groups, layer.out_channels // layer.groups
@@ -106,7 +106,7 @@ def _tiled_filter(problem: Conv, tile: tuple[int, int, int], chunk: int | None) 
         outputs, taps = (math.prod(counts) for counts in zip(*phase, strict=True)) if phase else (1, 1)
         if chunk is None:
             all_rows = _over(taps * channels, rows) * rows
-        else:  # the half of a tile that is left without a chunk is multiplied, but not copied
+        else:  # the kernel multiplies the half of a tile without a chunk, but does not copy it
             all_rows = taps * _over(channels, chunk) * chunk
         # Parts begin at whole slices, so that only the last has one that is not full.
         depth = _over(layer.batch * outputs, slice_depth) * slice_depth
@@ -122,12 +122,12 @@ class Tiles(NamedTuple):
     rows: int
     columns: int
     slice_bytes: int
-    wide: bool  # a slice is of one tap
+    wide: bool  # a slice has one tap
     chunk: int | None = None
 
 
 def tiles_of(kernel: str) -> Tiles | None:
-    """The kernel's tiles; None if it has none in shared memory, or others (few_channels)."""
+    """The kernel's tiles; None if it has none in shared memory, or tiles of another kind (few_channels)."""
     if gemm := re.match(
         r"gemm_\w+<\w+, GemmTile<(\d+), (\d+), \d+>.*, (true|false), \d+(?:, \w+)?>$", kernel
     ):
@@ -142,7 +142,7 @@ FAMILIES = ("reference", "tiled", "grouped", "few_channels", "gemm", "wgmma")
 
 
 def count(problem: Conv, op: str, how: Math, kernel: str = "auto") -> Counts:
-    """Counts one op, as the plan lays it out on a device of compute capability 9.0."""
+    """Counts one op as planned for a device of compute capability 9.0."""
     layer, axes = problem.layer, problem.geometry.axes
     native = {
         "tf32": how.tf32,
@@ -154,11 +154,11 @@ def count(problem: Conv, op: str, how: Math, kernel: str = "auto") -> Counts:
         "axes": [tuple(getattr(axis, field) for field in FIELDS) for axis in axes],
     }
     launched = [launch.kernel for launch in conv_launches(op, kernel, **native)]
-    # Beside the product there may be a launch that adds up partial sums, or one that rounds the filter.
+    # Apart from the product there may be a launch that adds partial sums, or one that rounds the filter.
     products = [name for name in readable(launched).values() if name.startswith(FAMILIES)]
     (name,) = products
     family = next(family for family in FAMILIES if name.startswith(family))
-    # What lies in the workspace is written and read.
+    # The workspace's contents are written once and read once.
     least = problem.elements(op) * how.bytes + 2 * conv_workspace_bytes(op, family, **native)
     tiles = tiles_of(name)
     if tiles is None:
@@ -179,19 +179,20 @@ HEAD = """\
 # Estimated times on a GPU
 
 **Estimates: nothing here was measured.** For each layer of
-[benchmarks/shapes.toml](../benchmarks/shapes.toml), a lower bound of each op's time by two limits of the
-device's data sheet, of which the longer counts:
+[benchmarks/shapes.toml](../benchmarks/shapes.toml) the tables give a lower bound of each op's time. It is the
+longer of two times, which follow from the device's data sheet:
 
-* *compute*: the multiply-adds of the kernel that the plan takes, with what its tiles reach beyond the
-  problem's edges (*work*, for one that the formula asks for), at the dense rate of the arithmetic:
+* *compute*: the multiply-adds of the kernel that the plan chooses, including those of tiles beyond the
+  problem's edges, at the dense rate of the arithmetic:
   {rates}.
-* *memory*: operands read once, the result written once, and partial sums both, at the memory's rate:
-  {bandwidths}.
+  *Work* is their number divided by the formula's number of multiply-adds.
+* *memory*: operands are read once, the result is written once, and partial sums are written and read, at the
+  memory's rate: {bandwidths}.
 
-*Read* is the bytes that the blocks' tiles read for one that *memory* counts: what is above 1 the caches have
-to give. It is a dash where a kernel has no tiles in shared memory, and so is *work* then, which is taken for
-1. A measured time below its bound would be a mistake in the counts. `python benchmarks/cuda_estimate.py`
-writes this file.
+*Read* is the number of bytes that the blocks' tiles read, divided by the number that *memory* counts; the
+caches have to supply the part above 1. A dash stands for a kernel without tiles in shared memory; its *work*
+is taken as 1. A measured time below its bound would mean a mistake in the counts.
+`python benchmarks/cuda_estimate.py` writes this file.
 """
 
 
@@ -227,12 +228,27 @@ def _short(kernel: str) -> str:
 
 
 def main() -> None:
+    """Reads the options and writes the page."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("-o", "--output", type=Path, default=FILE, help="default: docs/cuda_estimate.md")
+    args = parser.parse_args()
+    try:
+        text = page()
+    except FileNotFoundError as error:
+        sys.exit(f"cuda_estimate.py: {error}")
+    args.output.write_text(text)
+
+
+def page() -> str:
+    """The page's text."""
     problems = read_layers(BUILT_IN)
     rates = ", ".join(f"{name} {how.flops / 1e12:.0f} TFLOP/s" for name, how in MATHS.items())
     bandwidths = ", ".join(f"{name} {rate / 1e12} TB/s" for name, rate in BANDWIDTH.items())
     parts = [HEAD.format(rates=rates, bandwidths=bandwidths)]
     parts += [f"## {name}\n\n{table(problems, how)}\n" for name, how in MATHS.items()]
-    FILE.write_text("\n".join(parts))
+    return "\n".join(parts)
 
 
 if __name__ == "__main__":

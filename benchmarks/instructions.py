@@ -1,12 +1,12 @@
-"""Counts the instructions of hot kernels for each multiply-add, and fails where they have become more.
+"""Counts the instructions per multiply-add of hot kernels, and fails if a count has increased.
 
 python benchmarks/instructions.py            # compare with benchmarks/instructions.toml
-python benchmarks/instructions.py --update   # write what is counted there
+python benchmarks/instructions.py --update   # write the counts into it
 
-They run in a program of their own, build/dev/cpu_kernels/run_kernel, which `make instructions` builds first.
+The kernels run in a separate program, build/dev/cpu_kernels/run_kernel; `make instructions` builds it first.
 
-Unlike times, counts are the same on a busy machine. `perf stat` counts where the kernel lets it, otherwise
-valgrind's callgrind, which knows AVX2 but not AVX-512: so AVX2 is what both count on x86-64.
+Unlike times, counts are the same on a busy machine. `perf stat` counts if the system permits it, otherwise
+valgrind's callgrind, which knows AVX2 but not AVX-512: so both count AVX2 on x86-64.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from harness.problems import Bias, Conv, Pool, Problem
 
 PROGRAM = Path(__file__).parent.parent / "build" / "dev" / "cpu_kernels" / "run_kernel"
 COUNTS = Path(__file__).with_suffix(".toml")
-MARGIN = 1.1  # for another compiler's choices
+MARGIN = 1.1  # allows for another compiler's choices
 ISA = "avx2" if platform.machine() in ("x86_64", "AMD64") else "plain"
 _WHOLE_AXIS = (1, 1, 1, 1, 0, 1, 1)
 
@@ -34,10 +34,10 @@ Counter = Callable[[list[str]], int]
 
 
 def perf(command: list[str]) -> int:
-    """Instructions of a process in user space.
+    """The instructions that a process executes in user space.
 
     Raises:
-      RuntimeError: there is no perf, or the system does not let it count.
+      RuntimeError: perf is not installed, or the system does not permit it to count.
     """
     if shutil.which("perf") is None:
         raise RuntimeError("perf is not installed")
@@ -52,10 +52,10 @@ def perf(command: list[str]) -> int:
 
 
 def callgrind(command: list[str]) -> int:
-    """Instructions of a process, executed one by one.
+    """The instructions of a process, which valgrind executes one by one.
 
     Raises:
-      RuntimeError: there is no valgrind, or it met an instruction that it does not know.
+      RuntimeError: valgrind is not installed, or it met an instruction that it does not know.
     """
     if shutil.which("valgrind") is None:
         raise RuntimeError("valgrind is not installed")
@@ -69,10 +69,10 @@ def callgrind(command: list[str]) -> int:
 
 
 def working_counter(program: list[str]) -> Counter:
-    """perf where it counts, else callgrind.
+    """Chooses perf if it can count, else callgrind.
 
     Raises:
-      RuntimeError: neither works; with both reasons.
+      RuntimeError: neither works; the message has both reasons.
     """
     reasons = []
     for counter in (perf, callgrind):
@@ -102,25 +102,25 @@ def arguments(problem: Problem, op: str, runs: int) -> list[str]:
 
 
 def multiply_adds(problem: Problem, op: str) -> int:
-    """Products of a convolution; taps of a pooling, elements of a bias' gradient."""
+    """A convolution's products; the taps of a pooling; the elements of a bias gradient."""
     return problem.flops("fprop") // (2 if isinstance(problem, Conv) else 1)
 
 
 def read_entry(entry: dict) -> tuple[Problem, str]:
-    """The problem and the native op of one line of the file."""
+    """The problem and the native op in one line of the file."""
     op = entry["op"]
     kind = Bias if op == "bgrad" else Pool if "pool" in op else Conv
     return kind.parse(entry["layer"], entry["layer"]), op
 
 
 def count(program: Path, counter: Counter, problem: Problem, op: str) -> float:
-    """Instructions a multiply-add of one run."""
+    """The instructions per multiply-add of one run."""
     one, three = (counter([str(program), *arguments(problem, op, runs)]) for runs in (1, 3))
     return (three - one) / 2 / multiply_adds(problem, op)
 
 
 def write(entries: list[dict]) -> None:
-    """The file, with one line an entry."""
+    """The text of the file, with one line per entry."""
     head = [line for line in COUNTS.read_text().splitlines() if line.startswith("#")]
     lines = [
         "  { "
@@ -138,17 +138,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--program", type=Path, default=PROGRAM, help="run_kernel, where it was built")
+    parser.add_argument("--program", type=Path, default=PROGRAM, help="the path of the built run_kernel")
     parser.add_argument("--update", action="store_true", help="write the counts instead of comparing them")
     args = parser.parse_args()
     program = args.program
     if not program.exists():
-        sys.exit(f"no {program}: `make instructions` builds it")
+        sys.exit(f"{program} does not exist: `make instructions` builds it")
     entries = tomllib.loads(COUNTS.read_text())["counts"]
     try:
         counter = working_counter([str(program), *arguments(*read_entry(entries[0]), 0)])
     except RuntimeError as error:
-        sys.exit(f"no instructions can be counted: {error}")
+        sys.exit(f"this machine cannot count instructions: {error}")
     failures = 0
     for entry in entries:
         problem, op = read_entry(entry)

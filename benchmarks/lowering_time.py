@@ -1,12 +1,12 @@
-"""Times how long large nets take to be traced and lowered on these kernels, against jax.lax.
+"""Times the tracing and lowering of large nets on these kernels, against jax.lax.
 
 python benchmarks/lowering_time.py --repeats 5
 
-Each net is traced and lowered, and not compiled: forward, and with its gradient; for one device, and for
-eight host devices with the batch split. Ways take turns, each time with a new function, and with all caches
-of JAX and of jax_convgrad empty, as in a process that has just begun. What counts is the ratio of the least
-times, of the process' own processor time, which other programs disturb less than the clock's; the clock's
-ratio is printed too. Exits 1 where a ratio is above the bound.
+Each net is traced and lowered, but not compiled: forward, and with its gradient; for one device, and for
+eight host devices with the batch split. The ways to use the kernels take turns, each time with a new function
+and with all caches of JAX and of jax_convgrad empty, as in a new process. The ratio of the least processor
+times counts, since other programs disturb it less than the ratio of the clock's times, which is printed too.
+The status is 1 if a ratio is above the bound.
 """
 
 from __future__ import annotations
@@ -26,15 +26,16 @@ os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "") + f" --xla_force_host_platform_device_count={_DEVICES}"
 )
 
-import jax  # noqa: E402  # after its flags
-import jax.numpy as jnp  # noqa: E402  # likewise
-import numpy as np  # noqa: E402  # likewise
-from harness.nets import DIRECT, LAX, NETS, TINY, Net, loss, parameters  # noqa: E402  # likewise
-from jax.sharding import Mesh, NamedSharding, PartitionSpec  # noqa: E402  # likewise
+# JAX reads XLA_FLAGS when it is imported.
+import jax  # noqa: E402
+import jax.numpy as jnp  # noqa: E402
+import numpy as np  # noqa: E402
+from harness.nets import LAX, NETS, OWN, TINY, Net, loss, parameters  # noqa: E402
+from jax.sharding import Mesh, NamedSharding, PartitionSpec  # noqa: E402
 
-import jax_convgrad  # noqa: E402  # likewise
+import jax_convgrad  # noqa: E402
 
-_WAYS = ("lax", "install", "replace", "direct")
+_WAYS = ("lax", "install", "replace", "own")
 _STEPS = ("trace", "lower", "sum")
 
 
@@ -51,7 +52,7 @@ def _installed(way: str) -> Iterator[None]:
 
 
 def _function(net: Net, way: str, gradient: bool) -> Callable[..., Any]:
-    function = loss(net, DIRECT if way == "direct" else LAX)
+    function = loss(net, OWN if way == "own" else LAX)
     if way == "replace":
         function = jax_convgrad.replace_convolutions(function)
     return jax.value_and_grad(function) if gradient else function
@@ -70,7 +71,7 @@ def _arguments(net: Net, devices: int) -> tuple[list[Any], Any]:
 
 
 def _forget() -> None:
-    """Empties all caches: JAX's, and those that this package's modules have."""
+    """Empties all caches: JAX's and those of this package's modules."""
     jax.clear_caches()
     for name, module in list(sys.modules.items()):
         if name.partition(".")[0] == "jax_convgrad":
@@ -81,7 +82,7 @@ def _forget() -> None:
 
 
 def _once(function: Callable[..., Any], arguments: tuple[Any, ...]) -> tuple[np.ndarray, Any]:
-    """Seconds of tracing, of lowering and of both, by the process' time and by the clock."""
+    """The seconds of tracing, of lowering and of both, in processor time and by the clock."""
     times = [(time.process_time(), time.perf_counter())]
     traced = jax.jit(function).trace(*arguments)
     times.append((time.process_time(), time.perf_counter()))
@@ -92,7 +93,7 @@ def _once(function: Callable[..., Any], arguments: tuple[Any, ...]) -> tuple[np.
 
 
 def measure(net: Net, gradient: bool, devices: int, ways: tuple[str, ...], repeats: int) -> dict[str, Any]:
-    """The least seconds of each way, of each step (rows) by both clocks (columns)."""
+    """The least seconds of each way, by step (rows), in processor time and by the clock (columns)."""
     arguments = _arguments(net, devices)
     least = {way: np.full((len(_STEPS), 2), np.inf) for way in ways}
     for turn in range(repeats + 1):
@@ -100,25 +101,25 @@ def measure(net: Net, gradient: bool, devices: int, ways: tuple[str, ...], repea
             with _installed(way):
                 _forget()
                 seconds, lowered = _once(_function(net, way, gradient), arguments)
-                if turn:  # the first one imports what is missing
+                if turn:  # the first turn also imports modules
                     least[way] = np.minimum(least[way], seconds)
                 elif way != "lax" and "jax_convgrad" not in lowered.as_text():
-                    sys.exit(f"no kernel in the net lowered by {way}")
+                    sys.exit(f"the net lowered by {way} contains none of these kernels")
     return least
 
 
 def main() -> None:
-    """Measures, prints a table and says where a ratio is above the bound."""
+    """Measures, prints a table and reports ratios above the bound."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--bound", type=float, default=1.1, help="most that ours may take, in lax's times")
-    parser.add_argument("--nets", default=",".join(NETS), help=f"of {', '.join(NETS)}")
-    parser.add_argument("--ways", default=",".join(_WAYS[1:]), help=f"of {', '.join(_WAYS[1:])}")
+    parser.add_argument("--bound", type=float, default=1.1, help="the largest allowed ratio, ours / lax")
+    parser.add_argument("--nets", default=",".join(NETS), help=f"a list of {', '.join(NETS)}")
+    parser.add_argument("--ways", default=",".join(_WAYS[1:]), help=f"a list of {', '.join(_WAYS[1:])}")
     parser.add_argument("--devices", default=f"1,{_DEVICES}")
-    parser.add_argument("--only", choices=["forward", "gradient"], help="leave the other out")
-    parser.add_argument("--tiny", action="store_true", help="small nets, to see that it runs")
+    parser.add_argument("--only", choices=["forward", "gradient"], help="measure only this one")
+    parser.add_argument("--tiny", action="store_true", help="small nets, to test the script")
     args = parser.parse_args()
     ways = ("lax", *args.ways.split(","))
     print(f"jax {jax.__version__}, Python {sys.version.split()[0]}; least of {args.repeats}")

@@ -1,9 +1,9 @@
-"""A run's tables, for the terminal and as a page.
+"""Prints a run's tables on the terminal, or writes them as a page.
 
 python benchmarks/report.py docs/performance/results.json -o docs/performance.md
 
-The pictures next to the JSON file are linked from the page. Where a notes.md lies there as well, which
-explains the numbers, the page ends with it; nothing else on the page is written by hand.
+The page links the pictures in the JSON file's folder. If that folder has a notes.md, which explains the
+numbers, the page ends with it; nothing else on the page is written by hand.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import shlex
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -22,13 +23,13 @@ from harness.devices import DEVICES
 PICTURES = {
     "ratios.png": "How many times faster than each peer, for every layer and op",
     "roofline.png": "FLOP/s of every layer and op over its FLOPs per byte, under the machine's peaks",
-    "scaling.png": "Time per FLOP of a 3x3 layer as its batch and its channels grow",
+    "scaling.png": "Time per FLOP of a 3x3 layer as its batch or its channels grow",
 }
 _CUDNN = {"fprop": "Forward", "dgrad": "BackwardInput", "wgrad": "BackwardFilter"}
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) -> str:
-    """A Markdown table with its columns in line; the first ``left`` columns are text."""
+    """A Markdown table with aligned columns; the first ``left`` columns are text."""
     rows = [list(header), *map(list, rows)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     rows = [
@@ -82,7 +83,7 @@ def machine_table(results: dict) -> str:
 
 
 def goals_table(results: dict) -> str:
-    """Each goal and what was reached."""
+    """A table of the goals and how far each is met."""
     rows = []
     for goal, values, met in goals.goals(results):
         wanted = f"mean {times(goal.least_mean)}" + (f", each {times(goal.least)}" if goal.least else "")
@@ -94,12 +95,12 @@ def goals_table(results: dict) -> str:
         reached = f"{sum(value >= 0.7 for value in known)} of {len(known)}" if known else "not measured"
         smallest = percent(min(known, default=None))
         rows.append([name, "", "each 70 %", str(len(known)), "", smallest, reached])
-    header = ["goal", "beside", "wanted", "ops", "geometric mean", "smallest", "met"]
+    header = ["goal", "compared with", "bound", "ops", "geometric mean", "smallest", "met"]
     return table(header, rows, left=3)
 
 
 def means_table(results: dict) -> str:
-    """Geometric means of the ratios."""
+    """A table of the geometric means of the ratios."""
     peers, groups = summary.peers(results), summary.groups(results)
     rows = [
         [name, str(len(groups[name])), *(times(means.get(peer)) for peer in peers)]
@@ -109,20 +110,20 @@ def means_table(results: dict) -> str:
 
 
 def names(results: dict) -> tuple[list[str], Callable[[dict], list[str]]]:
-    """The first columns of a table of ops, with the arithmetic if there are several; and an entry's cells."""
+    """The first columns of a table of ops, with the arithmetic if there are several, and an entry's cells."""
     columns = ["name", "op", "arithmetic"][: 2 + (len(results["settings"]["arithmetics"]) > 1)]
     return ["layer", *columns[1:]], lambda entry: [entry[column] for column in columns]
 
 
 def worst_table(results: dict, peer: str) -> str:
-    """The five smallest ratios to a peer."""
+    """A table of the five smallest ratios to a peer."""
     head, cells = names(results)
     rows = [[*cells(entry), entry["layer"], times(ratio)] for ratio, entry in summary.worst(results, peer)]
     return table([*head, "shape", f"{peer} / ours"], rows, left=len(head) + 1)
 
 
 def training_table(results: dict) -> str:
-    """The example's training step."""
+    """A table of the example's training step."""
     medians = {who: step["seconds"]["median"] for who, step in results["training"].items()}
     ours = medians[summary.OURS]
     rows = [[who, duration(median), times(median / ours)] for who, median in medians.items()]
@@ -130,13 +131,13 @@ def training_table(results: dict) -> str:
 
 
 def scaling_table(results: dict) -> str:
-    """A table of how evenly the cost grows."""
+    """A table of how evenly the time per FLOP grows."""
     rows = [[series, op, times(value)] for series, op, value in summary.flatness(results)]
     return table(["grows in", "op", "largest / smallest time per FLOP"], rows, left=2)
 
 
 def kernels_table(results: dict) -> str:
-    """A table of the kernels that ran, with their means by op and arithmetic."""
+    """A table of the kernels that ran, with the means by op and arithmetic."""
     groups: dict[tuple[str, str, str], list[dict]] = {}
     for entry in summary.measured(results):
         if "kernel" in entry:
@@ -150,7 +151,7 @@ def kernels_table(results: dict) -> str:
 
 
 def layer_table(results: dict) -> str:
-    """Every layer and op: our time and its spread, the peers' ratios, the rates and their shares."""
+    """A table of every layer and op: our time and its spread, the peers' ratios, rates and shares."""
     peers, copy_peak, rows = summary.peers(results), summary.peak(results, "copy"), []
     head, cells = names(results)
     kernels = any("kernel" in entry for entry in results["layers"])
@@ -177,7 +178,7 @@ def layer_table(results: dict) -> str:
 
 
 def xla_table(results: dict) -> str:
-    """A table of what XLA made of jax.lax's ops, and whether it calls cuDNN's own function for each."""
+    """A table of XLA's kernels for jax.lax's ops, and whether it calls cuDNN's function for each."""
     rows = []
     for entry in results["layers"]:
         for run, counts in entry.get("xla", {}).items():
@@ -194,7 +195,7 @@ def xla_table(results: dict) -> str:
 
 
 def around_ours(results: dict) -> str:
-    """A list of what XLA put around our calls."""
+    """A list of the kernels that XLA adds around our calls."""
     lines = []
     for entry in results["layers"]:
         counts = entry.get("xla", {}).get(summary.OURS, {})
@@ -215,7 +216,7 @@ def left_out(results: dict) -> str:
 
 
 def sections(results: dict) -> dict[str, str]:
-    """The text of each part that the run has, by title."""
+    """The text of each section for which the run has data, by title."""
     on_gpu, some = results["settings"]["device"] != "cpu", bool(summary.measured(results))
     peers = summary.peers(results)
     found = {
@@ -226,7 +227,7 @@ def sections(results: dict) -> dict[str, str]:
         **{f"The five smallest ratios to {peer}": worst_table(results, peer) for peer in peers},
         "The example's training step": results["training"] and training_table(results),
         "As layers grow": results["scaling"] and scaling_table(results),
-        "Left out, as the time was over": left_out(results),
+        "Left out for lack of time": left_out(results),
         "Our kernels, in geometric means": on_gpu and some and kernels_table(results),
         "Every layer": some and layer_table(results),
         "Not supported": bullets(
@@ -234,21 +235,25 @@ def sections(results: dict) -> dict[str, str]:
             for entry in results["layers"]
             for who, reason in entry["unsupported"].items()
         ),
-        "What XLA makes of jax.lax's ops": xla_table(results),
-        "What XLA puts around our calls": around_ours(results),
+        "XLA's kernels for jax.lax's ops": xla_table(results),
+        "XLA's kernels around our calls": around_ours(results),
     }
     return {title: text for title, text in found.items() if text}
 
 
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
 def terminal(results: dict) -> str:
-    """All tables, and a line that says how the run went."""
+    """All tables, and a line that sums up the run."""
     left = sum(map(len, results["left_out"].values()))
     return "\n\n".join(
         [
             machine_table(results),
             *(f"{title}\n\n{text}" for title, text in sections(results).items()),
-            f"{len(summary.measured(results))} ops measured, {len(summary.troubles(results))} troubles, "
-            f"{left} left out",
+            f"{_counted(len(summary.measured(results)), 'op')} measured, "
+            f"{_counted(len(summary.troubles(results)), 'trouble')}, {left} left out",
         ]
     )
 
@@ -258,9 +263,9 @@ def page(results: dict, how: str, pictures: Sequence[str] = (), notes: str = "")
 
     Args:
       results: the run's JSON.
-      how: the link to what says how it was measured.
-      pictures: links, named as PICTURES are.
-      notes: Markdown for the end.
+      how: a link to the page that says how the run measures.
+      pictures: links to the pictures, whose file names PICTURES has.
+      notes: Markdown for the page's end.
     """
     settings = results["settings"]
     device = results["machine"].get("device")
@@ -298,6 +303,8 @@ def main() -> None:
 
     pictures = [link(folder / name) for name in PICTURES if (folder / name).exists()]
     notes = (folder / "notes.md").read_text() if (folder / "notes.md").exists() else ""
+    # Links in notes.md are relative to its folder.
+    notes = re.sub(r"(?<=\]\()(?![a-z]+:|#)[^)#]+", lambda found: link(folder / found[0]), notes)
     text = page(results, link(Path(__file__).parent / "README.md"), pictures, notes)
     if args.output:
         args.output.write_text(text)

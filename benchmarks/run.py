@@ -1,4 +1,4 @@
-"""Measures this package's layers against jax.lax and PyTorch, each result verified first.
+"""Measures this package's layers against jax.lax and PyTorch, after it has verified each result.
 
 python benchmarks/run.py                                          # the built-in layers, against jax.lax
 python benchmarks/run.py --peers lax,torch --out results          # and PyTorch; a JSON file and pictures
@@ -6,7 +6,7 @@ python benchmarks/run.py --layer "8x56x56x64, 3x3, 64, pad 1"     # a layer of y
 python benchmarks/run.py --file my_layers.toml --ops dgrad,wgrad
 python benchmarks/run.py --device cuda --seconds 120 --out results
 
-The defaults below are those of the device; python benchmarks/run.py --device cuda --help has a GPU's.
+The defaults below depend on the device; python benchmarks/run.py --device cuda --help shows a GPU's.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from harness.tasks import ARITHMETICS, OPS, most_telling_first, plan
 
 
 def some_of(known):
-    """An argument's type: some of these words, with commas between."""
+    """An argparse type: a list of these words, separated by commas."""
 
     def parse(text: str) -> list[str]:
         words = [word.strip() for word in text.split(",") if word.strip()]
@@ -40,7 +40,7 @@ def some_of(known):
 
 
 def positive(text: str) -> int:
-    """An argument's type."""
+    """An argparse type: a positive integer."""
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text} is not positive")
@@ -48,7 +48,7 @@ def positive(text: str) -> int:
 
 
 def processors(text: str) -> int:
-    """An argument's type."""
+    """An argparse type: a number of processors that this process may use."""
     value, available = positive(text), available_processors()
     if value > available:
         raise argparse.ArgumentTypeError(f"this process may use {available} processors")
@@ -56,7 +56,7 @@ def processors(text: str) -> int:
 
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
-    """Reads the options, and adds the device, the tasks and the seconds a function."""
+    """Reads the options, and adds the device, the tasks and the seconds per function."""
     chosen = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     # JAX and `python -m jax_convgrad plan` call it the platform.
     chosen.add_argument("--device", "--platform", choices=tuple(DEVICES), default="cpu", help="default: cpu")
@@ -74,11 +74,9 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     has_torch = find_spec("torch") is not None
     peers = [peer for peer in device.default_peers if peer != "torch" or has_torch]
     words("--peers", device.processes, peers)
-    option("--shapes", help="names or patterns of layers, as resnet50.*,audio.1d (default: all)")
-    option("--file", type=Path, help="layers from a TOML file, instead of benchmarks/shapes.toml")
-    option(
-        "--layer", action="append", default=[], help="a layer as text, instead of a file's; may be repeated"
-    )
+    option("--shapes", help="names or patterns of layers, such as resnet50.*,audio.1d (default: all)")
+    option("--file", type=Path, help="a TOML file with layers (default: benchmarks/shapes.toml)")
+    option("--layer", action="append", default=[], help="a layer as text, instead of a file; may be repeated")
     words("--ops", OPS, OPS)
     words("--arithmetics", ARITHMETICS, device.arithmetics)
     option("--batch", type=positive, default=device.batch, help="the largest (default: %(default)s)")
@@ -87,19 +85,19 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         "--threads",
         type=processors,
         default=threads,
-        help="processors for everyone on a CPU (default: %(default)s)",
+        help="processors for every library on a CPU (default: %(default)s)",
     )
     option(
         "--parts",
         type=some_of(device.parts),
         help=f"of {','.join(device.parts)} (default: all, or layers if chosen)",
     )
-    option("--seconds", type=float, default=device.seconds, help="for everything (default: %(default)s)")
-    option("--quick", action="store_true", help="fewer repeats: less time, wider spread")
-    option("--out", type=Path, metavar="DIR", help="write results.json there, and of a CPU the pictures")
+    option("--seconds", type=float, default=device.seconds, help="for the whole run (default: %(default)s)")
+    option("--quick", action="store_true", help="fewer repeats, which take less time and give a wider spread")
+    option("--out", type=Path, metavar="DIR", help="the folder for results.json and, on a CPU, the pictures")
     args = parser.parse_args(argv)
     if args.file and args.layer:
-        parser.error("--file and --layer exclude each other")
+        parser.error("--file and --layer cannot be used together")
     if args.parts is None:
         args.parts = ["layers"] if args.shapes or args.file or args.layer else list(device.parts)
     if "torch" in args.peers and not has_torch:

@@ -1,5 +1,5 @@
-// Runs one op of one layer a number of times, on one thread and one instruction set, and nothing else: what
-// instructions.py counts. The difference of two counts is that of the extra runs alone.
+// Runs one op of one layer a number of times on one thread and one instruction set, for instructions.py to count.
+// The difference of two counts belongs to the additional runs alone.
 //
 //     run_kernel OP ISA RUNS N C K GROUPS (input taps output stride pad_lo input_dilation filter_dilation)*3
 #include <algorithm>
@@ -56,7 +56,7 @@ class Kernel {
         y_(numbers(problem.batch * problem.outputs() * problem.out_channels)),
         position_(y_.size()),
         workspace_(workspace_bytes()) {
-    if (op == "max_pool_grad") run(work("max_pool"));  // positions that there are
+    if (op == "max_pool_grad") run(work("max_pool"));  // its gradient needs valid positions
   }
 
   void run_once() { run(work(op_)); }

@@ -1,19 +1,19 @@
 #!/usr/bin/env bash
-# Everything that wants a real GPU, in one command of nine minutes: build, gradient suite, compute-sanitizer,
-# benchmark. Writes into benchmarks/results/<gpu>-<date>/, whatever is reached; benchmarks/README.md says what.
+# Runs everything that needs a real GPU, in nine minutes: build, gradient suite, compute-sanitizer, benchmark.
+# Writes the results, even partial ones, into benchmarks/results/<gpu>-<date>/; benchmarks/README.md lists the files.
 #
 #   benchmarks/run_on_gpu.sh                    everything
 #   benchmarks/run_on_gpu.sh --quick            a first look, in less than five minutes
-#   benchmarks/run_on_gpu.sh --only benchmark   of package,suite,further,sanitizer,benchmark
-#   benchmarks/run_on_gpu.sh --build-only       the package alone, which a machine without a GPU can do
+#   benchmarks/run_on_gpu.sh --only benchmark   some of package,suite,further,sanitizer,benchmark
+#   benchmarks/run_on_gpu.sh --build-only       only build the package, which needs no GPU
 #
 #   --out DIR       instead of the folder above       --seconds N   instead of 530
-#   --package DIR   where the built package is, or is to be (build/gpu_package)
+#   --package DIR   the folder of the built package (build/gpu_package)
 #   --python EXE    instead of python3                --arch A      CUDA architecture (the device's, else 90a)
-#   --trial         the script itself, without a GPU: CPU and emulator, tiny sizes, the installed package
+#   --trial         test the script without a GPU: CPU and emulator, tiny sizes, the installed package
 #
-# The status is 0 where every section went well. Nothing is downloaded on a machine that has the build's
-# requirements (scikit-build-core, nanobind, jaxlib) installed.
+# The status is 0 if every section passed. Nothing is downloaded if the build's requirements (scikit-build-core,
+# nanobind, jaxlib) are installed.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 2
 # shellcheck source=benchmarks/sections.sh
@@ -27,7 +27,7 @@ while (($#)); do
     --trial) TRIAL=1 ;;
     --build-only) BUILD_ONLY=1 ;;
     --out | --seconds | --package | --python | --arch | --only)
-      [ $# -ge 2 ] || { echo "run_on_gpu.sh: $1 wants a value" >&2; exit 2; }
+      [ $# -ge 2 ] || { echo "run_on_gpu.sh: $1 needs a value" >&2; exit 2; }
       case $1 in
         --out) OUT=$2 ;;
         --seconds) TOTAL=$2 ;;
@@ -38,35 +38,35 @@ while (($#)); do
       esac
       shift
       ;;
-    -h | --help) sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p}' "$0"; exit 0 ;;
+    -h | --help) sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p}' benchmarks/run_on_gpu.sh; exit 0 ;;
     *) echo "run_on_gpu.sh: unknown argument $1; --help lists them" >&2; exit 2 ;;
   esac
   shift
 done
-[[ $TOTAL =~ ^[0-9]+$ ]] || { echo "run_on_gpu.sh: --seconds $TOTAL is no number" >&2; exit 2; }
+[[ $TOTAL =~ ^[0-9]+$ ]] || { echo "run_on_gpu.sh: --seconds $TOTAL is not a number" >&2; exit 2; }
 for name in ${ONLY//,/ }; do
   case $name in
     package | suite | further | sanitizer | benchmark) ;;
-    *) echo "run_on_gpu.sh: --only has no $name: package,suite,further,sanitizer,benchmark" >&2; exit 2 ;;
+    *) echo "run_on_gpu.sh: --only does not know $name, only package,suite,further,sanitizer,benchmark" >&2; exit 2 ;;
   esac
 done
 
 query() { nvidia-smi --query-gpu="$1" --format=csv,noheader 2> /dev/null | head -n 1; }
 GPU=$(query name)
 if [ -z "$GPU$TRIAL$BUILD_ONLY" ]; then
-  echo "run_on_gpu.sh: nvidia-smi tells of no GPU; --trial and --build-only need none" >&2
+  echo "run_on_gpu.sh: nvidia-smi reports no GPU; --trial and --build-only need none" >&2
   exit 2
 fi
 read -r SHORT _ <<< "${GPU#NVIDIA }"
 SHORT=${SHORT:-trial}
 OUT=${OUT:-benchmarks/results/${SHORT,,}-$(date +%F)}
 CAPABILITY=$(query compute_cap | tr -d .)
-# The instructions of one generation alone are in its architectures with an a: kernels here have some of 90a.
+# An architecture with an "a" has instructions that only its generation supports; some kernels here need 90a's.
 case ${ARCH:=${CAPABILITY:-90a}} in 90) ARCH=90a ;; esac
 
 export PYTHON PACKAGE ARCH TRIAL QUICK OUT
 
-# What the package is made of, as one number: a package that was built from the same is not built again.
+# A hash of the package's sources. A package that was built from the same sources is not built again.
 sources_sum() {
   find jax_convgrad common_src cpu_src cuda_src ffi_src CMakeLists.txt pyproject.toml -type f \
     -not -path '*/__pycache__/*' -not -name '*.so' -print0 | LC_ALL=C sort -z | xargs -0 sha256sum |
@@ -78,10 +78,10 @@ package() {
   sum=$(sources_sum)
   if [ "$(cat "$PACKAGE/sources.sha256" 2> /dev/null)" = "$sum" ]; then
     sha256sum "$PACKAGE"/jax_convgrad/*.so
-    echo "built before from the same sources: $(cat "$PACKAGE/built_by.txt")"
+    echo "already built from the same sources: $(cat "$PACKAGE/built_by.txt")"
     return
   fi
-  command -v nvcc > /dev/null || { echo "no nvcc, and $PACKAGE is not of these sources"; return 1; }
+  command -v nvcc > /dev/null || { echo "nvcc is missing, and $PACKAGE was built from other sources"; return 1; }
   if "$PYTHON" -c 'import jaxlib, nanobind, scikit_build_core' 2> /dev/null; then
     isolation=(--no-build-isolation)
   fi
@@ -111,8 +111,8 @@ machine() {
   "$PYTHON" benchmarks/harness/machine.py
 }
 
-# The tests that name a backend, by files. The suite is what the promises rest on, and comes first as a whole;
-# pytest keeps the tests of a backend together, so a run that is short of time would lose one backend of all.
+# The test files that name a backend. The suite has the most important ones and runs first. Since pytest keeps the
+# tests of a backend together, a single run that is short of time would skip whole backends.
 SUITE=(tests/kernels/test_cuda_graphs.py tests/kernels/test_determinism.py tests/layers/test_gradients.py
   tests/kernels/test_gemm.py tests/kernels/test_wgmma.py tests/kernels/test_few_channels.py
   tests/kernels/test_cuda_grouped.py tests/kernels/test_epilogue.py tests/kernels/test_filter_and_bias.py)
@@ -120,8 +120,8 @@ FURTHER=(tests/layers/test_pooling.py tests/kernels/test_cuda_pool_kernels.py te
   tests/layers/test_zero_sizes.py tests/layers/test_higher_order.py tests/layers/test_training_step.py
   tests/kernels/test_handlers.py)
 
-# A process for each core but some: a test compiles for a few tenths of a second on one core, and runs for
-# microseconds. All share the device, where each has a context of about half a gigabyte.
+# Nearly as many processes as cores: a test compiles for some tenths of a second on one core and runs for
+# microseconds. All processes share the device, where each has a context of about half a gigabyte.
 suite() {
   local seconds=$1 processes
   shift
@@ -135,8 +135,8 @@ suite() {
   fi
 }
 
-# The three tools side by side: each is one process that waits for its own launches most of the time. Their
-# lines are told apart by the tool's name, and are in the log at once, also where the section is stopped.
+# The three tools run at the same time, since each is one process that mostly waits for its launches. Each line of
+# the log begins with the tool's name, and is written at once in case the section is stopped.
 sanitizer() {
   local seconds=$1 tool failed=0 options pid pids=()
   if [ -n "$TRIAL" ]; then
@@ -146,7 +146,7 @@ sanitizer() {
   command -v compute-sanitizer > /dev/null || { echo "compute-sanitizer is not on this machine"; return 77; }
   for tool in memcheck racecheck synccheck; do
     options=(--tool "$tool" --error-exitcode 9 --print-limit 20)
-    # Every buffer is an allocation of its own, with a gap behind it, so that a step past its end is one.
+    # Every buffer is a separate allocation with a gap after it, so memcheck sees an access past its end.
     if [ "$tool" = memcheck ] && compute-sanitizer --help | grep -q -- --padding; then
       options+=(--padding 256)
     fi
@@ -162,7 +162,7 @@ sanitizer() {
   for pid in "${pids[@]}"; do
     wait "$pid" || failed=1
   done
-  ((failed)) && echo "compute-sanitizer: FAILED" || echo "compute-sanitizer: nothing found by three tools"
+  ((failed)) && echo "compute-sanitizer: FAILED" || echo "compute-sanitizer: three tools found nothing"
   return "$failed"
 }
 
@@ -189,21 +189,22 @@ sections_begin "$TOTAL" "$OUT/sections.txt"
 if [ -z "$TRIAL" ]; then
   [[ $PACKAGE == /* ]] || PACKAGE=$PWD/$PACKAGE
   export PYTHONPATH=$PACKAGE${PYTHONPATH:+:$PYTHONPATH}
-  # Without a CUDA device JAX is to fail, not to take the CPU.
+  # Without a CUDA device JAX has to fail instead of using the CPU.
   export JAX_PLATFORMS=cuda,cpu
   ! wanted package || section package 240 "$OUT/build.log" package
 fi
 section machine 30 "$OUT/machine.txt" machine
-# Limits of the first sections leave the benchmark half of the time; what they don't use is the benchmark's too.
+# The first sections' limits leave half of the time to the benchmark, which also gets the time that they do not use.
 if [ -n "$QUICK" ]; then suite_s=40 further_s=10 sanitizer_s=25; else suite_s=110 further_s=35 sanitizer_s=50; fi
-# Beyond the seconds in which new work begins: what has begun, and the start of Python and JAX.
+# A section's limit is longer than the seconds in which tests may start: Python and JAX start first, and the last
+# tests have to end.
 ! wanted suite || section suite $((suite_s + 40)) "$OUT/tests.log" suite "$suite_s" "${SUITE[@]}"
 ! wanted further || section further $((further_s + 25)) "$OUT/tests.log" suite "$further_s" "${FURTHER[@]}"
 ! wanted sanitizer || section sanitizer $((sanitizer_s + 40)) "$OUT/sanitizer.log" sanitizer "$sanitizer_s"
-# The report and the end of the last process come after the benchmark's own seconds.
+# The last process' end and the report come after the benchmark's seconds.
 left=$(sections_left)
 ! wanted benchmark || section benchmark "$left" "$OUT/benchmark.log" benchmark $((left > 60 ? left - 40 : left))
-# A benchmark that was stopped has written its numbers, but not their tables.
+# A benchmark that was stopped has written its numbers, but no tables.
 if [ -f "$OUT/results.json" ]; then
   "$PYTHON" benchmarks/report.py "$OUT/results.json" -o "$OUT/report.md"
 fi

@@ -1,12 +1,12 @@
 # shellcheck shell=bash
-# Sections of a run that has one deadline: each with a limit and a log, and none keeps the next from running.
+# Sections of a run with one deadline: each has a limit and a log, and the next one runs even if it fails.
 #
 #   sections_begin SECONDS SUMMARY_FILE
 #   section NAME LIMIT LOG COMMAND...     appends the command's output to LOG, and a line to the summary
-#   sections_end                          prints the summary; its status tells whether all went well
+#   sections_end                          prints the summary; its status is 0 if every section passed
 #
-# A command that ends with 77 was not run, and says why in its last line, as in Automake. COMMAND may be a
-# function, if it is exported.
+# A command whose status is 77 did not run; its last line says why, as in Automake. COMMAND may be an exported
+# function.
 
 sections_begin() {
   sections_deadline=$((SECONDS + $1))
@@ -15,7 +15,7 @@ sections_begin() {
   : > "$sections_summary"
 }
 
-# Seconds until the deadline.
+# Prints the seconds until the deadline.
 sections_left() {
   echo $((sections_deadline - SECONDS))
 }
@@ -35,7 +35,7 @@ section() {
   fi
   ((limit < left)) || limit=$left
   begin=$SECONDS
-  # Exported functions are known to the bash that timeout starts.
+  # The bash that timeout starts knows exported functions.
   timeout --kill-after=10 "$limit" bash -c '"$@"' section "$@" >> "$log" 2>&1 < /dev/null
   status=$?
   last=$(grep -av '^[[:space:]]*$' "$log" | tail -n 1 | cut -c 1-160)

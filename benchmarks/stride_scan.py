@@ -2,11 +2,11 @@
 
 python benchmarks/stride_scan.py --problems 1000 --seed 1
 
-A plan whose cost grows with a step, and not with the products there are, shows as a call that takes many
-times lax's. Each problem is one gradient or the forward pass of one layer. Ours is timed first, and
-where it is quicker than the floor nothing more: most are, and compiling lax's program is what would take
-the time. The others are timed by turns, as the ratio of the least time of each; a ratio above the bound
-is measured again with more turns, and the least ratio counts. Exits 1 where one is still above the
+If a plan's cost grows with a stride or a dilation instead of the number of products, a call takes many times
+as long as lax's. Each problem is the forward pass or one gradient of one layer. The scan times ours first.
+If ours is below the floor, as most are, lax is not timed, since compiling its program would take most of the
+time. Otherwise ours and lax take turns, and the ratio is that of their least times. A ratio above the bound
+is measured again with more turns, and the least ratio counts. The status is 1 if one is still above the
 bound.
 """
 
@@ -27,15 +27,15 @@ import jax_convgrad
 
 _OPS = ("fprop", "dgrad", "wgrad")
 _SPECS = {1: ("NHC", "HIO", "NHC"), 2: ("NHWC", "HWIO", "NHWC"), 3: ("NDHWC", "DHWIO", "NDHWC")}
-_MOST_NUMBERS = 1 << 21  # of each array
-_MOST_PRODUCTS = 1 << 25  # that a result needs, zeros left out
-_MOST_DENSE = 1 << 30  # with the zeros that lax may multiply
+_MOST_NUMBERS = 1 << 21  # elements of each array
+_MOST_PRODUCTS = 1 << 25  # products that a result needs, without zeros
+_MOST_DENSE = 1 << 30  # products with the zeros that lax may multiply
 _MOST_STRIDE, _MOST_DILATION, _MOST_TAPS = 16000, 4096, 16000
 
 
 @dataclass(frozen=True)
 class Layer:
-    """One draw: sizes and steps of a convolution, and the op of it that is timed."""
+    """One draw: a convolution's sizes and steps, and the op to time."""
 
     op: str
     dtype: str
@@ -80,7 +80,7 @@ def _log_uniform(random: np.random.Generator, most: float) -> int:
 
 
 def _axis(random: np.random.Generator, axes: int) -> tuple[int, int, int, tuple[int, int], int, int] | None:
-    """Input, taps, stride, padding and the two dilations; None for a draw that comes to nothing."""
+    """Input, taps, stride, padding and the two dilations; None if the draw has no output."""
     largest = {1: 1 << 19, 2: 2000, 3: 150}[axes]
     taps = _log_uniform(random, min(_MOST_TAPS, largest)) if random.random() < 0.8 else 1
     stride = _log_uniform(random, _MOST_STRIDE) if random.random() < 0.5 else 1
@@ -106,7 +106,7 @@ def _axis(random: np.random.Generator, axes: int) -> tuple[int, int, int, tuple[
 
 
 def _tied(size: int, taps: int, stride: int, padding: tuple[int, int], dilation: int, spread: int) -> float:
-    """About how many pairs of an output and a tap meet an input: at most one a pair of an input and a tap."""
+    """About how many (output, tap) pairs meet an input: at most one for each pair of an input and a tap."""
     output = _output(size, taps, stride, padding, dilation, spread)
     step = math.gcd(stride, dilation)
     return min(output * taps / (dilation / math.gcd(dilation, math.gcd(step, spread))), size * taps)
@@ -156,7 +156,7 @@ def _function(conv: Callable[..., jax.Array], layer: Layer) -> Callable[..., jax
 
 
 class _Call:
-    """A compiled program with its operands, and the least time that a call of it took."""
+    """A compiled program with its operands, and the least time of a call."""
 
     def __init__(self, conv: Callable[..., jax.Array], layer: Layer, operands: list[jax.Array]):
         self._compiled = jax.jit(_function(conv, layer)).lower(*operands).compile()
@@ -184,13 +184,13 @@ def _operands(layer: Layer) -> list[jax.Array]:
 
 
 def ratio(layer: Layer, floor: float, bound: float, most: float = 2.0) -> tuple[float, float, float]:
-    """Ours by lax's least time, and both in seconds; (0, ours, nan) where ours is below the floor.
+    """Our least time divided by lax's, and both in seconds; (0, ours, nan) if ours is below the floor.
 
     Args:
-      layer: what is timed.
-      floor: seconds below which ours is quick enough whatever lax takes.
+      layer: the layer and op to time.
+      floor: seconds below which ours is fast enough in any case.
       bound: a ratio above it is measured again, up to three times.
-      most: seconds of turns, about, of each measurement.
+      most: about how many seconds of turns a measurement takes.
     """
     operands = _operands(layer)
     ours = _Call(jax_convgrad.conv_general_dilated, layer, operands)
@@ -221,14 +221,10 @@ def main() -> None:
     )
     parser.add_argument("--problems", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument(
-        "--first", type=int, default=0, help="of the seed's problems, the first one that is timed"
-    )
-    parser.add_argument("--bound", type=float, default=1.5, help="most that ours may take, in lax's times")
-    parser.add_argument(
-        "--floor", type=float, default=2e-4, help="seconds below which a call is quick enough"
-    )
-    parser.add_argument("--show", type=int, default=10, help="how many of the worst are printed")
+    parser.add_argument("--first", type=int, default=0, help="the index of the first problem to time")
+    parser.add_argument("--bound", type=float, default=1.5, help="the largest allowed ratio, ours / lax")
+    parser.add_argument("--floor", type=float, default=2e-4, help="seconds below which a call is fast enough")
+    parser.add_argument("--show", type=int, default=10, help="how many of the largest ratios to print")
     args = parser.parse_args()
     worst: list[tuple[float, float, float, int, Layer]] = []
     timed, above, begin = 0, 0, time.perf_counter()
@@ -249,7 +245,7 @@ def main() -> None:
         f"{args.problems} problems in {time.perf_counter() - begin:.0f} s, "
         f"{timed} of them above {args.floor * 1e3:g} ms"
     )
-    print(f"ours / lax, the worst {len(worst)}:")
+    print(f"ours / lax, the {len(worst)} largest:")
     for found, ours, lax, index, layer in worst:
         print(f"{found:6.2f}  ours {ours * 1e3:8.3f} ms  lax {lax * 1e3:8.3f} ms  #{index} {layer}")
     if above:

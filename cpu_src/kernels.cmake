@@ -1,9 +1,9 @@
-# The CPU kernels as objects: ${cpu_kernels}, for each of the programs that they are linked into. No Python and no
-# XLA, and the same command line in every build: a compiler cache serves all builds with what one has compiled.
+# The CPU kernels as objects, ${cpu_kernels}, for all programs that link them. They use no Python and no XLA, and have
+# the same command line in every build, so that all builds share a compiler cache.
 
-# The build type of the sanitizers (CMakePresets.json). -O1, since unrolled tiles that are sanitized and optimised in
-# full take minutes each to compile. The checks of every address' alignment and object, which AddressSanitizer's
-# would double, are off.
+# The build type of the sanitizers (CMakePresets.json). It has -O1, since each file with unrolled tiles would take
+# minutes to compile with sanitizers and full optimisation. The checks of alignment and object size are off, since
+# AddressSanitizer already checks every address.
 set(CMAKE_CXX_FLAGS_SANITIZED "-O1 -g1 -fno-omit-frame-pointer -fsanitize=address,undefined \
 -fno-sanitize=alignment,null,object-size,pointer-overflow,vptr -fno-sanitize-recover=undefined")
 include(${CMAKE_CURRENT_LIST_DIR}/microkernels.cmake)

@@ -1,6 +1,6 @@
-# The microkernels, compiled once for each instruction set in a namespace of its name (cpu_src/isa.h); which one
-# runs is chosen at run time. ${cpu_microkernels} are the objects, the plainest first: should a function shared
-# among them have a symbol of its own after all, the linker keeps the one that runs everywhere.
+# The microkernels, compiled once for each instruction set in a namespace of its name (cpu_src/isa.h); the process
+# chooses one at run time. ${cpu_microkernels} has the objects of the oldest instruction set first: if several objects
+# define the same symbol after all, the linker keeps the first one, which runs everywhere.
 file(GLOB microkernel_sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_LIST_DIR}/microkernels/*.cc)
 set(isas plain)
 set(isa_flags_plain "")
@@ -14,8 +14,8 @@ foreach(isa IN LISTS isas)
   add_library(cpu_microkernels_${isa} OBJECT ${microkernel_sources})
   target_include_directories(cpu_microkernels_${isa} PRIVATE "${CMAKE_CURRENT_LIST_DIR}/..")
   target_compile_definitions(cpu_microkernels_${isa} PRIVATE CONVGRAD_ISA=${isa})
-  # Multiply and add as one where the instruction set can. Vectors are passed in registers only among functions of
-  # one file, which is all that -Wpsabi is about; and g++ 12 takes its own intrinsics' undefined operands for
+  # Multiply-adds are fused if the instruction set can. -Wpsabi warns about vectors passed in registers, which here
+  # happens only between functions of one file; and g++ 12 reports its intrinsics' undefined operands as
   # uninitialised variables.
   target_compile_options(cpu_microkernels_${isa} PRIVATE -Wall -Wextra -Wno-psabi -Wno-maybe-uninitialized
                          -Wno-uninitialized -ffp-contract=fast

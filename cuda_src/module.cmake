@@ -2,8 +2,8 @@
 set(architectures ${CMAKE_CUDA_ARCHITECTURES})
 enable_language(CUDA)
 if(NOT architectures)
-  # One binary for each generation from Turing on that this nvcc knows, and PTX that the driver can compile
-  # for any other from Ampere on.
+  # A binary for each generation from Turing on that this nvcc supports, and PTX that the driver can compile for any
+  # other generation from Ampere on.
   set(architectures 75-real 80 86-real 89-real 90a-real)
   if(CMAKE_CUDA_COMPILER_VERSION VERSION_GREATER_EQUAL 12.8)
     list(APPEND architectures 100-real 120-real)
@@ -13,7 +13,7 @@ find_package(CUDAToolkit REQUIRED)
 set(CMAKE_CUDA_STANDARD 17)
 set(CMAKE_CUDA_STANDARD_REQUIRED ON)
 
-# Objects of their own, which know nothing of Python.
+# Separate objects, which do not depend on Python.
 file(GLOB_RECURSE cuda_sources CONFIGURE_DEPENDS cuda_src/*.cu cuda_src/*.cc)
 add_library(cuda_kernels OBJECT ${cuda_sources})
 target_include_directories(cuda_kernels PRIVATE "${CMAKE_SOURCE_DIR}")
@@ -31,6 +31,6 @@ target_compile_definitions(_cuda PRIVATE CONVGRAD_MODULE=_cuda
                            "CONVGRAD_CUDA_TOOLKIT=\"${CMAKE_CUDA_COMPILER_VERSION}\""
                            "CONVGRAD_CUDA_ARCHITECTURES=\"$<JOIN:${architectures}, >\"")
 set_target_properties(_cuda PROPERTIES CUDA_ARCHITECTURES "${architectures}")
-# The static runtime, so that the module loads beside whichever CUDA libraries JAX brought, and without any.
+# The runtime is static, so that the module loads together with any CUDA libraries of JAX, and without them.
 target_link_libraries(_cuda PRIVATE jax_convgrad_ffi cuda_kernels CUDA::cudart_static)
 install(TARGETS _cuda LIBRARY DESTINATION jax_convgrad)

@@ -1,5 +1,5 @@
-# ${cuda_plans}: which CUDA kernel serves a problem, and how. Plain C++ without CUDA's headers, so that the CPU's
-# module can tell it on every machine.
+# ${cuda_plans}: the choice of the CUDA kernel and its tiles for a problem. This is plain C++ without CUDA's headers, so
+# the CPU's module can report the plan on every machine.
 file(GLOB cuda_plan_sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_LIST_DIR}/*/plan.cc)
 list(APPEND cuda_plan_sources ${CMAKE_CURRENT_LIST_DIR}/plan.cc ${CMAKE_CURRENT_LIST_DIR}/plan_facts.cc
      ${CMAKE_CURRENT_LIST_DIR}/flatten.cc ${CMAKE_CURRENT_LIST_DIR}/block/choice.cc

@@ -1,11 +1,11 @@
-"""A layer of one's own on the gradient kernels: weight-standardised convolution, checked, then trained with.
+"""A custom layer on the gradient kernels: a weight-standardised convolution, checked, then trained with.
 
-python examples/custom_layer.py                     # checks its gradients, trains with it and without it
+python examples/custom_layer.py                     # checks its gradients, then trains with and without it
 python examples/custom_layer.py --check             # checks its gradients only
 python examples/custom_layer.py --plot curves.png   # draws both runs
 
-The layer convolves with filters that have mean 0 and variance 1 for every output channel, whatever its
-parameters are (Qiao, Wang, Liu, Shen and Yuille 2019, "Micro-Batch Training with Batch-Channel Normalization
+The layer convolves with filters that have mean 0 and variance 1 for every output channel, for any values of
+its parameters (Qiao, Wang, Liu, Shen and Yuille 2019, "Micro-Batch Training with Batch-Channel Normalization
 and Weight Standardization", arXiv:1903.10520). Its backward pass is written by hand: conv_input_grad and
 conv_filter_grad through the convolution, the chain rule through the standardisation.
 """
@@ -40,23 +40,24 @@ EPSILON = 1e-5
 #     ŵ[r,c,k] = (w[r,c,k] − μ[k]) / σ[k]
 #     y[n,o,k] = Σ_{r,c} x[n,i,c] ŵ[r,c,k]
 #
-# The last line is a convolution, whose gradients the kernels know:
+# The last line is a convolution, whose gradients the kernels compute:
 #
 #     ∂E/∂x[n,i,c] = Σ_{r,k} ∂E/∂y[n,o,k] ŵ[r,c,k]          conv_input_grad
 #     ∂E/∂ŵ[r,c,k] = Σ_{n,o} x[n,i,c] ∂E/∂y[n,o,k]          conv_filter_grad
 #
-# From ŵ to w, for one k, with one letter for the pair (r, c): w[j] is in ŵ[l] by itself, by μ and by σ.
+# From ŵ to w, for one k, with one letter for the pair (r, c): ŵ[l] depends on w[j] directly, through μ and
+# through σ.
 #
 #     ∂μ/∂w[j] = 1/J
 #     ∂σ/∂w[j] = 1/(2σ) · 2/J · Σ_l (w[l] − μ) (δ[l,j] − 1/J) = (w[j] − μ) / (J σ) = ŵ[j] / J
-#                                                   (what μ contributes vanishes: the w[l] − μ add up to 0)
+#                                                   (μ contributes nothing: the w[l] − μ add up to 0)
 #     ∂ŵ[l]/∂w[j] = (δ[l,j] − 1/J) / σ − (w[l] − μ) / σ² · ŵ[j] / J
 #                 = ( δ[l,j] − 1/J − ŵ[l] ŵ[j] / J ) / σ
 #
 #     ∂E/∂w[j] = Σ_l ∂E/∂ŵ[l] ∂ŵ[l]/∂w[j]
 #              = ( ∂E/∂ŵ[j] − mean_l ∂E/∂ŵ[l] − ŵ[j] · mean_l(∂E/∂ŵ[l] ŵ[l]) ) / σ
 #
-# So of ∂E/∂ŵ there goes on only what changes neither the mean nor the variance of a filter.
+# So only the part of ∂E/∂ŵ that changes neither the mean nor the variance of a filter goes on.
 
 
 def standardise(w: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -91,11 +92,11 @@ def _backward(stride, padding, kept, dy):
 standardised_conv.defvjp(_forward, _backward)
 
 
-# The check: against what jax.grad makes of the same layer with no rule of its own, and against differences.
+# The check: against jax.grad of the same layer without a custom rule, and against finite differences.
 
 
 def plain_composition(x, w, stride=1, padding="SAME"):
-    """The same layer of jax.lax and jax.numpy alone, whose gradient JAX finds by itself."""
+    """The same layer on jax.lax and jax.numpy, whose gradient JAX derives."""
     w_hat, _ = standardise(w)
     return jax.lax.conv_general_dilated(
         x, w_hat, (stride, stride), padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
@@ -110,9 +111,9 @@ def finite_differences(f, argument: jax.Array, step: float = 1e-5) -> jax.Array:
 
 
 def gradient_errors(stride: int, padding: str, seed: int = 0) -> dict[str, tuple[float, float]]:
-    """How far ∂E/∂x and ∂E/∂w are off, in float64 and relative to the largest element of the gradient.
+    """The errors of ∂E/∂x and ∂E/∂w, in float64 and relative to the largest element of the gradient.
 
-    Returns by the argument's name: (from jax.grad of the plain composition, from finite differences).
+    Returns (from jax.grad of the plain composition, from finite differences) by the argument's name.
     """
     with jax.enable_x64(True):
         rng = np.random.default_rng(seed)
@@ -135,7 +136,7 @@ def gradient_errors(stride: int, padding: str, seed: int = 0) -> dict[str, tuple
 
 
 def check_gradients(seed: int) -> None:
-    """Prints the errors, and ends the program where one is more than rounding."""
+    """Prints the errors, and ends the program if one is larger than rounding."""
     print("gradients of the layer, largest relative difference in float64:")
     print(f"  {'':34}{'from jax.grad':>15}{'from finite differences':>25}")
     for stride, padding in ((1, "SAME"), (1, "VALID"), (2, "SAME")):
@@ -145,7 +146,7 @@ def check_gradients(seed: int) -> None:
                 sys.exit(f"the gradient of {name} is wrong")
 
 
-# Training with it: the network of train_cnn.py, and only the layer exchanged.
+# Training with it: the network of train_cnn.py, where only the layer differs.
 
 
 class Digits(NamedTuple):
@@ -156,9 +157,9 @@ class Digits(NamedTuple):
 
 
 def load_bundled() -> Digits:
-    """scikit-learn's digits, a fifth of each class held out for the test.
+    """Returns scikit-learn's digits, with a fifth of each class held out for the test.
 
-    The split has its own fixed seed, so that every run is judged by the same images.
+    The split has its own fixed seed, so every run is tested on the same images.
     """
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
@@ -174,7 +175,7 @@ def load_bundled() -> Digits:
 def shuffled_batches(
     rng: np.random.Generator, images: np.ndarray, labels: np.ndarray, batch_size: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """One epoch in a fresh order. What is left over after the last whole batch waits for another epoch."""
+    """Yields an epoch's batches in a new order, without the images left over after the last whole batch."""
     order = rng.permutation(len(images))
     for at in range(0, len(images) - batch_size + 1, batch_size):
         chosen = order[at : at + batch_size]
@@ -182,7 +183,7 @@ def shuffled_batches(
 
 
 def shift_randomly(rng: np.random.Generator, images: np.ndarray) -> np.ndarray:
-    """Half of the images moved by at most a pixel along each axis, so that a digit keeps looking new."""
+    """Shifts half of the images by at most a pixel along each axis, so that digits vary between epochs."""
     _, height, width, _ = images.shape
     padded = np.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)))
     moved = rng.integers(0, 2, size=len(images))
@@ -196,7 +197,7 @@ def shift_randomly(rng: np.random.Generator, images: np.ndarray) -> np.ndarray:
 
 
 def init_params(key: jax.Array, image_shape: tuple[int, int, int]) -> dict[str, jax.Array]:
-    """He initialisation: normal with variance 2 / fan_in, which keeps the signal's size through a relu."""
+    """He initialisation: normal with variance 2 / fan_in, which keeps the signal's size through relu."""
 
     def he_normal(key, shape):
         fan_in = np.prod(shape[:-1])
@@ -270,8 +271,8 @@ def plot(histories: dict[str, list[Epoch]], figure: Figure) -> None:
         epochs = range(1, len(history) + 1)
         loss.plot(epochs, [epoch.train_loss for epoch in history], "o-", color=color, label=name)
         accuracy.plot(epochs, [epoch.test_accuracy for epoch in history], "o-", color=color, label=name)
-    loss.set(title="Training loss, during the epoch", xlabel="epoch", ylabel="cross-entropy", yscale="log")
-    accuracy.set(title="Test accuracy, after it", xlabel="epoch", ylabel="digits read right")
+    loss.set(title="Training loss during the epoch", xlabel="epoch", ylabel="cross-entropy", yscale="log")
+    accuracy.set(title="Test accuracy after the epoch", xlabel="epoch", ylabel="correct digits")
     for axes in (loss, accuracy):
         axes.grid(alpha=0.3)
         axes.legend(frameon=False)
@@ -292,7 +293,7 @@ RUNS = {"standardised": standardised_conv_relu, "plain": plain_conv_relu}
 
 
 def positive(kind: type[int] | type[float]) -> Callable[[str], int | float]:
-    """An argument's type: a number of this kind, greater than zero and finite."""
+    """An argparse type: a number of this kind, greater than zero and finite."""
 
     def parse(text: str) -> int | float:
         value = kind(text)
@@ -305,12 +306,12 @@ def positive(kind: type[int] | type[float]) -> Callable[[str], int | float]:
 
 
 def picture(text: str) -> Path:
-    """An argument's type: a picture that can be written, checked before the work."""
+    """An argparse type: the path of a picture that can be written, checked before the work begins."""
     path = Path(text)
     if path.suffix.lower() not in (".png", ".pdf", ".svg"):
         raise argparse.ArgumentTypeError(f"the name {text} should end in .png, .pdf or .svg")
     if not path.absolute().parent.is_dir():
-        raise argparse.ArgumentTypeError(f"there is no folder {path.absolute().parent}")
+        raise argparse.ArgumentTypeError(f"the folder {path.absolute().parent} does not exist")
     return path
 
 
@@ -322,9 +323,9 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     option("--check", action="store_true", help="check the gradients and stop")
     option("--epochs", type=positive(int), default=12, help="default: %(default)s")
     option("--batch-size", type=positive(int), default=32, help="default: %(default)s")
-    option("--learning-rate", type=positive(float), default=1e-2, help="at the start (default: %(default)s)")
-    option("--seed", type=int, default=0, help="of everything drawn at random (default: %(default)s)")
-    option("--plot", type=picture, metavar="FILE.png", help="draw both runs' curves into FILE.png")
+    option("--learning-rate", type=positive(float), default=1e-2, help="initial value (default: %(default)s)")
+    option("--seed", type=int, default=0, help="for all random numbers (default: %(default)s)")
+    option("--plot", type=picture, metavar="FILE.png", help="write both runs' curves to FILE.png")
     return parser.parse_args(argv)
 
 
@@ -351,7 +352,7 @@ def main() -> None:
         figure = Figure(figsize=(9, 3.6), dpi=150, layout="constrained")
         plot(histories, figure)
         figure.savefig(args.plot)
-        print(f"picture drawn into {args.plot}")
+        print(f"picture written to {args.plot}")
 
 
 if __name__ == "__main__":

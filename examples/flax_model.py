@@ -1,10 +1,10 @@
-"""A flax.nnx model on the handwritten kernels by one line, step by step beside the same model on XLA's.
+"""Puts a flax.nnx model on the handwritten kernels by one line, and compares each step with XLA's.
 
-python examples/flax_model.py                   # the layers are handed our convolution: nnx.Conv's argument
-python examples/flax_model.py --by replace      # the model stays as it is: replace_convolutions(loss_fn)
-python examples/flax_model.py --by install      # the model stays as it is: install(), for the whole process
+python examples/flax_model.py                   # nnx.Conv gets our convolution as an argument
+python examples/flax_model.py --by replace      # the model does not change: replace_convolutions(loss_fn)
+python examples/flax_model.py --by install      # the model does not change: install(), for the whole process
 
-Both start with the same parameters and see the same batches: their losses have to agree in every step.
+Both models start with the same parameters and get the same batches, so their losses must agree in each step.
 """
 
 import argparse
@@ -24,7 +24,7 @@ import jax_convgrad
 try:
     from flax import nnx
 except ModuleNotFoundError as error:
-    sys.exit(f"{error}: this example needs flax, which comes with: pip install '.[examples]'")
+    sys.exit(f"{error}: this example needs flax: pip install '.[examples]'")
 
 
 # The digits.
@@ -38,9 +38,9 @@ class Digits(NamedTuple):
 
 
 def load_bundled() -> Digits:
-    """scikit-learn's digits, a fifth of each class held out for the test.
+    """Returns scikit-learn's digits, with a fifth of each class held out for the test.
 
-    The split has its own fixed seed, so that every run is judged by the same images.
+    The split has its own fixed seed, so every run is tested on the same images.
     """
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
@@ -56,7 +56,7 @@ def load_bundled() -> Digits:
 def shuffled_batches(
     rng: np.random.Generator, images: np.ndarray, labels: np.ndarray, batch_size: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """One epoch in a fresh order. What is left over after the last whole batch waits for another epoch."""
+    """Yields an epoch's batches in a new order, without the images left over after the last whole batch."""
     order = rng.permutation(len(images))
     for at in range(0, len(images) - batch_size + 1, batch_size):
         chosen = order[at : at + batch_size]
@@ -64,7 +64,7 @@ def shuffled_batches(
 
 
 def shift_randomly(rng: np.random.Generator, images: np.ndarray) -> np.ndarray:
-    """Half of the images moved by at most a pixel along each axis, so that a digit keeps looking new."""
+    """Shifts half of the images by at most a pixel along each axis, so that digits vary between epochs."""
     _, height, width, _ = images.shape
     padded = np.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)))
     moved = rng.integers(0, 2, size=len(images))
@@ -77,7 +77,7 @@ def shift_randomly(rng: np.random.Generator, images: np.ndarray) -> np.ndarray:
     )
 
 
-# The model. Whose convolution it has is an argument of nnx.Conv.
+# The model. nnx.Conv takes the convolution as an argument.
 
 
 class CNN(nnx.Module):
@@ -97,7 +97,7 @@ def loss_fn(model, images, labels):
 
 
 def make_model(seed: int, by: str):
-    """The model and the function of its loss, on the kernels by "argument" or "replace", else as they are."""
+    """The model and its loss function, on the kernels for "argument" and "replace", otherwise unchanged."""
     rngs = nnx.Rngs(seed)
     if by == "argument":
         return CNN(rngs, conv=jax_convgrad.conv_general_dilated), loss_fn  # the one line
@@ -106,11 +106,11 @@ def make_model(seed: int, by: str):
     return CNN(rngs), loss_fn
 
 
-# Training both, side by side.
+# Training both models alternately.
 
 
 class Run:
-    """A model in training. Nothing in here knows whose convolution it has."""
+    """A model in training, which does not depend on the choice of convolution."""
 
     def __init__(self, model, loss_fn, learning_rate, example_batch):
         self.model = model
@@ -124,7 +124,7 @@ class Run:
             optimizer.update(model, grads)
             return loss
 
-        # Ahead of time, so that install() afterwards, for the other run, leaves this one as it is.
+        # Compiled ahead of time, so that a later install() for the other run does not affect this one.
         self.lowered = train_step.lower(self.model, self.optimizer, *example_batch)
         self.train_step = self.lowered.compile()
 
@@ -145,7 +145,7 @@ def prepare(digits: Digits, args: argparse.Namespace) -> tuple[Run, Run]:
     batch = digits.train_images[: args.batch_size], digits.train_labels[: args.batch_size]
     on_lax = Run(*make_model(args.seed, by="lax"), learning_rate, batch)
     if args.by == "install":
-        jax_convgrad.install()  # or this line; uninstall() takes it back
+        jax_convgrad.install()  # or this line; uninstall() reverts it
     try:
         on_ours = Run(*make_model(args.seed, args.by), learning_rate, batch)
     finally:
@@ -159,7 +159,7 @@ def train(on_lax: Run, on_ours: Run, digits: Digits, args: argparse.Namespace) -
     with tqdm(total=steps, unit="step", file=sys.stderr) as progress:
         for _ in range(args.epochs):
             for batch in shuffled_batches(rng, digits.train_images, digits.train_labels, args.batch_size):
-                # Each goes first in every second step: what else the machine does then falls on both alike.
+                # Each goes first in every second step, so other load on the machine affects both equally.
                 for run in (on_lax, on_ours) if progress.n % 2 else (on_ours, on_lax):
                     run.step(*batch)
                 progress.update()
@@ -186,13 +186,13 @@ def report(on_lax: Run, on_ours: Run, digits: Digits) -> None:
             f"on {name:12} {1 / median:6.0f} steps/s (a step's median: {1e3 * median:.3f} ms)   "
             f"test accuracy: {run.accuracy(digits.test_images, digits.test_labels):.4f}"
         )
-    # Rounding is all that may differ, and in the first steps it has had no time to grow.
+    # The losses may differ only by rounding, which is still small in the first steps.
     if not (differences[:10] < 1e-5).all():
         sys.exit("the losses of the first steps differ by more than rounding")
 
 
 def positive(kind: type[int] | type[float]) -> Callable[[str], int | float]:
-    """An argument's type: a number of this kind, greater than zero and finite."""
+    """An argparse type: a number of this kind, greater than zero and finite."""
 
     def parse(text: str) -> int | float:
         value = kind(text)
@@ -213,12 +213,12 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         "--by",
         choices=("argument", "replace", "install"),
         default="argument",
-        help="how the kernels come under the model (default: %(default)s)",
+        help="how the model gets the kernels (default: %(default)s)",
     )
     option("--epochs", type=positive(int), default=12, help="default: %(default)s")
     option("--batch-size", type=positive(int), default=32, help="default: %(default)s")
-    option("--learning-rate", type=positive(float), default=0.02, help="at the start (default: %(default)s)")
-    option("--seed", type=int, default=0, help="of everything drawn at random (default: %(default)s)")
+    option("--learning-rate", type=positive(float), default=0.02, help="initial value (default: %(default)s)")
+    option("--seed", type=int, default=0, help="for all random numbers (default: %(default)s)")
     return parser.parse_args(argv)
 
 

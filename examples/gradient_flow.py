@@ -5,13 +5,13 @@ python examples/gradient_flow.py --plot flow.png         # and a picture
 
 Four architectures, each a stem and 24 convolutions of 3x3: plain, with residual connections (He et al. 2016),
 with batch normalisation (Ioffe & Szegedy 2015), with both. Two initialisations: LeCun's variance 1/n, the
-default of Flax, and He's 2/n (He et al. 2015), where n is the number of inputs that an output sums over. All
-else is the same.
+default of Flax, and He's 2/n (He et al. 2015), where n is the number of inputs that an output sums over.
+Everything else is the same.
 
 In the plain network the gradient's norm changes by a factor of sqrt(n var(w) / 2) from a layer to the one
 before it, since relu stops half of it: 0.71 with LeCun's variance, 1 with He's. The taps that see only
-padding, at the border of an 8x8 image, take another 0.92. So LeCun's 24 layers leave 0.65**24 = 3e-5 of it,
-and learning never starts. No more is needed for that than depth and a library's default.
+padding, at the border of an 8x8 image, contribute another factor of 0.92. So LeCun's 24 layers leave
+0.65**24 = 3e-5 of it, and learning never starts. Depth and a library's default are enough for that.
 docs/gradient_flow.md derives these factors, and those of the other variants.
 """
 
@@ -31,7 +31,7 @@ from tqdm import tqdm
 
 from jax_convgrad import FlowReport, conv, gradient_flow
 
-BLOCKS = 12  # of two convolutions each
+BLOCKS = 12  # with two convolutions each
 CHANNELS = 16
 CLASSES = 10
 
@@ -47,9 +47,9 @@ class Digits(NamedTuple):
 
 
 def load_bundled() -> Digits:
-    """scikit-learn's digits, a fifth of each class held out for the test.
+    """Returns scikit-learn's digits, with a fifth of each class held out for the test.
 
-    The split has its own fixed seed, so that every run is judged by the same images.
+    The split has its own fixed seed, so every run is tested on the same images.
     """
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
@@ -98,11 +98,11 @@ def init_params(key: jax.Array, architecture: Architecture, gain: float):
 
 
 def conv_layer(params, x, relu: bool):
-    """A convolution, normalised over the batch where it has a scale, and a relu if wanted."""
+    """A convolution, normalised over the batch if it has a scale, and optionally a relu."""
     if "scale" not in params:
         return conv(x, params["w"], params["b"], padding="SAME", activation="relu" if relu else None)
     y = conv(x, params["w"], padding="SAME")
-    # By the batch's own mean and variance. Running averages are for inference, of which there is none here.
+    # With the batch's mean and variance. Running averages are for inference, which this example does not do.
     mean, variance = y.mean((0, 1, 2)), y.var((0, 1, 2))
     y = (y - mean) * jax.lax.rsqrt(variance + 1e-5) * params["scale"] + params["b"]
     return jax.nn.relu(y) if relu else y
@@ -124,7 +124,7 @@ def predict(architecture: Architecture, params, images):
             return jax.nn.relu(x + conv_layer(second, y, relu=False)), None
         return conv_layer(second, y, relu=True), None
 
-    # A loop over the blocks compiles one of them in place of twelve. What it loops over it wants stacked.
+    # A loop compiles one block instead of twelve. scan needs the blocks' parameters stacked.
     x, _ = jax.lax.scan(block, x, (stacked(convs[::2]), stacked(convs[1::2])))
     return x.mean((1, 2)) @ params["linear"]["w"] + params["linear"]["b"]
 
@@ -141,7 +141,7 @@ def make_loss(architecture: Architecture) -> Callable:
     return loss_fn
 
 
-# Training, and what is looked at before and after.
+# Training, and the gradients before and after it.
 
 
 class Run(NamedTuple):
@@ -151,7 +151,7 @@ class Run(NamedTuple):
 
     @property
     def last_loss(self) -> float:
-        """The mean of the last tenth of the steps."""
+        """The mean loss of the last tenth of the steps."""
         return float(self.losses[-max(1, len(self.losses) // 10) :].mean())
 
 
@@ -195,7 +195,7 @@ def run_one(digits, args, loss_fn, train_step, optimizer, params, progressed) ->
         chosen = rng.choice(len(digits.train_images), args.batch_size, replace=False)
         batch = digits.train_images[chosen], digits.train_labels[chosen]
         params, opt_state, loss = train_step(params, opt_state, batch)
-        losses.append(float(loss))  # float() waits for the step to end
+        losses.append(float(loss))  # float() waits until the step ends
         progressed()
     return Run(before, gradient_flow(loss_fn, params, measured_on), np.array(losses))
 
@@ -217,7 +217,7 @@ def print_table(runs: dict[tuple[str, str], Run]) -> None:
 
 
 def factor_a_layer(report: FlowReport) -> float:
-    """By what the gradient's norm changes from a convolution to the one before it, in the geometric mean."""
+    """The factor of the gradient's norm from a convolution to the one before it, as a geometric mean."""
     norms = [layer.gradient_norm for layer in report.layers[:-1]]
     return (norms[0] / norms[-1]) ** (1 / (len(norms) - 1))
 
@@ -233,7 +233,7 @@ STYLES = {
 
 
 def draw_into(figure, runs) -> None:
-    """A row for each initialisation; columns: gradients before, gradients after, losses."""
+    """Draws a row for each initialisation; the columns are gradients before, gradients after, losses."""
     initialisations = list(dict.fromkeys(initialisation for _, initialisation in runs))
     rows = figure.subplots(len(initialisations), 3, sharex="col", squeeze=False)
     for before, after, loss in rows:  # one scale for all norms, and one for all losses
@@ -246,7 +246,7 @@ def draw_into(figure, runs) -> None:
                 continue
             draw_norms(before, run.before, name)
             draw_norms(after, run.after, name)
-            # Of each step and up to nine before it: a single batch's loss jumps.
+            # The mean of each step and up to nine before it, since a single batch's loss fluctuates.
             means = [run.losses[max(0, at - 9) : at + 1].mean() for at in range(len(run.losses))]
             style = {**STYLES[name], "marker": None}
             loss.plot(range(1, len(means) + 1), means, label=name, linewidth=1.4, **style)
@@ -273,7 +273,7 @@ def draw_into(figure, runs) -> None:
 
 
 def draw_norms(axes, report, name) -> None:
-    """The convolutions' norms; one of zero has no place on a log scale and stands on the lower edge."""
+    """The convolutions' norms; a log scale has no zero, so zeros are on the lower edge."""
     norms = np.array([layer.gradient_norm for layer in report.layers[:-1]])  # without the linear layer
     depth = np.arange(1, len(norms) + 1)
     axes.set_yscale("log")
@@ -292,7 +292,7 @@ def draw_norms(axes, report, name) -> None:
 
 
 def positive(kind: type[int] | type[float]) -> Callable[[str], int | float]:
-    """An argument's type: a number of this kind, greater than zero and finite."""
+    """An argparse type: a number of this kind, greater than zero and finite."""
 
     def parse(text: str) -> int | float:
         value = kind(text)
@@ -305,12 +305,12 @@ def positive(kind: type[int] | type[float]) -> Callable[[str], int | float]:
 
 
 def picture(text: str) -> Path:
-    """An argument's type: a picture that can be written, checked before the work."""
+    """An argparse type: the path of a picture that can be written, checked before the work begins."""
     path = Path(text)
     if path.suffix.lower() not in (".png", ".pdf", ".svg"):
         raise argparse.ArgumentTypeError(f"the name {text} should end in .png, .pdf or .svg")
     if not path.absolute().parent.is_dir():
-        raise argparse.ArgumentTypeError(f"there is no folder {path.absolute().parent}")
+        raise argparse.ArgumentTypeError(f"the folder {path.absolute().parent} does not exist")
     return path
 
 
@@ -319,11 +319,11 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     option = parser.add_argument
-    option("--steps", type=positive(int), default=150, help="of each variant (default: %(default)s)")
+    option("--steps", type=positive(int), default=150, help="steps for each variant (default: %(default)s)")
     option("--batch-size", type=positive(int), default=32, help="default: %(default)s")
-    option("--learning-rate", type=positive(float), default=1e-3, help="of Adam (default: %(default)s)")
-    option("--seed", type=int, default=0, help="of everything drawn at random (default: %(default)s)")
-    option("--plot", type=picture, metavar="FILE.png", help="draw gradients and losses into FILE.png")
+    option("--learning-rate", type=positive(float), default=1e-3, help="for Adam (default: %(default)s)")
+    option("--seed", type=int, default=0, help="for all random numbers (default: %(default)s)")
+    option("--plot", type=picture, metavar="FILE.png", help="write gradients and losses to FILE.png")
     return parser.parse_args(argv)
 
 
@@ -340,7 +340,7 @@ def main() -> None:
         figure = Figure(figsize=(10.5, 6.2), dpi=90, layout="constrained")
         draw_into(figure, runs)
         figure.savefig(args.plot)
-        print(f"picture drawn into {args.plot}")
+        print(f"picture written to {args.plot}")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""Trains a small U-Net to say of every pixel whether it is ring, triangle, cross or background.
+"""Trains a small U-Net to classify each pixel as ring, triangle, cross or background.
 
-python examples/segmentation.py                               # draws its images itself, no download
-python examples/segmentation.py --plot segmentation.png       # and some of them beside the answers
+python examples/segmentation.py                               # generates its images, no download
+python examples/segmentation.py --plot segmentation.png       # and draws images with the results
 python examples/segmentation.py --gradients lax               # the same run on XLA's convolution, to compare
 
-The encoder is made of conv, relu and max_pool; the decoder doubles the image's sides by conv_transpose until
-they are exactly what they were. The gradients of all of them come from the handwritten kernels.
+The encoder consists of conv, relu and max_pool; the decoder doubles the image's sides by conv_transpose until
+it has exactly the original size. The handwritten kernels compute all gradients.
 """
 
 import argparse
@@ -37,13 +37,13 @@ TEST_IMAGES = 128
 CLASSES = ("background", "ring", "triangle", "cross")
 
 NOISE = 0.2  # standard deviation; shapes are 0.4 to 1 brighter than the background
-AREAS = (0.05, 0.15)  # the least and largest part of the image that a shape takes
-TILT = 0.2  # radians, either way, that a triangle or cross leans
-MIN_SIZE = 16  # pixels; there the arms of the smallest cross are one and a half wide
+AREAS = (0.05, 0.15)  # the smallest and the largest share of the image that a shape covers
+TILT = 0.2  # the largest rotation of a triangle or cross, in radians
+MIN_SIZE = 16  # pixels; at this size the smallest cross has arms 1.5 pixels wide
 
 
 def draw(rng: np.random.Generator, count: int, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """`count` images with one to three shapes each; a later one lies on top. Returns (images, labels)."""
+    """Draws `count` (images, labels) with one to three shapes each; later shapes cover earlier ones."""
     images = np.zeros((count, size, size), np.float32)
     labels = np.zeros((count, size, size), np.int32)
     for image, label in zip(images, labels, strict=True):
@@ -58,35 +58,35 @@ def draw(rng: np.random.Generator, count: int, size: int) -> tuple[np.ndarray, n
     return images[..., None], labels
 
 
-# The shapes: which pixels [size, size] have their middle inside. `center` is (y, x). The size is given as the
-# area, in pixels, so that no class of shape is larger than another.
+# The shapes: which pixels [size, size] have their midpoint inside. `center` is (y, x). The area, in pixels,
+# sets the size, so that no class of shape is larger than another.
 
 
 def ring(size: int, area: float, center: np.ndarray, tilt: float) -> np.ndarray:
-    """A disc whose inner half, by radius, is cut out."""
+    """A disc without the inner half of its radius."""
     squares = (_turned(size, center, tilt) ** 2).sum(0)
     square_of_radius = area / (np.pi * (1 - 1 / 4))
     return (squares <= square_of_radius) & (squares > square_of_radius / 4)
 
 
 def triangle(size: int, area: float, center: np.ndarray, tilt: float) -> np.ndarray:
-    """An equilateral one, standing on a side."""
+    """An equilateral triangle that stands on a side."""
     x, y = _turned(size, center, tilt)
-    # Where three half planes meet, each at the distance r from the centre: its area is 3√3 r².
+    # The intersection of three half planes at the distance r from the centre, with the area 3√3 r².
     distance = np.sqrt(area / np.sqrt(27))
     outward = np.pi / 2 + 2 * np.pi / 3 * np.arange(3)  # the first points down, as y does
     return np.all([np.cos(a) * x + np.sin(a) * y <= distance for a in outward], axis=0)
 
 
 def cross(size: int, area: float, center: np.ndarray, tilt: float) -> np.ndarray:
-    """Five equal squares: one in the middle, one at each of its sides."""
+    """Five equal squares: one in the middle and one on each of its sides."""
     x, y = np.abs(_turned(size, center, tilt))
     half = np.sqrt(area / 5) / 2
     return ((x <= half) & (y <= 3 * half)) | ((y <= half) & (x <= 3 * half))
 
 
 def _turned(size: int, center: np.ndarray, tilt: float) -> np.ndarray:
-    """The pixels' (x, y) as seen from the centre, with the axes turned by so many radians."""
+    """The pixels' (x, y) relative to the centre, with the axes rotated by this angle in radians."""
     y, x = np.mgrid[:size, :size] + 0.5 - center[:, None, None]
     return np.stack([np.cos(tilt) * x + np.sin(tilt) * y, np.cos(tilt) * y - np.sin(tilt) * x])
 
@@ -100,8 +100,8 @@ SHAPES = (ring, triangle, cross)  # in the order of CLASSES, without the backgro
 class Layers(NamedTuple):
     """Activations are [N, height, width, channels], filters [taps, taps, in channels, out channels]."""
 
-    conv: Callable  # (x, w, b, activation), as large as x; the activation is None or "relu"
-    max_pool: Callable  # (x): windows of 2x2 side by side, the last one cut off where a side is odd
+    conv: Callable  # (x, w, b, activation), of x's size; the activation is None or "relu"
+    max_pool: Callable  # (x): disjoint windows of 2x2; if a side is odd the last one is cut off
     conv_transpose: Callable  # (x, w, padding), at stride 2
 
 
@@ -136,19 +136,19 @@ LAYERS = {
 
 
 def upsample(layers: Layers, x: jax.Array, w: jax.Array, shape: tuple[int, int]) -> jax.Array:
-    """x, pooled from images of `shape`, back at exactly that shape.
+    """Upsamples x, which was pooled from images of `shape`, to exactly that shape.
 
     conv_transpose puts stride - 1 = 1 zero between the m pixels of a side and convolves with R = 2 taps, so
-    that (2m - 1) + low + high - (R - 1) come out: 2m, with one zero of padding at either end. A side of
-    2m - 1, which SAME pooling also takes to m, needs one less; there the padding at the high end is left out,
-    so that nothing is computed only to be cropped.
+    the result has (2m - 1) + low + high - (R - 1) pixels: 2m with one zero of padding at either end. SAME
+    pooling also reduces a side of 2m - 1 to m. Such a side has no padding at the high end, so that no pixel
+    is computed only to be cropped.
     """
     padding = [(1, 1 - size % 2) for size in shape]
     return layers.conv_transpose(x, w, padding)
 
 
 def init_params(key: jax.Array) -> dict[str, tuple[jax.Array, ...]]:
-    """(filter, bias) by the layer's name, by He's initialisation: normal with variance 2 / fan_in."""
+    """(filter, bias) by the layer's name, with He's initialisation: normal with variance 2 / fan_in."""
     params = {}
 
     def add(name, taps, inputs, outputs, fan_in):
@@ -165,7 +165,7 @@ def init_params(key: jax.Array) -> dict[str, tuple[jax.Array, ...]]:
         add_two(f"down{level}", inputs, channels)
         inputs = channels
     for level in reversed(range(len(CHANNELS) - 1)):
-        # At stride 2 an output meets just one of the 2x2 taps.
+        # At stride 2 an output meets only one of the 2x2 taps.
         add(f"double{level}", 2, inputs, CHANNELS[level], inputs)
         inputs = CHANNELS[level]
         add_two(f"up{level}", 2 * inputs, inputs)
@@ -188,7 +188,7 @@ def predict(layers: Layers, params, images: jax.Array) -> jax.Array:
     x = two_convs(f"down{len(CHANNELS) - 1}", x)
 
     for level in reversed(range(len(CHANNELS) - 1)):
-        # What pooling lost, where exactly a shape ends, comes in again from the encoder at the same size.
+        # The encoder's features of the same size restore the exact edges, which pooling has lost.
         skip = skips[level]
         w, b = params[f"double{level}"]
         x = upsample(layers, x, w, skip.shape[1:3]) + b
@@ -200,7 +200,7 @@ def predict(layers: Layers, params, images: jax.Array) -> jax.Array:
 
 
 def make_loss(layers: Layers):
-    """A function (params, images, labels) -> the cross-entropy, a mean over all pixels."""
+    """A function (params, images, labels) -> the mean cross-entropy over all pixels."""
 
     def loss_fn(params, images, labels):
         logits = predict(layers, params, images)
@@ -223,7 +223,7 @@ def make_train_step(layers: Layers, optimizer: optax.GradientTransformation):
 
 
 def intersection_over_union(predicted: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """For each class: the pixels that both give it, over those that either does; nan where there are none."""
+    """Intersection over union of each class' pixels in labels and prediction; nan if the union is empty."""
     pairs = np.bincount(len(CLASSES) * labels.ravel() + predicted.ravel(), minlength=len(CLASSES) ** 2)
     confusion = pairs.reshape(len(CLASSES), len(CLASSES))  # [class by the labels, class predicted]
     both = np.diag(confusion)
@@ -240,7 +240,7 @@ class Result(NamedTuple):
 
 
 def train(layers: Layers, args: argparse.Namespace) -> Result:
-    """Trains for args.steps, with new images drawn for each, and predicts the held-out ones."""
+    """Trains for args.steps with new images in each step, and predicts the held-out images."""
     optimizer = optax.adam(optax.cosine_decay_schedule(args.learning_rate, args.steps))
     train_step = make_train_step(layers, optimizer)
     params = init_params(jax.random.key(args.seed))
@@ -252,11 +252,11 @@ def train(layers: Layers, args: argparse.Namespace) -> Result:
             images, labels = draw(rng, args.batch_size, args.size)
             start = time.perf_counter()
             params, opt_state, loss = train_step(params, opt_state, images, labels)
-            losses.append(float(loss))  # float() waits for the step to end
+            losses.append(float(loss))  # float() waits until the step ends
             step_seconds.append(time.perf_counter() - start)
             progress.set_postfix(loss=f"{losses[-1]:.4f}", refresh=False)
 
-    # Their seed is fixed and none that a run has, so that every run is judged by the same unseen images.
+    # Their fixed seed is not the seed of any run, so every run is tested on the same unseen images.
     images, labels = draw(np.random.default_rng([2015, 5, 18]), TEST_IMAGES, args.size)
     classify = jax.jit(lambda images: predict(layers, params, images).argmax(-1))
     predicted = np.concatenate([classify(part) for part in np.split(images, 8)])
@@ -264,7 +264,7 @@ def train(layers: Layers, args: argparse.Namespace) -> Result:
 
 
 def plot(result: Result, figure, columns: int = 6) -> None:
-    """Three rows: held-out images, the truth, what the network says."""
+    """Draws three rows: held-out images, the truth, the network's prediction."""
     colors = ListedColormap(["#eeeeee", "#4477aa", "#ccbb44", "#cc6677"])
     truth_and_prediction = dict(cmap=colors, vmin=0, vmax=len(CLASSES) - 1)
     rows = [
@@ -284,7 +284,7 @@ def plot(result: Result, figure, columns: int = 6) -> None:
 
 
 def positive(kind: type[int] | type[float]) -> Callable[[str], int | float]:
-    """An argument's type: a number of this kind, greater than zero and finite."""
+    """An argparse type: a number of this kind, greater than zero and finite."""
 
     def parse(text: str) -> int | float:
         value = kind(text)
@@ -297,12 +297,12 @@ def positive(kind: type[int] | type[float]) -> Callable[[str], int | float]:
 
 
 def picture(text: str) -> Path:
-    """An argument's type: a picture that can be written, checked before the work."""
+    """An argparse type: the path of a picture that can be written, checked before the work begins."""
     path = Path(text)
     if path.suffix.lower() not in (".png", ".pdf", ".svg"):
         raise argparse.ArgumentTypeError(f"the name {text} should end in .png, .pdf or .svg")
     if not path.absolute().parent.is_dir():
-        raise argparse.ArgumentTypeError(f"there is no folder {path.absolute().parent}")
+        raise argparse.ArgumentTypeError(f"the folder {path.absolute().parent} does not exist")
     return path
 
 
@@ -311,36 +311,36 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     option = parser.add_argument
-    option("--gradients", choices=LAYERS, default="handwritten", help="whose kernels (default: %(default)s)")
+    option("--gradients", choices=LAYERS, default="handwritten", help="which kernels (default: %(default)s)")
     option("--steps", type=positive(int), default=1600, help="default: %(default)s")
     option("--batch-size", type=positive(int), default=8, help="default: %(default)s")
     option(
-        "--size", type=positive(int), default=40, help="pixels a side, odd ones too (default: %(default)s)"
+        "--size", type=positive(int), default=40, help="pixels per side, may be odd (default: %(default)s)"
     )
-    option("--learning-rate", type=positive(float), default=3e-3, help="at the start (default: %(default)s)")
-    option("--seed", type=int, default=0, help="of everything drawn at random (default: %(default)s)")
+    option("--learning-rate", type=positive(float), default=3e-3, help="initial value (default: %(default)s)")
+    option("--seed", type=int, default=0, help="for all random numbers (default: %(default)s)")
     option(
         "--plot",
         type=picture,
         metavar="FILE.png",
-        help="draw held-out images, truth and answer into FILE.png",
+        help="write a picture of held-out images, truth and prediction to FILE.png",
     )
     args = parser.parse_args(argv)
     if args.size < MIN_SIZE:
-        parser.error(f"--size: in fewer than {MIN_SIZE} pixels no shape can be told, but it is {args.size}")
+        parser.error(f"--size must be at least {MIN_SIZE} pixels to tell shapes apart, but it is {args.size}")
     return args
 
 
 def main() -> None:
     args = parse_arguments()
     print(
-        f"images of {args.size}x{args.size}, {args.batch_size} new ones a step, "
+        f"images of {args.size}x{args.size}, {args.batch_size} new ones per step, "
         f"{args.gradients} gradients on {jax.devices()[0].platform}"
     )
     result = train(LAYERS[args.gradients], args)
     print(f"loss: {result.losses[0]:.4f} in the first step, {result.losses[-20:].mean():.4f} in the last 20")
     print(f"{np.median(result.step_seconds):.4f} seconds per step of {args.batch_size} images (median)")
-    print(f"intersection over union on {TEST_IMAGES} images held out:")
+    print(f"intersection over union on {TEST_IMAGES} held-out images:")
     ious = intersection_over_union(result.predicted, result.labels)
     for name, iou in zip(CLASSES, ious, strict=True):
         print(f"  {name:10}  {iou:.4f}")
@@ -349,7 +349,7 @@ def main() -> None:
         figure = Figure(figsize=(8, 4.6), dpi=100, layout="constrained")
         plot(result, figure)
         figure.savefig(args.plot)
-        print(f"picture drawn into {args.plot}")
+        print(f"picture written to {args.plot}")
 
 
 if __name__ == "__main__":

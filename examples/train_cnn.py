@@ -1,7 +1,7 @@
-"""Trains a small convolutional network to read handwritten digits, its gradients from handwritten kernels.
+"""Trains a small convolutional network on handwritten digits; handwritten kernels compute its gradients.
 
-python examples/train_cnn.py                      # the digits that scikit-learn carries, no download
-python examples/train_cnn.py --data ~/mnist       # MNIST's own four files
+python examples/train_cnn.py                      # scikit-learn's digits, no download
+python examples/train_cnn.py --data ~/mnist       # MNIST's four files
 python examples/train_cnn.py --gradients lax      # the same run on XLA's convolution, to compare
 """
 
@@ -39,9 +39,9 @@ class Digits(NamedTuple):
 
 
 def load_bundled() -> Digits:
-    """scikit-learn's digits, a fifth of each class held out for the test.
+    """Returns scikit-learn's digits, with a fifth of each class held out for the test.
 
-    The split has its own fixed seed, so that every run is judged by the same images.
+    The split has its own fixed seed, so every run is tested on the same images.
     """
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
@@ -67,14 +67,14 @@ def _read_pair(directory: Path, part: str) -> tuple[np.ndarray, np.ndarray]:
     labels_path = _find(directory, f"{part}-labels", "idx1-ubyte")
     images, labels = read_idx(images_path, rank=3), read_idx(labels_path, rank=1)
     if len(images) != len(labels):
-        raise ValueError(f"{images_path} holds {len(images)} images, {labels_path} {len(labels)} labels")
+        raise ValueError(f"{images_path} has {len(images)} images, {labels_path} has {len(labels)} labels")
     if len(labels) and labels.max() > 9:
-        raise ValueError(f"{labels_path} holds a label {labels.max()}, digits end at 9")
+        raise ValueError(f"{labels_path} has a label {labels.max()}, but digits end at 9")
     return images[..., None].astype(np.float32) / 255.0, labels.astype(np.int32)
 
 
 def _find(directory: Path, stem: str, kind: str) -> Path:
-    # Both spellings are in circulation: train-images-idx3-ubyte and train-images.idx3-ubyte.
+    # Both spellings exist: train-images-idx3-ubyte and train-images.idx3-ubyte.
     names = [f"{stem}{separator}{kind}{suffix}" for separator in "-." for suffix in ("", ".gz")]
     for name in names:
         if (directory / name).is_file():
@@ -85,14 +85,14 @@ def _find(directory: Path, stem: str, kind: str) -> Path:
 def read_idx(path: Path, rank: int) -> np.ndarray:
     """One idx file of unsigned bytes: two zero bytes, the type's code, the rank, the sizes, then the data.
 
-    Numbers in the header are big-endian. Raises ValueError for anything but `rank` axes of unsigned bytes.
+    Numbers in the header are big-endian. Raises ValueError unless the file has `rank` axes of unsigned bytes.
     """
     unsigned_byte = 0x08
     with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
         try:
             content = file.read()
         except (EOFError, gzip.BadGzipFile) as error:
-            raise ValueError(f"{path} is no whole gzip file: {error}") from error
+            raise ValueError(f"{path} is not a complete gzip file: {error}") from error
 
     expected_magic = bytes([0, 0, unsigned_byte, rank])
     if content[:4] != expected_magic:
@@ -119,7 +119,7 @@ class Layers(NamedTuple):
     """Activations are [N, height, width, channels], filters [3, 3, in channels, out channels]."""
 
     conv_relu: Callable[[jax.Array, jax.Array, jax.Array], jax.Array]  # relu(conv(x, w) + b)
-    max_pool: Callable[[jax.Array], jax.Array]  # windows of 2x2, side by side
+    max_pool: Callable[[jax.Array], jax.Array]  # disjoint windows of 2x2
 
 
 def _lax_conv_relu(x, w, b):
@@ -147,7 +147,7 @@ LAYERS = {
 
 
 def init_params(key: jax.Array, image_shape: tuple[int, int, int]) -> dict[str, jax.Array]:
-    """He initialisation: normal with variance 2 / fan_in, which keeps the signal's size through a relu."""
+    """He initialisation: normal with variance 2 / fan_in, which keeps the signal's size through relu."""
 
     def he_normal(key, shape):
         fan_in = np.prod(shape[:-1])
@@ -186,7 +186,7 @@ def make_train_step(layers: Layers, optimizer: optax.GradientTransformation):
 
     @jax.jit
     def train_step(params, opt_state, images, labels):
-        # The gradient of every convolution, bias, relu and pool is taken by the handwritten kernels here.
+        # Here the handwritten kernels compute the gradient of every convolution, bias, relu and pool.
         (loss, accuracy), grads = jax.value_and_grad(loss_and_accuracy, has_aux=True)(params, images, labels)
         updates, opt_state = optimizer.update(grads, opt_state, params)
         return optax.apply_updates(params, updates), opt_state, loss, accuracy
@@ -205,8 +205,8 @@ def make_evaluate(layers: Layers, batch_size: int):
         return jnp.where(real, losses, 0).sum(), (logits.argmax(-1) == labels).sum()
 
     def evaluate(params, images, labels):
-        # The last batch is filled up with images labelled -1, which count for nothing, so that one
-        # compiled function serves all batches.
+        # The last batch is filled up with images labelled -1, which are ignored, so that one compiled
+        # function serves all batches.
         fill = -len(images) % batch_size
         images = np.pad(images, ((0, fill), (0, 0), (0, 0), (0, 0)))
         padded_labels = np.pad(labels, (0, fill), constant_values=-1)
@@ -223,7 +223,7 @@ def make_evaluate(layers: Layers, batch_size: int):
 def shuffled_batches(
     rng: np.random.Generator, images: np.ndarray, labels: np.ndarray, batch_size: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """One epoch in a fresh order. What is left over after the last whole batch waits for another epoch."""
+    """Yields an epoch's batches in a new order, without the images left over after the last whole batch."""
     order = rng.permutation(len(images))
     for at in range(0, len(images) - batch_size + 1, batch_size):
         chosen = order[at : at + batch_size]
@@ -231,7 +231,7 @@ def shuffled_batches(
 
 
 def shift_randomly(rng: np.random.Generator, images: np.ndarray) -> np.ndarray:
-    """Half of the images moved by at most a pixel along each axis, so that a digit keeps looking new."""
+    """Shifts half of the images by at most a pixel along each axis, so that digits vary between epochs."""
     _, height, width, _ = images.shape
     padded = np.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)))
     moved = rng.integers(0, 2, size=len(images))
@@ -252,7 +252,7 @@ class Epoch(NamedTuple):
 
 
 def train(layers: Layers, digits: Digits, args: argparse.Namespace) -> tuple[list[Epoch], float]:
-    """Trains for args.epochs; returns each epoch's figures and the median of the seconds that a step took."""
+    """Trains for args.epochs; returns each epoch's figures and the median time of a step in seconds."""
     steps_per_epoch = len(digits.train_images) // args.batch_size
     schedule = optax.cosine_decay_schedule(args.learning_rate, args.epochs * steps_per_epoch)
     optimizer = optax.adam(schedule)
@@ -272,7 +272,7 @@ def train(layers: Layers, digits: Digits, args: argparse.Namespace) -> tuple[lis
             ):
                 start = time.perf_counter()
                 params, opt_state, loss, accuracy = train_step(params, opt_state, images, labels)
-                figures.append((float(loss), float(accuracy)))  # float() waits for the step to end
+                figures.append((float(loss), float(accuracy)))  # float() waits until the step ends
                 step_seconds.append(time.perf_counter() - start)
                 progress.update()
                 progress.set_postfix(loss=f"{figures[-1][0]:.4f}", refresh=False)
@@ -294,10 +294,10 @@ RED = dict(color="#cc6677", linestyle="--", marker="s", markersize=3)
 
 
 def plot_history(history, figure) -> None:
-    """One run's loss and accuracy, on the training and on the test images."""
+    """Draws one run's loss and accuracy on the training and the test images."""
     loss, accuracy = figure.subplots(1, 2)
     for part, style in (("train", BLUE), ("test", RED)):
-        label = {"train": "train, during the epoch", "test": "test, after it"}[part]
+        label = {"train": "train (during the epoch)", "test": "test (after the epoch)"}[part]
         _plot(loss, history, f"{part}_loss", label, style)
         _plot(accuracy, history, f"{part}_accuracy", label, style)
     loss.set_title("Loss")
@@ -313,7 +313,7 @@ def _plot(axes, history, figure_of_epoch, label, style):
 def _finish(loss, accuracy):
     loss.set(ylabel="mean cross-entropy", yscale="log")
     _ticks_within_a_decade(loss.yaxis)
-    accuracy.set_ylabel("digits read right")
+    accuracy.set_ylabel("correct digits")
     accuracy.yaxis.set_major_formatter(PercentFormatter(1.0))
     for axes in (loss, accuracy):
         axes.set_xlabel("epoch")
@@ -325,7 +325,7 @@ def _finish(loss, accuracy):
 
 
 def _ticks_within_a_decade(axis):
-    """Plain numbers, as there may be no power of ten among them; over more the log scale's own ticks do."""
+    """Labels the ticks with plain numbers, since a short log axis may contain no power of ten."""
     low, high = axis.get_view_interval()
     if high < 10 * low:
         axis.set_major_locator(MaxNLocator(5))
@@ -338,7 +338,7 @@ def _ticks_within_a_decade(axis):
 
 
 def positive(kind: type[int] | type[float]) -> Callable[[str], int | float]:
-    """An argument's type: a number of this kind, greater than zero and finite."""
+    """An argparse type: a number of this kind, greater than zero and finite."""
 
     def parse(text: str) -> int | float:
         value = kind(text)
@@ -351,12 +351,12 @@ def positive(kind: type[int] | type[float]) -> Callable[[str], int | float]:
 
 
 def picture(text: str) -> Path:
-    """An argument's type: a picture that can be written, checked before the work."""
+    """An argparse type: the path of a picture that can be written, checked before the work begins."""
     path = Path(text)
     if path.suffix.lower() not in (".png", ".pdf", ".svg"):
         raise argparse.ArgumentTypeError(f"the name {text} should end in .png, .pdf or .svg")
     if not path.absolute().parent.is_dir():
-        raise argparse.ArgumentTypeError(f"there is no folder {path.absolute().parent}")
+        raise argparse.ArgumentTypeError(f"the folder {path.absolute().parent} does not exist")
     return path
 
 
@@ -365,16 +365,16 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     option = parser.add_argument
-    option("--gradients", choices=LAYERS, default="handwritten", help="whose kernels (default: %(default)s)")
+    option("--gradients", choices=LAYERS, default="handwritten", help="which kernels (default: %(default)s)")
     option("--data", type=Path, metavar="DIR", help="read MNIST's four idx files, plain or .gz, from DIR")
     option("--epochs", type=positive(int), default=30, help="default: %(default)s")
     option("--batch-size", type=positive(int), default=32, help="default: %(default)s")
-    option("--learning-rate", type=positive(float), default=1e-2, help="at the start (default: %(default)s)")
-    option("--seed", type=int, default=0, help="of everything drawn at random (default: %(default)s)")
-    option("--plot", type=picture, metavar="FILE.png", help="draw the loss and accuracy curves into FILE.png")
+    option("--learning-rate", type=positive(float), default=1e-2, help="initial value (default: %(default)s)")
+    option("--seed", type=int, default=0, help="for all random numbers (default: %(default)s)")
+    option("--plot", type=picture, metavar="FILE.png", help="write the loss and accuracy curves to FILE.png")
     args = parser.parse_args(argv)
     if args.data and not args.data.is_dir():
-        parser.error(f"--data: there is no folder {args.data}")
+        parser.error(f"--data: the folder {args.data} does not exist")
     return args
 
 
@@ -397,7 +397,7 @@ def main() -> None:
         figure = Figure(figsize=(9, 3.6), dpi=150, layout="constrained")
         plot_history(history, figure)
         figure.savefig(args.plot)
-        print(f"picture drawn into {args.plot}")
+        print(f"picture written to {args.plot}")
 
 
 if __name__ == "__main__":

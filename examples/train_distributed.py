@@ -1,9 +1,9 @@
-"""Trains the network of train_cnn.py data-parallel in several processes, each with a part of every batch.
+"""Trains the network of train_cnn.py in several processes, each with a part of every batch.
 
 python examples/train_distributed.py                  # two processes on this machine
 python examples/train_distributed.py --processes 1    # the same run in one, to compare
 
-On several machines start it on each, with the same address of the first and a number of its own:
+On several machines, start it on each one with the address of the first machine and a different number:
 
 python examples/train_distributed.py --coordinator HOST:PORT --processes 2 --process-id 0
 """
@@ -42,9 +42,9 @@ class Digits(NamedTuple):
 
 
 def load_bundled() -> Digits:
-    """scikit-learn's digits, a fifth of each class held out for the test.
+    """Returns scikit-learn's digits, with a fifth of each class held out for the test.
 
-    The split has its own fixed seed, so that every run is judged by the same images.
+    The split has its own fixed seed, so every run is tested on the same images.
     """
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
@@ -60,7 +60,7 @@ def load_bundled() -> Digits:
 def shuffled_batches(
     rng: np.random.Generator, images: np.ndarray, labels: np.ndarray, batch_size: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """One epoch in a fresh order. What is left over after the last whole batch waits for another epoch."""
+    """Yields an epoch's batches in a new order, without the images left over after the last whole batch."""
     order = rng.permutation(len(images))
     for at in range(0, len(images) - batch_size + 1, batch_size):
         chosen = order[at : at + batch_size]
@@ -68,7 +68,7 @@ def shuffled_batches(
 
 
 def shift_randomly(rng: np.random.Generator, images: np.ndarray) -> np.ndarray:
-    """Half of the images moved by at most a pixel along each axis, so that a digit keeps looking new."""
+    """Shifts half of the images by at most a pixel along each axis, so that digits vary between epochs."""
     _, height, width, _ = images.shape
     padded = np.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)))
     moved = rng.integers(0, 2, size=len(images))
@@ -85,7 +85,7 @@ def shift_randomly(rng: np.random.Generator, images: np.ndarray) -> np.ndarray:
 
 
 def init_params(key: jax.Array, image_shape: tuple[int, int, int]) -> dict[str, jax.Array]:
-    """He initialisation: normal with variance 2 / fan_in, which keeps the signal's size through a relu."""
+    """He initialisation: normal with variance 2 / fan_in, which keeps the signal's size through relu."""
 
     def he_normal(key, shape):
         fan_in = np.prod(shape[:-1])
@@ -141,12 +141,12 @@ def train(args: argparse.Namespace) -> dict[str, np.ndarray]:
         return jax.tree.map(lambda leaf: jax.make_array_from_process_local_data(same, np.asarray(leaf)), tree)
 
     def part_of_batch(array):
-        """The whole batch, of which this process brings its part."""
+        """The whole batch, of which this process supplies its part."""
         mine = np.split(array, args.processes)[args.process_id]
         return jax.make_array_from_process_local_data(split, mine)
 
-    # Every process starts with the same filters and draws the same batches. What the step needs to know of
-    # the others is in the arrays' shardings: XLA adds up the gradients of the parts.
+    # Every process starts with the same filters and draws the same batches. The arrays' shardings contain all
+    # that the step needs to know about the others: XLA adds up the gradients of the parts.
     optimizer = optax.sgd(args.learning_rate, momentum=0.9)
     train_step = make_train_step(optimizer)
     params = init_params(jax.random.key(args.seed), digits.train_images.shape[1:])
@@ -193,7 +193,7 @@ def run(args: argparse.Namespace) -> None:
             sys.exit("the processes ended with different parameters")
         if args.process_id == 0:
             print(f"the {args.processes} processes ended with identical parameters")
-        jax.distributed.shutdown()  # waits for the others to come here too
+        jax.distributed.shutdown()  # waits until the others are here too
 
 
 def run_all(args: argparse.Namespace) -> None:
@@ -203,7 +203,7 @@ def run_all(args: argparse.Namespace) -> None:
         args.coordinator = f"localhost:{any_free.getsockname()[1]}"
     args.process_id = 0
     each, s = args.batch_size // args.processes, "" if args.processes == 1 else "es"
-    print(f"{args.processes} process{s} on this machine, {each} images each a step", flush=True)
+    print(f"{args.processes} process{s} on this machine, {each} images each per step", flush=True)
     command = [sys.executable, __file__, *sys.argv[1:], "--coordinator", args.coordinator]
     others = [subprocess.Popen([*command, "--process-id", str(i)]) for i in range(1, args.processes)]
     try:
@@ -217,7 +217,7 @@ def run_all(args: argparse.Namespace) -> None:
 
 
 def positive(kind: type[int] | type[float]) -> Callable[[str], int | float]:
-    """An argument's type: a number of this kind, greater than zero and finite."""
+    """An argparse type: a number of this kind, greater than zero and finite."""
 
     def parse(text: str) -> int | float:
         value = kind(text)
@@ -235,13 +235,13 @@ def main() -> None:
     )
     option = parser.add_argument
     option("--processes", type=positive(int), default=2, help="default: %(default)s")
-    option("--process-id", type=int, help="which of them this is; without it, all are started here")
-    option("--coordinator", metavar="HOST:PORT", help="where process 0 listens")
+    option("--process-id", type=int, help="this process' number; without it, all processes start here")
+    option("--coordinator", metavar="HOST:PORT", help="the address where process 0 listens")
     option("--steps", type=positive(int), default=200, help="default: %(default)s")
-    option("--batch-size", type=positive(int), default=32, help="of all processes (default: %(default)s)")
+    option("--batch-size", type=positive(int), default=32, help="for all processes (default: %(default)s)")
     option("--learning-rate", type=positive(float), default=2e-2, help="default: %(default)s")
-    option("--save", type=Path, metavar="DIR", help="write each process's parameters there")
-    option("--seed", type=int, default=0, help="of everything drawn at random (default: %(default)s)")
+    option("--save", type=Path, metavar="DIR", help="write each process' parameters to this folder")
+    option("--seed", type=int, default=0, help="for all random numbers (default: %(default)s)")
     args = parser.parse_args()
     if args.batch_size % args.processes:
         parser.error(f"--batch-size {args.batch_size} is not divisible by --processes {args.processes}")

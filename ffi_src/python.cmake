@@ -1,5 +1,5 @@
-# What the modules are built by: Python, nanobind, and jaxlib's FFI headers (jax_convgrad_ffi). pip builds with those
-# of the jaxlib that the build requirements pin (pyproject.toml says why).
+# The modules need Python, nanobind, and jaxlib's FFI headers (jax_convgrad_ffi). pip builds with the headers of the
+# jaxlib that the build requirements pin (pyproject.toml says why).
 find_package(Python 3.11 REQUIRED COMPONENTS Interpreter Development.Module
              OPTIONAL_COMPONENTS Development.SABIModule)
 function(ask_python expression out)

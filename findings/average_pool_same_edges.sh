@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
 # Average pooling with padding "SAME" is not one function: Flax divides by the whole window at the edges,
-# Haiku by what it holds.
+# Haiku by the number of elements inside the array.
 #
 # Versions: flax 0.12.12, dm-haiku 0.0.17, equinox 0.13.8, jax 0.12.0.1, Python 3.12, CPU. The same with flax
 # 0.12.8 and jax 0.10.2.
-# Guess: avg_pool of ones is ones under "SAME", as in TensorFlow, whose word it is; a model keeps its numbers
-# from one JAX library to the next.
-# Seen: of ones, window 3, Haiku gives 1, 1, 1. Flax (linen and nnx) gives 2/3, 1, 2/3, unless
-# count_include_pad=False is said. Equinox gives 2/3, 1, 2/3, has no such argument, and with use_ceil=True
+# Guess: avg_pool of ones is ones under "SAME", as in TensorFlow, where the word comes from; a model gives the
+# same numbers in each JAX library.
+# Seen: for ones and a window of 3, Haiku gives 1, 1, 1. Flax (linen and nnx) gives 2/3, 1, 2/3, unless
+# count_include_pad=False is set. Equinox gives 2/3, 1, 2/3, has no such argument, and with use_ceil=True
 # also divides a window that reaches past the end by its whole size: 1/2.
 set -euo pipefail
 

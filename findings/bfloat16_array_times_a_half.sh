@@ -4,8 +4,8 @@
 # Versions: numpy 2.4.6, ml_dtypes 0.6.0, Python 3.11.
 # Guess: since NumPy 2 a Python number takes the array's dtype: 0.5 * float16 is float16, as in JAX.
 # Seen: that holds for float16 and, with bfloat16 and 8-bit floats, for Python integers (x * 2), but x * 0.5
-# and np.maximum(x, 0.0) are float32 and np.where(x > 0, x, 0.0) is float64. A bfloat16 model computed by
-# NumPy widens at its first scale, and becomes float64 at its first mask.
+# and np.maximum(x, 0.0) are float32 and np.where(x > 0, x, 0.0) is float64. A bfloat16 model that NumPy
+# computes becomes float32 at its first scale, and float64 at its first mask.
 set -euo pipefail
 
 python=${PYTHON:-python3}

@@ -3,12 +3,12 @@
 # numbers. Without it, the cache of a program with custom_partitioning never hits in another process.
 #
 # Versions: jax and jaxlib 0.12.0.1, Python 3.12, CPU, 4 host devices. The same with 0.10.2.
-# Guess: the persistent compilation cache's key tells programs apart that compute different things, and is the
-# same for the same program in a new process; the flag takes an address out of the key and leaves that so.
-# Seen: the key holds nothing of what the partition callback computes. With the flag, a program whose callback
-# multiplies by 2 loads what one that multiplies by 1 left in the cache, and returns x * 1. Without it the
-# callback's address is in the key: running one program in two processes compiles it twice and leaves two
-# entries, for each program so. (The addresses of two processes can agree by chance; then a wrong executable
+# Guess: the persistent compilation cache's key differs between programs that compute different things, and is
+# the same for the same program in a new process; the flag removes an address from the key and keeps both true.
+# Seen: the key does not depend on what the partition callback computes. With the flag, a program whose callback
+# multiplies by 2 loads the executable of a program that multiplies by 1, and returns x * 1. Without the flag the
+# callback's address is in the key: running a program in two processes compiles it twice and leaves two
+# entries in the cache. (The addresses of two processes can agree by chance; then a wrong executable
 # can be loaded without the flag, too.)
 set -euo pipefail
 

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# What has once run under `with jax.debug_nans(False)` is not checked for NaN any more, after that block too.
+# A function that has run under `with jax.debug_nans(False)` is not checked for NaN after that block either.
 #
-# Versions: jax and jaxlib 0.12.0.1, Python 3.12, CPU. The same with 0.10.2, but for jaxpr_as_fun (see below).
-# Guess: with jax_debug_nans on, the block switches the check off inside it, and after it the check is back.
+# Versions: jax and jaxlib 0.12.0.1, Python 3.12, CPU. The same with 0.10.2, except jaxpr_as_fun (see below).
+# Guess: with jax_debug_nans on, the block switches the check off, and after the block the check is on again.
 # Seen: a jitted function, or an op outside jit, whose first call with some shape is inside the block returns
-# NaN without an error ever after, for that shape. Another shape is checked. Inside `with
-# jax.debug_nans(True)` it is checked, and after that block it is not. If the first call of all was outside of
-# the block, the check does come back. jax.extend.core.jaxpr_as_fun has such a block inside: with 0.12.0.1,
-# calling a jaxpr once turns the check off for the ops in it, wherever they are called from later.
+# NaN for that shape without an error from then on. Other shapes are checked. Inside `with
+# jax.debug_nans(True)` the function is checked, and after that block it is not. If the very first call was
+# outside of the block, the check does come back. jax.extend.core.jaxpr_as_fun has such a block inside: with
+# 0.12.0.1, calling a jaxpr once turns the check off for its ops, even if they are called from elsewhere later.
 set -euo pipefail
 
 python=$(for p in ${PYTHON:-python3 python3.14 python3.13 python3.12 "$HOME"/.pyenv/versions/3.1[234]*/bin/python}; do

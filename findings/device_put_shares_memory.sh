@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# jax.device_put on a CPU gives no copy of a NumPy array: what is written to the array later shows in the JAX
-# array. may_alias=False does not change that.
+# jax.device_put on a CPU does not copy a NumPy array: later writes to the array change the JAX array.
+# may_alias=False does not prevent that.
 #
 # Versions: jax and jaxlib 0.12.0.1, numpy 2.4.6, Python 3.12, CPU. The same with 0.10.2.
 # Guess: device_put returns a copy, as its documentation says, and all the more with may_alias=False ("x will
 # be copied"), since JAX arrays never change.
-# Seen: where the array's address is a multiple of 64 both share its memory, and a buffer that is filled anew
-# for the next batch changes the last one. Where it is not, device_put copies, so that the same program goes
-# right or wrong by the address that malloc gave. jnp.asarray and jnp.array copy both.
+# Seen: if the array's address is a multiple of 64 both share its memory, and refilling a buffer
+# for the next batch changes the last one. Otherwise device_put copies, so that the same program is
+# right or wrong depending on malloc's address. jnp.asarray and jnp.array copy in both cases.
 set -euo pipefail
 
 python=$(for p in ${PYTHON:-python3 python3.14 python3.13 python3.12 "$HOME"/.pyenv/versions/3.1[234]*/bin/python}; do

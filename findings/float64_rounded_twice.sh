@@ -3,11 +3,11 @@
 #
 # Versions: jax and jaxlib 0.12.0.1, numpy 2.4.6, ml_dtypes 0.6.0, Python 3.12, x86-64 without AVX512-FP16.
 # The same with jax 0.10.2.
-# Guess: a conversion gives the nearest number there is, with NumPy and with JAX alike.
-# Seen: of a float64 a trifle above the middle between two neighbours, the nearest is the upper one. NumPy's
-# float16 gives that, XLA's gives the lower: it rounds to float32 first, where the trifle is lost, and then to
-# even. For bfloat16 both do so. For float8_e4m3fn and float8_e5m2 XLA is right, and NumPy (by ml_dtypes) goes
-# by float32. So neither is a reference for the other.
+# Guess: a conversion gives the nearest number, both with NumPy and with JAX.
+# Seen: if a float64 is slightly above the middle between two neighbours, the nearest is the upper one. NumPy's
+# float16 gives that, XLA's gives the lower one: it first rounds to float32, which loses the excess, and then to
+# even. For bfloat16 both do so. For float8_e4m3fn and float8_e5m2 XLA is right, and NumPy (with ml_dtypes)
+# converts by way of float32. So neither is a reference for the other.
 set -euo pipefail
 
 python=$(for p in ${PYTHON:-python3 python3.14 python3.13 python3.12 "$HOME"/.pyenv/versions/3.1[234]*/bin/python}; do

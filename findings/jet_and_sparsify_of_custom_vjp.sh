@@ -1,15 +1,14 @@
 #!/usr/bin/env bash
-# Two of JAX's own transformations fail on functions with a derivative rule, jax.nn.relu among them, by an
-# internal error.
+# Two of JAX's transformations fail with an internal error on functions with a custom derivative rule, such as
+# jax.nn.relu.
 #
 # Versions: jax and jaxlib 0.12.0.1, Python 3.12, CPU. The same with 0.10.2.
-# Guess: jax.experimental.jet differentiates jax.nn.relu as it does jnp.maximum(x, 0), and sparsify, which
-# leaves functions of dense arrays as they are, leaves it as it is. If not, an error says what is not
-# supported.
+# Guess: jax.experimental.jet differentiates jax.nn.relu like jnp.maximum(x, 0), and sparsify does not change it,
+# since it does not change functions of dense arrays. Otherwise an error says what is not supported.
 # Seen: jet of relu, and of any function with custom_vjp or custom_jvp such as x * x with a rule, raises
-# UnexpectedTracerError, which speaks of a side effect of the function. sparsify of relu of a dense array
-# raises KeyError: 'subfuns'. Both work on jnp.maximum(x, 0). jet of a max pooling window is a KeyError, too,
-# while one that adds works.
+# UnexpectedTracerError, which mentions a side effect of the function. sparsify of relu of a dense array
+# raises KeyError: 'subfuns'. Both work on jnp.maximum(x, 0). jet of a max pooling window also raises a KeyError,
+# while a window that adds works.
 set -euo pipefail
 
 python=$(for p in ${PYTHON:-python3 python3.14 python3.13 python3.12 "$HOME"/.pyenv/versions/3.1[234]*/bin/python}; do

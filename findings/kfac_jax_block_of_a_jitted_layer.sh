@@ -3,12 +3,12 @@
 # and says nothing: it falls back to a diagonal.
 #
 # Versions: kfac-jax 0.0.8, jax and jaxlib 0.10.2, Python 3.11, CPU.
-# Guess: a layer that is wrapped in jax.jit or jax.checkpoint, which change no number, gets the
-# Kronecker-factored curvature that it gets without; where a layer is not known, a warning says so.
-# Seen: BlockDiagonalCurvature makes Conv2DTwoKroneckerFactored of a convolution, and NaiveDiagonal, another
-# optimizer, of the same under jax.jit or jax.checkpoint, with feature groups, in one dimension, and of a
-# dense layer in bfloat16 with float32 parameters or as w.T @ x.T. No warning, no log. A dilated convolution
-# is found, and jax.vmap of a dense layer too.
+# Guess: jax.jit and jax.checkpoint change no number, so a layer inside them gets the same
+# Kronecker-factored curvature as without them; if a layer is not known, a warning says so.
+# Seen: BlockDiagonalCurvature uses Conv2DTwoKroneckerFactored for a convolution, but NaiveDiagonal, another
+# optimizer, if it is under jax.jit or jax.checkpoint, has feature groups, or has one dimension, and for a
+# dense layer in bfloat16 with float32 parameters or as w.T @ x.T. There is no warning and no log. It finds a
+# dilated convolution, and jax.vmap of a dense layer too.
 set -euo pipefail
 
 python=${PYTHON:-python3}

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# The gradient of a max pooling window that holds a NaN goes to a number that is not the result.
+# The gradient of a max pooling window with a NaN goes to a number that is not the result.
 #
 # Versions: jax and jaxlib 0.12.0.1, Python 3.12, CPU. The same with 0.10.2.
 # Guess: a window with a NaN gives NaN, and its gradient is NaN too (as that of jnp.max), or goes to the NaN.
-# Seen: the value is NaN, and the gradient goes to the largest of the numbers behind the last NaN; what comes
-# before does not count. To the NaN itself it goes only where nothing comes behind it. Where padding does, the
-# gradient is lost in reverse mode alone, and forward mode still gives it to the NaN.
+# Seen: the value is NaN, and the gradient goes to the largest of the numbers after the last NaN, regardless of
+# those before it. It goes to the NaN itself only if nothing follows it. If padding follows, the
+# gradient is lost in reverse mode only; forward mode still gives it to the NaN.
 set -euo pipefail
 
 python=$(for p in ${PYTHON:-python3 python3.14 python3.13 python3.12 "$HOME"/.pyenv/versions/3.1[234]*/bin/python}; do

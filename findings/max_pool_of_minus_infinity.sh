@@ -4,9 +4,9 @@
 # Versions: jax and jaxlib 0.12.0.1, Python 3.12, CPU. The same with 0.10.2.
 # Guess: jax.jacfwd and jax.jacrev of one function give the same matrix, and a window of ties has a derivative
 # of 1 for the tap that is chosen.
-# Seen: forward mode gives a derivative of 0, reverse mode one of 1 for the first tap. Where padding comes
-# before the window's first -inf, reverse mode chooses the padding, and gives 0 as well. With any finite
-# number in place of -inf both modes agree on the first tap. (Masked scores are such arrays.)
+# Seen: forward mode gives a derivative of 0, reverse mode a derivative of 1 for the first tap. If padding
+# precedes the window's first -inf, reverse mode chooses the padding, and also gives 0. With any finite
+# number instead of -inf both modes agree on the first tap. (Masked scores are such arrays.)
 set -euo pipefail
 
 python=$(for p in ${PYTHON:-python3 python3.14 python3.13 python3.12 "$HOME"/.pyenv/versions/3.1[234]*/bin/python}; do

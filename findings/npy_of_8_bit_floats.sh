@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# jnp.save and jnp.load keep bfloat16, lose the dtype of one 8-bit float without a word, and write a file of
-# another that cannot be read.
+# jnp.save and jnp.load keep bfloat16, silently lose the dtype of one 8-bit float, and write a file of another
+# one that cannot be read.
 #
 # Versions: jax and jaxlib 0.12.0.1, numpy 2.4.6, ml_dtypes 0.6.0, Python 3.12. The same with jax 0.10.2.
-# Guess: what jnp.save wrote, jnp.load gives back; or one of them says that the .npy format has no such dtype.
-# Seen: bfloat16 comes back. float8_e4m3fn and int4 come back as a NumPy array of raw bytes, dtype V1. Of
-# float8_e5m2 saving works, and loading raises ValueError, by NumPy's own np.load too: the file holds the
+# Guess: jnp.load returns what jnp.save wrote, or one of them says that the .npy format has no such dtype.
+# Seen: bfloat16 comes back. float8_e4m3fn and int4 come back as a NumPy array of raw bytes, dtype V1.
+# float8_e5m2 can be saved, but loading raises ValueError, with NumPy's np.load too: the file has the
 # dtype '<f1', which NumPy does not know. jnp.savez loses bfloat16 as well.
 set -euo pipefail
 

@@ -4,8 +4,8 @@
 # Versions: onnx 1.23.2, onnxruntime 1.32.0, Python 3.11, CPU.
 # Guess: 5 inputs with stride 2 give 10 outputs under SAME, as the standard says (output_shape[i] =
 # input_shape[i] * strides[i]).
-# Seen: for a filter of 1, onnx's reference evaluator gives 10 numbers, and the zero too many is in front,
-# where SAME_UPPER would have it behind: the values come one place late. onnx's shape inference and
+# Seen: for a filter of 1, onnx's reference evaluator gives 10 numbers, with the additional zero in front,
+# although SAME_UPPER means at the end: the values are one place late. onnx's shape inference and
 # onnxruntime give 9, no padding at all. With a filter of 2 or more all three give 10 and the same numbers.
 set -euo pipefail
 

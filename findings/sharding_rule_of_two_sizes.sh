@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# A sharding rule may give one name to dimensions of different sizes, and each device then computes something
-# else.
+# A sharding rule may give one name to dimensions of different sizes, and the result then depends on the number
+# of devices.
 #
 # Versions: jax and jaxlib 0.12.0.1, Python 3.12, CPU, 4 host devices. The same with 0.10.2.
 # Guess: "i -> i" says that the two dimensions are one and the same, as in einsum; a function from 8 to 16
 # numbers is refused.
-# Seen: custom_partitioning and Shardy take the rule without a word, for an operand of 8 and a result of 16,
+# Seen: custom_partitioning and Shardy silently accept the rule, for an operand of 8 and a result of 16,
 # and for two operands of 16 and 12. Each device gets a share of each. So a function that is not local, such
-# as concatenate([x, x]), gives the wrong order on 4 devices and the right one on 1. Where the devices do not
-# divide one of the two sizes, that one alone is replicated.
+# as concatenate([x, x]), gives the wrong order on 4 devices and the right one on 1. If the number of devices
+# does not divide one of the two sizes, only that dimension is replicated.
 set -euo pipefail
 
 python=$(for p in ${PYTHON:-python3 python3.14 python3.13 python3.12 "$HOME"/.pyenv/versions/3.1[234]*/bin/python}; do

@@ -4,9 +4,9 @@
 # Versions: jax and jaxlib 0.10.2, torch 2.13.0, numpy 2.4.6, Python 3.11, CPU.
 # Guess: a JAX array never changes; what JAX exports is marked as read-only, as NumPy sees it, and PyTorch
 # copies it or refuses to write.
-# Seen: torch.from_dlpack(x).add_(1) turns the zeros of x into ones, without a word, and what is computed from
-# x before and after differs. np.from_dlpack(x) and np.asarray(x) are read-only, but
-# torch.from_numpy(np.asarray(x)).add_(1) writes all the same, after a warning. torch.tensor(x) copies. (With
+# Seen: torch.from_dlpack(x).add_(1) silently turns the zeros of x into ones, so results computed from
+# x before and after differ. np.from_dlpack(x) and np.asarray(x) are read-only, but
+# torch.from_numpy(np.asarray(x)).add_(1) still writes, after a warning. torch.tensor(x) copies. (With
 # torch's CUDA builds the wheels are large; a CPU build is enough.)
 set -euo pipefail
 

@@ -1,4 +1,4 @@
-"""Checks a library's result: ours to the last bit, a peer's to what its arithmetic may round."""
+"""Checks a library's result: ours must be exact on integers, a peer's may differ by its rounding."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from harness.problems import Conv
 from harness.tasks import Task
 from harness.verification import verify
 
-# How far off a product may be, relative to it: TF32 keeps 10 bits of a factor, and 13 may be cut off.
+# The relative error of a product: TF32 keeps 10 bits of a factor, and the other 13 may be cut off.
 _TF32_EPS = 2.0**-9
-# A peer may add up in 16 bits, or transform its operands, as Winograd's algorithm does, by fractions that
-# are not exact: no bound on ours allows that, but it still has to be about right.
+# A peer may accumulate in 16 bits, or transform its operands by fractions that are not exact, as Winograd's
+# algorithm does. The bounds on ours do not allow that, but the result still has to be about right.
 _PEER_EPS = {"bf16": 2.0**-5, "f16": 2.0**-5, "tf32": 2.0**-8, "f32": 2.0**-10, "f64": 2.0**-30}
 
 

@@ -1,4 +1,4 @@
-"""The goals of the CUDA kernels, in ratios to peers and in shares of the peaks, and what they reach."""
+"""The goals of the CUDA kernels, as ratios to peers and shares of the peaks, and whether a run meets them."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ _IN_MEMORY = ("depthwise", "pooling", "bias")
 
 @dataclass(frozen=True)
 class Goal:
-    """A bound on the geometric mean of ratios to a peer, and perhaps on the smallest.
+    """A bound on the geometric mean of ratios to a peer, and optionally on the smallest ratio.
 
-    It is about the ops of an arithmetic and of some classes; None and () are all.
+    It applies to the ops in one arithmetic and in some classes; None and () mean all.
     """
 
     name: str
@@ -25,7 +25,7 @@ class Goal:
     least: float | None = None
 
     def is_about(self, entry: dict) -> bool:
-        """Whether the entry is one of the goal's ops."""
+        """Whether the goal applies to the entry."""
         of_class = not self.classes or bool({*entry["classes"]} & {*self.classes})
         return of_class and self.arithmetic in (None, entry["arithmetic"])
 
@@ -35,13 +35,13 @@ GOALS = (
     Goal("f32 DEFAULT (TF32), dense", "lax", 1.0, "tf32", ("dense",)),
     Goal("f32 HIGHEST, dense", "lax", 1.0, "f32", ("dense",)),
     Goal("f64, dense", "lax", 1.0, "f64", ("dense",)),
-    Goal("where cuDNN is weak", "lax", 3.0, None, WEAK),
+    Goal("classes where cuDNN is weak", "lax", 3.0, None, WEAK),
     Goal("everything", "deterministic", 1.3),
 )
 
 
 def goals(results: dict) -> list[tuple[Goal, list[float], bool | None]]:
-    """Each goal, the ratios that it is about, and whether it is met; None if nothing was measured."""
+    """Each goal, the ratios that it applies to, and whether it is met; None if nothing was measured."""
     found = []
     for goal in GOALS:
         values = ratios([entry for entry in measured(results) if goal.is_about(entry)], goal.peer)
@@ -53,14 +53,15 @@ def goals(results: dict) -> list[tuple[Goal, list[float], bool | None]]:
 
 
 def share_goals(results: dict) -> list[tuple[str, list[tuple[str, float]]]]:
-    """The ops that are to reach 70 % of a peak: the goal's name, and each op with its share."""
+    """The ops that should reach 70 % of a peak: the goal's name, and each op with its share."""
     entries = measured(results)
     if not results["peaks"]:
         return []
     dense = [e for e in entries if e["arithmetic"] == "bf16" and "dense" in e["classes"]]
     rows = [
-        ("bf16 dense, bound by arithmetic, of the matrix rate",
+        ("bf16 dense, bound by arithmetic: share of the matrix rate",
          [e for e in dense if bound(e, results)[0] == "arithmetic"]),
-        *((f"{name}, of the copy rate", [e for e in entries if name in e["classes"]]) for name in _IN_MEMORY),
+        *((f"{name}: share of the copy rate", [e for e in entries if name in e["classes"]])
+          for name in _IN_MEMORY),
     ]  # fmt: skip
     return [(name, [(key(e), share(e, results)) for e in chosen]) for name, chosen in rows]

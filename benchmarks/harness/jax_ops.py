@@ -17,8 +17,8 @@ LIBRARIES = ("ours", "lax")
 def jitted(problem: Problem, op: str, library: str) -> Callable[..., object]:
     """The op as a function of all of the problem's operands, by name.
 
-    All are arguments, so nothing is folded into a constant, and what the op does not need (the forward
-    pass under a gradient) is dead code that XLA removes.
+    All operands are arguments, so XLA folds nothing into a constant. XLA removes what the op does not need,
+    such as the forward pass under a gradient.
     """
     forward = _forward(problem, library)
 

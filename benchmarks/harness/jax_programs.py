@@ -1,7 +1,7 @@
-"""Our kernels and jax.lax: each task's compiled programs, verified, compared with each other, and timed.
+"""Compiles each task for our kernels and for jax.lax, verifies the results, compares them and times both.
 
-A program makes several calls, each on operands of its own (tasks.py says how many), one after another: it
-starts once for all of them, so what is timed is the device and not Python.
+A program makes several calls in sequence, each on its own operands (tasks.py says how many). It starts once
+for all of them, so the time is the device's and not Python's.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from harness.timing import of_one_call
 from harness.verification import VerificationError, result_shape
 from jax_convgrad.primitives import targets
 
-BATCH = 12  # programs that are compiled side by side, before any of them is timed
+BATCH = 12  # programs that are compiled in parallel, before any of them is timed
 _FAULT = re.compile(r"CUDA_ERROR_(ILLEGAL|MISALIGNED|LAUNCH_(FAILED|TIMEOUT)|ASSERT|INVALID_PC|HARDWARE)")
 
 
 def start(device: Device, tasks: Sequence[Task], threads: int) -> str:
-    """The name of JAX's device, if it is the one that is asked for; ends the process otherwise."""
+    """The name of JAX's device; ends the process if it is not on the requested platform."""
     jax.config.update("jax_enable_x64", any(task.dtype == "float64" for task in tasks))
     found = jax.devices()[0]
     if found.platform != {"cuda": "gpu"}.get(device.platform, device.platform):
@@ -40,12 +40,12 @@ def start(device: Device, tasks: Sequence[Task], threads: int) -> str:
 
 
 def is_fatal(error: Exception) -> bool:
-    """Whether nothing more can be run in this process."""
+    """Whether this process cannot run anything more."""
     return bool(_FAULT.search(str(error)))
 
 
 def prepare(tasks: Sequence[Task], libraries: Sequence[str]) -> list[dict]:
-    """Compiles the tasks' programs side by side.
+    """Compiles the tasks' programs in parallel.
 
     XLA tries out cuDNN's algorithms while it compiles, so nothing is timed until all are done.
     """
@@ -55,14 +55,14 @@ def prepare(tasks: Sequence[Task], libraries: Sequence[str]) -> list[dict]:
 
 
 def operands_of(task: Task) -> list[str]:
-    """The operands that the op reads. A gradient needs only the shape of what it is taken by."""
+    """The operands that the op reads. A gradient does not read the operand that it belongs to."""
     if isinstance(task.problem, Conv):
         return {"fprop": ["x", "w"], "dgrad": ["w", "dy"], "wgrad": ["x", "dy"]}[task.op]
     return {"fprop": ["x"], "dgrad": ["dy"], "fprop+dgrad": ["x", "dy"], "bgrad": ["dy"]}[task.op]
 
 
 def calls_of(task: Task, library: str) -> Callable:
-    """A program that makes the task's copies of the call, each after the one before it is done."""
+    """A program that makes the task's calls, each after the previous one is done."""
     function = jax_ops.jitted(task.problem, task.op, library)
     shapes, read = task.problem.shapes(), operands_of(task)
 
@@ -71,7 +71,7 @@ def calls_of(task: Task, library: str) -> Callable:
         results = []
         for arrays in sets:
             if results:
-                # The result goes on from behind the barrier: XLA drops what nothing there asks for.
+                # The next call uses the barrier's output: XLA removes outputs that nothing uses.
                 arrays, results[-1] = lax.optimization_barrier((arrays, results[-1]))
             results.append(function(**arrays, **dead))
         return results
@@ -80,7 +80,7 @@ def calls_of(task: Task, library: str) -> Callable:
 
 
 def lowered(task: Task, library: str) -> jax.stages.Lowered:
-    """The program in the task's precision, before XLA has it."""
+    """The lowered program in the task's precision."""
     shapes = {
         name: jax.ShapeDtypeStruct(task.problem.shapes()[name], jnp.dtype(task.dtype))
         for name in operands_of(task)
@@ -90,7 +90,7 @@ def lowered(task: Task, library: str) -> jax.stages.Lowered:
 
 
 def compiled(task: Task, library: str):
-    """The compiled program, or the error, which is reported with the layer."""
+    """The compiled program, or the error, which the report lists for the layer."""
     try:
         return lowered(task, library).compile()
     except Exception as error:
@@ -98,7 +98,7 @@ def compiled(task: Task, library: str):
 
 
 def operand_sets(task: Task, integers: bool, count: int):
-    """Makes ``count`` sets of operands, as the reference reads them and on the device."""
+    """Makes ``count`` sets of operands, for the reference and on the device."""
     few = operands.few_numbers(jnp.dtype(task.dtype), integers)
     on_device = jnp.asarray(few)
     sets = [operands.of_problem(task.problem, few, number) for number in range(count)]
@@ -119,7 +119,7 @@ def check(task: Task, programs: dict, device: Device) -> list[dict]:
     """Checks each program's first result on integers and on normal numbers, and returns the latter's sets.
 
     Raises:
-      VerificationError: a result is wrong, or ours is another than lax's.
+      VerificationError: a result is wrong, or ours differs from lax's.
     """
     normal, normal_arrays = operand_sets(task, False, task.copies)
     integers, integer_arrays = operand_sets(task, True, 1)
@@ -136,10 +136,10 @@ def check(task: Task, programs: dict, device: Device) -> list[dict]:
 
 
 def same_everywhere(task: Task, device: Device, ours, others) -> None:
-    """Raises VerificationError where results on integers differ in any element.
+    """Raises VerificationError if results on integers differ in any element.
 
-    Ours are exact, but a peer may use an algorithm that rounds, in proportion to the sum's length: less than
-    a product is then allowed.
+    Ours are exact. A peer may use an algorithm that rounds in proportion to the sum's length; it may then
+    differ by less than one product.
     """
     # The mean's division is the one step that integers do not make exact.
     slack = 1e-6 if isinstance(task.problem, Pool) and task.problem.reduction == "avg" else 0.0
@@ -158,7 +158,7 @@ def _different(one, other, slack):
 
 
 def measured(task: Task, programs: dict, device: Device, budget: float) -> dict:
-    """The task's times, which kernel of ours ran, what XLA made of it, and what speaks against a result."""
+    """The task's times, which of our kernels ran, XLA's kernels, and the errors."""
     entry: dict = {"unsupported": {}, "xla": {}, "kernel": kernel_of(task, device)}
     working = {}
     for library, program in programs.items():
@@ -180,7 +180,7 @@ def measured(task: Task, programs: dict, device: Device, budget: float) -> dict:
 
 
 def kernel_of(task: Task, device: Device, capability: int | None = None) -> str | None:
-    """The kernel that our plan takes for a convolution, on a GPU of this capability, by default JAX's."""
+    """The kernel that our plan takes for a convolution on a GPU of this capability (default: JAX's GPU)."""
     if not isinstance(task.problem, Conv):
         return None
     module, layer = targets.backends[device.platform].module, task.problem.layer

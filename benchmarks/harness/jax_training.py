@@ -21,9 +21,9 @@ _NAMES = {"ours": "handwritten", "lax": "lax"}
 
 
 def run(file: str, libraries: list[str], budget: float) -> dict[str, dict]:
-    """Times of a step, and the losses of the first ones, by library.
+    """Times of a step and the losses of the first steps, by library.
 
-    Parameters, images and labels are written into ``file``, for the next library to start from.
+    Writes parameters, images and labels into ``file``, so the next library starts from the same ones.
     """
     rng = np.random.default_rng(0)
     images = rng.random((BATCH, SIDE, SIDE, 1), dtype=np.float32)

@@ -1,4 +1,4 @@
-"""The problems to measure: the built-in set, a user's file, patterns over their names, growing layers."""
+"""The problems to measure: the built-in set, a user's file, a choice by patterns of names, growing layers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def read_layers(path: Path) -> list[Problem]:
     """The problems of a TOML file: lists ``conv``, ``pool``, ``bias`` of tables {name, layer, source}.
 
     Raises:
-      ValueError: an entry is not of that form; the message names file and entry.
+      ValueError: an entry has another form; the message names file and entry.
     """
     try:
         tables = tomllib.loads(path.read_text())
@@ -65,7 +65,7 @@ def select(problems: Iterable[Problem], patterns: Iterable[str]) -> list[Problem
 
 
 def scaling_series() -> dict[str, list[Problem]]:
-    """A 3x3 layer that grows in one number at a time; its time per FLOP should stay."""
+    """A 3x3 layer that grows in one number at a time; its time per FLOP should not change."""
     return {
         "batch": [
             Conv.parse(f"3x3.64.n{n}", f"{n}x28x28x64, 3x3, 64, pad 1") for n in (1, 2, 4, 8, 16, 32, 64)

@@ -1,4 +1,4 @@
-"""The machine: what it is, which versions are on it, and how busy other programs keep it."""
+"""The machine: its hardware, the installed versions, and how busy other programs keep it."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ _GPU = {
     "device": "name",
     "driver": "driver_version",
     "GPU memory": "memory.total",
-    "most SM clock": "clocks.max.sm",
-    "most memory clock": "clocks.max.memory",
+    "maximum SM clock": "clocks.max.sm",
+    "maximum memory clock": "clocks.max.memory",
     "power limit": "power.limit",
     "temperature": "temperature.gpu",
 }
 
 
 def describe(gpu: bool) -> dict[str, str | int]:
-    """The GPU, if it is about one; processor, caches, memory and system, as far as they can be found out."""
+    """The GPU if the run uses one; processor, caches, memory and system if the machine reports them."""
     found: dict[str, str | int] = _gpu() if gpu and shutil.which("nvidia-smi") else {}
     found |= {
         "machine": platform.machine(),
@@ -76,23 +76,23 @@ def versions(packages: Iterable[str] = _PACKAGES) -> dict[str, str]:
 
 
 class Others:
-    """The part of the processors that other programs take from now on."""
+    """The share of the processors that other programs take from now on."""
 
     def __init__(self):
         self._start = self._seconds()
 
     def share(self) -> float | None:
-        """Their part of the whole machine since the start; None if the system does not report it."""
+        """Their share of the whole machine since the start; None if the system does not report it."""
         if self._start is None:
             return None
         (busy, own, wall), (busy_then, own_then, wall_then) = self._seconds(), self._start
-        if busy == busy_then:  # a sandbox's counters that stand still
+        if busy == busy_then:  # a sandbox's counters may stand still
             return None
         others = (busy - busy_then) - (own - own_then)
         return max(others, 0.0) / ((wall - wall_then) * (os.cpu_count() or 1))
 
     def _seconds(self) -> tuple[float, float, float] | None:
-        """Processor seconds of all programs and stolen ones, of this one with children, and the clock."""
+        """Processor seconds of all programs (with stolen time), of this one and its children; the clock."""
         statistics = Path("/proc/stat")
         if not statistics.exists():
             return None

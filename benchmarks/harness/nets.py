@@ -1,4 +1,4 @@
-"""The nets of lowering_time.py, written once over the few operations that differ from library to library."""
+"""The nets of lowering_time.py, written once for all libraries; ``Ops`` has the operations that differ."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ import jax_convgrad
 
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
 Take = Callable[..., jax.Array]
-"""Gives the next parameter, of the shape that is asked for."""
+"""Returns the next parameter, which has the given shape."""
 
 
 @dataclass(frozen=True)
 class Ops:
-    """Layers of one library: convolution and transposed convolution with bias, pooling with a window of 2."""
+    """One library's layers: convolution and transposed convolution with bias, pooling with a window of 2."""
 
     conv: Callable[..., jax.Array]
     conv_transpose: Callable[..., jax.Array]
@@ -45,7 +45,7 @@ def _lax_avg_pool(x: jax.Array, window: int) -> jax.Array:
 
 
 LAX = Ops(_lax_conv, _lax_transpose, _lax_max_pool, _lax_avg_pool)
-DIRECT = Ops(
+OWN = Ops(
     lambda x, w, b, stride: jax_convgrad.conv(x, w, b, stride=stride, padding="SAME"),
     lambda x, w, b: jax_convgrad.conv_transpose(x, w, (2, 2), "SAME") + b,
     lambda x, window: jax_convgrad.max_pool(x, (window, window), (2, 2), "SAME"),
@@ -55,7 +55,7 @@ DIRECT = Ops(
 
 @dataclass(frozen=True)
 class Net:
-    """``apply(ops, take, x)`` is its loss, and ``convolutions`` so many convolutions are in it."""
+    """A net: ``apply(ops, take, x)`` is its loss, and it has ``convolutions`` convolutions."""
 
     apply: Callable[[Ops, Take, jax.Array], jax.Array]
     input: tuple[int, ...]
@@ -81,16 +81,16 @@ def _conv(ops: Ops, take: Take, x: jax.Array, taps: int, channels: int, stride: 
 
 
 def _residual(ops: Ops, take: Take, x: jax.Array, channels: int) -> jax.Array:
-    """Two convolutions, and a third past them where the number of channels changes."""
+    """Two convolutions, and a third in the skip connection if the number of channels changes."""
     y = _conv(ops, take, jax.nn.silu(_group_norm(x, take)), 3, channels)
     y = _conv(ops, take, jax.nn.silu(_group_norm(y, take)), 3, channels)
     return y + (x if x.shape[-1] == channels else _conv(ops, take, x, 1, channels))
 
 
 def unet(widths: tuple[int, ...], blocks: int, middle: int, size: int, batch: int) -> Net:
-    """Residual blocks at each width going down and one more going up, with a head at each width.
+    """A U-Net: residual blocks at each width on the way down and one more on the way up, each with a head.
 
-    It goes down by max and average pooling in turns, and up by transposed convolutions.
+    It goes down by max and average pooling alternately, and up by transposed convolutions.
     """
 
     def apply(ops: Ops, take: Take, x: jax.Array) -> jax.Array:
@@ -121,7 +121,7 @@ def unet(widths: tuple[int, ...], blocks: int, middle: int, size: int, batch: in
 
 
 def resnet(blocks: tuple[int, ...], width: int, size: int, batch: int) -> Net:
-    """Bottleneck blocks, so many at each of the widths, as in ResNet-50."""
+    """A ResNet of bottleneck blocks, a number of them at each width, as in ResNet-50."""
 
     def bottleneck(ops: Ops, take: Take, x: jax.Array, channels: int, stride: int) -> jax.Array:
         y = jax.nn.relu(_batch_norm(_conv(ops, take, x, 1, channels), take))
@@ -154,7 +154,7 @@ TINY = {
 
 
 def parameters(net: Net) -> list[tuple[int, ...]]:
-    """The shapes of its parameters, in the order in which it takes them."""
+    """The shapes of the net's parameters, in the order in which it takes them."""
     shapes: list[tuple[int, ...]] = []
 
     def take(*shape: int) -> jax.Array:

@@ -1,6 +1,6 @@
-"""Operands of gigabytes: a million numbers, repeated, on the device and for the reference.
+"""Operands of several gigabytes that repeat a million numbers.
 
-The device gets real arrays; the float64 reference reads elements of the same arrays without having them.
+The device gets real arrays; the float64 reference computes single elements of them and stores no arrays.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ import numpy as np
 
 from harness.problems import Problem
 
-_FEW = 1_000_003  # a prime: no axis of an array repeats with the numbers
-_APART = 104_729  # how far into them the next set of operands begins
+_FEW = 1_000_003  # a prime, so the numbers do not repeat along with an axis of an array
+_APART = 104_729  # the distance between the starts of two sets of operands
 
 
 class Repeated:
-    """An array whose element number f, in row-major order, is few[(f + start) % len(few)]."""
+    """An array whose element f, in row-major order, is few[(f + start) % len(few)]."""
 
     def __init__(self, few: np.ndarray, start: int, shape: tuple[int, ...]):
         self.few, self.start, self.shape = few, start % len(few), shape
@@ -35,7 +35,7 @@ class Repeated:
 
     @property
     def times(self) -> int:
-        """The number of repeats that hold the array wherever it starts."""
+        """The number of repeats that are enough for the array from any start."""
         return -(-self.size // len(self.few)) + 1
 
 
@@ -48,7 +48,7 @@ def few_numbers(dtype: np.dtype, integers: bool) -> np.ndarray:
 
 
 def of_problem(problem: Problem, few: np.ndarray, number: int = 0) -> dict[str, Repeated]:
-    """The problem's x, w and dy, which differ for each number of a set."""
+    """The problem's x, w and dy, which differ from set to set."""
     return {
         name: Repeated(few, number * _APART + place * 1009, shape)
         for place, (name, shape) in enumerate(problem.shapes().items())

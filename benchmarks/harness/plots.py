@@ -17,7 +17,7 @@ _MARKERS = {"fprop": "o", "dgrad": "v", "wgrad": "s", "bgrad": "D", "fprop+dgrad
 
 
 def draw(results: dict, folder: Path) -> list[Path]:
-    """Draws whatever the run has into ``folder``."""
+    """Draws the pictures for which the run has data into ``folder``."""
     drawn = []
     for name, figure in (("ratios", ratios), ("roofline", roofline), ("scaling", scaling)):
         made = figure(results)
@@ -29,7 +29,7 @@ def draw(results: dict, folder: Path) -> list[Path]:
 
 
 def ratios(results: dict):
-    """Each layer and op, a bar for each peer, on a logarithmic axis that begins at equality."""
+    """Bars for each layer and op, one for each peer, on a logarithmic axis that begins at equality."""
     peers, entries = summary.peers(results), summary.measured(results)
     if not peers:
         return None
@@ -56,7 +56,7 @@ def ratios(results: dict):
 
 
 def roofline(results: dict):
-    """FLOP/s over FLOPs per byte, under the FMA peak and what copying allows to tensors past the cache."""
+    """FLOP/s over FLOPs per byte, under the FMA peak and the copy rate of tensors larger than the cache."""
     entries = summary.measured(results)
     if not entries:
         return None

@@ -1,6 +1,6 @@
-"""The problems that are measured: layers of three kinds, their ops, and what an op computes and moves.
+"""The problems to measure: layers of three kinds, their ops, and what an op computes and moves.
 
-Operands go by their letters: x, w, dy, all channels last.
+Operands have letters as names: x, w, dy, all channels last.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Shape = tuple[int, ...]
 
 
 def tied_pairs(axis: Axis) -> int:
-    """Counts the (tap, output) of an axis that meet an input, not padding or a gap between dilated inputs."""
+    """Counts an axis' (tap, output) pairs that meet an input, not padding or a gap between dilated inputs."""
     o, r = np.arange(axis.output)[:, None], np.arange(axis.taps)
     at = o * axis.stride + r * axis.filter_dilation - axis.pad_lo
     return int(np.sum((at >= 0) & (at % axis.input_dilation == 0) & (at // axis.input_dilation < axis.input)))
@@ -38,7 +38,7 @@ class _Windowed:
 
     @property
     def pairs(self) -> int:
-        """The number of (tap, output) of an image that meet an input."""
+        """The number of an image's (tap, output) pairs that meet an input."""
         return math.prod(tied_pairs(axis) for axis in self.geometry.axes)
 
     def with_batch_at_most(self, limit: int) -> Self:
@@ -66,7 +66,7 @@ class Conv(_Windowed):
         return {"x": self.layer.x_shape, "w": self.layer.w_shape, "dy": self.layer.y_shape}
 
     def flops(self, op: str) -> int:
-        """Counts two for each product that the formula has."""
+        """Counts two operations for each product in the formula."""
         layer = self.layer
         return 2 * layer.batch * self.pairs * (layer.in_channels // layer.groups) * layer.out_channels
 
@@ -77,10 +77,10 @@ class Conv(_Windowed):
 
 @dataclass(frozen=True)
 class Pool(_Windowed):
-    """Max or average pooling; of its layer, a depthwise one, only the geometry counts.
+    """Max or average pooling; it uses only the geometry of its layer, a depthwise one.
 
-    The backward pass of max pooling needs what the forward pass chose, so the two are measured together;
-    a library that keeps the choice and one that makes it again then do the same work.
+    Max pooling's backward pass needs the positions of the maxima, so the two passes are measured together:
+    then a library that keeps the positions and one that recomputes them do the same work.
     """
 
     reduction: str = "max"
@@ -117,11 +117,11 @@ class Pool(_Windowed):
         return {"x": self.layer.x_shape, "dy": self.layer.y_shape}
 
     def flops(self, op: str) -> int:
-        """Counts one comparison or addition a tap, in each pass."""
+        """Counts one comparison or addition per tap, in each pass."""
         return len(op.split("+")) * self.layer.batch * self.pairs * self.layer.in_channels
 
     def elements(self, op: str) -> int:
-        """The number of elements of x and y, or dy and dx, or all four."""
+        """The number of elements of x and y, of dy and dx, or of all four."""
         return len(op.split("+")) * sum(math.prod(shape) for shape in self.shapes().values())
 
 

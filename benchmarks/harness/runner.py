@@ -1,7 +1,7 @@
-"""A run: it starts each peer's process, reads what it says, and writes the results after every change.
+"""A run: it starts each peer's process, reads its output, and writes the results after every change.
 
-Each process has a share of the time. If it dies, it is started again after the task that it died of. What it
-does not reach is listed, so a run that is cut short leaves what it had.
+Each process has a share of the time. If it dies, the run starts it again after the task at which it died. The
+results list the tasks that were not reached, so an interrupted run still leaves what it measured.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from harness.layers import scaling_series
 from harness.tasks import Task, plan
 from harness.verification import VerificationError, same_losses
 
-# -P: the folder in which the command is typed may have a jax_convgrad that is not built.
+# -P: the current folder may have a jax_convgrad without built modules.
 WORKER = [sys.executable, "-P", "-m", "harness.worker"]
-_GRACE = 30.0  # seconds that a process may overrun, in which it compiles
+_GRACE = 30.0  # seconds that a process may overrun, since it may be compiling
 _MOST_RESTARTS = 3
 
 
 class Results:
-    """The run so far, and if it is to be kept, on disk after every change."""
+    """The run so far; with a folder, it is written to disk after every change."""
 
     def __init__(self, run: Namespace):
         self._path = run.out / "results.json" if run.out else None
@@ -73,7 +73,7 @@ class Results:
             written.replace(self._path)
 
     def add(self, peer: str, task: Task, found: dict) -> None:
-        """Adds what a peer's process said about one task."""
+        """Adds the output of a peer's process about one task."""
         part = "scaling" if peer == "scaling" else "layers"
         entry = self._entries.get((part, task.key))
         if entry is None:
@@ -99,7 +99,7 @@ class Results:
         self.save()
 
     def add_training(self, found: dict[str, dict]) -> None:
-        """Adds the training steps of one process, except one whose losses are not ours."""
+        """Adds the training steps of one process, except one whose losses differ from ours."""
         training = self.data["training"]
         for library, step in found.items():
             try:
@@ -119,7 +119,7 @@ def scaling_place(task: Task) -> dict:
 
 
 def processes_of(run: Namespace) -> dict[str, Process]:
-    """The processes by peer; the first one measures ours, whether its peer is asked for or not."""
+    """The processes by peer; the first one measures ours, even if its peer is not requested."""
     (first, process), *others = run.device.processes.items()
     found = {first: process if first in run.peers else replace(process, libraries=("ours",))}
     if "scaling" in run.parts:
@@ -128,7 +128,7 @@ def processes_of(run: Namespace) -> dict[str, Process]:
 
 
 def measure(run: Namespace) -> dict:
-    """Measures everything that was asked for, and returns what the JSON file holds."""
+    """Measures everything that was requested and returns the contents of the JSON file."""
     results, end, others = Results(run), time.monotonic() + run.seconds, machine.Others()
     tasks = run.tasks if "layers" in run.parts else []
     growing = [problem for series in scaling_series().values() for problem in series]
@@ -156,7 +156,7 @@ def run_peer(
     results: Results, run: Namespace, peer: str, process: Process, tasks: Sequence[Task], seconds: float,
     training: str | None,
 ) -> None:  # fmt: skip
-    """Runs one peer's process, and starts it again after a task that it died of."""
+    """Runs one peer's process, and starts it again after a task at which it died."""
     left = {task.key: task for task in tasks}
     end = time.monotonic() + seconds
     for _ in range(1 + _MOST_RESTARTS):
@@ -192,7 +192,7 @@ def run_peer(
         status = run_process(run, process.flags, request, read)
         if finished or not (begun or reached) or time.monotonic() > end:
             break
-        for key in begun:  # one op, or those that were being compiled
+        for key in begun:  # the op that it ran, or those that it was compiling
             message = f"the process ended with status {status}"
             results.add(peer, left.pop(key), {"failed": message})
     if not finished and status:
@@ -202,7 +202,7 @@ def run_peer(
 
 
 def run_process(run: Namespace, flags: str, request: dict, read: Callable[[dict], None]) -> int:
-    """Starts a worker, passes on each of its lines, and stops it long after its time."""
+    """Starts a worker, yields each of its lines, and stops it if it overruns its time by far."""
     here = str(Path(__file__).parents[1])
     environment = {
         **os.environ,

@@ -1,4 +1,4 @@
-"""Numbers from a run's JSON: ratios, geometric means, shares of the device's peaks, troubles."""
+"""Computes numbers from a run's JSON: ratios, geometric means, shares of the device's peaks, troubles."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ OURS = "ours"
 
 
 def measured(results: dict) -> list[dict]:
-    """The entries that have a time of ours."""
+    """The entries for which ours was timed."""
     return [entry for entry in results["layers"] if OURS in entry["seconds"]]
 
 
 def peers(results: dict) -> list[str]:
-    """The peers that were measured, in the order in which they were asked for."""
+    """The peers that were measured, in the order in which they were requested."""
     return [peer for peer in results["settings"]["peers"] if ratios(results["layers"], peer)]
 
 
 def key(entry: dict) -> str:
-    """Layer, op and arithmetic."""
+    """The entry's layer, op and arithmetic."""
     return f"{entry['name']} {entry['op']} {entry['arithmetic']}"
 
 
 def ratio(entry: dict, peer: str) -> float | None:
     """A peer's time divided by ours: above 1 we are faster.
 
-    The deterministic run is a process of its own, in which ours was timed once more.
+    The deterministic run is a separate process, in which ours was timed again.
     """
     if peer == "deterministic":
         ours, theirs = (entry.get("deterministic", {}).get(who) for who in (OURS, "lax"))
@@ -44,29 +44,29 @@ def geometric_mean(values: Iterable[float]) -> float:
 
 
 def ratios(entries: Iterable[dict], peer: str) -> list[float]:
-    """The ratios of all entries that the peer has."""
+    """The ratios of all entries for which the peer was timed."""
     return [value for entry in entries if (value := ratio(entry, peer)) is not None]
 
 
 def flops_rate(entry: dict, who: str = OURS) -> float:
-    """Floating-point operations a second."""
+    """Floating-point operations per second."""
     return entry["flops"] / entry["seconds"][who]["median"]
 
 
 def bytes_rate(entry: dict, who: str = OURS) -> float:
-    """Bytes of the operands and the result a second: each counts once, however often it is read."""
+    """Bytes of the operands and the result per second; each counts once, even if it is read several times."""
     return entry["bytes"] / entry["seconds"][who]["median"]
 
 
 def peak(results: dict, kind: str, arithmetic: str | None = None) -> float | None:
-    """The most "flops" or "copy" a second: in an arithmetic, or of as many threads as the run had."""
+    """The peak "flops" or "copy" per second, in an arithmetic or on the run's number of threads."""
     rates = results["peaks"].get(kind, {})
     names = (arithmetic, str(results["settings"]["threads"]), "device")
     return next((rates[name] for name in names if name in rates), None)
 
 
 def bound(entry: dict, results: dict) -> tuple[str, float]:
-    """The op's limit, "arithmetic" or "memory", and the least seconds that it allows."""
+    """The op's limit, "arithmetic" or "memory", and the least seconds that the limit allows."""
     by_memory = entry["bytes"] / peak(results, "copy")
     flops_peak = peak(results, "flops", entry["arithmetic"])
     by_arithmetic = entry["flops"] / flops_peak if entry["kind"] == "conv" and flops_peak else 0.0
@@ -74,14 +74,14 @@ def bound(entry: dict, results: dict) -> tuple[str, float]:
 
 
 def share(entry: dict, results: dict) -> float | None:
-    """The share of a peak that the op reaches: the least time divided by the time that it took."""
+    """The share of the peak that the op reaches: the least time divided by the measured time."""
     if not results["peaks"] or OURS not in entry["seconds"]:
         return None
     return bound(entry, results)[1] / entry["seconds"][OURS]["median"]
 
 
 def launch_bound(entry: dict, results: dict) -> bool:
-    """Whether a GPU's program is so short that starting it may be what was timed."""
+    """Whether a GPU's program is so short that its launch may dominate the time."""
     program = entry["seconds"][OURS]["median"] * entry["copies"]
     return results["settings"]["device"] != "cpu" and program < 1e-4
 
@@ -99,7 +99,7 @@ def disturbed(results: dict) -> str | None:
             f"{threads} threads reached {100 * reached:.0f} % of {threads} times one thread's FMA peak, so "
             "others were running or threads share a core"
         )
-    return f"Times are not to be relied on: {'; '.join(found)}." if found else None
+    return f"The times are unreliable: {'; '.join(found)}." if found else None
 
 
 def worst(results: dict, peer: str, count: int = 5) -> list[tuple[float, dict]]:
@@ -109,7 +109,7 @@ def worst(results: dict, peer: str, count: int = 5) -> list[tuple[float, dict]]:
 
 
 def groups(results: dict) -> dict[str, list[dict]]:
-    """The entries of each op of a kind of layer, of each kind, of each class and arithmetic, and all."""
+    """The entries in groups: each op of a kind of layer, each kind, each class and arithmetic, and all."""
     entries, found = measured(results), {}
     for kind in dict.fromkeys(entry["kind"] for entry in entries):
         of_kind = [entry for entry in entries if entry["kind"] == kind]
@@ -143,11 +143,11 @@ def flatness(results: dict) -> list[tuple[str, str, float]]:
 
 
 def troubles(results: dict) -> list[str]:
-    """The reasons why a run is a failure: wrong results, processes that ended, nothing measured."""
+    """The reasons why a run counts as failed: wrong results, processes that died, nothing measured."""
     entries = [*results["layers"], *results["scaling"]]
     found = [f"{key(entry)}: {text}" for entry in entries for text in entry["problems"]]
     found += results["failures"]
-    # What ours refuses, it refuses by mistake.
+    # Ours supports every task, so a refusal is an error.
     found += [
         f"{key(entry)}: {who}: {reason}"
         for entry in entries

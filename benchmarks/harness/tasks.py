@@ -1,4 +1,4 @@
-"""Tasks, each one op of one layer in one arithmetic, and their order where the time is limited."""
+"""Tasks, each one op of one layer in one arithmetic, and their order if the time is limited."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 from harness.problems import KINDS, Bias, Conv, Pool, Problem
 
 OPS = ("fprop", "dgrad", "wgrad", "bgrad", "fprop+dgrad")
-# What a call says: dtype and precision. TF32 is what float32 is multiplied in at lax's DEFAULT precision.
+# A call's dtype and precision. At lax's DEFAULT precision float32 is multiplied in TF32.
 ARITHMETICS = {
     "bf16": ("bfloat16", "default"),
     "tf32": ("float32", "default"),
@@ -20,11 +20,11 @@ ARITHMETICS = {
     "f64": ("float64", "highest"),
     "f16": ("float16", "default"),
 }
-_OF_PRODUCTS = ("tf32", "f64")  # nothing is multiplied in pooling and the bias gradient
+_OF_PRODUCTS = ("tf32", "f64")  # pooling and the bias gradient multiply nothing
 WEAK = ("grouped", "depthwise", "dilated", "transposed", "few channels", "1-D", "3-D")
 CLASSES = ("dense", *WEAK, "one image", "pooling", "bias")
 _LATE = 100
-_WORKING_SET = 2**28  # bytes that one program touches: some times what the second-level cache of a GPU holds
+_WORKING_SET = 2**28  # bytes that one program touches: several times the size of a GPU's second-level cache
 
 
 @dataclass(frozen=True)
@@ -50,15 +50,15 @@ class Task:
 
     @property
     def bytes(self) -> int:
-        """The bytes of operands and result, each once."""
+        """The bytes of the operands and the result, each counted once."""
         return self.problem.elements(self.op) * self.item_bytes
 
     @property
     def copies(self) -> int:
-        """The number of calls, each on operands of its own, that one program makes.
+        """The number of calls, each on its own operands, that one program makes.
 
-        Enough that nothing is found in the cache that the call before left there, and that starting the
-        program is little against running it.
+        It is so large that no call finds its operands in the cache, and that starting the program costs
+        little compared with running it.
         """
         return min(math.ceil(_WORKING_SET / self.bytes), self.most_copies)
 
@@ -75,7 +75,7 @@ class Task:
         return cls(KINDS[kind].parse(name, text), *entry["rest"])
 
     def entry(self) -> dict:
-        """The task's place in the results, before anything is measured."""
+        """The task's entry in the results, before anything is measured."""
         return {
             "name": self.problem.name,
             "kind": self.problem.kind,
@@ -132,7 +132,7 @@ def plan(
 
 
 def most_telling_first(tasks: Sequence[Task]) -> list[Task]:
-    """Orders tasks so that a run which ends at any time has covered every class of layers.
+    """Orders tasks so that a run that stops at any time has covered every class of layers.
 
     The first layer of each class in bf16 comes first, then the second ones and the first ones in TF32, and
     so on.
@@ -141,7 +141,7 @@ def most_telling_first(tasks: Sequence[Task]) -> list[Task]:
     place = {}
     for problem in dict.fromkeys(task.problem for task in tasks):
         names = classes(problem)
-        # No goal is about one image.
+        # No goal applies to a single image.
         place[problem] = min(of_class[name] for name in names) + (_LATE if "one image" in names else 0)
         of_class.update(names)
     rank = list(ARITHMETICS).index

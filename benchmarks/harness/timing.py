@@ -1,4 +1,4 @@
-"""Times of functions that take turns, as medians and quartiles, so that a disturbance counts for little."""
+"""Times functions that take turns, as medians and quartiles, so that a disturbance has little effect."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-_SHORTEST_SAMPLE = 2e-4  # seconds: the clock and the loop are nothing against it
+_SHORTEST_SAMPLE = 2e-4  # seconds: the clock and the loop take a negligible part of it
 _FEWEST_SAMPLES, _MOST_SAMPLES = 5, 200
 
 
@@ -24,21 +24,21 @@ def measure(
     most: float = math.inf,
     wait: Callable[[object], object] = _return,
 ) -> dict[str, dict[str, float]]:
-    """Measures seconds a call of functions that return when their work is done, or else ``wait`` does.
+    """Measures the seconds per call of functions.
 
-    Each is called in turn until it has used ``budget`` seconds and been sampled often enough. A turn begins
-    with a call that does not count, so that every library is measured after itself and not after its peer.
+    The functions take turns until each has used ``budget`` seconds and has enough samples. A turn begins
+    with a call that does not count, so every library is measured after itself and not after its peer.
 
     Args:
       functions: what to measure, by name.
-      budget: seconds of samples of each.
-      shortest: seconds a sample should last. On a device calls are queued one behind the other, and the wait
-        for the last one, as the queueing itself, is then nothing against it.
-      most: seconds of samples of each after which few of them do, where a call takes very long.
-      wait: takes what the last call of a sample gave, and returns when that is computed.
+      budget: seconds of samples of each function.
+      shortest: seconds that a sample should last. A device queues the calls of a sample, and a sample of
+        this length makes the cost of queueing and of the wait for the last call negligible.
+      most: seconds of samples of each function after which few samples are enough, if a call takes very long.
+      wait: takes the result of a sample's last call and returns when it is computed.
 
     Returns:
-      For each the median, the quartiles, the least and the number of samples.
+      For each function the median, the quartiles, the least time and the number of samples.
     """
     calls = {name: _calls_a_sample(function, shortest, wait) for name, function in functions.items()}
     samples: dict[str, list[float]] = {name: [] for name in functions}
@@ -47,13 +47,13 @@ def measure(
     while open_names:
         for name in open_names:
             function, count = functions[name], calls[name]
-            wait(function())  # finds the caches as another function left them
+            wait(function())  # finds the caches in the state that another function left
             elapsed = _timed(function, count, wait)
             samples[name].append(elapsed / count)
             spent[name] += elapsed
         open_names = [
             name
-            for name in open_names[::-1]  # who goes first changes every round
+            for name in open_names[::-1]  # another function goes first in each round
             if (len(samples[name]) < _FEWEST_SAMPLES and spent[name] < most)
             or (spent[name] < budget and len(samples[name]) < _MOST_SAMPLES)
         ]
@@ -63,7 +63,7 @@ def measure(
 def _calls_a_sample(function: Callable[[], object], shortest: float, wait: Callable[[object], object]) -> int:
     wait(function())
     count, elapsed = 1, _timed(function, 1, wait)
-    while elapsed < shortest / 2:  # a call by itself takes longer than one of many in a queue
+    while elapsed < shortest / 2:  # a single call takes longer than one of many in a queue
         count = math.ceil(count * min(shortest / elapsed, 100))
         elapsed = _timed(function, count, wait)
     return count
@@ -79,11 +79,11 @@ def _timed(function: Callable[[], object], count: int, wait: Callable[[object], 
 
 
 def spread(times: list[float]) -> dict[str, float]:
-    """Median, quartiles, the least and how many."""
+    """The median, the quartiles, the least time and the number of samples."""
     q1, median, q3 = map(float, np.percentile(times, [25, 50, 75]))
     return {"median": median, "q1": q1, "q3": q3, "least": min(times), "samples": len(times)}
 
 
 def of_one_call(spread: dict[str, float], calls: int) -> dict[str, float]:
-    """Times of a program that makes so many calls, as times of one."""
+    """Converts the times of a program with several calls to times of one call."""
     return {name: value if name == "samples" else value / calls for name, value in spread.items()}

@@ -1,7 +1,7 @@
 """Each op as a PyTorch call without arguments, in both memory formats: channels first and channels last.
 
 PyTorch's arrays are logically channels first. A transposed layer's filter is [in, out, taps] there and its
-taps run the other way; ``result`` brings what a call gives back to this benchmark's order.
+taps run the other way; ``result`` converts a call's result to this benchmark's order.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class UnsupportedError(Exception):
 
 @dataclass(frozen=True)
 class Call:
-    """One op in one memory format, and how its result reads in the benchmark's order."""
+    """One op in one memory format, and the conversion of its result to the benchmark's order."""
 
     run: Callable[[], object]
     result: Callable[[object], object]
@@ -42,8 +42,8 @@ def calls(
     Args:
       problem: the layer.
       op: one of its ops.
-      operands: x, w and dy in the benchmark's order, of NumPy or already PyTorch's.
-      dtype: what to convert them to, if anything.
+      operands: x, w and dy in the benchmark's order, as NumPy's or PyTorch's arrays.
+      dtype: the dtype to convert them to; None keeps theirs.
       device: where to put them.
 
     Raises:
@@ -51,7 +51,7 @@ def calls(
     """
     tensors = {name: torch.as_tensor(array).to(device, dtype) for name, array in operands.items()}
     if isinstance(problem, Bias):
-        # The sum over rows of a channels-last array, whatever one calls its dimensions.
+        # The sum over the rows of a channels-last array.
         rows = tensors["dy"].reshape(-1, problem.dy_shape[-1])
         return {"channels_last": Call(lambda: rows.sum(0), lambda db: db)}
     axes = len(problem.layer.taps)

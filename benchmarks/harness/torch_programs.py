@@ -1,8 +1,8 @@
-"""PyTorch: each task's calls in its memory formats, verified and timed.
+"""Verifies and times each task's calls in PyTorch, in its memory formats.
 
-On a GPU cuDNN's algorithms are tried out (cudnn.benchmark), arrays are channels last where PyTorch has that
-format, and the calls of a program are captured in a CUDA graph, so that PyTorch does not wait for Python
-either. On the CPU both formats are measured, and the faster one counts.
+On a GPU PyTorch tries out cuDNN's algorithms (cudnn.benchmark), arrays are channels last if PyTorch has that
+format, and a CUDA graph has a program's calls, so PyTorch, like XLA, does not wait for Python. On the CPU
+both formats are measured, and the faster one counts.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def start(device: Device, tasks: Sequence[Task], threads: int) -> str:
 
 
 def is_fatal(error: Exception) -> bool:
-    """Whether nothing more can be run in this process."""
+    """Whether this process cannot run anything more."""
     return "CUDA error" in str(error) and not isinstance(error, torch.cuda.OutOfMemoryError)
 
 
@@ -46,10 +46,10 @@ def prepare(tasks: Sequence[Task], libraries: Sequence[str]) -> list[None]:
 
 
 def calls_on(task: Task, platform: str, integers: bool, count: int):
-    """The operands that the reference reads, and by memory format a call for each of ``count`` sets."""
+    """The operands for the reference and, by memory format, a call for each of ``count`` sets."""
     dtype = getattr(torch, task.dtype)
     few = operands.few_numbers(np.dtype(task.dtype), integers)
-    # By way of float64, as PyTorch takes no bfloat16 from NumPy: nothing is rounded.
+    # PyTorch takes no bfloat16 from NumPy. The detour over float64 rounds nothing.
     on_device = torch.from_numpy(few.astype(np.float64)).to(platform, dtype)
     sets = [operands.of_problem(task.problem, few, number) for number in range(count)]
     calls: dict[str, list[torch_ops.Call]] = {}
@@ -72,7 +72,7 @@ def program(calls: list[torch_ops.Call], platform: str) -> Callable[[], object]:
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
-        for call in calls:  # chooses cuDNN's algorithms, which a capture may not
+        for call in calls:  # chooses cuDNN's algorithms, which is not allowed during a capture
             call.run()
     torch.cuda.current_stream().wait_stream(stream)
     graph = torch.cuda.CUDAGraph()
@@ -87,7 +87,7 @@ def program(calls: list[torch_ops.Call], platform: str) -> Callable[[], object]:
 
 
 def measured(task: Task, prepared: None, device: Device, budget: float) -> dict:
-    """The task's time, or what speaks against a result."""
+    """The task's time, or the error."""
     platform = device.platform
     full = ARITHMETICS[task.arithmetic][1] == "highest"
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = not full

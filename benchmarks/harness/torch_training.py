@@ -11,7 +11,7 @@ from harness.torch_programs import faster
 
 
 def run(file: str, libraries: list[str], budget: float) -> dict[str, dict]:
-    """Times and losses of the faster memory format, from what jax_training.py has written into ``file``."""
+    """Times and losses of the faster memory format, starting from the arrays that jax_training.py wrote."""
     arrays = dict(np.load(file))
     formats = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
     with torch.enable_grad():

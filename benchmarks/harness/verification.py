@@ -1,12 +1,12 @@
-"""Checks a result: sampled elements of it, corners included, are summed in float64 from the relation.
+"""Checks a result: recomputes sampled elements, corners included, in float64 from the defining relation.
 
-An input position i, a tap r and an output position o of an axis are tied where
+An input position i, a tap r and an output position o of an axis belong together if
 
     o * stride + r * filter_dilation - pad_lo  ==  i * input_dilation
 
-Nothing of the libraries that are measured is used here. Operands of small integers make every sum exact in
-float32 whatever its order, so that a product too few or too many cannot hide among roundings; normally
-distributed ones show roundings that are larger than a sum in the result's own precision explains.
+This module uses no code of the measured libraries. With operands of small integers every sum is exact in
+float32 in any order, so rounding cannot hide a missing or an extra product. Normally distributed operands
+show errors larger than those of a sum in the result's precision.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 from harness.problems import Bias, Conv, Pool, Problem
 
 _SAMPLES = 200
-_MOST_PRODUCTS = 20_000_000  # over all samples, which keeps a check under a second or so
+_MOST_PRODUCTS = 20_000_000  # over all samples, so that a check takes about a second
 
 Operands = dict[str, np.ndarray]
 
@@ -44,14 +44,14 @@ def verify(
       problem: the layer.
       op: one of its ops.
       operands: x, w and dy.
-      result: one array, or (y, dx) of "fprop+dgrad"; of any library, on any device.
-      exact: the operands are small integers, so that sums of products must be right to the last bit.
-      what: who computed it, for the message.
-      operands_eps: how far a product may be off since its factors were rounded first, relative to it.
-      most_products: over all samples; a few elements are summed however long their sums.
+      result: one array, or (y, dx) for "fprop+dgrad"; any library's, on any device.
+      exact: whether the operands are small integers, so that sums of products must be exact.
+      what: the name of the library that computed the result, for the message.
+      operands_eps: the relative error of a product whose factors were rounded first.
+      most_products: the most products over all samples; a few elements are checked even if it is exceeded.
 
     Raises:
-      VerificationError: an element is further off than rounding can be, or the shape is another.
+      VerificationError: an element's error is larger than rounding explains, or the shape is wrong.
     """
     parts = zip(op.split("+"), result, strict=True) if "+" in op else [(op, result)]
     for part, array in parts:
@@ -77,16 +77,16 @@ def verify(
 
 
 def same_losses(one: list[float], other: list[float], who: str) -> None:
-    """Raises VerificationError where training goes different ways.
+    """Raises VerificationError if the losses of two training runs differ.
 
-    The first losses agree to float32's rounding, later ones less: Adam divides by the gradient's size.
+    The first losses agree up to float32's rounding, later ones less: Adam divides by the gradient's size.
     """
     if not np.allclose(one, other, rtol=1e-4, atol=0):
-        raise VerificationError(f"the training steps of {who} have other losses: {one} and {other}")
+        raise VerificationError(f"the training steps of {who} have different losses: {one} and {other}")
 
 
 def elements(array, at: np.ndarray) -> np.ndarray:
-    """The elements, [samples], of an array of NumPy's, JAX's or PyTorch's, which may stay on its device."""
+    """The elements, [samples], of an array of NumPy, JAX or PyTorch, which may stay on its device."""
     picked = array[tuple(at.T)]
     if not hasattr(picked, "detach"):
         return np.asarray(picked)
@@ -103,7 +103,7 @@ def result_shape(problem: Problem, op: str) -> tuple[int, ...]:
 
 
 def rounding_bound(dtype: np.dtype, sums: np.ndarray, sums_of_abs: np.ndarray, length: int) -> np.ndarray:
-    """The most by which a stored sum may be off: four times n roundings of random sign, and the last one.
+    """A bound on a stored sum's error: four times n roundings of random sign, plus the last rounding.
 
     16-bit types are summed in float32.
     """
@@ -125,7 +125,7 @@ def sample(shape: tuple[int, ...], count: int, seed: int = 2) -> np.ndarray:
 def reference(
     problem: Problem, op: str, operands: Operands, at: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, int]:
-    """The exact elements at these indices, the sums of their terms' magnitudes, and the number of terms."""
+    """The exact elements at these indices, the sums of their terms' magnitudes, and their number of terms."""
     match problem, op:
         case Bias(), "bgrad":
             rows = np.stack([operands["dy"][..., k].reshape(-1) for k in at[:, 0]], 1).astype(np.float64)
@@ -143,12 +143,12 @@ def reference(
 
 
 def _samples_of(problem: Problem, op: str, most_products: int) -> int:
-    """The number of samples that the products of one element allow."""
+    """The number of samples, which depends on the products of one element."""
     shapes = problem.shapes()
     if op == "bgrad":
         terms = int(np.prod(shapes["dy"][:-1]))
     elif op == "wgrad":
-        terms = 16 * int(np.prod(shapes["dy"][:-1]))  # a channel alone is read a cache line at a time
+        terms = 16 * int(np.prod(shapes["dy"][:-1]))  # each element of a channel reads a cache line
     elif isinstance(problem, Pool):
         terms = int(np.prod(problem.layer.taps)) ** 2
     else:
@@ -168,7 +168,7 @@ def _numbers(axes, name: str) -> np.ndarray:
 
 
 def _inputs_at(axes, o: np.ndarray, r: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The input positions tied to outputs o and taps r, [..., axes] each, and whether there are any."""
+    """The input positions for outputs o and taps r, [..., axes] each, and whether there is one."""
     at = o * _numbers(axes, "stride") + r * _numbers(axes, "filter_dilation") - _numbers(axes, "pad_lo")
     i, rest = np.divmod(at, _numbers(axes, "input_dilation"))
     tied = (rest == 0) & (i >= 0) & (i < _numbers(axes, "input"))
@@ -176,7 +176,7 @@ def _inputs_at(axes, o: np.ndarray, r: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 
 def _outputs_at(axes, i: np.ndarray, r: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The output positions tied to inputs i and taps r, and whether there are any."""
+    """The output positions for inputs i and taps r, and whether there is one."""
     at = (
         i * _numbers(axes, "input_dilation")
         + _numbers(axes, "pad_lo")
@@ -220,7 +220,7 @@ def _dgrad_terms(problem: Conv, operands: Operands, at: np.ndarray) -> np.ndarra
 
 
 def _wgrad(problem: Conv, operands: Operands, at: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
-    """dw[r,c,k], over the batch and the tied positions of each axis."""
+    """Products of dw[r,c,k], over the batch and each axis' positions that belong together."""
     axes, (x, dy, w) = problem.geometry.axes, (operands[name] for name in ("x", "dy", "w"))
     group_out = w.shape[-1] // problem.geometry.groups
     sums, sums_of_abs = np.zeros(len(at)), np.zeros(len(at))
@@ -249,7 +249,7 @@ def _pool_terms(problem: Pool, operands: Operands, at: np.ndarray) -> np.ndarray
 
 
 def _pool_grad_terms(problem: Pool, operands: Operands, at: np.ndarray) -> np.ndarray:
-    """The part of dy that each window of this input passes on: a share, or all of it to the maximum."""
+    """The part of dy that this input gets from each window: a share, or all of it if it is the maximum."""
     axes = problem.geometry.axes
     taps = _taps(axes)
     o, tied = _outputs_at(axes, at[:, None, 1:-1], taps)
@@ -259,5 +259,5 @@ def _pool_grad_terms(problem: Pool, operands: Operands, at: np.ndarray) -> np.nd
     windows = np.concatenate([np.repeat(at[:, :1, None], len(taps), 1), o], axis=2)
     windows = np.concatenate([windows, np.repeat(at[:, -1:, None], len(taps), 1)], axis=2)
     elements = _pool_terms(problem, operands, windows.reshape(-1, at.shape[1]))
-    first = elements.argmax(1).reshape(len(at), len(taps))  # the first of equal ones, in row-major order
+    first = elements.argmax(1).reshape(len(at), len(taps))  # the first of equal elements, in row-major order
     return np.where(first == np.arange(len(taps)), dy, 0)

@@ -1,7 +1,7 @@
 """The process that measures: a JSON request on stdin, JSON lines on stdout.
 
-A library has a process to itself, and so the machine: PyTorch's OpenMP threads go on spinning for a while
-after a call and would slow down whatever ran next, and what ends one process leaves the others.
+Each library has its own process, and so the whole machine: PyTorch's OpenMP threads spin for a while after a
+call and would slow down what runs next, and a crash ends only one library's process.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def main() -> None:
     for first in range(0, len(tasks), library.BATCH):
         batch = tasks[first : first + library.BATCH]
         begun = time.monotonic()
-        # A batch that takes as long to prepare as the ones before would come too late to be measured.
+        # If the next batch takes as long to prepare as the last ones, there is no time left to measure it.
         if begun + preparing > end:
             break
         tell(begun=[task.key for task in batch])

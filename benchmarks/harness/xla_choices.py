@@ -1,7 +1,7 @@
-"""The kernels that XLA makes of an op, counted from the HLO of its optimised program.
+"""Counts the kernels that XLA uses for an op, from the HLO of its optimised program.
 
-A program names the functions of cuDNN and cuBLAS that it calls. Anything else is a fusion of XLA's own, which
-is named here by the instructions in it that move or reduce whole arrays.
+A program names the functions of cuDNN and cuBLAS that it calls. Everything else is an XLA fusion, whose
+name here lists the instructions in it that move or reduce whole arrays.
 """
 
 from __future__ import annotations
@@ -9,17 +9,17 @@ from __future__ import annotations
 import re
 from collections import Counter
 
-# No type, of a tuple either, has a word before a bracket with a space before the word.
+# In a type, even a tuple's, no word after a space is followed by a bracket.
 _INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?[\w.-]+ = .*? ([a-z][\w-]*)\(.*$", re.MULTILINE)
 _TARGET = re.compile(r'custom_call_target="([^"]+)"')
 _CALLED = re.compile(r"calls=%?([\w.-]+)")
-_LIBRARY = re.compile(r'"kind":"(__[^"]+)"')  # of a fusion that is handed to cuDNN or Triton
-# Instructions that name a fusion: they rearrange, widen or sum up an array, or are the op itself.
+_LIBRARY = re.compile(r'"kind":"(__[^"]+)"')  # the backend of a fusion that cuDNN or Triton compiles
+# Instructions that name a fusion: they rearrange, widen or sum an array, or are the op itself.
 _TELLING = (
     "convolution", "dot", "pad", "transpose", "reverse", "concatenate", "gather", "scatter", "reduce",
     "reduce-window", "select-and-scatter",
 )  # fmt: skip
-# Instructions for which no kernel runs.
+# Instructions that run no kernel.
 _FREE = {
     "parameter", "constant", "tuple", "get-tuple-element", "bitcast", "opt-barrier", "after-all", "iota",
     "async-done", "copy-done",
@@ -27,14 +27,14 @@ _FREE = {
 
 
 def kernels(text: str, calls: int = 1) -> dict[str, float]:
-    """Counts each kernel that one call of the op takes, in a program that makes ``calls`` of them.
+    """Counts each kernel that one call of the op runs, in a program that makes ``calls`` calls.
 
     Raises:
       ValueError: the text has no entry computation.
     """
     entry = _instructions(text, "ENTRY ")
     if not entry:
-        raise ValueError("this is no HLO module: it has no ENTRY computation")
+        raise ValueError("the text is not an HLO module: it has no ENTRY computation")
     counts = Counter(_name(instruction, text) for instruction in entry if instruction[1] not in _FREE)
     return {name: round(count / calls, 2) for name, count in counts.most_common()}
 

@@ -322,7 +322,7 @@ def test_what_each_process_of_a_cpu_s_run_is_asked_for(tmp_path, fake_worker, mo
     assert results["peaks"] == {"flops": {"1": 12}}  # the larger of what was measured
     assert list(results["training"]) == ["ours"]
     (failure,) = results["failures"]
-    assert failure.startswith("the training steps of ours and torch have other losses")
+    assert failure.startswith("the training steps of ours and torch have different losses")
 
 
 def test_a_process_that_hangs_is_stopped_and_its_results_stay(tmp_path, fake_worker):

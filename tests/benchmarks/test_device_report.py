@@ -135,7 +135,7 @@ def made_up_results():
 def test_goals_of_made_up_results():
     found = {goal.name: (values, met) for goal, values, met in goals.goals(made_up_results())}
     assert found["bf16, dense"] == ([0.5, 2.0], False)  # the mean is reached, but not by each
-    assert found["where cuDNN is weak"] == ([pytest.approx(3.0), pytest.approx(12.0)], True)
+    assert found["classes where cuDNN is weak"] == ([pytest.approx(3.0), pytest.approx(12.0)], True)
     assert found["f64, dense"] == ([], None)
     assert found["everything"] == ([2.0], True)
 
@@ -149,7 +149,7 @@ def test_shares_of_made_up_results():
     kind, seconds = summary.bound(dense, {**results, "peaks": fast_memory})
     assert kind == "arithmetic" and seconds == pytest.approx(dense["flops"] / 1e15)
     shares = dict(goals.share_goals(results))
-    assert shares["pooling, of the copy rate"] == [("max.2x2.112 fprop bf16", pytest.approx(0.5))]
+    assert shares["pooling: share of the copy rate"] == [("max.2x2.112 fprop bf16", pytest.approx(0.5))]
     assert goals.share_goals({**results, "peaks": {}}) == []
 
 

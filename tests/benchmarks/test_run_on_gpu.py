@@ -90,9 +90,9 @@ def run_script(*arguments, **environment):
     "arguments, message",
     [
         (["--fast"], "unknown argument --fast"),
-        (["--out"], "--out wants a value"),
-        (["--seconds", "many"], "--seconds many is no number"),
-        (["--only", "suite,all", "--trial"], "--only has no all"),
+        (["--out"], "--out needs a value"),
+        (["--seconds", "many"], "--seconds many is not a number"),
+        (["--only", "suite,all", "--trial"], "--only does not know all"),
     ],
 )
 def test_wrong_arguments_are_refused(arguments, message):
@@ -102,9 +102,13 @@ def test_wrong_arguments_are_refused(arguments, message):
 
 def test_help_and_a_machine_without_a_gpu():
     assert "--build-only" in run_script("--help").stdout
+    inside = subprocess.run(
+        ["./run_on_gpu.sh", "--help"], cwd=SCRIPT.parent, capture_output=True, text=True, timeout=60
+    )
+    assert "--build-only" in inside.stdout and not inside.stderr
     if not shutil.which("nvidia-smi"):
         done = run_script()
-        assert done.returncode == 2 and "tells of no GPU" in done.stderr
+        assert done.returncode == 2 and "reports no GPU" in done.stderr
 
 
 def test_the_files_of_the_suite_exist():
@@ -131,7 +135,7 @@ def test_a_package_of_other_sources_is_not_used(tmp_path):
         (tools / name).symlink_to(shutil.which(name))
     done = run_script("--build-only", "--package", str(tmp_path), PATH=str(tools))
     assert done.returncode == 1
-    assert f"no nvcc, and {tmp_path} is not of these sources" in done.stdout
+    assert f"nvcc is missing, and {tmp_path} was built from other sources" in done.stdout
 
 
 @pytest.fixture
@@ -188,7 +192,7 @@ def test_what_a_gpu_s_run_starts(tmp_path, machine_with_a_gpu):
     assert sum("--padding" in line for line in told) == 1
     (benchmark,) = (line for line in told if "benchmarks/run.py" in line)
     assert f"|cuda,cpu|{tmp_path / 'package'}| benchmarks/run.py --device cuda --seconds 4" in benchmark
-    assert "nothing found by three tools" in (tmp_path / "out" / "sanitizer.log").read_text()
+    assert "three tools found nothing" in (tmp_path / "out" / "sanitizer.log").read_text()
 
 
 def test_a_built_package_is_used_again_and_a_finding_fails_the_run(tmp_path, machine_with_a_gpu):
@@ -199,7 +203,7 @@ def test_a_built_package_is_used_again_and_a_finding_fails_the_run(tmp_path, mac
     assert [line.split()[:2] for line in lines] == [
         ["package", "ok"], ["machine", "ok"], ["sanitizer", "FAILED"], ["benchmark", "ok"],
     ]  # fmt: skip
-    assert "built before from the same sources" in lines[0]
+    assert "already built from the same sources" in lines[0]
     told = (tmp_path / "told").read_text()
     assert told.count("pip install") == 1 and "--quick" in told and "-m pytest" not in told
     log = (tmp_path / "out" / "sanitizer.log").read_text()

@@ -1,6 +1,6 @@
-# Fails where an object of the microkernels defines a symbol that the linker may take from another object
-# instead: a function compiled for one instruction set would then run on machines without it
-# (cpu_src/microkernels/simd.h). Those of the instruction set's own namespace exist once.
+# Fails if an object of the microkernels defines a symbol that the linker may take from another object
+# instead: a function compiled for one instruction set could then run on machines without it
+# (cpu_src/microkernels/simd.h). Symbols in the instruction set's namespace exist only once.
 #
 #   cmake -D NM=nm -D NAMESPACE=convgrad::cpu::avx2:: -D "OBJECTS=a.o;b.o" -P shared_symbols.cmake
 set(found "")

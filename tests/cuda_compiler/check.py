@@ -1,11 +1,11 @@
-"""Judges how nvcc has compiled the package's CUDA kernels, for every architecture that they are for.
+"""Checks how nvcc compiled the package's CUDA kernels for each architecture.
 
 Usage: make cuda-compile
 
-Fails on a register spill where the sums live in registers and a spilled one costs a memory access for each
-product (tiled, grouped, gemm, wgmma, few_channels), or in a vector kernel, which is to run as fast as memory;
-and in any file where ptxas says that it has serialized wgmma or put in waits of its own. A warning has failed
-the build already.
+Fails if a kernel spills a register although its sums are in registers, where a spilled sum costs a memory
+access per product (tiled, grouped, gemm, wgmma, few_channels), or if a vector kernel does, which should be as
+fast as memory. Fails for any file if ptxas reports that it has serialized wgmma or inserted waits. Warnings
+already fail the build.
 """
 
 import sys
@@ -14,15 +14,15 @@ from names import readable
 from nvcc_report import label
 from ptxas import Compiled, compiled, sources
 
-# The architectures that the files are compiled for (cuda_src/module.cmake), except the oldest: it lacks what
-# the fast kernels are made of and runs the others.
+# The architectures of the build (cuda_src/module.cmake), except the oldest: it lacks the instructions of the
+# fast kernels and runs the others.
 ARCHITECTURES = ("sm_80", "sm_86", "sm_89", "sm_90a", "sm_100", "sm_120")
 # The folders whose kernels may not spill.
 SPILL_FREE = ("tiled", "grouped", "gemm", "wgmma", "few_channels", "pool", "bias")
 
 
 def judge(file: Compiled) -> tuple[str, bool]:
-    """Return the lines to print for one file, and whether all is well."""
+    """Return the lines to print for one file, and whether it passes."""
     lines = [f"    FAILED, ptxas: {loss}" for loss in file.losses]
     well = not lines
     names = readable(kernel.name for kernel in file.kernels)
@@ -44,7 +44,7 @@ def judge(file: Compiled) -> tuple[str, bool]:
 
 
 def main() -> None:
-    """Judge all, print what was found, exit with 1 if anything is wrong."""
+    """Check all files, print the results, exit with 1 if a check fails."""
     good = True
     print(f"registers on {'/'.join(ARCHITECTURES)}")
     for source in sources():

@@ -1,4 +1,4 @@
-"""Kernels' names as a reader would write them."""
+"""Makes kernels' names readable."""
 
 import re
 import subprocess
@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @cache
 def _enumerators() -> dict[str, list[str]]:
-    """Of each enumeration in cuda_src the names, in the order of their values."""
+    """The enumerators' names of each enumeration in cuda_src, in the order of their values."""
     found = {}
     for path in [*(ROOT / "common_src").glob("*.h"), *(ROOT / "cuda_src").rglob("*.*h")]:
         for name, body in re.findall(r"enum class (\w+)[^{;]*\{([^}=]*)\}", path.read_text()):
@@ -21,7 +21,7 @@ def _enumerators() -> dict[str, list[str]]:
 
 def _readable(name: str) -> str:
     name = re.sub(r"^void ", "", name)
-    depth = 0  # what follows the template's arguments are the function's
+    depth = 0  # the function's parameters follow the template's arguments
     for at, letter in enumerate(name):
         depth += (letter == "<") - (letter == ">")
         if letter == "(" and depth == 0 and not name.startswith("(anonymous namespace)", at):
@@ -37,7 +37,7 @@ def readable(mangled: Iterable[str]) -> dict[str, str]:
     """Each mangled name's function and template arguments, without namespaces and parameters.
 
     Raises:
-      FileNotFoundError: there is no c++filt, which comes with binutils.
+      FileNotFoundError: c++filt, a part of binutils, is not installed.
     """
     names = sorted(set(mangled))
     ran = subprocess.run(["c++filt"], input="\n".join(names), capture_output=True, text=True, check=True)

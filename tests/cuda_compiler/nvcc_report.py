@@ -1,10 +1,9 @@
 #!/usr/bin/env python3
-"""Runs nvcc as the package's build does, strictly, and keeps ptxas's report of each file in build/nvcc.
+"""Runs nvcc as in the package's build, but with warnings as errors, and keeps ptxas's reports in build/nvcc.
 
-A launcher in CMake's sense, CMAKE_CUDA_COMPILER_LAUNCHER (the preset "cuda"): its arguments are nvcc's whole
-command line. So what is judged (check.py) and disassembled (sass.py) is what the package is made of. A
-launcher that the environment has for C++ files, ccache say, is nvcc's too: it repeats ptxas's report with the
-object that it kept.
+This is a CMAKE_CUDA_COMPILER_LAUNCHER of CMake (the preset "cuda"): its arguments are nvcc's whole command
+line. So check.py and sass.py read the objects of the package itself. If the environment has a launcher for
+C++ files, such as ccache, nvcc gets it too: ccache repeats ptxas's report together with the object.
 """
 
 import json
@@ -18,7 +17,7 @@ STRICT = ["-Xptxas", "-v", "-Werror", "all-warnings"]
 
 
 def label(source: Path) -> str:
-    """Name of a file of kernels: its path within the last ``cuda_src``, such as ``gemm/fprop.cu``."""
+    """The name of a file of kernels: its path within the last ``cuda_src``, such as ``gemm/fprop.cu``."""
     parts = source.parts
     if "cuda_src" not in parts:
         return source.as_posix()
@@ -26,15 +25,15 @@ def label(source: Path) -> str:
 
 
 def report_file(source: Path, reports: Path = REPORTS) -> Path:
-    """Where the report of a file of kernels is kept: many folders have an ``fprop.cu``."""
+    """The path of a file's report, which includes the folder, since many folders have an ``fprop.cu``."""
     return reports / f"{label(source).removesuffix('.cu').replace('/', '-')}.json"
 
 
 def main() -> None:
-    """Exit with nvcc's status."""
+    """Run nvcc and exit with its status."""
     command = sys.argv[1:]
     sources = [argument for argument in command if argument.endswith(".cu")]
-    if "-c" not in command or len(sources) != 1:  # it links, or is asked who it is
+    if "-c" not in command or len(sources) != 1:  # nvcc links, or prints its version
         sys.exit(subprocess.run(command).returncode)
     file = report_file(Path(sources[0]), REPORTS)
     file.unlink(missing_ok=True)

@@ -1,22 +1,22 @@
-"""How many blocks of a kernel a multiprocessor holds at a time, by the rules of the CUDA programming guide.
+"""Computes how many blocks of a kernel a multiprocessor holds, by the rules of the CUDA programming guide.
 
-The numbers are those of its table of technical specifications for each compute capability, and the units of
-allocation those of the occupancy calculator: registers come in 256 for a warp and are spread over four
-schedulers, shared memory comes in 128 bytes, of which the system keeps 1 KiB a block.
+The limits are from the guide's table of technical specifications per compute capability, and the units of
+allocation from the occupancy calculator: a warp gets registers in units of 256, spread over four schedulers;
+shared memory comes in units of 128 bytes, and the system reserves 1 KiB per block.
 """
 
 from typing import NamedTuple
 
 WARP = 32
-REGISTERS = 65536  # of a multiprocessor
-REGISTER_UNIT = 256  # that a warp gets
+REGISTERS = 65536  # per multiprocessor
+REGISTER_UNIT = 256  # per warp
 SCHEDULERS = 4
 SHARED_UNIT = 128
-RESERVED_SHARED = 1024  # a block
+RESERVED_SHARED = 1024  # per block
 
 
 class Device(NamedTuple):
-    """The limits of a multiprocessor that differ among devices."""
+    """A multiprocessor's limits that differ between devices."""
 
     threads: int
     blocks: int
@@ -36,7 +36,7 @@ def _whole(amount: int, unit: int) -> int:
 
 
 def blocks(architecture: str, threads: int, registers: int, shared_bytes: int) -> int:
-    """Blocks of so many threads, registers a thread and bytes of shared memory; 0 where none fits."""
+    """The number of blocks for these threads, registers per thread and shared bytes; 0 if none fits."""
     device = DEVICES[architecture]
     warps = -(-threads // WARP)
     a_warp = _whole(max(registers, 1) * WARP, REGISTER_UNIT)
@@ -46,6 +46,6 @@ def blocks(architecture: str, threads: int, registers: int, shared_bytes: int) -
 
 
 def occupancy(architecture: str, threads: int, registers: int, shared_bytes: int) -> float:
-    """Of the warps that a multiprocessor can hold, how many it does."""
+    """The share of the multiprocessor's warps that it holds."""
     held = blocks(architecture, threads, registers, shared_bytes) * -(-threads // WARP)
     return held * WARP / DEVICES[architecture].threads

@@ -1,4 +1,4 @@
-"""What ptxas says of each kernel, from the reports that nvcc_report.py keeps."""
+"""Reads ptxas's figures for each kernel from the reports that nvcc_report.py keeps."""
 
 import json
 import re
@@ -17,7 +17,7 @@ class Kernel(NamedTuple):
     architecture: str  # as in "sm_80"
     registers: int
     spill_bytes: int
-    shared_bytes: int = 0  # static: what a launch asks for comes on top
+    shared_bytes: int = 0  # static, without the dynamic bytes of a launch
 
 
 class Compiled(NamedTuple):
@@ -26,16 +26,16 @@ class Compiled(NamedTuple):
     source: Path
     object: Path
     kernels: list[Kernel]
-    losses: tuple[str, ...] = ()  # what ptxas says that it had to make slower
+    losses: tuple[str, ...] = ()  # what ptxas reports as slower than written
 
     @property
     def label(self) -> str:
-        """Its path within cuda_src."""
+        """The file's path within cuda_src."""
         return label(self.source)
 
     @property
     def folder(self) -> str:
-        """The name of the kernels in it, such as ``gemm``; empty where they belong to none."""
+        """The name of the kernels in the file, such as ``gemm``; empty if they belong to no folder."""
         return self.label.rpartition("/")[0]
 
     def on(self, architecture: str) -> list[Kernel]:
@@ -44,7 +44,7 @@ class Compiled(NamedTuple):
 
 
 def parse_report(text: str) -> list[Kernel]:
-    """Read the kernels off what `nvcc -Xptxas -v` prints."""
+    """Read the kernels from the output of `nvcc -Xptxas -v`."""
     kernels = []
     for part in re.split(r"Compiling entry function", text)[1:]:
         name, architecture = re.match(r" '(\w+)' for '(\w+)'", part).groups()
@@ -63,23 +63,23 @@ def parse_report(text: str) -> list[Kernel]:
     return kernels
 
 
-# wgmma that waits for each instruction, for want of registers or because others touch its sums, a setmaxnreg
-# that is ignored: ptxas calls these information, so that -Werror lets them pass.
+# Examples are a wgmma that waits for each instruction, because registers are short or others touch its sums,
+# and a setmaxnreg that is ignored. For ptxas this is information, so -Werror does not catch it.
 _LOSS = re.compile(
     r"^ptxas .*?: *(.*(?:Potential Performance Loss|warpgroup\.wait is injected).*)$", re.MULTILINE
 )
 
 
 def parse_losses(text: str) -> tuple[str, ...]:
-    """The lines of a report in which ptxas says that code will be slower than it was written."""
+    """The lines of a report in which ptxas says that the code will be slower than written."""
     return tuple(line.rstrip() for line in _LOSS.findall(text))
 
 
 def compiled(source: Path, reports: Path = REPORTS) -> Compiled:
-    """What the last build of a file of kernels left.
+    """Read the report that the last build of a file left.
 
     Raises:
-      FileNotFoundError: it was not built by way of nvcc_report.py.
+      FileNotFoundError: nvcc_report.py has not built the file.
     """
     kept = json.loads(report_file(source, reports).read_text())
     report = kept["report"]

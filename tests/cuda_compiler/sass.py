@@ -1,9 +1,9 @@
-"""Disassembles the package's CUDA kernels, and holds their machine code against what each is written for.
+"""Disassembles the package's CUDA kernels and checks which instructions their machine code has.
 
 Usage: make sass
 
-A compiler may take a source that says tensor cores or asynchronous copies and make something else of it, and
-neither the emulator nor a test of numbers would see that.
+A compiler may translate code for tensor cores or asynchronous copies into other instructions; neither the
+emulator nor a test of numbers would notice.
 """
 
 import os
@@ -24,46 +24,46 @@ from ptxas import compiled, sources
 
 
 class Rule(NamedTuple):
-    """What every kernel whose readable name matches has, and has not, among its instructions."""
+    """The instructions that every kernel with a matching readable name must have, and must not have."""
 
     kernel: str  # a regular expression
-    has: tuple[str, ...] = ()  # each the beginning of an instruction, as a regular expression
+    has: tuple[str, ...] = ()  # the beginnings of instructions, as regular expressions
     lacks: tuple[str, ...] = ()
     architectures: tuple[str, ...] = ("sm_80", "sm_90a")
 
 
 TENSOR_CORES = "[HDQI]MMA|HGMMA"
 RULES = (
-    # Tensor cores in the type that is stored: 16 deep for 16 bits, 8 for TF32.
+    # Tensor cores in the stored type: a depth of 16 for 16 bits, 8 for TF32.
     Rule(r"^(gemm|few_channels)_\w+<BF16,", has=(r"HMMA\.16816\.F32\.BF16",)),
     Rule(r"^(gemm|few_channels)_\w+<F16,", has=(r"HMMA\.16816\.F32(?!\.BF16)",)),
     Rule(r"^(gemm|few_channels)_\w+<TF32,", has=(r"HMMA\.1688\.F32\.TF32",)),
     Rule(r"^(gemm|few_channels)_\w+<F64,", has=("DMMA",)),
     Rule(r"^gemm_\w+<(BF16|F16|TF32|F64),", lacks=("FFMA", "DFMA")),
     Rule(r"^gemm_\w+<(BF16|F16),", has=("LDSM",)),
-    # f32 in full knows no tensor core.
+    # Full f32 has no tensor cores.
     Rule(r"^(gemm|few_channels)_\w+<F32,", has=("FFMA",), lacks=(TENSOR_CORES,)),
-    # Whole chunks of 16 bytes go straight into shared memory, past registers and the first-level cache.
+    # Whole chunks of 16 bytes are copied into shared memory, past registers and the first-level cache.
     Rule(r"^gemm_\w+<.*, true, \d+(, \w+)?>", has=(r"LDGSTS\.E\.BYPASS\.(LTC128B\.)?128", "LDGDEPBAR")),
-    # Hopper's: a warpgroup's product, of operands that the tensor memory accelerator has brought.
+    # Hopper: a warpgroup's product of operands that the tensor memory accelerator has copied.
     Rule(r"^wgmma_\w+<BFloat16,", has=(r"HGMMA\.\w+\.F32\.BF16",), architectures=("sm_90a",)),
     Rule(r"^wgmma_\w+<Float16,", has=(r"HGMMA\.\w+\.F32(?!\.[BT]F)",), architectures=("sm_90a",)),
     Rule(r"^wgmma_\w+<float,", has=(r"HGMMA\.\w+\.F32\.TF32",), architectures=("sm_90a",)),
     Rule(r"^wgmma_", has=(r"UTMALDG\..*IM2COL",), lacks=("HMMA", "FFMA"), architectures=("sm_90a",)),
     Rule(r"^(tiled|grouped)_\w+<(float|BFloat16|Float16)\b", has=("FFMA",), lacks=(TENSOR_CORES,)),
     Rule(r"^(tiled|grouped)_\w+<double\b", has=("DFMA",), lacks=(TENSOR_CORES,)),
-    # A thread's channels side by side are one access, but where each goes to a position of its own.
+    # A thread's neighbouring channels are one access, except if each goes to another position.
     Rule(
         r"^(vector|cell)_(?!max_pool_select)\w+_kernel<(float, 4|double, 2|BFloat16, 8|Float16, 8)\b",
         has=(r"LDG\.E\.128",),
     ),
 )
-# The folders whose kernels there are rules for.
+# The folders whose kernels have rules.
 FOLDERS = ("bias", "few_channels", "gemm", "grouped", "pool", "tiled", "wgmma")
 
 
 def tool() -> str:
-    """Path of cuobjdump, with a nvdisasm where it looks for one.
+    """The path of a cuobjdump with an nvdisasm in the place where it looks for it.
 
     Raises:
       FileNotFoundError: there is none.
@@ -75,13 +75,13 @@ def tool() -> str:
     raise FileNotFoundError("no cuobjdump: pip install '.[sass]', or put the CUDA toolkit's on the PATH")
 
 
-# A line of SASS: an address, perhaps a predicate, and the instruction, in which extents have a lower-case x.
+# A line of SASS: an address, an optional predicate, and the instruction, whose extents have a lower-case x.
 _INSTRUCTION = re.compile(r"^\s+/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Za-z0-9_.]*)")
 _FUNCTION = re.compile(r"^\s*Function : (\w+)")
 
 
 def parse(lines: Iterable[str]) -> dict[str, Counter]:
-    """How often each kernel, by its mangled name, has each instruction."""
+    """Count each instruction of each kernel, by its mangled name."""
     kernels: dict[str, Counter] = {}
     current = None
     for line in lines:
@@ -93,7 +93,7 @@ def parse(lines: Iterable[str]) -> dict[str, Counter]:
 
 
 def disassemble(path: Path, architecture: str) -> dict[str, Counter]:
-    """The instructions of each kernel in an object file."""
+    """Count the instructions of each kernel in an object file."""
     found = tool()
     beside = {**os.environ, "PATH": f"{Path(found).parent}{os.pathsep}{os.environ.get('PATH', '')}"}
     command = [found, "-sass", "-arch", architecture, str(path)]
@@ -108,7 +108,7 @@ def disassemble(path: Path, architecture: str) -> dict[str, Counter]:
 
 
 def violations(kernel: str, instructions: Counter, architecture: str, met: Counter) -> list[str]:
-    """What is wrong with one kernel; ``met`` counts the kernels of each rule."""
+    """The rules that one kernel breaks, as messages; ``met`` counts the kernels of each rule."""
     wrong = []
 
     def has(beginning: str) -> bool:
@@ -124,7 +124,7 @@ def violations(kernel: str, instructions: Counter, architecture: str, met: Count
 
 
 def main() -> None:
-    """Print how many kernels each rule was held against; exit with 1 where any breaks one."""
+    """Print how many kernels each rule was checked on; exit with 1 if a kernel breaks a rule."""
     met: Counter = Counter()
     architectures = sorted({architecture for rule in RULES for architecture in rule.architectures})
     jobs = [
@@ -148,7 +148,7 @@ def main() -> None:
         counts = [met[rule, architecture] for architecture in rule.architectures]
         print(f"{rule.kernel}\n    {'/'.join(map(str, counts))} kernels on {'/'.join(rule.architectures)}")
         if 0 in counts:
-            wrong.append(f"no kernel is {rule.kernel}")
+            wrong.append(f"no kernel matches {rule.kernel}")
     print("\n".join(wrong))
     sys.exit(1 if wrong else 0)
 

@@ -1,4 +1,4 @@
-"""What the kernels are launched with, over problems of all sizes, so that every instance is among them."""
+"""Lists the kernels' launches over problems of all sizes, so that every instance is among them."""
 
 import itertools
 import sys
@@ -11,7 +11,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))
 from emulated_launches import Launch, conv_launches, kernels, pool_launches
 
 DTYPES = ("float32", "float64", "bfloat16", "float16")
-# Channels of a group, in and out.
+# Input and output channels of a group.
 GROUPS = (
     (1, 1),
     (1, 16),
@@ -61,9 +61,9 @@ def _calls() -> Iterator[list[Launch]]:
                 try:
                     yield conv_launches(op, kernel, tf32=tf32, aligned=aligned, dtype=dtype, **problem)
                 except ValueError:
-                    if kernel == "auto":  # any other name may refuse a problem
+                    if kernel == "auto":  # other kernels may not support the problem
                         raise
-    # Inputs far apart, between which most results are tied to nothing.
+    # Inputs so far apart that most results between them meet no input.
     for (group_in, group_out), groups in itertools.product(GROUPS, (1, 8)):
         problem = {
             "batch": 8,
@@ -97,7 +97,7 @@ def _calls() -> Iterator[list[Launch]]:
 
 
 def configurations() -> dict[str, set[tuple[int, int]]]:
-    """Of each kernel, by its mangled name: the threads and dynamic bytes that it is launched with."""
+    """The threads and dynamic shared bytes of each kernel's launches, by its mangled name."""
     found = defaultdict(set)
     for launches in _calls():
         for launch in launches:

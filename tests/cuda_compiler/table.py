@@ -18,7 +18,7 @@ from ptxas import ROOT, Compiled, Kernel, compiled, sources
 from sweep import configurations
 
 ARCHITECTURES = ("sm_80", "sm_90a")
-# Folders whose kernels stand in the table one by one; of the others a row is for all instances of a type.
+# Folders whose kernels have a row each; in other folders a row is for all instances of a type.
 ONE_BY_ONE = ("gemm", "wgmma", "few_channels", "tiled")
 HEAD = """\
 # Resources of the CUDA kernels
@@ -36,7 +36,7 @@ has the one with the lowest occupancy. The wgmma kernels are empty for 8.0, wher
 
 
 class Row(NamedTuple):
-    """A kernel, or the one of several with the lowest occupancy."""
+    """A row of the table: a kernel, or the one with the lowest occupancy out of several."""
 
     name: str
     instances: int
@@ -48,7 +48,7 @@ class Row(NamedTuple):
 
 
 def row(name: str, kernels: dict[str, Kernel], launches: Iterable[tuple[int, int]]) -> Row:
-    """Of one instance, with its launch of the lowest occupancy; ``kernels`` by architecture."""
+    """The row of one instance, with its launch of the lowest occupancy; ``kernels`` by architecture."""
 
     def resources(launch: tuple[int, int]) -> Row:
         threads, dynamic = launch
@@ -67,12 +67,12 @@ def row(name: str, kernels: dict[str, Kernel], launches: Iterable[tuple[int, int
 
 
 def _kind(name: str) -> str:
-    """Function and first argument: what instances of one type have in common."""
+    """The function and its first argument, which all instances of one type share."""
     return re.sub(r"<([^,>]+).*", r"<\1, …>", name)
 
 
 def rows_of(file: Compiled, launched: dict[str, set[tuple[int, int]]]) -> tuple[list[Row], list[str]]:
-    """The rows of one file, and the kernels that no launch of the sweep has met."""
+    """The rows of one file, and the kernels that the sweep never launches."""
     names = readable(kernel.name for kernel in file.kernels)
     instances: dict[str, dict[str, Kernel]] = defaultdict(dict)
     for kernel in file.kernels:
@@ -120,7 +120,7 @@ def table(rows: Iterable[Row]) -> str:
 
 
 def main() -> None:
-    """Write the file; exit with 1 where a kernel's launch is not known."""
+    """Write the file; exit with 1 if the sweep does not launch a kernel."""
     version = sys.argv[1]
     found = configurations()
     names = readable(found)
@@ -135,7 +135,7 @@ def main() -> None:
         missing += unmet
     (ROOT / "docs" / "cuda_kernels.md").write_text("\n".join(parts))
     if missing:
-        sys.exit("no problem of the sweep launches: " + ", ".join(missing))
+        sys.exit("the sweep does not launch: " + ", ".join(missing))
 
 
 if __name__ == "__main__":

@@ -218,7 +218,7 @@ assert jnp.arange(3.0).dtype == "float32"  # the reader's JAX, not the tests'
         ("```sh\nnvdia-smi\n```", "no program"),
         ("```toml\nx = \n```", "Invalid value"),
         ('```cpp title="cuda_src/no.cu"\nint x;\n```', "no file cuda_src/no.cu"),
-        ('```cpp title="cuda_src/plan.h"\nnamespace {\n\nnamespace {\n```', "has not these lines"),
+        ('```cpp title="cuda_src/plan.h"\nnamespace {\n\nnamespace {\n```', "does not have these lines"),
     ],
 )
 def test_a_wrong_block_that_is_not_run_is_found(text, problem):
@@ -233,7 +233,7 @@ def test_excerpts_may_be_indented_less_and_leave_lines_out():
     assert wrong_block("page.md", block) is None
     backwards = "\n".join(reversed(right.strip().split("\n")))
     (block,) = blocks(f"```cpp {title}\n{backwards}\n```")
-    assert "has not these lines" in wrong_block("page.md", block)
+    assert "does not have these lines" in wrong_block("page.md", block)
 
 
 @pytest.mark.parametrize(

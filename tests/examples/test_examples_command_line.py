@@ -52,7 +52,7 @@ def test_numbers_that_make_no_sense_are_refused(name, kind, text, message):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("nowhere/line.png", "there is no folder .*nowhere"),
+        ("nowhere/line.png", "the folder .*nowhere does not exist"),
         (".", "the name . should end in .png, .pdf or .svg"),
         ("line", "the name line should end in .png, .pdf or .svg"),
         ("line.doc", "the name line.doc should end in .png, .pdf or .svg"),

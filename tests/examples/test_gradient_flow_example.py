@@ -131,7 +131,7 @@ def test_the_command_prints_its_table_and_draws_its_picture(tmp_path):
         for initialisation in example.INITIALISATIONS:
             row = rf"^{name} +{initialisation} +{number} +{number} +[\d.]+x(?: +{number}){{4}}$"
             assert re.search(row, result.stdout, re.MULTILINE), result.stdout
-    assert f"picture drawn into {plot}" in result.stdout
+    assert f"picture written to {plot}" in result.stdout
     assert "16/16" in result.stderr  # the progress bar, over all variants
 
     drawn = imread(plot)[..., :3]
@@ -169,7 +169,7 @@ def test_the_picture_holds_the_numbers():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--plot", "/no/such/folder/flow.png"], "--plot: there is no folder /no/such/folder"),
+        (["--plot", "/no/such/folder/flow.png"], "--plot: the folder /no/such/folder does not exist"),
         (["--steps", "0"], "--steps: 0 is not greater than zero"),
         (["--plot", "flow.gif"], "--plot: the name flow.gif should end in .png, .pdf or .svg"),
     ],

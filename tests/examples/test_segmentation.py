@@ -147,7 +147,7 @@ def test_the_example_learns_and_draws_its_answers(tmp_path):
     plot = tmp_path / "segmentation.png"
     result = run_example("segmentation", "--steps", 300, "--size", 25, "--plot", plot)
     assert result.returncode == 0, result.stderr
-    assert "images of 25x25, 8 new ones a step, handwritten gradients on cpu" in result.stdout
+    assert "images of 25x25, 8 new ones per step, handwritten gradients on cpu" in result.stdout
     first, last = map(
         float, re.search(r"^loss: (\S+) in the first step, (\S+) in", result.stdout, re.MULTILINE).groups()
     )
@@ -167,7 +167,7 @@ def test_the_example_learns_and_draws_its_answers(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--size", "8"), "--size: in fewer than 16 pixels no shape can be told, but it is 8"),
+        (("--size", "8"), "--size must be at least 16 pixels to tell shapes apart, but it is 8"),
         (("--steps", "0"), "argument --steps: 0 is not greater than zero"),
         (("--batch-size", "x"), "argument --batch-size: invalid int value: 'x'"),
         (("--gradients", "torch"), "invalid choice: 'torch'"),

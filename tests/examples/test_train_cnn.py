@@ -138,9 +138,9 @@ IMAGES = np.arange(24, dtype=np.uint8).reshape(2, 3, 4)
         ("header-cut", idx(IMAGES)[:10], "ends inside its header: 10 bytes of 16"),
         ("data-cut", idx(IMAGES)[:-1], r"shape \(2, 3, 4\), 24 bytes of data, but holds 23"),
         ("too-long", idx(IMAGES) + b"\0", r"shape \(2, 3, 4\), 24 bytes of data, but holds 25"),
-        ("cut.gz", gzip.compress(idx(IMAGES), mtime=0)[:-9], "no whole gzip file"),
-        ("damaged.gz", gzip.compress(idx(IMAGES), mtime=0)[:-8] + b"12345678", "no whole gzip file"),
-        ("plain.gz", idx(IMAGES), "no whole gzip file"),
+        ("cut.gz", gzip.compress(idx(IMAGES), mtime=0)[:-9], "is not a complete gzip file"),
+        ("damaged.gz", gzip.compress(idx(IMAGES), mtime=0)[:-8] + b"12345678", "is not a complete gzip file"),
+        ("plain.gz", idx(IMAGES), "is not a complete gzip file"),
     ],
 )
 def test_a_broken_idx_file_is_refused(tmp_path, name, content, message):
@@ -161,7 +161,7 @@ def test_a_missing_mnist_file_is_named(tmp_path):
     ("stem", "labels", "message"),
     [
         ("train-labels", np.zeros(6, np.uint8), "7 images, .* 6 labels"),
-        ("t10k-labels", np.array([0, 10, 9], np.uint8), "holds a label 10"),
+        ("t10k-labels", np.array([0, 10, 9], np.uint8), "has a label 10"),
     ],
 )
 def test_labels_that_do_not_fit_are_refused(tmp_path, stem, labels, message):
@@ -225,7 +225,7 @@ def test_missing_folders_are_told_before_training(tmp_path):
     for option, value in (("--data", missing), ("--plot", missing / "curves.png")):
         result = run_example("train_cnn", option, value)
         assert result.returncode == 2
-        assert f"{option}: there is no folder {missing}" in result.stderr
+        assert f"{option}: the folder {missing} does not exist" in result.stderr
 
 
 def test_the_command_line_reads_mnist_files(tmp_path):

@@ -1,4 +1,4 @@
-"""The staged matrix-product kernels: every tile, access and arithmetic, and their costs on a GPU."""
+"""The multistage matrix-product kernels: every tile, access and arithmetic, and their costs on a GPU."""
 
 import functools
 

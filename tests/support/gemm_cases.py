@@ -1,4 +1,4 @@
-"""Problems for CUDA's staged matrix products, including the suite's dense layer."""
+"""Problems for CUDA's multistage matrix products, including the suite's dense layer."""
 
 from conv_cases import NDHWC, NHWC, NWC
 from conv_cases import ConvCase as C

@@ -33,7 +33,7 @@ def follows(excerpt, lines, start):
 
 
 def wrong_excerpt(block):
-    """The problem of lines that should be those of a file."""
+    """The error in a block whose lines should be those of a file, or None."""
     if not (ROOT / block.title).is_file():
         return f"there is no file {block.title}"
     lines = [line.rstrip() for line in text_of(block.title).splitlines()]
@@ -42,18 +42,18 @@ def wrong_excerpt(block):
     for piece in (piece.strip("\n").splitlines() for piece in pieces if piece.strip()):
         at = follows(piece, lines, at)
         if at is None:
-            return f"{block.title} has not these lines: {piece[0].strip()} ..."
+            return f"{block.title} does not have these lines: {piece[0].strip()} ..."
     return None
 
 
 def wrong_commands(code):
-    """The problem of commands that the tests do not run."""
+    """The errors in commands that the tests do not run, or None."""
     commands = page_commands.commands(code)
     return "; ".join(wrong for command in commands for wrong in page_commands.problems(command)) or None
 
 
 def wrong_block(page, block):
-    """The problem of a block, before it runs."""
+    """The error in a block, which does not need to run, or None."""
     if block.title:
         return wrong_excerpt(block)
     if block.language in run_page.RUNNERS:

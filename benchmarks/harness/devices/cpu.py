@@ -1,4 +1,4 @@
-"""The CPU: every library has the same threads, calls do not queue up, and peaks are those of the threads."""
+"""The CPU: every library has the same threads, calls do not queue, and the peaks are those of the threads."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from harness.devices.device import Device, Functions, Peaks, Process, Spreads
 from harness.timing import measure
 
 _REPEATS = 5
-_COPY_BYTES = 256 * 2**20  # of all threads together, far past any cache
+_COPY_BYTES = 256 * 2**20  # for all threads together, far larger than any cache
 
 
 class Cpu(Device):
@@ -29,17 +29,16 @@ class Cpu(Device):
     budget = (0.6, 0.1)
     exact_peers = True
     pictures = True
-    about = "A layer whose arrays stay in the cache can be above what copying past it allows."
+    about = "A layer whose arrays stay in the cache can exceed the copy rate."
 
     def environment(self, threads: int) -> dict[str, str]:
         """Settings for equal thread pools, and for an allocator that keeps its memory.
 
-        XLA's pool has as many threads as PJRT_NPROC or NPROC says (no flag of XLA_FLAGS sets it), else as
-        many as the process may use processors; PyTorch's has OMP_NUM_THREADS.
+        PJRT_NPROC or NPROC sets the size of XLA's thread pool (no flag in XLA_FLAGS does); without them it
+        is the number of processors that the process may use. OMP_NUM_THREADS sets PyTorch's.
 
-        glibc gives memory of 32 MiB and more back to the system when it is freed, and every call that
-        allocates its result would pay for fresh pages; in a training step they are long there. So it keeps
-        them.
+        By default glibc returns freed blocks of 32 MiB and more to the system, so every call that allocates
+        its result would pay for fresh pages. A training step reuses its pages, so glibc is set to keep them.
         """
         count = str(threads)
         return {
@@ -62,7 +61,7 @@ class Cpu(Device):
         }
 
     def times(self, functions: Functions, budget: float, wait: Callable[[object], object]) -> Spreads:
-        """Waits for each call: two that are queued would run side by side."""
+        """Waits for each call: two queued calls would run at the same time."""
 
         def waiting(function):
             return lambda: wait(function())
@@ -72,7 +71,7 @@ class Cpu(Device):
 
 def available_processors() -> int:
     """The number of processors that this process may use."""
-    if not hasattr(os, "sched_getaffinity"):  # Linux alone has it
+    if not hasattr(os, "sched_getaffinity"):  # only Linux has it
         return os.cpu_count() or 1
     return len(os.sched_getaffinity(0))
 
@@ -81,7 +80,7 @@ def limit_processors(threads: int) -> None:
     """Keeps this process and its children on ``threads`` processors, so that no library can use more.
 
     Raises:
-      ValueError: there are not as many.
+      ValueError: there are not that many.
     """
     if threads > available_processors():
         raise ValueError(f"--threads {threads}: this process may use {available_processors()} processors")
@@ -110,7 +109,7 @@ def _copy_peak(threads: int) -> float:
 
     def work(number: int) -> None:
         source, target = pairs[number]
-        np.copyto(target, source)  # memcpy, without the interpreter's lock
+        np.copyto(target, source)  # memcpy, which releases the interpreter's lock
 
     return max(2 * 8 * elements * threads / _in_threads(threads, work) for _ in range(2 * _REPEATS))
 

@@ -1,4 +1,4 @@
-"""A GPU: layers of full size in a limited time, calls that queue up, and peaks that XLA reaches."""
+"""A GPU: layers of full size in a limited time, calls that queue, and peaks that XLA reaches."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from harness.devices.device import Device, Functions, Peaks, Process, Spreads
 from harness.tasks import ARITHMETICS
 from harness.timing import measure
 
-_LONGEST = 1.0  # seconds of samples of a function, however few they are
+_LONGEST = 1.0  # seconds of samples of a function, even if that gives few samples
 _QUEUED = 0.01  # seconds of work that are queued before a wait
 _SIDES = {"bf16": 8192, "tf32": 8192, "f32": 8192, "f64": 4096}
 _COPY_BYTES = 2**30
@@ -29,14 +29,14 @@ class Cuda(Device):
     seconds = 240.0
     budget = (0.1, 0.03)
     most_copies = 16
-    most_products = 2_000_000  # on one of the host's cores, while the device waits
+    most_products = 2_000_000  # on one host core, while the device waits
     reads_hlo = True
     peak_scale = 1.0
     about = (
         "`lax` is autotuned; `deterministic` is lax under --xla_gpu_deterministic_ops, with ours in the "
-        "same process; `torch` has cudnn.benchmark and channels last. Times are of one call among several "
-        "in one program, each on operands of its own; of those with a star the whole program takes less "
-        "than 100 us, so that starting it may be what was timed."
+        "same process; `torch` has cudnn.benchmark and channels last. A time is that of one call out of "
+        "several in one program, each on its own operands. A star marks programs that take less than "
+        "100 us, so their time may be mostly the launch."
     )
 
     def peaks(self, seconds: float, threads: int) -> Peaks:
@@ -59,17 +59,17 @@ class Cuda(Device):
                 multiply = jax.jit(lambda a, b, precision=precision: jnp.matmul(a, b, precision=precision))
                 flops[arithmetic] = 2 * side**3 / reached(multiply, a, b)
         x = jax.random.normal(jax.random.key(1), (int(_COPY_BYTES * self.peak_scale) // 4,), jnp.float32)
-        # XLA copies by the driver's own function, and negates in a kernel of its own: the faster one counts.
+        # XLA copies with the driver's function, and negates in its own kernel: the faster one counts.
         copies = jax.jit(jnp.copy), jax.jit(jnp.negative)
         return {"flops": flops, "copy": {"device": max(2 * x.nbytes / reached(copy, x) for copy in copies)}}
 
     def times(self, functions: Functions, budget: float, wait: Callable[[object], object]) -> Spreads:
-        """Queues many calls before a wait, so that the wait and Python are little against them."""
+        """Queues many calls before a wait, so that the wait and Python take a small part of the time."""
         return measure(functions, budget, shortest=min(_QUEUED, budget), most=_LONGEST, wait=wait)
 
 
 class Trial(Cuda):
-    """A GPU's way of measuring, on the CPU and at a small scale, to see that it runs."""
+    """Measures as on a GPU, but on the CPU and at a small scale, to test the benchmark itself."""
 
     name, platform = "trial", "cpu"
     most_copies = 2

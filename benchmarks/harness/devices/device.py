@@ -18,26 +18,26 @@ class Process:
 
     program: str  # "jax" or "torch"
     libraries: tuple[str, ...]
-    flags: str = ""  # of XLA
-    share: float = 1.0  # of the time, relative to the other processes'
+    flags: str = ""  # XLA's flags
+    share: float = 1.0  # share of the time, relative to the other processes' shares
 
 
 class Device(ABC):
     """A device, and how it is measured; the attributes are the defaults of the command's options."""
 
     name: str
-    platform: str  # as JAX calls it
-    processes: dict[str, Process]  # by peer; the first one measures ours as well
+    platform: str  # JAX's name of it
+    processes: dict[str, Process]  # by peer; the first process also measures ours
     default_peers: tuple[str, ...]
     parts: tuple[str, ...] = ("layers",)
     arithmetics: tuple[str, ...]
-    batch: int | None = None  # the largest; None leaves the layers as they are
-    seconds: float = math.inf  # for everything
-    budget: tuple[float, float]  # seconds a function, and with --quick
-    most_copies: int = 1  # calls in one program, each on operands of its own
-    most_products: int = 20_000_000  # that a verification sums in float64
+    batch: int | None = None  # the largest batch; None leaves the layers unchanged
+    seconds: float = math.inf  # for the whole run
+    budget: tuple[float, float]  # seconds per function, by default and with --quick
+    most_copies: int = 1  # calls in one program, each on its own operands
+    most_products: int = 20_000_000  # the most products that a verification sums in float64
     exact_peers: bool = False  # whether the peers' sums of integers in float32 are exact, as ours are
-    reads_hlo: bool = False  # whether the report says what XLA makes of an op
+    reads_hlo: bool = False  # whether the report lists XLA's kernels for an op
     pictures: bool = False
     about: str  # the report's second paragraph
 
@@ -47,15 +47,15 @@ class Device(ABC):
 
     @abstractmethod
     def peaks(self, seconds: float, threads: int) -> Peaks:
-        """Measures the most "flops" and "copy" a second, for about ``seconds`` each."""
+        """Measures the peaks "flops" and "copy" per second, for about ``seconds`` each."""
 
     @abstractmethod
     def times(self, functions: Functions, budget: float, wait: Callable[[object], object]) -> Spreads:
-        """Times of a call of each function; ``wait`` takes a result and returns when it is computed."""
+        """Times a call of each function; ``wait`` takes a result and returns when it is computed."""
 
 
 def larger(one: Peaks, other: Peaks) -> Peaks:
-    """The larger of two measurements: what disturbs one can only make it smaller."""
+    """The larger of two measurements, since a disturbance can only make one smaller."""
     return {
         kind: {name: max(value, other.get(kind, {}).get(name, 0.0)) for name, value in rates.items()}
         for kind, rates in one.items()

@@ -1,8 +1,8 @@
-"""What a reader's browser will ask for, checked on the finished site: all of it is there, none elsewhere.
+"""Checks that the finished site has everything that a browser requests, and loads nothing from elsewhere.
 
-MkDocs looks at the links that are written in pages. Those that themes, plugins and hooks make are looked at
-here, and whatever is loaded by itself (scripts, styles, images), as the site is to be read without a network.
-mkdocs-htmlproofer-plugin looks at links and images alone, not at scripts, styles or ``srcset``.
+MkDocs checks the links that are written in pages. This hook also checks those that themes, plugins and hooks
+make, and everything that a browser loads automatically (scripts, styles, images), since readers may have no
+network. mkdocs-htmlproofer-plugin checks only links and images, not scripts, styles or ``srcset``.
 """
 
 import re
@@ -18,7 +18,7 @@ LOADED = {"script", "img", "iframe", "source", "link"}
 
 
 def problems(site):
-    """Whatever is amiss in the folder ``site``, a line each."""
+    """The errors in the folder ``site``, one line each."""
     pages = {path: path.read_text() for path in sorted(site.rglob("*.html"))}
     identifiers = {path: set(IDENTIFIER.findall(text)) for path, text in pages.items()}
     for path, text in pages.items():
@@ -38,10 +38,10 @@ def problems(site):
                 yield f"{name}: {url} leads to no place on its page"
 
 
-@event_priority(-200)  # behind the plugins that write last
+@event_priority(-200)  # after the plugins that write last
 def on_post_build(config):
-    """Takes away the page for servers, whose links begin with a slash; ends a build that is amiss."""
+    """Removes the page for servers, whose links begin with a slash; stops the build on errors."""
     (Path(config.site_dir) / "404.html").unlink(missing_ok=True)
     found = list(problems(Path(config.site_dir)))
     if found:
-        raise PluginError("the finished site is not whole:\n" + "\n".join(found))
+        raise PluginError("the finished site has errors:\n" + "\n".join(found))

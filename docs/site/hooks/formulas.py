@@ -1,9 +1,8 @@
-"""Formulas become MathML when the site is built: no script draws them, and nothing is fetched.
+"""Converts formulas to MathML when the site is built, so that no script draws them and nothing is fetched.
 
-pymdownx.arithmatex finds ``$...$`` and ``$$...$$`` in a page, math-core converts what is between
-them. Plugins for the same were tried. l2m4m loses escaped letters (the underscore of ``pad_lo``) and lets
-unknown commands pass; mkdocs-katex-ssr needs Node.js; markdown-katex-rs reads other delimiters than GitHub
-and fetches its style.
+pymdownx.arithmatex finds ``$...$`` and ``$$...$$`` in a page; math-core converts the formulas. Existing
+plugins do not fit: l2m4m loses escaped letters (the underscore of ``pad_lo``) and accepts unknown commands,
+mkdocs-katex-ssr needs Node.js, and markdown-katex-rs reads other delimiters than GitHub and fetches styles.
 """
 
 import html
@@ -17,13 +16,13 @@ FORMULA = re.compile(
     r'|<div class="arithmatex">\s*\\\[(?P<block>.*?)\\\]\s*</div>',
     re.DOTALL,
 )
-# Words are text: as letters of a product browsers would space them.
+# Words are text: browsers would space them like the letters of a product.
 WORD = re.compile(r"\\mathit\{(?=[^{}]{2})")
 CONVERTER = LatexToMathML(fancy_error=False)
 
 
 def on_page_content(content, page, **_):
-    """Puts MathML in the place of a page's formulas."""
+    """Replaces a page's formulas by MathML."""
 
     def replace(match):
         tex = html.unescape(match["inline"] or match["block"]).strip()
@@ -36,5 +35,5 @@ def on_page_content(content, page, **_):
 
     content = FORMULA.sub(replace, content)
     if 'class="arithmatex"' in content:
-        raise PluginError(f"{page.file.src_uri}: a formula in a form that {__file__} does not know")
+        raise PluginError(f"{page.file.src_uri}: a formula has a form that {__file__} does not support")
     return content

@@ -1,4 +1,4 @@
-"""Which page of the site each file and folder of the repository has, and what is on it."""
+"""Makes the site's pages for the files and folders of the repository."""
 
 import re
 from pathlib import PurePosixPath
@@ -15,7 +15,7 @@ FOLDERS = (
     "jax_convgrad",
     "tests",
 )
-# What Pygments calls the language of a file of this suffix, or of this name where it has none.
+# Pygments' name for the language of a file with this suffix, or with this name if it has no suffix.
 LANGUAGES = {
     ".cc": "cpp",
     ".cmake": "cmake",
@@ -39,20 +39,20 @@ FENCE = "`" * 10
 
 
 def language(path):
-    """What Pygments calls the file's language, or None where it is no source."""
+    """Pygments' name for the file's language, or None if the file is not a source file."""
     return LANGUAGES.get(path.name) or LANGUAGES.get(path.suffix)
 
 
 class Repository:
-    """The source files: a page each below ``source/``, a folder's page being its README.md.
+    """The source files, each with a page below ``source/``; a folder's page is its README.md.
 
-    Of docs/ these are scripts and the site's configuration alone, since its pages are the site's own.
+    In docs/ only scripts and the site's configuration are source files, since the site has its pages anyway.
 
     Attributes:
       files: their paths in the repository, in order.
-      folders: those that hold any of them, the repository itself (".") included.
-      called: file or folder by what a text may call it: its path, or how that ends where only one does.
-      functions: by a function's public name, what the pages of docs/api call it.
+      folders: the folders that contain any of them, including the repository itself (".").
+      called: a file or folder by its name in texts: its path, or the path's end if that is unique.
+      functions: by a function's public name, its name on the pages of docs/api.
     """
 
     def __init__(self, root):
@@ -78,7 +78,7 @@ class Repository:
                 self.functions[identifier.rpartition(".")[2]] = identifier
 
     def page(self, path):
-        """Where the page of a path in the repository is among the site's sources; None where it has none."""
+        """The path of a repository path's page among the site's sources; None if it has no page."""
         if path in self.files:
             return str("source" / (path if path.suffix == ".md" else path.with_name(f"{path.name}.md")))
         if path in self.folders:
@@ -89,12 +89,12 @@ class Repository:
         return None
 
     def written_in(self, page):
-        """The folder of the repository in which the text of a page stands."""
+        """The folder of the repository that contains the text of a page."""
         path = PurePosixPath(page)
         return path.relative_to("source").parent if path.parts[0] == "source" else DOCS / path.parent
 
     def pages(self):
-        """Where each page below source/ is among the site's sources, and its text."""
+        """The path of each page below source/ among the site's sources, and its text."""
         for folder in sorted(self.folders):
             yield self.page(folder), self._folder(folder)
         for path in self.files:

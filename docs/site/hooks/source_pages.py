@@ -1,9 +1,8 @@
-"""The repository's files as pages of the site, so that what a page refers to opens beside it.
+"""Adds the repository's files as pages of the site, so that readers can open the files that a page names.
 
-Pages link to files outside of docs/ relatively, as they have to where they are read in the repository. Here
-these links are turned to the pages below ``source/``; one to what is not there is left as it is, and MkDocs
-ends the build. Code spans and titles of excerpts that name a file, and code spans that name a public
-function, become links.
+In the repository, pages link to files outside of docs/ by relative paths. This hook changes these links to
+the pages below ``source/``. It leaves a link to a missing file unchanged, and MkDocs stops the build. Code
+spans and titles of excerpts that name a file, and code spans that name a public function, become links.
 """
 
 import posixpath
@@ -18,27 +17,27 @@ from mkdocs.structure.files import File, InclusionLevel
 from mkdocs.utils import get_relative_url
 from repository import Repository
 
-# A name by itself, or a call of it with any arguments.
+# A name, or a call of it with any arguments.
 FUNCTION = re.compile(r"(?:jax_convgrad\.)?(\w+)(?:\(.*\))?")
-# Raw HTML, which Markdown leaves as it is: a picture for light pages and one for dark ones.
+# Raw HTML, which Markdown does not change: a picture for light pages and one for dark ones.
 PICTURE = re.compile(r"<picture>.*?</picture>", re.DOTALL)
 PICTURE_FILE = re.compile(r'(?<=\ssrc=")[^"]+|(?<=\ssrcset=")[^"]+')
 NEVER_LINKED = {"a", "pre", "h1", "h2", "h3", "h4", "h5", "h6"}
 
 
 class SourceLinks(Treeprocessor):
-    """Turns the links of one page after the other.
+    """Changes the links of one page after another.
 
     Attributes:
-      repository: whose pages they are.
-      page: where the next page is among the site's sources.
+      repository: the repository that the pages belong to.
+      page: the path of the next page among the site's sources.
     """
 
     repository: Repository
     page: str
 
     def run(self, root):
-        """Goes through a page's elements."""
+        """Changes the links in a page's elements."""
         for tag, attribute in (("a", "href"), ("img", "src")):
             for element in root.iter(tag):
                 target = self.on_site(urlsplit(element.get(attribute, "")))
@@ -47,7 +46,7 @@ class SourceLinks(Treeprocessor):
         self._link_code(root)
 
     def on_site(self, target):
-        """What leads from the page to a target of the repository; None where that is elsewhere."""
+        """The link from the page to a target in the repository; None if the target is elsewhere."""
         if not target.path or target.scheme or target.netloc:
             return None
         folder = self.repository.written_in(self.page)
@@ -80,21 +79,20 @@ class SourceLinks(Treeprocessor):
 
 
 class SourceLinksExtension(Extension):
-    """Puts SourceLinks between inline markup (priority 20) and MkDocs' own look at links (0)."""
+    """Runs SourceLinks after inline markup (priority 20) and before MkDocs' check of links (0)."""
 
     def extendMarkdown(self, md):  # noqa: N802
-        """Called by Python-Markdown."""
         md.treeprocessors.register(SourceLinks(md), "source_links", 10)
 
 
 def on_config(config):
-    """Looks through the repository, and has Markdown turn links."""
+    """Reads the repository, and lets Markdown change links."""
     SourceLinks.repository = Repository(Path(config.docs_dir).parent)
     config.markdown_extensions.append(SourceLinksExtension())
 
 
 def on_files(files, config):
-    """Adds the pages below source/, of which the navigation has the first."""
+    """Adds the pages below source/; the navigation has the first one."""
     repository = SourceLinks.repository
     front = repository.page(PurePosixPath())
     for page, text in repository.pages():
@@ -103,7 +101,7 @@ def on_files(files, config):
 
 
 def on_page_markdown(markdown, page, **_):
-    """Notes which page comes next, and turns what its ``<picture>`` names."""
+    """Stores the next page's path, and changes the paths in its ``<picture>``."""
     SourceLinks.page = page.file.src_uri
     links = SourceLinks()
 
@@ -114,7 +112,7 @@ def on_page_markdown(markdown, page, **_):
 
 
 def on_page_content(content, page, files, **_):
-    """Links the file that an excerpt's title names."""
+    """Links an excerpt's title to the file that it names."""
     repository = SourceLinks.repository
 
     def link(match):

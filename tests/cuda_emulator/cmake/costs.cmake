@@ -1,6 +1,6 @@
-# What the kernels and their plans cost: the same sources, in which the compiler calls a function at the beginning
-# of each basic block. One ctest test each, labelled "costs": `make costs` builds and runs them, since they compile
-# every kernel once more.
+# Counts the costs of the kernels and their plans: the compiler adds a function call at the beginning of each basic
+# block. Each file is a ctest test with the label "costs". `make costs` builds and runs them separately, since they
+# compile every kernel again.
 add_library(counted_kernels OBJECT EXCLUDE_FROM_ALL ${cuda_sources})
 target_link_libraries(counted_kernels PUBLIC cuda_emulator)
 target_compile_definitions(counted_kernels PRIVATE CONVGRAD_HAS_SM90A)

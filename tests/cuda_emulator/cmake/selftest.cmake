@@ -2,7 +2,7 @@
 
 file(GLOB selftest_kernels CONFIGURE_DEPENDS selftest/*.cu)
 set_source_files_properties(${selftest_kernels} PROPERTIES LANGUAGE CXX)
-set(selftest_of_interfaces selftest/counters.cc selftest/counters_sm90.cc selftest/meeting.cc) # the emulator's own, which no GPU has
+set(selftest_of_interfaces selftest/counters.cc selftest/counters_sm90.cc selftest/meeting.cc) # the emulator's interfaces, which a GPU does not have
 add_executable(selftest selftest/main.cc ${selftest_of_interfaces} ${selftest_kernels})
 target_include_directories(selftest PRIVATE selftest)
 target_link_libraries(selftest PRIVATE cuda_emulator)
