@@ -1,5 +1,5 @@
-// Runs one op of one layer a number of times on one thread and one instruction set, for instructions.py to count.
-// The difference of two counts belongs to the additional runs alone.
+// Runs one op of one layer a number of times on one thread and one instruction set, for instructions.py to
+// count. The difference of two counts belongs to the additional runs alone.
 //
 //     run_kernel OP ISA RUNS N C K GROUPS (input taps output stride pad_lo input_dilation filter_dilation)*3
 #include <algorithm>

@@ -3,11 +3,11 @@
 #include <algorithm>
 
 #include "common_src/major.h"
+#include "common_src/window.h"
 #include "cpu_src/grouped/plan.h"
 #include "cpu_src/tiled/activation_plan.h"
 #include "cpu_src/tiled/filter_plan.h"
 #include "cpu_src/tiled/packed_filter.h"
-#include "common_src/window.h"
 #include "tests/cpu_kernels/checks.h"
 #include "tests/cpu_kernels/problems.h"
 

@@ -5,12 +5,12 @@
 #include <random>
 #include <vector>
 
+#include "common_src/window.h"
 #include "cpu_src/met_taps.h"
 #include "cpu_src/plan.h"
 #include "cpu_src/regions.h"
 #include "cpu_src/tiled/activation_plan.h"
 #include "cpu_src/tiled/filter_plan.h"
-#include "common_src/window.h"
 #include "tests/cpu_kernels/checks.h"
 
 namespace convgrad::test {
