@@ -24,14 +24,16 @@ HEAD = """\
 # Resources of the CUDA kernels
 
 Registers, shared memory and occupancy of each kernel, as nvcc {version} compiles it for compute capability
-8.0 (A100) and 9.0 (H100, H200). Computed, not measured: registers and static shared memory are ptxas's;
-threads and dynamic shared memory those of the launches over a sweep of problems; blocks a multiprocessor
-and occupancy follow from them by the rules of the CUDA programming guide. `make cuda-table` writes this file.
+8.0 (A100) and 9.0 (H100, H200). The numbers are computed, not measured: ptxas reports registers and static
+shared memory; threads and dynamic shared memory are those of the launches over a sweep of problems; the
+rules of the CUDA programming guide give the blocks per multiprocessor and the occupancy. `make cuda-table`
+writes this file.
 
-Two numbers with a stroke are for 8.0 / 9.0. *Shared* is in bytes, static and dynamic together, of the launch
-with the lowest occupancy. *Blocks* is how many a multiprocessor holds at a time, and *occupancy* the share of
-its warps that they are. Where a row stands for several instances (their vector widths, runs and windows), it
-has the one with the lowest occupancy. The wgmma kernels are empty for 8.0, where they are never launched.
+Two numbers with a slash are for 8.0 / 9.0. *Shared* is in bytes, static and dynamic together, for the launch
+with the lowest occupancy. *Blocks* is the number of blocks that a multiprocessor holds at a time, and
+*occupancy* their share of its warps. If a row stands for several instances (vector widths, runs and
+windows), it shows the one with the lowest occupancy. The wgmma kernels are empty for 8.0, which never
+launches them.
 """
 
 

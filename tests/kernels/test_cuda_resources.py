@@ -208,3 +208,16 @@ def test_another_box_than_im2col_is_a_violation():
     parsed = sass.parse([line.replace(".IM2COL", "") for line in ["  Function : k", *LINES["wgmma BF16"]]])
     (wrong,) = sass.violations("wgmma_filter_kernel<BFloat16, 256>", parsed["k"], "sm_90a", Counter())
     assert "IM2COL" in wrong
+
+
+def test_the_page_has_the_files_and_kernels_of_the_sources():
+    """`make cuda-table` has to run again if a file or a kernel gets another name."""
+    root = Path(__file__).parents[2]
+    page = (root / "docs" / "cuda_kernels.md").read_text()
+    headings = re.findall(r"^## (\S+)$", page, re.MULTILINE)
+    assert headings == sorted(
+        p.relative_to(root / "cuda_src").as_posix() for p in (root / "cuda_src").rglob("*.cu")
+    )
+    sources = "\n".join(path.read_text() for path in (root / "cuda_src").rglob("*.cu*"))
+    kernels = set(re.findall(r"(?:__global__[^;{]*?|\n\s+)(\w+_kernel)\(", sources))
+    assert set(re.findall(r"^\| `(\w+_kernel)\b", page, re.MULTILINE)) == kernels
