@@ -1,6 +1,6 @@
 # Each target sets up what it needs; Linux, Python >= 3.11, g++ and make are required. CMakePresets.json has the C++ builds.
 PYTHON ?= python3
-PYTHON_NEWEST ?= $(or $(shell command -v python3.12),$(lastword $(sort $(wildcard $(HOME)/.pyenv/versions/3.12*/bin/python))))
+PYTHON_NEWEST ?= $(or $(shell python3.12 -c 'import sys; print(sys.executable)' 2>/dev/null),$(lastword $(sort $(wildcard $(HOME)/.pyenv/versions/3.12*/bin/python))))
 export CUDACXX ?= $(or $(shell command -v nvcc),$(wildcard /usr/local/cuda/bin/nvcc))
 # To choose tests or options: make test PYTEST_FLAGS="-k pooling -x"; make train EXAMPLE_FLAGS="--help"
 PYTEST_FLAGS ?= -n auto --maxprocesses 8
