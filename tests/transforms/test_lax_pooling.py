@@ -202,7 +202,7 @@ def test_where_max_pool_s_gradient_goes_in_a_window_with_nan():
                 expected[at] = 1
             np.testing.assert_array_equal(dx.ravel(), expected)
     said = " ".join(inspect.getdoc(jc.max_pool).split())
-    assert "to the last NaN itself where nothing comes behind it" in said
+    assert "if nothing comes behind the last NaN, it goes to that NaN" in said
 
 
 # ----------------------------------------------------------------------------------------- general reductions
