@@ -376,7 +376,7 @@ def test_torch_passes_the_check(task):
         (["--peers", "lax,nobody"], "'nobody' is not one of lax, deterministic, torch"),
         (["--arithmetics", "fp8"], "'fp8' is not one of bf16, tf32, f32, f64"),
         (["--layer", "1x6x6x2, 3x3"], "output channels"),
-        (["--layer", "1x6x6x2, 3x3, 4", "--file", "a.toml"], "exclude each other"),
+        (["--layer", "1x6x6x2, 3x3, 4", "--file", "a.toml"], "cannot be used together"),
     ],
 )
 def test_wrong_options_are_refused(options, message):

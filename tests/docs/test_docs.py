@@ -228,7 +228,7 @@ def test_a_wrong_block_that_is_not_run_is_found(text, problem):
 
 def test_excerpts_may_be_indented_less_and_leave_lines_out():
     title = 'title="cuda_src/reference/sums.cu"'
-    right = "const Place i = input_place(p.axis, at / p.in_channels);\n// ...\nLongSum<Sum<Stored>> dx_nic;\n"
+    right = "const Coord i = input_coord(p.axis, at / p.in_channels);\n// ...\nLongSum<Sum<Stored>> dx_nic;\n"
     (block,) = blocks(f"```cpp {title}\n{right}```")
     assert wrong_block("page.md", block) is None
     backwards = "\n".join(reversed(right.strip().split("\n")))

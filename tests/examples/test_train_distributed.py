@@ -16,7 +16,7 @@ def train(folder, *arguments):
 
 def test_two_processes_train_as_one(tmp_path):
     (first, second), printed = train(tmp_path / "two")
-    assert printed.startswith("2 processes on this machine, 4 images each a step\n")
+    assert printed.startswith("2 processes on this machine, 4 images each per step\n")
     assert "the 2 processes ended with identical parameters" in printed
     (alone,), _ = train(tmp_path / "one", "--processes", "1")
     (shorter,), _ = train(tmp_path / "shorter", "--processes", "1", "--steps", "11")
