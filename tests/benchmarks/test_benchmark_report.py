@@ -6,16 +6,14 @@ import sys
 import tomllib
 from pathlib import Path
 
+import instructions
 import pytest
+import report
+from harness import summary
+from harness.problems import Bias, Conv
+from harness.tasks import Task
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-sys.path.insert(0, str(BENCHMARKS))
-
-import instructions  # noqa: E402
-import report  # noqa: E402
-from harness import summary  # noqa: E402
-from harness.problems import Bias, Conv  # noqa: E402
-from harness.tasks import Task  # noqa: E402
 
 
 def spread(median):

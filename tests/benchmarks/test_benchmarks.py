@@ -11,15 +11,13 @@ import jax
 import numpy as np
 import pytest
 import reference
+from harness import jax_programs, layers, timing
+from harness.devices import DEVICES
+from harness.problems import Bias, Conv, Pool
+from harness.tasks import Task
+from harness.verification import VerificationError, same_losses, verify
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-sys.path.insert(0, str(BENCHMARKS))
-
-from harness import jax_programs, layers, timing  # noqa: E402
-from harness.devices import DEVICES  # noqa: E402
-from harness.problems import Bias, Conv, Pool  # noqa: E402
-from harness.tasks import Task  # noqa: E402
-from harness.verification import VerificationError, same_losses, verify  # noqa: E402
 
 PROBLEMS = [
     Conv.parse("dense", "2x7x6x3, 3x2, 4, stride 2x1, pad 1x0:1"),

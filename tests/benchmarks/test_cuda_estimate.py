@@ -1,17 +1,11 @@
 """The counts that the estimates of benchmarks/cuda_estimate.py are made of: those of the emulated kernels."""
 
-import sys
-from pathlib import Path
-
 import jax
 import numpy as np
 import pytest
 from backends import cuda_backend
-from emulated_counters import counting
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
-
 from cuda_estimate import BANDWIDTH, MATHS, Counts, count, table
+from emulated_counters import counting
 from harness.jax_ops import jitted
 from harness.layers import BUILT_IN, read_layers
 from harness.problems import Conv

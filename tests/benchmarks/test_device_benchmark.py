@@ -11,20 +11,18 @@ from unittest import mock
 import jax
 import numpy as np
 import pytest
+import report
+import run as command
 from backends import PLATFORM, cuda_backend
+from harness import jax_programs, layers, operands, runner, summary, timing, verification
+from harness.devices import DEVICES
+from harness.problems import Bias, Conv, Pool
+from harness.tasks import OPS, Task, classes, most_telling_first, plan
+from harness.verification import VerificationError
+
+from jax_convgrad.primitives import targets
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-sys.path.insert(0, str(BENCHMARKS))
-
-import report  # noqa: E402
-import run as command  # noqa: E402
-from harness import jax_programs, layers, operands, runner, summary, timing, verification  # noqa: E402
-from harness.devices import DEVICES  # noqa: E402
-from harness.problems import Bias, Conv, Pool  # noqa: E402
-from harness.tasks import OPS, Task, classes, most_telling_first, plan  # noqa: E402
-from harness.verification import VerificationError  # noqa: E402
-
-from jax_convgrad.primitives import targets  # noqa: E402  # after the path is set
 
 PROBLEMS = [
     Conv.parse("dense", "2x7x6x8, 3x3, 8, pad 1"),

@@ -6,15 +6,13 @@ import sys
 from pathlib import Path
 
 import pytest
+import report
+from harness import goals, jax_programs, layers, summary, xla_choices
+from harness.devices import DEVICES
+from harness.problems import Conv
+from harness.tasks import OPS, Task, plan
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-sys.path.insert(0, str(BENCHMARKS))
-
-import report  # noqa: E402
-from harness import goals, jax_programs, layers, summary, xla_choices  # noqa: E402
-from harness.devices import DEVICES  # noqa: E402
-from harness.problems import Conv  # noqa: E402
-from harness.tasks import OPS, Task, plan  # noqa: E402
 
 # What XLA made of it
 

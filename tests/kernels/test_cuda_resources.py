@@ -1,20 +1,16 @@
 """The readers of the compiled CUDA kernels: names, occupancy, the table of resources, machine code."""
 
 import re
-import sys
 from collections import Counter
 from pathlib import Path
-
-import pytest
-from emulated_launches import conv_launches, pool_launches
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "cuda_compiler"))
 
 import names
 import occupancy
 import ptxas
+import pytest
 import sass
 import table
+from emulated_launches import conv_launches, pool_launches
 
 GEMM = (
     "_ZN8convgrad4cuda22gemm_activation_kernelILNS0_4MathE3ENS0_8GemmTileILi128ELi64ELi4EEE"
