@@ -6,6 +6,7 @@
 #include "cuda_src/arch/encode.h"
 #include "cuda_src/conv_kernels.h"
 #include "cuda_src/flatten.h"
+#include "cuda_src/is_empty.h"
 #include "cuda_src/kernels.h"
 #include "cuda_src/split.h"
 
@@ -29,17 +30,13 @@ int capability() {
 
 bool aligned(const void* array) { return reinterpret_cast<uintptr_t>(array) % 16 == 0; }
 
-bool empty(const ConvProblem& p) {
-  return p.batch == 0 || p.in_channels == 0 || p.out_channels == 0 || p.inputs() == 0 || p.outputs() == 0 ||
-         p.taps() == 0;
-}
-
 // Applies the plan to this device and these arrays.
 Kernel choose(Op op, const ConvProblem& p, Request request, const void* a, const void* b,
               const void* result) {
   const int device = capability();
   const Kernel kernel = plan(op, p, request, device).kernel;
-  if (empty(p)) return Kernel::kReference;  // the other kernels divide by sizes; reference handles empty sums
+  if (is_empty(p))
+    return Kernel::kReference;  // the other kernels divide by sizes; reference handles empty sums
   if (kernel != Kernel::kWgmma || (aligned(a) && aligned(b) && aligned(result))) return kernel;
   if (request.kernel == Kernel::kWgmma)
     throw std::invalid_argument(

@@ -9,6 +9,7 @@
 #include "cuda_src/few_channels/plan.h"
 #include "cuda_src/flatten.h"
 #include "cuda_src/grouped/plan.h"
+#include "cuda_src/is_empty.h"
 #include "cuda_src/split.h"
 #include "cuda_src/tiled/tile_shape.h"
 #include "cuda_src/wgmma/plan.h"
@@ -111,7 +112,7 @@ void add_few_channels(Op op, const ConvProblem& p, bool tf32, Facts& facts) {
   }
 }
 
-// Whether grouped/activation.cu has a kernel compiled for the window of a depthwise problem.
+// Reports whether grouped/activation.cu has a kernel compiled for the window of a depthwise problem.
 bool has_window(const GroupedProblem& p, DType dtype) {
   for (const int taps : {3, 5, 7}) {
     if (taps > 3 && dtype == DType::kF64) break;
@@ -139,12 +140,12 @@ void add_grouped(Op op, const ConvProblem& p, Facts& facts) {
 }  // namespace
 
 Facts plan_facts(Op op, const ConvProblem& problem, Request request, int capability) {
-  const Plan chosen = plan(op, problem, request, capability);
+  Plan chosen = plan(op, problem, request, capability);  // refuses what the kernel asked for does not serve
+  if (is_empty(problem)) chosen = {Kernel::kReference, "an array without elements"};
   Facts facts = {{"kernel", kernel_name(chosen.kernel)}, {"reason", chosen.reason}};
   const ConvProblem flat = flatten(problem);
   const ConvProblem p = op == Op::kDgrad ? flat.transpose() : flat;
-  const bool empty = p.batch * p.inputs() * p.outputs() * p.taps() * p.in_channels * p.out_channels == 0;
-  if (!empty) {
+  if (!is_empty(p)) {
     switch (chosen.kernel) {
       case Kernel::kTiled:
         add_product(op, p, {kTileRows, kTileColumns}, op == Op::kWgrad ? wgrad_split(p).parts : 1, facts);

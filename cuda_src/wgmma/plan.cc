@@ -5,6 +5,7 @@
 
 #include "common_src/integers.h"
 #include "cuda_src/block/choice.h"
+#include "cuda_src/is_empty.h"
 #include "cuda_src/wgmma/im2col.h"
 
 namespace convgrad::cuda {
@@ -24,11 +25,6 @@ bool whole_chunks(const ConvProblem& p) {
 // positions, so both of its operands are MN-major.
 bool has_arithmetic(DType dtype, Op op, bool tf32) {
   return bytes_of(dtype) == 2 || (dtype == DType::kF32 && tf32 && op != Op::kWgrad);
-}
-
-bool empty(const ConvProblem& p) {
-  return p.batch == 0 || p.in_channels == 0 || p.out_channels == 0 || p.inputs() == 0 || p.outputs() == 0 ||
-         p.taps() == 0;
 }
 
 // The kernels count positions and tiles in 31 bits.
@@ -79,7 +75,7 @@ bool serves_filter(const ConvProblem& p) {
 }  // namespace
 
 bool wgmma_serves(Op op, const ConvProblem& p, bool tf32) {
-  if (!has_arithmetic(p.dtype, op, tf32) || !whole_chunks(p) || empty(p) || !countable(p) ||
+  if (!has_arithmetic(p.dtype, op, tf32) || !whole_chunks(p) || is_empty(p) || !countable(p) ||
       !countable(p.transpose()))
     return false;
   switch (op) {

@@ -32,6 +32,13 @@ LAYERS = {
     "patches": problem(32, 8, 96, 8, 8, dtype="float16"),
     "first layer": problem(64, 3, 64, 7, 2, 3, batch=2),
     "depthwise": problem(14, 96, 96, 3, pad=1, groups=96),
+    "depthwise 5x5": problem(13, 40, 40, 5, 2, 2, groups=40, dtype="bfloat16"),
+    "depthwise 7x7": problem(15, 16, 16, 7, 2, 3, groups=16),
+    "depthwise 7x7, f64": problem(15, 16, 16, 7, 1, 3, groups=16, dtype="float64"),
+    "depthwise, odd channels": problem(14, 7, 7, 3, pad=1, groups=7),
+    "depthwise, wide stride": problem(21, 16, 16, 3, 3, 1, groups=16),
+    "groups of 4": problem(14, 32, 32, 3, pad=1, groups=8, dtype="float64"),
+    "groups of 8": problem(14, 64, 64, 3, 2, 1, groups=8),
     "groups": problem(14, 64, 64, 3, pad=1, groups=2),
 }
 OPS = ("fprop", "dgrad", "wgrad")
@@ -79,7 +86,8 @@ def test_partial_sums_are_what_the_workspace_holds(name, op):
         if "partial_sums" not in facts:
             continue
         taps = layer["axes"][0][1] * layer["axes"][1][1]
-        filter_bytes = 4 * taps * layer["in_channels"] // layer["groups"] * layer["out_channels"]
+        sum_bytes = 8 if layer["dtype"] == "float64" else 4
+        filter_bytes = sum_bytes * taps * layer["in_channels"] // layer["groups"] * layer["out_channels"]
         parts = facts["partial_sums"]
         assert facts["workspace_bytes"] == (0 if parts == 1 else parts * filter_bytes), kernel
 
@@ -108,6 +116,18 @@ def test_the_device_takes_the_planned_kernel():
         for op in OPS:
             kernel = plan(op, "auto", layer)["kernel"]
             assert any(f"{kernel}_" in launch.kernel for launch in conv_launches(op, "auto", **layer)), name
+
+
+@pytest.mark.parametrize("op", OPS)
+def test_an_array_without_elements_is_for_the_reference_kernel(op):
+    """And sizes whose product has more than 64 bits are counted without it."""
+    layer = problem(8, 16, 16, 3, batch=0)
+    for kernel in ("auto", "tiled", "gemm"):
+        assert plan(op, kernel, layer)["kernel"] == "reference"
+        assert {launch.kernel for launch in conv_launches(op, kernel, **layer)} <= {
+            launch.kernel for launch in conv_launches(op, "reference", **layer)
+        }
+    assert plan(op, "auto", problem(1 << 14, 1 << 10, 1 << 10, 3, batch=1 << 20))["kernel"] != "reference"
 
 
 def test_both_modules_have_one_plan():
