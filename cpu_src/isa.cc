@@ -1,19 +1,36 @@
 #include "cpu_src/isa.h"
 
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+
 #include <cstdlib>
 #include <stdexcept>
 
 namespace convgrad::cpu {
+#if defined(__x86_64__)
+namespace {
+
+// Asks the processor itself, since __builtin_cpu_supports() of clang 14 knows none of the three.
+bool has_f16c_lzcnt_movbe() {
+  unsigned a, b, c, d, extended_c = 0;
+  if (!__get_cpuid(1, &a, &b, &c, &d)) return false;
+  const unsigned leaf1_c = c;
+  if (__get_cpuid(0x80000001, &a, &b, &c, &d)) extended_c = c;
+  constexpr unsigned kMovbe = 1u << 22, kF16c = 1u << 29, kLzcnt = 1u << 5;
+  return (leaf1_c & kMovbe) && (leaf1_c & kF16c) && (extended_c & kLzcnt);
+}
+
+}  // namespace
+#endif
 
 const std::vector<Isa>& supported_isas() {
   static const std::vector<Isa> isas = [] {
     std::vector<Isa> found = {Isa::kPlain};
 #if defined(__x86_64__)
-    // What -march=x86-64-v3 lets the compiler use, and what -v4 adds to it.
+    // -march=x86-64-v3 lets the compiler use these; -v4 adds those below.
     const bool v3 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-                    __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2") &&
-                    __builtin_cpu_supports("f16c") && __builtin_cpu_supports("lzcnt") &&
-                    __builtin_cpu_supports("movbe");
+                    __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2") && has_f16c_lzcnt_movbe();
     if (v3) found.push_back(Isa::kAvx2);
     if (v3 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
         __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&

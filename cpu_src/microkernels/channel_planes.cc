@@ -14,7 +14,7 @@ CONVGRAD_INLINE Vec<S> picked(Vec<S> a, Vec<S> b, const Pick& pick) {
   Ints<S> lanes;
   CONVGRAD_UNROLL
   for (int lane = 0; lane < kLanes<S>; ++lane) lanes[lane] = static_cast<Int<S>>(pick(lane));
-  return __builtin_shuffle(a, b, lanes);
+  return permute(a, b, lanes);
 }
 
 // Splits the numbers of kLanes pixels, where all[v] holds those from v * kLanes on, into planes, where all[c]

@@ -32,7 +32,7 @@ CONVGRAD_INLINE S sum_of_lanes(Vec<S> v) {
     typename VecOf<Index>::type src{};
     CONVGRAD_UNROLL
     for (int lane = 0; lane < kLanes<S>; ++lane) src[lane] = lane ^ half;
-    v += __builtin_shuffle(v, src);
+    v += permute(v, src);
   }
   return v[0];
 }

@@ -180,13 +180,12 @@ struct PickedLanes {
   }
 
   CONVGRAD_INLINE Vec<S> read(const T* src) const {
-    if constexpr (kTwoLoads) return __builtin_shuffle(load(src), load(src + span - lanes), pick);
-    return __builtin_shuffle(__builtin_expect(src <= last, 1) ? load(src) : load_some(src, span), pick);
+    if constexpr (kTwoLoads) return permute(load(src), load(src + span - lanes), pick);
+    return permute(__builtin_expect(src <= last, 1) ? load(src) : load_some(src, span), pick);
   }
   CONVGRAD_INLINE Ints<S> read_positions(const int32_t* src) const {
-    if constexpr (kTwoLoads)
-      return __builtin_shuffle(load_ints<S>(src), load_ints<S>(src + span - lanes), pick);
-    return __builtin_shuffle(
+    if constexpr (kTwoLoads) return permute(load_ints<S>(src), load_ints<S>(src + span - lanes), pick);
+    return permute(
         __builtin_expect(src <= last_position, 1) ? load_ints<S>(src) : load_first_ints<S>(src, span), pick);
   }
   CONVGRAD_INLINE void write(T* dst, Vec<S> v) const {

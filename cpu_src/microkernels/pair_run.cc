@@ -35,7 +35,7 @@ CONVGRAD_INLINE S sum_of(Vec<S> v) {
     Ints<S> other;
     CONVGRAD_UNROLL
     for (int lane = 0; lane < kLanes<S>; ++lane) other[lane] = lane ^ half;
-    v += __builtin_shuffle(v, other);
+    v += permute(v, other);
   }
   return v[0];
 }
@@ -104,7 +104,7 @@ void neighbours_backwards(const T* a, const T* b, int64_t numbers, int64_t chann
   for (; at + 2 * lanes <= numbers; at += 2 * lanes) {
     CONVGRAD_UNROLL
     for (int v = 0; v < 2; ++v)
-      sum[v] += load(a + at + v * lanes) * __builtin_shuffle(load(b - at - v * lanes), lane_of);
+      sum[v] += load(a + at + v * lanes) * permute(load(b - at - v * lanes), lane_of);
   }
   *sums += sum_of<S>(sum[0] + sum[1]);
   b += lanes - channels;
@@ -167,7 +167,7 @@ void neighbours_of_one(const T* a, const T* b, int64_t pairs, int64_t channels, 
   for (; at + first[kPeriod - 1] + lanes <= pairs; at += at_once) {
     CONVGRAD_UNROLL
     for (int v = 0; v < kPeriod; ++v)
-      sum[v] += __builtin_shuffle(load(a + at + first[v]), lane_of[v]) * load(b + at * channels + v * lanes);
+      sum[v] += permute(load(a + at + first[v]), lane_of[v]) * load(b + at * channels + v * lanes);
   }
   S each[kPeriod * lanes];
   for (int v = 0; v < kPeriod; ++v) store(each + v * lanes, sum[v]);
@@ -238,7 +238,7 @@ void add_dots(const PairRun<T>& run, int64_t c_count, int64_t k_count, int64_t r
       const Ints<S> k_of = LanesDivided<S>(k, k_count).remainder;
       Vec<S> sum{};
       for (int64_t j = 0; j < run.count; ++j)
-        sum += __builtin_shuffle(load_up_to(run.a + j * run.a_step, k_count), k_of) *
+        sum += permute(load_up_to(run.a + j * run.a_step, k_count), k_of) *
                load_up_to(run.b + j * run.b_step + first, count);
       S each[kLanes<S>];
       store(each, sum);
@@ -272,8 +272,8 @@ void add_outer(const PairRun<T>& run, int64_t c_count, int64_t k_count, int64_t 
       const Ints<S> k_of = place.remainder, c_of = place.quotient;
       Vec<S> sum[2] = {load_up_to(sums + first, count), Vec<S>{}};
       const auto product = [&](int64_t j) CONVGRAD_LAMBDA {
-        return __builtin_shuffle(load_up_to(run.a + j * run.a_step + first_c, channels), c_of) *
-               __builtin_shuffle(load_up_to(run.b + j * run.b_step, k_count), k_of);
+        return permute(load_up_to(run.a + j * run.a_step + first_c, channels), c_of) *
+               permute(load_up_to(run.b + j * run.b_step, k_count), k_of);
       };
       int64_t j = 0;
       for (; j + 2 <= run.count; j += 2) {

@@ -7,6 +7,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <type_traits>
 
 #include "common_src/number.h"
 
@@ -37,10 +38,55 @@ inline constexpr int kLanes = kVectorBytes / static_cast<int>(sizeof(S));
 
 template <typename S>
 struct VecOf {
+  static_assert(std::is_arithmetic_v<S>);
   typedef S type __attribute__((vector_size(kVectorBytes)));
 };
 template <typename S>
-using Vec = typename VecOf<S>::type;
+using Vec = typename VecOf<std::enable_if_t<std::is_arithmetic_v<S>, S>>::type;
+
+// Returns a vector whose lane l is lane index[l] of v, modulo the lanes.
+template <typename V, typename Index>
+CONVGRAD_INLINE V permute(V v, Index index) {
+#if !defined(__clang__)
+  return __builtin_shuffle(v, index);
+#else
+  static_assert(sizeof(V) == sizeof(Index) && sizeof v[0] == sizeof index[0]);
+#if defined(__AVX512F__)
+  if constexpr (sizeof v[0] == 4) return (V)_mm512_permutexvar_epi32((__m512i)index, (__m512i)v);
+  if constexpr (sizeof v[0] == 8) return (V)_mm512_permutexvar_epi64((__m512i)index, (__m512i)v);
+#elif defined(__AVX2__)
+  if constexpr (sizeof v[0] == 4) return (V)_mm256_permutevar8x32_epi32((__m256i)v, (__m256i)index);
+  if constexpr (sizeof v[0] == 8) {
+    // Each lane is two halves, 2 * index and the one after.
+    const Index low = (index & 3) << 1;
+    return (V)_mm256_permutevar8x32_epi32((__m256i)v, (__m256i)(low | ((low + 1) << 32)));
+  }
+#else
+  constexpr int lanes = kVectorBytes / static_cast<int>(sizeof v[0]);
+  V permuted{};
+  CONVGRAD_UNROLL
+  for (int lane = 0; lane < lanes; ++lane) permuted[lane] = v[index[lane] & (lanes - 1)];
+  return permuted;
+#endif
+#endif
+}
+
+// Returns a vector whose lane l is lane index[l] of a followed by b, modulo twice the lanes.
+template <typename V, typename Index>
+CONVGRAD_INLINE V permute(V a, V b, Index index) {
+#if !defined(__clang__)
+  return __builtin_shuffle(a, b, index);
+#else
+#if defined(__AVX512F__)
+  if constexpr (sizeof a[0] == 4) return (V)_mm512_permutex2var_epi32((__m512i)a, (__m512i)index, (__m512i)b);
+  if constexpr (sizeof a[0] == 8) return (V)_mm512_permutex2var_epi64((__m512i)a, (__m512i)index, (__m512i)b);
+#else
+  constexpr int lanes = kVectorBytes / static_cast<int>(sizeof a[0]);
+  const Index of_b = (Index)((index & lanes) != 0);
+  return (V)(((Index)permute(b, index) & of_b) | ((Index)permute(a, index) & ~of_b));
+#endif
+#endif
+}
 
 template <typename S>
 CONVGRAD_INLINE Vec<S> load(const S* src) {

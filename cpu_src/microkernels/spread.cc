@@ -43,7 +43,7 @@ CONVGRAD_INLINE void gather(const T* src, const LaneSources<S>& sources, S* dst,
     for (int64_t piece = lane[0] / lanes; piece <= lane[lanes - 1] / lanes; ++piece) {
       const Vec<S> part = load_some(src + piece * lanes, sources.count - piece * lanes);
       const IndexVec<S> here = (index & -lanes) == static_cast<LaneIndex<S>>(piece * lanes);
-      all |= (IndexVec<S>)__builtin_shuffle(part, index) & here;  // indices are modulo the lanes
+      all |= (IndexVec<S>)permute(part, index) & here;  // indices are modulo the lanes
     }
     store(dst + c * copy_step, (Vec<S>)all);
   }
@@ -67,7 +67,7 @@ void spread_pixels(const T* src, int64_t from_step, int64_t pixels, const LaneSo
       } else if (some.count <= lanes) {
         const Vec<S> all = load_some(x, some.count);
         for (int64_t c = 0; c < some.copies; ++c)
-          store(spread + c * copy_step, __builtin_shuffle(all, load_index<S>(some.lane + c * lanes)));
+          store(spread + c * copy_step, permute(all, load_index<S>(some.lane + c * lanes)));
       } else {
         gather(x, some, spread, copy_step);
       }
