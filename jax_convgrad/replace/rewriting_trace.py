@@ -85,18 +85,17 @@ class RewritingTrace(Trace):
             self._made[id(results)] = results, self._operation(primitive, values, params)
         return results
 
-    def process_custom_jvp_call(
-        self, primitive: Any, fun: Any, jvp: Any, values: Sequence[Any], /, **params: Any
-    ) -> Any:
+    # JAX's versions differ in the names of these arguments, so they have none here.
+    def process_custom_jvp_call(self, *args: Any, **params: Any) -> Any:
         """Wraps the functions, so that operations are replaced whenever they run."""
+        primitive, fun, jvp, values = args
         fun, jvp = map(self._rewriting.wrapped, (fun, jvp))
         with set_current_trace(self.parent_trace):
             return self.parent_trace.process_custom_jvp_call(primitive, fun, jvp, values, **params)
 
-    def process_custom_vjp_call(
-        self, primitive: Any, fun: Any, fwd: Any, bwd: Any, values: Sequence[Any], /, **params: Any
-    ) -> Any:
+    def process_custom_vjp_call(self, *args: Any, **params: Any) -> Any:
         """Wraps the functions, so that operations are replaced whenever they run."""
+        primitive, fun, fwd, bwd, values = args
         fun, fwd, bwd = map(self._rewriting.wrapped, (fun, fwd, bwd))
         with set_current_trace(self.parent_trace):
             return self.parent_trace.process_custom_vjp_call(primitive, fun, fwd, bwd, values, **params)
