@@ -20,8 +20,8 @@ DENSE = [
     C("long sums", (1, 3, 3, 640), (3, 3, 640, 16), 1, "SAME", order=NHWC),
 ]
 
-# Before jax 0.10 lax has no gradient of a convolution whose result is wider than its operands. install() keeps
-# lax's rules, so it has none either.
+# Before jax 0.10 lax has no gradient of a convolution with a wider result than operands. install() keeps the
+# rules of lax, so it has none either.
 needs_lax_gradient = pytest.mark.skipif(
     versions.numbers(jax.__version__) < (0, 10), reason="lax has no such gradient before jax 0.10"
 )
