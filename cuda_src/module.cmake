@@ -1,6 +1,13 @@
-# jax_convgrad._cuda: the CUDA kernels and their handlers.
+# The module _cuda: the CUDA kernels and their handlers. It is installed in the package ${cuda_destination}.
 set(architectures ${CMAKE_CUDA_ARCHITECTURES})
 enable_language(CUDA)
+if(JAX_CONVGRAD_CUDA_PACKAGE)
+  string(REGEX REPLACE "^.*cuda" "" major "${JAX_CONVGRAD_CUDA_PACKAGE}")
+  if(NOT CMAKE_CUDA_COMPILER_VERSION MATCHES "^${major}[.]")
+    message(FATAL_ERROR "${JAX_CONVGRAD_CUDA_PACKAGE} needs nvcc ${major}, but ${CMAKE_CUDA_COMPILER} is "
+                        "${CMAKE_CUDA_COMPILER_VERSION}")
+  endif()
+endif()
 if(NOT architectures)
   # A binary for each generation from Turing on that this nvcc supports, and PTX that the driver can compile for any
   # other generation from Ampere on.
@@ -33,4 +40,4 @@ target_compile_definitions(_cuda PRIVATE CONVGRAD_MODULE=_cuda
 set_target_properties(_cuda PROPERTIES CUDA_ARCHITECTURES "${architectures}")
 # The runtime is static, so that the module loads together with any CUDA libraries of JAX, and without them.
 target_link_libraries(_cuda PRIVATE jax_convgrad_ffi cuda_kernels CUDA::cudart_static)
-install(TARGETS _cuda LIBRARY DESTINATION jax_convgrad)
+install(TARGETS _cuda LIBRARY DESTINATION ${cuda_destination})
