@@ -1,5 +1,9 @@
 # The module _cuda: the CUDA kernels and their handlers. It is installed in the package ${cuda_destination}.
 set(architectures ${CMAKE_CUDA_ARCHITECTURES})
+if(NOT architectures)
+  # Otherwise enable_language() writes its default into the cache, and the next run of CMake takes that for the user's.
+  set(CMAKE_CUDA_ARCHITECTURES OFF)
+endif()
 enable_language(CUDA)
 if(JAX_CONVGRAD_CUDA_PACKAGE)
   string(REGEX REPLACE "^.*cuda" "" major "${JAX_CONVGRAD_CUDA_PACKAGE}")
