@@ -85,7 +85,7 @@ def test_kernels_for_another_python(cuda_package):
 
 def test_a_damaged_module(cuda_package):
     (cuda_package / f"_cuda{EXTENSION_SUFFIXES[0]}").write_bytes(b"\x7fELF")
-    with pytest.raises(ImportError, match=rf"_cuda cannot be loaded \(.*too short\): {REINSTALL}"):
+    with pytest.raises(ImportError, match=rf"(?s)_cuda cannot be loaded \(.+\): {REINSTALL}"):
         native.cuda_module()
 
 
