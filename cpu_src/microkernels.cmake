@@ -21,9 +21,9 @@ foreach(isa IN LISTS isas)
   # Multiply-adds are fused if the instruction set can. -Wpsabi warns about vectors passed in registers, which here
   # happens only between functions of one file; and g++ 12 reports its intrinsics' undefined operands as
   # uninitialised variables.
-  target_compile_options(cpu_microkernels_${isa} PRIVATE -Wall -Wextra -Wno-psabi -Wno-maybe-uninitialized
-                         -Wno-uninitialized -ffp-contract=fast $<$<CONFIG:Release>:${optimisation_${isa}}>
-                         -fvisibility=hidden ${isa_flags_${isa}})
+  target_compile_options(cpu_microkernels_${isa} PRIVATE -Wall -Wextra -Wno-psabi -Wno-uninitialized
+                         $<$<CXX_COMPILER_ID:GNU>:-Wno-maybe-uninitialized> -ffp-contract=fast
+                         $<$<CONFIG:Release>:${optimisation_${isa}}> -fvisibility=hidden ${isa_flags_${isa}})
   compile_together(cpu_microkernels_${isa})
   list(APPEND cpu_microkernels $<TARGET_OBJECTS:cpu_microkernels_${isa}>)
 endforeach()
