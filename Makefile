@@ -16,7 +16,7 @@ PACKAGE := pyproject.toml CMakeLists.txt $(shell find jax_convgrad *_src -type f
 TESTED := CMakePresets.json benchmarks/run_kernel.cc $(shell find tests/cpu_kernels tests/cuda_emulator -type f)
 # Examples use the installation for development if there is one, else a package with the kernels that this machine can use.
 INSTALLED = $(or $(wildcard .venv/installed-dev),.venv/installed-examples)
-.PHONY: help train examples benchmark check test emulator kernels costs instructions test-newest test-aarch64 test-sanitized lint docs cuda-compile sass cuda-table clean
+.PHONY: help train examples benchmark check test emulator kernels costs instructions test-newest test-aarch64 test-sanitized lint docs cuda-compile sass cuda-table wheels test-wheels clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -47,7 +47,7 @@ test-sanitized: .venv/installed-dev  ## test the CPU kernels and the emulated on
 	$(call build,sanitized) && ctest --preset sanitized --parallel $$(nproc)
 	bash tests/sanitized.sh $(PYTEST_FLAGS)
 lint: .venv/installed-dev  ## check layout, lint and types of the sources
-	for check in check "format --check"; do ruff $$check jax_convgrad tests examples benchmarks docs || exit; done; mypy
+	for check in check "format --check"; do ruff $$check jax_convgrad tests examples benchmarks docs packaging || exit; done; mypy
 	find *_src benchmarks tests -name '*.h' -o -name '*.cc' -o -name '*.cuh' -o -name '*.cu' | xargs clang-format --dry-run --Werror
 docs: .venv/installed-docs  ## build the documentation as a site, build/site/index.html; warnings are errors
 	NO_MKDOCS_2_WARNING=1 python -m mkdocs build --strict --quiet -f docs/site/mkdocs.yml
@@ -57,8 +57,12 @@ sass: build/cuda/compiled .venv/installed-dev  ## disassemble the CUDA kernels: 
 	$(if $(CUDACXX),python tests/cuda_compiler/sass.py)
 cuda-table: build/cuda/compiled .venv/installed-dev  ## write docs/cuda_kernels.md: registers, shared memory and occupancy
 	$(if $(CUDACXX),python tests/cuda_compiler/table.py "$$($(CUDACXX) --version | sed -n 's/.*release \([0-9.]*\).*/\1/p')")
+wheels: .venv-wheels/installed  ## cross-compile the wheels by zig into dist/, with the source distribution, and check them
+	PATH="$(CURDIR)/.venv-wheels/bin:$$PATH" python packaging/wheels.py $(WHEELS_FLAGS)
+test-wheels: .venv-wheels/installed  ## install the wheels of dist/ without a compiler, and run them (docs/wheels.md)
+	PATH="$(CURDIR)/.venv-wheels/bin:$$PATH" python packaging/try_wheels.py $(WHEELS_FLAGS)
 clean:  ## remove everything that make built
-	rm -rf .venv .venv-newest build .pytest_cache .ruff_cache .mypy_cache
+	rm -rf .venv .venv-newest .venv-wheels build dist .pytest_cache .ruff_cache .mypy_cache
 	find jax_convgrad tests examples benchmarks docs -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Development has one build, from which pip takes the module. The package for the newest jax is built as in pyproject.toml.
@@ -72,6 +76,10 @@ clean:  ## remove everything that make built
 	$(PIP) -C cmake.define.JAX_CONVGRAD_CUDA=$(if $(wildcard /dev/nvidiactl /dev/dxg),AUTO,OFF) '.[examples]' && touch $@
 .venv/installed-docs: pyproject.toml | .venv/bin/python
 	$(PIP) $$(python -c 'import tomllib; print(*tomllib.load(open("$<", "rb"))["project"]["optional-dependencies"]["docs"])') && touch $@
+# As pip's builds: the FFI headers of the lowest jaxlib. zig, ninja and the checkers come from PyPI too.
+.venv-wheels/installed: pyproject.toml
+	$(PYTHON) -m venv .venv-wheels && .venv-wheels/bin/pip install $$(.venv-wheels/bin/python -c 'import tomllib; \
+	t = tomllib.load(open("$<", "rb")); print(*t["build-system"]["requires"], *t["project"]["optional-dependencies"]["wheels"])') && touch $@
 .venv-newest/installed: $(PACKAGE)
 	$(or $(PYTHON_NEWEST),$(error no Python 3.12 was found: make test-newest PYTHON_NEWEST=...)) -m venv .venv-newest
 	.venv-newest/bin/pip install -C build-dir=build/newest $(addprefix -C cmake.define.JAX_CONVGRAD_,CUDA=OFF TESTS=cuda_emulator) '.[test]' && touch $@
