@@ -25,6 +25,8 @@ PAGE = ROOT / "docs" / "wheels.md"
 BEGIN, END = "<!-- wheels: begin -->\n", "<!-- wheels: end -->\n"
 PIP = ("-m", "pip", "install", "-q", "--disable-pip-version-check", "--only-binary", ":all:")
 OWN_WHEEL = ("--no-index", "--no-deps", "--find-links")  # no other package of this name
+# The extra "examples" has flax too, parts of which have no wheels for free-threaded Python.
+TRAINING = ("jax_convgrad[plot]", "optax", "scikit-learn", "tqdm")
 # Some of each: layers' and pooling's gradients, a training step, threads, kernels by name on each instruction
 # set, handlers, versions.
 TESTS = [
@@ -78,7 +80,11 @@ class Place:
         """Runs a command in the folder, with nothing on PATH but its virtual environment."""
         inside = f"/{folder.relative_to(self.root)}"
         keep = {name: value for name, value in os.environ.items() if name.startswith(("PIP_", "SSL_"))}
-        environment = {"HOME": inside, "PATH": f"{inside}/venv/bin", "JAX_PLATFORMS": "cpu"} | keep
+        environment = {
+            "HOME": "/tmp/jax_convgrad_wheels",
+            "PATH": f"{inside}/venv/bin",
+        }  # pip's cache is in HOME
+        environment |= keep | {"JAX_PLATFORMS": "cpu"}
         chroot = [] if self.root == Path("/") else [str(shutil.which("chroot")), str(self.root)]
         shell = ["/bin/sh", "-c", f'cd "{inside}" && exec "$@"', "sh"]
         return run(*chroot, *shell, *command, env=environment)
@@ -86,7 +92,7 @@ class Place:
 
 def try_python(place: Place) -> tuple[str, str]:
     """The tag of the wheel that pip chose on this Python, and what ran on it."""
-    folder = place.root / "tmp" / f"jax_convgrad_wheels_{os.getpid()}"
+    folder = place.root / "tmp" / "jax_convgrad_wheels" / str(os.getpid())
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     try:
@@ -97,7 +103,7 @@ def try_python(place: Place) -> tuple[str, str]:
         place.run(folder, place.python, "-m", "venv", "venv")
         python = ("venv/bin/python", "-P")
         place.run(folder, *python, *PIP, *OWN_WHEEL, "dist", "jax_convgrad")
-        place.run(folder, *python, *PIP, "jax_convgrad[examples]", "pytest", "pytest-xdist")
+        place.run(folder, *python, *PIP, *TRAINING, "pytest")
         started = time.monotonic()
         tag, versions = place.run(folder, *python, "-c", VERSIONS).strip().split(maxsplit=1)
         place.run(folder, *python, "-c", GRADIENTS)

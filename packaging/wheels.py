@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import importlib.util
 import itertools
 import os
 import re
@@ -20,14 +21,9 @@ import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 
-import ziglang
-from check_wheel import check
-from scikit_build_core import build as backend
-
 ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / "build" / "wheels"
 DIST = ROOT / "dist"
-ZIG = Path(ziglang.__file__).with_name("zig")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,6 +115,7 @@ def write_compiler(target: Target) -> Path:
     """
     tools = target.folder / "tools"
     tools.mkdir(parents=True, exist_ok=True)
+    zig = Path(importlib.util.find_spec("ziglang").origin).with_name("zig")
     compiler = f"""#!/usr/bin/env bash
 options=(-target {target.zig})
 for option in "$@"; do
@@ -129,10 +126,10 @@ for option in "$@"; do
     *) options+=("$option") ;;
   esac
 done
-exec "{ZIG}" c++ "${{options[@]}}"
+exec "{zig}" c++ "${{options[@]}}"
 """
     scripts = {"c++": compiler} | {
-        name: f'#!/bin/sh\nexec "{ZIG}" {name} "$@"\n' for name in ("ar", "ranlib")
+        name: f'#!/bin/sh\nexec "{zig}" {name} "$@"\n' for name in ("ar", "ranlib")
     }
     for name, text in scripts.items():
         (tools / name).write_text(text)
@@ -180,6 +177,8 @@ def build_module(target: Target, python: Python, headers: Path) -> Path:
 
 def build_plain_wheel() -> Path:
     """The wheel as pyproject.toml describes it, without a module, unpacked."""
+    from scikit_build_core import build as backend
+
     folder = BUILD / "plain"
     shutil.rmtree(folder, ignore_errors=True)
     name = backend.build_wheel(str(folder), {"wheel.cmake": "false", "wheel.py-api": "py3"})
@@ -220,6 +219,9 @@ def build_wheels(targets: list[Target], headers: dict[int, Path]) -> Iterator[Pa
 
 
 def main() -> None:
+    from check_wheel import check
+    from scikit_build_core import build as backend
+
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
