@@ -5,6 +5,7 @@ export CUDACXX ?= $(or $(shell command -v nvcc),$(wildcard /usr/local/cuda/bin/n
 # To choose tests or options: make test PYTEST_FLAGS="-k pooling -x"; make train EXAMPLE_FLAGS="--help"
 PYTEST_FLAGS ?= -n auto --maxprocesses 8
 EXAMPLE_FLAGS ?=
+WHEELS_FLAGS ?=
 # The tests of make check, in float32 on the CPU kernels: each op, argument, error and binding.
 CHECKED := $(addprefix layers/test_,gradients pooling conv_transpose arguments bad_input zero_sizes training_step) \
            $(addprefix kernels/test_,handlers pool_kernels source_includes versions) transforms/test_recognition transforms/test_vmap

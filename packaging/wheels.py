@@ -1,7 +1,7 @@
 """Builds the wheels and the source distribution, and checks them: make wheels.
 
-zig (ziglang on PyPI) is a clang with the C libraries of other systems, so one Linux machine compiles for all
-of them. Each target has one build folder, build/wheels/TARGET. The kernels do not depend on Python, so they are
+zig (ziglang on PyPI) is a clang with the C libraries of other systems, so one Linux machine compiles for all.
+Each target has one build folder, build/wheels/TARGET. The kernels do not depend on Python, so they are
 compiled there once; for each Python the folder is configured anew, and only nanobind and the binding are
 compiled.
 """
