@@ -111,13 +111,14 @@ def write_compiler(target: Target) -> Path:
     """Writes c++, ar and ranlib for the target, and returns their folder.
 
     zig has names of its own for x86-64's levels. Its linker for macOS crashes on -bundle, instead of which a
-    module may be -shared, and reads no file of options: nanobind's lists the symbols that Python defines.
+    module may be -shared, and reads no file of options: nanobind's lists the symbols that Python defines. It
+    compiles its C++ library when it first links with other options; these are the same in CMake's trials.
     """
     tools = target.folder / "tools"
     tools.mkdir(parents=True, exist_ok=True)
     zig = Path(importlib.util.find_spec("ziglang").origin).with_name("zig")
     compiler = f"""#!/usr/bin/env bash
-options=(-target {target.zig})
+options=(-target {target.zig} -O3 -fPIC)
 for option in "$@"; do
   case $option in
     -march=x86-64-v*) options+=("-march=x86_64_v${{option#*-v}}") ;;
