@@ -111,8 +111,9 @@ def write_compiler(target: Target) -> Path:
     """Writes c++, ar and ranlib for the target, and returns their folder.
 
     zig has names of its own for x86-64's levels. Its linker for macOS crashes on -bundle, instead of which a
-    module may be -shared, and reads no file of options: nanobind's lists the symbols that Python defines. It
-    compiles its C++ library when it first links with other options; these are the same in CMake's trials.
+    module may be -shared; it reads no file of options (nanobind's lists the symbols that Python defines), and
+    after -x, which removes local symbols, entries of the indirect symbol table are wrong. It compiles its C++
+    library when it first links with other options; these are the same in CMake's trials.
     """
     tools = target.folder / "tools"
     tools.mkdir(parents=True, exist_ok=True)
@@ -123,7 +124,7 @@ for option in "$@"; do
   case $option in
     -march=x86-64-v*) options+=("-march=x86_64_v${{option#*-v}}") ;;
     -bundle) options+=(-shared -undefined dynamic_lookup) ;;
-    -Wl,@*) ;;
+    -Wl,@* | -Wl,-x) ;;
     *) options+=("$option") ;;
   esac
 done
