@@ -101,4 +101,4 @@ def check(wheel: Path) -> list[str]:
 
 
 if __name__ == "__main__":
-    sys.exit("\n".join(fault for wheel in sys.argv[1:] for fault in check(Path(wheel))))
+    sys.exit("\n".join(fault for wheel in sys.argv[1:] for fault in check(Path(wheel))) or 0)

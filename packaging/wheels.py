@@ -246,7 +246,7 @@ def main() -> None:
     failed = list(itertools.chain.from_iterable(check(wheel) for wheel in wheels))
     for wheel in wheels:
         print(f"{wheel.stat().st_size / 1e6:5.2f} MB  {wheel.name}")
-    sys.exit("\n".join(failed))
+    sys.exit("\n".join(failed) or 0)
 
 
 if __name__ == "__main__":
