@@ -8,6 +8,8 @@ lines say what ran on which wheel; --write puts them into docs/wheels.md.
 from __future__ import annotations
 
 import argparse
+import hashlib
+import json
 import os
 import re
 import shutil
@@ -21,6 +23,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 DIST = ROOT / "dist"
 BUILD = ROOT / "build" / "wheels"
+TRIED = BUILD / "tried.json"
 PAGE = ROOT / "docs" / "wheels.md"
 BEGIN, END = "<!-- wheels: begin -->\n", "<!-- wheels: end -->\n"
 PIP = ("-m", "pip", "install", "-q", "--disable-pip-version-check", "--only-binary", ":all:")
@@ -164,15 +167,28 @@ def try_source_distribution(python: str) -> str:
     return f"{source.name}: built by pip on {Path(python).name}, gradients against lax's"
 
 
-def table(results: list[tuple[str, str]]) -> str:
+def record(platform_or_tag: str, what: str) -> None:
+    """Notes what ran on these wheels, under the hash of each file: a new file has a clean record."""
+    for wheel in DIST.glob(f"jax_convgrad-*{platform_or_tag}.whl"):
+        tried = json.loads(TRIED.read_text()) if TRIED.exists() else {}
+        ran = tried.setdefault(digest(wheel), [])
+        ran[:] = sorted({*ran, what})
+        TRIED.write_text(json.dumps(tried, indent=1))
+
+
+def digest(wheel: Path) -> str:
+    return hashlib.sha256(wheel.read_bytes()).hexdigest()
+
+
+def table() -> str:
+    tried = json.loads(TRIED.read_text()) if TRIED.exists() else {}
     lines = ["| wheel | MB | its module, MB | what ran on it |", "|---|--:|--:|---|"]
     for wheel in sorted(DIST.glob("jax_convgrad-*.whl")):
-        tag = wheel.stem.split("-", 2)[2]
-        ran = [what for key, what in results if tag.endswith(key)] or ["nothing: its file was checked"]
         with zipfile.ZipFile(wheel) as archive:
             (module,) = [info.file_size for info in archive.infolist() if info.filename.endswith(".so")]
         sizes = f"{wheel.stat().st_size / 1e6:.2f} | {module / 1e6:.2f}"
-        lines.append(f"| `{tag}` | {sizes} | {'; '.join(ran)} |")
+        ran = "; ".join(tried.get(digest(wheel), ["nothing: its file was checked"]))
+        lines.append(f"| `{wheel.stem.split('-', 2)[2]}` | {sizes} | {ran} |")
     return "\n".join(lines) + "\n"
 
 
@@ -185,27 +201,27 @@ def main() -> None:
         "--python",
         action="append",
         default=[],
-        help="a Python to try, or FOLDER:PYTHON in a folder of debootstrap's",
+        help="a Python to try, or FOLDER:/usr/bin/PYTHON in a folder of debootstrap's",
     )
     option("--arm64", type=Path, help="a folder of debootstrap's with Debian 12 for arm64 and python3")
     option("--kernels", action="store_true", help="compile and run the kernels' own tests as well")
     option("--sdist", action="store_true", help="build the source distribution by this machine's compiler")
     option("--write", action="store_true", help="write the table into docs/wheels.md")
     arguments = parser.parse_args()
-    results = []
-    for name in arguments.python or [sys.executable]:
+    for name in arguments.python:
         root, _, python = name.rpartition(":")
         found = python if root else shutil.which(python)
         if not found:
             sys.exit(f"--python {name}: there is none")
-        results.append(try_python(Place(Path(root or "/").resolve(), found)))
+        record(*try_python(Place(Path(root or "/").resolve(), found)))
     if arguments.arm64:
-        results.append(try_arm64(arguments.arm64.resolve()))
+        record(*try_arm64(arguments.arm64.resolve()))
     if arguments.kernels:
-        results += [try_kernels(f"manylinux_2_27_{machine}") for machine in ("x86_64", "aarch64")]
+        for machine in ("x86_64", "aarch64"):
+            record(*try_kernels(f"manylinux_2_27_{machine}"))
     if arguments.sdist:
         print(try_source_distribution(sys.executable))
-    text = table(results)
+    text = table()
     print(text)
     if arguments.write:
         page = PAGE.read_text()
