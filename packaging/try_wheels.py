@@ -46,6 +46,7 @@ TESTS = [
     "kernels/test_handlers.py::test_refused_inside_a_program",
     "kernels/test_versions.py",
 ]
+KERNELS_RAN = "the same compiled kernels in their own tests (`tests/cpu_kernels`){}"
 VERSIONS = """
 import importlib.metadata, jaxlib, platform, re
 wheel = importlib.metadata.distribution("jax_convgrad").read_text("WHEEL")
@@ -151,7 +152,7 @@ def try_kernels(platform: str) -> tuple[str, str]:
         "--no-tests=error",
         "--output-on-failure",
     )
-    return platform, "the kernels' own tests"
+    return platform, KERNELS_RAN.format(" in qemu" if platform.endswith("aarch64") else "")
 
 
 def try_source_distribution(python: str) -> str:
