@@ -4,9 +4,12 @@
 // everything else is compiled for the oldest machine.
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <string_view>
 #include <vector>
+
+#include "common_src/problem.h"
 
 namespace convgrad::cpu {
 
@@ -20,6 +23,12 @@ const char* isa_name(Isa);
 // Returns the instruction set of this name. An empty name means the widest, or the one that the environment
 // variable JAX_CONVGRAD_CPU_ISA names. Throws std::invalid_argument if it is unknown or not supported here.
 Isa isa_named(std::string_view name);
+
+// Returns the size of the type that sums of numbers of this dtype run in.
+inline int64_t sum_bytes(DType dtype) { return dtype == DType::kF64 ? 8 : 4; }
+
+// Returns the lanes of the widest vectors: what is a multiple of them suits every instruction set.
+inline int64_t widest_lanes(DType dtype) { return 64 / sum_bytes(dtype); }
 
 // Declares a function once per compiled instruction set.
 #if defined(__x86_64__)

@@ -4,11 +4,15 @@
 file(GLOB microkernel_sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_LIST_DIR}/microkernels/*.cc)
 set(isas plain)
 set(isa_flags_plain "")
+set(optimisation_plain -O3)
 if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64)$")
   list(APPEND isas avx2 avx512)
   set(isa_flags_avx2 -march=x86-64-v3)
   set(isa_flags_avx512 -march=x86-64-v4 -mprefer-vector-width=512)
+  set(optimisation_plain -O1) # for the oldest processors (kOldProcessor in simd.h)
 endif()
+set(optimisation_avx2 -O3)
+set(optimisation_avx512 -O3)
 set(cpu_microkernels "")
 foreach(isa IN LISTS isas)
   add_library(cpu_microkernels_${isa} OBJECT ${microkernel_sources})
@@ -18,7 +22,8 @@ foreach(isa IN LISTS isas)
   # happens only between functions of one file; and g++ 12 reports its intrinsics' undefined operands as
   # uninitialised variables.
   target_compile_options(cpu_microkernels_${isa} PRIVATE -Wall -Wextra -Wno-psabi -Wno-maybe-uninitialized
-                         -Wno-uninitialized -ffp-contract=fast
-                         $<$<CONFIG:Release>:-O3> -fvisibility=hidden ${isa_flags_${isa}})
+                         -Wno-uninitialized -ffp-contract=fast $<$<CONFIG:Release>:${optimisation_${isa}}>
+                         -fvisibility=hidden ${isa_flags_${isa}})
+  compile_together(cpu_microkernels_${isa})
   list(APPEND cpu_microkernels $<TARGET_OBJECTS:cpu_microkernels_${isa}>)
 endforeach()

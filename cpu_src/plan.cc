@@ -19,7 +19,6 @@ namespace convgrad::cpu {
 namespace {
 
 // Returns the lanes of the widest vectors.
-int64_t lanes_of(DType dtype) { return dtype == DType::kF64 ? 8 : 16; }
 
 bool has_few_results(Op op, const ConvProblem& problem) {
   const ConvProblem seen = op == Op::kDgrad ? problem.transpose() : problem;
@@ -27,7 +26,7 @@ bool has_few_results(Op op, const ConvProblem& problem) {
   int64_t terms = seen.group_in();
   for (const Axis& axis : seen.axis)
     terms *= divide_up(axis.taps, axis.input_dilation / std::gcd(axis.filter_dilation, axis.input_dilation));
-  const int64_t lanes = lanes_of(seen.dtype), results = seen.group_out();
+  const int64_t lanes = widest_lanes(seen.dtype), results = seen.group_out();
   return results <= lanes / 4 && seen.group_in() >= lanes && terms >= lanes * results;
 }
 
@@ -56,8 +55,8 @@ bool leaves_most_between_windows(Op op, const ConvProblem& problem) {
 // Groups larger than half a vector fill one by themselves, and the tiled kernel feeds it without a copy of
 // the sources.
 bool takes_grouped(Op op, const ConvProblem& problem) {
-  if (!grouped_serves(problem) || 2 * problem.group_out() > lanes_of(problem.dtype) ||
-      2 * problem.group_in() > lanes_of(problem.dtype) || leaves_most_between_windows(op, problem))
+  if (!grouped_serves(problem) || 2 * problem.group_out() > widest_lanes(problem.dtype) ||
+      2 * problem.group_in() > widest_lanes(problem.dtype) || leaves_most_between_windows(op, problem))
     return false;
   return op == Op::kWgrad || !has_few_results(op, problem);
 }
@@ -75,7 +74,7 @@ Plan plan_without_pairs(Op op, const ConvProblem& problem) {
   const int64_t filter_bytes =
       problem.taps() * problem.group_in() * problem.out_channels * bytes_of(problem.dtype);
   const int64_t few = filter_bytes > (4 << 20) ? 512 : 128;
-  if (op == Op::kDgrad && positions < few && problem.group_out() >= 4 * lanes_of(problem.dtype))
+  if (op == Op::kDgrad && positions < few && problem.group_out() >= 4 * widest_lanes(problem.dtype))
     return {Kernel::kDot, "too few positions to repay a transposed copy of the filter"};
   return {Kernel::kTiled, "pixels times channels in registers"};
 }

@@ -51,7 +51,9 @@ void add_grouped_tile(const GroupedPlan& plan, Facts& facts) {
     for (const StripPhase& phase : plan.phases_of(plan.strip(strip)))
       longest = std::max(longest, phase.last - phase.first);
   }
-  const int64_t most = CONVGRAD_FOR_ISA(plan.isa, grouped_tiles<float>()).most_pixels;
+  const int64_t most = plan.problem.dtype == DType::kF64
+                           ? CONVGRAD_FOR_ISA(plan.isa, grouped_tiles<double>()).most_pixels
+                           : CONVGRAD_FOR_ISA(plan.isa, grouped_tiles<float>()).most_pixels;
   facts.emplace_back("tile_pixels", std::min(longest, most));
   facts.emplace_back("tile_channels", std::min<int64_t>(plan.lanes, plan.problem.out_channels));
 }

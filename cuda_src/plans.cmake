@@ -6,5 +6,6 @@ list(APPEND cuda_plan_sources ${CMAKE_CURRENT_LIST_DIR}/plan.cc ${CMAKE_CURRENT_
      ${CMAKE_CURRENT_LIST_DIR}/wgmma/im2col.cc)
 add_library(cuda_planners OBJECT ${cuda_plan_sources})
 target_include_directories(cuda_planners PRIVATE "${CMAKE_CURRENT_LIST_DIR}/..")
-target_compile_options(cuda_planners PRIVATE -Wall -Wextra -fvisibility=hidden)
+target_compile_options(cuda_planners PRIVATE -Wall -Wextra $<$<CONFIG:Release>:-O2> -fvisibility=hidden)
+compile_together(cuda_planners)
 set(cuda_plans $<TARGET_OBJECTS:cuda_planners>)

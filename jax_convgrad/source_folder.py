@@ -19,9 +19,9 @@ def is_source_folder() -> bool:
     return (OWN_FOLDER.parent / "CMakeLists.txt").exists() and not module_file("_cpu")
 
 
-def module_file(name: str) -> Path | None:
-    """The file that Python loads as ``jax_convgrad.<name>``; an editable installation has it elsewhere."""
-    spec = importlib.util.find_spec(f"jax_convgrad.{name}")
+def module_file(name: str, package: str = "jax_convgrad") -> Path | None:
+    """The file that Python loads as a package's module; an editable installation has it elsewhere."""
+    spec = importlib.util.find_spec(f"{package}.{name}")
     return Path(spec.origin) if spec and spec.origin else None
 
 

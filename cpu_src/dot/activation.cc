@@ -24,7 +24,7 @@ namespace convgrad::cpu {
 namespace {
 
 // Terms that are added before they join the rest; each lane gets its share of them.
-constexpr int64_t kRun = 4096;
+constexpr int64_t kDotRun = 4096;
 
 // The place of one result channel's filter: element (tap, source) is at first(group, channel) + tap_at(tap) +
 // source.
@@ -65,8 +65,8 @@ void pack_part(const ActivationPlan& plan, int64_t part, const T* filter, T* pac
 }
 
 template <typename T>
-void run_task(const ActivationPlan& plan, int64_t task, const T* source, const T* filter,
-              const Epilogue& epilogue, Result<T> result) {
+void run_dot_task(const ActivationPlan& plan, int64_t task, const T* source, const T* filter,
+                  const Epilogue& epilogue, Result<T> result) {
   using S = Sum<T>;
   const ConvProblem& p = plan.problem;
   const ActivationTask range = plan.task(task);
@@ -79,7 +79,7 @@ void run_task(const ActivationPlan& plan, int64_t task, const T* source, const T
     const Box box = plan.box_of(at);
     const int64_t last = std::min(range.last_tile, box.first_tile + box.tiles);
     const bool joined = plan.packed && p.groups == 1 && box.region[2]->tap_source_step == 1;
-    list_terms(plan, box, joined, kRun, terms, [&](int64_t tap) { return place.tap_at(tap); }, 1);
+    list_terms(plan, box, joined, kDotRun, terms, [&](int64_t tap) { return place.tap_at(tap); }, 1);
     const int64_t source_step = box.source_step[box.along], result_step = box.result_step[box.along];
     for (int64_t panel = range.first_panel; panel < range.last_panel; ++panel) {
       const int64_t group = panel / plan.panels, first = panel % plan.panels * plan.panel_width();
@@ -126,8 +126,8 @@ Work dot_activation(const ConvProblem& problem, Major filter_major, Isa isa, con
                                  pack_part(*plan, part, filter, packed);
                              }});
     work.stages.push_back({plan->tasks(), [=](int64_t task) {
-                             run_task<T>(*plan, task, source, plan->packed ? packed : filter, epilogue,
-                                         result);
+                             run_dot_task<T>(*plan, task, source, plan->packed ? packed : filter, epilogue,
+                                             result);
                            }});
     return work;
   });

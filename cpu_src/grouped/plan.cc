@@ -17,9 +17,6 @@ constexpr int64_t kLeastPixels = 14;        // of a strip
 constexpr int64_t kNearBytes = 8 << 20;     // of activations, which the caches keep
 constexpr int64_t kServedBytes = 1 << 20;   // of the fewest buffered rows, in the second-level cache
 
-int64_t sum_bytes(DType dtype) { return dtype == DType::kF64 ? 8 : 4; }
-int64_t widest_lanes(DType dtype) { return 64 / sum_bytes(dtype); }
-
 // Merges pointwise axes and moves what is left of them to the front, so that the innermost axis is long.
 ConvProblem along_innermost(const ConvProblem& given) {
   ConvProblem problem = flatten(given);

@@ -31,8 +31,8 @@ struct PixelSteps {
 };
 
 template <typename S, int kVectors, int kPixels>
-void tile(const S* source, const S* filter, const Segment* segments, int64_t count, int64_t source_step,
-          int64_t filter_step, S* result, int64_t result_step, Into into) {
+void activation_tile(const S* source, const S* filter, const Segment* segments, int64_t count,
+                     int64_t source_step, int64_t filter_step, S* result, int64_t result_step, Into into) {
   Vec<S> sum[kPixels][kVectors];
   CONVGRAD_UNROLL
   for (int m = 0; m < kPixels; ++m) {
@@ -72,40 +72,41 @@ void tile(const S* source, const S* filter, const Segment* segments, int64_t cou
 }
 
 // Sums, the filter's vectors and one source must fit into the registers.
-constexpr int most_pixels(int vectors) {
-  const int fit = (kVectorRegisters - 1 - vectors) / vectors;
+template <typename S>
+constexpr int most_activation_pixels(int vectors) {
+  const int fit = (kTileRegisters<S> - 1 - vectors) / vectors;
   return fit < kMaxTilePixels ? fit : kMaxTilePixels;
 }
 
 template <typename S, int kVectors, int... kPixels>
-constexpr void fill(ActivationTiles<S>& tiles, std::integer_sequence<int, kPixels...>) {
+constexpr void fill_activation(ActivationTiles<S>& tiles, std::integer_sequence<int, kPixels...>) {
   tiles.most_pixels[kVectors] = sizeof...(kPixels);
-  ((tiles.tile[kVectors][kPixels + 1] = &tile<S, kVectors, kPixels + 1>), ...);
+  ((tiles.tile[kVectors][kPixels + 1] = &activation_tile<S, kVectors, kPixels + 1>), ...);
 }
 
 template <typename S>
-constexpr ActivationTiles<S> all_tiles() {
+constexpr ActivationTiles<S> all_activation_tiles() {
   ActivationTiles<S> tiles = {};
   tiles.lanes = kLanes<S>;
-  fill<S, 1>(tiles, std::make_integer_sequence<int, most_pixels(1)>());
-  fill<S, 2>(tiles, std::make_integer_sequence<int, most_pixels(2)>());
-  fill<S, 3>(tiles, std::make_integer_sequence<int, most_pixels(3)>());
-  fill<S, 4>(tiles, std::make_integer_sequence<int, most_pixels(4)>());
+  fill_activation<S, 1>(tiles, std::make_integer_sequence<int, most_activation_pixels<S>(1)>());
+  fill_activation<S, 2>(tiles, std::make_integer_sequence<int, most_activation_pixels<S>(2)>());
+  fill_activation<S, 3>(tiles, std::make_integer_sequence<int, most_activation_pixels<S>(3)>());
+  fill_activation<S, 4>(tiles, std::make_integer_sequence<int, most_activation_pixels<S>(4)>());
   return tiles;
 }
 
 template <typename S>
-constexpr ActivationTiles<S> kTiles = all_tiles<S>();
+constexpr ActivationTiles<S> kActivationTiles = all_activation_tiles<S>();
 
 }  // namespace
 
 template <>
 const ActivationTiles<float>& activation_tiles<float>() {
-  return kTiles<float>;
+  return kActivationTiles<float>;
 }
 template <>
 const ActivationTiles<double>& activation_tiles<double>() {
-  return kTiles<double>;
+  return kActivationTiles<double>;
 }
 
 }  // namespace convgrad::cpu::CONVGRAD_ISA

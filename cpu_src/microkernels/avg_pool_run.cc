@@ -42,80 +42,82 @@ CONVGRAD_INLINE void sum_over_taps(const PoolRun& run, Vec<S> (&sum)[kCount], co
   }
 }
 
-bool is_long(const PoolRun& run) { return run.taps[0] * run.taps[1] * run.taps[2] > kSumRun; }
+// How the taps of a run are weighted and added; each is a copy of the loops over the window.
+enum class Sums {
+  kForward,   // few taps, all with a weight of 1
+  kUniform,   // few taps, all with one weight
+  kLong,      // many taps, all with one weight
+  kWeighted,  // a weight for each tap and result
+};
 
-template <typename T, bool kLong>
-void forward(const PoolRun& run, Sum<T> divisor, const T* x, T* y) {
+// Computes result = (the sum of weight * source over the taps) / divisor. The forward pass has a weight of 1
+// and the gradient a divisor of 1, both of which are exact.
+template <typename T, Sums kSums>
+void weighted_sums(const PoolRun& run, const PoolWeights<Sum<T>>& weights, Sum<T> divisor, const T* source,
+                   T* result) {
   using S = Sum<T>;
-  for_each_vector<T>(run, [&](const auto access, const auto& places) CONVGRAD_LAMBDA {
+  constexpr bool kUsual = kSums == Sums::kForward || kSums == Sums::kUniform;
+  for_each_vector<T, kUsual>(run, [&](const auto access, const auto& places) CONVGRAD_LAMBDA {
     constexpr int count = std::decay_t<decltype(places)>::count;
     Vec<S> sum[count];
-    sum_over_taps<S, kLong>(run, sum, [&](int v, int64_t tap, int64_t, int64_t, int64_t) CONVGRAD_LAMBDA {
-      return access.read(x + places.source(v) + tap);
-    });
-    CONVGRAD_UNROLL
-    for (int v = 0; v < count; ++v) access.write(y + places.result(v), sum[v] / divisor);
-  });
-}
-
-template <typename T>
-void forward_of(const PoolRun& run, Sum<T> divisor, const T* x, T* y) {
-  if (is_long(run))
-    forward<T, true>(run, divisor, x, y);
-  else
-    forward<T, false>(run, divisor, x, y);
-}
-
-template <typename T, bool kLong, bool kUniform>
-void gradient(const PoolRun& run, const PoolWeights<Sum<T>>& weights, const T* dy, T* dx) {
-  using S = Sum<T>;
-  for_each_vector<T>(run, [&](const auto access, const auto& places) CONVGRAD_LAMBDA {
-    constexpr int count = std::decay_t<decltype(places)>::count;
-    Vec<S> sum[count];
-    sum_over_taps<S, kLong>(
+    sum_over_taps<S, !kUsual>(
         run, sum, [&](int v, int64_t tap, int64_t t0, int64_t t1, int64_t t2) CONVGRAD_LAMBDA {
+          const Vec<S> read = access.read(source + places.source(v) + tap);
+          if constexpr (kSums == Sums::kForward) return read;
           S weight = weights.uniform;
-          if constexpr (!kUniform)
+          if constexpr (kSums == Sums::kWeighted)
             weight = weights.axis[0][t0 * weights.tap_step[0]] * weights.axis[1][t1 * weights.tap_step[1]] *
                      weights.axis[2][places.unit(v) + t2 * weights.tap_step[2]];
-          const Vec<S> read = access.read(dy + places.source(v) + tap);
           return access.meeting(t2 + 1 == run.taps[2], read) * weight;
         });
     CONVGRAD_UNROLL
-    for (int v = 0; v < count; ++v) access.write(dx + places.result(v), sum[v]);
+    for (int v = 0; v < count; ++v) {
+      if constexpr (kSums == Sums::kForward || kSums == Sums::kLong) sum[v] /= divisor;
+      access.write(result + places.result(v), sum[v]);
+    }
   });
 }
 
+bool is_long(const PoolRun& run) { return run.taps[0] * run.taps[1] * run.taps[2] > kSumRun; }
+
 template <typename T>
-void gradient_of(const PoolRun& run, const PoolWeights<Sum<T>>& weights, const T* dy, T* dx) {
-  const bool uniform = weights.axis[2] == nullptr;
+void avg_forward(const PoolRun& run, Sum<T> divisor, const T* x, T* y) {
   if (is_long(run))
-    uniform ? gradient<T, true, true>(run, weights, dy, dx) : gradient<T, true, false>(run, weights, dy, dx);
+    weighted_sums<T, Sums::kLong>(run, {}, divisor, x, y);
   else
-    uniform ? gradient<T, false, true>(run, weights, dy, dx)
-            : gradient<T, false, false>(run, weights, dy, dx);
+    weighted_sums<T, Sums::kForward>(run, {}, divisor, x, y);
 }
 
 template <typename T>
-constexpr AvgPoolRuns<T> kRuns = {kLanes<Sum<T>>, forward_of<T>, gradient_of<T>};
+void avg_gradient(const PoolRun& run, const PoolWeights<Sum<T>>& weights, const T* dy, T* dx) {
+  if (weights.axis[2] != nullptr)
+    weighted_sums<T, Sums::kWeighted>(run, weights, 1, dy, dx);
+  else if (is_long(run))
+    weighted_sums<T, Sums::kLong>(run, weights, 1, dy, dx);
+  else
+    weighted_sums<T, Sums::kUniform>(run, weights, 1, dy, dx);
+}
+
+template <typename T>
+constexpr AvgPoolRuns<T> kAvgRuns = {kLanes<Sum<T>>, avg_forward<T>, avg_gradient<T>};
 
 }  // namespace
 
 template <>
 const AvgPoolRuns<float>& avg_pool_runs<float>() {
-  return kRuns<float>;
+  return kAvgRuns<float>;
 }
 template <>
 const AvgPoolRuns<double>& avg_pool_runs<double>() {
-  return kRuns<double>;
+  return kAvgRuns<double>;
 }
 template <>
 const AvgPoolRuns<BFloat16>& avg_pool_runs<BFloat16>() {
-  return kRuns<BFloat16>;
+  return kAvgRuns<BFloat16>;
 }
 template <>
 const AvgPoolRuns<Float16>& avg_pool_runs<Float16>() {
-  return kRuns<Float16>;
+  return kAvgRuns<Float16>;
 }
 
 }  // namespace convgrad::cpu::CONVGRAD_ISA

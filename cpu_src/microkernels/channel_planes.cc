@@ -86,9 +86,8 @@ CONVGRAD_INLINE void join_vectors(Vec<S> (&all)[kChannels]) {
   }
 }
 
-template <typename T, int kChannels>
-void split(const T* pixels, int64_t count, Sum<T>* planes, int64_t plane_step) {
-  using S = Sum<T>;
+template <typename S, int kChannels>
+void split(const S* pixels, int64_t count, S* planes, int64_t plane_step) {
   constexpr int lanes = kLanes<S>;
   int64_t at = 0;
   for (; at + lanes <= count; at += lanes) {
@@ -100,13 +99,12 @@ void split(const T* pixels, int64_t count, Sum<T>* planes, int64_t plane_step) {
     for (int c = 0; c < kChannels; ++c) store(planes + c * plane_step + at, all[c]);
   }
   for (; at < count; ++at) {
-    for (int c = 0; c < kChannels; ++c) planes[c * plane_step + at] = widen(pixels[at * kChannels + c]);
+    for (int c = 0; c < kChannels; ++c) planes[c * plane_step + at] = pixels[at * kChannels + c];
   }
 }
 
-template <typename T, int kChannels>
-void join(const Sum<T>* planes, int64_t plane_step, int64_t count, T* pixels) {
-  using S = Sum<T>;
+template <typename S, int kChannels>
+void join(const S* planes, int64_t plane_step, int64_t count, S* pixels) {
   constexpr int lanes = kLanes<S>;
   int64_t at = 0;
   for (; at + lanes <= count; at += lanes) {
@@ -118,16 +116,16 @@ void join(const Sum<T>* planes, int64_t plane_step, int64_t count, T* pixels) {
     for (int v = 0; v < kChannels; ++v) store(pixels + at * kChannels + v * lanes, all[v]);
   }
   for (; at < count; ++at) {
-    for (int c = 0; c < kChannels; ++c) pixels[at * kChannels + c] = narrow<T>(planes[c * plane_step + at]);
+    for (int c = 0; c < kChannels; ++c) pixels[at * kChannels + c] = planes[c * plane_step + at];
   }
 }
 
-template <typename T, int... kChannels>
-constexpr ChannelPlanes<T> all_of(std::integer_sequence<int, kChannels...>) {
-  return {{nullptr, split<T, kChannels + 1>...}, {nullptr, join<T, kChannels + 1>...}};
+template <typename S, int... kChannels>
+constexpr ChannelPlanes<S> all_planes(std::integer_sequence<int, kChannels...>) {
+  return {{nullptr, split<S, kChannels + 1>...}, {nullptr, join<S, kChannels + 1>...}};
 }
-template <typename T>
-constexpr ChannelPlanes<T> kPlanes = all_of<T>(std::make_integer_sequence<int, kMostPlanes>());
+template <typename S>
+constexpr ChannelPlanes<S> kPlanes = all_planes<S>(std::make_integer_sequence<int, kMostPlanes>());
 
 template <typename S>
 void sum_of_planes(const S* source, const int64_t* offset, const S* factor, int64_t terms, const S* bias,
@@ -161,14 +159,6 @@ const ChannelPlanes<float>& channel_planes<float>() {
 template <>
 const ChannelPlanes<double>& channel_planes<double>() {
   return kPlanes<double>;
-}
-template <>
-const ChannelPlanes<BFloat16>& channel_planes<BFloat16>() {
-  return kPlanes<BFloat16>;
-}
-template <>
-const ChannelPlanes<Float16>& channel_planes<Float16>() {
-  return kPlanes<Float16>;
 }
 template <>
 PlaneSum<float> plane_sum<float>() {

@@ -4,7 +4,6 @@
 #include <cstdint>
 
 #include "common_src/epilogue.h"
-#include "common_src/number.h"
 #include "cpu_src/isa.h"
 
 namespace convgrad::cpu {
@@ -12,10 +11,11 @@ namespace convgrad::cpu {
 inline constexpr int kMostPlanes = 8;
 
 // planes[c * plane_step + pixel] equals pixels[pixel * C + c]. C is the index into the tables.
-template <typename T>
+// S is float or double.
+template <typename S>
 struct ChannelPlanes {
-  void (*split[kMostPlanes + 1])(const T* pixels, int64_t count, Sum<T>* planes, int64_t plane_step);
-  void (*join[kMostPlanes + 1])(const Sum<T>* planes, int64_t plane_step, int64_t count, T* pixels);
+  void (*split[kMostPlanes + 1])(const S* pixels, int64_t count, S* planes, int64_t plane_step);
+  void (*join[kMostPlanes + 1])(const S* planes, int64_t plane_step, int64_t count, S* pixels);
 };
 
 // Computes result[pixel] = finish(sum over t of source[offset[t] + pixel] * factor[t]) for `count` pixels,
@@ -25,7 +25,7 @@ template <typename S>
 using PlaneSum = void (*)(const S* source, const int64_t* offset, const S* factor, int64_t terms,
                           const S* bias, bool relu, S* result, int64_t count);
 
-CONVGRAD_PER_ISA(template <typename T> const ChannelPlanes<T>& channel_planes())
+CONVGRAD_PER_ISA(template <typename S> const ChannelPlanes<S>& channel_planes())
 CONVGRAD_PER_ISA(template <typename S> PlaneSum<S> plane_sum())
 
 }  // namespace convgrad::cpu

@@ -11,18 +11,6 @@
 namespace convgrad::cpu::CONVGRAD_ISA {
 namespace {
 
-// Loads the first `count` lanes of stored numbers; the others are zero.
-template <typename T>
-CONVGRAD_INLINE Vec<Sum<T>> load_some(const T* src, int64_t count) {
-  if constexpr (std::is_same_v<T, Sum<T>>) {
-    return load_first(src, count);
-  } else {
-    Vec<Sum<T>> v{};
-    for (int64_t lane = 0; lane < count; ++lane) v[lane] = widen(src[lane]);
-    return v;
-  }
-}
-
 // Adds half of the lanes to the other half until one is left: a fixed order.
 template <typename S>
 CONVGRAD_INLINE S sum_of_lanes(Vec<S> v) {
@@ -37,9 +25,18 @@ CONVGRAD_INLINE S sum_of_lanes(Vec<S> v) {
   return v[0];
 }
 
+// Not inlined: one copy serves every tile.
+template <typename S>
+__attribute__((noinline)) void add_sums_of_lanes(const Vec<S>* vectors, int count, S* sums, bool add) {
+  for (int at = 0; at < count; ++at) {
+    const S total = sum_of_lanes<S>(vectors[at]);
+    sums[at] = add ? sums[at] + total : total;
+  }
+}
+
 template <typename T, int kChannels, int kPixels>
-void tile(const T* source, const T* filter, const Segment* segments, int64_t count, int64_t source_step,
-          int64_t filter_step, Sum<T>* sums, bool add) {
+void dot_tile(const T* source, const T* filter, const Segment* segments, int64_t count, int64_t source_step,
+              int64_t filter_step, Sum<T>* sums, bool add) {
   using S = Sum<T>;
   Vec<S> sum[kPixels][kChannels];
   CONVGRAD_UNROLL
@@ -74,58 +71,60 @@ void tile(const T* source, const T* filter, const Segment* segments, int64_t cou
       }
     }
   }
+  Vec<S> vectors[kPixels * kChannels];  // a copy, so that the sums themselves stay in registers
   CONVGRAD_UNROLL
   for (int m = 0; m < kPixels; ++m) {
     CONVGRAD_UNROLL
-    for (int k = 0; k < kChannels; ++k) {
-      const S total = sum_of_lanes<S>(sum[m][k]);
-      sums[m * kChannels + k] = add ? sums[m * kChannels + k] + total : total;
-    }
+    for (int k = 0; k < kChannels; ++k) vectors[m * kChannels + k] = sum[m][k];
   }
+  add_sums_of_lanes<S>(vectors, kPixels * kChannels, sums, add);
 }
 
-// Sums, the filter's vectors and one source must fit into the registers.
-constexpr int most_pixels(int channels) {
-  const int fit = (kVectorRegisters - 1 - channels) / channels;
-  return fit < kMaxDotPixels ? fit : kMaxDotPixels;
+// Sums, the filter's vectors and one source must fit into the registers. Numbers of 16 bits cost a conversion
+// each, next to which loading the filter for more pixels at once saves little.
+template <typename T>
+constexpr int most_dot_pixels(int channels) {
+  const int fit = (kTileRegisters<Sum<T>> - 1 - channels) / channels;
+  const int most = sizeof(T) == 2 ? kMaxDotPixels / 2 + 1 : kMaxDotPixels;
+  return fit < most ? fit : most;
 }
 
 template <typename T, int kChannels, int... kPixels>
-constexpr void fill(DotTiles<T>& tiles, std::integer_sequence<int, kPixels...>) {
+constexpr void fill_dot(DotTiles<T>& tiles, std::integer_sequence<int, kPixels...>) {
   tiles.most_pixels[kChannels] = sizeof...(kPixels);
-  ((tiles.tile[kChannels][kPixels + 1] = &tile<T, kChannels, kPixels + 1>), ...);
+  ((tiles.tile[kChannels][kPixels + 1] = &dot_tile<T, kChannels, kPixels + 1>), ...);
 }
 
 template <typename T>
-constexpr DotTiles<T> all_tiles() {
+constexpr DotTiles<T> all_dot_tiles() {
   DotTiles<T> tiles = {};
-  fill<T, 1>(tiles, std::make_integer_sequence<int, most_pixels(1)>());
-  fill<T, 2>(tiles, std::make_integer_sequence<int, most_pixels(2)>());
-  fill<T, 3>(tiles, std::make_integer_sequence<int, most_pixels(3)>());
-  fill<T, 4>(tiles, std::make_integer_sequence<int, most_pixels(4)>());
+  fill_dot<T, 1>(tiles, std::make_integer_sequence<int, most_dot_pixels<T>(1)>());
+  fill_dot<T, 2>(tiles, std::make_integer_sequence<int, most_dot_pixels<T>(2)>());
+  fill_dot<T, 3>(tiles, std::make_integer_sequence<int, most_dot_pixels<T>(3)>());
+  fill_dot<T, 4>(tiles, std::make_integer_sequence<int, most_dot_pixels<T>(4)>());
   return tiles;
 }
 
 template <typename T>
-constexpr DotTiles<T> kTiles = all_tiles<T>();
+constexpr DotTiles<T> kDotTiles = all_dot_tiles<T>();
 
 }  // namespace
 
 template <>
 const DotTiles<float>& dot_tiles<float>() {
-  return kTiles<float>;
+  return kDotTiles<float>;
 }
 template <>
 const DotTiles<double>& dot_tiles<double>() {
-  return kTiles<double>;
+  return kDotTiles<double>;
 }
 template <>
 const DotTiles<BFloat16>& dot_tiles<BFloat16>() {
-  return kTiles<BFloat16>;
+  return kDotTiles<BFloat16>;
 }
 template <>
 const DotTiles<Float16>& dot_tiles<Float16>() {
-  return kTiles<Float16>;
+  return kDotTiles<Float16>;
 }
 
 }  // namespace convgrad::cpu::CONVGRAD_ISA

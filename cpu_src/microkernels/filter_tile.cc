@@ -13,8 +13,8 @@ namespace {
 constexpr int positions_at_once(int sums) { return sums <= 2 ? 4 : sums <= 5 ? 2 : 1; }
 
 template <typename S, int kVectors, int kChannels>
-void tile(const S* x_data, const S* dy_data, const PositionRow* positions, int64_t rows, int64_t count,
-          int64_t x_step, int64_t dy_step, S* sums) {
+void filter_tile(const S* x_data, const S* dy_data, const PositionRow* positions, int64_t rows, int64_t count,
+                 int64_t x_step, int64_t dy_step, S* sums) {
   constexpr int kAtOnce = positions_at_once(kVectors * kChannels);
   Vec<S> sum[kAtOnce][kChannels][kVectors];
   CONVGRAD_UNROLL
@@ -66,40 +66,41 @@ void tile(const S* x_data, const S* dy_data, const PositionRow* positions, int64
 }
 
 // Sums, dy's vectors and one channel of x must fit into the registers.
+template <typename S>
 constexpr int most_channels(int vectors) {
-  const int fit = (kVectorRegisters - 1 - vectors) / vectors;
+  const int fit = (kTileRegisters<S> - 1 - vectors) / vectors;
   return fit < kMaxFilterChannels ? fit : kMaxFilterChannels;
 }
 
 template <typename S, int kVectors, int... kChannels>
-constexpr void fill(FilterTiles<S>& tiles, std::integer_sequence<int, kChannels...>) {
+constexpr void fill_filter(FilterTiles<S>& tiles, std::integer_sequence<int, kChannels...>) {
   tiles.most_channels[kVectors] = sizeof...(kChannels);
-  ((tiles.tile[kVectors][kChannels + 1] = &tile<S, kVectors, kChannels + 1>), ...);
+  ((tiles.tile[kVectors][kChannels + 1] = &filter_tile<S, kVectors, kChannels + 1>), ...);
 }
 
 template <typename S>
-constexpr FilterTiles<S> all_tiles() {
+constexpr FilterTiles<S> all_filter_tiles() {
   FilterTiles<S> tiles = {};
   tiles.lanes = kLanes<S>;
-  fill<S, 1>(tiles, std::make_integer_sequence<int, most_channels(1)>());
-  fill<S, 2>(tiles, std::make_integer_sequence<int, most_channels(2)>());
-  fill<S, 3>(tiles, std::make_integer_sequence<int, most_channels(3)>());
-  fill<S, 4>(tiles, std::make_integer_sequence<int, most_channels(4)>());
+  fill_filter<S, 1>(tiles, std::make_integer_sequence<int, most_channels<S>(1)>());
+  fill_filter<S, 2>(tiles, std::make_integer_sequence<int, most_channels<S>(2)>());
+  fill_filter<S, 3>(tiles, std::make_integer_sequence<int, most_channels<S>(3)>());
+  fill_filter<S, 4>(tiles, std::make_integer_sequence<int, most_channels<S>(4)>());
   return tiles;
 }
 
 template <typename S>
-constexpr FilterTiles<S> kTiles = all_tiles<S>();
+constexpr FilterTiles<S> kFilterTiles = all_filter_tiles<S>();
 
 }  // namespace
 
 template <>
 const FilterTiles<float>& filter_tiles<float>() {
-  return kTiles<float>;
+  return kFilterTiles<float>;
 }
 template <>
 const FilterTiles<double>& filter_tiles<double>() {
-  return kTiles<double>;
+  return kFilterTiles<double>;
 }
 
 }  // namespace convgrad::cpu::CONVGRAD_ISA

@@ -8,9 +8,9 @@ namespace convgrad::cpu::CONVGRAD_ISA {
 namespace {
 
 template <typename S, int kPixels>
-void tile(const TapRow<S>* rows, int64_t row_count, int64_t source_at, int64_t filter_at,
-          const int64_t* source_offset, int64_t terms, int64_t filter_step, S* result, int64_t result_step,
-          bool add) {
+void grouped_tile(const TapRow<S>* rows, int64_t row_count, int64_t source_at, int64_t filter_at,
+                  const int64_t* source_offset, int64_t terms, int64_t filter_step, S* result,
+                  int64_t result_step, bool add) {
   Vec<S> sum[kPixels];
   CONVGRAD_UNROLL
   for (int m = 0; m < kPixels; ++m) sum[m] = Vec<S>{};
@@ -81,7 +81,7 @@ void sums(const S* const* source, S* const* sum, int64_t sum_step, int64_t sourc
 template <typename S, int... kPixels>
 constexpr void fill_tiles(GroupedTiles<S>& tiles, std::integer_sequence<int, kPixels...>) {
   tiles.most_pixels = sizeof...(kPixels);
-  ((tiles.tile[kPixels + 1] = &tile<S, kPixels + 1>), ...);
+  ((tiles.tile[kPixels + 1] = &grouped_tile<S, kPixels + 1>), ...);
 }
 
 template <typename S, int kRows, int... kTerms>
@@ -91,11 +91,11 @@ constexpr void fill_sums(GroupedTiles<S>& tiles, std::integer_sequence<int, kTer
 }
 
 template <typename S>
-constexpr GroupedTiles<S> all_tiles() {
+constexpr GroupedTiles<S> all_grouped_tiles() {
   GroupedTiles<S> tiles = {};
   tiles.lanes = kLanes<S>;
   // Besides the sums there is a vector of the filter, and one register to spare.
-  constexpr int fit = kVectorRegisters - 2 < kMaxGroupedPixels ? kVectorRegisters - 2 : kMaxGroupedPixels;
+  constexpr int fit = kTileRegisters<S> - 2 < kMaxGroupedPixels ? kTileRegisters<S> - 2 : kMaxGroupedPixels;
   fill_tiles(tiles, std::make_integer_sequence<int, fit>());
   fill_sums<S, 1>(tiles, std::make_integer_sequence<int, kMaxGroupedSums>());
   fill_sums<S, 2>(tiles, std::make_integer_sequence<int, kMaxGroupedSums / 2>());
@@ -104,17 +104,17 @@ constexpr GroupedTiles<S> all_tiles() {
 }
 
 template <typename S>
-constexpr GroupedTiles<S> kTiles = all_tiles<S>();
+constexpr GroupedTiles<S> kGroupedTiles = all_grouped_tiles<S>();
 
 }  // namespace
 
 template <>
 const GroupedTiles<float>& grouped_tiles<float>() {
-  return kTiles<float>;
+  return kGroupedTiles<float>;
 }
 template <>
 const GroupedTiles<double>& grouped_tiles<double>() {
-  return kTiles<double>;
+  return kGroupedTiles<double>;
 }
 
 }  // namespace convgrad::cpu::CONVGRAD_ISA

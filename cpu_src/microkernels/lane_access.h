@@ -94,49 +94,6 @@ CONVGRAD_INLINE void store_first_ints(int32_t* dst, Ints<S> v, int64_t count) {
   }
 }
 
-// Loads the first `count` numbers of 16 bits.
-template <typename T>
-CONVGRAD_INLINE Vec<float> load_first_narrow(const T* src, int64_t count) {
-  T lanes[kLanes<float>];
-#if defined(__AVX512F__)
-  const auto mask = static_cast<__mmask16>((1u << count) - 1u);
-  _mm256_storeu_si256(reinterpret_cast<__m256i*>(lanes), _mm256_maskz_loadu_epi16(mask, src));
-#else
-  for (int64_t lane = 0; lane < kLanes<float>; ++lane) lanes[lane] = lane < count ? src[lane] : T{0};
-#endif
-  const T* const copy = lanes;
-  return load(copy);
-}
-
-template <typename T>
-CONVGRAD_INLINE void store_first_narrow(T* dst, Vec<float> v, int64_t count) {
-  T lanes[kLanes<float>];
-  T* const copy = lanes;
-  store(copy, v);
-#if defined(__AVX512F__)
-  const auto mask = static_cast<__mmask16>((1u << count) - 1u);
-  _mm256_mask_storeu_epi16(dst, mask, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(lanes)));
-#else
-  for (int64_t lane = 0; lane < count; ++lane) dst[lane] = lanes[lane];
-#endif
-}
-
-template <typename T>
-CONVGRAD_INLINE Vec<Sum<T>> load_some(const T* src, int64_t count) {
-  if constexpr (sizeof(T) == 2)
-    return load_first_narrow(src, count);
-  else
-    return load_first(src, count);
-}
-
-template <typename T>
-CONVGRAD_INLINE void store_some(T* dst, Vec<Sum<T>> v, int64_t count) {
-  if constexpr (sizeof(T) == 2)
-    store_first_narrow(dst, v, count);
-  else
-    store_first(dst, v, count);
-}
-
 template <typename T>
 struct WholeVector {
   using S = Sum<T>;
@@ -224,41 +181,51 @@ struct Places {
 };
 
 // Calls step(at) for at = 0, size, 2 * size, ...; if the last step would reach past `count`, it begins
-// earlier and computes some results again. `count` must be at least `size`.
+// earlier and computes some results again. `count` must be at least `size`. There is one call of step(),
+// since each is a copy of the loop over the window, and such copies take most of the time to compile.
 template <typename Step>
 CONVGRAD_INLINE void in_steps(int64_t count, int64_t size, const Step& step) {
-  int64_t at = 0;
-  for (; at + size < count; at += size) step(at);
-  step(count - size);
+  for (int64_t at = 0; at < count; at += size) step(at + size < count ? at : count - size);
 }
 
-// Calls body(access, places) for every vector of the run's results.
-template <typename T, typename Body>
+// Calls body(access, places) for the vectors of one channel (or of all, if a vector has `units` units),
+// kBlock of them at once if there are as many.
+template <int kBlock, typename Access, typename Body>
+CONVGRAD_INLINE void along_units(const PoolRun& run, const Access& access, int64_t units, int64_t channel,
+                                 const Body& body) {
+  const auto at = [&](auto places, int64_t unit) CONVGRAD_LAMBDA {
+    places.first_source = unit * run.source_step + channel;
+    places.first_result = unit * run.result_step + channel;
+    places.first_unit = unit;
+    places.source_step = units * run.source_step;
+    places.result_step = units * run.result_step;
+    places.unit_step = units;
+    body(access, places);
+  };
+  if constexpr (kBlock > 1) {
+    if (run.count >= kBlock * units)
+      return in_steps(run.count, kBlock * units,
+                      [&](int64_t unit) CONVGRAD_LAMBDA { at(Places<kBlock>{}, unit); });
+  }
+  in_steps(run.count, units, [&](int64_t unit) CONVGRAD_LAMBDA { at(Places<1>{}, unit); });
+}
+
+// Calls body(access, places) for every vector of the run's results. Unless kUsual, the run is of a rare kind,
+// and most vectors are processed one at a time, which compiles faster.
+template <typename T, bool kUsual, typename Body>
 CONVGRAD_INLINE void for_each_vector(const PoolRun& run, const Body& body) {
   constexpr int64_t lanes = kLanes<Sum<T>>;
-  constexpr int kBlock = 4;
-  const auto along_units = [&](const auto access, int64_t units, int64_t channel) CONVGRAD_LAMBDA {
-    const auto place = [&](auto places, int64_t unit) CONVGRAD_LAMBDA {
-      places.first_source = unit * run.source_step + channel;
-      places.first_result = unit * run.result_step + channel;
-      places.first_unit = unit;
-      places.source_step = units * run.source_step;
-      places.result_step = units * run.result_step;
-      places.unit_step = units;
-      body(access, places);
-    };
-    if (run.count >= kBlock * units)
-      in_steps(run.count, kBlock * units,
-               [&](int64_t unit) CONVGRAD_LAMBDA { place(Places<kBlock>{}, unit); });
-    else
-      in_steps(run.count, units, [&](int64_t unit) CONVGRAD_LAMBDA { place(Places<1>{}, unit); });
-  };
+  // Next to the conversion of numbers of 16 bits, walking over the taps costs little.
+  constexpr int kBlock = kOldProcessor              ? 1
+                         : std::is_same_v<T, float> ? 4
+                                                    : 2,
+                kPickedBlock = kUsual ? kBlock : 1;
   if (run.lanes != nullptr) {
     if (run.lanes->span > lanes)
-      along_units(PickedLanes<T, true>(run), run.lanes->units, 0);
+      along_units<kPickedBlock>(run, PickedLanes<T, true>(run), run.lanes->units, 0, body);
     else
-      along_units(PickedLanes<T, false>(run), run.lanes->units, 0);
-  } else if (run.channels % (kBlock * lanes) == 0 || run.channels > 4 * kBlock * lanes) {
+      along_units<kPickedBlock>(run, PickedLanes<T, false>(run), run.lanes->units, 0, body);
+  } else if (kBlock > 1 && (run.channels % (kBlock * lanes) == 0 || run.channels > 4 * kBlock * lanes)) {
     for (int64_t unit = 0; unit < run.count; ++unit) {
       in_steps(run.channels, kBlock * lanes, [&](int64_t c) CONVGRAD_LAMBDA {
         const Places<kBlock> places{
@@ -267,7 +234,9 @@ CONVGRAD_INLINE void for_each_vector(const PoolRun& run, const Body& body) {
       });
     }
   } else if (run.channels >= lanes) {
-    in_steps(run.channels, lanes, [&](int64_t c) CONVGRAD_LAMBDA { along_units(WholeVector<T>{}, 1, c); });
+    in_steps(run.channels, lanes, [&](int64_t c) CONVGRAD_LAMBDA {
+      along_units<kUsual ? kBlock : 1>(run, WholeVector<T>{}, 1, c, body);
+    });
   } else {
     for (int64_t unit = 0; unit < run.count; ++unit) {
       const Places<1> place{unit * run.source_step, unit * run.result_step, unit, 0, 0, 0};

@@ -42,10 +42,21 @@ CONVGRAD_INLINE void over_taps(const PoolRun& run, const Access& access, const T
   }
 }
 
+// Does the same for one vector of results, with NaN recognised. Not inlined, since it is rare.
+template <typename T, bool kPosition, typename Access>
+__attribute__((noinline)) void over_taps_with_nan(const PoolRun& run, const Access& access, const T* src,
+                                                  Vec<Sum<T>>* best, Ints<Sum<T>>* chosen) {
+  Vec<Sum<T>> best_of[1], doubt[1];
+  Ints<Sum<T>> chosen_of[1];
+  over_taps<T, kPosition, true>(run, access, {src}, best_of, chosen_of, doubt);
+  *best = best_of[0];
+  *chosen = chosen_of[0];
+}
+
 template <typename T, bool kPosition>
-void forward(const PoolRun& run, const T* x, T* y, int32_t* position) {
+void max_forward(const PoolRun& run, const T* x, T* y, int32_t* position) {
   using S = Sum<T>;
-  for_each_vector<T>(run, [&](const auto access, const auto& places) CONVGRAD_LAMBDA {
+  for_each_vector<T, kPosition>(run, [&](const auto access, const auto& places) CONVGRAD_LAMBDA {
     constexpr int count = std::decay_t<decltype(places)>::count;
     const T* src[count];
     Vec<S> best[count], doubt[count];
@@ -54,8 +65,18 @@ void forward(const PoolRun& run, const T* x, T* y, int32_t* position) {
     over_taps<T, kPosition, false>(run, access, src, best, chosen, doubt);
     CONVGRAD_UNROLL
     for (int v = 1; v < count; ++v) doubt[0] += doubt[v];
-    if (__builtin_expect(any_nan<S>(doubt[0]), 0))
-      over_taps<T, kPosition, true>(run, access, src, best, chosen, doubt);
+    if (__builtin_expect(any_nan<S>(doubt[0]), 0)) {
+      // Copies, so that what the loop above uses stays in registers.
+      const auto same_access = access;
+      CONVGRAD_UNROLL
+      for (int v = 0; v < count; ++v) {
+        Vec<S> best_of_v;
+        Ints<S> chosen_of_v;
+        over_taps_with_nan<T, kPosition>(run, same_access, src[v], &best_of_v, &chosen_of_v);
+        best[v] = best_of_v;
+        chosen[v] = chosen_of_v;
+      }
+    }
     CONVGRAD_UNROLL
     for (int v = 0; v < count; ++v) {
       access.write(y + places.result(v), best[v]);
@@ -68,17 +89,17 @@ void forward(const PoolRun& run, const T* x, T* y, int32_t* position) {
 }
 
 template <typename T>
-void forward_of(const PoolRun& run, const T* x, T* y, int32_t* position) {
+void max_forward_of(const PoolRun& run, const T* x, T* y, int32_t* position) {
   if (position != nullptr)
-    forward<T, true>(run, x, y, position);
+    max_forward<T, true>(run, x, y, position);
   else
-    forward<T, false>(run, x, y, position);
+    max_forward<T, false>(run, x, y, position);
 }
 
 template <typename T>
-void gradient(const PoolRun& run, const T* dy, const int32_t* position, T* dx) {
+void max_gradient(const PoolRun& run, const T* dy, const int32_t* position, T* dx) {
   using S = Sum<T>;
-  for_each_vector<T>(run, [&](const auto access, const auto& places) CONVGRAD_LAMBDA {
+  for_each_vector<T, true>(run, [&](const auto access, const auto& places) CONVGRAD_LAMBDA {
     constexpr int count = std::decay_t<decltype(places)>::count;
     Ints<S> here[count];
     Vec<S> sum[count];
@@ -108,25 +129,25 @@ void gradient(const PoolRun& run, const T* dy, const int32_t* position, T* dx) {
 }
 
 template <typename T>
-constexpr MaxPoolRuns<T> kRuns = {kLanes<Sum<T>>, forward_of<T>, gradient<T>};
+constexpr MaxPoolRuns<T> kMaxRuns = {kLanes<Sum<T>>, max_forward_of<T>, max_gradient<T>};
 
 }  // namespace
 
 template <>
 const MaxPoolRuns<float>& max_pool_runs<float>() {
-  return kRuns<float>;
+  return kMaxRuns<float>;
 }
 template <>
 const MaxPoolRuns<double>& max_pool_runs<double>() {
-  return kRuns<double>;
+  return kMaxRuns<double>;
 }
 template <>
 const MaxPoolRuns<BFloat16>& max_pool_runs<BFloat16>() {
-  return kRuns<BFloat16>;
+  return kMaxRuns<BFloat16>;
 }
 template <>
 const MaxPoolRuns<Float16>& max_pool_runs<Float16>() {
-  return kRuns<Float16>;
+  return kMaxRuns<Float16>;
 }
 
 }  // namespace convgrad::cpu::CONVGRAD_ISA

@@ -296,25 +296,25 @@ void add_outer(const PairRun<T>& run, int64_t c_count, int64_t k_count, int64_t 
 }
 
 template <typename T>
-constexpr PairRuns<T> kRuns = {add_lanes<T>, add_rows<T>, add_dots<T>, add_outer<T>};
+constexpr PairRuns<T> kPairRuns = {add_lanes<T>, add_rows<T>, add_dots<T>, add_outer<T>};
 
 }  // namespace
 
 template <>
 const PairRuns<float>& pair_runs<float>() {
-  return kRuns<float>;
+  return kPairRuns<float>;
 }
 template <>
 const PairRuns<double>& pair_runs<double>() {
-  return kRuns<double>;
+  return kPairRuns<double>;
 }
 template <>
 const PairRuns<BFloat16>& pair_runs<BFloat16>() {
-  return kRuns<BFloat16>;
+  return kPairRuns<BFloat16>;
 }
 template <>
 const PairRuns<Float16>& pair_runs<Float16>() {
-  return kRuns<Float16>;
+  return kPairRuns<Float16>;
 }
 
 }  // namespace convgrad::cpu::CONVGRAD_ISA

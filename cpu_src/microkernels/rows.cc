@@ -37,7 +37,7 @@ void narrow_rows(const Sum<T>* src, int64_t from_step, T* dst, int64_t to_step, 
 }
 
 template <typename S>
-void add_rows(const S* src, int64_t from_step, S* dst, int64_t to_step, int64_t rows, int64_t length) {
+void accumulate_rows(const S* src, int64_t from_step, S* dst, int64_t to_step, int64_t rows, int64_t length) {
   constexpr int lanes = kLanes<S>;
   for (int64_t row = 0; row < rows; ++row, src += from_step, dst += to_step) {
     int64_t at = 0;
@@ -74,7 +74,8 @@ void finish_rows(const Epilogue& epilogue, int64_t first, Sum<T>* sums, int64_t 
 }
 
 template <typename T>
-constexpr RowConversions<T> kConversions = {widen_rows<T>, narrow_rows<T>, add_rows<Sum<T>>, finish_rows<T>};
+constexpr RowConversions<T> kConversions = {widen_rows<T>, narrow_rows<T>, accumulate_rows<Sum<T>>,
+                                            finish_rows<T>};
 
 }  // namespace
 

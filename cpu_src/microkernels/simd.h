@@ -22,15 +22,27 @@
 
 namespace convgrad::cpu::CONVGRAD_ISA {
 
+// x86-64 without AVX2 serves only processors from before 2013 and the smallest later ones. Kernels unroll
+// less there, as if there were fewer registers (16), since they would take as long to compile as for the
+// other instruction sets.
 #if defined(__AVX512F__)
 inline constexpr int kVectorBytes = 64, kVectorRegisters = 32;
+inline constexpr bool kOldProcessor = false;
 #elif defined(__AVX2__)
 inline constexpr int kVectorBytes = 32, kVectorRegisters = 16;
+inline constexpr bool kOldProcessor = false;
 #elif defined(__aarch64__)
 inline constexpr int kVectorBytes = 16, kVectorRegisters = 32;
+inline constexpr bool kOldProcessor = false;
 #else
-inline constexpr int kVectorBytes = 16, kVectorRegisters = 16;
+inline constexpr int kVectorBytes = 16, kVectorRegisters = 10;
+inline constexpr bool kOldProcessor = true;
 #endif
+
+// The registers that tiles of sums may fill. 32 would not make tiles of double faster, which load as many
+// vectors per multiply-add with 16, but they would take twice as long to compile.
+template <typename S>
+inline constexpr int kTileRegisters = sizeof(S) == 8 && kVectorRegisters > 16 ? 16 : kVectorRegisters;
 
 // S is float or double, the types that sums run in.
 template <typename S>
@@ -125,6 +137,18 @@ CONVGRAD_INLINE Vec<S> broadcast(S s) {
   return s - Vec<S>{};
 }
 
+#if defined(__AVX2__) && !defined(__AVX512F__)
+// All bits of a lane are set if it is among the first `count`, 0 <= count <= kLanes.
+template <typename S>
+CONVGRAD_INLINE __m256i first_lanes(int64_t count) {
+  if constexpr (sizeof(S) == 4)
+    return _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(count)),
+                              _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+  else
+    return _mm256_cmpgt_epi64(_mm256_set1_epi64x(count), _mm256_setr_epi64x(0, 1, 2, 3));
+}
+#endif
+
 // Loads the first `count` lanes, 0 <= count <= kLanes; the others are zero, and their memory is not touched.
 template <typename S>
 CONVGRAD_INLINE Vec<S> load_first(const S* src, int64_t count) {
@@ -134,6 +158,11 @@ CONVGRAD_INLINE Vec<S> load_first(const S* src, int64_t count) {
     return (Vec<S>)_mm512_maskz_loadu_ps(static_cast<__mmask16>(mask), src);
   else
     return (Vec<S>)_mm512_maskz_loadu_pd(static_cast<__mmask8>(mask), src);
+#elif defined(__AVX2__)
+  if constexpr (sizeof(S) == 4)
+    return (Vec<S>)_mm256_maskload_epi32(reinterpret_cast<const int*>(src), first_lanes<S>(count));
+  else
+    return (Vec<S>)_mm256_maskload_epi64(reinterpret_cast<const long long*>(src), first_lanes<S>(count));
 #else
   Vec<S> v{};
   for (int64_t lane = 0; lane < count; ++lane) v[lane] = src[lane];
@@ -149,68 +178,137 @@ CONVGRAD_INLINE void store_first(S* dst, Vec<S> v, int64_t count) {
     _mm512_mask_storeu_ps(dst, static_cast<__mmask16>(mask), (__m512)v);
   else
     _mm512_mask_storeu_pd(dst, static_cast<__mmask8>(mask), (__m512d)v);
+#elif defined(__AVX2__)
+  if constexpr (sizeof(S) == 4)
+    _mm256_maskstore_epi32(reinterpret_cast<int*>(dst), first_lanes<S>(count), (__m256i)v);
+  else
+    _mm256_maskstore_epi64(reinterpret_cast<long long*>(dst), first_lanes<S>(count), (__m256i)v);
 #else
   for (int64_t lane = 0; lane < count; ++lane) dst[lane] = v[lane];
 #endif
 }
 
-// Load and store as widen() and narrow() do (common_src/number.h), a vector at a time.
+// As many numbers of 16 bits as a vector has lanes of float.
+typedef uint16_t Bits16 __attribute__((vector_size(kVectorBytes / 2)));
 
-CONVGRAD_INLINE Vec<float> load(const BFloat16* src) {
-  typedef uint16_t Bits __attribute__((vector_size(kVectorBytes / 2)));
+// Convert as widen() and narrow() do (common_src/number.h), a vector at a time.
+template <typename T>
+Vec<float> widen_bits(Bits16);
+template <typename T>
+Bits16 narrow_bits(Vec<float>);
+
+template <>
+CONVGRAD_INLINE Vec<float> widen_bits<BFloat16>(Bits16 bits) {
   typedef uint32_t Wide __attribute__((vector_size(kVectorBytes)));
-  Bits bits;
-  __builtin_memcpy(&bits, src, sizeof bits);
   return (Vec<float>)(__builtin_convertvector(bits, Wide) << 16);
 }
 
-CONVGRAD_INLINE void store(BFloat16* dst, Vec<float> v) {
-  typedef uint16_t Bits __attribute__((vector_size(kVectorBytes / 2)));
+template <>
+CONVGRAD_INLINE Bits16 narrow_bits<BFloat16>(Vec<float> v) {
   typedef uint32_t Wide __attribute__((vector_size(kVectorBytes)));
   const Wide bits = (Wide)v;
   const Wide rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
   const Wide quiet = (bits >> 16) | 0x40u;  // a NaN, which rounding could make infinite
   const Wide is_nan = (Wide)((bits & 0x7fffffffu) > 0x7f800000u);
-  const Bits narrow = __builtin_convertvector((quiet & is_nan) | (rounded & ~is_nan), Bits);
-  __builtin_memcpy(dst, &narrow, sizeof narrow);
+  return __builtin_convertvector((quiet & is_nan) | (rounded & ~is_nan), Bits16);
 }
 
-#if !defined(__F16C__) && !defined(__AVX512F__) && !defined(__aarch64__)
+#if defined(__AVX512F__)
+template <>
+CONVGRAD_INLINE Vec<float> widen_bits<Float16>(Bits16 bits) {
+  return (Vec<float>)_mm512_cvtph_ps((__m256i)bits);
+}
+template <>
+CONVGRAD_INLINE Bits16 narrow_bits<Float16>(Vec<float> v) {
+  return (Bits16)_mm512_cvtps_ph((__m512)v, _MM_FROUND_TO_NEAREST_INT);
+}
+#elif defined(__F16C__)
+template <>
+CONVGRAD_INLINE Vec<float> widen_bits<Float16>(Bits16 bits) {
+  return (Vec<float>)_mm256_cvtph_ps((__m128i)bits);
+}
+template <>
+CONVGRAD_INLINE Bits16 narrow_bits<Float16>(Vec<float> v) {
+  return (Bits16)_mm256_cvtps_ph((__m256)v, _MM_FROUND_TO_NEAREST_INT);
+}
+#elif defined(__aarch64__)
+template <>
+CONVGRAD_INLINE Vec<float> widen_bits<Float16>(Bits16 bits) {
+  return (Vec<float>)vcvt_f32_f16((float16x4_t)bits);
+}
+template <>
+CONVGRAD_INLINE Bits16 narrow_bits<Float16>(Vec<float> v) {
+  return (Bits16)vcvt_f16_f32((float32x4_t)v);
+}
+#else
 // Number by number, for machines without an instruction for it. Not inlined, because so much code in every
 // place that reads or writes an f16 would take minutes to compile.
-[[maybe_unused]] static __attribute__((noinline)) Vec<float> widen_lanes(const Float16* src) {
+template <>
+inline __attribute__((noinline)) Vec<float> widen_bits<Float16>(Bits16 bits) {
   Vec<float> v{};
-  for (int lane = 0; lane < kLanes<float>; ++lane) v[lane] = widen(src[lane]);
+  for (int lane = 0; lane < kLanes<float>; ++lane) v[lane] = widen(Float16{bits[lane]});
   return v;
 }
-
-[[maybe_unused]] static __attribute__((noinline)) void narrow_lanes(Float16* dst, Vec<float> v) {
-  for (int lane = 0; lane < kLanes<float>; ++lane) dst[lane] = narrow<Float16>(v[lane]);
+template <>
+inline __attribute__((noinline)) Bits16 narrow_bits<Float16>(Vec<float> v) {
+  Bits16 bits{};
+  for (int lane = 0; lane < kLanes<float>; ++lane) bits[lane] = narrow<Float16>(v[lane]).bits;
+  return bits;
 }
 #endif
 
-CONVGRAD_INLINE Vec<float> load(const Float16* src) {
-#if defined(__AVX512F__)
-  return (Vec<float>)_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(src)));
-#elif defined(__F16C__)
-  return (Vec<float>)_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(src)));
-#elif defined(__aarch64__)
-  return (Vec<float>)vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(reinterpret_cast<const uint16_t*>(src))));
-#else
-  return widen_lanes(src);
-#endif
+template <typename T>
+CONVGRAD_INLINE Vec<float> load_narrow(const T* src) {
+  Bits16 bits;
+  __builtin_memcpy(&bits, src, sizeof bits);
+  return widen_bits<T>(bits);
 }
+template <typename T>
+CONVGRAD_INLINE void store_narrow(T* dst, Vec<float> v) {
+  const Bits16 bits = narrow_bits<T>(v);
+  __builtin_memcpy(dst, &bits, sizeof bits);
+}
+CONVGRAD_INLINE Vec<float> load(const BFloat16* src) { return load_narrow(src); }
+CONVGRAD_INLINE Vec<float> load(const Float16* src) { return load_narrow(src); }
+CONVGRAD_INLINE void store(BFloat16* dst, Vec<float> v) { store_narrow(dst, v); }
+CONVGRAD_INLINE void store(Float16* dst, Vec<float> v) { store_narrow(dst, v); }
 
-CONVGRAD_INLINE void store(Float16* dst, Vec<float> v) {
-#if defined(__AVX512F__)
-  _mm256_storeu_si256(reinterpret_cast<__m256i*>(dst), _mm512_cvtps_ph((__m512)v, _MM_FROUND_TO_NEAREST_INT));
-#elif defined(__F16C__)
-  _mm_storeu_si128(reinterpret_cast<__m128i*>(dst), _mm256_cvtps_ph((__m256)v, _MM_FROUND_TO_NEAREST_INT));
-#elif defined(__aarch64__)
-  vst1_u16(reinterpret_cast<uint16_t*>(dst), vreinterpret_u16_f16(vcvt_f16_f32((float32x4_t)v)));
+// Load and store the first `count` numbers of 16 bits.
+#if defined(__AVX512BW__) && defined(__AVX512VL__)
+CONVGRAD_INLINE Bits16 load_first_bits(const void* src, int64_t count) {
+  return (Bits16)_mm256_maskz_loadu_epi16(static_cast<__mmask16>((1u << count) - 1u), src);
+}
+CONVGRAD_INLINE void store_first_bits(void* dst, Bits16 bits, int64_t count) {
+  _mm256_mask_storeu_epi16(dst, static_cast<__mmask16>((1u << count) - 1u), (__m256i)bits);
+}
 #else
-  narrow_lanes(dst, v);
+// Not inlined, for the same reason as above.
+inline __attribute__((noinline)) Bits16 load_first_bits(const void* src, int64_t count) {
+  uint16_t lanes[kLanes<float>] = {};
+  for (int64_t lane = 0; lane < count; ++lane) lanes[lane] = static_cast<const uint16_t*>(src)[lane];
+  Bits16 bits;
+  __builtin_memcpy(&bits, lanes, sizeof bits);
+  return bits;
+}
+inline __attribute__((noinline)) void store_first_bits(void* dst, Bits16 bits, int64_t count) {
+  for (int64_t lane = 0; lane < count; ++lane) static_cast<uint16_t*>(dst)[lane] = bits[lane];
+}
 #endif
+
+// Load and store the first `count` stored numbers, 0 <= count <= kLanes.
+template <typename T>
+CONVGRAD_INLINE Vec<Sum<T>> load_some(const T* src, int64_t count) {
+  if constexpr (sizeof(T) == 2)
+    return widen_bits<T>(load_first_bits(src, count));
+  else
+    return load_first(src, count);
+}
+template <typename T>
+CONVGRAD_INLINE void store_some(T* dst, Vec<Sum<T>> v, int64_t count) {
+  if constexpr (sizeof(T) == 2)
+    store_first_bits(dst, narrow_bits<T>(v), count);
+  else
+    store_first(dst, v, count);
 }
 
 }  // namespace convgrad::cpu::CONVGRAD_ISA

@@ -20,15 +20,8 @@ CONVGRAD_INLINE IndexVec<S> load_index(const LaneIndex<S>* src) {
 }
 
 template <typename T>
-CONVGRAD_INLINE Vec<Sum<T>> load_some(const T* src, int64_t count) {
-  if (count >= kLanes<Sum<T>>) return load(src);
-  if constexpr (std::is_same_v<T, Sum<T>>) {
-    return load_first(src, count);
-  } else {
-    T some[kLanes<Sum<T>>] = {};
-    for (int64_t lane = 0; lane < count; ++lane) some[lane] = src[lane];
-    return load(static_cast<const T*>(some));
-  }
+CONVGRAD_INLINE Vec<Sum<T>> load_at_most(const T* src, int64_t count) {
+  return count >= kLanes<Sum<T>> ? load(src) : load_some(src, count);
 }
 
 // Makes the copies of one pixel whose channels come from several vectors: each vector contributes the lanes
@@ -41,7 +34,7 @@ CONVGRAD_INLINE void gather(const T* src, const LaneSources<S>& sources, S* dst,
     const IndexVec<S> index = load_index<S>(lane);
     IndexVec<S> all = {};
     for (int64_t piece = lane[0] / lanes; piece <= lane[lanes - 1] / lanes; ++piece) {
-      const Vec<S> part = load_some(src + piece * lanes, sources.count - piece * lanes);
+      const Vec<S> part = load_at_most(src + piece * lanes, sources.count - piece * lanes);
       const IndexVec<S> here = (index & -lanes) == static_cast<LaneIndex<S>>(piece * lanes);
       all |= (IndexVec<S>)permute(part, index) & here;  // indices are modulo the lanes
     }
@@ -63,9 +56,9 @@ void spread_pixels(const T* src, int64_t from_step, int64_t pixels, const LaneSo
       const T* x = src + some.first;
       S* spread = dst + v * vector_step;
       if (some.in_order) {
-        store(spread, load_some(x, some.count));
+        store(spread, load_at_most(x, some.count));
       } else if (some.count <= lanes) {
-        const Vec<S> all = load_some(x, some.count);
+        const Vec<S> all = load_at_most(x, some.count);
         for (int64_t c = 0; c < some.copies; ++c)
           store(spread + c * copy_step, permute(all, load_index<S>(some.lane + c * lanes)));
       } else {

@@ -21,7 +21,7 @@ namespace convgrad::cpu {
 namespace {
 
 // Terms of a sum that are added before they join the rest; more if each lane gets a share of them.
-constexpr int64_t kRun = 512, kRunOfLanes = 4 * kRun;
+constexpr int64_t kTermsOfRun = 512, kRunOfLanes = 4 * kTermsOfRun;
 
 // The layout of an array: the numbers of one position, and the steps along each axis.
 struct Array {
@@ -102,9 +102,9 @@ class PairsRunner {
                                           : 1),
         sums_(plan.result.numbers) {
     const bool in_lanes = plan.op == Op::kDgrad || (p_.groups == 1 && p_.out_channels == 1);
-    const int64_t terms = in_lanes ? kRunOfLanes : kRun;
+    const int64_t terms = in_lanes ? kRunOfLanes : kTermsOfRun;
     run_channels_ = std::min(channels_, terms);
-    run_pairs_ = std::clamp<int64_t>(terms / channels_, 1, kRun);
+    run_pairs_ = std::clamp<int64_t>(terms / channels_, 1, kTermsOfRun);
   }
 
   void run(int64_t first, int64_t last) {

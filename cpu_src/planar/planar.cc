@@ -15,6 +15,7 @@
 #include "cpu_src/flatten.h"
 #include "cpu_src/kernels.h"
 #include "cpu_src/microkernels/channel_planes.h"
+#include "cpu_src/microkernels/rows.h"
 #include "cpu_src/regions.h"
 #include "cpu_src/result.h"
 
@@ -59,8 +60,8 @@ class PlanarRunner {
                Result<T> result)
       : plan_(plan),
         p_(plan.problem),
-        planes_(CONVGRAD_FOR_ISA(plan.isa, channel_planes<T>())),
-        sum_planes_(CONVGRAD_FOR_ISA(plan.isa, channel_planes<S>())),
+        planes_(CONVGRAD_FOR_ISA(plan.isa, channel_planes<S>())),
+        rows_(CONVGRAD_FOR_ISA(plan.isa, row_conversions<T>())),
         sum_(CONVGRAD_FOR_ISA(plan.isa, plane_sum<S>())),
         source_(source),
         epilogue_(epilogue),
@@ -68,6 +69,8 @@ class PlanarRunner {
     const int64_t in = p_.group_in(), out = p_.group_out(), taps = p_.axis[2].taps;
     split_.resize(p_.in_channels * plan.plane);
     joined_.resize(p_.out_channels * kStretch);
+    if constexpr (!std::is_same_v<T, S>)
+      numbers_.resize(std::max(p_.in_channels * plan.plane, p_.out_channels * kStretch));
     std::fill(split_.data(), split_.data() + p_.in_channels * plan.plane, S{0});
     for (int64_t r = 0; r < taps; ++r) {
       for (int64_t c = 0; c < in; ++c) offsets_.push_back(c * plan.plane + r * p_.axis[2].filter_dilation);
@@ -111,8 +114,9 @@ class PlanarRunner {
     // The part on the input, which is not empty.
     const int64_t begin = std::max<int64_t>(-source, 0), end = std::min(count, p_.axis[2].input - source);
     S* const planes = split_.data();
-    planes_.split[p_.in_channels](row + (source + begin) * p_.in_channels, end - begin, planes + begin,
-                                  plan_.plane);
+    planes_.split[p_.in_channels](
+        widened(row + (source + begin) * p_.in_channels, (end - begin) * p_.in_channels), end - begin,
+        planes + begin, plan_.plane);
     for (int64_t c = 0; c < p_.in_channels; ++c) {
       S* const plane = planes + c * plan_.plane;
       std::fill(plane, plane + begin, S{0});
@@ -128,11 +132,22 @@ class PlanarRunner {
     store(joined_.data(), dst, pixels);
   }
 
-  void store(const S* planes, Result<T> dst, int64_t pixels) const {
-    if (dst.sums() != nullptr)
-      sum_planes_.join[p_.out_channels](planes, kStretch, pixels, dst.sums());
-    else
-      planes_.join[p_.out_channels](planes, kStretch, pixels, static_cast<T*>(const_cast<void*>(dst.data())));
+  // Numbers of 16 bits are converted in a pass of their own, so that planes are of the sums' types only.
+  const S* widened(const T* numbers, int64_t count) {
+    if constexpr (std::is_same_v<T, S>) {
+      return numbers;
+    } else {
+      rows_.widen(numbers, 0, numbers_.data(), 0, 1, count);
+      return numbers_.data();
+    }
+  }
+
+  void store(const S* planes, Result<T> dst, int64_t pixels) {
+    S* const sums = dst.sums();
+    planes_.join[p_.out_channels](planes, kStretch, pixels, sums != nullptr ? sums : numbers_.data());
+    if (sums == nullptr)
+      rows_.narrow(numbers_.data(), 0, static_cast<T*>(const_cast<void*>(dst.data())), 0, 1,
+                   pixels * p_.out_channels);
   }
 
   // Writes results on the padding.
@@ -145,8 +160,8 @@ class PlanarRunner {
 
   const PlanarPlan& plan_;
   const ConvProblem& p_;
-  const ChannelPlanes<T>& planes_;
-  const ChannelPlanes<S>& sum_planes_;
+  const ChannelPlanes<S>& planes_;
+  const RowConversions<T>& rows_;
   const PlaneSum<S> sum_;
   const T* const source_;
   const Epilogue epilogue_;
@@ -154,6 +169,7 @@ class PlanarRunner {
   std::vector<int64_t> offsets_;     // of the terms, within a group's planes
   std::vector<S> factors_;           // of each result's terms
   AlignedBuffer<S> split_, joined_;  // planes of a stretch
+  AlignedBuffer<S> numbers_;         // its pixels as wide numbers
 };
 
 Work planar(const ConvProblem& problem, Major filter_major, Isa isa, const void* source_data,

@@ -34,19 +34,20 @@ void add_taps_of_output(const ConvProblem& p, const T* x_image, const T* w, int6
   });
 }
 
-constexpr int64_t kLanes = 16;
+constexpr int64_t kPartialSums = 16;
 
 // Returns a dot product of 16 interleaved sums, added in a fixed order at the end. The compiler may keep
 // these in vector registers, which it may not do with one running sum.
 template <typename T>
 Sum<T> dot(const T* a, const T* b, int64_t count) {
-  Sum<T> lanes[kLanes] = {};
+  Sum<T> lanes[kPartialSums] = {};
   int64_t at = 0;
-  for (; at + kLanes <= count; at += kLanes) {
-    for (int64_t lane = 0; lane < kLanes; ++lane) lanes[lane] += widen(a[at + lane]) * widen(b[at + lane]);
+  for (; at + kPartialSums <= count; at += kPartialSums) {
+    for (int64_t lane = 0; lane < kPartialSums; ++lane)
+      lanes[lane] += widen(a[at + lane]) * widen(b[at + lane]);
   }
   for (int64_t lane = 0; at + lane < count; ++lane) lanes[lane] += widen(a[at + lane]) * widen(b[at + lane]);
-  for (int64_t half = kLanes / 2; half > 0; half /= 2) {
+  for (int64_t half = kPartialSums / 2; half > 0; half /= 2) {
     for (int64_t lane = 0; lane < half; ++lane) lanes[lane] += lanes[lane + half];
   }
   return lanes[0];
@@ -61,8 +62,8 @@ void add_taps_of_input(const ConvProblem& p, const T* dy_image, const T* w, int6
   for_each_output(p.axis, {i0, i1, i2}, [&](int64_t r, int64_t o) {
     const T* dy_at = dy_image + o * K + group * group_out;
     const T* w_at = w + r * group_in * K + group * group_out;
-    for (int64_t k = 0; k < group_out; k += kLanes * kSumRun) {
-      const int64_t count = std::min(group_out - k, kLanes * kSumRun);
+    for (int64_t k = 0; k < group_out; k += kPartialSums * kSumRun) {
+      const int64_t count = std::min(group_out - k, kPartialSums * kSumRun);
       Sum<T>* sum = sums.next();
       for (int64_t c = 0; c < group_in; ++c) sum[c] += dot(dy_at + k, w_at + c * K + k, count);
     }
@@ -70,13 +71,13 @@ void add_taps_of_input(const ConvProblem& p, const T* dy_image, const T* w, int6
 }
 
 // The place of a tile in dw: tap (r0, r1, r2), channels [c_first, c_first + c_count) of one group.
-struct FilterTile {
+struct FilterBlock {
   int64_t r0, r1, r2, group, c_first, c_count;
 };
 
 // Adds wgrad's terms of one tile: sum[c,k] += x[n,i,c] * dy[n,o,k] for every position.
 template <typename T>
-void sum_tile(const ConvProblem& p, const FilterTile& tile, const T* x, const T* dy, LongSums<T>& sums) {
+void sum_tile(const ConvProblem& p, const FilterBlock& tile, const T* x, const T* dy, LongSums<T>& sums) {
   const int64_t K = p.group_out();
   const Axis &a0 = p.axis[0], &a1 = p.axis[1], &a2 = p.axis[2];
   const auto tied = [](const Axis& axis, int64_t r) {
@@ -179,12 +180,12 @@ Work reference_wgrad(const ConvProblem& p, const void* x_data, const void* dy_da
     return Work{{{p.taps() * p.groups * c_tiles, [=](int64_t task) {
                     const int64_t r = task / (p.groups * c_tiles);
                     const int64_t c_first = task % c_tiles * c_step;
-                    const FilterTile tile{r / (p.axis[1].taps * p.axis[2].taps),
-                                          r / p.axis[2].taps % p.axis[1].taps,
-                                          r % p.axis[2].taps,
-                                          task / c_tiles % p.groups,
-                                          c_first,
-                                          std::min(c_step, p.group_in() - c_first)};
+                    const FilterBlock tile{r / (p.axis[1].taps * p.axis[2].taps),
+                                           r / p.axis[2].taps % p.axis[1].taps,
+                                           r % p.axis[2].taps,
+                                           task / c_tiles % p.groups,
+                                           c_first,
+                                           std::min(c_step, p.group_in() - c_first)};
                     LongSums<T> sums(tile.c_count * p.group_out());
                     sum_tile(p, tile, x, dy, sums);
                     const Sum<T>* total = sums.totals();

@@ -25,7 +25,7 @@
 namespace convgrad::cpu {
 namespace {
 
-constexpr int64_t kRun = 512;  // terms that are added one by one
+constexpr int64_t kTiledRun = 512;  // terms that are added one by one
 
 // The buffers that one thread needs for a tile besides registers.
 template <typename T>
@@ -114,8 +114,8 @@ class TileRunner {
 };
 
 template <typename T>
-void run_task(const ActivationPlan& plan, int64_t task, const T* source, const Sum<T>* filter,
-              const Epilogue& epilogue, Result<T> result) {
+void run_tiled_task(const ActivationPlan& plan, int64_t task, const T* source, const Sum<T>* filter,
+                    const Epilogue& epilogue, Result<T> result) {
   const ConvProblem& p = plan.problem;
   const ActivationTask range = plan.task(task);
   TileRunner<T> runner(plan, epilogue);
@@ -136,7 +136,7 @@ void run_task(const ActivationPlan& plan, int64_t task, const T* source, const S
       const PanelRows rows = plan.merges ? plan.merged_panel(box) : plan.panel_rows(group, in_group, vectors);
       const bool joined = p.groups == 1 && box.region[2]->tap_source_step == 1;
       list_terms(
-          plan, box, joined, kRun, terms, [&](int64_t tap) { return tap * p.group_in() * rows.step; },
+          plan, box, joined, kTiledRun, terms, [&](int64_t tap) { return tap * p.group_in() * rows.step; },
           rows.step);
       for (int64_t tile = at; tile < last; ++tile) {
         const TilePlace place = box.place(tile);
@@ -176,7 +176,7 @@ Work tiled_activation(const ConvProblem& problem, Major filter_major, Isa isa, c
                              if constexpr (std::is_same_v<T, S>) {
                                if (!plan->packed) read = filter;
                              }
-                             run_task<T>(*plan, task, source, read, epilogue, result);
+                             run_tiled_task<T>(*plan, task, source, read, epilogue, result);
                            }});
     return work;
   });

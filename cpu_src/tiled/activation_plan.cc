@@ -4,6 +4,7 @@
 #include <limits>
 #include <numeric>
 
+#include "common_src/dispatch.h"
 #include "common_src/integers.h"
 #include "common_src/major.h"
 #include "cpu_src/flatten.h"
@@ -16,9 +17,6 @@ namespace {
 
 // With fewer merged numbers in a row, much of it, and of the workspace, would be rounding.
 constexpr int64_t kManyPhases = 16, kMergedNumbers = 64;
-
-// Returns the lanes of the widest vectors: what is a multiple of them suits every instruction set.
-int64_t widest_lanes(DType dtype) { return dtype == DType::kF64 ? 8 : 16; }
 
 int64_t merged_width_of(const ConvProblem& p) {
   // A panel may read one vector past the end; and rows an odd number of cache lines apart use all of the
@@ -57,9 +55,12 @@ int64_t filter_bytes(const ConvProblem& p) {
   return p.taps() * p.group_in() * p.out_channels * bytes_of(p.dtype);
 }
 
-const int* most_pixels(Isa isa, LanesAre lanes_are) {
-  if (lanes_are == LanesAre::kSources) return CONVGRAD_FOR_ISA(isa, dot_tiles<float>()).most_pixels;
-  return CONVGRAD_FOR_ISA(isa, activation_tiles<float>()).most_pixels;
+const int* most_pixels(DType dtype, Isa isa, LanesAre lanes_are) {
+  return dispatch(dtype, [&](auto stored) -> const int* {
+    using T = typename decltype(stored)::type;
+    if (lanes_are == LanesAre::kSources) return CONVGRAD_FOR_ISA(isa, dot_tiles<T>()).most_pixels;
+    return CONVGRAD_FOR_ISA(isa, activation_tiles<Sum<T>>()).most_pixels;
+  });
 }
 
 int result_lanes(DType dtype, Isa isa, LanesAre lanes_are) {
@@ -70,7 +71,7 @@ int result_lanes(DType dtype, Isa isa, LanesAre lanes_are) {
 
 // Returns a tile's time for one term of its sums, in cycles of a machine that does two multiply-adds and two
 // loads per cycle, and in which each sum waits four cycles for the one before.
-double tile_cycles(double pixels, int vectors) {
+double activation_tile_cycles(double pixels, int vectors) {
   const double loads = (pixels + vectors) / 2;
   return std::max({pixels * vectors / 2, loads, 4.0}) + loads / 16;
 }
@@ -78,7 +79,7 @@ double tile_cycles(double pixels, int vectors) {
 // Returns the time of one pixel if `count` of them lie along a tile's axis.
 double pixel_cycles(int64_t count, int vectors, int64_t most) {
   const double pixels = static_cast<double>(count) / divide_up(std::max<int64_t>(count, 1), most);
-  return tile_cycles(pixels, vectors) / std::max(pixels, 1.0);
+  return activation_tile_cycles(pixels, vectors) / std::max(pixels, 1.0);
 }
 
 }  // namespace
@@ -190,7 +191,8 @@ void ActivationPlan::choose_vectors(int64_t channels, const int64_t (&largest)[k
       const int width = static_cast<int>(std::min<int64_t>(left, candidate));
       double pixel = std::numeric_limits<double>::infinity();
       for (const int64_t count : largest)
-        pixel = std::min(pixel, pixel_cycles(count, width, most_pixels(isa, lanes_are)[width]));
+        pixel =
+            std::min(pixel, pixel_cycles(count, width, most_pixels(problem.dtype, isa, lanes_are)[width]));
       cycles += pixel;
     }
     if (cycles < best) best = cycles, vectors = candidate;
@@ -260,7 +262,7 @@ Box ActivationPlan::box(int64_t index) const {
   box.source_step[3] = source_size;
   box.result_step[3] = result_size;
   // Along the innermost axis neighbours share sources in the cache, so another axis must be clearly better.
-  const int64_t most = most_pixels(isa, lanes_are)[vectors];
+  const int64_t most = most_pixels(problem.dtype, isa, lanes_are)[vectors];
   box.along = 2;
   for (const int axis : {1, 0, 3}) {
     if (pixel_cycles(box.extent[axis], vectors, most) <
@@ -365,8 +367,8 @@ int64_t packed_filter_bytes(const ConvProblem& problem, Major filter_major, Lane
   if (lanes_are == LanesAre::kSources)
     return filter_major == Major::kK ? 0 : rows * problem.group_out() * bytes_of(problem.dtype);
   if (fits_in_place(problem, filter_major) && filter_bytes(problem) <= kCachedFilter) return 0;
-  const int64_t lanes = widest_lanes(problem.dtype), sum_bytes = problem.dtype == DType::kF64 ? 8 : 4;
-  return rows * divide_up(problem.group_out(), lanes) * lanes * sum_bytes;
+  const int64_t lanes = widest_lanes(problem.dtype);
+  return rows * divide_up(problem.group_out(), lanes) * lanes * sum_bytes(problem.dtype);
 }
 
 }  // namespace convgrad::cpu

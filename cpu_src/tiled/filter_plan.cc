@@ -14,14 +14,16 @@ namespace {
 
 // Positions that are added before they join the rest: few enough for a panel of dy to stay in the first-level
 // cache, and for an accurate sum.
-constexpr int64_t kRun = 256;
+constexpr int64_t kFilterRun = 256;
 // Limits for tasks. Every part of the units reads all of x again, so these parts are few.
 constexpr int64_t kPositionParts = 64, kUnitParts = 16, kPartUnits = 12, kTaskTerms = 1 << 20;
 
 // Blocks are whole lines if lines are short, pieces of lines if they are long.
-int64_t pieces(const ConvProblem& p) { return std::max<int64_t>((p.axis[2].output + kRun / 2) / kRun, 1); }
+int64_t pieces(const ConvProblem& p) {
+  return std::max<int64_t>((p.axis[2].output + kFilterRun / 2) / kFilterRun, 1);
+}
 int64_t lines_of_block(const ConvProblem& p) {
-  return pieces(p) > 1 ? 1 : std::max<int64_t>(kRun / std::max<int64_t>(p.axis[2].output, 1), 1);
+  return pieces(p) > 1 ? 1 : std::max<int64_t>(kFilterRun / std::max<int64_t>(p.axis[2].output, 1), 1);
 }
 int64_t blocks_of(const ConvProblem& p) {
   const int64_t lines = p.batch * p.axis[0].output * p.axis[1].output;
@@ -34,7 +36,6 @@ int64_t wanted_tasks(const ConvProblem& p, int64_t most) {
 }
 
 int64_t filter_size(const ConvProblem& p) { return p.taps() * p.group_in() * p.out_channels; }
-int64_t sum_bytes(const ConvProblem& p) { return p.dtype == DType::kF64 ? 8 : 4; }
 
 // Returns as many parts as tasks, but limits partial sums to the filter's own size or a twentieth of the
 // activations.
@@ -42,12 +43,12 @@ int64_t position_parts_of(const ConvProblem& p) {
   const int64_t bytes = bytes_of(p.dtype);
   const int64_t activations = p.batch * (p.inputs() * p.in_channels + p.outputs() * p.out_channels) * bytes;
   const int64_t allowed = std::max(filter_size(p) * bytes, activations / 20);
-  const int64_t parts = allowed / std::max<int64_t>(filter_size(p) * sum_bytes(p), 1);
+  const int64_t parts = allowed / std::max<int64_t>(filter_size(p) * sum_bytes(p.dtype), 1);
   return std::max<int64_t>(std::min({wanted_tasks(p, kPositionParts), blocks_of(p), parts}), 1);
 }
 
 // Returns a tile's cycles for one position, on a machine of two multiply-adds and two loads per cycle.
-double tile_cycles(double channels, int vectors) {
+double filter_tile_cycles(double channels, int vectors) {
   const double loads = (channels + vectors) / 2;
   return std::max({channels * vectors / 2, loads, 1.0}) + loads / 16;
 }
@@ -89,7 +90,8 @@ FilterPlan::FilterPlan(const ConvProblem& original, Isa isa)
   const bool f64 = problem.dtype == DType::kF64;
   lanes = f64 ? CONVGRAD_FOR_ISA(isa, filter_tiles<double>()).lanes
               : CONVGRAD_FOR_ISA(isa, filter_tiles<float>()).lanes;
-  const int* most = CONVGRAD_FOR_ISA(isa, filter_tiles<float>()).most_channels;
+  const int* most = f64 ? CONVGRAD_FOR_ISA(isa, filter_tiles<double>()).most_channels
+                        : CONVGRAD_FOR_ISA(isa, filter_tiles<float>()).most_channels;
   rows = problem.group_in() * (joined ? problem.axis[2].taps : 1);
   const int64_t needed = divide_up(problem.group_out(), lanes);
   double best = std::numeric_limits<double>::infinity();
@@ -97,14 +99,14 @@ FilterPlan::FilterPlan(const ConvProblem& original, Isa isa)
   for (int candidate = 1; candidate <= kMaxFilterVectors; ++candidate) {
     // A run's panel of dy must stay in the first-level cache.
     constexpr int64_t kCached = 36 << 10;
-    if (candidate > 1 && candidate * lanes * kRun * sum_bytes(problem) > kCached) break;
+    if (candidate > 1 && candidate * lanes * kFilterRun * sum_bytes(problem.dtype) > kCached) break;
     // The last panel's tiles are as long as the others'.
     const int64_t split = divide_up(rows, most[candidate]);
     double cycles = 0;
     for (int64_t left = needed; left > 0; left -= candidate) {
       const int width = static_cast<int>(std::min<int64_t>(left, candidate));
       cycles += static_cast<double>(split) *
-                tile_cycles(static_cast<double>(rows) / static_cast<double>(split), width);
+                filter_tile_cycles(static_cast<double>(rows) / static_cast<double>(split), width);
     }
     if (cycles < best) best = cycles, vectors = candidate;
   }
@@ -180,7 +182,7 @@ FilterTask FilterPlan::task(int64_t index) const {
 int64_t partial_filter_bytes(const ConvProblem& problem) {
   const ConvProblem merged = summed(problem);
   const int64_t parts = position_parts_of(merged);
-  return parts == 1 ? 0 : parts * filter_size(merged) * sum_bytes(merged);
+  return parts == 1 ? 0 : parts * filter_size(merged) * sum_bytes(merged.dtype);
 }
 
 }  // namespace convgrad::cpu

@@ -10,18 +10,19 @@
 namespace convgrad::cuda {
 namespace {
 
-bool is_small(std::initializer_list<int64_t> factors) { return fits_bits(30, factors); }
+bool product_is_small(std::initializer_list<int64_t> factors) { return fits_bits(30, factors); }
 
 bool fits_in_32_bits(const PoolProblem& p) {
   const auto& [a, b, c] = p.axis;
-  if (!is_small({a.input, b.input, c.input, p.channels}) ||
-      !is_small({a.output, b.output, c.output, p.channels}) || !is_small({p.batch, a.input, b.input}) ||
-      !is_small({p.batch, a.output, b.output}))
+  if (!product_is_small({a.input, b.input, c.input, p.channels}) ||
+      !product_is_small({a.output, b.output, c.output, p.channels}) ||
+      !product_is_small({p.batch, a.input, b.input}) || !product_is_small({p.batch, a.output, b.output}))
     return false;
   for (const Axis& axis : p.axis) {
     // Every o*stride + r*filter_dilation - pad_lo, and the square of the stride (TiedOutputs), fit 32 bits.
-    if (!is_small({axis.output, axis.stride}) || !is_small({axis.taps, axis.filter_dilation, 2}) ||
-        !fits_bits(29, {axis.pad_lo}) || !fits_bits(15, {axis.stride}))
+    if (!product_is_small({axis.output, axis.stride}) ||
+        !product_is_small({axis.taps, axis.filter_dilation, 2}) || !fits_bits(29, {axis.pad_lo}) ||
+        !fits_bits(15, {axis.stride}))
       return false;
   }
   return true;

@@ -15,10 +15,10 @@ from inspect import signature
 from typing import Any
 
 import jax
-from jax.extend.core import find_top_trace
 
 from jax_convgrad.primitives import hijax_layer
 from jax_convgrad.primitives.axis_types import Split, with_axis_types
+from jax_convgrad.primitives.current_trace import find_top_trace
 
 # Part of what jit caches by, so that a function traced outside is traced again inside.
 _forward_mode = jax.make_user_context(False)

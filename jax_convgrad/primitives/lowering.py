@@ -14,6 +14,7 @@ from jax.extend.core import Primitive
 from jax.interpreters import mlir
 from jax.interpreters.mlir import ir
 
+from jax_convgrad import native
 from jax_convgrad.geometry import MAX_AXES, are_known
 from jax_convgrad.primitives import custom_call, sharding, targets
 from jax_convgrad.primitives.complex_form import is_complex
@@ -166,9 +167,8 @@ def _within_kernels(params: Mapping[str, Any]) -> bool:
 @functools.cache
 def _warn_no_cuda_kernels() -> None:
     warnings.warn(
-        "jax_convgrad was built without CUDA kernels, so for CUDA it computes with jax.lax. "
-        "Install it where nvcc is found, with --config-settings cmake.define.JAX_CONVGRAD_CUDA=ON, to have "
-        "them.",
+        "jax_convgrad's CUDA kernels are not installed, so jax.lax computes on NVIDIA GPUs. This installs "
+        f'them, for driver {native.CUDA_DRIVER} or later: pip install "{native.cuda_requirement()}"',
         stacklevel=2,
     )
 

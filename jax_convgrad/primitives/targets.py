@@ -6,17 +6,18 @@ A process that only runs programs, which others compiled or exported, needs this
 
 from __future__ import annotations
 
-import importlib
+import re
+import warnings
 from dataclasses import dataclass
-from types import ModuleType
+from pathlib import Path
 from typing import Any
 
 import jax
 import jax.ffi
 import jaxlib
 
-from jax_convgrad.source_folder import OWN_FOLDER, installed_elsewhere
-from jax_convgrad.versions import LOWEST_JAX, numbers, text
+from jax_convgrad import native
+from jax_convgrad.versions import LOWEST_JAX, NEWEST_TESTED_JAX, numbers, text
 
 
 @dataclass(frozen=True)
@@ -41,39 +42,51 @@ def register(backend: Backend, platform: str) -> None:
         jax.ffi.register_ffi_target(backend.prefix + name, handler, platform=platform)
 
 
-def _cuda_module() -> ModuleType | None:
-    """The CUDA kernels, or None in a package that was built without them."""
-    try:
-        return importlib.import_module("jax_convgrad._cuda")
-    except ModuleNotFoundError as error:
-        if error.name != "jax_convgrad._cuda":
-            raise
-        return None
-
-
 def _register_modules() -> None:
     if numbers(jaxlib.__version__) < LOWEST_JAX:
         # An older FFI does not refuse these handlers, and the whole backend fails with them.
         raise ImportError(
-            f"jax_convgrad needs jaxlib >= {text(LOWEST_JAX)}, but jaxlib is {jaxlib.__version__}"
+            f"jax_convgrad needs jaxlib >= {text(LOWEST_JAX)}, but jaxlib is {jaxlib.__version__}: "
+            f'pip install --upgrade "jax>={text(LOWEST_JAX)}"'
         )
-    try:
-        backends["cpu"] = Backend(importlib.import_module("jax_convgrad._cpu"))
-    except ModuleNotFoundError as error:
-        if error.name != "jax_convgrad._cpu":
-            raise
-        elsewhere = installed_elsewhere()
-        found_before = f", and was found before the installed {elsewhere}" if elsewhere else ""
-        raise ImportError(
-            f"{OWN_FOLDER} is jax_convgrad's source folder, in which nothing is built{found_before}. "
-            + ("" if elsewhere else "Install the package (pip install .), and ")
-            + "run Python in another folder, or with the option -P."
-        ) from None
-    register(backends["cpu"], "cpu")
-    cuda = _cuda_module()
-    if cuda is not None:
-        backends["cuda"] = Backend(cuda)
-        register(backends["cuda"], "CUDA")
+    modules = {"cpu": native.cpu_module(), "cuda": native.cuda_module()}
+    available = {platform: module for platform, module in modules.items() if module is not None}
+    for module in available.values():
+        _check_ffi(module, _ffi_of_jaxlib())
+    for platform, module in available.items():
+        backends[platform] = Backend(module)
+        register(backends[platform], platform if platform == "cpu" else "CUDA")
+    _warn_of_untested_jax()
+
+
+def _ffi_of_jaxlib() -> tuple[int, int] | None:
+    """The version of XLA's FFI in jaxlib, which its headers name: major, minor."""
+    header = Path(jax.ffi.include_dir()) / "xla" / "ffi" / "api" / "c_api.h"
+    source = header.read_text() if header.exists() else ""
+    found = dict(re.findall(r"#define XLA_FFI_API_(MAJOR|MINOR) (\d+)", source))
+    return (int(found["MAJOR"]), int(found["MINOR"])) if len(found) == 2 else None
+
+
+def _check_ffi(module: Any, ffi: tuple[int, int] | None) -> None:
+    """Raises an ImportError if jaxlib cannot call the module, with which its whole backend would fail."""
+    built_for = tuple(module.ffi_api_version())
+    if ffi is None or (built_for[0] == ffi[0] and built_for[1] <= ffi[1]):
+        return
+    older = "jax" if ffi < built_for else module.__name__.partition(".")[0]
+    raise ImportError(
+        f"{module.__name__} was compiled for XLA's FFI {text(built_for)}, but that of jaxlib "
+        f"{jaxlib.__version__} is {text(ffi)}: pip install --upgrade {older}"
+    )
+
+
+def _warn_of_untested_jax() -> None:
+    if numbers(jax.__version__)[:2] > NEWEST_TESTED_JAX:
+        newest, after = text(NEWEST_TESTED_JAX), f"{NEWEST_TESTED_JAX[0]}.{NEWEST_TESTED_JAX[1] + 1}"
+        warnings.warn(
+            f"jax_convgrad has been tested with jax up to {newest}, not with jax {jax.__version__}. If "
+            f'something fails: pip install --upgrade jax_convgrad, or pip install "jax<{after}"',
+            stacklevel=2,
+        )
 
 
 _register_modules()

@@ -19,6 +19,7 @@ from jax import lax
 from jax.extend import core
 from jax.extend import linear_util as lu
 
+from jax_convgrad.primitives.current_trace import set_current_trace
 from jax_convgrad.primitives.eager import debugging_nans
 from jax_convgrad.replace.rewriting_trace import RewritingTrace
 
@@ -102,7 +103,7 @@ class _Rewriting:
             given, named = jax.tree.map(
                 lambda leaf: jnp.asarray(leaf) if is_array(leaf) else leaf, (args, kwargs)
             )
-            with self._traced_in(), core.set_current_trace(RewritingTrace(self)):
+            with self._traced_in(), set_current_trace(RewritingTrace(self)):
                 return f(*given, **named)
 
         return replaced

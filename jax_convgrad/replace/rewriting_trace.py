@@ -17,6 +17,8 @@ import jax
 from jax.core import Trace, Tracer
 from jax.extend import core
 
+from jax_convgrad.primitives.current_trace import find_top_trace, set_current_trace
+
 
 @dataclass(frozen=True, eq=False)
 class Atom:
@@ -44,12 +46,12 @@ class Operation:
 class RewritingTrace(Trace):
     """Replaces the operations for which ``rewriting`` has substitutes, and passes on all others.
 
-    Enter it with ``core.set_current_trace``.
+    Enter it with ``set_current_trace``.
     """
 
     def __init__(self, rewriting: Any) -> None:
         super().__init__()
-        self.parent_trace = core.find_top_trace(())
+        self.parent_trace = find_top_trace(())
         self.requires_low = False  # the parent trace decides this
         self._rewriting = rewriting
         self._rule = rewriting.rule
@@ -75,7 +77,7 @@ class RewritingTrace(Trace):
             params = params | changed
         before = self.parent_trace
         if before.requires_low and primitive.is_high(*map(jax.typeof, values), **params):
-            with core.set_current_trace(before):
+            with set_current_trace(before):
                 results = primitive.bind(*values, **params)
         else:
             results = before.process_primitive(primitive, values, params)
@@ -83,20 +85,19 @@ class RewritingTrace(Trace):
             self._made[id(results)] = results, self._operation(primitive, values, params)
         return results
 
-    def process_custom_jvp_call(
-        self, primitive: Any, fun: Any, jvp: Any, values: Sequence[Any], /, **params: Any
-    ) -> Any:
+    # JAX's versions differ in the names of these arguments, so they have none here.
+    def process_custom_jvp_call(self, *args: Any, **params: Any) -> Any:
         """Wraps the functions, so that operations are replaced whenever they run."""
+        primitive, fun, jvp, values = args
         fun, jvp = map(self._rewriting.wrapped, (fun, jvp))
-        with core.set_current_trace(self.parent_trace):
+        with set_current_trace(self.parent_trace):
             return self.parent_trace.process_custom_jvp_call(primitive, fun, jvp, values, **params)
 
-    def process_custom_vjp_call(
-        self, primitive: Any, fun: Any, fwd: Any, bwd: Any, values: Sequence[Any], /, **params: Any
-    ) -> Any:
+    def process_custom_vjp_call(self, *args: Any, **params: Any) -> Any:
         """Wraps the functions, so that operations are replaced whenever they run."""
+        primitive, fun, fwd, bwd, values = args
         fun, fwd, bwd = map(self._rewriting.wrapped, (fun, fwd, bwd))
-        with core.set_current_trace(self.parent_trace):
+        with set_current_trace(self.parent_trace):
             return self.parent_trace.process_custom_vjp_call(primitive, fun, fwd, bwd, values, **params)
 
     def process_call(self, *args: Any, **params: Any) -> Any:
@@ -110,13 +111,13 @@ class RewritingTrace(Trace):
 
         def staged(*values: Any) -> list[Any]:
             nonlocal tree
-            process = getattr(core.find_top_trace(()), name)
+            process = getattr(find_top_trace(()), name)
             results: Any = process(*args[:place], values, *args[place + 1 :], **params)
             if hasattr(results, "update"):  # a tree; it is kept without its tracers
                 results, tree = list(results), results.update([None] * len(list(results)))
             return results
 
-        with core.set_current_trace(self.parent_trace):
+        with set_current_trace(self.parent_trace):
             found = self._rewriting.evaluated(jax.make_jaxpr(staged)(*args[place]), args[place])
         return found if tree is None else tree.update(found)
 
@@ -132,7 +133,7 @@ class RewritingTrace(Trace):
         substitute = self._rule.substitute(operation, self._source)
         if substitute is None:
             return None
-        with core.set_current_trace(self):
+        with set_current_trace(self):
             return substitute.function(*(atom.value for atom in substitute.operands))
 
     def _source(self, atom: Atom) -> Operation | None:

@@ -154,6 +154,22 @@ def test_kernels_that_cannot_be_used(copy, name, content, text):
     assert told["facts"]["devices"]["value"]  # the steps after a crash run
 
 
+def test_a_cuda_package_of_another_version(copy):
+    (copy / "jax_convgrad_cuda13").mkdir()
+    (copy / "jax_convgrad_cuda13" / "__init__.py").write_text("__version__ = '9.9'\n")
+    (copy / "jax_convgrad_cuda13" / "_cuda.py").write_text(
+        "def ffi_api_version():\n    return 0, 3\n\n\ndef build():\n    return '13.0', '80 90a-real'\n"
+    )
+    told = quick(1, path=copy)
+    assert set(found(told)) == {"cuda-package-mismatch"}
+    needs = f"jax_convgrad {jax_convgrad.__version__} needs jax_convgrad_cuda13 {jax_convgrad.__version__}"
+    assert found(told)["cuda-package-mismatch"]["text"] == f"{needs}, but 9.9 is installed"
+    assert told["verdict"].endswith(f'install "jax_convgrad_cuda13=={jax_convgrad.__version__}"')
+    line = "_cuda.py loads, built for XLA's FFI 0.3 with CUDA 13.0 for 80 90a-real"
+    assert f"{line}\nfrom {copy}/jax_convgrad_cuda13" in [f["text"] for f in told["findings"]]
+    assert "needs jax_convgrad_cuda13" in told["facts"]["jax_convgrad"]["failure"]
+
+
 def test_a_source_folder_without_an_installation(clone):
     done = doctor("--quick", cwd=clone, flags=("-S",), PYTHONPATH="")  # without site-packages
     assert done.returncode == 1 and "is the source folder, in which nothing is built" in done.stdout
@@ -285,6 +301,9 @@ def test_an_import_that_fails_for_a_reason_of_its_own():
 
 
 def test_a_jaxlib_whose_ffi_is_older_than_the_kernels():
+    failure = "ImportError: jax_convgrad._cpu was compiled for XLA's FFI 0.5, but that of jaxlib 0.9.1 is 0.3"
+    found, texts = problems(sections.kernels, {"jax_convgrad": Result(failure=failure)})
+    assert found == [("FAILED", "package-too-old")] and failure in texts
     said = "the handler's API version (0.5) is incompatible with the framework's API version (0.3)"
     found, texts = problems(sections.devices, {"devices": Result(failure=said)})
     assert found == [("FAILED", "package-too-old")] and 'install --upgrade "jax>=' in texts
@@ -297,7 +316,7 @@ def test_gpus():
     found, texts = problems(sections.devices, used | built)
     assert found == [] and "550.54.14, NVIDIA H200, 9.0" in texts and "JAX computes on gpu" in texts
     found, texts = problems(sections.devices, used)
-    assert found == [("FAILED", "cuda-kernels-missing")] and "cmake.define.JAX_CONVGRAD_CUDA=ON" in texts
+    assert found == [("FAILED", "cuda-kernels-missing")] and '-m pip install "jax_convgrad[cuda13]"' in texts
     found, texts = problems(sections.devices, gpu | built)
     assert found == [("warning", "jax-without-gpu")] and '"jax[cuda12]"' in texts
     found, texts = problems(sections.devices, {})
@@ -333,8 +352,9 @@ def test_every_problem_is_found_by_the_code_and_explained_in_the_docs():
 
 def test_what_remedies_tell_pip_to_install_can_be_parsed():
     quoted = [name for remedy in REMEDIES.values() for name in re.findall(r'install.* "([^"]+)"', remedy)]
-    parsed = [Requirement(name.replace("{major}", "13")) for name in quoted]
-    assert len(parsed) == 4 and {requirement.name for requirement in parsed} == {"jax"}
+    details = {"major": "13", "package": "kernels", "version": "1.0", "requirement": "kernels[cuda]"}
+    parsed = [Requirement(name.format(**details)) for name in quoted]
+    assert len(parsed) == 6 and {requirement.name for requirement in parsed} == {"jax", "kernels"}
 
 
 def test_the_verdict():

@@ -58,8 +58,9 @@ def test_numbers_are_numpys(dtype, scale):
 def test_sums_that_the_dtype_cannot_hold(dtype):
     top = float(jnp.finfo(dtype).max)
     report = flow_of(np.full((100, 100), top, jnp.dtype(dtype)))
-    assert report.layers[0].gradient_norm == pytest.approx(100 * top, rel=1e-6)
-    assert report.layers[0].gradient_mean == pytest.approx(top, rel=1e-6)
+    # XLA adds 10,000 numbers in float32, in jax 0.9 one after the other.
+    assert report.layers[0].gradient_norm == pytest.approx(100 * top, rel=1e-5)
+    assert report.layers[0].gradient_mean == pytest.approx(top, rel=1e-5)
     assert report.layers[0].nonfinite == 0
 
 

@@ -1,4 +1,4 @@
-"""The includes of the C++ sources: kernels include nothing of XLA, Python or the other backend."""
+"""The includes of the C++ sources: kernels include nothing of XLA, Python or the other backend; and their names."""
 
 import re
 from collections.abc import Iterable
@@ -94,3 +94,35 @@ def test_every_include_of_ours_exists():
     ]
     assert not missing
     assert not shadows, "the emulator replaces a header that is not there"
+
+
+def file_local_names(path: Path) -> set[str]:
+    """What a source defines in its anonymous namespace."""
+    names = set()
+    for body in re.findall(r"^namespace \{\n(.*?)^\}  // namespace$", path.read_text(), re.MULTILINE | re.DOTALL):
+        # clang-format leaves only the first line of a definition, and macros' names, without an indent.
+        for line in re.sub(r"__attribute__\(\(\w+\)\) |template <[^\n]*", "", body).splitlines():
+            found = re.match(r"(?:struct|class|enum class|using) (\w+)", line) or re.match(
+                r"\w[^(=]*?\b(\w+)(?:<[^()=]*>)?(?:\(| = | \{|\[|;)", line
+            )
+            if found:
+                names.add(found[1])
+    return names
+
+
+def compiled_together() -> dict[str, list[Path]]:
+    microkernels = list((ROOT / "cpu_src" / "microkernels").glob("*.cc"))
+    planners = [path for path in (ROOT / "cpu_src").rglob("*.cc") if path not in microkernels]
+    cuda_plans = [*(ROOT / "cuda_src").rglob("plan.cc"), ROOT / "cuda_src" / "plan_facts.cc"]
+    return {"microkernels": microkernels, "planners": planners, "cuda_plans": cuda_plans}
+
+
+@pytest.mark.parametrize("group", ["microkernels", "planners", "cuda_plans"])
+def test_names_are_unique_among_sources_that_are_compiled_together(group):
+    """CMake compiles these as one file, where a call could choose an overload of another source."""
+    owners: dict[str, str] = {}
+    for path in compiled_together()[group]:
+        for name in file_local_names(path):
+            assert name not in owners, f"{name} is in {owners[name]} and in {path.name}"
+            owners[name] = path.name
+    assert len(owners) > 10

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from conv_cases import NHWC
-from dense_layers import DENSE, in_force
+from dense_layers import DENSE, INSTALLED_WITH_GRADIENTS, in_force
 from jax import lax
 
 import jax_convgrad as jc
@@ -75,7 +75,7 @@ def test_strict_promotion_changes_no_program(dtype, on_kernels, monkeypatch):
     assert texts("strict") == texts("standard")
 
 
-@pytest.mark.parametrize("way", ["replaced", "installed"])
+@pytest.mark.parametrize("way", ["replaced", INSTALLED_WITH_GRADIENTS])
 @pytest.mark.parametrize("dtypes", [("bfloat16", "float32"), ("float16", "float32"), ("float32", "float64"),
                                     ("bfloat16", "float64"), ("complex64", "complex128")])  # fmt: skip
 def test_strict_promotion_of_lax_convolutions(way, dtypes):

@@ -138,10 +138,10 @@ class ConvCase:
         return tuple(random.standard_normal(shape).astype(dtype) for shape in (self.x, self.w, self.y))
 
     def reference(self, x, w, dy, reduce_abs=False):
-        """The results y, dx, dw in float64; with reduce_abs the same sums over absolute values."""
+        """The results y, dx, dw in float64 or longdouble; with reduce_abs sums over absolute values."""
         canonical = []
         for array, order in zip((x, w, dy), self.to_canonical, strict=True):
-            array = np.asarray(array, np.float64).transpose(order)
+            array = reference.wide(array).transpose(order)
             canonical.append(np.abs(array) if reduce_abs else array)
         x, w, dy = canonical
         # A batch group is a separate convolution, from its part of the batch to its part of the features.

@@ -14,6 +14,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 # Programs of other projects; only the paths among their arguments are checked.
 OTHERS = {".", "apt-get", "cd", "cmake", "ctest", "git", "pytest", "ruff", "mypy", "source"}
+# What scikit-build-core installs to build, unless --no-build-isolation leaves it to the caller.
+BUILD_TOOLS = ("cmake", "ninja")
 STARTS = ("make ", "python ", "python3 ", "pip install ", ".venv/bin/", "benchmarks/run_on_gpu.sh ")
 
 
@@ -75,9 +77,10 @@ def _make(arguments):
 
 
 def _pip(arguments):
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    project, build = settings["project"], settings["build-system"]["requires"]
     extras = project["optional-dependencies"]
-    required = " ".join(itertools.chain(project["dependencies"], *extras.values()))
+    required = " ".join(itertools.chain(project["dependencies"], build, BUILD_TOOLS, *extras.values()))
     if arguments[:1] != ["install"]:
         return [f"pip {' '.join(arguments)} installs nothing"]
     found = []

@@ -63,9 +63,15 @@ def tied(axes):
         yield r, np.ix_(*(i for i, _ in pairs)), np.ix_(*(o for _, o in pairs))
 
 
+def wide(array):
+    """The array in float64, or as it is in longdouble."""
+    array = np.asarray(array)
+    return array if array.dtype == np.longdouble else array.astype(np.float64)
+
+
 def _group(array, groups):
     """The array [..., channels] as [..., groups, channels / groups]."""
-    array = np.asarray(array, np.float64)
+    array = wide(array)
     return array.reshape(*array.shape[:-1], groups, array.shape[-1] // groups)
 
 
@@ -76,7 +82,7 @@ def _ungroup(array):
 def fprop(x, w, axes, groups=1):
     """y[n,o,k] = sum over r, c of x[n,i,c] * w[r,c,k]."""
     x, w = _group(x, groups), _group(w, groups)  # [n, i, g, c] and [r, c, g, k]
-    y = np.zeros((x.shape[0], *(axis.output for axis in axes), groups, w.shape[-1]))
+    y = np.zeros((x.shape[0], *(axis.output for axis in axes), groups, w.shape[-1]), x.dtype)
     for r, i, o in tied(axes):
         y[(slice(None), *o)] += np.einsum("n...gc,cgk->n...gk", x[(slice(None), *i)], w[r])
     return _ungroup(y)
@@ -85,7 +91,7 @@ def fprop(x, w, axes, groups=1):
 def dgrad(dy, w, axes, groups=1):
     """dx[n,i,c] = sum over r, k of dy[n,o,k] * w[r,c,k]."""
     dy, w = _group(dy, groups), _group(w, groups)
-    dx = np.zeros((dy.shape[0], *(axis.input for axis in axes), groups, w.shape[-3]))
+    dx = np.zeros((dy.shape[0], *(axis.input for axis in axes), groups, w.shape[-3]), dy.dtype)
     for r, i, o in tied(axes):
         dx[(slice(None), *i)] += np.einsum("n...gk,cgk->n...gc", dy[(slice(None), *o)], w[r])
     return _ungroup(dx)
@@ -94,7 +100,7 @@ def dgrad(dy, w, axes, groups=1):
 def wgrad(x, dy, axes, groups=1):
     """dw[r,c,k] = sum over n, o of x[n,i,c] * dy[n,o,k]."""
     x, dy = _group(x, groups), _group(dy, groups)
-    dw = np.zeros((*(axis.taps for axis in axes), x.shape[-1], groups, dy.shape[-1]))
+    dw = np.zeros((*(axis.taps for axis in axes), x.shape[-1], groups, dy.shape[-1]), x.dtype)
     for r, i, o in tied(axes):
         x_r, dy_r = x[(slice(None), *i)], dy[(slice(None), *o)]
         # p combines n and the tied positions.

@@ -5,6 +5,7 @@ from pathlib import PurePosixPath
 
 FOLDERS = (
     ".ci",
+    ".github",
     "benchmarks",
     "common_src",
     "cpu_src",
@@ -18,6 +19,7 @@ FOLDERS = (
 # Pygments' name for the language of a file with this suffix, or with this name if it has no suffix.
 LANGUAGES = {
     ".cc": "cpp",
+    ".cff": "yaml",
     ".cmake": "cmake",
     ".cu": "cuda",
     ".cuh": "cuda",

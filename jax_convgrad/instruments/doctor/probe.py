@@ -9,7 +9,7 @@ import sys
 import traceback
 from typing import Any
 
-from jax_convgrad import after_jax
+from jax_convgrad import after_jax, native
 from jax_convgrad.instruments.doctor.processes import MARK
 
 
@@ -22,7 +22,8 @@ def _run(name: str, *arguments: str) -> Any:
         return importlib.import_module("jax").devices(*arguments)[0].platform
     if name == "self_check":
         return importlib.import_module("jax_convgrad.instruments.doctor.self_check").run(*arguments)
-    module: Any = importlib.import_module(f"jax_convgrad.{name}" if name.startswith("_") else name)
+    package = (name == "_cuda" and native.cuda_package()) or "jax_convgrad"
+    module: Any = importlib.import_module(f"{package}.{name}" if name.startswith("_") else name)
     if name == "jax_convgrad":
         importlib.import_module("jax_convgrad.public_names")
         return sorted(importlib.import_module("jax_convgrad.primitives.targets").backends)

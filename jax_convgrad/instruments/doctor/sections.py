@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import jax_convgrad
-from jax_convgrad import source_folder
+from jax_convgrad import native, source_folder
 from jax_convgrad.instruments.doctor.processes import Result
 from jax_convgrad.instruments.doctor.report import FAILED, NOTE, OK, WARNING, Report
 from jax_convgrad.versions import LOWEST_JAX, NEWEST_TESTED_JAX, numbers, text
@@ -59,19 +59,29 @@ def kernels(report: Report, results: dict[str, Result]) -> None:
     """The native modules, and the package on top of them."""
     report.begin("Kernels")
     for name in ("_cpu", "_cuda"):
-        file, result = source_folder.module_file(name), results[name]
-        others = ", ".join(path.name for path in source_folder.OWN_FOLDER.glob(f"{name}.*"))
+        owner = (name == "_cuda" and native.cuda_package()) or "jax_convgrad"
+        folder, result = native.folder_of(owner), results[name]
+        file, others = (
+            source_folder.module_file(name, owner),
+            ", ".join(p.name for p in folder.glob(f"{name}.*")),
+        )
         if file and result.failure:
-            report.add(FAILED, f"{file.name} does not load: {result.failure}", "kernels-unusable")
+            line = f"{file.name} does not load: {result.failure}"
+            report.add(FAILED, line, "kernels-unusable", package=owner)
         elif file:
             ffi, built_for = result.value
             line = f"{file.name} loads, built for XLA's FFI {text(ffi)}"
-            report.add(OK, line + (" with CUDA {} for {}".format(*built_for) if name == "_cuda" else ""))
-        elif name == "_cuda" and not others:
+            line += " with CUDA {} for {}".format(*built_for) if name == "_cuda" else ""
+            report.add(OK, line + (f"\nfrom {folder}" if owner != "jax_convgrad" else ""))
+        elif name == "_cuda" and owner == "jax_convgrad" and not others:
             report.add(NOTE, "no CUDA kernels in this installation")
         else:
-            line = f"no {name} for this Python in {source_folder.OWN_FOLDER}"
-            report.add(FAILED, f"{line}, only {others}" if others else line, "kernels-unusable")
+            line = f"no {name} for this Python in {folder}"
+            line += f", only {others}" if others else ""
+            report.add(FAILED, line, "kernels-unusable", package=owner)
+    if mismatch := native.cuda_mismatch():
+        details = {"package": native.CUDA_PACKAGE, "version": jax_convgrad.__version__}
+        report.add(FAILED, mismatch.partition(": pip")[0], "cuda-package-mismatch", **details)
     _, sets = results["_cpu"].value or ("", [])
     chosen, known = os.environ.get("JAX_CONVGRAD_CPU_ISA", ""), ", ".join(sets)
     if sets and chosen and chosen not in sets:
@@ -83,7 +93,8 @@ def kernels(report: Report, results: dict[str, Result]) -> None:
     if not package.failure:
         report.add(OK, f"the package imports, with kernels for {' and '.join(package.value)}")
     elif not report.problems(FAILED):
-        report.add(FAILED, f"the package cannot be imported: {package.failure}", "package-broken")
+        problem = "package-too-old" if "was compiled for XLA's FFI" in package.failure else "package-broken"
+        report.add(FAILED, f"the package cannot be imported: {package.failure}", problem)
 
 
 def devices(report: Report, results: dict[str, Result]) -> None:
@@ -104,7 +115,8 @@ def devices(report: Report, results: dict[str, Result]) -> None:
     elif default.failure and not results["jax"].failure:
         report.add(FAILED, f"JAX finds no device: {default.failure}", "jax-has-no-device")
     elif not cuda.failure and results["_cuda"].failure:
-        report.add(FAILED, "no CUDA kernels: jax.lax computes on the GPU", "cuda-kernels-missing")
+        line, requirement = "no CUDA kernels: jax.lax computes on the GPU", native.cuda_requirement()
+        report.add(FAILED, line, "cuda-kernels-missing", requirement=requirement)
     elif cuda.failure and driver and not results["jax"].failure:
         major = "13" if int(driver[1]) >= 580 else "12"
         report.add(WARNING, f"JAX does not use the GPU: {cuda.failure}", "jax-without-gpu", major=major)
