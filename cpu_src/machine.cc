@@ -3,6 +3,8 @@
 #include <chrono>
 #include <cstdint>
 
+#include "cpu_src/isa.h"
+
 namespace convgrad::cpu {
 namespace {
 
@@ -48,9 +50,9 @@ __attribute__((target("avx2,fma"))) float run_avx2(int64_t rounds) { return run_
 float run_sse(int64_t rounds) { return run_chains<16, 12>(rounds); }
 
 Loop widest() {
-  if (__builtin_cpu_supports("avx512f")) return {run_avx512, flops_per_round<64, 24>()};
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
-    return {run_avx2, flops_per_round<32, 12>()};
+  const Isa isa = supported_isas().back();
+  if (isa == Isa::kAvx512) return {run_avx512, flops_per_round<64, 24>()};
+  if (isa == Isa::kAvx2) return {run_avx2, flops_per_round<32, 12>()};
   return {run_sse, flops_per_round<16, 12>()};
 }
 

@@ -65,15 +65,17 @@ inline nb::dict dict_of(const Facts& facts) {
 }
 
 // `conv_bytes(op, problem, kernel name, tf32)`, with op "fprop", "dgrad" or "wgrad" (on CUDA also
-// "wgrad_bgrad"), and `bgrad_bytes(problem)` come from the backend's plan.
+// "wgrad_bgrad"), and `bgrad_bytes(problem)` come from the backend's plan. `handlers` is a function and not
+// its result, since nanobind moves what a lambda captures by memcpy, and libc++'s std::map points into
+// itself.
 template <typename ConvBytes, typename BgradBytes>
-void define_module(nb::module_& module, const std::map<std::string, XLA_FFI_Handler*>& handlers,
+void define_module(nb::module_& module, std::map<std::string, XLA_FFI_Handler*> (*handlers)(),
                    ConvBytes conv_bytes, BgradBytes bgrad_bytes) {
   module.def(
       "registrations",
       [handlers] {
         nb::dict capsules;
-        for (const auto& [name, handler] : handlers)
+        for (const auto& [name, handler] : handlers())
           capsules[name.c_str()] = nb::capsule(reinterpret_cast<void*>(handler));
         return capsules;
       },

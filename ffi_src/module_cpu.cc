@@ -21,7 +21,7 @@ convgrad::Facts facts_of(const std::string& op, const convgrad::ConvProblem& pro
 NB_MODULE(_cpu, module) {
   using namespace convgrad;
   define_module(
-      module, cpu::handlers(),
+      module, cpu::handlers,
       [](const std::string& op, const ConvProblem& problem, const std::string& kernel, bool) {
         return cpu::conv_workspace_bytes(op_named(op), problem, cpu::request_named(kernel));
       },

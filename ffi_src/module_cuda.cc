@@ -7,7 +7,7 @@
 NB_MODULE(CONVGRAD_MODULE, module) {
   using namespace convgrad;
   define_module(
-      module, cuda::handlers(),
+      module, cuda::handlers,
       [](const std::string& op, const ConvProblem& problem, const std::string& kernel, bool tf32) {
         const cuda::Request request = {cuda::kernel_named(kernel), tf32};
         if (op == "wgrad_bgrad") return cuda::wgrad_bgrad_workspace_bytes(problem, request);
