@@ -277,7 +277,8 @@ def test_rows_split_over_devices(backend):
     assert "wgrad_bgrad" in program.as_text()
     counts = meshes.collectives(program)
     assert counts["all-reduce"] == 1
-    assert not counts["all-gather"]
+    if jax.__version_info__ >= (0, 9, 2):  # an older one gathers y's rows, as docs/support.md says
+        assert not counts["all-gather"]
 
 
 @on_gemm

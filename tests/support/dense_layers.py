@@ -8,7 +8,6 @@ from conv_cases import NDHWC, NHWC, NWC
 from conv_cases import ConvCase as C
 
 import jax_convgrad as jc
-from jax_convgrad import versions
 
 DENSE = [
     C("dense", (2, 9, 10, 5), (3, 3, 5, 7), 2, "SAME", order=NHWC),
@@ -23,7 +22,7 @@ DENSE = [
 # Before jax 0.10 lax has no gradient of a convolution with a wider result than operands. install() keeps the
 # rules of lax, so it has none either.
 needs_lax_gradient = pytest.mark.skipif(
-    versions.numbers(jax.__version__) < (0, 10), reason="lax has no such gradient before jax 0.10"
+    jax.__version_info__ < (0, 10), reason="lax has no such gradient before jax 0.10"
 )
 INSTALLED_WITH_GRADIENTS = pytest.param("installed", marks=needs_lax_gradient)
 
