@@ -32,7 +32,7 @@ TESTED := CMakePresets.json benchmarks/run_kernel.cc $(shell find tests/cpu_kern
 extra = $$(python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["$(1)"])')
 # Examples use the installation for development if there is one, else a package with the kernels that this machine can use.
 INSTALLED = $(or $(wildcard .venv/installed-dev),.venv/installed-examples)
-.PHONY: help train examples benchmark check test emulator kernels costs instructions test-newest test-aarch64 test-sanitized lint docs nvcc cuda-compile sass cuda-table cuda-wheel wheels test-wheels clean
+.PHONY: help train examples benchmark check test emulator kernels costs instructions test-newest test-aarch64 test-clang test-sanitized lint docs nvcc cuda-compile sass cuda-table cuda-wheel wheels test-wheels clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -59,6 +59,8 @@ test-newest: .venv-newest/installed  ## run the portable tests on Python 3.12 an
 	JAX_CONVGRAD_EMULATOR_DIR=$(CURDIR)/build/newest/cuda_emulator .venv-newest/bin/pytest $(PYTEST_FLAGS) $(PORTABLE)
 test-aarch64: .venv/tools  ## test the CPU kernels compiled for aarch64, in qemu (Debian: g++-aarch64-linux-gnu, qemu-user)
 	$(call build,aarch64) && ctest --preset aarch64
+test-clang: .venv/tools  ## build the CPU module by clang and test its kernels; warnings are errors (Debian: clang)
+	WARNINGS_ARE_ERRORS=ON && export WARNINGS_ARE_ERRORS && $(call build,clang) && ctest --preset clang
 test-sanitized: .venv/installed-dev  ## test the CPU kernels and the emulated ones under AddressSanitizer and UBSan
 	$(call build,sanitized) && ctest --preset sanitized --parallel $$(nproc)
 	bash tests/sanitized.sh $(PYTEST_FLAGS)
