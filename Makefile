@@ -59,8 +59,9 @@ test-newest: .venv-newest/installed  ## run the portable tests on Python 3.12 an
 	JAX_CONVGRAD_EMULATOR_DIR=$(CURDIR)/build/newest/cuda_emulator .venv-newest/bin/pytest $(PYTEST_FLAGS) $(PORTABLE)
 test-aarch64: .venv/tools  ## test the CPU kernels compiled for aarch64, in qemu (Debian: g++-aarch64-linux-gnu, qemu-user)
 	$(call build,aarch64) && ctest --preset aarch64
-test-clang: .venv/tools  ## build the CPU module by clang and test its kernels; warnings are errors (Debian: clang)
+test-clang: .venv/installed-dev  ## build the CPU module by clang, test its kernels, and count their instructions (Debian: clang)
 	WARNINGS_ARE_ERRORS=ON && export WARNINGS_ARE_ERRORS && $(call build,clang) && ctest --preset clang
+	python benchmarks/instructions.py --clang
 test-sanitized: .venv/installed-dev  ## test the CPU kernels and the emulated ones under AddressSanitizer and UBSan
 	$(call build,sanitized) && ctest --preset sanitized --parallel $$(nproc)
 	bash tests/sanitized.sh $(PYTEST_FLAGS)

@@ -2,8 +2,10 @@
 
 python benchmarks/instructions.py            # compare with benchmarks/instructions.toml
 python benchmarks/instructions.py --update   # write the counts into it
+python benchmarks/instructions.py --clang    # the same for the kernels that clang compiled
 
-The kernels run in a separate program, build/dev/cpu_kernels/run_kernel; `make instructions` builds it first.
+The kernels run in a separate program, cpu_kernels/run_kernel in build/dev or build/clang; `make instructions` and
+`make test-clang` build it first.
 
 Unlike times, counts are the same on a busy machine. `perf stat` counts if the system permits it, otherwise
 valgrind's callgrind, which knows AVX2 but not AVX-512: so both count AVX2 on x86-64.
@@ -24,7 +26,7 @@ from pathlib import Path
 
 from harness.problems import Bias, Conv, Pool, Problem
 
-PROGRAM = Path(__file__).parent.parent / "build" / "dev" / "cpu_kernels" / "run_kernel"
+BUILD = Path(__file__).parent.parent / "build"
 COUNTS = Path(__file__).with_suffix(".toml")
 MARGIN = 1.1  # allows for another compiler's choices
 ISA = "avx2" if platform.machine() in ("x86_64", "AMD64") else "plain"
@@ -138,12 +140,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--program", type=Path, default=PROGRAM, help="the path of the built run_kernel")
+    parser.add_argument("--clang", action="store_true", help="count what clang compiled, instead of g++")
+    parser.add_argument("--program", type=Path, help="the path of another run_kernel")
     parser.add_argument("--update", action="store_true", help="write the counts instead of comparing them")
     args = parser.parse_args()
-    program = args.program
+    key = f"{ISA}_clang" if args.clang else ISA
+    folder = BUILD / ("clang" if args.clang else "dev")
+    program = args.program or folder / "cpu_kernels" / "run_kernel"
     if not program.exists():
-        sys.exit(f"{program} does not exist: `make instructions` builds it")
+        sys.exit(f"{program} does not exist: `make {'test-clang' if args.clang else 'instructions'}` builds it")
     entries = tomllib.loads(COUNTS.read_text())["counts"]
     try:
         counter = working_counter([str(program), *arguments(*read_entry(entries[0]), 0)])
@@ -153,12 +158,12 @@ def main() -> None:
     for entry in entries:
         problem, op = read_entry(entry)
         counted = count(program, counter, problem, op)
-        allowed = entry.get(ISA)
+        allowed = entry.get(key)
         verdict = "  UNKNOWN" if allowed is None else "" if counted <= allowed * MARGIN else "  MORE"
-        print(f"{op:14} {problem.text:50} {counted:8.3f}  ({allowed} {ISA}){verdict}", flush=True)
+        print(f"{op:14} {problem.text:50} {counted:8.3f}  ({allowed} {key}){verdict}", flush=True)
         failures += bool(verdict)
         if args.update:
-            entry[ISA] = round(counted, 3)
+            entry[key] = round(counted, 3)
     if args.update:
         write(entries)
     elif failures:

@@ -20,13 +20,13 @@ list(FILTER reference_sources INCLUDE REGEX "/cpu_src/reference/")
 list(FILTER cpu_sources EXCLUDE REGEX "/cpu_src/reference/")
 add_library(cpu_planners OBJECT ${cpu_sources})
 add_library(cpu_reference OBJECT ${reference_sources})
-# g++ vectorises loops well only from -O3 on. Nobody waits for the reference kernels.
+# g++ vectorises loops well only from -O3 on. Nobody waits for the reference kernels; they come last, since the linker
+# keeps the first copy of an inline function that several objects have.
 target_compile_options(cpu_planners PRIVATE $<$<CONFIG:Release>:$<IF:$<CXX_COMPILER_ID:GNU>,-O3,-O2>>)
 target_compile_options(cpu_reference PRIVATE $<$<CONFIG:Release>:-Os>)
-set(cpu_kernels ${cpu_microkernels})
 foreach(part cpu_planners cpu_reference)
   target_include_directories(${part} PRIVATE "${CMAKE_CURRENT_LIST_DIR}/..")
   target_compile_options(${part} PRIVATE -Wall -Wextra -fvisibility=hidden)
   compile_together(${part})
-  list(PREPEND cpu_kernels $<TARGET_OBJECTS:${part}>)
 endforeach()
+set(cpu_kernels $<TARGET_OBJECTS:cpu_planners> ${cpu_microkernels} $<TARGET_OBJECTS:cpu_reference>)
