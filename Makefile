@@ -32,11 +32,12 @@ TESTED := CMakePresets.json benchmarks/run_kernel.cc $(shell find tests/cpu_kern
 extra = $$(python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["$(1)"])')
 # Examples use the installation for development if there is one, else a package with the kernels that this machine can use.
 INSTALLED = $(or $(wildcard .venv/installed-dev),.venv/installed-examples)
+TRAINING = $(or $(wildcard .venv/installed-dev),.venv/installed-training)
 .PHONY: help train examples benchmark check test emulator kernels costs instructions test-newest test-aarch64 test-clang test-sanitized lint docs nvcc cuda-compile sass cuda-table cuda-wheel wheels test-wheels clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
-train: $(INSTALLED)  ## train a small network on handwritten digits (EXAMPLE_FLAGS="--help" lists options)
+train: $(TRAINING)  ## train a small network on handwritten digits (EXAMPLE_FLAGS="--help" lists options)
 	python examples/train_cnn.py $(EXAMPLE_FLAGS)
 examples: $(INSTALLED)  ## run every example, at most a minute each (docs/examples.md)
 	@set -ex; mkdir -p build/examples; python examples/flax_model.py; \
@@ -105,8 +106,10 @@ clean:  ## remove everything that make built
 	$(PIP) jax$(JAX:%===%) cmake ninja 'nanobind>=2.9,<4' 'scikit-build-core>=0.11,<2' && touch $@
 .venv/installed-dev: $(PACKAGE) $(TESTED) | .venv/tools
 	$(call build,dev) && $(PIP) --no-build-isolation -C build-dir=build/dev '.[test,examples,lint,sass]' jax$(JAX:%===%) && touch $@
-.venv/installed-examples: $(PACKAGE) | .venv/bin/python
-	$(PIP) -C cmake.define.JAX_CONVGRAD_CUDA=$(if $(wildcard /dev/nvidiactl /dev/dxg),AUTO,OFF) '.[examples]' && touch $@
+.venv/installed-training: $(PACKAGE) | .venv/bin/python
+	$(PIP) -C cmake.define.JAX_CONVGRAD_CUDA=$(if $(wildcard /dev/nvidiactl /dev/dxg),AUTO,OFF) '.[training]' && touch $@
+.venv/installed-examples: .venv/installed-training
+	$(PIP) $(call extra,examples) && touch $@
 .venv/installed-docs: pyproject.toml | .venv/bin/python
 	$(PIP) $(call extra,docs) && touch $@
 # As pip's builds: the FFI headers of the lowest jaxlib. zig, ninja and the checkers come from PyPI too.

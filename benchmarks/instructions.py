@@ -4,8 +4,8 @@ python benchmarks/instructions.py            # compare with benchmarks/instructi
 python benchmarks/instructions.py --update   # write the counts into it
 python benchmarks/instructions.py --clang    # the same for the kernels that clang compiled
 
-The kernels run in a separate program, cpu_kernels/run_kernel in build/dev or build/clang; `make instructions` and
-`make test-clang` build it first.
+The kernels run in a separate program, cpu_kernels/run_kernel in build/dev or build/clang; `make instructions`
+and `make test-clang` build it first.
 
 Unlike times, counts are the same on a busy machine. `perf stat` counts if the system permits it, otherwise
 valgrind's callgrind, which knows AVX2 but not AVX-512: so both count AVX2 on x86-64.
@@ -148,7 +148,9 @@ def main() -> None:
     folder = BUILD / ("clang" if args.clang else "dev")
     program = args.program or folder / "cpu_kernels" / "run_kernel"
     if not program.exists():
-        sys.exit(f"{program} does not exist: `make {'test-clang' if args.clang else 'instructions'}` builds it")
+        sys.exit(
+            f"{program} does not exist: `make {'test-clang' if args.clang else 'instructions'}` builds it"
+        )
     entries = tomllib.loads(COUNTS.read_text())["counts"]
     try:
         counter = working_counter([str(program), *arguments(*read_entry(entries[0]), 0)])

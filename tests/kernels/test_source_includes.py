@@ -1,4 +1,4 @@
-"""The includes of the C++ sources: kernels include nothing of XLA, Python or the other backend; and their names."""
+"""The includes and names of the C++ sources: kernels include nothing of XLA, Python or the other backend."""
 
 import re
 from collections.abc import Iterable
@@ -99,7 +99,8 @@ def test_every_include_of_ours_exists():
 def file_local_names(path: Path) -> set[str]:
     """What a source defines in its anonymous namespace."""
     names = set()
-    for body in re.findall(r"^namespace \{\n(.*?)^\}  // namespace$", path.read_text(), re.MULTILINE | re.DOTALL):
+    anonymous = re.compile(r"^namespace \{\n(.*?)^\}  // namespace$", re.MULTILINE | re.DOTALL)
+    for body in anonymous.findall(path.read_text()):
         # clang-format leaves only the first line of a definition, and macros' names, without an indent.
         for line in re.sub(r"__attribute__\(\(\w+\)\) |template <[^\n]*", "", body).splitlines():
             found = re.match(r"(?:struct|class|enum class|using) (\w+)", line) or re.match(

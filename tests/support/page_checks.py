@@ -11,7 +11,6 @@ from page_blocks import ROOT, anchors
 # Blocks in other languages, and the test that reads them, which has to name the page.
 READ_ELSEWHERE = {
     ("docs/derivation.md", "text"): "docs/test_derivation.py",
-    ("README.md", "bibtex"): "docs/test_readme.py",
 }
 
 
