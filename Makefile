@@ -33,7 +33,7 @@ extra = $$(python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml",
 # Examples use the installation for development if there is one, else a package with the kernels that this machine can use.
 INSTALLED = $(or $(wildcard .venv/installed-dev),.venv/installed-examples)
 TRAINING = $(or $(wildcard .venv/installed-dev),.venv/installed-training)
-.PHONY: help train examples benchmark check test emulator kernels costs instructions test-newest test-aarch64 test-clang test-sanitized lint docs nvcc cuda-compile sass cuda-table cuda-wheel wheels test-wheels clean
+.PHONY: help train examples benchmark check test emulator kernels costs instructions instructions-clang test-newest test-aarch64 test-clang test-sanitized lint docs nvcc cuda-compile sass cuda-table cuda-wheel wheels test-wheels clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -60,8 +60,9 @@ test-newest: .venv-newest/installed  ## run the portable tests on Python 3.12 an
 	JAX_CONVGRAD_EMULATOR_DIR=$(CURDIR)/build/newest/cuda_emulator .venv-newest/bin/pytest $(PYTEST_FLAGS) $(PORTABLE)
 test-aarch64: .venv/tools  ## test the CPU kernels compiled for aarch64, in qemu (Debian: g++-aarch64-linux-gnu, qemu-user)
 	$(call build,aarch64) && ctest --preset aarch64
-test-clang: .venv/installed-dev  ## build the CPU module by clang, test its kernels, and count their instructions (Debian: clang)
-	WARNINGS_ARE_ERRORS=ON && export WARNINGS_ARE_ERRORS && $(call build,clang) && ctest --preset clang
+test-clang: .venv/tools  ## build the CPU module by clang, and test its kernels; warnings are errors (Debian: clang)
+	export WARNINGS_ARE_ERRORS=ON && $(call build,clang) && ctest --preset clang
+instructions-clang: test-clang .venv/installed-dev  ## count the instructions of clang's kernels, as instructions does
 	python benchmarks/instructions.py --clang
 test-sanitized: .venv/installed-dev  ## test the CPU kernels and the emulated ones under AddressSanitizer and UBSan
 	$(call build,sanitized) && ctest --preset sanitized --parallel $$(nproc)
@@ -114,8 +115,9 @@ clean:  ## remove everything that make built
 	$(PIP) $(call extra,docs) && touch $@
 # As pip's builds: the FFI headers of the lowest jaxlib. zig, ninja and the checkers come from PyPI too.
 .venv-wheels/installed: pyproject.toml
-	$(PYTHON) -m venv .venv-wheels && .venv-wheels/bin/pip install $$(.venv-wheels/bin/python -c 'import tomllib; \
-	t = tomllib.load(open("$<", "rb")); print(*t["build-system"]["requires"], *t["project"]["optional-dependencies"]["wheels"])') && touch $@
+	$(PYTHON) -m venv .venv-wheels && .venv-wheels/bin/python -c 'import tomllib; t = tomllib.load(open("$<", "rb")); \
+	print(*t["build-system"]["requires"], *t["project"]["optional-dependencies"]["wheels"], sep="\n")' > .venv-wheels/requirements.txt
+	.venv-wheels/bin/pip install -r .venv-wheels/requirements.txt && touch $@
 .venv-newest/installed: $(PACKAGE)
 	$(or $(PYTHON_NEWEST),$(error no Python 3.12 was found: make test-newest PYTHON_NEWEST=...)) -m venv .venv-newest
 	.venv-newest/bin/pip install -C build-dir=build/newest $(addprefix -C cmake.define.JAX_CONVGRAD_,CUDA=OFF TESTS=$(EMULATOR)) '.[test]' jax$(NEWEST_JAX:%===%) && touch $@

@@ -46,7 +46,7 @@ else()
   endif()
 endif()
 
-nanobind_add_module(_cuda STABLE_ABI NB_STATIC ffi_src/module_cuda.cc ffi_src/handlers_cuda.cc
+nanobind_add_module(_cuda STABLE_ABI FREE_THREADED NB_STATIC ffi_src/module_cuda.cc ffi_src/handlers_cuda.cc
                     ffi_src/decode.cc)
 target_compile_definitions(_cuda PRIVATE CONVGRAD_MODULE=_cuda
                            "CONVGRAD_CUDA_TOOLKIT=\"${CMAKE_CUDA_COMPILER_VERSION}\""

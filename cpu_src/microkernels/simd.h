@@ -73,6 +73,12 @@ CONVGRAD_INLINE V permute(V v, Index index) {
     const Index low = (index & 3) << 1;
     return (V)_mm256_permutevar8x32_epi32((__m256i)v, (__m256i)(low | ((low + 1) << 32)));
   }
+#elif defined(__aarch64__)
+  // The table holds bytes: byte b of a lane is at index * size + b.
+  if constexpr (sizeof v[0] == 4)
+    return (V)vqtbl1q_u8((uint8x16_t)v, (uint8x16_t)((index & 3) * 0x04040404 + 0x03020100));
+  if constexpr (sizeof v[0] == 8)
+    return (V)vqtbl1q_u8((uint8x16_t)v, (uint8x16_t)((index & 1) * 0x0808080808080808 + 0x0706050403020100));
 #else
   constexpr int lanes = kVectorBytes / static_cast<int>(sizeof v[0]);
   V permuted{};
@@ -92,6 +98,12 @@ CONVGRAD_INLINE V permute(V a, V b, Index index) {
 #if defined(__AVX512F__)
   if constexpr (sizeof a[0] == 4) return (V)_mm512_permutex2var_epi32((__m512i)a, (__m512i)index, (__m512i)b);
   if constexpr (sizeof a[0] == 8) return (V)_mm512_permutex2var_epi64((__m512i)a, (__m512i)index, (__m512i)b);
+#elif defined(__aarch64__)
+  const uint8x16x2_t both = {(uint8x16_t)a, (uint8x16_t)b};
+  if constexpr (sizeof a[0] == 4)
+    return (V)vqtbl2q_u8(both, (uint8x16_t)((index & 7) * 0x04040404 + 0x03020100));
+  if constexpr (sizeof a[0] == 8)
+    return (V)vqtbl2q_u8(both, (uint8x16_t)((index & 3) * 0x0808080808080808 + 0x0706050403020100));
 #else
   constexpr int lanes = kVectorBytes / static_cast<int>(sizeof a[0]);
   const Index of_b = (Index)((index & lanes) != 0);
