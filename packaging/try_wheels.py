@@ -162,7 +162,8 @@ def try_source_distribution(python: str) -> str:
     run(python, "-m", "venv", folder / "venv")
     (source,) = DIST.glob("jax_convgrad-*.tar.gz")
     option = "-Ccmake.define.JAX_CONVGRAD_CUDA=OFF"
-    install = ["-m", "pip", "install", "-q", "--disable-pip-version-check", option, source]
+    quiet = ["-q", "--disable-pip-version-check", "--no-cache-dir"]  # pip would keep the wheel it builds
+    install = ["-m", "pip", "install", *quiet, option, source]
     run(folder / "venv" / "bin" / "python", *install, cwd=folder)
     run(folder / "venv" / "bin" / "python", "-c", GRADIENTS, cwd=folder)
     return f"{source.name}: built by pip on {Path(python).name}, gradients against lax's"

@@ -220,6 +220,13 @@ def build_wheels(targets: list[Target], headers: dict[int, Path]) -> Iterator[Pa
             yield pack(plain, build_module(target, python, source), python, target)
 
 
+def remove_replaced(targets: list[Target]) -> None:
+    """Removes what this run builds anew, of any version, and leaves the wheels of other targets alone."""
+    for pattern in [".tar.gz", *(f"-{target.platform_tag}.whl" for target in targets)]:
+        for old in DIST.glob(f"jax_convgrad-*{pattern}"):
+            old.unlink()
+
+
 def main() -> None:
     from check_wheel import check
     from scikit_build_core import build as backend
@@ -238,10 +245,9 @@ def main() -> None:
     arguments = parser.parse_args()
     os.chdir(ROOT)
     DIST.mkdir(exist_ok=True)
-    for old in DIST.glob("jax_convgrad-*"):
-        old.unlink()
-    print(f"dist/{backend.build_sdist(str(DIST))}")
     targets = [target for target in TARGETS if arguments.targets in target.platform_tag]
+    remove_replaced(targets)
+    print(f"dist/{backend.build_sdist(str(DIST))}")
     wheels = list(build_wheels(targets, find_headers(arguments.headers)))
     failed = list(itertools.chain.from_iterable(check(wheel) for wheel in wheels))
     for wheel in wheels:

@@ -167,8 +167,8 @@ def _within_kernels(params: Mapping[str, Any]) -> bool:
 @functools.cache
 def _warn_no_cuda_kernels() -> None:
     warnings.warn(
-        "jax_convgrad's CUDA kernels are not installed, so jax.lax computes on NVIDIA GPUs. This installs "
-        f'them, for driver {native.CUDA_DRIVER} or later: pip install "{native.cuda_requirement()}"',
+        "jax_convgrad's CUDA kernels are not installed, so jax.lax computes on NVIDIA GPUs. To "
+        f"install them: {native.cuda_remedy()}",
         stacklevel=2,
     )
 

@@ -18,6 +18,7 @@ import pytest
 from packaging.requirements import Requirement
 
 import jax_convgrad
+from jax_convgrad import native
 from jax_convgrad.instruments.doctor import sections, self_check
 from jax_convgrad.instruments.doctor.processes import Result, look
 from jax_convgrad.instruments.doctor.report import REMEDIES, Report
@@ -133,6 +134,9 @@ def test_a_jax_that_ends_the_process_as_if_all_were_well(tmp_path):
     assert "the process ended: exit code 0" in found(quick(1, path=tmp_path))["package-broken"]["text"]
 
 
+TOO_OLD = 'raise ImportError("libc.so.6: version `GLIBC_2.99\' not found (required by _cpu)")'
+
+
 @pytest.mark.parametrize(
     "name, content, text",
     [
@@ -140,17 +144,22 @@ def test_a_jax_that_ends_the_process_as_if_all_were_well(tmp_path):
         ("_cpu.cpython-39.so", "", r"no _cpu for this Python in \S+, only _cpu\.cpython-39\.so"),
         (LIBRARY.name, "no library\n" * 1000, r"_cpu\S+ does not load: ImportError: .*invalid ELF header"),
         ("_cpu.py", "import os\nos.abort()", r"_cpu\.py does not load: .* ended: signal 6 \(Aborted\)"),
+        ("_cpu.py", TOO_OLD, r"_cpu\.py does not load: ImportError: .*not found \(required by _cpu\)"),
         ("_cuda.py", "raise ImportError('lib.so')", r"_cuda\.py does not load: ImportError: lib\.so"),
     ],
 )
 def test_kernels_that_cannot_be_used(copy, name, content, text):
+    """The remedy is that of the ImportError, with this interpreter."""
     if name != "_cuda.py":
         (copy / "jax_convgrad" / LIBRARY.name).unlink()
     (copy / "jax_convgrad" / name).write_text(content)
     told = quick(1, path=copy)
     assert set(found(told)) == {"kernels-unusable"}
     assert re.fullmatch(text, found(told)["kernels-unusable"]["text"])
-    assert "pip install --force-reinstall" in told["verdict"]
+    reason, module = found(told)["kernels-unusable"]["text"], name.partition(".")[0]
+    native_says = native.remedy("jax_convgrad", module if module == "_cuda" else "_cpu", reason)
+    pip = f"{sys.executable} -m pip install"
+    assert f"What to do: {native_says}".replace("pip install", pip) in told["verdict"]
     assert told["facts"]["devices"]["value"]  # the steps after a crash run
 
 
@@ -309,7 +318,8 @@ def test_a_jaxlib_whose_ffi_is_older_than_the_kernels():
     assert found == [("FAILED", "package-too-old")] and 'install --upgrade "jax>=' in texts
 
 
-def test_gpus():
+def test_gpus(monkeypatch):
+    monkeypatch.setattr(native, "has_cuda_wheels", lambda: True)
     gpu = {"nvidia-smi": Result("550.54.14, NVIDIA H200, 9.0")}
     used = gpu | {"devices": Result("gpu"), "devices cuda": Result("gpu")}
     built = {"_cuda": Result([[0, 3], ["13.0.88", "80 90a-real"]])}
@@ -352,9 +362,9 @@ def test_every_problem_is_found_by_the_code_and_explained_in_the_docs():
 
 def test_what_remedies_tell_pip_to_install_can_be_parsed():
     quoted = [name for remedy in REMEDIES.values() for name in re.findall(r'install.* "([^"]+)"', remedy)]
-    details = {"major": "13", "package": "kernels", "version": "1.0", "requirement": "kernels[cuda]"}
+    details = {"major": "13", "package": "kernels", "version": "1.0", "remedy": ""}
     parsed = [Requirement(name.format(**details)) for name in quoted]
-    assert len(parsed) == 6 and {requirement.name for requirement in parsed} == {"jax", "kernels"}
+    assert len(parsed) == 5 and {requirement.name for requirement in parsed} == {"jax", "kernels"}
 
 
 def test_the_verdict():

@@ -19,9 +19,10 @@ from jax_convgrad.primitives import targets
 
 ROOT = Path(__file__).parents[2]
 VERSION = jax_convgrad.__version__
-REINSTALL = re.escape(
-    f"pip install --force-reinstall --no-deps --no-cache-dir jax_convgrad_cuda13=={VERSION}"
-)
+PIP = "pip install --force-reinstall --no-deps --no-cache-dir"
+REINSTALL = re.escape(f"{PIP} jax_convgrad_cuda13=={VERSION}")
+COMPILE = f"{PIP} --no-binary jax_convgrad jax_convgrad=={VERSION}"
+COMPILE_CUDA = f"with nvcc on the PATH, {COMPILE} --config-settings cmake.define.JAX_CONVGRAD_CUDA=ON"
 
 
 def forget():
@@ -34,6 +35,7 @@ def forget():
 def cuda_package(tmp_path, monkeypatch):
     """An installed CUDA package without a module, beside a jax_convgrad without CUDA kernels."""
     monkeypatch.setattr(native, "module_file", lambda name: None)
+    monkeypatch.setattr(native, "has_cuda_wheels", lambda: True)
     folder = tmp_path / native.CUDA_PACKAGE
     folder.mkdir()
     (folder / "__init__.py").write_text(f"__version__ = {VERSION!r}\n")
@@ -97,8 +99,8 @@ def test_a_system_that_is_too_old(cuda_package):
     needs = module.replace(b"\0GLIBC_2." + newest + b"\0", b"\0GLIBC_9." + newest + b"\0")
     (cuda_package / f"_cuda{EXTENSION_SUFFIXES[0]}").write_bytes(needs)
     sentence = (
-        rf"it needs glibc 9\.{newest.decode()} or later, and this system has 2\.\d+; with nvcc on the PATH, "
-        "pip install .* --no-binary jax_convgrad jax_convgrad compiles the kernels for this system"
+        rf"it needs glibc 9\.{newest.decode()} or later, and this system has 2\.\d+; "
+        f"{re.escape(COMPILE_CUDA)} compiles the kernels for this system"
     )
     with pytest.raises(ImportError, match=sentence):
         native.cuda_module()
@@ -117,12 +119,12 @@ def test_an_installed_package_without_its_cpu_module(tmp_path, monkeypatch):
     monkeypatch.setattr(native, "OWN_FOLDER", tmp_path)
     monkeypatch.setattr(native.sysconfig, "get_config_var", lambda name: name == "Py_GIL_DISABLED")
     monkeypatch.setitem(sys.modules, "jax_convgrad._cpu", None)  # not to be found
-    reinstall = f"pip install --force-reinstall --no-deps --no-cache-dir jax_convgrad=={VERSION}"
     with pytest.raises(ImportError) as raised:
         native.cpu_module()
     python = f"Python {sys.version_info[0]}.{sys.version_info[1]} (free-threaded)"
     assert str(raised.value) == (
-        f"{tmp_path} has no _cpu for {python}, only _cpu.abi3.so: {reinstall} with this Python installs it"
+        f"{tmp_path} has no _cpu for {python}, only _cpu.abi3.so: "
+        f"{PIP} jax_convgrad=={VERSION} with this Python installs it"
     )
 
 
@@ -182,8 +184,37 @@ def test_a_jax_newer_than_any_tested_is_warned_of(monkeypatch):
 def test_the_kernels_that_go_with_jax_s_plugin(installed, requirement, monkeypatch):
     names = {f"jax_cuda{major}_plugin" for major in installed}
     monkeypatch.setattr(native.importlib.util, "find_spec", lambda name: name in names or None)
-    assert native.cuda_requirement() == requirement
+    monkeypatch.setattr(native, "has_cuda_wheels", lambda: True)
+    assert native.cuda_remedy() == f'with driver 580 or later, pip install "{requirement}"'
     Requirement(requirement)
+
+
+@pytest.mark.parametrize(
+    "system, machine, free_threaded, has_wheels",
+    [
+        ("linux", "x86_64", False, True),
+        ("linux", "x86_64", True, False),
+        ("linux", "aarch64", False, False),
+        ("darwin", "x86_64", False, False),
+    ],
+)
+def test_cuda_kernels_are_compiled_where_they_have_no_wheels(
+    system, machine, free_threaded, has_wheels, monkeypatch
+):
+    monkeypatch.setattr(native.sys, "platform", system)
+    monkeypatch.setattr(native.platform, "machine", lambda: machine)
+    monkeypatch.setattr(native.sysconfig, "get_config_var", lambda name: free_threaded)
+    assert (native.cuda_remedy() == COMPILE_CUDA) is not has_wheels
+    assert (COMPILE_CUDA in native.remedy(native.CUDA_PACKAGE, "_cuda")) is not has_wheels
+
+
+def test_what_mends_a_module_compiles_it_if_no_wheel_has_it():
+    """Only a build from source puts the CUDA kernels into jax_convgrad itself."""
+    too_old = "ImportError: /lib/libc.so.6: version `GLIBC_2.99' not found (required by _cpu.abi3.so)"
+    assert native.remedy("jax_convgrad", "_cpu", too_old).endswith(
+        f"; {COMPILE} compiles the kernels for this system"
+    )
+    assert native.remedy("jax_convgrad", "_cuda", "cut short").startswith(COMPILE_CUDA)
 
 
 def test_the_cuda_package_is_built_as_this_package_and_for_its_version(tmp_path, monkeypatch):

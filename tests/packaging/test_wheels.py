@@ -51,6 +51,21 @@ def test_a_python_without_headers_is_left_out_aloud(monkeypatch, capsys):
     assert [line.split()[2] for line in left_out] == [f"{python.tag}," for python in wheels.PYTHONS]
 
 
+def test_wheels_of_other_targets_stay(tmp_path, monkeypatch):
+    monkeypatch.setattr(wheels, "DIST", tmp_path)
+    x86_64, *others = wheels.TARGETS
+    kept = [f"jax_convgrad-0.1.0-cp312-abi3-{target.platform_tag}.whl" for target in others]
+    kept += ["jax_convgrad_cuda13-0.1.0-cp312-abi3-manylinux_2_27_x86_64.whl"]
+    for name in [
+        *kept,
+        "jax_convgrad-0.0.9.tar.gz",
+        f"jax_convgrad-0.0.9-cp311-cp311-{x86_64.platform_tag}.whl",
+    ]:
+        (tmp_path / name).touch()
+    wheels.remove_replaced([x86_64])
+    assert {path.name for path in tmp_path.iterdir()} == set(kept)
+
+
 def test_the_page_names_the_wheels_that_the_recipe_builds():
     page = try_wheels.PAGE.read_text()
     table = page.split(try_wheels.BEGIN)[1].split(try_wheels.END)[0]

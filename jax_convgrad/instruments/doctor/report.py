@@ -10,7 +10,6 @@ from jax_convgrad.versions import LOWEST_JAX, NEWEST_TESTED_JAX, text
 FAILED, WARNING, OK, NOTE = "FAILED", "warning", "ok", "note"
 
 _INSTALL = f"{shlex.quote(sys.executable)} -m pip install"
-_REINSTALL = f"{_INSTALL} --force-reinstall --no-deps --no-cache-dir"
 _CUDA = f"{_INSTALL} --no-deps . --config-settings cmake.define.JAX_CONVGRAD_CUDA=ON"
 _REPORT = "report it, with the output of: python -m jax_convgrad doctor --json"
 _JAX = f"jax>={text(LOWEST_JAX)},<{NEWEST_TESTED_JAX[0]}.{NEWEST_TESTED_JAX[1] + 1}"
@@ -20,19 +19,23 @@ REMEDIES = {
     "package-broken": f'{_INSTALL} --force-reinstall "{_JAX}"; else {_REPORT}',
     "package-too-old": f'{_INSTALL} --upgrade "{_JAX}"',
     "source-folder": "{instead}",
-    "kernels-unusable": f"install them for this machine and Python: {_REINSTALL} {{package}} "
-    "(or, in a clone, . instead of the name: this compiles them)",
+    "kernels-unusable": "{remedy} (or, in a clone, . instead of the name: this compiles them)",
     "instruction-set-unknown": "unset JAX_CONVGRAD_CPU_ISA, or set it to one of: {known}",
     "jax-has-no-device": "correct or unset JAX_PLATFORMS and XLA_FLAGS; does JAX_PLATFORMS=cpu help?",
     "jax-without-gpu": "unset JAX_PLATFORMS, CUDA_VISIBLE_DEVICES and LD_LIBRARY_PATH, or "
     f'{_INSTALL} --upgrade "jax[cuda{{major}}]"',
     "cuda-package-mismatch": f'{_INSTALL} "{{package}}=={{version}}"',
-    "cuda-kernels-missing": f'{_INSTALL} "{{requirement}}"',
+    "cuda-kernels-missing": "{remedy}",
     "cuda-kernels-misfit": "update NVIDIA's driver, or build for this GPU: "
     f"{_CUDA} --config-settings cmake.define.CMAKE_CUDA_ARCHITECTURES=native (in a clone)",
     "install-fails": "use replace_convolutions(f), which needs none of JAX's private names",
     "self-check-fails": _REPORT,
 }
+
+
+def with_this_python(remedy: str) -> str:
+    """A remedy of ``native``, for the interpreter that runs."""
+    return remedy.replace("pip install", _INSTALL)
 
 
 class Report:

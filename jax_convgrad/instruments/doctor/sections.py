@@ -12,7 +12,7 @@ from pathlib import Path
 import jax_convgrad
 from jax_convgrad import native, source_folder
 from jax_convgrad.instruments.doctor.processes import Result
-from jax_convgrad.instruments.doctor.report import FAILED, NOTE, OK, WARNING, Report
+from jax_convgrad.instruments.doctor.report import FAILED, NOTE, OK, WARNING, Report, with_this_python
 from jax_convgrad.versions import LOWEST_JAX, NEWEST_TESTED_JAX, numbers, text
 
 STEPS = ("numpy", "jaxlib", "jax", "_cpu", "_cuda", "jax_convgrad", "devices", "devices cuda", "nvidia-smi")
@@ -67,7 +67,8 @@ def kernels(report: Report, results: dict[str, Result]) -> None:
         )
         if file and result.failure:
             line = f"{file.name} does not load: {result.failure}"
-            report.add(FAILED, line, "kernels-unusable", package=owner)
+            remedy = with_this_python(native.remedy(owner, name, result.failure))
+            report.add(FAILED, line, "kernels-unusable", remedy=remedy)
         elif file:
             ffi, built_for = result.value
             line = f"{file.name} loads, built for XLA's FFI {text(ffi)}"
@@ -78,7 +79,8 @@ def kernels(report: Report, results: dict[str, Result]) -> None:
         else:
             line = f"no {name} for this Python in {folder}"
             line += f", only {others}" if others else ""
-            report.add(FAILED, line, "kernels-unusable", package=owner)
+            remedy = with_this_python(native.remedy(owner, name))
+            report.add(FAILED, line, "kernels-unusable", remedy=remedy)
     if mismatch := native.cuda_mismatch():
         details = {"package": native.CUDA_PACKAGE, "version": jax_convgrad.__version__}
         report.add(FAILED, mismatch.partition(": pip")[0], "cuda-package-mismatch", **details)
@@ -115,8 +117,9 @@ def devices(report: Report, results: dict[str, Result]) -> None:
     elif default.failure and not results["jax"].failure:
         report.add(FAILED, f"JAX finds no device: {default.failure}", "jax-has-no-device")
     elif not cuda.failure and results["_cuda"].failure:
-        line, requirement = "no CUDA kernels: jax.lax computes on the GPU", native.cuda_requirement()
-        report.add(FAILED, line, "cuda-kernels-missing", requirement=requirement)
+        line = "no CUDA kernels: jax.lax computes on the GPU"
+        remedy = with_this_python(native.cuda_remedy())
+        report.add(FAILED, line, "cuda-kernels-missing", remedy=remedy)
     elif cuda.failure and driver and not results["jax"].failure:
         major = "13" if int(driver[1]) >= 580 else "12"
         report.add(WARNING, f"JAX does not use the GPU: {cuda.failure}", "jax-without-gpu", major=major)
