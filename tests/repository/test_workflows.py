@@ -82,7 +82,7 @@ def test_what_runs_in_ci_alone_is_named():
     lines = re.findall(r"^(?:\w+=.* )?make .+$", CI, re.MULTILINE)
     in_ci = targets(page_commands.commands("\n".join(lines)))
     in_workflows = targets(commands(TESTS)) | {job["target"] for job in jobs()}
-    assert {"test", "lint", "test-clang"} <= in_ci & in_workflows
+    assert {"test", "lint"} <= in_ci & in_workflows
     head = TESTS.read_text().partition("\nname:")[0].replace("\n# ", " ")
     (in_head,) = re.findall(r"except ([^.]*), each on", head)
     (in_page,) = re.findall(r"except\s(`make\s[^.]*), which", (ROOT / "CONTRIBUTING.md").read_text())
