@@ -1,4 +1,4 @@
-# Each target sets up what it needs; Linux, Python >= 3.11, g++ and make are required. CMakePresets.json has the C++ builds.
+# Each target sets up what it needs besides make, Python >= 3.11 and g++ (on macOS clang). CMakePresets.json has the C++ builds.
 PYTHON ?= python3
 PYTHON_NEWEST ?= $(or $(shell python3.12 -c 'import sys; print(sys.executable)' 2>/dev/null),$(lastword $(sort $(wildcard $(HOME)/.pyenv/versions/3.12*/bin/python))))
 # The versions of jax in .venv and .venv-newest; if empty, pip takes the newest, and later keeps it. CI sets both from

@@ -2,6 +2,8 @@
 
 import re
 import shutil
+import subprocess
+import sys
 
 import pytest
 import release
@@ -48,6 +50,9 @@ def released(tmp_path):
         "# Changelog\n\n## [Unreleased]\n\n## [1.2.3] - 2027-01-31\n\n### Added\n\n* x\n"
     )
     (tmp_path / "CITATION.cff").write_text("title: x\nversion: 1.2.3\ndate-released: 2027-01-31\n")
+    (tmp_path / "docs").mkdir()
+    for page in release.INSTALLING:
+        (tmp_path / page).write_text("# Start\n\n```sh\npip install jax_convgrad\n```\n")
     return tmp_path
 
 
@@ -64,6 +69,11 @@ def test_a_release_in_which_all_agree(released):
         ("CHANGELOG.md", "2027-01-31", "2027-02-01", "date-released: 2027-02-01"),
         ("CITATION.cff", "version: 1.2.3", "version: 1.2.2", "CITATION.cff is not about 1.2.3"),
         ("CITATION.cff", "date-released", "date", "date-released: 2027-01-31"),
+        ("CHANGELOG.md", "* x", "Nothing has been released\nyet.", "CHANGELOG.md says"),
+        ("README.md", "# Start", "Wheels of it are not published\nyet.", "README.md says"),
+        ("docs/doctor.md", "# Start", "Until it is published, clone.", "docs/doctor.md says"),
+        ("README.md", "pip install jax_convgrad", "pip install .", "README.md installs from a clone"),
+        ("docs/doctor.md", "jax_convgrad", '"jax_convgrad[cuda13]"', "docs/doctor.md installs from a clone"),
     ],
 )
 def test_what_does_not_agree_is_named(released, file, old, new, fault):
@@ -71,6 +81,18 @@ def test_what_does_not_agree_is_named(released, file, old, new, fault):
     assert old in text
     (released / file).write_text(text.replace(old, new))
     assert fault in "\n".join(release.faults("v1.2.3", released))
+
+
+def test_the_texts_of_today_are_recognised():
+    released = re.search(r"^## \[\d", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    files = {file for file, _ in release.unpublished()}
+    assert not files if released else {"README.md", "CHANGELOG.md"} <= files
+
+
+def test_without_a_tag_it_says_how_to_call_it():
+    script = [sys.executable, "-S", release.__file__]
+    answer = subprocess.run(script, capture_output=True, text=True)
+    assert answer.returncode == 2 and answer.stderr.startswith("usage: release.py")
 
 
 def test_a_file_of_another_version_is_no_release(released):

@@ -3,6 +3,8 @@
 `make lint` checks their form. They run on GitHub alone, but each of their steps runs anywhere.
 """
 
+import itertools
+import json
 import re
 import tomllib
 
@@ -13,6 +15,8 @@ from version_matrix import MATRIX, ROOT, jobs
 
 WORKFLOWS = sorted((ROOT / ".github").glob("workflows/*.yml"))
 ACTIONS = sorted((ROOT / ".github").glob("actions/*/action.yml"))
+CI = (ROOT / ".ci" / "run").read_text()
+TESTS = ROOT / ".github" / "workflows" / "tests.yml"
 PYTHONS = {row["python"] for row in MATRIX["tested"] if "python" in row}
 PINS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
 
@@ -62,10 +66,37 @@ def test_versions_are_those_of_the_table():
         pythons = {inputs.get("python", inputs.get("python-version")) for inputs in given} - {None}
         assert pythons <= PYTHONS | {"${{ matrix.python }}"}, path
         assert not re.search(r"jax\w*==", path.read_text()), path
-    tests = yaml.safe_load((ROOT / ".github" / "workflows" / "tests.yml").read_text())["jobs"]["tests"]
+    tests = yaml.safe_load(TESTS.read_text())["jobs"]["tests"]
     assert tests["strategy"]["matrix"] == {"include": "${{ fromJSON(needs.versions.outputs.jobs) }}"}
     used = set(re.findall(r"matrix\.(\w+)", str(tests)))
     assert used == set(jobs()[0])
+
+
+def targets(found):
+    """The targets of make among these commands, without options and variables."""
+    words = itertools.chain.from_iterable(command[1:] for command in found if command[0] == "make")
+    return {word for word in words if re.fullmatch(r"[a-z]+(?:-[a-z0-9]+)*", word)}
+
+
+def test_what_runs_in_ci_alone_is_named():
+    lines = re.findall(r"^(?:\w+=.* )?make .+$", CI, re.MULTILINE)
+    in_ci = targets(page_commands.commands("\n".join(lines)))
+    in_workflows = targets(commands(TESTS)) | {job["target"] for job in jobs()}
+    assert {"test", "lint"} <= in_ci & in_workflows
+    head = TESTS.read_text().partition("\nname:")[0].replace("\n# ", " ")
+    (in_head,) = re.findall(r"except ([^.]*), each on", head)
+    (in_page,) = re.findall(r"except\s(`make\s[^.]*), which", (ROOT / "CONTRIBUTING.md").read_text())
+    for said in in_head, in_page:
+        named = set(re.findall(r"[a-z0-9-]+", said)) - {"and", "make"}
+        assert in_ci - in_workflows <= named
+        assert not named & in_workflows
+
+
+def test_warnings_are_errors_as_in_ci():
+    ((name, value),) = yaml.safe_load(TESTS.read_text())["env"].items()
+    assert f"export {name}={value}\n" in CI
+    presets = json.loads((ROOT / "CMakePresets.json").read_text())["configurePresets"]
+    assert presets[0]["cacheVariables"]["CMAKE_COMPILE_WARNING_AS_ERROR"] == f"$env{{{name}}}"
 
 
 def test_only_the_job_that_publishes_may_do_more_than_read():

@@ -11,7 +11,7 @@ from markdown_it import MarkdownIt
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted(
     str(path.relative_to(ROOT))
-    for pattern in ("*.md", "docs/**/*.md", "benchmarks/**/*.md", "tests/**/*.md")
+    for pattern in ("*.md", "docs/**/*.md", "benchmarks/**/*.md", "packaging/*.md", "tests/**/*.md")
     for path in ROOT.glob(pattern)
 )
 PAGES.remove("docs/performance/notes.md")  # docs/performance.md contains all of it

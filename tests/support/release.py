@@ -5,12 +5,22 @@ It needs nothing but Python, since the workflow calls it before anything is inst
 
 from __future__ import annotations
 
+import argparse
 import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+# What the texts say of a package that PyPI does not have.
+UNPUBLISHED = re.compile(
+    r"(?:not|nowhere) (?:yet )?published|(?:not|nowhere) (?:been )?(?:published|released) yet"
+    r"|until (?:it is|they are) published|nothing has been released",
+    re.IGNORECASE,
+)
+# The pages that say how to install the package, and a line that takes it from PyPI, perhaps with an extra.
+INSTALLING = ("README.md", "docs/doctor.md")
+FROM_PYPI = re.compile(r"""^pip install ["']?jax_convgrad(?:\[(?!cuda)\w+\])?["']?(?:\s|$)""", re.MULTILINE)
 
 
 def the_version(root: Path) -> str:
@@ -32,7 +42,23 @@ def faults(tag: str, root: Path = ROOT) -> Iterator[str]:
         yield f"CITATION.cff is not about {version}."
     if released and f"\ndate-released: {released[1]}\n" not in citation:
         yield f'CITATION.cff has no line "date-released: {released[1]}".'
+    for file, sentence in unpublished(root):
+        yield f'{file} says "{sentence}", which is false once it is released.'
+    for file in INSTALLING:
+        if not FROM_PYPI.search((root / file).read_text()):
+            yield f'{file} installs from a clone alone: add a line "pip install jax_convgrad".'
+
+
+def unpublished(root: Path = ROOT) -> Iterator[tuple[str, str]]:
+    """The sentences that say that the package is not released, each with its file."""
+    for path in [*sorted(root.glob("*.md")), *sorted(root.glob("docs/**/*.md"))]:
+        text = " ".join(path.read_text().split())
+        for sentence in re.split(r"(?<=[.:;|]) ", text):
+            if UNPUBLISHED.search(sentence):
+                yield str(path.relative_to(root)), sentence
 
 
 if __name__ == "__main__":
-    sys.exit("\n".join(faults(sys.argv[1])))
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("tag", help="such as v0.1.0")
+    sys.exit("\n".join(faults(parser.parse_args().tag)))
