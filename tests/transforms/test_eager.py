@@ -114,6 +114,7 @@ def test_source_folder_says_what_it_is(tmp_path):
     """Python started in a clone finds the sources, which contain no built module, before the package."""
     sources = Path(__file__).resolve().parents[2] / "jax_convgrad"
     shutil.copytree(sources, tmp_path / "jax_convgrad", ignore=shutil.ignore_patterns("*.so", "__pycache__"))
+    (tmp_path / "CMakeLists.txt").touch()  # a clone has it, an installation does not
     run = subprocess.run(
         [sys.executable, "-c", "from jax_convgrad import conv"], cwd=tmp_path, capture_output=True, text=True
     )
