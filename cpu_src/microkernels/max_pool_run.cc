@@ -56,7 +56,7 @@ __attribute__((noinline)) void over_taps_with_nan(const PoolRun& run, const Acce
 template <typename T, bool kPosition>
 void max_forward(const PoolRun& run, const T* x, T* y, int32_t* position) {
   using S = Sum<T>;
-  for_each_vector<T, kPosition>(run, [&](const auto access, const auto& places) CONVGRAD_LAMBDA {
+  for_each_vector<T, true>(run, [&](const auto access, const auto& places) CONVGRAD_LAMBDA {
     constexpr int count = std::decay_t<decltype(places)>::count;
     const T* src[count];
     Vec<S> best[count], doubt[count];
