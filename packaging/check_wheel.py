@@ -7,8 +7,9 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import lief
 import nanobind
@@ -26,8 +27,8 @@ def run(*command: str | Path) -> tuple[int, str]:
     return process.returncode, process.stdout
 
 
-def names_of(symbols: object) -> set[str]:
-    return {str(symbol.name) for symbol in symbols}  # type: ignore[attr-defined]
+def names_of(symbols: Iterable[Any]) -> set[str]:
+    return {str(symbol.name) for symbol in symbols}
 
 
 def linux_faults(wheel: Path, module: Path, platform: str) -> Iterator[str]:

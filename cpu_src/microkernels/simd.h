@@ -22,9 +22,9 @@
 
 namespace convgrad::cpu::CONVGRAD_ISA {
 
-// x86-64 without AVX2 serves only processors from before 2013 and the smallest later ones. Kernels unroll
-// less there, as if there were fewer registers (16), since they would take as long to compile as for the
-// other instruction sets.
+// x86-64 without AVX2 serves only processors from before 2013 and the smallest later ones. Its kernels would
+// take as long to compile as those of the other instruction sets, so they unroll less, as if for 10 registers
+// of 16.
 #if defined(__AVX512F__)
 inline constexpr int kVectorBytes = 64, kVectorRegisters = 32;
 inline constexpr bool kOldProcessor = false;
