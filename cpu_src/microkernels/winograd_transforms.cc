@@ -1,5 +1,5 @@
-// Evaluates polynomials at the points 0, 1, -1, 1/2, -2 and infinity, and reads results off at them, with as
-// many common terms as there are.
+// Evaluates polynomials at 0, at two pairs of opposite points and at infinity, and reads results off there; a
+// pair has its even and its odd terms in common.
 #include "cpu_src/microkernels/winograd_transforms.h"
 
 #include <type_traits>
@@ -11,59 +11,66 @@ namespace {
 
 using V = Vec<float>;
 
+// The points besides 0 and infinity are +-kSmall and +-kLarge, whose squares are 1/2 and 2.
+constexpr float kSmall = 0.70710678118654752f, kLarge = 2 * kSmall;
+
 // v = C^T x. Row p has the coefficients of the product of (z - a) over the points a other than point p.
 CONVGRAD_INLINE void transform(const V (&x)[6], V (&v)[6]) {
-  const V even = x[4] - x[2], odd = x[3] - x[1];
-  const V plus = even + 1.5f * x[3], minus = odd + 1.5f * x[2];
-  v[0] = (x[0] - x[2]) + (even + 1.5f * odd);
-  v[1] = plus + minus;
-  v[2] = plus - minus;
-  v[3] = even + 2.0f * odd;
-  v[4] = even - 0.5f * odd;
-  v[5] = (x[5] - x[3]) + (1.5f * even - odd);
+  const V even_small = x[4] - 2.0f * x[2], odd_small = x[3] - 2.0f * x[1];
+  const V even_large = x[4] - 0.5f * x[2], odd_large = x[3] - 0.5f * x[1];
+  v[0] = (x[0] + x[4]) - 2.5f * x[2];
+  v[1] = even_small + kSmall * odd_small;
+  v[2] = even_small - kSmall * odd_small;
+  v[3] = even_large + kLarge * odd_large;
+  v[4] = even_large - kLarge * odd_large;
+  v[5] = (x[1] + x[5]) - 2.5f * x[3];
 }
 
 // d = E4 dy: the polynomial with coefficients dy at each point, and at infinity its last coefficient.
 CONVGRAD_INLINE void transform(const V (&dy)[4], V (&d)[6]) {
-  const V even = dy[0] + dy[2], odd = dy[1] + dy[3];
+  const V even_small = dy[0] + 0.5f * dy[2], odd_small = dy[1] + 0.5f * dy[3];
+  const V even_large = dy[0] + 2.0f * dy[2], odd_large = dy[1] + 2.0f * dy[3];
   d[0] = dy[0];
-  d[1] = even + odd;
-  d[2] = even - odd;
-  d[3] = (dy[0] + 0.25f * dy[2]) + (0.5f * dy[1] + 0.125f * dy[3]);
-  d[4] = (dy[0] + 4.0f * dy[2]) - (2.0f * dy[1] + 8.0f * dy[3]);
+  d[1] = even_small + kSmall * odd_small;
+  d[2] = even_small - kSmall * odd_small;
+  d[3] = even_large + kLarge * odd_large;
+  d[4] = even_large - kLarge * odd_large;
   d[5] = dy[3];
 }
 
-// Divides by the product of (point p - a) over the other points, which C leaves out.
-inline constexpr float kThird = 1.0f / 3, kHalfPoint = -16.0f / 15, kMinusTwo = 1.0f / 15;
+// The product of (point p - a) over the other points, by which C leaves it to E3 to divide: 1 at 0 and
+// infinity, and at +-kSmall and +-kLarge the reciprocals of these.
+constexpr float kOfSmall = -2.0f / 3, kOfLarge = 1.0f / 6;
 
 // u = E3 w, divided.
 CONVGRAD_INLINE void transform(const V (&w)[3], V (&u)[6]) {
-  const V even = w[0] + w[2];
+  const V even_small = kOfSmall * (w[0] + 0.5f * w[2]), odd_small = (kOfSmall * kSmall) * w[1];
+  const V even_large = kOfLarge * (w[0] + 2.0f * w[2]), odd_large = (kOfLarge * kLarge) * w[1];
   u[0] = w[0];
-  u[1] = kThird * (even + w[1]);
-  u[2] = -kThird * (even - w[1]);
-  u[3] = kHalfPoint * ((w[0] + 0.25f * w[2]) + 0.5f * w[1]);
-  u[4] = kMinusTwo * ((w[0] + 4.0f * w[2]) - 2.0f * w[1]);
+  u[1] = even_small + odd_small;
+  u[2] = even_small - odd_small;
+  u[3] = even_large + odd_large;
+  u[4] = even_large - odd_large;
   u[5] = w[2];
 }
 
 // y = E4^T m.
 CONVGRAD_INLINE void transform(const V (&m)[6], V (&y)[4]) {
-  const V sum = m[1] + m[2], difference = m[1] - m[2];
-  y[0] = (m[0] + sum) + (m[3] + m[4]);
-  y[1] = difference + (0.5f * m[3] - 2.0f * m[4]);
-  y[2] = sum + (0.25f * m[3] + 4.0f * m[4]);
-  y[3] = (difference + m[5]) + (0.125f * m[3] - 8.0f * m[4]);
+  const V even_small = m[1] + m[2], odd_small = m[1] - m[2];
+  const V even_large = m[3] + m[4], odd_large = m[3] - m[4];
+  y[0] = m[0] + (even_small + even_large);
+  y[1] = kSmall * odd_small + kLarge * odd_large;
+  y[2] = 0.5f * even_small + 2.0f * even_large;
+  y[3] = m[5] + ((0.5f * kSmall) * odd_small + (2 * kLarge) * odd_large);
 }
 
 // dw = E3^T m, divided.
 CONVGRAD_INLINE void transform(const V (&m)[6], V (&dw)[3]) {
-  const V m1 = kThird * m[1], m2 = kThird * m[2], m3 = kHalfPoint * m[3], m4 = kMinusTwo * m[4];
-  const V sum = m1 - m2, difference = m1 + m2;
-  dw[0] = (m[0] + sum) + (m3 + m4);
-  dw[1] = difference + (0.5f * m3 - 2.0f * m4);
-  dw[2] = (sum + m[5]) + (0.25f * m3 + 4.0f * m4);
+  const V even_small = kOfSmall * (m[1] + m[2]), odd_small = m[1] - m[2];
+  const V even_large = kOfLarge * (m[3] + m[4]), odd_large = m[3] - m[4];
+  dw[0] = m[0] + (even_small + even_large);
+  dw[1] = (kOfSmall * kSmall) * odd_small + (kOfLarge * kLarge) * odd_large;
+  dw[2] = m[5] + (0.5f * even_small + 2.0f * even_large);
 }
 
 // Transforms kFrom numbers to kTo along one axis or both. `read` gives number `at`, `write` takes it.

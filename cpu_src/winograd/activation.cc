@@ -13,10 +13,13 @@
 #include "cpu_src/kernels.h"
 #include "cpu_src/microkernels/activation_tile.h"
 #include "cpu_src/microkernels/winograd_transforms.h"
+#include "cpu_src/thread_scratch.h"
 #include "cpu_src/winograd/plan.h"
 
 namespace convgrad::cpu {
 namespace {
+
+constexpr int64_t kWinogradRun = 64;  // terms that are added one by one
 
 // Transforms rows of the filter: u[p][row][k] = (E3 w[., row, k])[p].
 template <typename T>
@@ -128,10 +131,10 @@ class WinogradRunner {
         row_(divide_up(plan.block_sources, 16) * 16),
         v_step_(plan.block_tiles * row_ + 16),
         m_step_(plan.block_tiles * plan.block_columns + 16),
-        u_step_(plan.block_sources * plan.block_columns + 16),
-        v_(plan.tiles.points() * v_step_),
-        m_(plan.tiles.points() * m_step_),
-        u_(plan.shared ? 0 : plan.tiles.points() * u_step_) {}
+        u_step_(plan.shared ? 0 : plan.block_sources * plan.block_columns + 16),
+        v_(thread_scratch(plan.tiles.points() * (v_step_ + m_step_ + u_step_))),
+        m_(v_ + plan.tiles.points() * v_step_),
+        u_(m_ + plan.tiles.points() * m_step_) {}
 
   void run(int64_t task) {
     const int64_t ranges = plan_.tile_ranges(), range = task % ranges,
@@ -162,7 +165,7 @@ class WinogradRunner {
     const T* x = source_ + group_ * p_.group_in() + c;
     for (int64_t t = 0; t < count_; ++t) {
       plan_.tiles.point_at_patch(first_ + t, tap, x, zeros_.data(), patch);
-      transforms_.input(patch, sources(c), v_.data() + t * row_, v_step_);
+      transforms_.input(patch, sources(c), v_ + t * row_, v_step_);
     }
   }
 
@@ -175,14 +178,13 @@ class WinogradRunner {
       u_step = plan_.point_step();
       rows = plan_.rows();
     } else {
-      filter_.transform(group_, tap, c, c + sources(c), k_, columns_, u_.data(), plan_.block_sources * width,
+      filter_.transform(group_, tap, c, c + sources(c), k_, columns_, u_, plan_.block_sources * width,
                         u_step_);
-      u = u_.data();
+      u = u_;
       u_step = u_step_;
       rows = plan_.block_sources;
     }
     const int64_t row = plan_.shared ? tap * all + c : 0;
-    const Segment segment{0, 0, sources(c)};
     for (int64_t point = 0; point < plan_.tiles.points(); ++point) {
       for (int64_t k = 0; k < columns_; k += width) {
         const int64_t panel_vectors = divide_up(std::min(width, columns_ - k), plan_.lanes),
@@ -190,11 +192,15 @@ class WinogradRunner {
         const auto& tile = products_.tile[panel_vectors];
         const float* panel = u + point * u_step + k * rows + row * row_step;
         const int64_t pieces = divide_up(count_, products_.most_pixels[panel_vectors]);
-        for (int64_t piece = 0; piece < pieces; ++piece) {
-          const int64_t t = piece * count_ / pieces, pixels = (piece + 1) * count_ / pieces - t;
-          // m[p][t][k] = sum over c of v[p][t][c] * u[p][c][k]
-          tile[pixels](v_.data() + point * v_step_ + t * row_, panel, &segment, 1, row_, row_step,
-                       m_.data() + point * m_step_ + t * plan_.block_columns + k, plan_.block_columns, into);
+        for (int64_t first = 0; first < sources(c); first += kWinogradRun) {
+          const Segment segment{first, first * row_step, std::min(kWinogradRun, sources(c) - first)};
+          for (int64_t piece = 0; piece < pieces; ++piece) {
+            const int64_t t = piece * count_ / pieces, pixels = (piece + 1) * count_ / pieces - t;
+            // m[p][t][k] = sum over c of v[p][t][c] * u[p][c][k]
+            tile[pixels](v_ + point * v_step_ + t * row_, panel, &segment, 1, row_, row_step,
+                         m_ + point * m_step_ + t * plan_.block_columns + k, plan_.block_columns,
+                         first == 0 ? into : Into::kAdd);
+          }
         }
       }
     }
@@ -208,8 +214,8 @@ class WinogradRunner {
     for (int64_t t = 0; t < count_; ++t) {
       plan_.tiles.point_at_results(first_ + t, static_cast<void*>(result_ + channel * bytes), bytes,
                                    static_cast<void*>(nullptr), tile);
-      transforms_.output(m_.data() + t * plan_.block_columns, m_step_, columns_, bias, epilogue_.relu,
-                         p_.unrounded, tile);
+      transforms_.output(m_ + t * plan_.block_columns, m_step_, columns_, bias, epilogue_.relu, p_.unrounded,
+                         tile);
     }
   }
 
@@ -224,7 +230,7 @@ class WinogradRunner {
   const ActivationTiles<float>& products_;
   const std::vector<T> zeros_;
   const int64_t row_, v_step_, m_step_, u_step_;
-  AlignedBuffer<float> v_, m_, u_;
+  float *const v_, *const m_, *const u_;
   int64_t group_ = 0, k_ = 0, columns_ = 0, first_ = 0, count_ = 0;
 };
 

@@ -9,12 +9,12 @@
 #include <vector>
 
 #include "common_src/integers.h"
-#include "cpu_src/aligned.h"
 #include "cpu_src/kernels.h"
 #include "cpu_src/microkernels/filter_tile.h"
 #include "cpu_src/microkernels/rows.h"
 #include "cpu_src/microkernels/winograd_transforms.h"
 #include "cpu_src/result.h"
+#include "cpu_src/thread_scratch.h"
 #include "cpu_src/winograd/plan.h"
 
 namespace convgrad::cpu {
@@ -35,9 +35,9 @@ class WinogradFilterRunner {
         v_step_(plan.block_tiles * v_row_ + 16),
         d_step_(plan.block_tiles * plan.block_columns + 16),
         m_step_(plan.block_sources * plan.block_columns + 16),
-        v_(plan.tiles.points() * v_step_),
-        d_(plan.tiles.points() * d_step_),
-        m_(plan.tiles.points() * m_step_) {}
+        v_(thread_scratch(plan.tiles.points() * (v_step_ + d_step_ + m_step_))),
+        d_(v_ + plan.tiles.points() * v_step_),
+        m_(d_ + plan.tiles.points() * d_step_) {}
 
   // Writes the sums of a task to dw, or to one part of it.
   void run(int64_t unit, int64_t part, float* dw) {
@@ -48,7 +48,7 @@ class WinogradFilterRunner {
     const int64_t tap = unit % plan_.tiles.other_taps(), group = unit / plan_.tiles.other_taps();
     const int64_t sources = std::min(plan_.block_sources, p_.group_in() - c),
                   columns = std::min(plan_.block_columns, p_.group_out() - k);
-    std::fill_n(m_.data(), plan_.tiles.points() * m_step_, 0.0f);
+    std::fill_n(m_, plan_.tiles.points() * m_step_, 0.0f);
     const int64_t last = (part + 1) * plan_.tile_blocks / plan_.parts;
     for (int64_t block = part * plan_.tile_blocks / plan_.parts; block < last; ++block) {
       const int64_t first = block * plan_.block_tiles,
@@ -62,7 +62,7 @@ class WinogradFilterRunner {
       const int64_t in_panel = std::min(width, columns - at),
                     row_step = divide_up(in_panel, plan_.lanes) * plan_.lanes;
       for (int64_t row = 0; row < sources; ++row)
-        transforms_.filter_grad(m_.data() + at * plan_.block_sources + row * row_step, m_step_, in_panel,
+        transforms_.filter_grad(m_ + at * plan_.block_sources + row * row_step, m_step_, in_panel,
                                 first + (c + row) * p_.out_channels + at, plan_.tiles.tap_step() * tap_size);
     }
   }
@@ -74,9 +74,9 @@ class WinogradFilterRunner {
     const T *x = x_ + group * p_.group_in() + c, *dy = dy_ + group * p_.group_out() + k;
     for (int64_t t = 0; t < count; ++t) {
       plan_.tiles.point_at_patch(first + t, tap, x, zeros_.data(), patch);
-      transforms_.input(patch, sources, v_.data() + t * v_row_, v_step_);
+      transforms_.input(patch, sources, v_ + t * v_row_, v_step_);
       plan_.tiles.point_at_results(first + t, dy, sizeof(T), zeros_.data(), tile);
-      transforms_.output_grad(tile, columns, d_.data() + t * plan_.block_columns, d_step_);
+      transforms_.output_grad(tile, columns, d_ + t * plan_.block_columns, d_step_);
     }
   }
 
@@ -91,9 +91,8 @@ class WinogradFilterRunner {
           const int64_t c = piece * sources / pieces, rows = (piece + 1) * sources / pieces - c;
           // m[p][c][k] += sum over tiles t of v[p][t][c] * d[p][t][k]
           products_.tile[panel_vectors][rows](
-              v_.data() + point * v_step_ + c, d_.data() + point * d_step_ + k, &all, 1, count, v_row_,
-              plan_.block_columns,
-              m_.data() + point * m_step_ + k * plan_.block_sources + c * panel_vectors * plan_.lanes);
+              v_ + point * v_step_ + c, d_ + point * d_step_ + k, &all, 1, count, v_row_, plan_.block_columns,
+              m_ + point * m_step_ + k * plan_.block_sources + c * panel_vectors * plan_.lanes);
         }
       }
     }
@@ -106,7 +105,7 @@ class WinogradFilterRunner {
   const FilterTiles<float>& products_;
   const std::vector<T> zeros_;
   const int64_t v_row_, v_step_, d_step_, m_step_;
-  AlignedBuffer<float> v_, d_, m_;
+  float *const v_, *const d_, *const m_;
 };
 
 // Adds the parts of some numbers of dw, in order.

@@ -17,8 +17,10 @@
 // (dgrad is fprop of the transposed problem.) Along two axes each transform is done along one and then along
 // the other. The products at one point, summed over channels or over tiles, are a matrix product.
 //
-// The points 0, 1, -1, 1/2, -2 and infinity keep the numbers in C, E3 and E4 small, and so the rounding
-// errors. S. Winograd, Arithmetic Complexity of Computations (1980); A. Lavin and S. Gray, arXiv:1509.09308.
+// The points are 0, +-1/sqrt(2), +-sqrt(2) and infinity. They decide how large the numbers in C, E3 and E4
+// are, and so the rounding errors: with 0, +-1, +-2 and infinity, errors are twice as large.
+//
+// S. Winograd, Arithmetic Complexity of Computations (1980); A. Lavin and S. Gray, arXiv:1509.09308.
 #pragma once
 
 #include <cstdint>
