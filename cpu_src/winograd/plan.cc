@@ -1,6 +1,7 @@
 #include "cpu_src/winograd/plan.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "common_src/integers.h"
 #include "cpu_src/met_taps.h"
@@ -68,6 +69,49 @@ int64_t count_along(const Axis& axis, bool transformed) {
 }
 
 int64_t padded(int64_t channels) { return divide_up(channels, 16) * 16; }
+
+double to_double(int64_t number) { return static_cast<double>(number); }
+
+// Counts the outputs that a tap ties to an input, for an axis without input dilation.
+int64_t tied_outputs(const Axis& axis, int64_t r) {
+  const int64_t lo = axis.pad_lo - r * axis.filter_dilation;  // the first o has o * stride >= lo
+  const int64_t first = std::max<int64_t>(divide_up(lo, axis.stride), 0),
+                end = divide_down(axis.input - 1 + lo, axis.stride) + 1;
+  return std::max<int64_t>(std::min(axis.output, end) - first, 0);
+}
+
+// Estimate the cycles of a core with 16 lanes and one multiply-add a cycle, as measured on such a core.
+double cycles_of_tiles_of_sums(const ConvProblem& seen) {
+  constexpr double kProduct = 1.1;
+  double products = to_double(seen.batch * seen.groups * seen.group_in());
+  for (const Axis& axis : seen.axis) {
+    int64_t tied = 0;  // padding is not multiplied
+    for (int64_t r = 0; r < axis.taps; ++r) tied += tied_outputs(axis, r);
+    products *= to_double(tied);
+  }
+  return products * to_double(padded(seen.group_out())) / 16 * kProduct;
+}
+
+double cycles_of_winograd(Op op, const ConvProblem& seen) {
+  const Transformed axes = transformed_axes(seen);
+  const bool two = axes.outer >= 0, wgrad = op == Op::kWgrad;
+  // Of a vector at one point.
+  const double kProduct = wgrad ? 1.15 : 1.1, kTransform = two ? 8.5 : 12, kFilter = wgrad ? 9 : 8;
+  double tiles = to_double(seen.batch), other_taps = 1;
+  for (int a = 0; a < kAxes; ++a) {
+    const bool transformed = a == axes.inner || a == axes.outer;
+    tiles *= to_double(count_along(seen.axis[a], transformed));
+    if (!transformed) other_taps *= to_double(seen.axis[a].taps);
+  }
+  const double of_in = to_double(padded(seen.group_in())) / 16,
+               of_out = to_double(padded(seen.group_out())) / 16,
+               filter = other_taps * to_double(seen.group_in()) * of_out;
+  // Blocks of the filter's gradient each transform what they multiply.
+  const double of_tile = wgrad ? other_taps * (of_in * std::ceil(of_out / 4) + of_out * std::ceil(of_in / 4))
+                               : other_taps * of_in + of_out;
+  return to_double(seen.groups) * (two ? 36 : 6) *
+         (tiles * (filter * kProduct + of_tile * kTransform) + filter * kFilter);
+}
 
 // The part of a core's second cache that a block's transformed numbers may take.
 constexpr int64_t kBlockBytes = 640 << 10;
@@ -140,49 +184,10 @@ bool winograd_pays_for_some_batch(Op op, const ConvProblem& problem) {
 bool winograd_pays(Op op, const ConvProblem& problem) {
   if (!winograd_serves(op, problem)) return false;
   const ConvProblem met = met_taps(problem).problem, seen = op == Op::kDgrad ? met.transpose() : met;
-  constexpr int64_t kLeast = 16;
+  constexpr int64_t kLeast = 8;
   if (seen.group_in() < kLeast || seen.group_out() < kLeast) return false;
-  const Transformed axes = transformed_axes(seen);
-  const double points = axes.outer < 0 ? 6 : 36;
-  double tiles = static_cast<double>(seen.batch), other_taps = 1;
-  for (int a = 0; a < kAxes; ++a) {
-    const bool transformed = a == axes.inner || a == axes.outer;
-    tiles *= static_cast<double>(count_along(seen.axis[a], transformed));
-    if (!transformed) other_taps *= static_cast<double>(seen.axis[a].taps);
-  }
-  // In cycles of a core with 16 lanes and one multiply-add per cycle.
-  const double C = static_cast<double>(padded(seen.group_in())),
-               K = static_cast<double>(padded(seen.group_out())), G = static_cast<double>(seen.groups),
-               of_point = axes.outer < 0 ? 5 : 6.5;
-  double products = 1;  // without padding
-  for (const Axis& axis : seen.axis) {
-    double pairs = 0;
-    for (int64_t r = 0; r < axis.taps; ++r) {
-      // Estimated: an output loses a tap where it lies on padding.
-      const int64_t lo = axis.pad_lo - r * axis.filter_dilation;
-      const int64_t first = std::max<int64_t>(divide_up(lo, axis.stride), 0),
-                    last =
-                        std::min(axis.output,
-                                 divide_down((axis.input - 1) * axis.input_dilation + lo, axis.stride) + 1);
-      pairs += static_cast<double>(std::max<int64_t>(last - first, 0));
-    }
-    products *= pairs;
-  }
-  const double direct = products * static_cast<double>(seen.batch) * G * C * K / 16 * 1.1;
-  const double vectors_in = C / 16, vectors_out = K / 16;
-  double winograd;
-  if (op == Op::kWgrad) {
-    const double column_blocks = std::max(K / 64, 1.0), source_blocks = std::max(C / 64, 1.0);
-    winograd = tiles * G * points *
-                   (other_taps * C * K / 16 * 1.15 + of_point * (other_taps * vectors_in * column_blocks +
-                                                                 vectors_out * source_blocks * other_taps)) +
-               G * points * other_taps * C * vectors_out * 5;
-  } else {
-    winograd = tiles * G * points *
-                   (other_taps * C * K / 16 * 1.1 + of_point * (other_taps * vectors_in + vectors_out)) +
-               G * points * other_taps * C * vectors_out * 8;
-  }
-  return winograd < 0.9 * direct;
+  const double clearly = 0.9;
+  return clearly * cycles_of_tiles_of_sums(seen) > cycles_of_winograd(op, seen);
 }
 
 WinogradPlan::WinogradPlan(const ConvProblem& problem, Major filter_major, Isa isa)
