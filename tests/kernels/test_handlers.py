@@ -279,7 +279,10 @@ def both_rows():
     yield "dw's features", (operands, [((3, 3, 2, 4), F32), db, workspace], CONV)
     yield "dy's batch", ([operands[0], ((1, *Y[1:]), F32)], [dw, db, workspace], CONV)
     yield "workspace of float32", (operands, [dw, db, ((WORKSPACE,), F32)], CONV)
-    yield "no below_highest", (operands, [dw, db, workspace], {k: v for k, v in CONV.items() if k != "below_highest"})
+    yield (
+        "no below_highest",
+        (operands, [dw, db, workspace], {k: v for k, v in CONV.items() if k != "below_highest"}),
+    )
 
 
 on_cuda = pytest.mark.parametrize("backend", [b for b in BACKENDS if b != "cpu"], indirect=True)
