@@ -237,7 +237,12 @@ WinogradFilterPlan::WinogradFilterPlan(const ConvProblem& problem, Isa isa)
   column_blocks = divide_up(problem.group_out(), block_columns);
   block_tiles = std::min<int64_t>(tiles.axes() == 2 ? 16 : 64, std::max<int64_t>(tiles.tiles(), 1));
   tile_blocks = divide_up(tiles.tiles(), block_tiles);
-  parts = std::clamp<int64_t>(kFewTasks / units(), 1, divide_up(tile_blocks, 4));
+  // Partial sums take at most a quarter of the activations' memory.
+  const int64_t filter = problem.taps() * problem.group_in() * problem.out_channels,
+                activations = problem.batch * (problem.inputs() * problem.in_channels +
+                                               problem.outputs() * problem.out_channels),
+                fit = activations / 4 / std::max<int64_t>(filter, 1);
+  parts = std::max<int64_t>(std::min({kFewTasks / units(), divide_up(tile_blocks, 4), fit}), 1);
 }
 
 int64_t winograd_partial_bytes(const ConvProblem& problem) {

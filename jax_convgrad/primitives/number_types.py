@@ -25,8 +25,8 @@ FLOAT32 = np.dtype(np.float32)
 def below_highest(precision: Precision) -> bool:
     """Reports whether a convolution may be faster at the cost of some of f32's precision.
 
-    Then CUDA rounds f32 operands to TF32, 10 bits of mantissa, and the CPU may add sums in Winograd's form. As
-    in XLA for GPUs: at every precision except HIGHEST, and in algorithms that multiply that narrowly.
+    Then CUDA rounds f32 operands to TF32, 10 bits of mantissa, and the CPU may add sums in Winograd's form.
+    As in XLA for GPUs: at every precision except HIGHEST, and in algorithms that multiply that narrowly.
     """
     if precision is None:
         return True
