@@ -3,6 +3,9 @@
 
 #include <cstdint>
 
+#include <type_traits>
+
+#include "cpu_src/bf16_dots.h"
 #include "cpu_src/isa.h"
 
 namespace convgrad::cpu {
@@ -18,21 +21,34 @@ struct Segment {
 enum class Into { kSet, kAdd, kStream };
 
 // Computes a tile of pixels by vectors of `lanes` channels. Pixel m's sources begin at source + m *
-// source_step, its results at result + m * result_step; filter rows are filter_step apart.
-template <typename S>
-using ActivationTile = void (*)(const S* source, const S* filter, const Segment* segments, int64_t count,
-                                int64_t source_step, int64_t filter_step, S* result, int64_t result_step,
-                                Into into);
+// source_step, its results at result + m * result_step; filter rows are filter_step apart. X is float, double
+// or BFloat16Pair, and all source and filter steps count X.
+template <typename X>
+using ActivationTile = void (*)(const X* source, const X* filter, const Segment* segments, int64_t count,
+                                int64_t source_step, int64_t filter_step, TileSum<X>* result,
+                                int64_t result_step, Into into);
 
 inline constexpr int kMaxTileVectors = 4, kMaxTilePixels = 28;
 
-template <typename S>
+template <typename X>
 struct ActivationTiles {
   int lanes;
   int most_pixels[kMaxTileVectors + 1];                             // by vectors
-  ActivationTile<S> tile[kMaxTileVectors + 1][kMaxTilePixels + 1];  // by vectors and pixels
+  ActivationTile<X> tile[kMaxTileVectors + 1][kMaxTilePixels + 1];  // by vectors and pixels
 };
 
-CONVGRAD_PER_ISA(template <typename S> const ActivationTiles<S>& activation_tiles())
+CONVGRAD_PER_ISA(template <typename X> const ActivationTiles<X>& activation_tiles())
+namespace avx512_bf16 {
+template <typename X>
+const ActivationTiles<X>& activation_tiles();
+}
+
+template <typename X>
+const ActivationTiles<X>& activation_tiles_of(Isa isa) {
+  if constexpr (std::is_same_v<X, BFloat16Pair>)
+    return avx512_bf16::activation_tiles<X>();
+  else
+    return CONVGRAD_FOR_ISA(isa, activation_tiles<X>());
+}
 
 }  // namespace convgrad::cpu

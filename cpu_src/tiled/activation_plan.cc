@@ -7,6 +7,7 @@
 #include "common_src/dispatch.h"
 #include "common_src/integers.h"
 #include "common_src/major.h"
+#include "cpu_src/bf16_dots.h"
 #include "cpu_src/flatten.h"
 #include "cpu_src/microkernels/activation_tile.h"
 #include "cpu_src/microkernels/dot_tile.h"
@@ -120,7 +121,9 @@ ActivationPlan::ActivationPlan(const ConvProblem& problem, Major filter_major, L
       clears(clears_first(this->problem)),
       packed(packed_filter_bytes(problem, filter_major, lanes_are) > 0 &&
              (merges || !(lanes_are == LanesAre::kResults && fits_in_place(problem, filter_major) &&
-                          problem.batch * problem.outputs() < kFewPositions))) {
+                          problem.batch * problem.outputs() < kFewPositions))),
+      pairs(has_dots(problem.dtype, isa) && lanes_are == LanesAre::kResults && !merges &&
+            problem.group_in() > 1) {
   list_regions();
   panels = merges ? 1 : divide_up(this->problem.group_out(), panel_width());
   split();

@@ -67,6 +67,9 @@ class ActivationPlan {
   // Most results meet no tap: all are written first, as if none did, and boxes hold only those that do.
   const bool clears;
   bool packed;  // the filter is copied panel by panel, not read in place
+  // The sums are dot products of pairs of source channels (bf16_dots.h). If channels are even, the sources
+  // are read in place, otherwise from a copy in which a zero completes each tap's last pair.
+  const bool pairs;
 
   // Returns the filter's tap for a packed position (dgrad's taps are flipped).
   int64_t filter_tap(int64_t packed_tap) const;
@@ -78,7 +81,11 @@ class ActivationPlan {
   int64_t met_taps() const { return met[0].count() * met[1].count() * met[2].count(); }
   int64_t met_tap(int64_t index) const;
   int64_t panel_width() const { return static_cast<int64_t>(vectors) * lanes; }
-  int64_t filter_rows() const { return problem.taps() * problem.group_in(); }
+  // A term is what one step of a tile multiplies: a source channel, or a pair of them.
+  int64_t numbers_of_term() const { return pairs ? 2 : 1; }
+  int64_t terms_of_tap() const { return (problem.group_in() + numbers_of_term() - 1) / numbers_of_term(); }
+  bool reads_pairs_in_place() const { return pairs && problem.group_in() % 2 == 0; }
+  int64_t filter_rows() const { return problem.taps() * terms_of_tap(); }
   int64_t packed_channels() const;  // of one group, rounded up to whole vectors
   int64_t merged_width() const;     // of a packed row of merged phases
   PanelRows merged_panel(const Box& box) const {

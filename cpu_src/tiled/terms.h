@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "common_src/integers.h"
 #include "cpu_src/microkernels/activation_tile.h"
 #include "cpu_src/tiled/activation_plan.h"
 
@@ -14,20 +15,25 @@ namespace convgrad::cpu {
 struct Terms {
   std::vector<Segment> segments;
   std::vector<int64_t> runs;
-  int64_t longest = 0;  // terms of the longest run
+  std::vector<int64_t> numbers;  // source channels of each segment; an odd one's last pair is incomplete
+  int64_t longest = 0;           // terms of the longest run
 };
 
-// Lists runs of at most `most` terms. `filter_of` maps a tap, given as a packed position, to its start in the
-// filter, where filter_step is the step from one source channel to the next. If `joined`, neighbouring taps
+// Lists runs of at most `most_products`. `filter_of` maps a tap, given as a packed position, to its start in the
+// filter, where filter_step is the step from one term to the next. If `joined`, neighbouring taps
 // of axis 2 are contiguous in both source and filter, and become one segment.
 template <typename FilterOf>
-void list_terms(const ActivationPlan& plan, const Box& box, bool joined, int64_t most, Terms& terms,
+void list_terms(const ActivationPlan& plan, const Box& box, bool joined, int64_t most_products, Terms& terms,
                 const FilterOf& filter_of, int64_t filter_step) {
   const ConvProblem& p = plan.problem;
   const Region &r0 = *box.region[0], &r1 = *box.region[1], &r2 = *box.region[2];
   const int64_t C = p.in_channels, row = p.axis[2].input * C, plane = p.axis[1].input * row;
-  const int64_t pieces = joined ? 1 : r2.taps, length = joined ? r2.taps * C : p.group_in();
+  const int64_t pieces = joined ? 1 : r2.taps, numbers = joined ? r2.taps * C : p.group_in();
+  const int64_t of_term = plan.numbers_of_term(), length = divide_up(numbers, of_term),
+                most = most_products / of_term;
+  const int64_t unit = plan.reads_pairs_in_place() ? of_term : 1;  // of source offsets
   terms.segments.clear();
+  terms.numbers.clear();
   terms.runs.assign(1, 0);
   terms.longest = 0;
   int64_t in_run = 0;
@@ -47,7 +53,8 @@ void list_terms(const ActivationPlan& plan, const Box& box, bool joined, int64_t
         for (int64_t c = 0; c < length;) {
           const int64_t part = std::min(length - c, most);
           if (in_run + part > most) end_run();
-          terms.segments.push_back({source + c, filter + c * filter_step, part});
+          terms.segments.push_back({(source + c * of_term) / unit, filter + c * filter_step, part});
+          terms.numbers.push_back(std::min(part * of_term, numbers - c * of_term));
           in_run += part;
           c += part;
         }
