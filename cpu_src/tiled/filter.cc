@@ -11,7 +11,9 @@
 
 #include "common_src/dispatch.h"
 #include "common_src/integers.h"
+#include "cpu_src/bf16_dots.h"
 #include "cpu_src/kernels.h"
+#include "cpu_src/microkernels/avx512_bf16/pair_rows.h"
 #include "cpu_src/microkernels/filter_tile.h"
 #include "cpu_src/microkernels/rows.h"
 #include "cpu_src/result.h"
@@ -26,7 +28,8 @@ struct Line {
   int64_t n, o0, o1;
 };
 
-template <typename T>
+// X is what the tiles multiply: numbers in the type of the sums, or pairs.
+template <typename T, typename X>
 class FilterTaskRunner {
  public:
   using S = Sum<T>;
@@ -34,11 +37,11 @@ class FilterTaskRunner {
   FilterTaskRunner(const FilterPlan& plan, const T* x, const T* dy)
       : plan_(plan),
         p_(plan.problem),
-        tiles_(CONVGRAD_FOR_ISA(plan.isa, filter_tiles<S>())),
+        tiles_(filter_tiles_of<X>(plan.isa)),
         rows_(CONVGRAD_FOR_ISA(plan.isa, row_conversions<T>())),
         x_(x),
         dy_(dy),
-        staged_x_(p_, plan.joined) {}
+        staged_x_(p_, plan.joined, plan.outputs_of_tap.partner_step()) {}
 
   // Returns the sums of units [first_unit, last_unit), tile after tile, each with the stride of a full panel.
   const std::vector<S>& run(const FilterTask& task) {
@@ -56,7 +59,7 @@ class FilterTaskRunner {
   int64_t tile_size() const { return divide_up(plan_.rows, plan_.tiles) * plan_.panel_width(); }
 
  private:
-  static constexpr bool kAsStored = std::is_same_v<T, S>;
+  static constexpr bool kAsStored = std::is_same_v<T, X>;
 
   Line line_at(int64_t line) const {
     const int64_t o1 = line % p_.axis[1].output, rest = line / p_.axis[1].output;
@@ -115,9 +118,21 @@ class FilterTaskRunner {
     dy_position_ = width;
     dy_line_ = count * width;
     staged_dy_.resize(lines_.size() * dy_line_);
-    if (channels != width) std::fill(staged_dy_.begin(), staged_dy_.end(), S{0});
-    for (size_t line = 0; line < lines_.size(); ++line)
-      rows_.widen(src + line * line_in_dy, K, staged_dy_.data() + line * dy_line_, width, count, channels);
+    if (channels != width) std::fill(staged_dy_.begin(), staged_dy_.end(), X{});
+    for (size_t line = 0; line < lines_.size(); ++line) {
+      const T* const from = src + line * line_in_dy;
+      X* const to = staged_dy_.data() + line * dy_line_;
+      if constexpr (std::is_same_v<X, BFloat16Pair>) {
+        // Each position with the next one that a tap meets, as far as it is in the block.
+        const int64_t next = plan_.joined ? 1 : plan_.outputs_of_tap.step();
+        const int64_t paired = std::max<int64_t>(count - next, 0);
+        avx512_bf16::zip_rows(from, from + next * K, K, to, width, paired, channels);
+        avx512_bf16::zip_rows(from + paired * K, nullptr, K, to + paired * width, width, count - paired,
+                              channels);
+      } else {
+        rows_.widen(from, K, to, width, count, channels);
+      }
+    }
     panel_dy_ = staged_dy_.data();
   }
 
@@ -172,7 +187,7 @@ class FilterTaskRunner {
     }
   }
 
-  const S* x_rows() const {
+  const X* x_rows() const {
     if constexpr (kAsStored) {
       if (!stages_x()) return x_;
     }
@@ -181,18 +196,19 @@ class FilterTaskRunner {
 
   const FilterPlan& plan_;
   const ConvProblem& p_;
-  const FilterTiles<S>& tiles_;
+  const FilterTiles<X>& tiles_;
   const RowConversions<T>& rows_;
   const T *x_, *dy_;
-  std::vector<S> sums_, staged_dy_;
-  StagedRows<T> staged_x_;
+  std::vector<S> sums_;
+  std::vector<X> staged_dy_;
+  StagedRows<T, X> staged_x_;
 
   // What the units of a block share, as far as it is prepared.
   PositionBlock block_{};
   TapBounds bounds_[kAxes]{};
   std::vector<Line> lines_;
   int64_t group_ = kNone, panel_ = kNone, tap_ = kNone;
-  const S* panel_dy_ = nullptr;
+  const X* panel_dy_ = nullptr;
   int64_t dy_position_ = 0, dy_line_ = 0;  // elements from one position, or line, to the next
   std::vector<PositionRow> positions_;
   int64_t count_ = 0, x_step_ = 0, dy_step_ = 0;
@@ -234,6 +250,41 @@ void write(const FilterPlan& plan, const FilterTask& task, const Sum<T>* sums, i
   }
 }
 
+template <typename T, typename X>
+Work filter_work(std::shared_ptr<const FilterPlan> plan, const T* x, const T* dy, Result<T> dw,
+                 void* dw_data, Sum<T>* partial) {
+  using S = Sum<T>;
+  const ConvProblem& p = plan->problem;
+  const int64_t size = p.taps() * p.group_in() * p.out_channels, parts = plan->position_parts;
+  Work work;
+  work.stages.push_back({plan->tasks(), [=](int64_t index) {
+                           const FilterTask task = plan->task(index);
+                           FilterTaskRunner<T, X> runner(*plan, x, dy);
+                           const S* sums = runner.run(task).data();
+                           if (parts == 1 && dw.sums() == nullptr) {
+                             write<T>(*plan, task, sums, runner.tile_size(), static_cast<T*>(dw_data),
+                                      CONVGRAD_FOR_ISA(plan->isa, row_conversions<T>()));
+                           } else {
+                             write<S>(*plan, task, sums, runner.tile_size(),
+                                      parts == 1 ? dw.sums() : partial + index / plan->unit_parts * size,
+                                      CONVGRAD_FOR_ISA(plan->isa, row_conversions<S>()));
+                           }
+                         }});
+  if (parts > 1) {
+    constexpr int64_t kPiece = 4096;
+    work.stages.push_back({divide_up(size, kPiece), [=](int64_t piece) {
+                             const auto& rows = CONVGRAD_FOR_ISA(plan->isa, row_conversions<T>());
+                             const int64_t first = piece * kPiece, count = std::min(kPiece, size - first);
+                             for (int64_t part = 1; part < parts; ++part)
+                               rows.add(partial + part * size + first, 0, partial + first, 0, 1, count);
+                             (dw + first)
+                                 .store(rows, CONVGRAD_FOR_ISA(plan->isa, row_conversions<S>()),
+                                        partial + first, 0, 0, 1, count);
+                           }});
+  }
+  return work;
+}
+
 }  // namespace
 
 Work tiled_wgrad(const ConvProblem& problem, Isa isa, const void* x_data, const void* dy_data, void* dw_data,
@@ -246,35 +297,10 @@ Work tiled_wgrad(const ConvProblem& problem, Isa isa, const void* x_data, const 
     const T* dy = static_cast<const T*>(plan->swapped ? x_data : dy_data);
     const Result<T> dw(dw_data, problem);
     S* partial = static_cast<S*>(workspace);
-    const int64_t size = problem.taps() * problem.group_in() * problem.out_channels,
-                  parts = plan->position_parts;
-    Work work;
-    work.stages.push_back({plan->tasks(), [=](int64_t index) {
-                             const FilterTask task = plan->task(index);
-                             FilterTaskRunner<T> runner(*plan, x, dy);
-                             const S* sums = runner.run(task).data();
-                             if (parts == 1 && dw.sums() == nullptr) {
-                               write<T>(*plan, task, sums, runner.tile_size(), static_cast<T*>(dw_data),
-                                        CONVGRAD_FOR_ISA(plan->isa, row_conversions<T>()));
-                             } else {
-                               write<S>(*plan, task, sums, runner.tile_size(),
-                                        parts == 1 ? dw.sums() : partial + index / plan->unit_parts * size,
-                                        CONVGRAD_FOR_ISA(plan->isa, row_conversions<S>()));
-                             }
-                           }});
-    if (parts > 1) {
-      constexpr int64_t kPiece = 4096;
-      work.stages.push_back({divide_up(size, kPiece), [=](int64_t piece) {
-                               const auto& rows = CONVGRAD_FOR_ISA(plan->isa, row_conversions<T>());
-                               const int64_t first = piece * kPiece, count = std::min(kPiece, size - first);
-                               for (int64_t part = 1; part < parts; ++part)
-                                 rows.add(partial + part * size + first, 0, partial + first, 0, 1, count);
-                               (dw + first)
-                                   .store(rows, CONVGRAD_FOR_ISA(plan->isa, row_conversions<S>()),
-                                          partial + first, 0, 0, 1, count);
-                             }});
+    if constexpr (kHasBf16Dots && std::is_same_v<T, BFloat16>) {
+      if (plan->pairs) return filter_work<T, BFloat16Pair>(plan, x, dy, dw, dw_data, partial);
     }
-    return work;
+    return filter_work<T, S>(plan, x, dy, dw, dw_data, partial);
   });
 }
 
