@@ -21,6 +21,19 @@ CONVGRAD_INLINE void add_product(Vec<TileSum<X>>& sum, Operand<X> a, Operand<X> 
   sum += a.v * b.v;
 }
 
+// A vector of numbers that are neighbours in the sum (dot_tile.cc).
+template <typename T>
+struct AlongSum {
+  using X = Operand<Sum<T>>;
+  static constexpr int numbers = kLanes<Sum<T>>;
+  static constexpr bool kConverts = sizeof(T) == 2;
+
+  static CONVGRAD_INLINE X load(const T* src) { return {CONVGRAD_ISA::load(src)}; }
+  static CONVGRAD_INLINE X load_some(const T* src, int64_t count) {
+    return {CONVGRAD_ISA::load_some(src, count)};
+  }
+};
+
 #if defined(CONVGRAD_BF16_DOTS)
 
 template <>
@@ -41,6 +54,18 @@ template <>
 CONVGRAD_INLINE void add_product(Vec<float>& sum, Operand<BFloat16Pair> a, Operand<BFloat16Pair> b) {
   sum = (Vec<float>)_mm512_dpbf16_ps((__m512)sum, (__m512bh)a.v, (__m512bh)b.v);
 }
+
+template <>
+struct AlongSum<BFloat16> {
+  using X = Operand<BFloat16Pair>;
+  static constexpr int numbers = 2 * kLanes<float>;
+  static constexpr bool kConverts = false;
+
+  static CONVGRAD_INLINE X load(const BFloat16* src) { return {_mm512_loadu_si512(src)}; }
+  static CONVGRAD_INLINE X load_some(const BFloat16* src, int64_t count) {
+    return {_mm512_maskz_loadu_epi16(static_cast<__mmask32>((1u << count) - 1u), src)};
+  }
+};
 
 #endif
 

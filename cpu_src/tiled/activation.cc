@@ -40,8 +40,8 @@ class TileRunner {
       : plan_(plan),
         epilogue_(epilogue),
         tiles_(activation_tiles_of<X>(plan.isa)),
-        rows_(CONVGRAD_FOR_ISA(plan.isa, row_conversions<T>())),
-        copies_(CONVGRAD_FOR_ISA(plan.isa, row_conversions<S>())),
+        rows_(row_conversions_of<T>(plan.isa)),
+        copies_(row_conversions_of<S>(plan.isa)),
         results_(plan.problem.batch * plan.problem.outputs() * plan.problem.out_channels),
         sums_(kMaxTilePixels * kMaxTileVectors * tiles_.lanes) {}
 

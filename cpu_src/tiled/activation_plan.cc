@@ -59,7 +59,7 @@ int64_t filter_bytes(const ConvProblem& p) {
 const int* most_pixels(DType dtype, Isa isa, LanesAre lanes_are) {
   return dispatch(dtype, [&](auto stored) -> const int* {
     using T = typename decltype(stored)::type;
-    if (lanes_are == LanesAre::kSources) return CONVGRAD_FOR_ISA(isa, dot_tiles<T>()).most_pixels;
+    if (lanes_are == LanesAre::kSources) return dot_tiles_of<T>(isa).most_pixels;
     return CONVGRAD_FOR_ISA(isa, activation_tiles<Sum<T>>()).most_pixels;
   });
 }

@@ -38,7 +38,7 @@ class FilterTaskRunner {
       : plan_(plan),
         p_(plan.problem),
         tiles_(filter_tiles_of<X>(plan.isa)),
-        rows_(CONVGRAD_FOR_ISA(plan.isa, row_conversions<T>())),
+        rows_(row_conversions_of<T>(plan.isa)),
         x_(x),
         dy_(dy),
         staged_x_(p_, plan.joined, plan.outputs_of_tap.partner_step()) {}
@@ -263,22 +263,22 @@ Work filter_work(std::shared_ptr<const FilterPlan> plan, const T* x, const T* dy
                            const S* sums = runner.run(task).data();
                            if (parts == 1 && dw.sums() == nullptr) {
                              write<T>(*plan, task, sums, runner.tile_size(), static_cast<T*>(dw_data),
-                                      CONVGRAD_FOR_ISA(plan->isa, row_conversions<T>()));
+                                      row_conversions_of<T>(plan->isa));
                            } else {
                              write<S>(*plan, task, sums, runner.tile_size(),
                                       parts == 1 ? dw.sums() : partial + index / plan->unit_parts * size,
-                                      CONVGRAD_FOR_ISA(plan->isa, row_conversions<S>()));
+                                      row_conversions_of<S>(plan->isa));
                            }
                          }});
   if (parts > 1) {
     constexpr int64_t kPiece = 4096;
     work.stages.push_back({divide_up(size, kPiece), [=](int64_t piece) {
-                             const auto& rows = CONVGRAD_FOR_ISA(plan->isa, row_conversions<T>());
+                             const auto& rows = row_conversions_of<T>(plan->isa);
                              const int64_t first = piece * kPiece, count = std::min(kPiece, size - first);
                              for (int64_t part = 1; part < parts; ++part)
                                rows.add(partial + part * size + first, 0, partial + first, 0, 1, count);
                              (dw + first)
-                                 .store(rows, CONVGRAD_FOR_ISA(plan->isa, row_conversions<S>()),
+                                 .store(rows, row_conversions_of<S>(plan->isa),
                                         partial + first, 0, 0, 1, count);
                            }});
   }
