@@ -18,8 +18,6 @@
 namespace convgrad::cpu {
 namespace {
 
-// Returns the lanes of the widest vectors.
-
 bool has_few_results(Op op, const ConvProblem& problem) {
   const ConvProblem seen = op == Op::kDgrad ? problem.transpose() : problem;
   // Adding a result's lanes pays only with enough terms.
@@ -73,7 +71,8 @@ Plan plan_without_pairs(Op op, const ConvProblem& problem) {
   const int64_t positions = problem.batch * problem.inputs();
   const int64_t filter_bytes =
       problem.taps() * problem.group_in() * problem.out_channels * bytes_of(problem.dtype);
-  const int64_t few = filter_bytes > (4 << 20) ? 512 : 128;
+  // Numbers of 16 bits are converted for each position again, and copied once.
+  const int64_t few = bytes_of(problem.dtype) == 2 ? 64 : filter_bytes > (4 << 20) ? 512 : 128;
   if (op == Op::kDgrad && positions < few && problem.group_out() >= 4 * widest_lanes(problem.dtype))
     return {Kernel::kDot, "too few positions to repay a transposed copy of the filter"};
   return {Kernel::kTiled, "pixels times channels in registers"};

@@ -11,6 +11,7 @@
 
 #include "common_src/dispatch.h"
 #include "common_src/integers.h"
+#include "cpu_src/aligned.h"
 #include "cpu_src/bf16_dots.h"
 #include "cpu_src/kernels.h"
 #include "cpu_src/microkernels/avx512_bf16/pair_rows.h"
@@ -118,17 +119,26 @@ class FilterTaskRunner {
     dy_position_ = width;
     dy_line_ = count * width;
     staged_dy_.resize(lines_.size() * dy_line_);
-    if (channels != width) std::fill(staged_dy_.begin(), staged_dy_.end(), X{});
+    if (channels != width) std::fill_n(staged_dy_.data(), lines_.size() * dy_line_, X{});
+    [[maybe_unused]] const Positions met = positions_of(0);
     for (size_t line = 0; line < lines_.size(); ++line) {
       const T* const from = src + line * line_in_dy;
       X* const to = staged_dy_.data() + line * dy_line_;
       if constexpr (std::is_same_v<X, BFloat16Pair>) {
-        // Each position with the next one that a tap meets, as far as it is in the block.
-        const int64_t next = plan_.joined ? 1 : plan_.outputs_of_tap.step();
-        const int64_t paired = std::max<int64_t>(count - next, 0);
-        avx512_bf16::zip_rows(from, from + next * K, K, to, width, paired, channels);
-        avx512_bf16::zip_rows(from + paired * K, nullptr, K, to + paired * width, width, count - paired,
-                              channels);
+        // Pairs `pairs` positions from `first` on, `step` apart, with the next ones that a tap meets.
+        const auto zip = [&](int64_t first, int64_t step, int64_t pairs, bool with_next) {
+          const T* const src = from + first * K;
+          avx512_bf16::zip_rows(src, with_next ? src + met.dy_step * K : nullptr, step * K,
+                                to + first * width, step * width, pairs, channels);
+        };
+        if (plan_.taps2() == 1) {
+          zip(met.dy, 2 * met.dy_step, met.count / 2, true);
+          zip(met.dy + (met.count - 1) * met.dy_step, 1, met.count % 2, false);
+        } else {
+          const int64_t paired = std::max<int64_t>(count - met.dy_step, 0);
+          zip(0, 1, paired, true);
+          zip(paired, 1, count - paired, false);
+        }
       } else {
         rows_.widen(from, K, to, width, count, channels);
       }
@@ -148,6 +158,10 @@ class FilterTaskRunner {
         }
       }
     }
+    if (plan_.taps2() == 1 && !plan_.joined) {
+      const Positions met = positions_of(0);
+      staged_x_.want_pairs(met.input, met.count);
+    }
     staged_x_.fill(x_ + group * p_.group_in(), rows_);
   }
 
@@ -158,36 +172,47 @@ class FilterTaskRunner {
     return (line.n * p_.axis[0].input + i0) * p_.axis[1].input + i1;
   }
 
-  // Lists the block's positions that the unit's tap ties, with their places in x and dy.
-  void list_positions(const FilterUnit& unit, int64_t tap) {
-    tap_ = tap;
-    positions_.clear();
+  // The positions of each of the block's lines that a tap along axis 2 ties: the first of x, and the first
+  // of dy counted from the block's first.
+  struct Positions {
+    int64_t count, input, input_step, dy, dy_step;
+  };
+  Positions positions_of(int64_t tap2) const {
     // Joined taps meet every output, over x with its padding.
     const Axis& axis = p_.axis[2];
     const Progression r2 = plan_.joined
                                ? Progression{0, 1, axis.output, -axis.pad_lo, axis.stride}
-                               : plan_.outputs_of_tap.from(axis.pad_lo - unit.tap2 * axis.filter_dilation);
+                               : plan_.outputs_of_tap.from(axis.pad_lo - tap2 * axis.filter_dilation);
     const auto index_from = [&](int64_t o) {
       return std::clamp<int64_t>(divide_up(o - r2.first, r2.step), 0, r2.count);
     };
     const int64_t first = index_from(block_.first);
-    count_ = index_from(block_.last) - first;
+    return {index_from(block_.last) - first, r2.partner + r2.partner_step * first,
+            plan_.joined ? staged_x_.window_step() : r2.partner_step, r2.first + r2.step * first - block_.first,
+            r2.step};
+  }
+
+  // Lists the block's positions that the unit's tap ties, with their places in x and dy.
+  void list_positions(const FilterUnit& unit, int64_t tap) {
+    tap_ = tap;
+    positions_.clear();
+    const Positions met = positions_of(unit.tap2);
+    count_ = met.count;
     const int64_t position = stages_x() ? p_.group_in() : p_.in_channels;
-    x_step_ = (plan_.joined ? staged_x_.window_step() : r2.partner_step) * position;
-    dy_step_ = r2.step * dy_position_;
+    x_step_ = met.input_step * position;
+    dy_step_ = met.dy_step * dy_position_;
     if (count_ == 0) return;
-    const int64_t input = r2.partner + r2.partner_step * first;
-    const int64_t dy = (r2.first + r2.step * first - block_.first) * dy_position_;
+    const int64_t dy = met.dy * dy_position_;
     for (size_t line = 0; line < lines_.size(); ++line) {
       const int64_t row = input_row(lines_[line], unit.tap0, unit.tap1);
       if (row == kNone) continue;
-      const int64_t x = stages_x() ? staged_x_.place(row) + (input - staged_x_.first()) * position
-                                   : (row * p_.axis[2].input + input) * position + group_ * p_.group_in();
+      const int64_t x = stages_x() ? staged_x_.place(row) + (met.input - staged_x_.first()) * position
+                                   : (row * p_.axis[2].input + met.input) * position + group_ * p_.group_in();
       positions_.push_back({x, static_cast<int64_t>(line) * dy_line_ + dy});
     }
   }
 
-  const X* x_rows() const {
+  const X* x_rows() {
     if constexpr (kAsStored) {
       if (!stages_x()) return x_;
     }
@@ -200,7 +225,7 @@ class FilterTaskRunner {
   const RowConversions<T>& rows_;
   const T *x_, *dy_;
   std::vector<S> sums_;
-  std::vector<X> staged_dy_;
+  AlignedBuffer<X> staged_dy_;
   StagedRows<T, X> staged_x_;
 
   // What the units of a block share, as far as it is prepared.

@@ -9,6 +9,7 @@
 
 #include "common_src/integers.h"
 #include "common_src/problem.h"
+#include "cpu_src/aligned.h"
 #include "cpu_src/bf16_dots.h"
 #include "cpu_src/microkernels/avx512_bf16/pair_rows.h"
 #include "cpu_src/microkernels/rows.h"
@@ -28,6 +29,7 @@ class StagedRows {
   void clear(int64_t first, int64_t last) {
     const Axis& axis = p_.axis[2];
     rows_.clear();
+    tied_ = kNone;
     outputs_ = last - first;
     first_ = divide_down(first * axis.stride - axis.pad_lo, axis.input_dilation);
     int64_t end = divide_down((last - 1) * axis.stride - axis.pad_lo + (axis.taps - 1) * axis.filter_dilation,
@@ -41,6 +43,9 @@ class StagedRows {
     gathered_ = joined_ && axis.stride > axis.taps;
     length_ = (gathered_ ? outputs_ * axis.taps : end - first_) * p_.group_in();
   }
+
+  // If all taps use the same pairs: those of positions from `first` on, `count` positions `next` apart.
+  void want_pairs(int64_t first, int64_t count) { first_pair_ = first, tied_ = count; }
 
   // Asks for a row, numbered over the batch and axes 0 and 1.
   void want(int64_t row) { rows_.push_back(row); }
@@ -71,7 +76,7 @@ class StagedRows {
   int64_t first() const { return first_; }  // the first position of a staged row
   // Returns the step from one output's window to the next.
   int64_t window_step() const { return gathered_ ? p_.axis[2].taps : p_.axis[2].stride; }
-  const X* data() const { return staged_.data(); }
+  const X* data() { return staged_.data(); }
 
   // Returns where the row begins in data().
   int64_t place(int64_t row) const {
@@ -116,29 +121,35 @@ class StagedRows {
   // Pairs the positions of a row that are on the input.
   void pair_row(const T* src, X* row) const {
     const int64_t channels = p_.group_in(), positions = length_ / channels;
-    const int64_t paired = std::clamp<int64_t>(p_.axis[2].input - next_ - first_, 0, positions);
-    src += first_ * p_.in_channels;
-    const auto zip = [&](int64_t from, int64_t count, bool with_next) {
+    // Pairs `count` positions from `from` on, `step` apart.
+    const auto zip = [&](int64_t from, int64_t step, int64_t count, bool with_next) {
       const T* const first = src + from * p_.in_channels;
       const T* const second = with_next ? first + next_ * p_.in_channels : nullptr;
-      X* const dst = row + from * channels;
-      if (p_.groups == 1)
+      X* const dst = row + (from - first_) * channels;
+      if (p_.groups == 1 && step == 1)
         avx512_bf16::zip_rows(first, second, 0, dst, 0, 1, count * channels);
       else
-        avx512_bf16::zip_rows(first, second, p_.in_channels, dst, channels, count, channels);
+        avx512_bf16::zip_rows(first, second, step * p_.in_channels, dst, step * channels, count, channels);
     };
-    zip(0, paired, true);
-    zip(paired, positions - paired, false);
+    if (tied_ != kNone) {
+      zip(first_pair_, 2 * next_, tied_ / 2, true);
+      zip(first_pair_ + (tied_ - 1) * next_, 1, tied_ % 2, false);
+      return;
+    }
+    const int64_t paired = std::clamp<int64_t>(p_.axis[2].input - next_ - first_, 0, positions);
+    zip(first_, 1, paired, true);
+    zip(first_ + paired, 1, positions - paired, false);
   }
 
   const ConvProblem& p_;
   std::vector<int64_t> rows_;
-  std::vector<X> staged_;
+  AlignedBuffer<X> staged_;
   std::vector<T> padded_;
   const bool joined_;
   const int64_t next_;
   bool gathered_ = false;
   int64_t first_ = 0, length_ = 0, outputs_ = 0;
+  int64_t first_pair_ = 0, tied_ = kNone;
 };
 
 }  // namespace convgrad::cpu
