@@ -61,6 +61,17 @@ void activation_tile(const X* source, const X* filter, const Segment* segments, 
       x += sizeof(X);
     }
   }
+  if constexpr (std::is_same_v<X, BFloat16Pair>) {
+    if (into == Into::kRounded) {
+      BFloat16* const rounded = reinterpret_cast<BFloat16*>(result);
+      CONVGRAD_UNROLL
+      for (int m = 0; m < kPixels; ++m) {
+        CONVGRAD_UNROLL
+        for (int v = 0; v < kVectors; ++v) store(rounded + m * result_step + v * kLanes<S>, sum[m][v]);
+      }
+      return;
+    }
+  }
   CONVGRAD_UNROLL
   for (int m = 0; m < kPixels; ++m) {
     CONVGRAD_UNROLL

@@ -17,8 +17,9 @@ struct Segment {
 };
 
 // How a tile's sums are written: stored, added to what is there, or stored past the caches. The last is for
-// results larger than the caches, and needs vectors aligned to their size.
-enum class Into { kSet, kAdd, kStream };
+// results larger than the caches, and needs vectors aligned to their size. Sums of pairs may also be rounded to
+// bf16; the result is then an array of BFloat16, and result_step counts these.
+enum class Into { kSet, kAdd, kStream, kRounded };
 
 // Computes a tile of pixels by vectors of `lanes` channels. Pixel m's sources begin at source + m *
 // source_step, its results at result + m * result_step; filter rows are filter_step apart. X is float, double

@@ -52,8 +52,11 @@ class TileRunner {
     const ActivationTile<X> tile = tiles_.tile[vectors][pixels];
     const int64_t width = vectors * tiles_.lanes, result_step = box.result_step[box.along];
     const bool in_place = result.sums() != nullptr && channels == width;
-    S* sums = in_place ? result.sums() : sums_.data();
-    const int64_t sums_step = in_place ? result_step : width;
+    // Sums of one run are rounded before they leave the registers, if nothing is added to them.
+    const bool rounded = kPairs && result.sums() == nullptr && channels == width && terms.runs.size() == 2 &&
+                         !epilogue_.any();
+    S* sums = in_place ? result.sums() : rounded ? static_cast<S*>(result.data()) : sums_.data();
+    const int64_t sums_step = in_place || rounded ? result_step : width;
     for (size_t run = 0; run + 1 < terms.runs.size(); ++run) {
       const Segment* segments = terms.segments.data() + terms.runs[run];
       const int64_t count = terms.runs[run + 1] - terms.runs[run];
@@ -70,7 +73,8 @@ class TileRunner {
         source_step = terms.longest;
       }
       tile(src, filter, segments, count, source_step, filter_step, sums, sums_step,
-           run > 0                                           ? Into::kAdd
+           rounded                                           ? Into::kRounded
+           : run > 0                                         ? Into::kAdd
            : in_place && streams(result, result_step, terms) ? Into::kStream
                                                              : Into::kSet);
     }
@@ -80,7 +84,7 @@ class TileRunner {
       for (int64_t phase = 0; phase < phases; ++phase)
         rows_.finish(epilogue_, first_channel, sums + phase * each, sums_step, pixels, each);
     }
-    if (!in_place) result.store(rows_, copies_, sums, sums_step, result_step, pixels, channels);
+    if (!in_place && !rounded) result.store(rows_, copies_, sums, sums_step, result_step, pixels, channels);
   }
 
  private:
@@ -138,10 +142,13 @@ void run_tiled_task(const ActivationPlan& plan, int64_t task, const T* source, c
     const Box box = plan.box_of(at);
     const int64_t last = std::min(range.last_tile, box.first_tile + box.tiles);
     // If no earlier tile has read the sources and they exceed the caches, prefetch those of the next tile.
-    constexpr int64_t kBeyondCache = 16 << 20;
+    // Pairs are multiplied faster than any but a core's own cache delivers them, or takes results.
+    const int64_t cache = plan.pairs ? 1 << 20 : 16 << 20;
     const bool reads_once =
         p.taps() == 1 && box.region[0]->taps * box.region[1]->taps * box.region[2]->taps == 1 &&
-        p.batch * p.inputs() * p.in_channels * static_cast<int64_t>(sizeof(T)) > kBeyondCache;
+        p.batch * p.inputs() * p.in_channels * static_cast<int64_t>(sizeof(T)) > cache;
+    const bool writes_far =
+        plan.pairs && p.batch * p.outputs() * p.out_channels * result.number_bytes() > cache;
     for (int64_t panel = range.first_panel; panel < range.last_panel; ++panel) {
       const int64_t group = panel / plan.panels, in_group = panel % plan.panels * plan.panel_width();
       const int64_t channels =
@@ -153,16 +160,22 @@ void run_tiled_task(const ActivationPlan& plan, int64_t task, const T* source, c
       list_terms(
           plan, box, joined, kTiledRun, terms,
           [&](int64_t tap) { return tap * plan.terms_of_tap() * rows.step; }, rows.step);
+      TilePlace place = box.place(at);
       for (int64_t tile = at; tile < last; ++tile) {
-        const TilePlace place = box.place(tile);
-        if (reads_once && panel == range.first_panel && tile + 1 < last) {
-          const TilePlace next = box.place(tile + 1);
+        const int64_t first_channel = group * p.group_out() + in_group;
+        const TilePlace next = tile + 1 < last ? box.place(tile + 1) : TilePlace{0, 0, 0};
+        if (reads_once && panel == range.first_panel) {
           prefetch_pixels<false>(source + next.source, box.source_step[box.along] * sizeof(T),
                                  p.in_channels * sizeof(T), 0, next.pixels);
         }
-        const int64_t first_channel = group * p.group_out() + in_group;
+        if (writes_far) {
+          prefetch_pixels<true>((result + next.result + first_channel).data(),
+                                box.result_step[box.along] * result.number_bytes(),
+                                channels * result.number_bytes(), 0, next.pixels);
+        }
         runner.run(terms, box, source + place.source + group * p.group_in(), filter + rows.first, rows.step,
                    result + place.result + first_channel, place.pixels, vectors, first_channel, channels);
+        place = next;
       }
     }
     at = last;

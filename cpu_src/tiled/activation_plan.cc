@@ -96,13 +96,11 @@ bool merges_phases(const ConvProblem& p, LanesAre lanes_are) {
 TilePlace Box::place(int64_t tile) const {
   const int64_t in_box = tile - first_tile, piece = in_box % tiles_along;
   int64_t line = in_box / tiles_along;
-  // As even as possible: the first (extent % tiles_along) tiles have one pixel more.
-  const int64_t least = extent[along] / tiles_along, longer = extent[along] % tiles_along;
   const int64_t first = piece * least + std::min(piece, longer);
   TilePlace place{source + first * source_step[along], result + first * result_step[along],
                   least + (piece < longer)};
   for (const int axis : {2, 1, 0, 3}) {
-    if (axis == along) continue;
+    if (axis == along || extent[axis] == 1) continue;
     const int64_t at = line % extent[axis];
     line /= extent[axis];
     place.source += at * source_step[axis];
@@ -274,6 +272,9 @@ Box ActivationPlan::box(int64_t index) const {
   }
   box.tiles_along = divide_up(box.extent[box.along], most);
   box.tiles = box.tiles_along;
+  // As even as possible.
+  box.least = box.extent[box.along] / std::max<int64_t>(box.tiles_along, 1);
+  box.longer = box.extent[box.along] % std::max<int64_t>(box.tiles_along, 1);
   for (int axis = 0; axis <= kAxes; ++axis) {
     if (axis != box.along) box.tiles *= box.extent[axis];
   }

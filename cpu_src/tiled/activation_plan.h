@@ -27,6 +27,7 @@ struct Box {
   int64_t source, result;  // the first position's place
   int along;
   int64_t tiles_along, tiles;
+  int64_t least, longer;  // pixels of a tile, and how many tiles of a line have one more
   int64_t first_tile = 0;
 
   TilePlace place(int64_t tile) const;
