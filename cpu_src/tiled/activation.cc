@@ -105,15 +105,17 @@ class TileRunner {
                               int64_t pixels) {
     copied_.resize(kMaxTilePixels * terms.longest);
     moved_.assign(terms.segments.data() + terms.runs[run], terms.segments.data() + terms.runs[run + 1]);
-    const int64_t* numbers = terms.numbers.data() + terms.runs[run];
+    const Terms::Copy* copy = terms.copies.data() + terms.runs[run];
     int64_t at = 0;
     for (Segment& segment : moved_) {
-      if constexpr (kPairs)
+      if constexpr (kPairs) {
         avx512_bf16::copy_pairs(source + segment.source, source_step, copied_.data() + at, terms.longest,
-                                pixels, *numbers++);
-      else
+                                pixels, copy->numbers, copy->first_is_zero);
+        ++copy;
+      } else {
         rows_.widen(source + segment.source, source_step, copied_.data() + at, terms.longest, pixels,
                     segment.length);
+      }
       segment.source = at;
       at += segment.length;
     }
@@ -156,10 +158,10 @@ void run_tiled_task(const ActivationPlan& plan, int64_t task, const T* source, c
       const int vectors = static_cast<int>(divide_up(channels, plan.lanes));
       const PanelRows rows = plan.merges ? plan.merged_panel(box) : plan.panel_rows(group, in_group, vectors);
       const bool joined = p.groups == 1 && box.region[2]->tap_source_step == 1 &&
-                          p.group_in() % plan.numbers_of_term() == 0;
+                          (plan.pairs_over_taps || p.group_in() % plan.numbers_of_term() == 0);
       list_terms(
-          plan, box, joined, kTiledRun, terms,
-          [&](int64_t tap) { return tap * plan.terms_of_tap() * rows.step; }, rows.step);
+          plan, box, joined, kTiledRun, terms, [&](int64_t tap) { return plan.first_term(tap) * rows.step; },
+          rows.step);
       TilePlace place = box.place(at);
       for (int64_t tile = at; tile < last; ++tile) {
         const int64_t first_channel = group * p.group_out() + in_group;

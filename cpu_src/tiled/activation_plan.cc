@@ -70,6 +70,10 @@ int result_lanes(DType dtype, Isa isa, LanesAre lanes_are) {
                               : CONVGRAD_FOR_ISA(isa, activation_tiles<float>()).lanes;
 }
 
+bool could_pair(const ConvProblem& p, LanesAre lanes_are, Isa isa) {
+  return has_dots(p.dtype, isa) && lanes_are == LanesAre::kResults;
+}
+
 // Returns a tile's time for one term of its sums, in cycles of a machine that does two multiply-adds and two
 // loads per cycle, and in which each sum waits four cycles for the one before.
 double activation_tile_cycles(double pixels, int vectors) {
@@ -120,8 +124,11 @@ ActivationPlan::ActivationPlan(const ConvProblem& problem, Major filter_major, L
       packed(packed_filter_bytes(problem, filter_major, lanes_are) > 0 &&
              (merges || !(lanes_are == LanesAre::kResults && fits_in_place(problem, filter_major) &&
                           problem.batch * problem.outputs() < kFewPositions))),
-      pairs(has_dots(problem.dtype, isa) && lanes_are == LanesAre::kResults && !merges &&
-            problem.group_in() > 1) {
+      pairs_over_taps(could_pair(this->problem, lanes_are, isa) && !merges && this->problem.groups == 1 &&
+                      this->problem.in_channels % 2 != 0 && this->problem.axis[2].taps > 1 &&
+                      this->problem.axis[2].input_dilation == 1 && this->problem.axis[2].filter_dilation == 1),
+      pairs(pairs_over_taps || (could_pair(this->problem, lanes_are, isa) && !merges &&
+                                this->problem.group_in() > 1)) {
   list_regions();
   panels = merges ? 1 : divide_up(this->problem.group_out(), panel_width());
   split();

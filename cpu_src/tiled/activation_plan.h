@@ -69,8 +69,9 @@ class ActivationPlan {
   const bool clears;
   bool packed;  // the filter is copied panel by panel, not read in place
   // The sums are dot products of pairs of source channels (bf16_dots.h). If channels are even, the sources
-  // are read in place, otherwise from a copy in which a zero completes each tap's last pair.
-  const bool pairs;
+  // are read in place. Otherwise they are copied: pairs go on from each tap of the innermost axis to the next
+  // if pairs_over_taps, else a zero completes each tap's last pair.
+  const bool pairs_over_taps, pairs;
 
   // Returns the filter's tap for a packed position (dgrad's taps are flipped).
   int64_t filter_tap(int64_t packed_tap) const;
@@ -86,7 +87,19 @@ class ActivationPlan {
   int64_t numbers_of_term() const { return pairs ? 2 : 1; }
   int64_t terms_of_tap() const { return (problem.group_in() + numbers_of_term() - 1) / numbers_of_term(); }
   bool reads_pairs_in_place() const { return pairs && problem.group_in() % 2 == 0; }
-  int64_t filter_rows() const { return problem.taps() * terms_of_tap(); }
+  // Returns the terms of all taps of the innermost axis.
+  int64_t terms_of_row() const {
+    const int64_t taps = problem.axis[2].taps;
+    return pairs_over_taps ? (taps * problem.group_in() + 1) / 2 : taps * terms_of_tap();
+  }
+  int64_t filter_rows() const { return problem.axis[0].taps * problem.axis[1].taps * terms_of_row(); }
+  // Returns the place of a packed tap's first term among the filter's rows; with pairs_over_taps that term may
+  // begin with the last number of the tap before.
+  int64_t first_term(int64_t packed_tap) const {
+    if (!pairs_over_taps) return packed_tap * terms_of_tap();
+    const int64_t taps = problem.axis[2].taps;
+    return packed_tap / taps * terms_of_row() + packed_tap % taps * problem.group_in() / 2;
+  }
   int64_t packed_channels() const;  // of one group, rounded up to whole vectors
   int64_t merged_width() const;     // of a packed row of merged phases
   PanelRows merged_panel(const Box& box) const {

@@ -32,6 +32,7 @@ inline int64_t packed_parts(const ActivationPlan& plan) {
     const int64_t parts = divide_up(merged_classes(plan), kPackedClasses);
     return plan.met[0].count() * plan.met[1].count() * plan.packed_taps2() * parts;
   }
+  if (plan.pairs_over_taps) return plan.met[0].count() * plan.met[1].count();
   const int64_t parts = divide_up(plan.problem.group_in(), kPackedSources);
   return plan.problem.groups * plan.met_taps() * parts;
 }
@@ -44,6 +45,7 @@ inline int64_t parts_of_packing_task(int64_t numbers_of_part) {
 }
 inline int64_t parts_of_packing_task(const ActivationPlan& plan) {
   const ConvProblem& p = plan.problem;
+  if (plan.pairs_over_taps) return parts_of_packing_task(p.axis[2].taps * p.in_channels * p.out_channels);
   return parts_of_packing_task(plan.merges ? std::min(kPackedClasses, merged_classes(plan)) * p.in_channels *
                                                  p.out_channels
                                            : std::min(kPackedSources, p.group_in()) * p.group_out());

@@ -20,7 +20,7 @@ inline void pack_part_of_pairs(const ActivationPlan& plan, const PackedPart<BFlo
     const int64_t channels = std::min(plan.panel_width(), results - first);
     const int panel_vectors = static_cast<int>(divide_up(channels, plan.lanes));
     const PanelRows rows = plan.panel_rows(part.group, first, panel_vectors);
-    BFloat16Pair* const dst = packed + rows.first + part.packed_tap * plan.terms_of_tap() * rows.step;
+    BFloat16Pair* const dst = packed + rows.first + plan.first_term(part.packed_tap) * rows.step;
     const BFloat16* const src = part.filter + first * part.result_step;
     if (part.result_step == 1) {
       for (int64_t c = part.first_source; c < part.last_source; c += 2) {
@@ -47,11 +47,44 @@ inline void pack_part_of_pairs(const ActivationPlan& plan, const PackedPart<BFlo
   }
 }
 
+// Packs pairs over taps: a part is a row of taps.
+inline void pack_row_of_pairs(const ActivationPlan& plan, int64_t part, const BFloat16* filter,
+                              BFloat16Pair* packed) {
+  const ConvProblem& p = plan.problem;
+  const int64_t sources = p.in_channels, results = p.out_channels, numbers = p.axis[2].taps * sources;
+  const int64_t r0 = plan.met[0].first + part / plan.met[1].count(),
+                r1 = plan.met[1].first + part % plan.met[1].count();
+  const int64_t row = packed_place(p.axis[0], r0) * p.axis[1].taps + packed_place(p.axis[1], r1);
+  const bool transposed = plan.filter_major == Major::kK;
+  const int64_t result_step = transposed ? sources : 1;
+  // Returns the place of a number of the row, for result 0.
+  const auto at = [&](int64_t number) {
+    const int64_t tap = plan.filter_tap(row * p.axis[2].taps + number / sources), c = number % sources;
+    return filter + tap * sources * results + c * (transposed ? 1 : results);
+  };
+  for (int64_t first = 0; first < results; first += plan.panel_width()) {
+    const int64_t channels = std::min(plan.panel_width(), results - first);
+    const PanelRows rows = plan.panel_rows(0, first, static_cast<int>(divide_up(channels, plan.lanes)));
+    BFloat16Pair* dst = packed + rows.first + row * plan.terms_of_row() * rows.step;
+    for (int64_t number = 0; number < numbers; number += 2, dst += rows.step) {
+      const BFloat16* const one = at(number) + first * result_step;
+      const BFloat16* const next = number + 1 < numbers ? at(number + 1) + first * result_step : nullptr;
+      for (int64_t k = 0; k < channels; ++k)
+        dst[k] = {one[k * result_step], next == nullptr ? BFloat16{0} : next[k * result_step]};
+      std::fill(dst + channels, dst + rows.step, BFloat16Pair{});
+    }
+  }
+}
+
 inline void pack_pairs(const ActivationPlan& plan, int64_t task, const BFloat16* filter,
                        BFloat16Pair* packed) {
   const int64_t each = parts_of_packing_task(plan), last = std::min(packed_parts(plan), (task + 1) * each);
-  for (int64_t part = task * each; part < last; ++part)
-    pack_part_of_pairs(plan, PackedPart<BFloat16>(plan, part, filter), packed);
+  for (int64_t part = task * each; part < last; ++part) {
+    if (plan.pairs_over_taps)
+      pack_row_of_pairs(plan, part, filter, packed);
+    else
+      pack_part_of_pairs(plan, PackedPart<BFloat16>(plan, part, filter), packed);
+  }
 }
 
 }  // namespace convgrad::cpu

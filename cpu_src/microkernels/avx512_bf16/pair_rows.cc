@@ -49,17 +49,16 @@ void zip_rows(const BFloat16* first, const BFloat16* second, int64_t from_step, 
 }
 
 void copy_pairs(const BFloat16* src, int64_t from_step, BFloat16Pair* dst, int64_t to_step, int64_t rows,
-                int64_t length) {
+                int64_t length, bool first_is_zero) {
   constexpr int64_t kNumbers = 2 * kPairs;
   for (int64_t row = 0; row < rows; ++row, src += from_step, dst += to_step) {
-    int64_t at = 0;
-    for (; at + kNumbers <= length; at += kNumbers)
-      _mm512_storeu_si512(dst + at / 2, _mm512_loadu_si512(src + at));
-    if (at == length) continue;
-    const int64_t left = length - at;
-    const auto numbers = static_cast<__mmask32>((1u << left) - 1u);
-    const auto pairs = static_cast<__mmask16>((1u << ((left + 1) / 2)) - 1u);
-    _mm512_mask_storeu_epi32(dst + at / 2, pairs, _mm512_maskz_loadu_epi16(numbers, src + at));
+    __mmask32 all = first_is_zero ? ~1u : ~0u;
+    for (int64_t at = 0; at < length; at += kNumbers, all = ~0u) {
+      const int64_t count = std::min(length - at, kNumbers);
+      const __mmask32 numbers = all & (~0u >> (kNumbers - count));
+      const auto pairs = static_cast<__mmask16>((1u << ((count + 1) / 2)) - 1u);
+      _mm512_mask_storeu_epi32(dst + at / 2, pairs, _mm512_maskz_loadu_epi16(numbers, src + at));
+    }
   }
 }
 

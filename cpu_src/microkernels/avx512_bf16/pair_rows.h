@@ -13,8 +13,8 @@ void zip_rows(const BFloat16* first, const BFloat16* second, int64_t from_step, 
               int64_t to_step, int64_t rows, int64_t length);
 
 // Copies rows of `length` numbers to rows of pairs of neighbours. The last pair of an odd length is completed
-// by zero.
+// by zero. If `first_is_zero`, the first number of each row is not read, and zero.
 void copy_pairs(const BFloat16* src, int64_t from_step, BFloat16Pair* dst, int64_t to_step, int64_t rows,
-                int64_t length);
+                int64_t length, bool first_is_zero);
 
 }  // namespace convgrad::cpu::avx512_bf16
