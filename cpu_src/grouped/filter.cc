@@ -245,16 +245,15 @@ Work grouped_wgrad(const ConvProblem& problem, Isa isa, const void* x_data, cons
                            }});
     if (parts > 1) {
       constexpr int64_t kPiece = 4096;
-      work.stages.push_back({divide_up(size, kPiece), [=](int64_t task) {
-                               const int64_t first = task * kPiece, count = std::min(kPiece, size - first);
-                               const auto& sums = row_conversions_of<S>(plan->isa);
-                               S* total = partial + first;
-                               for (int64_t part = 1; part < parts; ++part)
-                                 sums.add(partial + part * size + first, 0, total, 0, 1, count);
-                               (dw + first)
-                                   .store(row_conversions_of<T>(plan->isa), sums, total, 0,
-                                          0, 1, count);
-                             }});
+      work.stages.push_back(
+          {divide_up(size, kPiece), [=](int64_t task) {
+             const int64_t first = task * kPiece, count = std::min(kPiece, size - first);
+             const auto& sums = row_conversions_of<S>(plan->isa);
+             S* total = partial + first;
+             for (int64_t part = 1; part < parts; ++part)
+               sums.add(partial + part * size + first, 0, total, 0, 1, count);
+             (dw + first).store(row_conversions_of<T>(plan->isa), sums, total, 0, 0, 1, count);
+           }});
     }
     return work;
   });

@@ -15,9 +15,9 @@ constexpr int64_t kPanelBytes = 512;        // of a pixel's channels, in the typ
 constexpr int64_t kBufferBytes = 32 << 10;  // of buffered rows, in the first-level cache
 // Numbers of 16 bits are converted when they are buffered, and few long strips convert fewer of them twice.
 constexpr int64_t kConvertedBufferBytes = 128 << 10;
-constexpr int64_t kLeastPixels = 14;        // of a strip
-constexpr int64_t kNearBytes = 8 << 20;     // of activations, which the caches keep
-constexpr int64_t kServedBytes = 1 << 20;   // of the fewest buffered rows, in the second-level cache
+constexpr int64_t kLeastPixels = 14;       // of a strip
+constexpr int64_t kNearBytes = 8 << 20;    // of activations, which the caches keep
+constexpr int64_t kServedBytes = 1 << 20;  // of the fewest buffered rows, in the second-level cache
 
 // Merges pointwise axes and moves what is left of them to the front, so that the innermost axis is long.
 ConvProblem along_innermost(const ConvProblem& given) {

@@ -2,7 +2,6 @@
 #pragma once
 
 #include <cstdint>
-
 #include <type_traits>
 
 #include "cpu_src/bf16_dots.h"
@@ -17,8 +16,8 @@ struct Segment {
 };
 
 // How a tile's sums are written: stored, added to what is there, or stored past the caches. The last is for
-// results larger than the caches, and needs vectors aligned to their size. Sums of pairs may also be rounded to
-// bf16; the result is then an array of BFloat16, and result_step counts these.
+// results larger than the caches, and needs vectors aligned to their size. Sums of pairs may also be rounded
+// to bf16; the result is then an array of BFloat16, and result_step counts these.
 enum class Into { kSet, kAdd, kStream, kRounded };
 
 // Computes a tile of pixels by vectors of `lanes` channels. Pixel m's sources begin at source + m *

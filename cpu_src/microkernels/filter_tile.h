@@ -2,7 +2,6 @@
 #pragma once
 
 #include <cstdint>
-
 #include <type_traits>
 
 #include "cpu_src/bf16_dots.h"

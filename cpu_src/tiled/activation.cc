@@ -53,8 +53,8 @@ class TileRunner {
     const int64_t width = vectors * tiles_.lanes, result_step = box.result_step[box.along];
     const bool in_place = result.sums() != nullptr && channels == width;
     // Sums of one run are rounded before they leave the registers, if nothing is added to them.
-    const bool rounded = kPairs && result.sums() == nullptr && channels == width && terms.runs.size() == 2 &&
-                         !epilogue_.any();
+    const bool rounded =
+        kPairs && result.sums() == nullptr && channels == width && terms.runs.size() == 2 && !epilogue_.any();
     S* sums = in_place ? result.sums() : rounded ? static_cast<S*>(result.data()) : sums_.data();
     const int64_t sums_step = in_place || rounded ? result_step : width;
     for (size_t run = 0; run + 1 < terms.runs.size(); ++run) {
@@ -146,9 +146,9 @@ void run_tiled_task(const ActivationPlan& plan, int64_t task, const T* source, c
     // If no earlier tile has read the sources and they exceed the caches, prefetch those of the next tile.
     // Pairs are multiplied faster than any but a core's own cache delivers them, or takes results.
     const int64_t cache = plan.pairs ? 1 << 20 : 16 << 20;
-    const bool reads_once =
-        p.taps() == 1 && box.region[0]->taps * box.region[1]->taps * box.region[2]->taps == 1 &&
-        p.batch * p.inputs() * p.in_channels * static_cast<int64_t>(sizeof(T)) > cache;
+    const bool reads_once = p.taps() == 1 &&
+                            box.region[0]->taps * box.region[1]->taps * box.region[2]->taps == 1 &&
+                            p.batch * p.inputs() * p.in_channels * static_cast<int64_t>(sizeof(T)) > cache;
     const bool writes_far =
         plan.pairs && p.batch * p.outputs() * p.out_channels * result.number_bytes() > cache;
     for (int64_t panel = range.first_panel; panel < range.last_panel; ++panel) {

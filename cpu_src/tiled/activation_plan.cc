@@ -126,9 +126,10 @@ ActivationPlan::ActivationPlan(const ConvProblem& problem, Major filter_major, L
                           problem.batch * problem.outputs() < kFewPositions))),
       pairs_over_taps(could_pair(this->problem, lanes_are, isa) && !merges && this->problem.groups == 1 &&
                       this->problem.in_channels % 2 != 0 && this->problem.axis[2].taps > 1 &&
-                      this->problem.axis[2].input_dilation == 1 && this->problem.axis[2].filter_dilation == 1),
-      pairs(pairs_over_taps || (could_pair(this->problem, lanes_are, isa) && !merges &&
-                                this->problem.group_in() > 1)) {
+                      this->problem.axis[2].input_dilation == 1 &&
+                      this->problem.axis[2].filter_dilation == 1),
+      pairs(pairs_over_taps ||
+            (could_pair(this->problem, lanes_are, isa) && !merges && this->problem.group_in() > 1)) {
   list_regions();
   panels = merges ? 1 : divide_up(this->problem.group_out(), panel_width());
   split();

@@ -93,8 +93,8 @@ class ActivationPlan {
     return pairs_over_taps ? (taps * problem.group_in() + 1) / 2 : taps * terms_of_tap();
   }
   int64_t filter_rows() const { return problem.axis[0].taps * problem.axis[1].taps * terms_of_row(); }
-  // Returns the place of a packed tap's first term among the filter's rows; with pairs_over_taps that term may
-  // begin with the last number of the tap before.
+  // Returns the place of a packed tap's first term among the filter's rows; with pairs_over_taps that term
+  // may begin with the last number of the tap before.
   int64_t first_term(int64_t packed_tap) const {
     if (!pairs_over_taps) return packed_tap * terms_of_tap();
     const int64_t taps = problem.axis[2].taps;

@@ -188,8 +188,8 @@ class FilterTaskRunner {
     };
     const int64_t first = index_from(block_.first);
     return {index_from(block_.last) - first, r2.partner + r2.partner_step * first,
-            plan_.joined ? staged_x_.window_step() : r2.partner_step, r2.first + r2.step * first - block_.first,
-            r2.step};
+            plan_.joined ? staged_x_.window_step() : r2.partner_step,
+            r2.first + r2.step * first - block_.first, r2.step};
   }
 
   // Lists the block's positions that the unit's tap ties, with their places in x and dy.
@@ -276,8 +276,8 @@ void write(const FilterPlan& plan, const FilterTask& task, const Sum<T>* sums, i
 }
 
 template <typename T, typename X>
-Work filter_work(std::shared_ptr<const FilterPlan> plan, const T* x, const T* dy, Result<T> dw,
-                 void* dw_data, Sum<T>* partial) {
+Work filter_work(std::shared_ptr<const FilterPlan> plan, const T* x, const T* dy, Result<T> dw, void* dw_data,
+                 Sum<T>* partial) {
   using S = Sum<T>;
   const ConvProblem& p = plan->problem;
   const int64_t size = p.taps() * p.group_in() * p.out_channels, parts = plan->position_parts;
@@ -297,15 +297,14 @@ Work filter_work(std::shared_ptr<const FilterPlan> plan, const T* x, const T* dy
                          }});
   if (parts > 1) {
     constexpr int64_t kPiece = 4096;
-    work.stages.push_back({divide_up(size, kPiece), [=](int64_t piece) {
-                             const auto& rows = row_conversions_of<T>(plan->isa);
-                             const int64_t first = piece * kPiece, count = std::min(kPiece, size - first);
-                             for (int64_t part = 1; part < parts; ++part)
-                               rows.add(partial + part * size + first, 0, partial + first, 0, 1, count);
-                             (dw + first)
-                                 .store(rows, row_conversions_of<S>(plan->isa),
-                                        partial + first, 0, 0, 1, count);
-                           }});
+    work.stages.push_back(
+        {divide_up(size, kPiece), [=](int64_t piece) {
+           const auto& rows = row_conversions_of<T>(plan->isa);
+           const int64_t first = piece * kPiece, count = std::min(kPiece, size - first);
+           for (int64_t part = 1; part < parts; ++part)
+             rows.add(partial + part * size + first, 0, partial + first, 0, 1, count);
+           (dw + first).store(rows, row_conversions_of<S>(plan->isa), partial + first, 0, 0, 1, count);
+         }});
   }
   return work;
 }

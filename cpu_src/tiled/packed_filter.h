@@ -92,8 +92,8 @@ void pack_merged(const ActivationPlan& plan, int64_t part, const T* filter, Sum<
     std::fill(rows + c * width + last * results, rows + (c + 1) * width, Sum<T>{0});
 }
 
-// What a part packs when phases are not merged: w[r,c,k] of some sources and all results of one group and tap.
-// For fprop the source is c and the result k, for dgrad the reverse.
+// What a part packs when phases are not merged: w[r,c,k] of some sources and all results of one group and
+// tap. For fprop the source is c and the result k, for dgrad the reverse.
 template <typename T>
 struct PackedPart {
   int64_t group, packed_tap, first_source, last_source;

@@ -1,5 +1,5 @@
-// Packs the filter as packed_filter.h does, but with pairs of source channels (bf16_dots.h) in place of widened
-// numbers: half as many rows, of as many bytes each.
+// Packs the filter as packed_filter.h does, but with pairs of source channels (bf16_dots.h) in place of
+// widened numbers: half as many rows, of as many bytes each.
 #pragma once
 
 #include <algorithm>

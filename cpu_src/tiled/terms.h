@@ -17,8 +17,8 @@ struct Terms {
   std::vector<int64_t> runs;
   int64_t longest = 0;  // terms of the longest run
 
-  // What a copy of a segment's sources holds: so many numbers, of which the first may be a zero (it belongs to
-  // a tap that is not met). The last pair of an odd number is completed by zero.
+  // What a copy of a segment's sources holds: so many numbers, of which the first may be a zero (it belongs
+  // to a tap that is not met). The last pair of an odd number is completed by zero.
   struct Copy {
     int64_t numbers;
     bool first_is_zero;
@@ -26,9 +26,9 @@ struct Terms {
   std::vector<Copy> copies;
 };
 
-// Lists runs of at most `most_products`. `filter_of` maps a tap, given as a packed position, to its start in the
-// filter, where filter_step is the step from one term to the next. If `joined`, neighbouring taps
-// of axis 2 are contiguous in both source and filter, and become one segment.
+// Lists runs of at most `most_products`. `filter_of` maps a tap, given as a packed position, to its start in
+// the filter, where filter_step is the step from one term to the next. If `joined`, neighbouring taps of axis
+// 2 are contiguous in both source and filter, and become one segment.
 template <typename FilterOf>
 void list_terms(const ActivationPlan& plan, const Box& box, bool joined, int64_t most_products, Terms& terms,
                 const FilterOf& filter_of, int64_t filter_step) {
@@ -57,8 +57,8 @@ void list_terms(const ActivationPlan& plan, const Box& box, bool joined, int64_t
         const int64_t tap = ((r0.tap_first + t0) * p.axis[1].taps + r1.tap_first + t1) * plan.packed_taps2() +
                             r2.tap_first + t2;
         const int64_t filter = filter_of(tap);
-        const int64_t source =
-            -before + t0 * r0.tap_source_step * plane + t1 * r1.tap_source_step * row + t2 * r2.tap_source_step * C;
+        const int64_t source = -before + t0 * r0.tap_source_step * plane + t1 * r1.tap_source_step * row +
+                               t2 * r2.tap_source_step * C;
         for (int64_t c = 0; c < length;) {
           const int64_t part = std::min(length - c, most);
           if (in_run + part > most) end_run();

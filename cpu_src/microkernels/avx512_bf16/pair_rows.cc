@@ -30,8 +30,8 @@ void zip_rows(const BFloat16* first, const BFloat16* second, int64_t from_step, 
   const __m512i low = _mm512_add_epi16(
                     _mm512_cvtepu8_epi16(_mm256_set1_epi16(32 << 8)),
                     _mm512_srli_epi16(_mm512_cvtepu8_epi16(_mm256_setr_epi8(
-                                          0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19,
-                                          20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31)),
+                                          0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18,
+                                          19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31)),
                                       1)),
                 high = _mm512_add_epi16(low, _mm512_set1_epi16(16));
   for (int64_t row = 0; row < rows; ++row, first += from_step, dst += to_step) {
@@ -43,7 +43,8 @@ void zip_rows(const BFloat16* first, const BFloat16* second, int64_t from_step, 
       _mm512_storeu_si512(dst + at + kPairs, _mm512_permutex2var_epi16(a, high, b));
     }
     for (; at < length; at += kPairs)
-      zip_some(first + at, second == nullptr ? nullptr : second + at, dst + at, std::min(length - at, kPairs));
+      zip_some(first + at, second == nullptr ? nullptr : second + at, dst + at,
+               std::min(length - at, kPairs));
     if (second != nullptr) second += from_step;
   }
 }
