@@ -61,6 +61,7 @@ Work fprop(const ConvProblem& given, Request request, const void* x, const void*
   if (kernel == Kernel::kGrouped) return grouped_fprop(problem, request.isa, x, w, epilogue, y, workspace);
   if (kernel == Kernel::kPlanar) return planar_fprop(problem, request.isa, x, w, epilogue, y);
   if (kernel == Kernel::kPairs) return pairs_fprop(problem, request.isa, x, w, epilogue, y);
+  if (kernel == Kernel::kWinograd) return winograd_fprop(problem, request.isa, x, w, epilogue, y, workspace);
   if (kernel == Kernel::kDot) return dot_fprop(problem, request.isa, x, w, epilogue, y, workspace);
   return tiled_fprop(problem, request.isa, x, w, epilogue, y, workspace);
 }
@@ -76,6 +77,7 @@ Work dgrad(const ConvProblem& given, Request request, const void* dy, const void
   if (kernel == Kernel::kGrouped) return grouped_dgrad(problem, request.isa, dy, w, dx, workspace);
   if (kernel == Kernel::kPlanar) return planar_dgrad(problem, request.isa, dy, w, dx);
   if (kernel == Kernel::kPairs) return pairs_dgrad(problem, request.isa, dy, w, dx);
+  if (kernel == Kernel::kWinograd) return winograd_dgrad(problem, request.isa, dy, w, dx, workspace);
   if (kernel == Kernel::kDot) return dot_dgrad(problem, request.isa, dy, w, dx);
   return tiled_dgrad(problem, request.isa, dy, w, dx, workspace);
 }
@@ -87,10 +89,11 @@ Work wgrad(const ConvProblem& given, Request request, const void* x, const void*
   const MetTaps met = met_taps(given);
   const ConvProblem& problem = met.problem;
   void* const met_dw = const_cast<void*>(skip(dw, met.in_front, problem.result_dtype()));
-  Work work = kernel == Kernel::kReference ? reference_wgrad(problem, x, dy, met_dw)
-              : kernel == Kernel::kPairs   ? pairs_wgrad(problem, request.isa, x, dy, met_dw)
-              : kernel == Kernel::kGrouped ? grouped_wgrad(problem, request.isa, x, dy, met_dw, workspace)
-                                           : tiled_wgrad(problem, request.isa, x, dy, met_dw, workspace);
+  Work work = kernel == Kernel::kReference  ? reference_wgrad(problem, x, dy, met_dw)
+              : kernel == Kernel::kPairs    ? pairs_wgrad(problem, request.isa, x, dy, met_dw)
+              : kernel == Kernel::kWinograd ? winograd_wgrad(problem, request.isa, x, dy, met_dw, workspace)
+              : kernel == Kernel::kGrouped  ? grouped_wgrad(problem, request.isa, x, dy, met_dw, workspace)
+                                            : tiled_wgrad(problem, request.isa, x, dy, met_dw, workspace);
   add_zeros(Sizes(given), met, dw, work);
   return work;
 }

@@ -26,11 +26,17 @@ Work reference_wgrad(const ConvProblem&, const void* x, const void* dy, void* dw
 // "tiled": tiles of sums in registers, over all channels of a group.
 Work tiled_fprop(const ConvProblem&, Isa, const void* x, const void* w, Epilogue, void* y, void* workspace);
 Work tiled_dgrad(const ConvProblem&, Isa, const void* dy, const void* w, void* dx, void* workspace);
-// "dot": the same tiles, with a vector's lanes along the channels that are summed over.
+Work tiled_wgrad(const ConvProblem&, Isa, const void* x, const void* dy, void* dw, void* workspace);
+
+// "winograd": fewer products for filters of 3 taps, between transforms of x, w and y.
+Work winograd_fprop(const ConvProblem&, Isa, const void* x, const void* w, Epilogue, void* y,
+                    void* workspace);
+Work winograd_dgrad(const ConvProblem&, Isa, const void* dy, const void* w, void* dx, void* workspace);
+Work winograd_wgrad(const ConvProblem&, Isa, const void* x, const void* dy, void* dw, void* workspace);
+
+// "dot": the tiles of "tiled", with a vector's lanes along the channels that are summed over.
 Work dot_fprop(const ConvProblem&, Isa, const void* x, const void* w, Epilogue, void* y, void* workspace);
 Work dot_dgrad(const ConvProblem&, Isa, const void* dy, const void* w, void* dx);
-
-Work tiled_wgrad(const ConvProblem&, Isa, const void* x, const void* dy, void* dw, void* workspace);
 
 // "grouped": small groups side by side in a vector's lanes.
 Work grouped_fprop(const ConvProblem&, Isa, const void* x, const void* w, Epilogue, void* y, void* workspace);

@@ -14,6 +14,7 @@
 #include "cpu_src/planar/planar.h"
 #include "cpu_src/tiled/activation_plan.h"
 #include "cpu_src/tiled/filter_plan.h"
+#include "cpu_src/winograd/plan.h"
 
 namespace convgrad::cpu {
 namespace {
@@ -108,6 +109,8 @@ const char* kernel_name(Kernel kernel) {
       return "reference";
     case Kernel::kTiled:
       return "tiled";
+    case Kernel::kWinograd:
+      return "winograd";
     case Kernel::kDot:
       return "dot";
     case Kernel::kGrouped:
@@ -127,6 +130,11 @@ Plan plan(Op op, const ConvProblem& problem, Request request) {
   if (request.kernel != Kernel::kAuto) {
     if (op == Op::kWgrad && request.kernel == Kernel::kDot)
       throw std::invalid_argument("jax_convgrad: the kernel \"dot\" serves fprop and dgrad, not wgrad");
+    if (request.kernel == Kernel::kWinograd && !winograd_serves(op, problem))
+      throw std::invalid_argument(
+          "jax_convgrad: the kernel \"winograd\" serves float32, bfloat16 and float16, and filters with an "
+          "axis of "
+          "3 taps without stride or input dilation");
     if (request.kernel == Kernel::kPlanar && (op == Op::kWgrad || !planar_serves(seen)))
       throw std::invalid_argument(
           "jax_convgrad: the kernel \"planar\" serves fprop and dgrad of taps along the last axis, at most "
@@ -137,6 +145,8 @@ Plan plan(Op op, const ConvProblem& problem, Request request) {
           "in and out, and taps whose rows of the input fit into a core's cache");
     return {request.kernel, "asked for"};
   }
+  if (request.below_highest && winograd_pays(op, problem))
+    return {Kernel::kWinograd, "3 taps and many channels: fewer products"};
   const Plan other = plan_without_pairs(op, problem);
   if (pairs_are_quicker(other.kernel, op, problem))
     return {Kernel::kPairs, "too few products to repay copies, tiles and boxes"};
@@ -154,19 +164,27 @@ int64_t conv_workspace_bytes(Op op, const ConvProblem& problem, Request request)
   const Kernel kernel = plan(op, problem, request).kernel;
   if (op == Op::kWgrad) {
     if (kernel == Kernel::kGrouped) return grouped_wgrad_bytes(met);
+    if (kernel == Kernel::kWinograd) return winograd_partial_bytes(met);
     return kernel == Kernel::kTiled ? partial_filter_bytes(met) : 0;
   }
   // The batch may not be known yet, but "auto" chooses "pairs" by the number of products, and "dot" (which
   // then needs no workspace) by the number of positions. So it gets the workspace that it would need without
   // these two.
   const bool any = request.kernel == Kernel::kAuto;
+  const auto transformed_bytes = [&] {
+    return winograd_filter_bytes(op == Op::kFprop ? met : met.transpose());
+  };
+  if (kernel == Kernel::kWinograd && !any) return transformed_bytes();
+  // Likewise, "winograd" is chosen only if there are enough tiles.
+  const int64_t transformed =
+      request.below_highest && winograd_pays_for_some_batch(op, problem) ? transformed_bytes() : 0;
   if (any ? takes_grouped(op, problem) : kernel == Kernel::kGrouped)
-    return op == Op::kFprop ? grouped_filter_bytes(met, Major::kMN)
-                            : grouped_filter_bytes(met.transpose(), Major::kK);
+    return std::max(transformed, op == Op::kFprop ? grouped_filter_bytes(met, Major::kMN)
+                                                  : grouped_filter_bytes(met.transpose(), Major::kK));
   if (!any && (kernel == Kernel::kReference || kernel == Kernel::kPlanar || kernel == Kernel::kPairs))
     return 0;
   const bool dot = any ? sums_along_lanes(op, problem) : kernel == Kernel::kDot;
-  return filter_bytes(dot ? LanesAre::kSources : LanesAre::kResults);
+  return std::max(transformed, filter_bytes(dot ? LanesAre::kSources : LanesAre::kResults));
 }
 
 int64_t bgrad_rows_per_task(const BiasProblem& problem) {

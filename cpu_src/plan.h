@@ -9,15 +9,17 @@
 
 namespace convgrad::cpu {
 
-enum class Kernel { kAuto, kReference, kTiled, kDot, kGrouped, kPlanar, kPairs };
-inline constexpr Kernel kKernels[] = {Kernel::kReference, Kernel::kTiled,  Kernel::kDot,
+enum class Kernel { kAuto, kReference, kTiled, kWinograd, kDot, kGrouped, kPlanar, kPairs };
+inline constexpr Kernel kKernels[] = {Kernel::kReference, Kernel::kTiled,  Kernel::kWinograd, Kernel::kDot,
                                       Kernel::kGrouped,   Kernel::kPlanar, Kernel::kPairs};
 const char* kernel_name(Kernel);
 
-// What a call asks for: a kernel, and the instruction set that its microkernels run on.
+// What a call asks for: a kernel, the instruction set that its microkernels run on, and whether its precision
+// is below HIGHEST. Only then the plan may choose Winograd's sums, which are not added as the formula stands.
 struct Request {
   Kernel kernel = Kernel::kAuto;
   Isa isa = Isa::kPlain;
+  bool below_highest = false;
 };
 
 // Parses "auto" or a kernel's name, followed by an instruction set if it is not to be the machine's widest,

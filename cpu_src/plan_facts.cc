@@ -11,6 +11,7 @@
 #include "cpu_src/microkernels/grouped_tile.h"
 #include "cpu_src/tiled/activation_plan.h"
 #include "cpu_src/tiled/filter_plan.h"
+#include "cpu_src/winograd/plan.h"
 
 namespace convgrad::cpu {
 namespace {
@@ -48,6 +49,26 @@ void add_filter_facts(const FilterPlan& plan, Facts& facts) {
   facts.emplace_back("panels", plan.panels * plan.problem.groups);
   facts.emplace_back("partial_sums", plan.position_parts);
   if (plan.pairs) facts.emplace_back("arithmetic", kPairArithmetic);
+}
+
+// A tile of "winograd" is what is transformed as one; a block is what is multiplied as one.
+void add_winograd_facts(Op op, const ConvProblem& met, Isa isa, Facts& facts) {
+  const auto add = [&facts](const auto& plan) {
+    facts.emplace_back("tile_results", plan.tiles.results());
+    facts.emplace_back("tile_products", plan.tiles.points());
+    facts.emplace_back("tiles", plan.tiles.tiles());
+    facts.emplace_back("block_tiles", plan.block_tiles);
+  };
+  if (op == Op::kWgrad) {
+    const WinogradFilterPlan plan(met, isa);
+    add(plan);
+    facts.emplace_back("partial_sums", plan.parts);
+    return;
+  }
+  const WinogradPlan plan(op == Op::kDgrad ? met.transpose() : met, op == Op::kDgrad ? Major::kK : Major::kMN,
+                          isa);
+  add(plan);
+  facts.emplace_back("packed", plan.shared);
 }
 
 // Adds the tile of fprop and dgrad: the pixels of a row's longest tile, by one vector of channels.
@@ -88,6 +109,7 @@ Facts plan_facts(Op op, const ConvProblem& problem, Request request) {
       add_activation_facts(ActivationPlan(met, Major::kMN, lanes_are, request.isa), facts);
     }
   }
+  if (chosen.kernel == Kernel::kWinograd) add_winograd_facts(op, met, request.isa, facts);
   if (chosen.kernel == Kernel::kGrouped) {
     const Major filter_major = op == Op::kDgrad ? Major::kK : Major::kMN;
     const ConvProblem seen = op == Op::kDgrad ? met.transpose() : met;

@@ -279,8 +279,8 @@ Epilogue decode_epilogue(const ffi::Dictionary& attributes, const ConvProblem& p
   return epilogue;
 }
 
-bool decode_tf32(const ffi::Dictionary& attributes) {
-  return decode_attribute<bool>(attributes, "tf32", "a bool");
+bool decode_below_highest(const ffi::Dictionary& attributes) {
+  return decode_attribute<bool>(attributes, "below_highest", "a bool");
 }
 
 int32_t* checked_position(ffi::AnyBuffer position, ffi::AnyBuffer y) {

@@ -59,8 +59,9 @@ Epilogue decode_epilogue(const ffi::Dictionary& attributes, const ConvProblem&, 
 // Decodes the attribute "kernel": the name of a kernel, or "auto" for the plan's choice.
 std::string_view decode_kernel(const ffi::Dictionary& attributes);
 
-// Decodes the attribute "tf32": f32 may be multiplied with 10 bits of mantissa.
-bool decode_tf32(const ffi::Dictionary& attributes);
+// Decodes the attribute "below_highest": the precision is below HIGHEST. Then CUDA may multiply f32 with 10
+// bits of mantissa, as TF32, and the CPU may add its sums in Winograd's form.
+bool decode_below_highest(const ffi::Dictionary& attributes);
 
 // Returns the positions after checking that they are int32 and have y's shape.
 int32_t* checked_position(ffi::AnyBuffer position, ffi::AnyBuffer y);

@@ -13,10 +13,10 @@
 namespace convgrad::cpu {
 namespace {
 
-// The attribute tf32 must be present, but the CPU always computes f32 in full.
 Request request_of(const Call& call) {
-  decode_tf32(call.attributes);
-  return request_named(decode_kernel(call.attributes));
+  Request request = request_named(decode_kernel(call.attributes));
+  request.below_highest = decode_below_highest(call.attributes);
+  return request;
 }
 
 Request pool_request_of(const Call& call) { return pool_request_named(decode_kernel(call.attributes)); }

@@ -17,7 +17,7 @@ namespace convgrad::cuda {
 namespace {
 
 Request request_of(const Call& call) {
-  return {kernel_named(decode_kernel(call.attributes)), decode_tf32(call.attributes)};
+  return {kernel_named(decode_kernel(call.attributes)), decode_below_highest(call.attributes)};
 }
 
 PoolKernel pool_kernel_of(const Call& call) { return pool_kernel_named(decode_kernel(call.attributes)); }

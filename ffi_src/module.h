@@ -64,7 +64,7 @@ inline nb::dict dict_of(const Facts& facts) {
   return dict;
 }
 
-// `conv_bytes(op, problem, kernel name, tf32)`, with op "fprop", "dgrad" or "wgrad" (on CUDA also
+// `conv_bytes(op, problem, kernel name, below_highest)`, with op "fprop", "dgrad" or "wgrad" (on CUDA also
 // "wgrad_bgrad"), and `bgrad_bytes(problem)` come from the backend's plan. `handlers` is a function and not
 // its result, since nanobind moves what a lambda captures by memcpy, and libc++'s std::map points into
 // itself.
@@ -87,12 +87,12 @@ void define_module(nb::module_& module, std::map<std::string, XLA_FFI_Handler*> 
       "conv_workspace_bytes",
       [conv_bytes](const std::string& op, const std::string& kernel, const std::string& dtype, int64_t batch,
                    int64_t in_channels, int64_t out_channels, int64_t groups,
-                   const std::vector<AxisNumbers>& axes, bool tf32) {
+                   const std::vector<AxisNumbers>& axes, bool below_highest) {
         return conv_bytes(op, conv_problem(dtype, batch, in_channels, out_channels, groups, axes), kernel,
-                          tf32);
+                          below_highest);
       },
       nb::arg("op"), nb::arg("kernel"), nb::arg("dtype"), nb::arg("batch"), nb::arg("in_channels"),
-      nb::arg("out_channels"), nb::arg("groups"), nb::arg("axes"), nb::arg("tf32") = false,
+      nb::arg("out_channels"), nb::arg("groups"), nb::arg("axes"), nb::arg("below_highest") = false,
       "Bytes of the workspace result of a convolution's call.");
   module.def(
       "bgrad_workspace_bytes",

@@ -7,13 +7,19 @@
 
 namespace {
 
+convgrad::cpu::Request request_of(const std::string& kernel, bool below_highest) {
+  convgrad::cpu::Request request = convgrad::cpu::request_named(kernel);
+  request.below_highest = below_highest;
+  return request;
+}
+
 // Returns the facts of a convolution op, or of the gradient of the bias that is added to its result.
 convgrad::Facts facts_of(const std::string& op, const convgrad::ConvProblem& problem,
-                         const std::string& kernel) {
+                         const std::string& kernel, bool below_highest) {
   if (op == "bgrad")
     return convgrad::cpu::plan_facts(convgrad::bias_problem(problem),
                                      convgrad::cpu::pool_request_named(kernel));
-  return convgrad::cpu::plan_facts(convgrad::op_named(op), problem, convgrad::cpu::request_named(kernel));
+  return convgrad::cpu::plan_facts(convgrad::op_named(op), problem, request_of(kernel, below_highest));
 }
 
 }  // namespace
@@ -22,19 +28,20 @@ NB_MODULE(_cpu, module) {
   using namespace convgrad;
   define_module(
       module, cpu::handlers,
-      [](const std::string& op, const ConvProblem& problem, const std::string& kernel, bool) {
-        return cpu::conv_workspace_bytes(op_named(op), problem, cpu::request_named(kernel));
+      [](const std::string& op, const ConvProblem& problem, const std::string& kernel, bool below_highest) {
+        return cpu::conv_workspace_bytes(op_named(op), problem, request_of(kernel, below_highest));
       },
       [](const BiasProblem& problem) { return cpu::bgrad_workspace_bytes(problem); });
   module.def(
       "plan",
       [](const std::string& op, const std::string& kernel, const std::string& dtype, int64_t batch,
-         int64_t in_channels, int64_t out_channels, int64_t groups, const std::vector<AxisNumbers>& axes) {
-        return dict_of(
-            facts_of(op, conv_problem(dtype, batch, in_channels, out_channels, groups, axes), kernel));
+         int64_t in_channels, int64_t out_channels, int64_t groups, const std::vector<AxisNumbers>& axes,
+         bool below_highest) {
+        return dict_of(facts_of(op, conv_problem(dtype, batch, in_channels, out_channels, groups, axes),
+                                kernel, below_highest));
       },
       nb::arg("op"), nb::arg("kernel"), nb::arg("dtype"), nb::arg("batch"), nb::arg("in_channels"),
-      nb::arg("out_channels"), nb::arg("groups"), nb::arg("axes"),
+      nb::arg("out_channels"), nb::arg("groups"), nb::arg("axes"), nb::arg("below_highest") = true,
       "Which kernel serves a layer's fprop, dgrad, wgrad or bgrad, and how: facts by name.");
   cuda::define_plan(module, "cuda_plan");
   module.def(

@@ -18,7 +18,7 @@ from jax.typing import DTypeLike
 from jax_convgrad.geometry import Axis
 from jax_convgrad.primitives.conv_spec import ConvSpec
 from jax_convgrad.primitives.custom_call import custom_call
-from jax_convgrad.primitives.number_types import allows_tf32
+from jax_convgrad.primitives.number_types import below_highest
 from jax_convgrad.primitives.pool_spec import PoolSpec
 from jax_convgrad.primitives.targets import Backend, backends
 
@@ -56,7 +56,7 @@ def _conv_attributes(backend: Backend, spec: ConvSpec) -> dict[str, Any]:
         "w_spec": _int64(spec.dimensions.w),
         "y_spec": _int64(spec.dimensions.y),
         "kernel": backend.kernel,
-        "tf32": allows_tf32(spec.precision),  # CPU kernels ignore it
+        "below_highest": below_highest(spec.precision),
     }
 
 
@@ -82,7 +82,7 @@ def _workspace(
         out_channels=y[spec.y_channel],
         groups=spec.groups,
         axes=axes,
-        tf32=allows_tf32(spec.precision),
+        below_highest=below_highest(spec.precision),
     )
     return _result((size,), np.uint8)
 

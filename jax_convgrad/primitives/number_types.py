@@ -22,9 +22,10 @@ FLOAT32 = np.dtype(np.float32)
 """The dtype in which 16-bit numbers are added up; a result may have it instead of the operands' dtype."""
 
 
-def allows_tf32(precision: Precision) -> bool:
-    """Reports whether f32 operands may be rounded to TF32, 10 bits of mantissa, before they are multiplied.
+def below_highest(precision: Precision) -> bool:
+    """Reports whether a convolution may be faster at the cost of some of f32's precision.
 
+    Then CUDA rounds f32 operands to TF32, 10 bits of mantissa, and the CPU may add sums in Winograd's form.
     As in XLA for GPUs: at every precision except HIGHEST, and in algorithms that multiply that narrowly.
     """
     if precision is None:

@@ -73,7 +73,12 @@ def test_a_call_that_it_does_not_serve(backend):
     one = np.int64(1)
     spec = np.arange(3, dtype=np.int64)
     attributes = {name: np.ones(1, np.int64) for name in ("stride", "input_dilation", "filter_dilation")}
-    attributes |= {"pad_lo": np.zeros(1, np.int64), "groups": one, "kernel": "grouped", "tf32": False}
+    attributes |= {
+        "pad_lo": np.zeros(1, np.int64),
+        "groups": one,
+        "kernel": "grouped",
+        "below_highest": False,
+    }
     attributes |= {"relu": False}
     attributes |= {"x_spec": spec[[0, 2, 1]], "w_spec": spec[[2, 1, 0]], "y_spec": spec[[0, 2, 1]]}
     results = [jax.ShapeDtypeStruct((1, 4, 3), np.float32), jax.ShapeDtypeStruct((0,), np.uint8)]

@@ -28,7 +28,7 @@ CONV = {
     "w_spec": int64(3, 2, 0, 1),
     "y_spec": int64(0, 3, 1, 2),
     "kernel": "auto",
-    "tf32": False,
+    "below_highest": False,
 }
 FPROP = CONV | {"relu": False}
 BIAS = {"channel_axis": np.int64(1), "kernel": "auto"}
@@ -146,7 +146,7 @@ def conv_rows():
         "pad_lo": [int64(1), int64(0, 0, 0), int64(2**62, 0), int64(-(2**63), 0)],
         "input_dilation": [int64(1), int64(0, 1), int64(1, -2), int64(2**31, 1)],
         "filter_dilation": [int64(1), int64(0, 1), int64(1, -2), int64(1, 2**40)],
-        "tf32": ["yes", np.int64(1)],
+        "below_highest": ["yes", np.int64(1)],
         "relu": ["yes", np.int64(1)],
         "groups": [np.int64(0), np.int64(-2), np.int64(3), np.int64(1), np.int64(4), "two"],
         "x_spec": [
@@ -279,7 +279,10 @@ def both_rows():
     yield "dw's features", (operands, [((3, 3, 2, 4), F32), db, workspace], CONV)
     yield "dy's batch", ([operands[0], ((1, *Y[1:]), F32)], [dw, db, workspace], CONV)
     yield "workspace of float32", (operands, [dw, db, ((WORKSPACE,), F32)], CONV)
-    yield "no tf32", (operands, [dw, db, workspace], {k: v for k, v in CONV.items() if k != "tf32"})
+    yield (
+        "no below_highest",
+        (operands, [dw, db, workspace], {k: v for k, v in CONV.items() if k != "below_highest"}),
+    )
 
 
 on_cuda = pytest.mark.parametrize("backend", [b for b in BACKENDS if b != "cpu"], indirect=True)

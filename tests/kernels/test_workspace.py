@@ -66,7 +66,7 @@ def allowed(op, problem, activations, taps, *, vector_bytes=0):
 def test_on_a_cpu(op):
     module = targets.backends["cpu"].module
     for problem, activations, taps in problems(2000):
-        found = module.conv_workspace_bytes(op=op, kernel="auto", tf32=False, **problem)
+        found = module.conv_workspace_bytes(op=op, kernel="auto", below_highest=False, **problem)
         assert found <= allowed(op, problem, activations, taps, vector_bytes=64), problem
 
 
@@ -74,7 +74,7 @@ def test_on_a_cpu(op):
 @pytest.mark.parametrize("op", ["fprop", "dgrad", "wgrad"])
 def test_on_cuda(op):
     for problem, activations, taps in problems(2000):
-        found = conv_workspace_bytes(op, "auto", tf32=True, **problem)
+        found = conv_workspace_bytes(op, "auto", below_highest=True, **problem)
         partial_sums = 2**20 * (32 if problem["dtype"] == "float64" else 16)
         limit = max(allowed(op, problem, activations, taps), partial_sums if op == "wgrad" else 0)
         assert found <= limit, problem
