@@ -41,8 +41,6 @@ inline Isa isa_of(DType dtype, Isa isa) {
 }
 
 // Reports whether the instruction set has dot products for this dtype.
-inline bool has_dots(DType dtype, Isa isa) {
-  return kHasBf16Dots && dtype == DType::kBF16 && isa == Isa::kAvx512Bf16;
-}
+inline bool has_dots(DType dtype, Isa isa) { return dtype == DType::kBF16 && isa == Isa::kAvx512Bf16; }
 
 }  // namespace convgrad::cpu

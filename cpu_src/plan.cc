@@ -145,7 +145,7 @@ Plan plan(Op op, const ConvProblem& problem, Request request) {
           "in and out, and taps whose rows of the input fit into a core's cache");
     return {request.kernel, "asked for"};
   }
-  if (request.below_highest && winograd_pays(op, problem))
+  if (request.below_highest && winograd_pays(op, problem, request.isa))
     return {Kernel::kWinograd, "3 taps and many channels: fewer products"};
   const Plan other = plan_without_pairs(op, problem);
   if (pairs_are_quicker(other.kernel, op, problem))
@@ -163,9 +163,16 @@ int64_t conv_workspace_bytes(Op op, const ConvProblem& problem, Request request)
   };
   const Kernel kernel = plan(op, problem, request).kernel;
   if (op == Op::kWgrad) {
-    if (kernel == Kernel::kGrouped) return grouped_wgrad_bytes(met);
-    if (kernel == Kernel::kWinograd) return winograd_partial_bytes(met);
-    return kernel == Kernel::kTiled ? partial_filter_bytes(met) : 0;
+    const auto bytes = [&](Kernel of) {
+      if (of == Kernel::kGrouped) return grouped_wgrad_bytes(met);
+      if (of == Kernel::kWinograd) return winograd_partial_bytes(met);
+      return of == Kernel::kTiled ? partial_filter_bytes(met) : 0;
+    };
+    // Dot products of bf16 pairs leave less to "winograd", and every instruction set has the same workspace.
+    const auto bytes_on = [&](Isa isa) {
+      return bytes(plan(op, problem, {request.kernel, isa, request.below_highest}).kernel);
+    };
+    return std::max(bytes_on(Isa::kPlain), bytes_on(Isa::kAvx512Bf16));
   }
   // The batch may not be known yet, but "auto" chooses "pairs" by the number of products, and "dot" (which
   // then needs no workspace) by the number of positions. So it gets the workspace that it would need without

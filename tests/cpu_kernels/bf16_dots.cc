@@ -52,7 +52,6 @@ void check_which(Report& report) {
                     far = layer(3, 1, axis(11, 3, {1, 2, 2, 1, 2}));
   expect("AVX-512 alone has none",
          !plan(even, Isa::kAvx512).pairs && !cpu::FilterPlan(even, Isa::kAvx512).pairs);
-  if (!cpu::kHasBf16Dots) return;
   expect("wgrad pairs positions", cpu::FilterPlan(even, Isa::kAvx512Bf16).pairs);
   expect("even channels are read in place", plan(even, Isa::kAvx512Bf16).reads_pairs_in_place());
   expect("odd channels pair up over taps",
