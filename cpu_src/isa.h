@@ -2,7 +2,8 @@
 //
 // Every file of cpu_src/microkernels/ is compiled once per instruction set, in a namespace of its name;
 // everything else is compiled for the oldest machine. The exception is AVX512-BF16, the dot products of bf16
-// pairs: only the tiles that use them are compiled for it (bf16_dots.h), and everything else runs on AVX-512.
+// pairs: only what uses them, or rounds to bf16, is compiled for it (bf16_dots.h); everything else runs on
+// AVX-512.
 #pragma once
 
 #include <cstdint>
