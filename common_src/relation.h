@@ -83,6 +83,10 @@ class Tied {
         y_count_(y_count),
         y_step_(x_factor / solve_.common) {}
 
+  // Return the steps of every progression.
+  CONVGRAD_HD int64_t step() const { return solve_.step; }
+  CONVGRAD_HD int64_t partner_step() const { return y_step_; }
+
   CONVGRAD_HD Progression from(int64_t at) const {
     Progression found{0, solve_.step, 0, 0, y_step_};
     int64_t x = solve_.first(at);

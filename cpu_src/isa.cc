@@ -23,6 +23,7 @@ constexpr unsigned bits(std::initializer_list<int> numbers) {
 // VL.
 constexpr unsigned kLeaf1C = bits({12, 22, 27, 28, 29}), kLeaf7B = bits({3, 5, 8}), kExtendedC = bits({5});
 constexpr unsigned kLeaf7BOfV4 = bits({16, 17, 28, 30, 31});
+constexpr unsigned kLeaf7Part1AOfBf16 = bits({5});
 constexpr unsigned kSavedYmm = bits({1, 2}), kSavedZmm = bits({1, 2, 5, 6, 7});
 
 constexpr bool has(unsigned word, unsigned mask) { return (word & mask) == mask; }
@@ -37,7 +38,10 @@ Isa widest_isa() {
   unsigned saved, high;
   __asm__("xgetbv" : "=a"(saved), "=d"(high) : "c"(0));
   if (!has(saved, kSavedYmm)) return Isa::kPlain;
-  return has(b, kLeaf7BOfV4) && has(saved, kSavedZmm) ? Isa::kAvx512 : Isa::kAvx2;
+  if (!has(b, kLeaf7BOfV4) || !has(saved, kSavedZmm)) return Isa::kAvx2;
+  const unsigned last_part = a;  // of leaf 7
+  if (last_part < 1 || !__get_cpuid_count(7, 1, &a, &b, &c, &d)) return Isa::kAvx512;
+  return has(a, kLeaf7Part1AOfBf16) ? Isa::kAvx512Bf16 : Isa::kAvx512;
 }
 
 }  // namespace
@@ -48,8 +52,8 @@ const std::vector<Isa>& supported_isas() {
     std::vector<Isa> found = {Isa::kPlain};
 #if defined(__x86_64__)
     const Isa widest = widest_isa();
-    if (widest != Isa::kPlain) found.push_back(Isa::kAvx2);
-    if (widest == Isa::kAvx512) found.push_back(Isa::kAvx512);
+    for (const Isa isa : {Isa::kAvx2, Isa::kAvx512, Isa::kAvx512Bf16})
+      if (isa <= widest) found.push_back(isa);
 #endif
     return found;
   }();
@@ -57,7 +61,17 @@ const std::vector<Isa>& supported_isas() {
 }
 
 const char* isa_name(Isa isa) {
-  return isa == Isa::kAvx512 ? "avx512" : isa == Isa::kAvx2 ? "avx2" : "plain";
+  switch (isa) {
+    case Isa::kAvx512Bf16:
+      return "avx512_bf16";
+    case Isa::kAvx512:
+      return "avx512";
+    case Isa::kAvx2:
+      return "avx2";
+    case Isa::kPlain:
+      break;
+  }
+  return "plain";
 }
 
 Isa isa_named(std::string_view name) {

@@ -1,7 +1,9 @@
 // Chooses the instruction set for the microkernels at run time, so that one build serves every machine.
 //
 // Every file of cpu_src/microkernels/ is compiled once per instruction set, in a namespace of its name;
-// everything else is compiled for the oldest machine.
+// everything else is compiled for the oldest machine. The exception is AVX512-BF16, the dot products of bf16
+// pairs: only what uses them, or rounds to bf16, is compiled for it (bf16_dots.h); everything else runs on
+// AVX-512.
 #pragma once
 
 #include <cstdint>
@@ -13,7 +15,7 @@
 
 namespace convgrad::cpu {
 
-enum class Isa { kPlain, kAvx2, kAvx512 };
+enum class Isa { kPlain, kAvx2, kAvx512, kAvx512Bf16 };
 
 // Returns the instruction sets that this machine has and this build has kernels for, the widest last. "plain"
 // is what the compiler may use everywhere: SSE2 on x86-64, NEON on aarch64.
@@ -30,7 +32,7 @@ inline int64_t sum_bytes(DType dtype) { return dtype == DType::kF64 ? 8 : 4; }
 // Returns the lanes of the widest vectors: what is a multiple of them suits every instruction set.
 inline int64_t widest_lanes(DType dtype) { return 64 / sum_bytes(dtype); }
 
-// Declares a function once per compiled instruction set.
+// Declares a function once per instruction set for which all microkernels are compiled.
 #if defined(__x86_64__)
 #define CONVGRAD_PER_ISA(declaration) \
   namespace plain {                   \
@@ -43,7 +45,7 @@ inline int64_t widest_lanes(DType dtype) { return 64 / sum_bytes(dtype); }
   declaration;                        \
   }
 #define CONVGRAD_FOR_ISA(isa, call) \
-  ((isa) == Isa::kAvx512 ? avx512::call : (isa) == Isa::kAvx2 ? avx2::call : plain::call)
+  ((isa) >= Isa::kAvx512 ? avx512::call : (isa) == Isa::kAvx2 ? avx2::call : plain::call)
 #else
 #define CONVGRAD_PER_ISA(declaration) \
   namespace plain {                   \

@@ -51,7 +51,7 @@ float run_sse(int64_t rounds) { return run_chains<16, 12>(rounds); }
 
 Loop widest() {
   const Isa isa = supported_isas().back();
-  if (isa == Isa::kAvx512) return {run_avx512, flops_per_round<64, 24>()};
+  if (isa >= Isa::kAvx512) return {run_avx512, flops_per_round<64, 24>()};
   if (isa == Isa::kAvx2) return {run_avx2, flops_per_round<32, 12>()};
   return {run_sse, flops_per_round<16, 12>()};
 }

@@ -20,8 +20,6 @@
 namespace convgrad::cpu {
 namespace {
 
-// Returns the lanes of the widest vectors.
-
 bool has_few_results(Op op, const ConvProblem& problem) {
   const ConvProblem seen = op == Op::kDgrad ? problem.transpose() : problem;
   // Adding a result's lanes pays only with enough terms.
@@ -76,7 +74,11 @@ Plan plan_without_pairs(Op op, const ConvProblem& problem) {
   const int64_t positions = problem.batch * problem.inputs();
   const int64_t filter_bytes =
       problem.taps() * problem.group_in() * problem.out_channels * bytes_of(problem.dtype);
-  const int64_t few = filter_bytes > (4 << 20) ? 512 : filter_bytes > (512 << 10) ? 32 : 16;
+  // Numbers of 16 bits are converted for each position again, and copied once.
+  const bool two_bytes = bytes_of(problem.dtype) == 2;
+  const int64_t few = filter_bytes > (4 << 20)     ? (two_bytes ? 64 : 512)
+                      : filter_bytes > (512 << 10) ? 32
+                                                   : 16;
   if (op == Op::kDgrad && positions < few && problem.group_out() >= 4 * widest_lanes(problem.dtype))
     return {Kernel::kDot, "too few positions to repay a transposed copy of the filter"};
   return {Kernel::kTiled, "pixels times channels in registers"};
@@ -155,7 +157,7 @@ Plan plan(Op op, const ConvProblem& problem, Request request) {
           "in and out, and taps whose rows of the input fit into a core's cache");
     return {request.kernel, "asked for"};
   }
-  if (request.below_highest && winograd_pays(op, problem))
+  if (request.below_highest && winograd_pays(op, problem, request.isa))
     return {Kernel::kWinograd, "3 taps and many channels: fewer products"};
   const Plan other = plan_without_pairs(op, problem);
   if (pairs_are_quicker(other.kernel, op, problem))
@@ -173,10 +175,17 @@ int64_t conv_workspace_bytes(Op op, const ConvProblem& problem, Request request)
   };
   const Kernel kernel = plan(op, problem, request).kernel;
   if (op == Op::kWgrad) {
-    if (kernel == Kernel::kGrouped) return grouped_wgrad_bytes(met);
-    if (kernel == Kernel::kWinograd) return winograd_partial_bytes(met);
-    if (kernel == Kernel::kDepthwise) return depthwise_wgrad_bytes(met);
-    return kernel == Kernel::kTiled ? partial_filter_bytes(met) : 0;
+    const auto bytes = [&](Kernel of) {
+      if (of == Kernel::kGrouped) return grouped_wgrad_bytes(met);
+      if (of == Kernel::kWinograd) return winograd_partial_bytes(met);
+      if (of == Kernel::kDepthwise) return depthwise_wgrad_bytes(met);
+      return of == Kernel::kTiled ? partial_filter_bytes(met) : 0;
+    };
+    // Dot products of bf16 pairs leave less to "winograd", and every instruction set has the same workspace.
+    const auto bytes_on = [&](Isa isa) {
+      return bytes(plan(op, problem, {request.kernel, isa, request.below_highest}).kernel);
+    };
+    return std::max(bytes_on(Isa::kPlain), bytes_on(Isa::kAvx512Bf16));
   }
   // The batch may not be known yet, but "auto" chooses "pairs" by the number of products, and "dot" (which
   // then needs no workspace) by the number of positions. So it gets the workspace that it would need without

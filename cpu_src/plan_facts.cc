@@ -4,6 +4,7 @@
 
 #include "common_src/integers.h"
 #include "common_src/major.h"
+#include "cpu_src/bf16_dots.h"
 #include "cpu_src/depthwise/plan.h"
 #include "cpu_src/grouped/plan.h"
 #include "cpu_src/kernels.h"
@@ -29,6 +30,8 @@ Work work_of(Op op, const ConvProblem& problem, Request request) {
   return wgrad(problem, request, nullptr, nullptr, nullptr, nullptr);
 }
 
+constexpr const char* kPairArithmetic = "bf16 pairs";
+
 void add_activation_facts(const ActivationPlan& plan, Facts& facts) {
   facts.emplace_back("tile_pixels", plan.tile_pixels());
   facts.emplace_back("tile_channels", std::min(plan.panel_width(), plan.problem.group_out()));
@@ -36,6 +39,8 @@ void add_activation_facts(const ActivationPlan& plan, Facts& facts) {
   facts.emplace_back("panels", plan.panels * plan.problem.groups);
   facts.emplace_back("packed", plan.packed);
   facts.emplace_back("boxes", plan.boxes());
+  if (plan.pairs || (plan.lanes_are == LanesAre::kSources && has_dots(plan.problem.dtype, plan.isa)))
+    facts.emplace_back("arithmetic", kPairArithmetic);
 }
 
 void add_filter_facts(const FilterPlan& plan, Facts& facts) {
@@ -44,6 +49,7 @@ void add_filter_facts(const FilterPlan& plan, Facts& facts) {
   facts.emplace_back("joined", plan.joined);
   facts.emplace_back("panels", plan.panels * plan.problem.groups);
   facts.emplace_back("partial_sums", plan.position_parts);
+  if (plan.pairs) facts.emplace_back("arithmetic", kPairArithmetic);
 }
 
 // A tile of "winograd" is what is transformed as one; a block is what is multiplied as one.
@@ -91,7 +97,8 @@ void add_grouped_facts(const GroupedPlan& plan, Facts& facts) {
 Facts plan_facts(Op op, const ConvProblem& problem, Request request) {
   const Plan chosen = plan(op, problem, request);
   Facts facts = {{"kernel", kernel_name(chosen.kernel)}, {"reason", chosen.reason}};
-  if (chosen.kernel != Kernel::kReference) facts.emplace_back("instruction_set", isa_name(request.isa));
+  if (chosen.kernel != Kernel::kReference)
+    facts.emplace_back("instruction_set", isa_name(isa_of(problem.dtype, request.isa)));
   const ConvProblem met = met_taps(problem).problem;
   if (chosen.kernel == Kernel::kTiled || chosen.kernel == Kernel::kDot) {
     const LanesAre lanes_are = chosen.kernel == Kernel::kDot ? LanesAre::kSources : LanesAre::kResults;
@@ -127,7 +134,8 @@ Facts plan_facts(const BiasProblem& problem, Request request) {
   const bool reference = request.kernel == Kernel::kReference;
   Facts facts = {{"kernel", reference ? "reference" : "vector"},
                  {"reason", reference ? "asked for" : "rows of dy in whole vectors"}};
-  if (!reference) facts.emplace_back("instruction_set", isa_name(request.isa));
+  // bgrad has no products.
+  if (!reference) facts.emplace_back("instruction_set", isa_name(isa_of(DType::kF32, request.isa)));
   facts.emplace_back("partial_sums", bgrad_tasks(problem));
   facts.emplace_back("tasks", tasks_of(bgrad(problem, request, nullptr, nullptr, nullptr)));
   facts.emplace_back("workspace_bytes", bgrad_workspace_bytes(problem));

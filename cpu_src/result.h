@@ -26,7 +26,7 @@ class Result {
     return moved;
   }
   int64_t number_bytes() const { return holds_sums_ ? sizeof(S) : sizeof(T); }
-  const void* data() const { return first_; }
+  void* data() const { return first_; }
 
   // Returns the array if it holds unrounded sums, which kernels may then accumulate in place; otherwise null.
   S* sums() const { return holds_sums_ ? reinterpret_cast<S*>(first_) : nullptr; }

@@ -70,8 +70,8 @@ void run_dot_task(const ActivationPlan& plan, int64_t task, const T* source, con
   using S = Sum<T>;
   const ConvProblem& p = plan.problem;
   const ActivationTask range = plan.task(task);
-  const DotTiles<T>& tiles = CONVGRAD_FOR_ISA(plan.isa, dot_tiles<T>());
-  const RowConversions<T>& rows = CONVGRAD_FOR_ISA(plan.isa, row_conversions<T>());
+  const DotTiles<T>& tiles = dot_tiles_of<T>(plan.isa);
+  const RowConversions<T>& rows = row_conversions_of<T>(plan.isa);
   const DotFilter place(plan);
   S sums[kMaxDotPixels * kMaxDotChannels];
   Terms terms;

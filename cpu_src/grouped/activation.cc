@@ -73,8 +73,8 @@ class GroupedRunner {
                 Result<T> result)
       : plan_(plan),
         tiles_(CONVGRAD_FOR_ISA(plan.isa, grouped_tiles<S>())),
-        conversions_(CONVGRAD_FOR_ISA(plan.isa, row_conversions<T>())),
-        copies_(CONVGRAD_FOR_ISA(plan.isa, row_conversions<S>())),
+        conversions_(row_conversions_of<T>(plan.isa)),
+        copies_(row_conversions_of<S>(plan.isa)),
         filter_(filter),
         epilogue_(epilogue),
         result_(result),

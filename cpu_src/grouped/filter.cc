@@ -31,7 +31,7 @@ class GroupedFilterRunner {
   GroupedFilterRunner(const GroupedPlan& plan, const T* x, const T* dy, int64_t panel)
       : plan_(plan),
         tiles_(CONVGRAD_FOR_ISA(plan.isa, grouped_tiles<S>())),
-        rows_(CONVGRAD_FOR_ISA(plan.isa, row_conversions<S>())),
+        rows_(row_conversions_of<S>(plan.isa)),
         spread_(CONVGRAD_FOR_ISA(plan.isa, spread<T>())),
         dy_(dy),
         first_vector_(panel * plan.panel_vectors),
@@ -72,7 +72,7 @@ class GroupedFilterRunner {
   template <typename U>
   void store(U* dw) {
     const ConvProblem& p = plan_.problem;
-    const auto& conversions = CONVGRAD_FOR_ISA(plan_.isa, row_conversions<U>());
+    const auto& conversions = row_conversions_of<U>(plan_.isa);
     for (int64_t v = 0; v < vectors_; ++v) {
       const int64_t channel = (first_vector_ + v) * plan_.lanes;
       for (int64_t tap = 0; tap < p.taps(); ++tap) {
@@ -245,16 +245,15 @@ Work grouped_wgrad(const ConvProblem& problem, Isa isa, const void* x_data, cons
                            }});
     if (parts > 1) {
       constexpr int64_t kPiece = 4096;
-      work.stages.push_back({divide_up(size, kPiece), [=](int64_t task) {
-                               const int64_t first = task * kPiece, count = std::min(kPiece, size - first);
-                               const auto& sums = CONVGRAD_FOR_ISA(plan->isa, row_conversions<S>());
-                               S* total = partial + first;
-                               for (int64_t part = 1; part < parts; ++part)
-                                 sums.add(partial + part * size + first, 0, total, 0, 1, count);
-                               (dw + first)
-                                   .store(CONVGRAD_FOR_ISA(plan->isa, row_conversions<T>()), sums, total, 0,
-                                          0, 1, count);
-                             }});
+      work.stages.push_back(
+          {divide_up(size, kPiece), [=](int64_t task) {
+             const int64_t first = task * kPiece, count = std::min(kPiece, size - first);
+             const auto& sums = row_conversions_of<S>(plan->isa);
+             S* total = partial + first;
+             for (int64_t part = 1; part < parts; ++part)
+               sums.add(partial + part * size + first, 0, total, 0, 1, count);
+             (dw + first).store(row_conversions_of<T>(plan->isa), sums, total, 0, 0, 1, count);
+           }});
     }
     return work;
   });

@@ -13,9 +13,11 @@ namespace {
 
 constexpr int64_t kPanelBytes = 512;        // of a pixel's channels, in the type of the sums
 constexpr int64_t kBufferBytes = 32 << 10;  // of buffered rows, in the first-level cache
-constexpr int64_t kLeastPixels = 14;        // of a strip
-constexpr int64_t kNearBytes = 8 << 20;     // of activations, which the caches keep
-constexpr int64_t kServedBytes = 1 << 20;   // of the fewest buffered rows, in the second-level cache
+// Numbers of 16 bits are converted when they are buffered, and few long strips convert fewer of them twice.
+constexpr int64_t kConvertedBufferBytes = 128 << 10;
+constexpr int64_t kLeastPixels = 14;       // of a strip
+constexpr int64_t kNearBytes = 8 << 20;    // of activations, which the caches keep
+constexpr int64_t kServedBytes = 1 << 20;  // of the fewest buffered rows, in the second-level cache
 
 // Merges pointwise axes and moves what is left of them to the front, so that the innermost axis is long.
 ConvProblem along_innermost(const ConvProblem& given) {
@@ -60,13 +62,14 @@ void GroupedPlan::choose_panels() {
   const auto columns = [&](int64_t results) { return results * along.stride / along.input_dilation + reach; };
   const int64_t vector_bytes = lanes * sum_bytes(problem.dtype);
   const int64_t pixel_bytes = (buffered_rows() * copies() + 1) * vector_bytes;
+  const int64_t buffer_bytes = bytes_of(problem.dtype) == 2 ? kConvertedBufferBytes : kBufferBytes;
   // A strip is at least as wide as a tile and as twice the taps' reach, which neighbouring strips both read.
   const int64_t least = std::clamp<int64_t>(width, 1, std::max<int64_t>(2 * reach, kLeastPixels));
   const int64_t most = std::clamp<int64_t>(vectors, 1, kPanelBytes / vector_bytes);
-  panel_vectors = std::clamp<int64_t>(kBufferBytes / (pixel_bytes * columns(least)), 1, most);
+  panel_vectors = std::clamp<int64_t>(buffer_bytes / (pixel_bytes * columns(least)), 1, most);
   panels = divide_up(vectors, panel_vectors);
   panel_vectors = divide_up(vectors, std::max<int64_t>(panels, 1));
-  const int64_t room = kBufferBytes / (pixel_bytes * panel_vectors) - reach;
+  const int64_t room = buffer_bytes / (pixel_bytes * panel_vectors) - reach;
   const int64_t wide = std::clamp<int64_t>(room * along.input_dilation / along.stride, least, 512);
   // A few long rows are also split among tasks.
   const int64_t wanted = divide_up(grouped_tasks(problem), std::max<int64_t>(rows * panels, 1));

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "cpu_src/microkernels/simd.h"
+#include "cpu_src/microkernels/tile_operand.h"
 
 namespace convgrad::cpu::CONVGRAD_ISA {
 namespace {
@@ -30,31 +31,45 @@ struct PixelSteps {
   }
 };
 
-template <typename S, int kVectors, int kPixels>
-void activation_tile(const S* source, const S* filter, const Segment* segments, int64_t count,
-                     int64_t source_step, int64_t filter_step, S* result, int64_t result_step, Into into) {
+template <typename X, int kVectors, int kPixels>
+void activation_tile(const X* source, const X* filter, const Segment* segments, int64_t count,
+                     int64_t source_step, int64_t filter_step, TileSum<X>* result, int64_t result_step,
+                     Into into) {
+  using S = TileSum<X>;
   Vec<S> sum[kPixels][kVectors];
   CONVGRAD_UNROLL
   for (int m = 0; m < kPixels; ++m) {
     CONVGRAD_UNROLL
     for (int v = 0; v < kVectors; ++v) sum[m][v] = Vec<S>{};
   }
-  const PixelSteps steps(source_step * static_cast<int64_t>(sizeof(S)));
+  const PixelSteps steps(source_step * static_cast<int64_t>(sizeof(X)));
   for (const Segment* segment = segments; segment < segments + count; ++segment) {
     const char* x = reinterpret_cast<const char*>(source + segment->source);
-    const S* w = filter + segment->filter;
+    const X* w = filter + segment->filter;
     for (int64_t c = 0; c < segment->length; ++c) {
-      Vec<S> w_c[kVectors];
+      Operand<X> w_c[kVectors];
       CONVGRAD_UNROLL
-      for (int v = 0; v < kVectors; ++v) w_c[v] = load(w + v * kLanes<S>);
+      for (int v = 0; v < kVectors; ++v) w_c[v] = Operand<X>::load(w + v * kLanes<S>);
       w += filter_step;
       CONVGRAD_UNROLL
       for (int m = 0; m < kPixels; ++m) {
-        const Vec<S> x_m = broadcast(*reinterpret_cast<const S*>(x + steps[m]));
+        const Operand<X> x_m = Operand<X>::broadcast(reinterpret_cast<const X*>(x + steps[m]));
         CONVGRAD_UNROLL
-        for (int v = 0; v < kVectors; ++v) sum[m][v] += x_m * w_c[v];  // y[n,o,k] += x[n,i,c] * w[r,c,k]
+        for (int v = 0; v < kVectors; ++v)
+          add_product(sum[m][v], x_m, w_c[v]);  // y[n,o,k] += x[n,i,c] * w[r,c,k]
       }
-      x += sizeof(S);
+      x += sizeof(X);
+    }
+  }
+  if constexpr (std::is_same_v<X, BFloat16Pair>) {
+    if (into == Into::kRounded) {
+      BFloat16* const rounded = reinterpret_cast<BFloat16*>(result);
+      CONVGRAD_UNROLL
+      for (int m = 0; m < kPixels; ++m) {
+        CONVGRAD_UNROLL
+        for (int v = 0; v < kVectors; ++v) store(rounded + m * result_step + v * kLanes<S>, sum[m][v]);
+      }
+      return;
     }
   }
   CONVGRAD_UNROLL
@@ -72,34 +87,40 @@ void activation_tile(const S* source, const S* filter, const Segment* segments, 
 }
 
 // Sums, the filter's vectors and one source must fit into the registers.
-template <typename S>
+template <typename X>
 constexpr int most_activation_pixels(int vectors) {
-  const int fit = (kTileRegisters<S> - 1 - vectors) / vectors;
+  const int fit = (kTileRegisters<TileSum<X>> - 1 - vectors) / vectors;
   return fit < kMaxTilePixels ? fit : kMaxTilePixels;
 }
 
-template <typename S, int kVectors, int... kPixels>
-constexpr void fill_activation(ActivationTiles<S>& tiles, std::integer_sequence<int, kPixels...>) {
+template <typename X, int kVectors, int... kPixels>
+constexpr void fill_activation(ActivationTiles<X>& tiles, std::integer_sequence<int, kPixels...>) {
   tiles.most_pixels[kVectors] = sizeof...(kPixels);
-  ((tiles.tile[kVectors][kPixels + 1] = &activation_tile<S, kVectors, kPixels + 1>), ...);
+  ((tiles.tile[kVectors][kPixels + 1] = &activation_tile<X, kVectors, kPixels + 1>), ...);
 }
 
-template <typename S>
-constexpr ActivationTiles<S> all_activation_tiles() {
-  ActivationTiles<S> tiles = {};
-  tiles.lanes = kLanes<S>;
-  fill_activation<S, 1>(tiles, std::make_integer_sequence<int, most_activation_pixels<S>(1)>());
-  fill_activation<S, 2>(tiles, std::make_integer_sequence<int, most_activation_pixels<S>(2)>());
-  fill_activation<S, 3>(tiles, std::make_integer_sequence<int, most_activation_pixels<S>(3)>());
-  fill_activation<S, 4>(tiles, std::make_integer_sequence<int, most_activation_pixels<S>(4)>());
+template <typename X>
+constexpr ActivationTiles<X> all_activation_tiles() {
+  ActivationTiles<X> tiles = {};
+  tiles.lanes = kLanes<TileSum<X>>;
+  fill_activation<X, 1>(tiles, std::make_integer_sequence<int, most_activation_pixels<X>(1)>());
+  fill_activation<X, 2>(tiles, std::make_integer_sequence<int, most_activation_pixels<X>(2)>());
+  fill_activation<X, 3>(tiles, std::make_integer_sequence<int, most_activation_pixels<X>(3)>());
+  fill_activation<X, 4>(tiles, std::make_integer_sequence<int, most_activation_pixels<X>(4)>());
   return tiles;
 }
 
-template <typename S>
-constexpr ActivationTiles<S> kActivationTiles = all_activation_tiles<S>();
+template <typename X>
+constexpr ActivationTiles<X> kActivationTiles = all_activation_tiles<X>();
 
 }  // namespace
 
+#if defined(CONVGRAD_BF16_DOTS)
+template <>
+const ActivationTiles<BFloat16Pair>& activation_tiles<BFloat16Pair>() {
+  return kActivationTiles<BFloat16Pair>;
+}
+#else
 template <>
 const ActivationTiles<float>& activation_tiles<float>() {
   return kActivationTiles<float>;
@@ -108,5 +129,6 @@ template <>
 const ActivationTiles<double>& activation_tiles<double>() {
   return kActivationTiles<double>;
 }
+#endif
 
 }  // namespace convgrad::cpu::CONVGRAD_ISA

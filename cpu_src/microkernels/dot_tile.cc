@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "cpu_src/microkernels/simd.h"
+#include "cpu_src/microkernels/tile_operand.h"
 
 namespace convgrad::cpu::CONVGRAD_ISA {
 namespace {
@@ -44,31 +45,28 @@ void dot_tile(const T* source, const T* filter, const Segment* segments, int64_t
     CONVGRAD_UNROLL
     for (int k = 0; k < kChannels; ++k) sum[m][k] = Vec<S>{};
   }
+  // Adds the products of one vector, which `read` loads.
+  const auto step = [&](const T* x, const T* w, const auto& read) __attribute__((always_inline)) {
+    decltype(read(w)) w_k[kChannels];
+    CONVGRAD_UNROLL
+    for (int k = 0; k < kChannels; ++k) w_k[k] = read(w + k * filter_step);
+    CONVGRAD_UNROLL
+    for (int m = 0; m < kPixels; ++m) {
+      const auto x_m = read(x + m * source_step);
+      CONVGRAD_UNROLL
+      for (int k = 0; k < kChannels; ++k) add_product(sum[m][k], x_m, w_k[k]);
+    }
+  };
+  constexpr int kNumbers = AlongSum<T>::numbers;
   for (const Segment* segment = segments; segment < segments + count; ++segment) {
     const T* x = source + segment->source;
     const T* w = filter + segment->filter;
     int64_t left = segment->length;
-    for (; left >= kLanes<S>; left -= kLanes<S>, x += kLanes<S>, w += kLanes<S>) {
-      Vec<S> w_k[kChannels];
-      CONVGRAD_UNROLL
-      for (int k = 0; k < kChannels; ++k) w_k[k] = load(w + k * filter_step);
-      CONVGRAD_UNROLL
-      for (int m = 0; m < kPixels; ++m) {
-        const Vec<S> x_m = load(x + m * source_step);
-        CONVGRAD_UNROLL
-        for (int k = 0; k < kChannels; ++k) sum[m][k] += x_m * w_k[k];
-      }
-    }
+    for (; left >= kNumbers; left -= kNumbers, x += kNumbers, w += kNumbers)
+      step(x, w, [](const T* src) __attribute__((always_inline)) { return AlongSum<T>::load(src); });
     if (left > 0) {
-      Vec<S> w_k[kChannels];
-      CONVGRAD_UNROLL
-      for (int k = 0; k < kChannels; ++k) w_k[k] = load_some(w + k * filter_step, left);
-      CONVGRAD_UNROLL
-      for (int m = 0; m < kPixels; ++m) {
-        const Vec<S> x_m = load_some(x + m * source_step, left);
-        CONVGRAD_UNROLL
-        for (int k = 0; k < kChannels; ++k) sum[m][k] += x_m * w_k[k];
-      }
+      step(x, w,
+           [&](const T* src) __attribute__((always_inline)) { return AlongSum<T>::load_some(src, left); });
     }
   }
   Vec<S> vectors[kPixels * kChannels];  // a copy, so that the sums themselves stay in registers
@@ -85,7 +83,7 @@ void dot_tile(const T* source, const T* filter, const Segment* segments, int64_t
 template <typename T>
 constexpr int most_dot_pixels(int channels) {
   const int fit = (kTileRegisters<Sum<T>> - 1 - channels) / channels;
-  const int most = sizeof(T) == 2 ? kMaxDotPixels / 2 + 1 : kMaxDotPixels;
+  const int most = AlongSum<T>::kConverts ? kMaxDotPixels / 2 + 1 : kMaxDotPixels;
   return fit < most ? fit : most;
 }
 
@@ -110,6 +108,7 @@ constexpr DotTiles<T> kDotTiles = all_dot_tiles<T>();
 
 }  // namespace
 
+#if !defined(CONVGRAD_BF16_DOTS)
 template <>
 const DotTiles<float>& dot_tiles<float>() {
   return kDotTiles<float>;
@@ -119,12 +118,13 @@ const DotTiles<double>& dot_tiles<double>() {
   return kDotTiles<double>;
 }
 template <>
-const DotTiles<BFloat16>& dot_tiles<BFloat16>() {
-  return kDotTiles<BFloat16>;
-}
-template <>
 const DotTiles<Float16>& dot_tiles<Float16>() {
   return kDotTiles<Float16>;
+}
+#endif
+template <>
+const DotTiles<BFloat16>& dot_tiles<BFloat16>() {
+  return kDotTiles<BFloat16>;
 }
 
 }  // namespace convgrad::cpu::CONVGRAD_ISA

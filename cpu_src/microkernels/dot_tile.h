@@ -2,8 +2,10 @@
 #pragma once
 
 #include <cstdint>
+#include <type_traits>
 
 #include "common_src/number.h"
+#include "cpu_src/bf16_dots.h"
 #include "cpu_src/isa.h"
 #include "cpu_src/microkernels/activation_tile.h"
 
@@ -25,5 +27,18 @@ struct DotTiles {
 };
 
 CONVGRAD_PER_ISA(template <typename T> const DotTiles<T>& dot_tiles())
+namespace avx512_bf16 {
+template <typename T>
+const DotTiles<T>& dot_tiles();
+}
+
+// Returns those of an instruction set.
+template <typename T>
+const DotTiles<T>& dot_tiles_of(Isa isa) {
+  if constexpr (kHasBf16Dots && std::is_same_v<T, BFloat16>) {
+    if (isa == Isa::kAvx512Bf16) return avx512_bf16::dot_tiles<T>();
+  }
+  return CONVGRAD_FOR_ISA(isa, dot_tiles<T>());
+}
 
 }  // namespace convgrad::cpu

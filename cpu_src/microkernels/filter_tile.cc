@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "cpu_src/microkernels/simd.h"
+#include "cpu_src/microkernels/tile_operand.h"
 
 namespace convgrad::cpu::CONVGRAD_ISA {
 namespace {
@@ -12,9 +13,11 @@ namespace {
 // own.
 constexpr int positions_at_once(int sums) { return sums <= 2 ? 4 : sums <= 5 ? 2 : 1; }
 
-template <typename S, int kVectors, int kChannels>
-void filter_tile(const S* x_data, const S* dy_data, const PositionRow* positions, int64_t rows, int64_t count,
-                 int64_t x_step, int64_t dy_step, S* sums) {
+template <typename X, int kVectors, int kChannels>
+void filter_tile(const X* x_data, const X* dy_data, const PositionRow* positions, int64_t rows, int64_t count,
+                 int64_t x_step, int64_t dy_step, TileSum<X>* sums) {
+  using S = TileSum<X>;
+  constexpr bool kPairs = std::is_same_v<X, BFloat16Pair>;
   constexpr int kAtOnce = positions_at_once(kVectors * kChannels);
   Vec<S> sum[kAtOnce][kChannels][kVectors];
   CONVGRAD_UNROLL
@@ -25,31 +28,42 @@ void filter_tile(const S* x_data, const S* dy_data, const PositionRow* positions
       for (int v = 0; v < kVectors; ++v) sum[u][c][v] = Vec<S>{};
     }
   }
-  const auto add = [&](const S* x, const S* dy, Vec<S>(&dst)[kChannels][kVectors])
+  // Adds a position, or a pair of them: `use` may change what is multiplied.
+  const auto add = [&](const X* x, const X* dy, Vec<S>(&dst)[kChannels][kVectors], const auto& use)
                        __attribute__((always_inline)) {
-                         Vec<S> dy_k[kVectors];
+                         Operand<X> dy_k[kVectors];
                          CONVGRAD_UNROLL
-                         for (int v = 0; v < kVectors; ++v) dy_k[v] = load(dy + v * kLanes<S>);
+                         for (int v = 0; v < kVectors; ++v)
+                           dy_k[v] = use(Operand<X>::load(dy + v * kLanes<S>));
                          CONVGRAD_UNROLL
                          for (int c = 0; c < kChannels; ++c) {
-                           const Vec<S> x_c = broadcast(x[c]);
+                           const Operand<X> x_c = use(Operand<X>::broadcast(x + c));
                            CONVGRAD_UNROLL
                            for (int v = 0; v < kVectors; ++v)
-                             dst[c][v] += x_c * dy_k[v];  // dw[r,c,k] += x[n,i,c] * dy[n,o,k]
+                             add_product(dst[c][v], x_c, dy_k[v]);  // dw[r,c,k] += x[n,i,c] * dy[n,o,k]
                          }
                        };
+  const auto all = [](Operand<X> v) __attribute__((always_inline)) { return v; };
+  constexpr int kPositions = kPairs ? 2 : 1;
+  x_step *= kPositions;
+  dy_step *= kPositions;
   for (const PositionRow* row = positions; row < positions + rows; ++row) {
-    const S* x = x_data + row->x;
-    const S* dy = dy_data + row->dy;
-    int64_t left = count;
+    const X* x = x_data + row->x;
+    const X* dy = dy_data + row->dy;
+    int64_t left = count / kPositions;
     for (; left >= kAtOnce; left -= kAtOnce) {
       CONVGRAD_UNROLL
-      for (int u = 0; u < kAtOnce; ++u) add(x + u * x_step, dy + u * dy_step, sum[u]);
+      for (int u = 0; u < kAtOnce; ++u) add(x + u * x_step, dy + u * dy_step, sum[u], all);
       x += kAtOnce * x_step;
       dy += kAtOnce * dy_step;
     }
     if constexpr (kAtOnce > 1) {
-      for (; left > 0; --left, x += x_step, dy += dy_step) add(x, dy, sum[0]);
+      for (; left > 0; --left, x += x_step, dy += dy_step) add(x, dy, sum[0], all);
+    }
+    if constexpr (kPairs) {
+      // What follows an odd last position may be infinite, and is not to be multiplied even by zero.
+      if (count % 2 != 0)
+        add(x, dy, sum[0], [](Operand<X> v) __attribute__((always_inline)) { return v.first(); });
     }
   }
   CONVGRAD_UNROLL
@@ -66,34 +80,40 @@ void filter_tile(const S* x_data, const S* dy_data, const PositionRow* positions
 }
 
 // Sums, dy's vectors and one channel of x must fit into the registers.
-template <typename S>
+template <typename X>
 constexpr int most_channels(int vectors) {
-  const int fit = (kTileRegisters<S> - 1 - vectors) / vectors;
+  const int fit = (kTileRegisters<TileSum<X>> - 1 - vectors) / vectors;
   return fit < kMaxFilterChannels ? fit : kMaxFilterChannels;
 }
 
-template <typename S, int kVectors, int... kChannels>
-constexpr void fill_filter(FilterTiles<S>& tiles, std::integer_sequence<int, kChannels...>) {
+template <typename X, int kVectors, int... kChannels>
+constexpr void fill_filter(FilterTiles<X>& tiles, std::integer_sequence<int, kChannels...>) {
   tiles.most_channels[kVectors] = sizeof...(kChannels);
-  ((tiles.tile[kVectors][kChannels + 1] = &filter_tile<S, kVectors, kChannels + 1>), ...);
+  ((tiles.tile[kVectors][kChannels + 1] = &filter_tile<X, kVectors, kChannels + 1>), ...);
 }
 
-template <typename S>
-constexpr FilterTiles<S> all_filter_tiles() {
-  FilterTiles<S> tiles = {};
-  tiles.lanes = kLanes<S>;
-  fill_filter<S, 1>(tiles, std::make_integer_sequence<int, most_channels<S>(1)>());
-  fill_filter<S, 2>(tiles, std::make_integer_sequence<int, most_channels<S>(2)>());
-  fill_filter<S, 3>(tiles, std::make_integer_sequence<int, most_channels<S>(3)>());
-  fill_filter<S, 4>(tiles, std::make_integer_sequence<int, most_channels<S>(4)>());
+template <typename X>
+constexpr FilterTiles<X> all_filter_tiles() {
+  FilterTiles<X> tiles = {};
+  tiles.lanes = kLanes<TileSum<X>>;
+  fill_filter<X, 1>(tiles, std::make_integer_sequence<int, most_channels<X>(1)>());
+  fill_filter<X, 2>(tiles, std::make_integer_sequence<int, most_channels<X>(2)>());
+  fill_filter<X, 3>(tiles, std::make_integer_sequence<int, most_channels<X>(3)>());
+  fill_filter<X, 4>(tiles, std::make_integer_sequence<int, most_channels<X>(4)>());
   return tiles;
 }
 
-template <typename S>
-constexpr FilterTiles<S> kFilterTiles = all_filter_tiles<S>();
+template <typename X>
+constexpr FilterTiles<X> kFilterTiles = all_filter_tiles<X>();
 
 }  // namespace
 
+#if defined(CONVGRAD_BF16_DOTS)
+template <>
+const FilterTiles<BFloat16Pair>& filter_tiles<BFloat16Pair>() {
+  return kFilterTiles<BFloat16Pair>;
+}
+#else
 template <>
 const FilterTiles<float>& filter_tiles<float>() {
   return kFilterTiles<float>;
@@ -102,5 +122,6 @@ template <>
 const FilterTiles<double>& filter_tiles<double>() {
   return kFilterTiles<double>;
 }
+#endif
 
 }  // namespace convgrad::cpu::CONVGRAD_ISA

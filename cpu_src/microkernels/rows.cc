@@ -79,6 +79,7 @@ constexpr RowConversions<T> kConversions = {widen_rows<T>, narrow_rows<T>, accum
 
 }  // namespace
 
+#if !defined(CONVGRAD_BF16_DOTS)
 template <>
 const RowConversions<float>& row_conversions<float>() {
   return kConversions<float>;
@@ -88,12 +89,13 @@ const RowConversions<double>& row_conversions<double>() {
   return kConversions<double>;
 }
 template <>
-const RowConversions<BFloat16>& row_conversions<BFloat16>() {
-  return kConversions<BFloat16>;
-}
-template <>
 const RowConversions<Float16>& row_conversions<Float16>() {
   return kConversions<Float16>;
+}
+#endif
+template <>
+const RowConversions<BFloat16>& row_conversions<BFloat16>() {
+  return kConversions<BFloat16>;
 }
 
 }  // namespace convgrad::cpu::CONVGRAD_ISA

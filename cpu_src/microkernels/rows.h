@@ -2,9 +2,11 @@
 #pragma once
 
 #include <cstdint>
+#include <type_traits>
 
 #include "common_src/epilogue.h"
 #include "common_src/number.h"
+#include "cpu_src/bf16_dots.h"
 #include "cpu_src/isa.h"
 
 namespace convgrad::cpu {
@@ -23,5 +25,18 @@ struct RowConversions {
 };
 
 CONVGRAD_PER_ISA(template <typename T> const RowConversions<T>& row_conversions())
+namespace avx512_bf16 {
+template <typename T>
+const RowConversions<T>& row_conversions();
+}
+
+// Returns those of an instruction set.
+template <typename T>
+const RowConversions<T>& row_conversions_of(Isa isa) {
+  if constexpr (kHasBf16Dots && std::is_same_v<T, BFloat16>) {
+    if (isa == Isa::kAvx512Bf16) return avx512_bf16::row_conversions<T>();
+  }
+  return CONVGRAD_FOR_ISA(isa, row_conversions<T>());
+}
 
 }  // namespace convgrad::cpu

@@ -211,10 +211,23 @@ Bits16 narrow_bits(Vec<float>);
 
 template <>
 CONVGRAD_INLINE Vec<float> widen_bits<BFloat16>(Bits16 bits) {
+  // g++ would convert halves of the vector and join them.
+#if defined(__AVX512F__)
+  return (Vec<float>)_mm512_slli_epi32(_mm512_cvtepu16_epi32((__m256i)bits), 16);
+#elif defined(__AVX2__)
+  return (Vec<float>)_mm256_slli_epi32(_mm256_cvtepu16_epi32((__m128i)bits), 16);
+#else
   typedef uint32_t Wide __attribute__((vector_size(kVectorBytes)));
   return (Vec<float>)(__builtin_convertvector(bits, Wide) << 16);
+#endif
 }
 
+#if defined(CONVGRAD_BF16_DOTS)
+template <>
+CONVGRAD_INLINE Bits16 narrow_bits<BFloat16>(Vec<float> v) {
+  return (Bits16)_mm512_cvtneps_pbh((__m512)v);  // subnormal numbers become zero
+}
+#else
 template <>
 CONVGRAD_INLINE Bits16 narrow_bits<BFloat16>(Vec<float> v) {
   typedef uint32_t Wide __attribute__((vector_size(kVectorBytes)));
@@ -224,6 +237,7 @@ CONVGRAD_INLINE Bits16 narrow_bits<BFloat16>(Vec<float> v) {
   const Wide is_nan = (Wide)((bits & 0x7fffffffu) > 0x7f800000u);
   return __builtin_convertvector((quiet & is_nan) | (rounded & ~is_nan), Bits16);
 }
+#endif
 
 #if defined(__AVX512F__)
 template <>

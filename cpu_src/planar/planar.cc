@@ -61,7 +61,7 @@ class PlanarRunner {
       : plan_(plan),
         p_(plan.problem),
         planes_(CONVGRAD_FOR_ISA(plan.isa, channel_planes<S>())),
-        rows_(CONVGRAD_FOR_ISA(plan.isa, row_conversions<T>())),
+        rows_(row_conversions_of<T>(plan.isa)),
         sum_(CONVGRAD_FOR_ISA(plan.isa, plane_sum<S>())),
         source_(source),
         epilogue_(epilogue),

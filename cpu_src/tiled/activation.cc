@@ -15,11 +15,13 @@
 #include "cpu_src/cleared_results.h"
 #include "cpu_src/kernels.h"
 #include "cpu_src/microkernels/activation_tile.h"
+#include "cpu_src/microkernels/avx512_bf16/pair_rows.h"
 #include "cpu_src/microkernels/rows.h"
 #include "cpu_src/read_ahead.h"
 #include "cpu_src/result.h"
 #include "cpu_src/tiled/activation_plan.h"
 #include "cpu_src/tiled/packed_filter.h"
+#include "cpu_src/tiled/packed_pairs.h"
 #include "cpu_src/tiled/terms.h"
 
 namespace convgrad::cpu {
@@ -27,8 +29,9 @@ namespace {
 
 constexpr int64_t kTiledRun = 512;  // terms that are added one by one
 
-// The buffers that one thread needs for a tile besides registers.
-template <typename T>
+// The buffers that one thread needs for a tile besides registers. X is what the tiles multiply: numbers in
+// the type of the sums, or pairs.
+template <typename T, typename X>
 class TileRunner {
  public:
   using S = Sum<T>;
@@ -36,35 +39,42 @@ class TileRunner {
   TileRunner(const ActivationPlan& plan, const Epilogue& epilogue)
       : plan_(plan),
         epilogue_(epilogue),
-        tiles_(CONVGRAD_FOR_ISA(plan.isa, activation_tiles<S>())),
-        rows_(CONVGRAD_FOR_ISA(plan.isa, row_conversions<T>())),
-        copies_(CONVGRAD_FOR_ISA(plan.isa, row_conversions<S>())),
+        tiles_(activation_tiles_of<X>(plan.isa)),
+        rows_(row_conversions_of<T>(plan.isa)),
+        copies_(row_conversions_of<S>(plan.isa)),
         results_(plan.problem.batch * plan.problem.outputs() * plan.problem.out_channels),
         sums_(kMaxTilePixels * kMaxTileVectors * tiles_.lanes) {}
 
   // Computes the tile's pixels from `source` and `result` on, for the channels of one panel from
   // `first_channel` on.
-  void run(const Terms& terms, const Box& box, const T* source, const S* filter, int64_t filter_step,
+  void run(const Terms& terms, const Box& box, const T* source, const X* filter, int64_t filter_step,
            Result<T> result, int64_t pixels, int vectors, int64_t first_channel, int64_t channels) {
-    const ActivationTile<S> tile = tiles_.tile[vectors][pixels];
+    const ActivationTile<X> tile = tiles_.tile[vectors][pixels];
     const int64_t width = vectors * tiles_.lanes, result_step = box.result_step[box.along];
     const bool in_place = result.sums() != nullptr && channels == width;
-    S* sums = in_place ? result.sums() : sums_.data();
-    const int64_t sums_step = in_place ? result_step : width;
+    // Sums of one run are rounded before they leave the registers, if nothing is added to them.
+    const bool rounded =
+        kPairs && result.sums() == nullptr && channels == width && terms.runs.size() == 2 && !epilogue_.any();
+    S* sums = in_place ? result.sums() : rounded ? static_cast<S*>(result.data()) : sums_.data();
+    const int64_t sums_step = in_place || rounded ? result_step : width;
     for (size_t run = 0; run + 1 < terms.runs.size(); ++run) {
       const Segment* segments = terms.segments.data() + terms.runs[run];
       const int64_t count = terms.runs[run + 1] - terms.runs[run];
-      const S* src;
+      const X* src;
       int64_t source_step = box.source_step[box.along];
-      if constexpr (std::is_same_v<T, S>) {
+      if constexpr (std::is_same_v<T, X>) {
         src = source;
+      } else if (kPairs && plan_.reads_pairs_in_place()) {
+        src = reinterpret_cast<const X*>(source);
+        source_step /= plan_.numbers_of_term();
       } else {
-        segments = widen(terms, segments, count, source, source_step, pixels);
-        src = widened_.data();
+        segments = copy_sources(terms, run, source, source_step, pixels);
+        src = copied_.data();
         source_step = terms.longest;
       }
       tile(src, filter, segments, count, source_step, filter_step, sums, sums_step,
-           run > 0                                           ? Into::kAdd
+           rounded                                           ? Into::kRounded
+           : run > 0                                         ? Into::kAdd
            : in_place && streams(result, result_step, terms) ? Into::kStream
                                                              : Into::kSet);
     }
@@ -74,10 +84,12 @@ class TileRunner {
       for (int64_t phase = 0; phase < phases; ++phase)
         rows_.finish(epilogue_, first_channel, sums + phase * each, sums_step, pixels, each);
     }
-    if (!in_place) result.store(rows_, copies_, sums, sums_step, result_step, pixels, channels);
+    if (!in_place && !rounded) result.store(rows_, copies_, sums, sums_step, result_step, pixels, channels);
   }
 
  private:
+  static constexpr bool kPairs = std::is_same_v<X, BFloat16Pair>;
+
   // Results of a single run that exceed the caches would evict what is read again, so they bypass the caches;
   // not with an epilogue, which is about to read them.
   bool streams(const Result<T>& result, int64_t result_step, const Terms& terms) const {
@@ -88,15 +100,22 @@ class TileRunner {
            result_step * result.number_bytes() % vector == 0;
   }
 
-  // Widens the run's sources to the type of the sums; the segments move along.
-  const Segment* widen(const Terms& terms, const Segment* segments, int64_t count, const T* source,
-                       int64_t source_step, int64_t pixels) {
-    widened_.resize(kMaxTilePixels * terms.longest);
-    moved_.assign(segments, segments + count);
+  // Copies a run's sources, widened to the type of the sums or in whole pairs; the segments move along.
+  const Segment* copy_sources(const Terms& terms, size_t run, const T* source, int64_t source_step,
+                              int64_t pixels) {
+    copied_.resize(kMaxTilePixels * terms.longest);
+    moved_.assign(terms.segments.data() + terms.runs[run], terms.segments.data() + terms.runs[run + 1]);
+    const Terms::Copy* copy = terms.copies.data() + terms.runs[run];
     int64_t at = 0;
     for (Segment& segment : moved_) {
-      rows_.widen(source + segment.source, source_step, widened_.data() + at, terms.longest, pixels,
-                  segment.length);
+      if constexpr (kPairs) {
+        avx512_bf16::copy_pairs(source + segment.source, source_step, copied_.data() + at, terms.longest,
+                                pixels, copy->numbers, copy->first_is_zero);
+        ++copy;
+      } else {
+        rows_.widen(source + segment.source, source_step, copied_.data() + at, terms.longest, pixels,
+                    segment.length);
+      }
       segment.source = at;
       at += segment.length;
     }
@@ -105,53 +124,81 @@ class TileRunner {
 
   const ActivationPlan& plan_;
   const Epilogue epilogue_;
-  const ActivationTiles<S>& tiles_;
+  const ActivationTiles<X>& tiles_;
   const RowConversions<T>& rows_;
   const RowConversions<S>& copies_;
   const int64_t results_;
-  std::vector<S> sums_, widened_;
+  std::vector<S> sums_;
+  std::vector<X> copied_;
   std::vector<Segment> moved_;
 };
 
-template <typename T>
-void run_tiled_task(const ActivationPlan& plan, int64_t task, const T* source, const Sum<T>* filter,
+template <typename T, typename X>
+void run_tiled_task(const ActivationPlan& plan, int64_t task, const T* source, const X* filter,
                     const Epilogue& epilogue, Result<T> result) {
   const ConvProblem& p = plan.problem;
   const ActivationTask range = plan.task(task);
-  TileRunner<T> runner(plan, epilogue);
+  TileRunner<T, X> runner(plan, epilogue);
   Terms terms;
   for (int64_t at = range.first_tile; at < range.last_tile;) {
     const Box box = plan.box_of(at);
     const int64_t last = std::min(range.last_tile, box.first_tile + box.tiles);
     // If no earlier tile has read the sources and they exceed the caches, prefetch those of the next tile.
-    constexpr int64_t kBeyondCache = 16 << 20;
-    const bool reads_once =
-        p.taps() == 1 && box.region[0]->taps * box.region[1]->taps * box.region[2]->taps == 1 &&
-        p.batch * p.inputs() * p.in_channels * static_cast<int64_t>(sizeof(T)) > kBeyondCache;
+    // Pairs are multiplied faster than any but a core's own cache delivers them, or takes results.
+    const int64_t cache = plan.pairs ? 1 << 20 : 16 << 20;
+    const bool reads_once = p.taps() == 1 &&
+                            box.region[0]->taps * box.region[1]->taps * box.region[2]->taps == 1 &&
+                            p.batch * p.inputs() * p.in_channels * static_cast<int64_t>(sizeof(T)) > cache;
+    const bool writes_far =
+        plan.pairs && p.batch * p.outputs() * p.out_channels * result.number_bytes() > cache;
     for (int64_t panel = range.first_panel; panel < range.last_panel; ++panel) {
       const int64_t group = panel / plan.panels, in_group = panel % plan.panels * plan.panel_width();
       const int64_t channels =
           plan.merges ? plan.box_channels(box) : std::min(plan.panel_width(), p.group_out() - in_group);
       const int vectors = static_cast<int>(divide_up(channels, plan.lanes));
       const PanelRows rows = plan.merges ? plan.merged_panel(box) : plan.panel_rows(group, in_group, vectors);
-      const bool joined = p.groups == 1 && box.region[2]->tap_source_step == 1;
+      const bool joined = p.groups == 1 && box.region[2]->tap_source_step == 1 &&
+                          (plan.pairs_over_taps || p.group_in() % plan.numbers_of_term() == 0);
       list_terms(
-          plan, box, joined, kTiledRun, terms, [&](int64_t tap) { return tap * p.group_in() * rows.step; },
+          plan, box, joined, kTiledRun, terms, [&](int64_t tap) { return plan.first_term(tap) * rows.step; },
           rows.step);
+      TilePlace place = box.place(at);
       for (int64_t tile = at; tile < last; ++tile) {
-        const TilePlace place = box.place(tile);
-        if (reads_once && panel == range.first_panel && tile + 1 < last) {
-          const TilePlace next = box.place(tile + 1);
+        const int64_t first_channel = group * p.group_out() + in_group;
+        const TilePlace next = tile + 1 < last ? box.place(tile + 1) : TilePlace{0, 0, 0};
+        if (reads_once && panel == range.first_panel) {
           prefetch_pixels<false>(source + next.source, box.source_step[box.along] * sizeof(T),
                                  p.in_channels * sizeof(T), 0, next.pixels);
         }
-        const int64_t first_channel = group * p.group_out() + in_group;
+        if (writes_far) {
+          prefetch_pixels<true>((result + next.result + first_channel).data(),
+                                box.result_step[box.along] * result.number_bytes(),
+                                channels * result.number_bytes(), 0, next.pixels);
+        }
         runner.run(terms, box, source + place.source + group * p.group_in(), filter + rows.first, rows.step,
                    result + place.result + first_channel, place.pixels, vectors, first_channel, channels);
+        place = next;
       }
     }
     at = last;
   }
+}
+
+// Adds the stages that pack the filter as X (if the plan packs it) and compute the tiles.
+template <typename T, typename X, typename Pack>
+Work tiled_work(std::shared_ptr<const ActivationPlan> plan, const T* source, const X* filter, Pack pack,
+                Epilogue epilogue, Result<T> result) {
+  Work work;
+  const int64_t packing = plan->packed ? packing_tasks(*plan) : 0, clearing = clearing_tasks(*plan);
+  if (packing + clearing > 0)
+    work.stages.push_back({packing + clearing, [=](int64_t task) {
+                             if (task < packing) return pack(*plan, task);
+                             clear_results(*plan, task - packing, epilogue, result);
+                           }});
+  work.stages.push_back({plan->tasks(), [=](int64_t task) {
+                           run_tiled_task<T, X>(*plan, task, source, filter, epilogue, result);
+                         }});
+  return work;
 }
 
 Work tiled_activation(const ConvProblem& problem, Major filter_major, Isa isa, const void* source_data,
@@ -163,22 +210,22 @@ Work tiled_activation(const ConvProblem& problem, Major filter_major, Isa isa, c
     const T* source = static_cast<const T*>(source_data);
     const T* filter = static_cast<const T*>(filter_data);
     const Result<T> result(result_data, problem);
+    if constexpr (kHasBf16Dots && std::is_same_v<T, BFloat16>) {
+      BFloat16Pair* packed = static_cast<BFloat16Pair*>(workspace);
+      const auto pack = [=](const ActivationPlan& plan, int64_t task) {
+        pack_pairs(plan, task, filter, packed);
+      };
+      if (plan->pairs) return tiled_work<T, BFloat16Pair>(plan, source, packed, pack, epilogue, result);
+    }
     S* packed = static_cast<S*>(workspace);
-    Work work;
-    const int64_t packing = plan->packed ? packing_tasks(*plan) : 0, clearing = clearing_tasks(*plan);
-    if (packing + clearing > 0)
-      work.stages.push_back({packing + clearing, [=](int64_t task) {
-                               if (task < packing) return pack_filter(*plan, task, filter, packed);
-                               clear_results(*plan, task - packing, epilogue, result);
-                             }});
-    work.stages.push_back({plan->tasks(), [=](int64_t task) {
-                             const S* read = packed;
-                             if constexpr (std::is_same_v<T, S>) {
-                               if (!plan->packed) read = filter;
-                             }
-                             run_tiled_task<T>(*plan, task, source, read, epilogue, result);
-                           }});
-    return work;
+    const S* read = packed;
+    if constexpr (std::is_same_v<T, S>) {
+      if (!plan->packed) read = filter;
+    }
+    const auto pack = [=](const ActivationPlan& plan, int64_t task) {
+      pack_filter(plan, task, filter, packed);
+    };
+    return tiled_work<T, S>(plan, source, read, pack, epilogue, result);
   });
 }
 

@@ -7,6 +7,7 @@
 #include "common_src/dispatch.h"
 #include "common_src/integers.h"
 #include "common_src/major.h"
+#include "cpu_src/bf16_dots.h"
 #include "cpu_src/flatten.h"
 #include "cpu_src/microkernels/activation_tile.h"
 #include "cpu_src/microkernels/dot_tile.h"
@@ -58,7 +59,7 @@ int64_t filter_bytes(const ConvProblem& p) {
 const int* most_pixels(DType dtype, Isa isa, LanesAre lanes_are) {
   return dispatch(dtype, [&](auto stored) -> const int* {
     using T = typename decltype(stored)::type;
-    if (lanes_are == LanesAre::kSources) return CONVGRAD_FOR_ISA(isa, dot_tiles<T>()).most_pixels;
+    if (lanes_are == LanesAre::kSources) return dot_tiles_of<T>(isa).most_pixels;
     return CONVGRAD_FOR_ISA(isa, activation_tiles<Sum<T>>()).most_pixels;
   });
 }
@@ -67,6 +68,10 @@ int result_lanes(DType dtype, Isa isa, LanesAre lanes_are) {
   if (lanes_are == LanesAre::kSources) return 1;
   return dtype == DType::kF64 ? CONVGRAD_FOR_ISA(isa, activation_tiles<double>()).lanes
                               : CONVGRAD_FOR_ISA(isa, activation_tiles<float>()).lanes;
+}
+
+bool could_pair(const ConvProblem& p, LanesAre lanes_are, Isa isa) {
+  return has_dots(p.dtype, isa) && lanes_are == LanesAre::kResults;
 }
 
 // Returns a tile's time for one term of its sums, in cycles of a machine that does two multiply-adds and two
@@ -95,13 +100,11 @@ bool merges_phases(const ConvProblem& p, LanesAre lanes_are) {
 TilePlace Box::place(int64_t tile) const {
   const int64_t in_box = tile - first_tile, piece = in_box % tiles_along;
   int64_t line = in_box / tiles_along;
-  // As even as possible: the first (extent % tiles_along) tiles have one pixel more.
-  const int64_t least = extent[along] / tiles_along, longer = extent[along] % tiles_along;
   const int64_t first = piece * least + std::min(piece, longer);
   TilePlace place{source + first * source_step[along], result + first * result_step[along],
                   least + (piece < longer)};
   for (const int axis : {2, 1, 0, 3}) {
-    if (axis == along) continue;
+    if (axis == along || extent[axis] == 1) continue;
     const int64_t at = line % extent[axis];
     line /= extent[axis];
     place.source += at * source_step[axis];
@@ -120,7 +123,13 @@ ActivationPlan::ActivationPlan(const ConvProblem& problem, Major filter_major, L
       clears(clears_first(this->problem)),
       packed(packed_filter_bytes(problem, filter_major, lanes_are) > 0 &&
              (merges || !(lanes_are == LanesAre::kResults && fits_in_place(problem, filter_major) &&
-                          problem.batch * problem.outputs() < kFewPositions))) {
+                          problem.batch * problem.outputs() < kFewPositions))),
+      pairs_over_taps(could_pair(this->problem, lanes_are, isa) && !merges && this->problem.groups == 1 &&
+                      this->problem.in_channels % 2 != 0 && this->problem.axis[2].taps > 1 &&
+                      this->problem.axis[2].input_dilation == 1 &&
+                      this->problem.axis[2].filter_dilation == 1),
+      pairs(pairs_over_taps ||
+            (could_pair(this->problem, lanes_are, isa) && !merges && this->problem.group_in() > 1)) {
   list_regions();
   panels = merges ? 1 : divide_up(this->problem.group_out(), panel_width());
   split();
@@ -271,6 +280,9 @@ Box ActivationPlan::box(int64_t index) const {
   }
   box.tiles_along = divide_up(box.extent[box.along], most);
   box.tiles = box.tiles_along;
+  // As even as possible.
+  box.least = box.extent[box.along] / std::max<int64_t>(box.tiles_along, 1);
+  box.longer = box.extent[box.along] % std::max<int64_t>(box.tiles_along, 1);
   for (int axis = 0; axis <= kAxes; ++axis) {
     if (axis != box.along) box.tiles *= box.extent[axis];
   }

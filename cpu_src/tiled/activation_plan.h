@@ -27,6 +27,7 @@ struct Box {
   int64_t source, result;  // the first position's place
   int along;
   int64_t tiles_along, tiles;
+  int64_t least, longer;  // pixels of a tile, and how many tiles of a line have one more
   int64_t first_tile = 0;
 
   TilePlace place(int64_t tile) const;
@@ -67,6 +68,10 @@ class ActivationPlan {
   // Most results meet no tap: all are written first, as if none did, and boxes hold only those that do.
   const bool clears;
   bool packed;  // the filter is copied panel by panel, not read in place
+  // The sums are dot products of pairs of source channels (bf16_dots.h). If channels are even, the sources
+  // are read in place. Otherwise they are copied: pairs go on from each tap of the innermost axis to the next
+  // if pairs_over_taps, else a zero completes each tap's last pair.
+  const bool pairs_over_taps, pairs;
 
   // Returns the filter's tap for a packed position (dgrad's taps are flipped).
   int64_t filter_tap(int64_t packed_tap) const;
@@ -78,7 +83,23 @@ class ActivationPlan {
   int64_t met_taps() const { return met[0].count() * met[1].count() * met[2].count(); }
   int64_t met_tap(int64_t index) const;
   int64_t panel_width() const { return static_cast<int64_t>(vectors) * lanes; }
-  int64_t filter_rows() const { return problem.taps() * problem.group_in(); }
+  // A term is what one step of a tile multiplies: a source channel, or a pair of them.
+  int64_t numbers_of_term() const { return pairs ? 2 : 1; }
+  int64_t terms_of_tap() const { return (problem.group_in() + numbers_of_term() - 1) / numbers_of_term(); }
+  bool reads_pairs_in_place() const { return pairs && problem.group_in() % 2 == 0; }
+  // Returns the terms of all taps of the innermost axis.
+  int64_t terms_of_row() const {
+    const int64_t taps = problem.axis[2].taps;
+    return pairs_over_taps ? (taps * problem.group_in() + 1) / 2 : taps * terms_of_tap();
+  }
+  int64_t filter_rows() const { return problem.axis[0].taps * problem.axis[1].taps * terms_of_row(); }
+  // Returns the place of a packed tap's first term among the filter's rows; with pairs_over_taps that term
+  // may begin with the last number of the tap before.
+  int64_t first_term(int64_t packed_tap) const {
+    if (!pairs_over_taps) return packed_tap * terms_of_tap();
+    const int64_t taps = problem.axis[2].taps;
+    return packed_tap / taps * terms_of_row() + packed_tap % taps * problem.group_in() / 2;
+  }
   int64_t packed_channels() const;  // of one group, rounded up to whole vectors
   int64_t merged_width() const;     // of a packed row of merged phases
   PanelRows merged_panel(const Box& box) const {

@@ -11,7 +11,10 @@
 
 #include "common_src/dispatch.h"
 #include "common_src/integers.h"
+#include "cpu_src/aligned.h"
+#include "cpu_src/bf16_dots.h"
 #include "cpu_src/kernels.h"
+#include "cpu_src/microkernels/avx512_bf16/pair_rows.h"
 #include "cpu_src/microkernels/filter_tile.h"
 #include "cpu_src/microkernels/rows.h"
 #include "cpu_src/result.h"
@@ -26,7 +29,8 @@ struct Line {
   int64_t n, o0, o1;
 };
 
-template <typename T>
+// X is what the tiles multiply: numbers in the type of the sums, or pairs.
+template <typename T, typename X>
 class FilterTaskRunner {
  public:
   using S = Sum<T>;
@@ -34,11 +38,11 @@ class FilterTaskRunner {
   FilterTaskRunner(const FilterPlan& plan, const T* x, const T* dy)
       : plan_(plan),
         p_(plan.problem),
-        tiles_(CONVGRAD_FOR_ISA(plan.isa, filter_tiles<S>())),
-        rows_(CONVGRAD_FOR_ISA(plan.isa, row_conversions<T>())),
+        tiles_(filter_tiles_of<X>(plan.isa)),
+        rows_(row_conversions_of<T>(plan.isa)),
         x_(x),
         dy_(dy),
-        staged_x_(p_, plan.joined) {}
+        staged_x_(p_, plan.joined, plan.outputs_of_tap.partner_step()) {}
 
   // Returns the sums of units [first_unit, last_unit), tile after tile, each with the stride of a full panel.
   const std::vector<S>& run(const FilterTask& task) {
@@ -56,7 +60,7 @@ class FilterTaskRunner {
   int64_t tile_size() const { return divide_up(plan_.rows, plan_.tiles) * plan_.panel_width(); }
 
  private:
-  static constexpr bool kAsStored = std::is_same_v<T, S>;
+  static constexpr bool kAsStored = std::is_same_v<T, X>;
 
   Line line_at(int64_t line) const {
     const int64_t o1 = line % p_.axis[1].output, rest = line / p_.axis[1].output;
@@ -115,9 +119,30 @@ class FilterTaskRunner {
     dy_position_ = width;
     dy_line_ = count * width;
     staged_dy_.resize(lines_.size() * dy_line_);
-    if (channels != width) std::fill(staged_dy_.begin(), staged_dy_.end(), S{0});
-    for (size_t line = 0; line < lines_.size(); ++line)
-      rows_.widen(src + line * line_in_dy, K, staged_dy_.data() + line * dy_line_, width, count, channels);
+    if (channels != width) std::fill_n(staged_dy_.data(), lines_.size() * dy_line_, X{});
+    [[maybe_unused]] const Positions met = positions_of(0);
+    for (size_t line = 0; line < lines_.size(); ++line) {
+      const T* const from = src + line * line_in_dy;
+      X* const to = staged_dy_.data() + line * dy_line_;
+      if constexpr (std::is_same_v<X, BFloat16Pair>) {
+        // Pairs `pairs` positions from `first` on, `step` apart, with the next ones that a tap meets.
+        const auto zip = [&](int64_t first, int64_t step, int64_t pairs, bool with_next) {
+          const T* const src = from + first * K;
+          avx512_bf16::zip_rows(src, with_next ? src + met.dy_step * K : nullptr, step * K,
+                                to + first * width, step * width, pairs, channels);
+        };
+        if (plan_.taps2() == 1) {
+          zip(met.dy, 2 * met.dy_step, met.count / 2, true);
+          zip(met.dy + (met.count - 1) * met.dy_step, 1, met.count % 2, false);
+        } else {
+          const int64_t paired = std::max<int64_t>(count - met.dy_step, 0);
+          zip(0, 1, paired, true);
+          zip(paired, 1, count - paired, false);
+        }
+      } else {
+        rows_.widen(from, K, to, width, count, channels);
+      }
+    }
     panel_dy_ = staged_dy_.data();
   }
 
@@ -133,6 +158,10 @@ class FilterTaskRunner {
         }
       }
     }
+    if (plan_.taps2() == 1 && !plan_.joined) {
+      const Positions met = positions_of(0);
+      staged_x_.want_pairs(met.input, met.count);
+    }
     staged_x_.fill(x_ + group * p_.group_in(), rows_);
   }
 
@@ -143,36 +172,47 @@ class FilterTaskRunner {
     return (line.n * p_.axis[0].input + i0) * p_.axis[1].input + i1;
   }
 
-  // Lists the block's positions that the unit's tap ties, with their places in x and dy.
-  void list_positions(const FilterUnit& unit, int64_t tap) {
-    tap_ = tap;
-    positions_.clear();
+  // The positions of each of the block's lines that a tap along axis 2 ties: the first of x, and the first
+  // of dy counted from the block's first.
+  struct Positions {
+    int64_t count, input, input_step, dy, dy_step;
+  };
+  Positions positions_of(int64_t tap2) const {
     // Joined taps meet every output, over x with its padding.
     const Axis& axis = p_.axis[2];
     const Progression r2 = plan_.joined
                                ? Progression{0, 1, axis.output, -axis.pad_lo, axis.stride}
-                               : plan_.outputs_of_tap.from(axis.pad_lo - unit.tap2 * axis.filter_dilation);
+                               : plan_.outputs_of_tap.from(axis.pad_lo - tap2 * axis.filter_dilation);
     const auto index_from = [&](int64_t o) {
       return std::clamp<int64_t>(divide_up(o - r2.first, r2.step), 0, r2.count);
     };
     const int64_t first = index_from(block_.first);
-    count_ = index_from(block_.last) - first;
+    return {index_from(block_.last) - first, r2.partner + r2.partner_step * first,
+            plan_.joined ? staged_x_.window_step() : r2.partner_step,
+            r2.first + r2.step * first - block_.first, r2.step};
+  }
+
+  // Lists the block's positions that the unit's tap ties, with their places in x and dy.
+  void list_positions(const FilterUnit& unit, int64_t tap) {
+    tap_ = tap;
+    positions_.clear();
+    const Positions met = positions_of(unit.tap2);
+    count_ = met.count;
     const int64_t position = stages_x() ? p_.group_in() : p_.in_channels;
-    x_step_ = (plan_.joined ? staged_x_.window_step() : r2.partner_step) * position;
-    dy_step_ = r2.step * dy_position_;
+    x_step_ = met.input_step * position;
+    dy_step_ = met.dy_step * dy_position_;
     if (count_ == 0) return;
-    const int64_t input = r2.partner + r2.partner_step * first;
-    const int64_t dy = (r2.first + r2.step * first - block_.first) * dy_position_;
+    const int64_t dy = met.dy * dy_position_;
     for (size_t line = 0; line < lines_.size(); ++line) {
       const int64_t row = input_row(lines_[line], unit.tap0, unit.tap1);
       if (row == kNone) continue;
-      const int64_t x = stages_x() ? staged_x_.place(row) + (input - staged_x_.first()) * position
-                                   : (row * p_.axis[2].input + input) * position + group_ * p_.group_in();
+      const int64_t x = stages_x() ? staged_x_.place(row) + (met.input - staged_x_.first()) * position
+                                   : (row * p_.axis[2].input + met.input) * position + group_ * p_.group_in();
       positions_.push_back({x, static_cast<int64_t>(line) * dy_line_ + dy});
     }
   }
 
-  const S* x_rows() const {
+  const X* x_rows() {
     if constexpr (kAsStored) {
       if (!stages_x()) return x_;
     }
@@ -181,18 +221,19 @@ class FilterTaskRunner {
 
   const FilterPlan& plan_;
   const ConvProblem& p_;
-  const FilterTiles<S>& tiles_;
+  const FilterTiles<X>& tiles_;
   const RowConversions<T>& rows_;
   const T *x_, *dy_;
-  std::vector<S> sums_, staged_dy_;
-  StagedRows<T> staged_x_;
+  std::vector<S> sums_;
+  AlignedBuffer<X> staged_dy_;
+  StagedRows<T, X> staged_x_;
 
   // What the units of a block share, as far as it is prepared.
   PositionBlock block_{};
   TapBounds bounds_[kAxes]{};
   std::vector<Line> lines_;
   int64_t group_ = kNone, panel_ = kNone, tap_ = kNone;
-  const S* panel_dy_ = nullptr;
+  const X* panel_dy_ = nullptr;
   int64_t dy_position_ = 0, dy_line_ = 0;  // elements from one position, or line, to the next
   std::vector<PositionRow> positions_;
   int64_t count_ = 0, x_step_ = 0, dy_step_ = 0;
@@ -234,6 +275,40 @@ void write(const FilterPlan& plan, const FilterTask& task, const Sum<T>* sums, i
   }
 }
 
+template <typename T, typename X>
+Work filter_work(std::shared_ptr<const FilterPlan> plan, const T* x, const T* dy, Result<T> dw, void* dw_data,
+                 Sum<T>* partial) {
+  using S = Sum<T>;
+  const ConvProblem& p = plan->problem;
+  const int64_t size = p.taps() * p.group_in() * p.out_channels, parts = plan->position_parts;
+  Work work;
+  work.stages.push_back({plan->tasks(), [=](int64_t index) {
+                           const FilterTask task = plan->task(index);
+                           FilterTaskRunner<T, X> runner(*plan, x, dy);
+                           const S* sums = runner.run(task).data();
+                           if (parts == 1 && dw.sums() == nullptr) {
+                             write<T>(*plan, task, sums, runner.tile_size(), static_cast<T*>(dw_data),
+                                      row_conversions_of<T>(plan->isa));
+                           } else {
+                             write<S>(*plan, task, sums, runner.tile_size(),
+                                      parts == 1 ? dw.sums() : partial + index / plan->unit_parts * size,
+                                      row_conversions_of<S>(plan->isa));
+                           }
+                         }});
+  if (parts > 1) {
+    constexpr int64_t kPiece = 4096;
+    work.stages.push_back(
+        {divide_up(size, kPiece), [=](int64_t piece) {
+           const auto& rows = row_conversions_of<T>(plan->isa);
+           const int64_t first = piece * kPiece, count = std::min(kPiece, size - first);
+           for (int64_t part = 1; part < parts; ++part)
+             rows.add(partial + part * size + first, 0, partial + first, 0, 1, count);
+           (dw + first).store(rows, row_conversions_of<S>(plan->isa), partial + first, 0, 0, 1, count);
+         }});
+  }
+  return work;
+}
+
 }  // namespace
 
 Work tiled_wgrad(const ConvProblem& problem, Isa isa, const void* x_data, const void* dy_data, void* dw_data,
@@ -246,35 +321,10 @@ Work tiled_wgrad(const ConvProblem& problem, Isa isa, const void* x_data, const 
     const T* dy = static_cast<const T*>(plan->swapped ? x_data : dy_data);
     const Result<T> dw(dw_data, problem);
     S* partial = static_cast<S*>(workspace);
-    const int64_t size = problem.taps() * problem.group_in() * problem.out_channels,
-                  parts = plan->position_parts;
-    Work work;
-    work.stages.push_back({plan->tasks(), [=](int64_t index) {
-                             const FilterTask task = plan->task(index);
-                             FilterTaskRunner<T> runner(*plan, x, dy);
-                             const S* sums = runner.run(task).data();
-                             if (parts == 1 && dw.sums() == nullptr) {
-                               write<T>(*plan, task, sums, runner.tile_size(), static_cast<T*>(dw_data),
-                                        CONVGRAD_FOR_ISA(plan->isa, row_conversions<T>()));
-                             } else {
-                               write<S>(*plan, task, sums, runner.tile_size(),
-                                        parts == 1 ? dw.sums() : partial + index / plan->unit_parts * size,
-                                        CONVGRAD_FOR_ISA(plan->isa, row_conversions<S>()));
-                             }
-                           }});
-    if (parts > 1) {
-      constexpr int64_t kPiece = 4096;
-      work.stages.push_back({divide_up(size, kPiece), [=](int64_t piece) {
-                               const auto& rows = CONVGRAD_FOR_ISA(plan->isa, row_conversions<T>());
-                               const int64_t first = piece * kPiece, count = std::min(kPiece, size - first);
-                               for (int64_t part = 1; part < parts; ++part)
-                                 rows.add(partial + part * size + first, 0, partial + first, 0, 1, count);
-                               (dw + first)
-                                   .store(rows, CONVGRAD_FOR_ISA(plan->isa, row_conversions<S>()),
-                                          partial + first, 0, 0, 1, count);
-                             }});
+    if constexpr (kHasBf16Dots && std::is_same_v<T, BFloat16>) {
+      if (plan->pairs) return filter_work<T, BFloat16Pair>(plan, x, dy, dw, dw_data, partial);
     }
-    return work;
+    return filter_work<T, S>(plan, x, dy, dw, dw_data, partial);
   });
 }
 

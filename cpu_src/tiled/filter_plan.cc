@@ -5,6 +5,7 @@
 #include <numeric>
 
 #include "common_src/integers.h"
+#include "cpu_src/bf16_dots.h"
 #include "cpu_src/flatten.h"
 #include "cpu_src/microkernels/filter_tile.h"
 #include "cpu_src/regions.h"
@@ -86,7 +87,8 @@ FilterPlan::FilterPlan(const ConvProblem& original, Isa isa)
       swapped(swaps(original)),
       problem(summed(original)),
       outputs_of_tap(convgrad::outputs_of_tap(problem.axis[2])),
-      joined(joins_taps(problem)) {
+      joined(joins_taps(problem)),
+      pairs(has_dots(problem.dtype, isa) && problem.axis[2].output > 1) {
   const bool f64 = problem.dtype == DType::kF64;
   lanes = f64 ? CONVGRAD_FOR_ISA(isa, filter_tiles<double>()).lanes
               : CONVGRAD_FOR_ISA(isa, filter_tiles<float>()).lanes;

@@ -44,6 +44,7 @@ class FilterPlan {
   const Tied outputs_of_tap;  // along axis 2: outputs, and the inputs to which they lead
   // With few channels, neighbouring taps are processed together, over rows of x with the padding filled in.
   const bool joined;
+  const bool pairs;  // the sums are dot products of pairs of positions along axis 2 (bf16_dots.h)
   int lanes, vectors;
   int64_t panels;          // of one group
   int64_t rows;            // of one tap's sums

@@ -32,6 +32,7 @@ inline int64_t packed_parts(const ActivationPlan& plan) {
     const int64_t parts = divide_up(merged_classes(plan), kPackedClasses);
     return plan.met[0].count() * plan.met[1].count() * plan.packed_taps2() * parts;
   }
+  if (plan.pairs_over_taps) return plan.met[0].count() * plan.met[1].count();
   const int64_t parts = divide_up(plan.problem.group_in(), kPackedSources);
   return plan.problem.groups * plan.met_taps() * parts;
 }
@@ -44,6 +45,7 @@ inline int64_t parts_of_packing_task(int64_t numbers_of_part) {
 }
 inline int64_t parts_of_packing_task(const ActivationPlan& plan) {
   const ConvProblem& p = plan.problem;
+  if (plan.pairs_over_taps) return parts_of_packing_task(p.axis[2].taps * p.in_channels * p.out_channels);
   return parts_of_packing_task(plan.merges ? std::min(kPackedClasses, merged_classes(plan)) * p.in_channels *
                                                  p.out_channels
                                            : std::min(kPackedSources, p.group_in()) * p.group_out());
@@ -90,35 +92,47 @@ void pack_merged(const ActivationPlan& plan, int64_t part, const T* filter, Sum<
     std::fill(rows + c * width + last * results, rows + (c + 1) * width, Sum<T>{0});
 }
 
+// What a part packs when phases are not merged: w[r,c,k] of some sources and all results of one group and
+// tap. For fprop the source is c and the result k, for dgrad the reverse.
 template <typename T>
-void pack_part(const ActivationPlan& plan, int64_t part, const T* filter, Sum<T>* packed) {
-  if (plan.merges) return pack_merged(plan, part, filter, packed);
-  const ConvProblem& p = plan.problem;
-  const int64_t sources = p.group_in(), results = p.group_out();
-  const int64_t parts = divide_up(sources, kPackedSources);
-  const int64_t first_source = part % parts * kPackedSources;
-  const int64_t last_source = std::min(sources, first_source + kPackedSources);
-  const int64_t group = part / parts / plan.met_taps(),
-                packed_tap = plan.met_tap(part / parts % plan.met_taps());
-  const int64_t tap = plan.filter_tap(packed_tap);
-  // w[r,c,k]: for fprop the source is c and the result k, for dgrad the reverse.
-  const T* src = plan.filter_major == Major::kK ? filter + tap * results * p.in_channels + group * sources
-                                                : filter + tap * sources * p.out_channels + group * results;
-  const int64_t source_step = plan.filter_major == Major::kK ? 1 : p.out_channels;
-  const int64_t result_step = plan.filter_major == Major::kK ? p.in_channels : 1;
+struct PackedPart {
+  int64_t group, packed_tap, first_source, last_source;
+  const T* filter;  // of source 0 and result 0
+  int64_t source_step, result_step;
+
+  PackedPart(const ActivationPlan& plan, int64_t part, const T* all) {
+    const ConvProblem& p = plan.problem;
+    const int64_t sources = p.group_in(), results = p.group_out();
+    const int64_t parts = divide_up(sources, kPackedSources);
+    first_source = part % parts * kPackedSources;
+    last_source = std::min(sources, first_source + kPackedSources);
+    group = part / parts / plan.met_taps();
+    packed_tap = plan.met_tap(part / parts % plan.met_taps());
+    const int64_t tap = plan.filter_tap(packed_tap);
+    const bool transposed = plan.filter_major == Major::kK;
+    filter = all + (transposed ? tap * results * p.in_channels + group * sources
+                               : tap * sources * p.out_channels + group * results);
+    source_step = transposed ? 1 : p.out_channels;
+    result_step = transposed ? p.in_channels : 1;
+  }
+};
+
+template <typename T>
+void pack_rows(const ActivationPlan& plan, const PackedPart<T>& part, Sum<T>* packed) {
+  const int64_t sources = plan.problem.group_in(), results = plan.problem.group_out();
   for (int64_t first = 0; first < results; first += plan.panel_width()) {
     const int64_t channels = std::min(plan.panel_width(), results - first);
     const int panel_vectors = static_cast<int>(divide_up(channels, plan.lanes));
-    const PanelRows rows = plan.panel_rows(group, first, panel_vectors);
-    Sum<T>* dst = packed + rows.first + packed_tap * sources * rows.step;
+    const PanelRows rows = plan.panel_rows(part.group, first, panel_vectors);
+    Sum<T>* dst = packed + rows.first + part.packed_tap * sources * rows.step;
     // Blocks of sources use up a transposed filter's lines while they are in the cache.
     constexpr int64_t kBlock = 16;
-    for (int64_t block = first_source; block < last_source; block += kBlock) {
-      const int64_t end = std::min(last_source, block + kBlock);
+    for (int64_t block = part.first_source; block < part.last_source; block += kBlock) {
+      const int64_t end = std::min(part.last_source, block + kBlock);
       for (int64_t k = 0; k < rows.step; ++k) {
-        const T* from_k = src + (first + k) * result_step;
+        const T* from_k = part.filter + (first + k) * part.result_step;
         for (int64_t c = block; c < end; ++c)
-          dst[c * rows.step + k] = k < channels ? widen(from_k[c * source_step]) : Sum<T>{0};
+          dst[c * rows.step + k] = k < channels ? widen(from_k[c * part.source_step]) : Sum<T>{0};
       }
     }
   }
@@ -127,7 +141,12 @@ void pack_part(const ActivationPlan& plan, int64_t part, const T* filter, Sum<T>
 template <typename T>
 void pack_filter(const ActivationPlan& plan, int64_t task, const T* filter, Sum<T>* packed) {
   const int64_t each = parts_of_packing_task(plan), last = std::min(packed_parts(plan), (task + 1) * each);
-  for (int64_t part = task * each; part < last; ++part) pack_part(plan, part, filter, packed);
+  for (int64_t part = task * each; part < last; ++part) {
+    if (plan.merges)
+      pack_merged(plan, part, filter, packed);
+    else
+      pack_rows(plan, PackedPart<T>(plan, part, filter), packed);
+  }
 }
 
 }  // namespace convgrad::cpu

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "common_src/integers.h"
+#include "cpu_src/bf16_dots.h"
 #include "cpu_src/met_taps.h"
 #include "cpu_src/microkernels/activation_tile.h"
 #include "cpu_src/microkernels/filter_tile.h"
@@ -81,8 +82,8 @@ int64_t tied_outputs(const Axis& axis, int64_t r) {
 }
 
 // Estimate the cycles of a core with 16 lanes and one multiply-add a cycle, as measured on such a core.
-double cycles_of_tiles_of_sums(const ConvProblem& seen) {
-  constexpr double kProduct = 1.1;
+double cycles_of_tiles_of_sums(const ConvProblem& seen, Isa isa) {
+  const double kProduct = has_dots(seen.dtype, isa) ? 0.55 : 1.1;
   double products = to_double(seen.batch * seen.groups * seen.group_in());
   for (const Axis& axis : seen.axis) {
     int64_t tied = 0;  // padding is not multiplied
@@ -178,16 +179,16 @@ bool winograd_pays_for_some_batch(Op op, const ConvProblem& problem) {
   constexpr int64_t kMany = 1 << 20;  // images
   ConvProblem many = problem;
   many.batch = kMany;
-  return winograd_pays(op, many);
+  return winograd_pays(op, many, Isa::kPlain);  // every instruction set has the same workspace
 }
 
-bool winograd_pays(Op op, const ConvProblem& problem) {
+bool winograd_pays(Op op, const ConvProblem& problem, Isa isa) {
   if (!winograd_serves(op, problem)) return false;
   const ConvProblem met = met_taps(problem).problem, seen = op == Op::kDgrad ? met.transpose() : met;
   constexpr int64_t kLeast = 8;
   if (seen.group_in() < kLeast || seen.group_out() < kLeast) return false;
   const double clearly = 0.9;
-  return clearly * cycles_of_tiles_of_sums(seen) > cycles_of_winograd(op, seen);
+  return clearly * cycles_of_tiles_of_sums(seen, isa) > cycles_of_winograd(op, seen);
 }
 
 WinogradPlan::WinogradPlan(const ConvProblem& problem, Major filter_major, Isa isa)

@@ -86,8 +86,8 @@ int winograd_axes(const ConvProblem& problem);
 bool winograd_serves(Op, const ConvProblem& problem);
 
 // Reports whether it is expected to be faster than tiles of sums. The second function reports whether it is
-// for any number of images.
-bool winograd_pays(Op, const ConvProblem& problem);
+// for any number of images, on any instruction set.
+bool winograd_pays(Op, const ConvProblem& problem, Isa);
 bool winograd_pays_for_some_batch(Op, const ConvProblem& problem);
 
 // How fprop (or dgrad, of the transposed problem) is split.

@@ -3,6 +3,7 @@
 #include <stdexcept>
 
 #include "common_src/dispatch.h"
+#include "cpu_src/bf16_dots.h"
 #include "cpu_src/kernels.h"
 #include "tests/cpu_kernels/checks.h"
 #include "tests/cpu_kernels/problems.h"
@@ -99,6 +100,7 @@ void check_op(Report& report, const std::string& problem_name, ConvProblem p, Na
   for (const Isa isa : cpu::supported_isas()) {
     for (const Kernel kernel : cpu::kKernels) {
       if (kernel == Kernel::kReference && isa != Isa::kPlain) continue;  // it has one form
+      if (cpu::isa_of(p.dtype, isa) != isa) continue;                    // the same code
       const Request request{kernel, isa};
       if (!serves(op.op, p, request)) continue;
       const std::string name = std::string(cpu::kernel_name(kernel)) + "." + cpu::isa_name(isa);

@@ -13,6 +13,7 @@ int main(int count, char** arguments) {
   const std::string filter = count > 1 ? arguments[1] : "";
   test::Report report;
   test::check_convolutions(report, filter);
+  test::check_bf16_dots(report, filter);
   test::check_relation(report, filter);
   test::check_plan_costs(report, filter);
   test::check_bgrad(report, filter);

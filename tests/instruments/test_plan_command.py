@@ -64,8 +64,13 @@ def test_where_the_filter_is_read():
 def test_a_kernel_and_instruction_set_asked_for(isa):
     layer = parse_layer("8x56x56x64, 3x3, 64, pad 1")
     ops = layer_plan(layer, kernel=f"tiled.{isa}")["ops"]
+    of_bf16 = layer_plan(layer, "bfloat16", kernel=f"tiled.{isa}")["ops"]
     for op in CONVOLUTIONS:
-        assert (ops[op]["kernel"], ops[op]["instruction_set"]) == ("tiled", isa)
+        # Only bf16 has code of its own on avx512_bf16.
+        assert (ops[op]["kernel"], ops[op]["instruction_set"]) == ("tiled", isa.removesuffix("_bf16"))
+        assert (of_bf16[op]["kernel"], of_bf16[op]["instruction_set"]) == ("tiled", isa)
+        assert (of_bf16[op].get("arithmetic") == "bf16 pairs") == (isa == "avx512_bf16")
+        assert "arithmetic" not in ops[op]
         assert ops[op]["reason"] == "asked for"
     reference = layer_plan(layer, kernel="reference")["ops"]
     assert {reference[op]["kernel"] for op in CONVOLUTIONS} == {"reference"}

@@ -92,13 +92,13 @@ def test_plan():
 
 
 def test_workspace():
-    """None for the filter, and for partial sums at most a tenth of the activations."""
+    """None for the filter, and for partial sums at most a twentieth of the activations, or the filter."""
     for size in (7, 28, 112):
         problem = layer(size=size)
         for op in ("fprop", "dgrad", "wgrad"):
             found = CPU.module.conv_workspace_bytes(op=op, kernel="depthwise", **problem)
             activations = 2 * 8 * size * size * 64 * 4
-            assert found <= (activations / 10 if op == "wgrad" else 0)
+            assert found <= (max(activations / 20, 9 * 64 * 4) if op == "wgrad" else 0)
 
 
 def test_refuses(platforms):

@@ -9,6 +9,11 @@ CPU = targets.backends["cpu"]
 ISAS = CPU.module.instruction_sets()
 
 
+def has_code_of_its_own(name, dtype):
+    """Whether another instruction set runs the same code: only bf16 has its own on avx512_bf16."""
+    return not name.endswith(".avx512_bf16") or dtype == "bfloat16"
+
+
 def is_grouped(case):
     """Whether "grouped" reports that it supports the case, for f32."""
     _, w_order, _ = case.to_canonical
