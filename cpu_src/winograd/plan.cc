@@ -82,8 +82,9 @@ int64_t tied_outputs(const Axis& axis, int64_t r) {
 }
 
 // Estimate the cycles of a core with 16 lanes and one multiply-add a cycle, as measured on such a core.
-double cycles_of_tiles_of_sums(const ConvProblem& seen, Isa isa) {
-  const double kProduct = has_dots(seen.dtype, isa) ? 0.55 : 1.1;
+double cycles_of_tiles_of_sums(Op op, const ConvProblem& seen, Isa isa) {
+  // Pairs of positions have to be made, pairs of channels are there.
+  const double kPair = op == Op::kWgrad ? 0.7 : 0.58, kProduct = has_dots(seen.dtype, isa) ? kPair : 1.1;
   double products = to_double(seen.batch * seen.groups * seen.group_in());
   for (const Axis& axis : seen.axis) {
     int64_t tied = 0;  // padding is not multiplied
@@ -188,7 +189,7 @@ bool winograd_pays(Op op, const ConvProblem& problem, Isa isa) {
   constexpr int64_t kLeast = 8;
   if (seen.group_in() < kLeast || seen.group_out() < kLeast) return false;
   const double clearly = 0.9;
-  return clearly * cycles_of_tiles_of_sums(seen, isa) > cycles_of_winograd(op, seen);
+  return clearly * cycles_of_tiles_of_sums(op, seen, isa) > cycles_of_winograd(op, seen);
 }
 
 WinogradPlan::WinogradPlan(const ConvProblem& problem, Major filter_major, Isa isa)
