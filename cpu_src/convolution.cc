@@ -59,6 +59,7 @@ Work fprop(const ConvProblem& given, Request request, const void* x, const void*
   w = skip(w, met.in_front, problem.dtype);
   if (kernel == Kernel::kReference) return reference_fprop(problem, x, w, epilogue, y);
   if (kernel == Kernel::kGrouped) return grouped_fprop(problem, request.isa, x, w, epilogue, y, workspace);
+  if (kernel == Kernel::kDepthwise) return depthwise_fprop(problem, request.isa, x, w, epilogue, y);
   if (kernel == Kernel::kPlanar) return planar_fprop(problem, request.isa, x, w, epilogue, y);
   if (kernel == Kernel::kPairs) return pairs_fprop(problem, request.isa, x, w, epilogue, y);
   if (kernel == Kernel::kWinograd) return winograd_fprop(problem, request.isa, x, w, epilogue, y, workspace);
@@ -75,6 +76,7 @@ Work dgrad(const ConvProblem& given, Request request, const void* dy, const void
   w = skip(w, met.in_front, problem.dtype);
   if (kernel == Kernel::kReference) return reference_dgrad(problem, dy, w, dx);
   if (kernel == Kernel::kGrouped) return grouped_dgrad(problem, request.isa, dy, w, dx, workspace);
+  if (kernel == Kernel::kDepthwise) return depthwise_dgrad(problem, request.isa, dy, w, dx);
   if (kernel == Kernel::kPlanar) return planar_dgrad(problem, request.isa, dy, w, dx);
   if (kernel == Kernel::kPairs) return pairs_dgrad(problem, request.isa, dy, w, dx);
   if (kernel == Kernel::kWinograd) return winograd_dgrad(problem, request.isa, dy, w, dx, workspace);
@@ -89,11 +91,19 @@ Work wgrad(const ConvProblem& given, Request request, const void* x, const void*
   const MetTaps met = met_taps(given);
   const ConvProblem& problem = met.problem;
   void* const met_dw = const_cast<void*>(skip(dw, met.in_front, problem.result_dtype()));
-  Work work = kernel == Kernel::kReference  ? reference_wgrad(problem, x, dy, met_dw)
-              : kernel == Kernel::kPairs    ? pairs_wgrad(problem, request.isa, x, dy, met_dw)
-              : kernel == Kernel::kWinograd ? winograd_wgrad(problem, request.isa, x, dy, met_dw, workspace)
-              : kernel == Kernel::kGrouped  ? grouped_wgrad(problem, request.isa, x, dy, met_dw, workspace)
-                                            : tiled_wgrad(problem, request.isa, x, dy, met_dw, workspace);
+  Work work;
+  if (kernel == Kernel::kReference)
+    work = reference_wgrad(problem, x, dy, met_dw);
+  else if (kernel == Kernel::kPairs)
+    work = pairs_wgrad(problem, request.isa, x, dy, met_dw);
+  else if (kernel == Kernel::kWinograd)
+    work = winograd_wgrad(problem, request.isa, x, dy, met_dw, workspace);
+  else if (kernel == Kernel::kGrouped)
+    work = grouped_wgrad(problem, request.isa, x, dy, met_dw, workspace);
+  else if (kernel == Kernel::kDepthwise)
+    work = depthwise_wgrad(problem, request.isa, x, dy, met_dw, workspace);
+  else
+    work = tiled_wgrad(problem, request.isa, x, dy, met_dw, workspace);
   add_zeros(Sizes(given), met, dw, work);
   return work;
 }

@@ -43,6 +43,11 @@ Work grouped_fprop(const ConvProblem&, Isa, const void* x, const void* w, Epilog
 Work grouped_dgrad(const ConvProblem&, Isa, const void* dy, const void* w, void* dx, void* workspace);
 Work grouped_wgrad(const ConvProblem&, Isa, const void* x, const void* dy, void* dw, void* workspace);
 
+// "depthwise": one channel a group, read where it lies.
+Work depthwise_fprop(const ConvProblem&, Isa, const void* x, const void* w, Epilogue, void* y);
+Work depthwise_dgrad(const ConvProblem&, Isa, const void* dy, const void* w, void* dx);
+Work depthwise_wgrad(const ConvProblem&, Isa, const void* x, const void* dy, void* dw, void* workspace);
+
 // "planar": few channels, with a vector's lanes along the pixels.
 Work planar_fprop(const ConvProblem&, Isa, const void* x, const void* w, Epilogue, void* y);
 Work planar_dgrad(const ConvProblem&, Isa, const void* dy, const void* w, void* dx);

@@ -8,6 +8,7 @@
 
 #include "common_src/integers.h"
 #include "common_src/major.h"
+#include "cpu_src/depthwise/plan.h"
 #include "cpu_src/grouped/plan.h"
 #include "cpu_src/met_taps.h"
 #include "cpu_src/plan_costs.h"
@@ -65,6 +66,7 @@ bool takes_grouped(Op op, const ConvProblem& problem) {
 Plan plan_without_pairs(Op op, const ConvProblem& problem) {
   const ConvProblem seen = op == Op::kDgrad ? problem.transpose() : problem;
   if (op != Op::kWgrad && planar_pays(seen)) return {Kernel::kPlanar, "few channels: pixels in the lanes"};
+  if (depthwise_pays(op, problem)) return {Kernel::kDepthwise, "one channel a group: read where it lies"};
   if (takes_grouped(op, problem))
     return {Kernel::kGrouped, "several groups side by side in a vector's lanes"};
   if (op == Op::kWgrad) return {Kernel::kTiled, "an outer product of channels at every position"};
@@ -116,6 +118,8 @@ const char* kernel_name(Kernel kernel) {
       return "dot";
     case Kernel::kGrouped:
       return "grouped";
+    case Kernel::kDepthwise:
+      return "depthwise";
     case Kernel::kPlanar:
       return "planar";
     case Kernel::kPairs:
@@ -140,6 +144,11 @@ Plan plan(Op op, const ConvProblem& problem, Request request) {
       throw std::invalid_argument(
           "jax_convgrad: the kernel \"planar\" serves fprop and dgrad of taps along the last axis, at most "
           "256 pixels apart and without stride or input dilation, and of at most 8 channels in and out");
+    if (request.kernel == Kernel::kDepthwise && !depthwise_serves(problem))
+      throw std::invalid_argument(
+          "jax_convgrad: the kernel \"depthwise\" serves several groups of one channel, in and out, and at "
+          "most 256 "
+          "taps");
     if (request.kernel == Kernel::kGrouped && !grouped_serves(problem))
       throw std::invalid_argument(
           "jax_convgrad: the kernel \"grouped\" serves several groups of at most 16 channels (8 in float64), "
@@ -166,6 +175,7 @@ int64_t conv_workspace_bytes(Op op, const ConvProblem& problem, Request request)
   if (op == Op::kWgrad) {
     if (kernel == Kernel::kGrouped) return grouped_wgrad_bytes(met);
     if (kernel == Kernel::kWinograd) return winograd_partial_bytes(met);
+    if (kernel == Kernel::kDepthwise) return depthwise_wgrad_bytes(met);
     return kernel == Kernel::kTiled ? partial_filter_bytes(met) : 0;
   }
   // The batch may not be known yet, but "auto" chooses "pairs" by the number of products, and "dot" (which
@@ -179,10 +189,12 @@ int64_t conv_workspace_bytes(Op op, const ConvProblem& problem, Request request)
   // Likewise, "winograd" is chosen only if there are enough tiles.
   const int64_t transformed =
       request.below_highest && winograd_pays_for_some_batch(op, problem) ? transformed_bytes() : 0;
+  if (any && depthwise_pays(op, problem)) return 0;
   if (any ? takes_grouped(op, problem) : kernel == Kernel::kGrouped)
     return std::max(transformed, op == Op::kFprop ? grouped_filter_bytes(met, Major::kMN)
                                                   : grouped_filter_bytes(met.transpose(), Major::kK));
-  if (!any && (kernel == Kernel::kReference || kernel == Kernel::kPlanar || kernel == Kernel::kPairs))
+  if (!any && (kernel == Kernel::kReference || kernel == Kernel::kDepthwise || kernel == Kernel::kPlanar ||
+               kernel == Kernel::kPairs))
     return 0;
   const bool dot = any ? sums_along_lanes(op, problem) : kernel == Kernel::kDot;
   return std::max(transformed, filter_bytes(dot ? LanesAre::kSources : LanesAre::kResults));

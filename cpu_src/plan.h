@@ -9,9 +9,10 @@
 
 namespace convgrad::cpu {
 
-enum class Kernel { kAuto, kReference, kTiled, kWinograd, kDot, kGrouped, kPlanar, kPairs };
-inline constexpr Kernel kKernels[] = {Kernel::kReference, Kernel::kTiled,  Kernel::kWinograd, Kernel::kDot,
-                                      Kernel::kGrouped,   Kernel::kPlanar, Kernel::kPairs};
+enum class Kernel { kAuto, kReference, kTiled, kWinograd, kDot, kGrouped, kDepthwise, kPlanar, kPairs };
+inline constexpr Kernel kKernels[] = {Kernel::kReference, Kernel::kTiled,   Kernel::kWinograd,
+                                      Kernel::kDot,       Kernel::kGrouped, Kernel::kDepthwise,
+                                      Kernel::kPlanar,    Kernel::kPairs};
 const char* kernel_name(Kernel);
 
 // What a call asks for: a kernel, the instruction set that its microkernels run on, and whether its precision

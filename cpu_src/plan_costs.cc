@@ -258,15 +258,20 @@ double time_of(Kernel kernel, Op op, const ConvProblem& p, const Counts& n) {
 }  // namespace
 
 bool pairs_are_quicker(Kernel other, Op op, const ConvProblem& p) {
+  constexpr double kOfGrouped = 0.6;  // of the time of "grouped", for usual layers
   // The other kernels are made for the layers of usual networks, and the estimates are worst for small
   // groups.
   constexpr int64_t kUsualStep = 8;
   const bool usual = std::all_of(std::begin(p.axis), std::end(p.axis), [](const Axis& axis) {
     return std::max({axis.stride, axis.input_dilation, axis.filter_dilation}) <= kUsualStep;
   });
-  const double clearly = usual && other == Kernel::kGrouped ? 0.45 : 0.85;
+  const bool small_groups = other == Kernel::kGrouped || other == Kernel::kDepthwise;
+  const double clearly = usual && small_groups ? 0.45 : 0.85;
   const Counts counts(op, p);
-  return time_of_pairs(op, p, counts) < clearly * time_of(other, op, p, counts);
+  const double time_of_other = other == Kernel::kDepthwise
+                                   ? kOfGrouped * time_of(Kernel::kGrouped, op, p, counts)
+                                   : time_of(other, op, p, counts);
+  return time_of_pairs(op, p, counts) < clearly * time_of_other;
 }
 
 }  // namespace convgrad::cpu

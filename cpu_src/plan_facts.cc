@@ -4,6 +4,7 @@
 
 #include "common_src/integers.h"
 #include "common_src/major.h"
+#include "cpu_src/depthwise/plan.h"
 #include "cpu_src/grouped/plan.h"
 #include "cpu_src/kernels.h"
 #include "cpu_src/met_taps.h"
@@ -103,6 +104,8 @@ Facts plan_facts(Op op, const ConvProblem& problem, Request request) {
     }
   }
   if (chosen.kernel == Kernel::kWinograd) add_winograd_facts(op, met, request.isa, facts);
+  if (chosen.kernel == Kernel::kDepthwise && op == Op::kWgrad)
+    facts.emplace_back("partial_sums", DepthwisePlan::wgrad_parts(met));
   if (chosen.kernel == Kernel::kGrouped) {
     const Major filter_major = op == Op::kDgrad ? Major::kK : Major::kMN;
     const ConvProblem seen = op == Op::kDgrad ? met.transpose() : met;

@@ -193,7 +193,9 @@ bool winograd_pays(Op op, const ConvProblem& problem) {
 WinogradPlan::WinogradPlan(const ConvProblem& problem, Major filter_major, Isa isa)
     : problem(problem), filter_major(filter_major), isa(isa), tiles(problem) {
   const ActivationTiles<float>& products = CONVGRAD_FOR_ISA(isa, activation_tiles<float>());
-  const int64_t results = problem.group_out(), sources = problem.group_in();
+  // At least one channel, so that the plan of a problem without any divides by no zero.
+  const int64_t results = std::max<int64_t>(problem.group_out(), 1),
+                sources = std::max<int64_t>(problem.group_in(), 1);
   lanes = products.lanes;
   vectors = widest_panel(results, lanes);
   padded_results = divide_up(results, lanes) * lanes;
@@ -230,11 +232,13 @@ WinogradFilterPlan::WinogradFilterPlan(const ConvProblem& problem, Isa isa)
     : problem(problem), isa(isa), tiles(problem) {
   const FilterTiles<float>& products = CONVGRAD_FOR_ISA(isa, filter_tiles<float>());
   lanes = products.lanes;
-  vectors = widest_panel(problem.group_out(), lanes);
-  block_sources = std::min<int64_t>(problem.group_in(), 64);
-  block_columns = std::min<int64_t>(divide_up(problem.group_out(), lanes) * lanes, 64);
-  source_blocks = divide_up(problem.group_in(), block_sources);
-  column_blocks = divide_up(problem.group_out(), block_columns);
+  const int64_t results = std::max<int64_t>(problem.group_out(), 1),
+                sources = std::max<int64_t>(problem.group_in(), 1);
+  vectors = widest_panel(results, lanes);
+  block_sources = std::min<int64_t>(sources, 64);
+  block_columns = std::min<int64_t>(divide_up(results, lanes) * lanes, 64);
+  source_blocks = divide_up(sources, block_sources);
+  column_blocks = divide_up(results, block_columns);
   block_tiles = std::min<int64_t>(tiles.axes() == 2 ? 16 : 64, std::max<int64_t>(tiles.tiles(), 1));
   tile_blocks = divide_up(tiles.tiles(), block_tiles);
   // Partial sums take at most a quarter of the activations' memory.
@@ -242,10 +246,12 @@ WinogradFilterPlan::WinogradFilterPlan(const ConvProblem& problem, Isa isa)
                 activations = problem.batch * (problem.inputs() * problem.in_channels +
                                                problem.outputs() * problem.out_channels),
                 fit = activations / 4 / std::max<int64_t>(filter, 1);
-  parts = std::max<int64_t>(std::min({kFewTasks / units(), divide_up(tile_blocks, 4), fit}), 1);
+  parts = std::max<int64_t>(
+      std::min({kFewTasks / std::max<int64_t>(units(), 1), divide_up(tile_blocks, 4), fit}), 1);
 }
 
 int64_t winograd_partial_bytes(const ConvProblem& problem) {
+  if (problem.in_channels == 0 || problem.out_channels == 0) return 0;  // there are no sums
   const WinogradFilterPlan plan(problem, Isa::kPlain);
   if (plan.parts == 1 && problem.result_dtype() == DType::kF32) return 0;
   return plan.parts * problem.taps() * problem.group_in() * problem.out_channels * 4;

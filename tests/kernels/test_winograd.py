@@ -143,6 +143,13 @@ def test_not_where_it_does_not_pay(op, changed):
     assert CPU.module.plan(op, "auto", **DENSE | changed)["kernel"] != "winograd"
 
 
+@pytest.mark.parametrize("empty", [{"batch": 0}, {"in_channels": 0}, {"out_channels": 0}], ids=str)
+@pytest.mark.parametrize("op", ["fprop", "dgrad", "wgrad"])
+def test_plans_of_empty_arrays(op, empty):
+    facts = CPU.module.plan(op, "winograd", **DENSE | empty)
+    assert facts["kernel"] == "winograd"
+
+
 def layer(precision):
     def conv(x, w):
         return jc.conv(x, w, padding="SAME", precision=precision)

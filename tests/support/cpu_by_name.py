@@ -16,6 +16,13 @@ def is_grouped(case):
     return case.groups > 1 and max(group_in, features // case.groups) <= 8
 
 
+def is_depthwise(case):
+    """Whether "depthwise" reports that it supports the case."""
+    _, w_order, _ = case.to_canonical
+    group_in, features = (case.w[d] for d in w_order[-2:])
+    return case.groups > 1 and group_in == 1 and features == case.groups
+
+
 def is_planar(case):
     """Whether "planar" reports that it supports the case."""
     _, w_order, _ = case.to_canonical
@@ -32,6 +39,8 @@ def kernels(case):
     families = ["tiled", "dot", "pairs"]
     if is_grouped(case):
         families.append("grouped")
+    if is_depthwise(case):
+        families.append("depthwise")
     if is_planar(case):
         families.append("planar")
     return ["reference", *(f"{family}.{isa}" for family in families for isa in ISAS)]
