@@ -53,7 +53,11 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         help='also the tile in which the CPU\'s kernel "winograd" computes it',
     )
     output.add_argument("--all", action="store_true", help="every term, however many there are")
-    output.add_argument("--plot", metavar="FILE", help="draw the arrays: a .png, .svg, .pdf or .jpg")
+    output.add_argument(
+        "--plot",
+        metavar="FILE",
+        help="draw the arrays, or with --winograd the tile: a .png, .svg, .pdf or .jpg",
+    )
     output.add_argument("--json", action="store_true", help="for programs: every term")
     parser.set_defaults(run=lambda parsed: _run(parser, parsed))
 
@@ -63,6 +67,7 @@ def _run(parser: argparse.ArgumentParser, parsed: argparse.Namespace) -> int:
     try:
         if parsed.plot is not None:  # before the explanation, which would otherwise be computed for nothing
             from jax_convgrad.instruments.explain_plot import fault_of, save
+            from jax_convgrad.instruments.winograd_plot import plot_tile
 
             if fault := fault_of(parsed.plot):
                 raise ValueError(f"--plot: {fault}")
@@ -73,7 +78,7 @@ def _run(parser: argparse.ArgumentParser, parsed: argparse.Namespace) -> int:
         explanation = explain(layer, array, index, seed=seed)
         tile = explanation.winograd() if parsed.winograd else None
         if parsed.plot is not None:
-            save(explanation.plot(), parsed.plot)
+            save(explanation.plot() if tile is None else plot_tile(tile), parsed.plot)
     except ValueError as error:
         parser.exit(2, f"explain: {error}\n")  # parser.error would print the usage before it
     except (ImportError, OSError) as error:

@@ -47,13 +47,9 @@ def _blocks(tile: WinogradTile) -> Iterator[list[str]]:
     over = "tiles" if dw else f"{channels} channels" if channels > 1 else ""
     over = f", added up over {over}" if over else ""
     yield [f"Their products, point by point{over}:", *_grid(tile.sums)]
-    kept: np.ndarray = tile.results
-    if not dw:
-        there = [[place is not None for place in along.results] for along in tile.axes]
-        kept = np.ma.masked_where(~np.all(np.meshgrid(*there, indexing="ij"), axis=0), kept)
     what = "taps of dw" if dw else f"results of {terms.array}"
-    beyond = ", where - is past the end" if np.ma.is_masked(kept) else ""
-    yield [f"{'E3' if dw else 'E4'}^T of these, along each axis, the {what}{beyond}:", *_grid(kept)]
+    beyond = ", where - is past the end" if np.ma.is_masked(tile.stored) else ""
+    yield [f"{'E3' if dw else 'E4'}^T of these, along each axis, the {what}{beyond}:", *_grid(tile.stored)]
     total = terms.total(**tile.arrays)
     same = np.isclose(tile.value, float(total), rtol=1e-9, atol=1e-9)
     verdict = "as the terms above add up to" if same else f"but the terms above add up to {total:g}"
@@ -64,13 +60,14 @@ def _places(places: Sequence[int | None]) -> str:
     return " ".join("-" if at is None else str(at) for at in places)
 
 
-def _number(value: Any) -> str:
-    return "-" if value is np.ma.masked else f"{0.0 if abs(value) < 5e-13 else value:.4g}"
+def cell_text(value: Any, digits: int = 4) -> str:
+    """A number of a tile; "-" where there is none."""
+    return "-" if value is np.ma.masked else f"{0.0 if abs(value) < 5e-13 else value:.{digits}g}"
 
 
 def _grid(array: np.ndarray) -> list[str]:
     """The numbers of one row or several, in columns."""
-    cells = [[_number(value) for value in row] for row in np.ma.atleast_2d(array)]
+    cells = [[cell_text(value) for value in row] for row in np.ma.atleast_2d(array)]
     width = max(len(cell) for row in cells for cell in row)
     return ["  " + "  ".join(cell.rjust(width) for cell in row) for row in cells]
 

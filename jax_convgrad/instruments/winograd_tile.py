@@ -118,6 +118,14 @@ class WinogradTile:
         return along_each(self.reading.T, self.sums, self._count)
 
     @cached_property
+    def stored(self) -> np.ndarray:
+        """``results``, of which those past the end of an axis are masked."""
+        if self.terms.array == "dw":
+            return self.results
+        there = [[place is not None for place in tile.results] for tile in self.axes]
+        return np.ma.masked_where(~np.all(np.meshgrid(*there, indexing="ij"), axis=0), self.results)
+
+    @cached_property
     def value(self) -> float:
         """The element, out of ``results``."""
         own = self._own[0]

@@ -11,6 +11,8 @@ from jax_convgrad import explain
 from jax_convgrad.instruments.layer_text import parse_layer
 from jax_convgrad.instruments.plan_command import layer_plan
 from jax_convgrad.instruments.terms import terms_of
+from jax_convgrad.instruments.winograd_plot import plot_tile
+from jax_convgrad.instruments.winograd_text import cell_text
 from jax_convgrad.instruments.winograd_tile import REACH, _tiles, winograd_tile
 from jax_convgrad.instruments.winograd_transforms import POINTS, RESULTS, TAPS, transforms
 
@@ -133,3 +135,24 @@ def test_transforms_have_as_many_points_as_coefficients(points, results, taps):
     else:
         with pytest.raises(ValueError, match=r"F\(3, 3\) needs 4 points besides infinity, not 5"):
             transforms(points, results, taps)
+
+
+@pytest.mark.parametrize("array, shape", [("y", (4, 4)), ("dx", (4, 4)), ("dw", (3, 3))])
+def test_the_picture_has_every_number(array, shape):
+    explained = explain("1x5x6x2, 3x3, 3, pad 1", array, seed=0)
+    tile = explained.winograd()
+    figure = plot_tile(tile)
+    cells = [patch.get_gid() for patch in figure.axes[0].patches]
+    assert len(cells) == len(set(cells)) == 4 * 36 + np.prod(shape)
+    texts = [text.get_text() for text in figure.axes[0].texts]
+    for numbers in (tile.patch, tile.transformed_patch, tile.transformed_second, tile.sums, tile.stored):
+        assert all(cell_text(number, 3) in texts for row in numbers for number in row)
+    assert any(text.endswith(f"] = {explained.total:g}") for text in texts)
+
+
+def test_a_picture_needs_numbers(capsys, tmp_path):
+    line = ["explain", "1x6x6x1, 3x3, 1", "--winograd", "--plot", str(tmp_path / "tile.svg")]
+    with pytest.raises(SystemExit) as ended:
+        command_line.main(line)
+    assert ended.value.code == 2
+    assert "explain: a tile is drawn with its numbers: give --values, or arrays" in capsys.readouterr().err
