@@ -76,7 +76,7 @@ Plan plan_without_pairs(Op op, const ConvProblem& problem) {
   const int64_t positions = problem.batch * problem.inputs();
   const int64_t filter_bytes =
       problem.taps() * problem.group_in() * problem.out_channels * bytes_of(problem.dtype);
-  const int64_t few = filter_bytes > (4 << 20) ? 512 : 128;
+  const int64_t few = filter_bytes > (4 << 20) ? 512 : filter_bytes > (512 << 10) ? 32 : 16;
   if (op == Op::kDgrad && positions < few && problem.group_out() >= 4 * widest_lanes(problem.dtype))
     return {Kernel::kDot, "too few positions to repay a transposed copy of the filter"};
   return {Kernel::kTiled, "pixels times channels in registers"};
