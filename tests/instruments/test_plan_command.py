@@ -38,7 +38,7 @@ def kernels(text, **options):
         ("8x56x56x256, 1x1, 64", {"fprop": "tiled", "dgrad": "tiled", "wgrad": "tiled"}),
         (
             "8x56x56x96, 7x7, 96, pad 3, groups 96",
-            {"fprop": "grouped", "dgrad": "grouped", "wgrad": "grouped"},
+            {"fprop": "depthwise", "dgrad": "depthwise", "wgrad": "depthwise"},
         ),
         (
             "8x56x56x128, 3x3, 128, pad 1, groups 32",
