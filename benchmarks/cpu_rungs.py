@@ -10,9 +10,11 @@ disturbance can only make a call slower. docs/kernels.md says what each kernel a
 from __future__ import annotations
 
 import argparse
+import copy
 import dataclasses
 import os
 import sys
+from collections.abc import Sequence
 from functools import partial
 
 from harness.devices import DEVICES
@@ -20,9 +22,12 @@ from harness.devices.cpu import limit_processors
 from harness.problems import Conv
 from harness.tasks import Task
 
-FAMILIES = ("pairs", "planar", "grouped", "dot", "tiled")
+FAMILIES = ("pairs", "planar", "grouped", "dot", "tiled", "winograd")
 KERNELS = ("reference", *(f"{family}.{isa}" for family in FAMILIES for isa in ("plain", "avx2", "avx512")))
 CPU = DEVICES["cpu"]
+# "winograd" transforms its operands by fractions, so its sums of integers are rounded.
+ROUNDING = copy.copy(CPU)
+ROUNDING.exact_peers = False
 _READY = "JAX_CONVGRAD_CPU_RUNGS_READY"
 
 
@@ -33,12 +38,16 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("layer", help='as in "8x28x28x64, 3x3, 64, pad 1"')
     parser.add_argument("--ops", default=",".join(Conv.ops), help="default: %(default)s")
+    parser.add_argument("--kernels", default=",".join(KERNELS), help="default: all")
     parser.add_argument("--threads", type=int, default=1, help="processors (default: %(default)s)")
     parser.add_argument("--seconds", type=float, default=0.6, help="of each kernel (default: %(default)s)")
     args = parser.parse_args(argv)
     args.ops = args.ops.split(",")
     if unknown := set(args.ops) - set(Conv.ops):
         parser.error(f"--ops: {', '.join(sorted(unknown))} is not one of {', '.join(Conv.ops)}")
+    args.kernels = args.kernels.split(",")
+    if unknown := set(args.kernels) - set(KERNELS):
+        parser.error(f"--kernels: {', '.join(sorted(unknown))} is not one of {', '.join(KERNELS)}")
     if args.threads < 1 or args.seconds <= 0:
         parser.error("--threads and --seconds must be positive")
     try:
@@ -48,8 +57,8 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     return args
 
 
-def programs_by_kernel(task: Task) -> dict:
-    """Compiles the task's program for each kernel that serves it here.
+def programs_by_kernel(task: Task, kernels: Sequence[str] = KERNELS) -> dict:
+    """Compiles the task's program for each of the kernels that serves it here.
 
     A program keeps the kernel that its backend had when it was lowered.
     """
@@ -60,7 +69,7 @@ def programs_by_kernel(task: Task) -> dict:
 
     chosen, programs = targets.backends["cpu"], {}
     try:
-        for kernel in KERNELS:
+        for kernel in kernels:
             targets.backends["cpu"] = dataclasses.replace(chosen, kernel=kernel)
             jax.clear_caches()
             program = jax_programs.compiled(task, "ours")
@@ -74,7 +83,7 @@ def programs_by_kernel(task: Task) -> dict:
     return programs
 
 
-def measure_op(problem: Conv, op: str, seconds: float) -> dict[str, float]:
+def measure_op(problem: Conv, op: str, seconds: float, kernels: Sequence[str] = KERNELS) -> dict[str, float]:
     """GFLOP/s of each kernel that serves the op.
 
     Raises:
@@ -84,8 +93,12 @@ def measure_op(problem: Conv, op: str, seconds: float) -> dict[str, float]:
     from harness import jax_programs
 
     task = Task(problem, op, "f32")
-    programs = programs_by_kernel(task)
-    arrays = jax_programs.check(task, programs, CPU)
+    programs = programs_by_kernel(task, kernels)
+    rounding = {kernel: program for kernel, program in programs.items() if kernel.startswith("winograd")}
+    exact = {kernel: program for kernel, program in programs.items() if kernel not in rounding}
+    arrays = jax_programs.check(task, exact, CPU)
+    if rounding:
+        jax_programs.check(task, rounding, ROUNDING)
     functions = {kernel: partial(program, arrays) for kernel, program in programs.items()}
     spreads = CPU.times(functions, seconds, jax.block_until_ready)
     return {kernel: problem.flops(op) / spread["least"] / 1e9 for kernel, spread in spreads.items()}
@@ -97,7 +110,7 @@ def main() -> None:
     if _READY not in os.environ:  # libraries read these settings when the process starts
         environment = {**os.environ, **CPU.environment(args.threads), _READY: "1"}
         os.execve(sys.executable, [sys.executable, *sys.argv], environment)
-    by_op = {op: measure_op(args.problem, op, args.seconds) for op in args.ops}
+    by_op = {op: measure_op(args.problem, op, args.seconds, args.kernels) for op in args.ops}
     print(f"{args.problem.text}, float32, GFLOP/s on {args.threads} of the processors:")
     print(f"{'kernel':16}" + "".join(f"{op:>10}" for op in by_op))
     for kernel in KERNELS:

@@ -145,7 +145,6 @@ def count(problem: Conv, op: str, how: Math, kernel: str = "auto") -> Counts:
     """Counts one op as planned for a device of compute capability 9.0."""
     layer, axes = problem.layer, problem.geometry.axes
     native = {
-        "tf32": how.tf32,
         "dtype": how.dtype,
         "batch": layer.batch,
         "in_channels": layer.in_channels,
@@ -153,13 +152,14 @@ def count(problem: Conv, op: str, how: Math, kernel: str = "auto") -> Counts:
         "groups": layer.groups,
         "axes": [tuple(getattr(axis, field) for field in FIELDS) for axis in axes],
     }
-    launched = [launch.kernel for launch in conv_launches(op, kernel, **native)]
+    launched = [launch.kernel for launch in conv_launches(op, kernel, tf32=how.tf32, **native)]
     # Apart from the product there may be a launch that adds partial sums, or one that rounds the filter.
     products = [name for name in readable(launched).values() if name.startswith(FAMILIES)]
     (name,) = products
     family = next(family for family in FAMILIES if name.startswith(family))
     # The workspace's contents are written once and read once.
-    least = problem.elements(op) * how.bytes + 2 * conv_workspace_bytes(op, family, **native)
+    workspace = conv_workspace_bytes(op, family, below_highest=how.tf32, **native)
+    least = problem.elements(op) * how.bytes + 2 * workspace
     tiles = tiles_of(name)
     if tiles is None:
         return Counts(name, problem.flops(op) // 2, None, least)

@@ -128,15 +128,16 @@ def _convolution(terms: Terms) -> tuple[str, Callable[..., Any]]:
         "input_dilation": tuple(axis.input_dilation for axis in axes),
         "dilation": layer.dilation,
         "groups": layer.groups,
+        "precision": "highest",  # the terms as they stand
     }
     spatial = "DHW"[-len(axes) :]
     order = (f"N{spatial}C", f"{spatial}IO", f"N{spatial}C")
-    stride, padding, input_dilation, dilation, groups = settings.values()
+    stride, padding, input_dilation, dilation, groups, precision = settings.values()
     return {
         "y": (
             "conv_general_dilated",
             lambda x, w, dy: conv_general_dilated(
-                x, w, stride, padding, input_dilation, dilation, order, groups
+                x, w, stride, padding, input_dilation, dilation, order, groups, precision=precision
             ),
         ),
         "dx": ("conv_input_grad", lambda x, w, dy: conv_input_grad(dy, w, layer.x_shape, **settings)),

@@ -23,6 +23,8 @@ from jax_convgrad.table import Table
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from jax_convgrad.instruments.winograd_tile import WinogradTile
+
 MOST_LINES = 18
 """Terms, and candidates of an axis, that are printed one by one unless all are asked for."""
 
@@ -65,6 +67,16 @@ class Explanation:
         from jax_convgrad.instruments.explain_plot import plot_terms
 
         return plot_terms(self.terms, self.arrays, title or formula(self.terms))
+
+    def winograd(self) -> WinogradTile:
+        """The tile in which the CPU's kernel "winograd" computes the element: patch, transforms, products.
+
+        Raises:
+          ValueError: the kernel has no tile for it.
+        """
+        from jax_convgrad.instruments.winograd_tile import winograd_tile
+
+        return winograd_tile(self.terms, self.arrays)
 
     def text(self, everything: bool = False) -> str:
         """The explanation in lines of text; ``everything`` prints every term, however many there are."""

@@ -51,7 +51,9 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         f"({CAPABILITY}: Hopper, the default)",
     )
     parser.add_argument(
-        "--highest", action="store_true", help="CUDA at precision HIGHEST: float32 is not multiplied as TF32"
+        "--highest",
+        action="store_true",
+        help="at precision HIGHEST: no Winograd transforms on the CPU, no TF32 on CUDA",
     )
     parser.add_argument(
         "--kernel",
@@ -65,8 +67,8 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 def _run(parser: argparse.ArgumentParser, parsed: argparse.Namespace) -> int:
     if "cpu" not in targets.backends:
         parser.exit(1, "plan: there are no CPU kernels in this installation, whose module has the plans\n")
-    if parsed.platform != "cuda" and (parsed.highest or parsed.capability is not None):
-        parser.exit(2, "plan: --capability and --highest are for --platform cuda\n")
+    if parsed.platform != "cuda" and parsed.capability is not None:
+        parser.exit(2, "plan: --capability is for --platform cuda\n")
     try:
         layer = parse_layer_or_pool(parsed.layer)
         if layer.pool:
@@ -94,7 +96,7 @@ def layer_plan(
     kernel: str = "auto",
     platform: str = "cpu",
     capability: int = CAPABILITY,
-    tf32: bool = True,
+    below_highest: bool = True,
 ) -> dict[str, Any]:
     """The facts of each op by name; an op that the kernel does not serve has only ``not_served``.
 
@@ -104,7 +106,8 @@ def layer_plan(
       kernel: "auto", or a name that the plan gives; on the CPU, an instruction set may follow: "tiled.avx2".
       platform: "cpu" or "cuda".
       capability: for "cuda", the first number of the device's compute capability.
-      tf32: for "cuda", whether float32 may be multiplied as TF32, as at JAX's default precision.
+      below_highest: whether ``precision`` is below HIGHEST, as JAX's default is. Then the CPU may use
+        "winograd", and CUDA may multiply float32 as TF32.
 
     Raises:
       ValueError: there is no such kernel, or it serves no convolution of the layer; "vector" has to serve
@@ -119,7 +122,7 @@ def layer_plan(
     ops: dict[str, Any] = {}
     for op in OPS:
         try:
-            facts = _facts(op, kernel, _problem(layer, dtype), platform, capability, tf32)
+            facts = _facts(op, kernel, _problem(layer, dtype), platform, capability, below_highest)
         except ValueError as error:
             ops[op] = {"not_served": str(error)}
             continue
@@ -134,11 +137,12 @@ def layer_plan(
         raise ValueError(f'{why}, and for bgrad "{BIAS_KERNEL}"' if ': kernel is "' in why else why)
     device = {"instruction_sets": module.instruction_sets()}
     if platform == "cuda":
-        device = {"capability": capability, "tf32": tf32}
+        device = {"capability": capability, "tf32": below_highest}
     return {
         "layer": str(layer),
         "dtype": dtype,
         "platform": platform,
+        "below_highest": below_highest,
         **device,
         "filter_bytes": sizes["filter"],
         "activations_bytes": sizes["activations"],
@@ -151,18 +155,21 @@ def _is_of_bias(kernel: str) -> bool:
 
 
 def _facts(
-    op: str, kernel: str, problem: dict[str, Any], platform: str, capability: int, tf32: bool
+    op: str, kernel: str, problem: dict[str, Any], platform: str, capability: int, below_highest: bool
 ) -> dict[str, Any]:
     if _is_of_bias(kernel) and op != "bgrad":
         raise ValueError(f'jax_convgrad: the kernel "{BIAS_KERNEL}" serves bgrad alone')
     module = targets.backends["cpu"].module
     if platform == "cuda":
-        facts = module.cuda_plan(op, kernel, **problem, tf32=tf32, capability=capability)
+        facts = module.cuda_plan(op, kernel, **problem, tf32=below_highest, capability=capability)
         # The call's workspace suffices for every GPU; this kernel may need less of it.
-        alone = module.cuda_plan(op, facts["kernel"], **problem, tf32=tf32, capability=capability)
+        alone = module.cuda_plan(op, facts["kernel"], **problem, tf32=below_highest, capability=capability)
         facts["kernel_workspace_bytes"] = alone["workspace_bytes"]
     else:
-        facts = module.plan(op, kernel, **problem)
+        facts = module.plan(op, kernel, **problem, below_highest=below_highest)
+        if facts["kernel"] == "winograd" and facts["reason"] != "asked for":
+            at_highest = module.plan(op, kernel, **problem, below_highest=False)
+            facts["kernel_at_highest"] = at_highest["kernel"]
     return facts | ({"reason": "asked for"} if _is_of_bias(kernel) else {})
 
 
@@ -209,6 +216,8 @@ def as_text(plan: dict[str, Any]) -> str:
             machine += ", as TF32" if plan["tf32"] else ", in full float32"
     else:
         machine = f"CPU with {', '.join(plan['instruction_sets'])}"
+        if not plan["below_highest"]:
+            machine += ", at precision HIGHEST"
     also = plan["platform"] == "cpu" and "cuda" in targets.backends
     cuda = ["CUDA's kernels are there too: --platform cuda gives their plan."] if also else []
     return "\n".join(
@@ -229,8 +238,10 @@ def _because(facts: dict[str, Any]) -> Iterator[str]:
         yield facts["not_served"]
     else:
         yield f"{facts['kernel']}, {facts['reason']}"
+        if "kernel_at_highest" in facts:
+            yield f"precision HIGHEST takes {facts['kernel_at_highest']}, whose rounding errors are smaller"
         if facts.get("packed") is False and facts["workspace_bytes"]:
-            yield "the workspace is for a larger batch, whose kernel packs the filter"
+            yield "the workspace is for another batch, whose kernel packs or transforms the filter"
         needed = facts.get("kernel_workspace_bytes", facts["workspace_bytes"])
         if needed < facts["workspace_bytes"]:
             yield (
@@ -246,6 +257,11 @@ def _column(facts: dict[str, Any]) -> dict[str, str]:
         tile = f"{facts['tile_pixels']} pixels x {facts['tile_channels']} channels"
     elif "tile_rows" in facts:
         tile = f"{facts['tile_rows']} x {facts['tile_channels']} channels"
+    elif "tile_products" in facts:
+        tile = f"{facts['tile_results']} pixels, {facts['tile_products']} products"
+    packed = {True: "packed", False: "read in place"}
+    if facts["kernel"] == "winograd":
+        packed = {True: "transformed once", False: "transformed by task"}
     shares = {}
     for of in ("filter", "activations"):
         percent = 100 * facts[f"workspace_share_of_{of}"]
@@ -256,10 +272,11 @@ def _column(facts: dict[str, Any]) -> dict[str, str]:
         "instructions": facts.get("instruction_set", ""),
         "arithmetic": facts.get("arithmetic", ""),
         "tile": tile,
+        "tiles": f"{facts['tiles']}, {facts['block_tiles']} at a time" if "tiles" in facts else "",
         "lanes": f"along {facts['lanes_along']}" if "lanes_along" in facts else str(facts.get("lanes", "")),
         "phases": str(facts.get("phases", "")),
         "panels": str(facts.get("panels", "")),
-        "filter": {True: "packed", False: "read in place", None: ""}[facts.get("packed")],
+        "filter": packed[facts["packed"]] if "packed" in facts else "",
         "boxes": str(facts.get("boxes", "")),
         "strips of a row": str(facts.get("strips", "")),
         "rows buffered": str(facts.get("buffered_rows", "")),

@@ -53,8 +53,9 @@ def conv_general_dilated(
       dimension_numbers: None (NCHW, OIHW, NCHW), three strings, or a ``jax.lax.ConvDimensionNumbers``.
       feature_group_count: the number of groups that the channels are split into.
       batch_group_count: the number of groups that the batch is split into, each with its own output channels.
-      precision: as in ``jax.lax``, in each of its forms. CUDA multiplies f32 in TF32 if it allows that, as
-        every precision except HIGHEST does; a CPU multiplies in full f32 at every precision.
+      precision: as in ``jax.lax``, in each of its forms. At HIGHEST, f32 products are added up as they
+        stand. Every other precision allows CUDA to multiply f32 in TF32, and a CPU to use Winograd's
+        transforms, which take fewer products and round more (docs/winograd.md).
       preferred_element_type: the dtype to return, of the operands' kind and not narrower. The f32 sums of
         bf16 and f16 are returned as they are if it is f32; for other dtypes the operands are converted first,
         which is a copy. Gradients have the operands' dtype.

@@ -166,7 +166,7 @@ def test_both_libraries_are_asked_for_the_same_precision():
         lax = list(pool.map(lambda task: jax_programs.lowered(task, "lax").as_text(), chosen))
     for task, of_ours, of_lax in zip(chosen, ours, lax, strict=True):
         full = task.arithmetic == "f32"
-        assert ("tf32 = false" in of_ours, "tf32 = true" in of_ours) == (full, not full)
+        assert ("below_highest = false" in of_ours, "below_highest = true" in of_ours) == (full, not full)
         assert ("precision HIGHEST" in of_lax, "precision DEFAULT" in of_lax) == (full, not full)
 
 

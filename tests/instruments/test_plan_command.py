@@ -2,6 +2,7 @@
 
 import functools
 import json
+import math
 import re
 import subprocess
 import sys
@@ -32,17 +33,18 @@ def kernels(text, **options):
 @pytest.mark.parametrize(
     "text, expected",
     [
-        ("8x56x56x64, 3x3, 64, pad 1", {"fprop": "tiled", "dgrad": "tiled", "wgrad": "tiled"}),
+        ("8x56x56x64, 3x3, 64, pad 1", {"fprop": "winograd", "dgrad": "winograd", "wgrad": "winograd"}),
+        ("8x56x56x64, 5x5, 64, pad 2", {"fprop": "tiled", "dgrad": "tiled", "wgrad": "tiled"}),
         ("8x56x56x256, 1x1, 64", {"fprop": "tiled", "dgrad": "tiled", "wgrad": "tiled"}),
         (
             "8x56x56x96, 7x7, 96, pad 3, groups 96",
-            {"fprop": "grouped", "dgrad": "grouped", "wgrad": "grouped"},
+            {"fprop": "depthwise", "dgrad": "depthwise", "wgrad": "depthwise"},
         ),
         (
             "8x56x56x128, 3x3, 128, pad 1, groups 32",
             {"fprop": "grouped", "dgrad": "grouped", "wgrad": "grouped"},
         ),
-        ("8x56x56x128, 3x3, 128, pad 1, groups 2", {"fprop": "tiled", "dgrad": "tiled", "wgrad": "tiled"}),
+        ("8x56x56x128, 5x5, 128, pad 2, groups 2", {"fprop": "tiled", "dgrad": "tiled", "wgrad": "tiled"}),
         # dx has three channels, which would leave most lanes empty.
         ("8x224x224x3, 7x7, 64, stride 2, pad 3", {"fprop": "tiled", "dgrad": "dot", "wgrad": "tiled"}),
         # So few positions don't repay a transposed filter.
@@ -54,15 +56,49 @@ def test_which_kernel(text, expected):
 
 
 def test_where_the_filter_is_read():
-    ops = layer_plan(parse_layer("8x56x56x64, 3x3, 64, pad 1"))["ops"]
+    ops = layer_plan(parse_layer("8x56x56x64, 3x3, 64, pad 1"), below_highest=False)["ops"]
     assert not ops["fprop"]["packed"] and ops["fprop"]["workspace_bytes"] == 0
     assert ops["dgrad"]["packed"] and ops["dgrad"]["workspace_bytes"] == 3 * 3 * 64 * 64 * 4
     assert len(ops["fprop"]["tasks"]) == 1 and len(ops["dgrad"]["tasks"]) == 2  # packing comes first
 
 
+DENSE = "8x56x56x64, 3x3, 64, pad 1"
+
+
+def test_precision_highest_avoids_winograd(capsys):
+    assert kernels(DENSE, below_highest=False) == dict.fromkeys(CONVOLUTIONS, "tiled")
+    facts = layer_plan(parse_layer(DENSE))["ops"]
+    assert {facts[op]["kernel_at_highest"] for op in CONVOLUTIONS} == {"tiled"}
+    assert command_line.main(["plan", DENSE]) == 0
+    reason = "dgrad: precision HIGHEST takes tiled, whose rounding errors are smaller"
+    assert reason in capsys.readouterr().out.splitlines()
+    assert command_line.main(["plan", DENSE, "--highest"]) == 0
+    told = capsys.readouterr().out
+    assert "at precision HIGHEST\n" in told and "winograd" not in told
+    assert command_line.main(["plan", DENSE, "--highest", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told == layer_plan(parse_layer(DENSE), below_highest=False) and not told["below_highest"]
+
+
+def test_winograds_tiles(capsys):
+    """Two tiles of 4 results cover 7 pixels; a filter too large to keep is transformed where it is used."""
+    line = "2x7x7x512, 3x3, 512, pad 1"
+    facts = layer_plan(parse_layer(line), kernel="winograd")["ops"]
+    for op in CONVOLUTIONS:
+        assert [facts[op][f"tile_{of}"] for of in ("results", "products")] == [16, 36]
+        assert facts[op]["tiles"] == 2 * 2 * 2 and "kernel_at_highest" not in facts[op]
+    assert [facts[op]["packed"] for op in CONVOLUTIONS[:2]] == [False, False]
+    assert command_line.main(["plan", line, "--kernel", "winograd"]) == 0
+    told = capsys.readouterr().out
+    assert "transformed by task" in told and "HIGHEST" not in told
+    assert command_line.main(["plan", "2x99x64, 3, 64, pad 1", "--kernel", "winograd"]) == 0
+    told = capsys.readouterr().out
+    assert "4 pixels, 6 products" in told and "transformed once" in told
+
+
 @pytest.mark.parametrize("isa", targets.backends["cpu"].module.instruction_sets())
 def test_a_kernel_and_instruction_set_asked_for(isa):
-    layer = parse_layer("8x56x56x64, 3x3, 64, pad 1")
+    layer = parse_layer(DENSE)
     ops = layer_plan(layer, kernel=f"tiled.{isa}")["ops"]
     of_bf16 = layer_plan(layer, "bfloat16", kernel=f"tiled.{isa}")["ops"]
     for op in CONVOLUTIONS:
@@ -99,11 +135,14 @@ def test_every_kernel_that_is_printed_can_be_asked_for(text):
     for op, facts in layer_plan(layer)["ops"].items():
         for suffix in ("", *(f".{isa}" for isa in [facts.get("instruction_set")] if isa)):
             asked = layer_plan(layer, kernel=facts["kernel"] + suffix)["ops"][op]
-            assert asked == facts | {"reason": "asked for"}
+            assert asked | {"kernel_at_highest": ""} == facts | {
+                "reason": "asked for",
+                "kernel_at_highest": "",
+            }
 
 
 def test_the_kernel_of_the_bias_gradient(capsys):
-    layer = parse_layer("8x56x56x64, 3x3, 64, pad 1")
+    layer = parse_layer(DENSE)
     ops = layer_plan(layer, kernel="vector")["ops"]
     assert ops["bgrad"]["kernel"] == "vector" and all(
         "bgrad alone" in ops[o]["not_served"] for o in CONVOLUTIONS
@@ -166,28 +205,49 @@ def test_workspace_is_what_the_call_asks_for(name, kernel, dtype, monkeypatch):
     assert asked == {op: facts["workspace_bytes"] for op, facts in planned.items()}
 
 
-@pytest.mark.parametrize("batch", [1, 8, None])
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("name", BUILT_IN)
-def test_workspace_stays_small(name, dtype, batch):
-    """Never above the larger of the filter, as sums take it, and a tile, or 5 % of the activations."""
-    _, _, rest = BUILT_IN[name].partition("x")
-    layer = parse_layer(f"{batch}x{rest}" if batch else BUILT_IN[name])
-    plan = layer_plan(layer, dtype)
-    filter_bytes = plan["filter_bytes"] * (2 if DTYPES[dtype] == 2 else 1)  # 16 bits are widened to 32
+def workspace_allowed(layer, plan, below_highest):
+    """The bytes that the README allows each op."""
+    wide = 2 if DTYPES[plan["dtype"]] == 2 else 1  # 16 bits are widened to 32
+    filter_bytes = plan["filter_bytes"] * wide
     # A tile is what the registers hold, at most 32 of 64 bytes, and a channel's part of a vector is a vector.
     tile = 32 * 64
     allowed = max(filter_bytes, tile, 0.05 * plan["activations_bytes"])
+    if not below_highest or plan["dtype"] == "float64":
+        return dict.fromkeys(OPS, allowed)
+    # A transformed filter has whole vectors of channels, and a line of 64 bytes a point and group.
+    *taps, group_in, features = layer.w_shape
+    group_out, whole = features // layer.groups, lambda channels: -(-channels // 16) * 16
+    channels = max(group_in * whole(group_out), whole(group_in) * group_out)
+    transformed = 4 * (4 * math.prod(taps) * layer.groups * channels) + 36 * 64 * layer.groups
+    transformed = max(allowed, min(transformed, 16 << 20))
+    partial_sums = max(allowed, plan["activations_bytes"] * wide / 4)
+    return {"fprop": transformed, "dgrad": transformed, "wgrad": partial_sums, "bgrad": allowed}
+
+
+@pytest.mark.parametrize("below_highest", [False, True], ids=["highest", "below"])
+@pytest.mark.parametrize("batch", [1, 8, None])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_workspace_stays_small(name, dtype, batch, below_highest):
+    """Each op's workspace is what the README promises."""
+    _, _, rest = BUILT_IN[name].partition("x")
+    layer = parse_layer(f"{batch}x{rest}" if batch else BUILT_IN[name])
+    plan = layer_plan(layer, dtype, below_highest=below_highest)
+    allowed = workspace_allowed(layer, plan, below_highest)
     for op, facts in plan["ops"].items():
-        assert facts["workspace_bytes"] <= allowed, op
+        assert facts["workspace_bytes"] <= allowed[op], op
 
 
 def test_the_table_and_its_json(capsys):
-    text = "8x56x56x64, 3x3, 64, pad 1"
-    assert command_line.main(["plan", text]) == 0
-    table = capsys.readouterr().out
-    for part in (text, *OPS, "tiled", "pixels x", "packed", "read in place", "of the activations"):
-        assert part in table
+    text = DENSE
+    for options, parts in {
+        ("--highest",): ("tiled", "pixels x", "packed", "read in place"),
+        (): ("winograd", "16 pixels, 36 products", "1568, ", " at a time", "transformed once"),
+    }.items():
+        assert command_line.main(["plan", text, *options]) == 0
+        table = capsys.readouterr().out
+        for part in (text, *OPS, *parts, "of the activations"):
+            assert part in table
     assert command_line.main(["plan", text, "--dtype", "bfloat16", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == layer_plan(parse_layer(text), "bfloat16")
 
@@ -199,8 +259,9 @@ def test_the_table_and_its_json(capsys):
         (["8x56x56x64, 3x3, 64, padding 1"], "'padding 1' is not known"),
         (["1x3000000000x3, 3, 4"], "numbers below 2^30"),
         (["1x9x3, 3, 4, pad 99999999999999999999"], "numbers below 2^30"),
-        (["8x56x56x64, 3x3, 64", "--kernel", "winograd"], '"winograd"'),
-        (["8x56x56x64, 3x3, 64", "--kernel", "winograd"], '"pairs", and for bgrad "vector"'),
+        (["8x56x56x64, 3x3, 64", "--kernel", "strassen"], '"strassen"'),
+        (["8x56x56x64, 3x3, 64", "--kernel", "strassen"], '"pairs", and for bgrad "vector"'),
+        (["8x56x56x64, 5x5, 64", "--kernel", "winograd"], '"winograd" serves float32, bfloat16 and float16'),
         (
             ["8x56x56x64, 3x3, 64", "--kernel", "winograd", "--platform", "cuda"],
             '"wgmma", and for bgrad "vector"',
@@ -356,9 +417,8 @@ def test_the_help_is_plain_text(command, capsys):
     assert "usage: python -m jax_convgrad" in told and "``" not in told
 
 
-@pytest.mark.parametrize("options", [["--highest"], ["--capability", "9"]])
-def test_what_cuda_alone_has_is_refused_for_the_cpu(options, capsys):
+def test_what_cuda_alone_has_is_refused_for_the_cpu(capsys):
     with pytest.raises(SystemExit) as ended:
-        command_line.main(["plan", "8x56x56x64, 3x3, 64, pad 1", *options])
+        command_line.main(["plan", "8x56x56x64, 3x3, 64, pad 1", "--capability", "9"])
     assert ended.value.code == 2
     assert "--platform cuda" in capsys.readouterr().err

@@ -50,9 +50,11 @@ def kernels() -> list[str]:
     return _module("_cuda_emulated").kernels()
 
 
-def conv_workspace_bytes(op: str, kernel: str, *, tf32: bool = False, **problem) -> int:
+def conv_workspace_bytes(op: str, kernel: str, *, below_highest: bool = False, **problem) -> int:
     """The workspace of a call that selects the kernel by name."""
-    return _module("_cuda_emulated").conv_workspace_bytes(op=op, kernel=kernel, tf32=tf32, **problem)
+    return _module("_cuda_emulated").conv_workspace_bytes(
+        op=op, kernel=kernel, below_highest=below_highest, **problem
+    )
 
 
 def plan(op: str, kernel: str, **problem) -> dict:

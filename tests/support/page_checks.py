@@ -11,6 +11,7 @@ from page_blocks import ROOT, anchors
 # Blocks in other languages, and the test that reads them, which has to name the page.
 READ_ELSEWHERE = {
     ("docs/derivation.md", "text"): "docs/test_derivation.py",
+    ("docs/winograd.md", "text"): "docs/test_winograd_page.py",
 }
 
 

@@ -20,7 +20,7 @@ def serves(module, kernel, op, case, dtype, tf32=False):
             out_channels=case.y[y_order[-1]],
             groups=case.groups,
             axes=axes,
-            tf32=tf32,
+            below_highest=tf32,
         )
     except ValueError as refused:
         # Other errors of the binding mean that this function called it wrongly.
