@@ -1,0 +1,133 @@
+"""The layers that a Flax model takes from here or from flax, as a parameter of every model."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import importlib.util
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+import jax_convgrad
+
+ACTIVATIONS: dict[str | None, Callable[[jax.Array], jax.Array]] = {
+    None: lambda x: x,
+    "relu": nn.relu,
+    "relu6": nn.relu6,
+    "silu": nn.silu,
+    "tanh": jnp.tanh,
+    "leaky_relu": lambda x: nn.leaky_relu(x, 0.2),
+}
+MOMENTUM, EPSILON = 0.9, 1e-5  # of the running statistics; PyTorch's momentum is one minus this
+
+
+@dataclasses.dataclass(frozen=True)
+class Layers:
+    """The modules and functions by which a model computes.
+
+    A class that has a field ``activation`` computes the activation itself, if it is one of ``fused``.
+    """
+
+    conv: Any = nn.Conv
+    conv_transpose: Any = nn.ConvTranspose
+    batch_norm: Any = nn.BatchNorm
+    max_pool: Callable[..., jax.Array] = nn.max_pool
+    avg_pool: Callable[..., jax.Array] = nn.avg_pool
+    fused: tuple[str, ...] = ()
+
+    def convolve(
+        self, x: jax.Array, name: str, features: int, taps: int, *, stride: int = 1, dilation: int = 1,
+        groups: int = 1, padding: int | None = None, bias: bool = False, activation: str | None = None,
+    ) -> jax.Array:  # fmt: skip
+        """A convolution with the same padding on both sides, as PyTorch has it; by default the size stays."""
+        axes = x.ndim - 2
+        pad = dilation * (taps - 1) // 2 if padding is None else padding
+        options = dict(
+            features=features,
+            kernel_size=(taps,) * axes,
+            strides=(stride,) * axes,
+            padding=((pad, pad),) * axes,
+            kernel_dilation=(dilation,) * axes,
+            feature_group_count=groups,
+            use_bias=bias,
+            name=name,
+        )
+        return self._activated(self.conv, options, activation)(x)
+
+    def upsample(
+        self, x: jax.Array, name: str, features: int, taps: int, *, stride: int = 2, padding: str = "SAME",
+        bias: bool = False,
+    ) -> jax.Array:  # fmt: skip
+        """A transposed convolution."""
+        axes = x.ndim - 2
+        layer = self.conv_transpose(
+            features, (taps,) * axes, (stride,) * axes, padding, use_bias=bias, name=name
+        )
+        return layer(x)
+
+    def normalize(self, x: jax.Array, name: str, activation: str | None = None) -> jax.Array:
+        """Batch norm by the batch's own statistics; the running ones are updated."""
+        options = dict(use_running_average=False, momentum=MOMENTUM, epsilon=EPSILON, name=name)
+        return self._activated(self.batch_norm, options, activation)(x)
+
+    def _activated(self, layer: Any, options: dict[str, Any], activation: str | None) -> Callable:
+        if activation in self.fused and "activation" in {field.name for field in dataclasses.fields(layer)}:
+            return layer(**options, activation=activation)
+        made = layer(**options)
+        return lambda x: ACTIVATIONS[activation](made(x))
+
+
+class Conv(nn.Module):
+    """``flax.linen.Conv`` on ``jax_convgrad.conv``, which takes bias and activation along."""
+
+    features: int
+    kernel_size: tuple[int, ...]
+    strides: tuple[int, ...]
+    padding: tuple[tuple[int, int], ...]
+    kernel_dilation: tuple[int, ...]
+    feature_group_count: int
+    use_bias: bool
+    activation: str | None = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        shape = (*self.kernel_size, x.shape[-1] // self.feature_group_count, self.features)
+        return jax_convgrad.conv(
+            x,
+            self.param("kernel", nn.initializers.lecun_normal(), shape),
+            self.param("bias", nn.initializers.zeros, (self.features,)) if self.use_bias else None,
+            stride=self.strides,
+            padding=self.padding,
+            dilation=self.kernel_dilation,
+            groups=self.feature_group_count,
+            activation=self.activation,
+        )
+
+
+class ConvTranspose(nn.Module):
+    """``flax.linen.ConvTranspose`` on ``jax_convgrad.conv_transpose``."""
+
+    features: int
+    kernel_size: tuple[int, ...]
+    strides: tuple[int, ...]
+    padding: str
+    use_bias: bool
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        shape = (*self.kernel_size, x.shape[-1], self.features)
+        kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
+        y = jax_convgrad.conv_transpose(x, kernel, self.strides, self.padding)
+        return y + self.param("bias", nn.initializers.zeros, (self.features,)) if self.use_bias else y
+
+
+def own_layers() -> Layers:
+    """This package's layers. Batch norm stays flax's in a version without ``jax_convgrad.flax.BatchNorm``."""
+    own = Layers(Conv, ConvTranspose, nn.BatchNorm, jax_convgrad.max_pool, jax_convgrad.avg_pool, ("relu",))
+    if importlib.util.find_spec("jax_convgrad.flax") is None:
+        return own
+    return dataclasses.replace(own, batch_norm=importlib.import_module("jax_convgrad.flax").BatchNorm)
