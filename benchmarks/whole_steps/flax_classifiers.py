@@ -1,4 +1,4 @@
-"""Image classifiers in Flax. Names of modules are those of the same models in PyTorch (torch_classifiers.py)."""
+"""Image classifiers in Flax. Modules have the names that torch_classifiers.py gives them in PyTorch."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class ResNet(nn.Module):
 
 
 class InvertedResidual(nn.Module):
-    """An expansion, a depthwise convolution and a projection; with ``squeeze`` channels, a gate between them."""
+    """An expansion, a depthwise convolution, a projection; with ``squeeze`` channels, a gate between them."""
 
     layers: Layers
     features: int
@@ -131,7 +131,7 @@ class ConvNeXtBlock(nn.Module):
         y = nn.LayerNorm(epsilon=1e-6, name="norm")(y)
         y = nn.gelu(nn.Dense(4 * channels, name="expand")(y), approximate=False)
         y = nn.Dense(channels, name="project")(y)
-        return x + self.param("gamma", nn.initializers.constant(1e-6), (channels,)) * y
+        return x + self.param("gamma", nn.initializers.constant(1e-6), (channels,), jnp.float32) * y
 
 
 class ConvNeXt(nn.Module):

@@ -98,7 +98,7 @@ def _supervised(module: nn.Module, loss: Callable[..., jax.Array]) -> Step:
 
 
 def _adversarial(generator: nn.Module, discriminator: nn.Module) -> Step:
-    """The discriminator learns from real and generated pictures, then the generator from what it has become."""
+    """The discriminator learns from real and generated pictures, then the generator from the updated one."""
 
     def cost(logits: jax.Array, real: bool) -> jax.Array:
         return jnp.mean(jax.nn.softplus(-logits if real else logits))

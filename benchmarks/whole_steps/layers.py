@@ -98,8 +98,10 @@ class Conv(nn.Module):
         shape = (*self.kernel_size, x.shape[-1] // self.feature_group_count, self.features)
         return jax_convgrad.conv(
             x,
-            self.param("kernel", nn.initializers.lecun_normal(), shape),
-            self.param("bias", nn.initializers.zeros, (self.features,)) if self.use_bias else None,
+            self.param("kernel", nn.initializers.lecun_normal(), shape, jnp.float32),
+            self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
+            if self.use_bias
+            else None,
             stride=self.strides,
             padding=self.padding,
             dilation=self.kernel_dilation,
@@ -120,9 +122,13 @@ class ConvTranspose(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         shape = (*self.kernel_size, x.shape[-1], self.features)
-        kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
+        kernel = self.param("kernel", nn.initializers.lecun_normal(), shape, jnp.float32)
         y = jax_convgrad.conv_transpose(x, kernel, self.strides, self.padding)
-        return y + self.param("bias", nn.initializers.zeros, (self.features,)) if self.use_bias else y
+        return (
+            y + self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
+            if self.use_bias
+            else y
+        )
 
 
 def own_layers() -> Layers:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def growth(run: Callable[[], object]) -> int | None:
-    """By how many bytes the resident memory is larger at its peak during ``run`` than before; None if unknown.
+    """By how many bytes resident memory is larger at its peak during ``run`` than before; None if unknown.
 
     What the allocator keeps of freed memory is given back first, or the peak would hide in it.
     """

@@ -15,7 +15,7 @@ class Model:
     Attributes:
       name: the class, the same in both.
       sizes: arguments of both.
-      torch_sizes: what PyTorch's class has to know besides, because its layers do not read it off their input.
+      torch_sizes: what PyTorch's class has to know besides, since its layers do not read it off their input.
     """
 
     name: str
@@ -32,8 +32,8 @@ class Net:
       what: for the table.
       models: by the part that they play; all steps but ``adversarial`` have one, called "model".
       x: the input's shape, channels last.
-      loss: "classify" (cross-entropy of a whole input), "segment" (of each pixel), "regress" (mean square), or
-        "adversarial" (generator and discriminator in turn).
+      loss: "classify" (cross-entropy of a whole input), "segment" (of each pixel), "regress" (mean square),
+        or "adversarial" (generator and discriminator in turn).
       hidden: only for tests; ``--only`` takes it, but it is not in a run of all nets.
     """
 
@@ -49,12 +49,12 @@ LEARNING_RATE, MOMENTUM = 1e-3, 0.9
 NOISE = 100  # channels of a generator's input
 
 _MOBILENET_V2 = (
-    (1, 16, 1, 1, 3), (6, 24, 2, 2, 3), (6, 32, 3, 2, 3), (6, 64, 4, 2, 3), (6, 96, 3, 1, 3), (6, 160, 3, 2, 3),
-    (6, 320, 1, 1, 3),
+    (1, 16, 1, 1, 3), (6, 24, 2, 2, 3), (6, 32, 3, 2, 3), (6, 64, 4, 2, 3), (6, 96, 3, 1, 3),
+    (6, 160, 3, 2, 3), (6, 320, 1, 1, 3),
 )  # fmt: skip
 _EFFICIENTNET_B0 = (
-    (1, 16, 1, 1, 3), (6, 24, 2, 2, 3), (6, 40, 2, 2, 5), (6, 80, 3, 2, 3), (6, 112, 3, 1, 5), (6, 192, 4, 2, 5),
-    (6, 320, 1, 1, 3),
+    (1, 16, 1, 1, 3), (6, 24, 2, 2, 3), (6, 40, 2, 2, 5), (6, 80, 3, 2, 3), (6, 112, 3, 1, 5),
+    (6, 192, 4, 2, 5), (6, 320, 1, 1, 3),
 )  # fmt: skip
 
 
@@ -63,9 +63,7 @@ def _one(name: str, what: str, model: Model, x: tuple[int, ...], loss: str, hidd
 
 
 def _resnet(blocks: tuple[int, ...], width: int, classes: int, bottlenecks: bool) -> Model:
-    return Model(
-        "ResNet", {"blocks": blocks, "width": width, "classes": classes, "bottlenecks": bottlenecks}
-    )
+    return Model("ResNet", {"blocks": blocks, "width": width, "classes": classes, "bottlenecks": bottlenecks})
 
 
 def _mobilenet(

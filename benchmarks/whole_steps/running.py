@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.devices.cpu import Cpu
+
 from whole_steps.registry import Net
 
 PEERS = ("lax", "install", "own", "torch", "compile")

@@ -1,4 +1,4 @@
-"""What every library starts a net from, and what jax.lax makes of it in the first step: a folder of arrays."""
+"""What every library starts a net from, and what jax.lax makes of it in a step: a folder of arrays."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-
 from unchanged.agreement import disagreement, moved
+
 from whole_steps.registry import Net, batch_of
 
 Arrays = dict[str, np.ndarray]

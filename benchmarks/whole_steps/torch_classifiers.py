@@ -92,7 +92,14 @@ _ACTIVATIONS = {"relu6": nn.ReLU6, "silu": nn.SiLU}
 
 class InvertedResidual(nn.Module):
     def __init__(
-        self, inputs: int, features: int, expansion: int, taps: int, stride: int, activation: str, squeeze: int
+        self,
+        inputs: int,
+        features: int,
+        expansion: int,
+        taps: int,
+        stride: int,
+        activation: str,
+        squeeze: int,
     ):
         super().__init__()
         wide = inputs * expansion

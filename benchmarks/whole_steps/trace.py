@@ -12,7 +12,8 @@ from typing import Any
 
 import jax
 
-OURS = "our calls"
+from whole_steps.table import OURS
+
 _CONTAINERS = {"while", "call", "conditional"}  # the operations in them have events of their own
 _MOVES = {"parameter", "copy", "transpose", "bitcast", "reshape", "convert", "tuple", "get-tuple-element"}
 _INSTRUCTION = re.compile(r"^\s*(?:ROOT )?%?([\w.-]+) = (\(.*?\)|\S+) ([\w-]+)\(")
@@ -49,10 +50,16 @@ class Operation:
             return "optimizer"
         return "reductions" if "reduce" in self.opcodes else "element-wise"
 
-    def about(self) -> str:
-        """Where it comes from, in a few words."""
-        scope = self.scopes[0] if self.scopes else ""
-        return "/".join(part for part in scope.split("/")[1:] if not part.startswith("jit("))
+    def origin(self) -> str:
+        """The pass, the layer without its number and the traced operation, such as "backward: bn mul"."""
+        parts = [
+            part for scope in self.scopes[:1] for part in scope.split("/") if not part.startswith("jit(")
+        ]
+        if not parts:
+            return " ".join(sorted(self.opcodes))
+        passes = {"transpose(jvp(": "backward", "jvp(": "forward"}
+        which = next((name for start, name in passes.items() if parts[0].startswith(start)), "update")
+        return f"{which}: {' '.join(re.sub('[0-9_]+$', '', part) for part in parts[1:][-2:] or parts)}"
 
 
 def operations(program: str) -> dict[str, Operation]:
@@ -120,7 +127,9 @@ def spans(file: Path, known: dict[str, Operation]) -> list[Span]:
 
 def shares(of_run: Iterable[Span]) -> dict[str, float]:
     """Seconds by operation; those that run at the same time share it, so the sum is what the clock shows."""
-    marks = sorted((time, starts, span.name) for span in of_run for time, starts in ((span.start, 1), (span.end, 0)))
+    marks = sorted(
+        (time, starts, span.name) for span in of_run for time, starts in ((span.start, 1), (span.end, 0))
+    )
     seconds: dict[str, float] = defaultdict(float)
     running: list[str] = []
     before = 0.0
@@ -135,12 +144,12 @@ def shares(of_run: Iterable[Span]) -> dict[str, float]:
     return dict(seconds)
 
 
-def profile(program: str, run: Callable[[], object], calls: int, shown: int = 12) -> dict[str, Any]:
+def profile(program: str, run: Callable[[], object], calls: int, shown: int = 15) -> dict[str, Any]:
     """What the least of ``calls`` runs spent on what.
 
     Returns:
-      ``seconds`` (of all operations), ``kinds`` (seconds and count by kind) and ``largest`` (operations
-      that are not ours, with kind, origin, shape, seconds).
+      ``seconds`` (of all operations), ``kinds`` (seconds and count by kind) and ``largest`` (the groups of
+      operations of one kind and origin that take longest: seconds, count, and one of them with its shape).
     """
     known = operations(program)
     options = jax.profiler.ProfileOptions()
@@ -158,23 +167,17 @@ def profile(program: str, run: Callable[[], object], calls: int, shown: int = 12
     of_runs = [shares(of_run) for of_run in by_run.values()]
     seconds = min(of_runs, key=lambda of: sum(of.values()))
     kinds: dict[str, dict[str, float]] = defaultdict(lambda: {"seconds": 0.0, "count": 0})
-    for name, spent in seconds.items():
-        of_kind = kinds[known[name].kind()]
-        of_kind["seconds"] += spent
-        of_kind["count"] += 1
-    ordered = sorted(seconds, key=seconds.__getitem__, reverse=True)
+    groups: dict[tuple[str, str], dict[str, Any]] = {}
+    for name in sorted(seconds, key=seconds.__getitem__, reverse=True):
+        operation = known[name]
+        kind, origin = operation.kind(), operation.origin()
+        named = {"kind": kind, "origin": origin, "example": f"{name} {operation.shape}"}
+        group = groups.setdefault((kind, origin), {**named, "seconds": 0.0, "count": 0})
+        for of in (kinds[kind], group):
+            of["seconds"] += seconds[name]
+            of["count"] += 1
     return {
         "seconds": sum(seconds.values()),
         "kinds": dict(sorted(kinds.items(), key=lambda item: -item[1]["seconds"])),
-        "largest": [
-            {
-                "name": name,
-                "kind": known[name].kind(),
-                "from": known[name].about(),
-                "shape": known[name].shape,
-                "seconds": seconds[name],
-            }
-            for name in ordered
-            if known[name].kind() != OURS
-        ][:shown],
+        "largest": sorted(groups.values(), key=lambda group: -group["seconds"])[:shown],
     }

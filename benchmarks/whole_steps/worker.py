@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from harness.checks import first_line
+
 from whole_steps import memory
 from whole_steps.registry import NETS, Net
 
