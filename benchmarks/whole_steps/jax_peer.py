@@ -50,7 +50,7 @@ class Peer:
         if self.way == "lax":
             start.write(folder, arrays, net, self._first)
         else:
-            self.prepared["disagreement"] = start.least_disagreement(folder, arrays, net, self._first)
+            self.prepared["compared"] = {self.way: start.compared(folder, arrays, net, self._first)}
         self.state, self.batch = jax_steps.state_of(arrays), jax.device_put(batch)
         self.ways: dict[str, Callable[[], object]] = {self.way: self._run}
 

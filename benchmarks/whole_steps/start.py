@@ -12,6 +12,7 @@ from unchanged.agreement import disagreement, moved
 from whole_steps.registry import Net, batch_of
 
 Arrays = dict[str, np.ndarray]
+_OF_WHOLE = 1e-4  # of the norm of all arrays: what is smaller may be rounding alone
 _SETS = 3  # the arguments, and two sets an ulp from there
 
 
@@ -33,17 +34,31 @@ def read(folder: Path) -> Arrays:
     return dict(np.load(folder / "start.npz"))
 
 
-def least_disagreement(
+def compared(
     folder: Path, start: Arrays, net: Net, first_step: Callable[[Arrays, Arrays], Arrays]
-) -> float:
+) -> dict[str, float]:
     """How far losses, gradients and running means of the first step are from jax.lax's.
 
-    As a multiple of what rounding may do (``unchanged.agreement``), at the set where it is least.
+    Returns:
+      ``disagreement``: as a multiple of what rounding may do (``unchanged.agreement``), and ``difference``:
+      the largest of an array, as a share of its norm; both at the set of arguments where the former is least.
     """
-    least = math.inf
+    least = {"disagreement": math.inf, "difference": math.inf}
     for number, arguments in enumerate(argument_sets(start, net)):
-        results = (dict(np.load(folder / f"first{at % _SETS}.npz")) for at in (number, number + 1))
-        least = min(least, disagreement(first_step(*arguments), *results))
-        if least <= 1:
+        found = first_step(*arguments)
+        lax, lax_moved = (dict(np.load(folder / f"first{at % _SETS}.npz")) for at in (number, number + 1))
+        value = disagreement(found, lax, lax_moved)
+        if value < least["disagreement"] or not number:
+            least = {"disagreement": value, "difference": difference(found, lax)}
+        if value <= 1:
             break
     return least
+
+
+def difference(found: Arrays, lax: Arrays) -> float:
+    """The largest difference of an array from jax.lax's as a share of its norm."""
+    whole = np.sqrt(sum(np.vdot(array, array) for array in lax.values()))
+    return max(
+        float(np.linalg.norm(found[path] - array) / (np.linalg.norm(array) + _OF_WHOLE * whole))
+        for path, array in lax.items()
+    )

@@ -9,6 +9,7 @@ from typing import Any
 import report
 
 OURS = "our calls"  # what trace.py calls the package's custom calls
+LARGEST_DIFFERENCE = 0.02  # from jax.lax, as a share of an array's norm
 Entry = dict[str, Any]
 _SHOWN = 3  # of XLA's operations, for each net
 
@@ -37,15 +38,24 @@ def xla_part(entry: Entry, way: str) -> float | None:
 
 
 def troubles(entry: Entry) -> list[str]:
-    """Peers that failed, and first steps that do not agree with lax's to rounding."""
+    """Peers that failed, and first steps that differ from lax's.
+
+    They agree to rounding; with PyTorch in one of its memory formats, which shows that the models are the same.
+    In the other one and in compiled steps rounding may move a few maxima of a pool to another pixel, and so
+    gradients by some thousandths.
+    """
     found = [f"{entry['name']}, {peer}: {error}" for peer, error in entry["errors"].items()]
     for peer, prepared in entry["prepared"].items():
-        disagreement = prepared.get("disagreement", 0)
-        by_way = disagreement if isinstance(disagreement, dict) else {peer: disagreement}
+        compared = prepared.get("compared", {})
+        least = min((of["disagreement"] for of in compared.values()), default=0.0)
+        if peer != "compile" and not least <= 1:
+            found.append(
+                f"{entry['name']}, {peer}: a step differs from lax's by {least:.3g} times what rounding may"
+            )
         found += [
-            f"{entry['name']}, {way}: a step differs from lax's by {times:.3g} times what rounding may"
-            for way, times in by_way.items()
-            if not times <= 1
+            f"{entry['name']}, {way}: a gradient differs from lax's by {of['difference']:.3g} of its norm"
+            for way, of in compared.items()
+            if not of["difference"] <= LARGEST_DIFFERENCE
         ]
     return found
 

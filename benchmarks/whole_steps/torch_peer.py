@@ -23,7 +23,7 @@ class Peer:
         torch.set_num_threads(threads)
         arrays, found = start.read(folder), formats(net)
         self.ways: dict[str, Callable[[], object]] = {}
-        self.prepared: dict[str, Any] = {"disagreement": {}, "compiling": {}}
+        self.prepared: dict[str, Any] = {"compared": {}, "compiling": {}}
         for way in ways:
             memory = way.removeprefix(COMPILED)
             if memory not in found:
@@ -41,7 +41,7 @@ class Peer:
             begun = time.perf_counter()
             first(*start.argument_sets(arrays, net)[0])
             self.prepared["compiling"][way] = time.perf_counter() - begun
-            self.prepared["disagreement"][way] = start.least_disagreement(folder, arrays, net, first)
+            self.prepared["compared"][way] = start.compared(folder, arrays, net, first)
             self.ways[way] = trainings[-1].step
 
     def profile(self, way: str, calls: int) -> dict[str, Any]:

@@ -103,7 +103,7 @@ class Training:
         with torch.no_grad():
             for name, model in self.models.items():
                 for one in shared(model):
-                    array = np.ascontiguousarray(one.to_torch(start[f"{name}/{one.path}"]))
+                    array = np.array(one.to_torch(start[f"{name}/{one.path}"]), order="C")
                     if one.tensor.shape != array.shape:
                         raise ValueError(f"{one.path}: {one.tensor.shape} in PyTorch, {array.shape} in Flax")
                     one.tensor.copy_(torch.from_numpy(array))

@@ -33,7 +33,7 @@ def written(net, folder):
 def test_own_layers_make_the_same_step(name, tmp_path):
     net = NETS[name]
     arrays = written(net, tmp_path)
-    assert start.least_disagreement(tmp_path, arrays, net, first_step(net, own_layers())) <= 1
+    assert start.compared(tmp_path, arrays, net, first_step(net, own_layers()))["disagreement"] <= 1
 
 
 @pytest.mark.parametrize("net", TINY, ids=lambda net: net.name)
@@ -42,7 +42,7 @@ def test_torch_makes_the_same_step(net, tmp_path):
     written(net, tmp_path)
     peer = torch_peer.Peer(net, ["contiguous", "channels_last"], tmp_path, 1)
     assert list(peer.ways) == ["contiguous", "channels_last"][: 1 + (len(net.x) > 3)]
-    assert all(value <= 1 for value in peer.prepared["disagreement"].values())
+    assert all(of["disagreement"] <= 1 for of in peer.prepared["compared"].values())
 
 
 def test_another_step_is_told(tmp_path):
@@ -55,7 +55,9 @@ def test_another_step_is_told(tmp_path):
         result["model/params/dilated0/kernel"] = result["model/params/dilated0/kernel"] * np.float32(1.01)
         return result
 
-    assert start.least_disagreement(tmp_path, start.read(tmp_path), net, wrong) > 1
+    found = start.compared(tmp_path, start.read(tmp_path), net, wrong)
+    assert found["disagreement"] > 1
+    assert found["difference"] == pytest.approx(0.01, rel=0.05)
 
 
 def test_the_full_nets_have_the_published_sizes():
@@ -126,6 +128,10 @@ def test_memory_of_a_step_is_measured():
     assert 49 << 20 < memory.growth(run) < 60 << 20
 
 
+def agrees(disagreement):
+    return {"disagreement": disagreement, "difference": 0.001}
+
+
 def entry(name="unet", **changed):
     """A net of which ours takes 20 ms, half of them XLA's."""
     least = {"lax": 0.06, "install": 0.02, "own": 0.01, "contiguous": 0.04, "channels_last": 0.03}
@@ -143,8 +149,8 @@ def entry(name="unet", **changed):
         "what": f"a {name}",
         "prepared": {
             "lax": cost,
-            "install": {**cost, "disagreement": 0.1},
-            "torch": {"disagreement": {"contiguous": 0.2}},
+            "install": {**cost, "compared": {"install": agrees(0.1)}},
+            "torch": {"compared": {"contiguous": agrees(0.2), "channels_last": agrees(9.0)}},
         },
         "seconds": {way: {"least": time, "median": time, "steps": 3} for way, time in least.items()},
         "memory": {"lax": 5 << 20, "install": None, "contiguous": 7 << 20},
@@ -171,15 +177,25 @@ def test_the_tables_have_ratios_means_and_bounds():
     assert not table.troubles(results["nets"][0])
 
 
-def test_troubles_are_told():
-    differs = entry(prepared={"torch": {"disagreement": {"contiguous": 3.0}}, "lax": {}})
-    failed = entry(errors={"compile": "RuntimeError: no compiler"})
-    not_a_number = entry(prepared={"own": {"disagreement": float("nan")}})
-    for wrong, words in ((differs, "contiguous"), (failed, "no compiler"), (not_a_number, "own")):
-        (trouble,) = table.troubles(wrong)
-        assert (
-            words in trouble and trouble in table.markdown({"nets": [wrong]}) and trouble in table.line(wrong)
-        )
+def compared(peer, **found):
+    return {"prepared": {peer: {"compared": {"a way": found}}}}
+
+
+@pytest.mark.parametrize(
+    "changed, words",
+    [
+        (compared("install", disagreement=3.0, difference=0.01), "3 times"),
+        (compared("torch", disagreement=3.0, difference=0.01), "3 times"),
+        (compared("compile", disagreement=3.0, difference=0.1), "0.1 of"),
+        (compared("compile", disagreement=3.0, difference=np.nan), "nan of"),
+        ({"errors": {"compile": "RuntimeError: no compiler"}}, "no compiler"),
+    ],
+)  # fmt: skip
+def test_troubles_are_told(changed, words):
+    wrong = entry(**changed)
+    (trouble,) = table.troubles(wrong)
+    assert words in trouble
+    assert trouble in table.markdown({"nets": [wrong]}) and trouble in table.line(wrong)
 
 
 def test_a_peer_that_fails_is_told_and_the_others_are_measured(monkeypatch):
@@ -198,7 +214,7 @@ def test_the_command_writes_results_beside_those_of_other_nets(tmp_path):
     results = json.loads(out.read_text())
     assert [net["name"] for net in results["nets"]] == ["unet", "tiny.dilated"]
     measured = results["nets"][1]
-    assert measured["prepared"]["install"]["disagreement"] <= 1
+    assert measured["prepared"]["install"]["compared"]["install"]["disagreement"] <= 1
     assert measured["prepared"]["install"]["kernels"] > 0 and not measured["prepared"]["install"]["on_lax"]
     assert {"date", "others"} <= measured.keys()
     assert {"command", "machine", "versions", "settings"} <= results.keys()
