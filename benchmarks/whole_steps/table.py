@@ -40,7 +40,7 @@ def xla_part(entry: Entry, way: str) -> float | None:
 def troubles(entry: Entry) -> list[str]:
     """Peers that failed, and first steps that differ from lax's.
 
-    They agree to rounding; with PyTorch in one of its memory formats, which shows that the models are the same.
+    They agree to rounding; with PyTorch in one memory format, which shows that the models are the same.
     In the other one and in compiled steps rounding may move a few maxima of a pool to another pixel, and so
     gradients by some thousandths.
     """
