@@ -145,7 +145,7 @@ def measure(net: Net, peers: list[str], seconds: float, threads: int, keep_memor
                 for way in process.ways:
                     entry["memory"][way] = process.ask(do="memory", way=way)["growth"]
                     if _LIBRARIES[process.peer] == "jax":
-                        calls = max(2, min(20, round(0.5 / min(times[way]))))
+                        calls = max(4, min(20, round(1 / min(times[way]))))
                         found = process.ask(do="profile", way=way, calls=calls)["profile"]
                         entry["profile"][way] = found
         except PeerError as error:
