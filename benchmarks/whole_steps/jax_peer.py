@@ -14,7 +14,7 @@ from whole_steps import jax_steps, start, trace
 from whole_steps.layers import Layers, own_layers
 from whole_steps.registry import Net, batch_of
 
-_COMPILING = 3.0  # seconds after which a step isn't compiled once more: the least time counts
+_COMPILING = 2.0  # seconds after which a step isn't compiled once more: the least time counts
 
 
 class Peer:

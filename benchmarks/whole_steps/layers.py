@@ -29,7 +29,8 @@ MOMENTUM, EPSILON = 0.9, 1e-5  # of the running statistics; PyTorch's momentum i
 class Layers:
     """The modules and functions by which a model computes.
 
-    A class that has a field ``activation`` computes the activation itself, if it is one of ``fused``.
+    ``conv`` gets the activations that ``conv_activations`` names as an argument ``activation``, and
+    ``batch_norm`` those of ``norm_activations``; all others are functions of the layer's result.
     """
 
     conv: Any = nn.Conv
@@ -37,7 +38,8 @@ class Layers:
     batch_norm: Any = nn.BatchNorm
     max_pool: Callable[..., jax.Array] = nn.max_pool
     avg_pool: Callable[..., jax.Array] = nn.avg_pool
-    fused: tuple[str, ...] = ()
+    conv_activations: tuple[str, ...] = ()
+    norm_activations: tuple[str, ...] = ()
 
     def convolve(
         self, x: jax.Array, name: str, features: int, taps: int, *, stride: int = 1, dilation: int = 1,
@@ -56,7 +58,7 @@ class Layers:
             use_bias=bias,
             name=name,
         )
-        return self._activated(self.conv, options, activation)(x)
+        return _activated(self.conv, options, activation, self.conv_activations)(x)
 
     def upsample(
         self, x: jax.Array, name: str, features: int, taps: int, *, stride: int = 2, padding: str = "SAME",
@@ -72,13 +74,16 @@ class Layers:
     def normalize(self, x: jax.Array, name: str, activation: str | None = None) -> jax.Array:
         """Batch norm by the batch's own statistics; the running ones are updated."""
         options = dict(use_running_average=False, momentum=MOMENTUM, epsilon=EPSILON, name=name)
-        return self._activated(self.batch_norm, options, activation)(x)
+        return _activated(self.batch_norm, options, activation, self.norm_activations)(x)
 
-    def _activated(self, layer: Any, options: dict[str, Any], activation: str | None) -> Callable:
-        if activation in self.fused and "activation" in {field.name for field in dataclasses.fields(layer)}:
-            return layer(**options, activation=activation)
-        made = layer(**options)
-        return lambda x: ACTIVATIONS[activation](made(x))
+
+def _activated(
+    layer: Any, options: dict[str, Any], activation: str | None, fused: tuple[str, ...]
+) -> Callable[[jax.Array], jax.Array]:
+    if activation in fused:
+        return layer(**options, activation=activation)
+    made = layer(**options)
+    return lambda x: ACTIVATIONS[activation](made(x))
 
 
 class Conv(nn.Module):
@@ -136,4 +141,5 @@ def own_layers() -> Layers:
     own = Layers(Conv, ConvTranspose, nn.BatchNorm, jax_convgrad.max_pool, jax_convgrad.avg_pool, ("relu",))
     if importlib.util.find_spec("jax_convgrad.flax") is None:
         return own
-    return dataclasses.replace(own, batch_norm=importlib.import_module("jax_convgrad.flax").BatchNorm)
+    batch_norm = importlib.import_module("jax_convgrad.flax").BatchNorm
+    return dataclasses.replace(own, batch_norm=batch_norm, norm_activations=("relu",))

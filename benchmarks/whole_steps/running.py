@@ -18,6 +18,7 @@ from whole_steps.registry import Net
 
 PEERS = ("lax", "install", "own", "torch", "compile")
 _LIBRARIES = {"lax": "jax", "install": "jax", "own": "jax", "torch": "torch", "compile": "torch"}
+_ROUNDS = 5
 _PAUSE = 0.3  # seconds: OpenMP's threads spin for a while after a block of PyTorch's
 _WORKER = [sys.executable, "-P", "-m", "whole_steps.worker"]
 
@@ -134,13 +135,12 @@ def measure(net: Net, peers: list[str], seconds: float, threads: int, keep_memor
             if "torch" in peers or "compile" in peers:
                 torch = start("torch", ["contiguous", "channels_last"])
                 if torch and "compile" in peers:
-                    take_turn(torch, seconds / 6)
+                    take_turn(torch, seconds / _ROUNDS)
                     faster = min(torch.ways, key=lambda way: min(times[way]))
                     start("compile", [f"compiled {faster}"])
-            rounds = 6
-            for number in range(rounds):
+            for number in range(_ROUNDS):
                 for process in processes[:: 1 if number % 2 else -1]:
-                    take_turn(process, seconds / rounds)
+                    take_turn(process, seconds / _ROUNDS)
             for process in processes:
                 for way in process.ways:
                     entry["memory"][way] = process.ask(do="memory", way=way)["growth"]

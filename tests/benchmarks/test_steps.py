@@ -175,6 +175,8 @@ def test_the_tables_have_ratios_means_and_bounds():
     assert ("unet", "10", "10", "10", "2.00", "6.00", "3.00") in rows
     assert ("unet", "norms", "forward: bn sub", "sub.1 f32[2]", "2", "50 %") in rows
     assert not table.troubles(results["nets"][0])
+    assert not table.troubles(entry(**compared("install", disagreement=0.9, difference=0.1)))
+    assert not table.troubles(entry(**compared("compile", disagreement=3.0, difference=0.01)))
 
 
 def compared(peer, **found):
@@ -186,8 +188,8 @@ def compared(peer, **found):
     [
         (compared("install", disagreement=3.0, difference=0.01), "3 times"),
         (compared("torch", disagreement=3.0, difference=0.01), "3 times"),
-        (compared("compile", disagreement=3.0, difference=0.1), "0.1 of"),
-        (compared("compile", disagreement=3.0, difference=np.nan), "nan of"),
+        (compared("compile", disagreement=3.0, difference=0.1), "by 0.1 of"),
+        (compared("compile", disagreement=3.0, difference=np.nan), "by nan of"),
         ({"errors": {"compile": "RuntimeError: no compiler"}}, "no compiler"),
     ],
 )  # fmt: skip
