@@ -52,7 +52,7 @@ class Operation:
         return "reductions" if "reduce" in self.opcodes else "element-wise"
 
     def origin(self) -> str:
-        """The pass, the layer without its number and the traced operation, such as "backward: bn mul"."""
+        """The pass, the layer without its numbers and the traced operation, such as "backward: bn mul"."""
         parts = [
             part for scope in self.scopes[:1] for part in scope.split("/") if not part.startswith("jit(")
         ]
@@ -60,7 +60,8 @@ class Operation:
             return " ".join(sorted(self.opcodes))
         passes = {"transpose(jvp(": "backward", "jvp(": "forward"}
         which = next((name for start, name in passes.items() if parts[0].startswith(start)), "update")
-        return f"{which}: {' '.join(re.sub('[0-9_]+$', '', part) for part in parts[1:][-2:] or parts)}"
+        named = [re.sub(r"_?[0-9]+(?=_|$)", "", part) for part in parts[1:][-2:] or parts]
+        return f"{which}: {' '.join(named)}"
 
 
 def operations(program: str) -> dict[str, Operation]:
