@@ -85,7 +85,7 @@ ENTRY %main (x: f32[4]) -> (f32[4], f32[4]) {
   %jax_convgrad_fprop.2 = (f32[4]{0}, u8[0]{0}) custom-call(%copy.3), custom_call_target="jax_convgrad_fprop"
   %fusion.7 = f32[4]{0} fusion(%copy.3), kind=kLoop, calls=%fused_computation, \
 metadata={op_name="jit(step)/jvp(Net)/jit(relu)/max"}
-  %dot.1 = f32[4]{0} dot(%fusion.7, %x), metadata={op_name="jit(step)/transpose(jvp(Net))/level1_0/dot_general"}
+  %dot.1 = f32[4]{0} dot(%fusion.7, %x), metadata={op_name="jit(step)/transpose(jvp(N))/level1_0/dot_general"}
   %add.5 = f32[4]{0} add(%dot.1, %x), metadata={op_name="jit(step)/add"}
   ROOT %tuple.1 = (f32[4]{0}, f32[4]{0}) tuple(%add.5, /*index=1*/%x)
 }
