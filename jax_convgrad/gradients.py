@@ -13,7 +13,7 @@ that is made of kernels:
     y  = max_pool(x)                ∂E/∂x = max_pool_grad(∂E/∂y, position of each first maximum)
     y  = avg_pool(x)                ∂E/∂x = avg_pool_grad(∂E/∂y)
 
-    y  = normalize(x, moments(x))   ∂E/∂x, ∂E/∂γ, ∂E/∂β: norm_gradient of x, ∂E/∂y and the two norm_sums of them
+    y  = normalize(x, moments(x))   ∂E/∂x = norm_gradient(x, ∂E/∂y), ∂E/∂γ and ∂E/∂β of norm_sums(x, ∂E/∂y)
 
 ``spec`` is the layer without its arrays: where inputs, taps and outputs meet (geometry.py), and the order of
 the arrays' dimensions. ``bind`` (primitives/binding.py) ties the two passes together with
@@ -153,7 +153,7 @@ avg_pool = bind(
     result_split=lambda splits, spec, _: spec.pooled_sharding(splits[0]),
 )
 
-# ------------------------------------------------------------- y = activation(γ · (x - mean) / √(var + ε) + β)
+# ------------------------------------------------------------ y = activation(γ · (x - mean) / √(var + ε) + β)
 
 
 @dataclass(frozen=True)
@@ -172,7 +172,7 @@ class NormSpec:
         return reduce(value, self.axis_name, axis_index_groups=groups)
 
 
-# The primitives' operands have one more dimension in front. What belongs to channels is of dtype ``sum_dtype``.
+# The primitives' operands have one more dimension in front.
 
 
 def _normalized(x: Any, mean: Any, var: Any, scale: Any, bias: Any, spec: NormSpec) -> jax.Array:
@@ -186,7 +186,7 @@ def _normalized_fwd(x: Any, mean: Any, var: Any, scale: Any, bias: Any, spec: No
     y = norm_primitives.normalize(
         x[None], mean[None], mul[None], bias[None], spec.channel_axis + 1, spec.activation
     )
-    return y[0], (x, mean, inv, mul, scale, bias)
+    return y[0], (x, mean, inv, mul, bias)
 
 
 def _sums(x: Any, dy: Any, mean: Any, mul: Any, bias: Any, spec: NormSpec) -> tuple[jax.Array, jax.Array]:
@@ -208,7 +208,7 @@ def _of_x(
 
 
 def _normalized_bwd(spec: NormSpec, kept: Any, dy: Any) -> Any:
-    x, mean, inv, mul, scale, bias = kept
+    x, mean, inv, mul, bias = kept
     g, g_centered = _sums(x, dy, mean, mul, bias, spec)
     zero = jnp.zeros_like(mean)
     dx = _of_x(x, dy, mean, mul, bias, zero, zero, spec)
@@ -240,7 +240,7 @@ def _batch_norm_fwd(x: Any, scale: Any, bias: Any, spec: NormSpec) -> Any:
 
 def _batch_norm_bwd(spec: NormSpec, kept: Any, cotangents: Any) -> Any:
     """∂E/∂x = γ/σ · (g - mean(g) - x̂ · mean(g · x̂)), with x̂ = (x - mean)/σ and means over all devices' x."""
-    x, mean, inv, mul, _, bias = kept
+    x, mean, inv, mul, bias = kept
     dy = cotangents[0]
     g, g_centered = _sums(x, dy, mean, mul, bias, spec)
     count = jnp.asarray(_per_channel(x, spec.channel_axis)).astype(mean.dtype)

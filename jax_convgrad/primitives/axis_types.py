@@ -67,8 +67,8 @@ def with_axis_types(
 ) -> Any:
     """``f(*arrays)``, whatever mesh axes are in the arrays' types.
 
-    ``result_split`` gives the result's split over explicit axes from those of the arrays, if ``out_sharding``,
-    a NamedSharding or PartitionSpec, is None.
+    ``result_split`` gives the result's split over explicit axes from those of the arrays, or ``Splits``, if
+    ``out_sharding``, a NamedSharding or PartitionSpec, is None.
     """
     arrays = varying_alike(*arrays)
     mesh = _explicit_mesh(arrays)

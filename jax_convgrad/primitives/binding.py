@@ -59,8 +59,8 @@ def bind(
     ``fwd(*arguments)`` gives the result and what the backward pass needs, ``bwd(*static, kept, dy)`` one
     gradient for each array. The first ``arrays`` of the arguments are arrays or None, the others are static.
     ``result_split(splits, *static)`` says how the result is split over explicit mesh axes, from how the
-    arrays are. Without ``both_modes`` the layer is bound by ``custom_vjp`` on every version of JAX, as it must
-    be if it has several results or computes over a named axis.
+    arrays are. Without ``both_modes`` the layer is bound by ``custom_vjp`` on every version of JAX: it may
+    have several results and compute over a named axis.
     """
     count = len(signature(layer).parameters)
     with_vjp = jax.custom_vjp(layer, nondiff_argnums=tuple(range(arrays, count)))

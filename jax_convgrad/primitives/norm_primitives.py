@@ -1,10 +1,10 @@
-"""Batch norm's kernels as JAX primitives: two that sum over the positions of each channel, two that write x's.
+"""Batch norm's kernels as JAX primitives: two sum over the positions of each channel, two write them.
 
 x, y and their gradients are [groups, ...] with the channels at ``channel_axis``; what belongs to a channel is
 [groups, channels], in float32 for 16-bit numbers. Groups share nothing: they are what ``vmap`` maps over.
 
 The derivatives of the primitives are those of the same formulas in ``jax.numpy``, so that every order and
-mode works. A layer's own first derivative is made of the primitives instead (norm_layers.py).
+mode works. The layer's own first derivative is made of the primitives (gradients.py).
 """
 
 from __future__ import annotations
@@ -208,14 +208,17 @@ def _factors(
 
 
 def _merged_moments(results: tuple[jax.Array, ...], names: tuple[str, ...]) -> tuple[jax.Array, ...]:
-    """The moments of all devices' numbers, from those of equal parts: without a difference of large squares."""
+    """The moments of all devices' numbers, from those of equal parts."""
     return merge_moments(*results, lambda part: lax.pmean(part, names))
 
 
 def merge_moments(
     mean: jax.Array, var: jax.Array, average: Callable[[jax.Array], jax.Array]
 ) -> tuple[jax.Array, jax.Array]:
-    """The moments of all parts from those of each, where ``average`` averages over parts of one size."""
+    """The moments of all parts from those of each, where ``average`` averages over parts of one size.
+
+    A mean of squares minus the square of the mean would lose the digits that both share.
+    """
     whole = average(mean)
     apart = mean - whole
     return whole, average(var + apart * apart)

@@ -51,8 +51,8 @@ class Factors:
     ``sizes`` gives the largest number of parts for each letter: the size of its dimensions, or for g the
     number of groups. ``localize(params, ways)`` gives the parameters of one device's part, if letters are
     split into so many ways. Letters without a size are rows, and ``rows(params, places)`` gives one device's
-    call if they are split. ``merge(results, names)`` makes the results of devices along these mesh axes, which
-    have parts of one size, into the whole's; None if they just add up.
+    call if they are split. ``merge(results, names)`` makes the whole's results of those of the devices along
+    these mesh axes, whose parts have one size; None if they just add up.
     """
 
     operands: tuple[Labels, ...]
