@@ -76,7 +76,7 @@ class BatchNorm(linen.BatchNorm):
         scale = self.param("scale", self.scale_init, shape, dtype) if self.use_scale else None
         bias = self.param("bias", self.bias_init, shape, dtype) if self.use_bias else None
         given = [array for array in (x, scale, bias) if array is not None]
-        result = canonicalize_dtype(*given, dtype=self.dtype)
+        result = jnp.dtype(canonicalize_dtype(*given, dtype=self.dtype))
         # A narrower result is rounded once, at the end; a wider one has to be computed in.
         wide = jnp.promote_types(result, x.dtype)
         starting = self.is_initializing()

@@ -201,10 +201,17 @@ def _of_x(
     x: Any, dy: Any, mean: Any, mul: Any, bias: Any, slope: Any, offset: Any, spec: NormSpec
 ) -> jax.Array:
     """mul[k] · g + slope[k] · (x - mean[k]) + offset[k]."""
-    vectors = (vector[None] for vector in (mean, mul, bias, slope, offset))
-    return norm_primitives.norm_gradient(x[None], dy[None], *vectors, spec.channel_axis + 1, spec.activation)[
-        0
-    ]
+    return norm_primitives.norm_gradient(
+        x[None],
+        dy[None],
+        mean[None],
+        mul[None],
+        bias[None],
+        slope[None],
+        offset[None],
+        spec.channel_axis + 1,
+        spec.activation,
+    )[0]
 
 
 def _normalized_bwd(spec: NormSpec, kept: Any, dy: Any) -> Any:

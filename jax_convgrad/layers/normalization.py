@@ -41,10 +41,9 @@ def batch_norm(
     """Batch norm with its activation: y = activation(γ[k] · (x - mean[k]) / √(var[k] + ε) + β[k]).
 
     In training mean and var are those of x itself, over all of its dimensions but the channels:
-    mean[k] = Σ x / m and var[k] = Σ (x - mean[k])² / m, where m is how many numbers a channel has. The
-    gradient, with x̂ = (x - mean)/√(var + ε), g = ∂E/∂y · activation' and means over the same m numbers:
-
-        ∂E/∂x = γ/√(var + ε) · (g - mean(g) - x̂ · mean(g · x̂))      ∂E/∂γ = Σ g · x̂      ∂E/∂β = Σ g
+    mean[k] = Σ x / m and var[k] = Σ (x - mean[k])² / m, where m is how many numbers a channel has. With
+    x̂ = (x - mean)/√(var + ε), g = ∂E/∂y · activation' and means over the same m numbers, the gradients are
+    ∂E/∂x = γ/√(var + ε) · (g - mean(g) - x̂ · mean(g · x̂)), ∂E/∂γ = Σ g · x̂ and ∂E/∂β = Σ g.
 
     Each direction is two passes over the activations: one that sums, one that writes. The sums do not depend
     on the number of threads, and var keeps its digits however far mean is from zero.

@@ -135,9 +135,16 @@ def _g(
 
 
 def _sums(
-    x: jax.Array, dy: jax.Array, mean: jax.Array, *vectors: jax.Array, channel_axis: int, activation: str
+    x: jax.Array,
+    dy: jax.Array,
+    mean: jax.Array,
+    mul: jax.Array,
+    bias: jax.Array,
+    *,
+    channel_axis: int,
+    activation: str,
 ) -> list[jax.Array]:
-    g = _g(x, dy, mean, *vectors, channel_axis, activation)
+    g = _g(x, dy, mean, mul, bias, channel_axis, activation)
     centered = converted(x, mean.dtype) - _spread(mean, x, channel_axis)
     over = _positions(x, channel_axis)
     return [jnp.sum(g, axis=over), jnp.sum(g * centered, axis=over)]
@@ -209,7 +216,8 @@ def _factors(
 
 def _merged_moments(results: tuple[jax.Array, ...], names: tuple[str, ...]) -> tuple[jax.Array, ...]:
     """The moments of all devices' numbers, from those of equal parts."""
-    return merge_moments(*results, lambda part: lax.pmean(part, names))
+    mean, var = results
+    return merge_moments(mean, var, lambda part: lax.pmean(part, names))
 
 
 def merge_moments(
