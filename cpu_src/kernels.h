@@ -5,6 +5,7 @@
 
 #include <cstdint>
 
+#include "common_src/batch_norm.h"
 #include "common_src/epilogue.h"
 #include "common_src/problem.h"
 #include "cpu_src/plan.h"
@@ -83,5 +84,31 @@ Work vector_max_pool(const PoolProblem&, Isa, const void* x, void* y, int32_t* p
 Work vector_max_pool_grad(const PoolProblem&, Isa, const void* dy, const int32_t* position, void* dx);
 Work vector_avg_pool(const PoolProblem&, Isa, const void* x, void* y);
 Work vector_avg_pool_grad(const PoolProblem&, Isa, const void* dy, void* dx);
+
+// Run batch norm's passes, with the reference kernels or the vector kernels. `workspace` holds
+// norm_workspace_bytes() bytes.
+//
+// The mean and the biased variance of each channel.
+Work norm_moments(const NormProblem&, Request, const void* x, void* mean, void* var, void* workspace);
+// y. Without slope and offset.
+Work normalize(const NormProblem&, Request, const void* x, const NormVectors&, void* y);
+// The sum of g and of g * (x - mean) over each channel. Without slope and offset.
+Work norm_sums(const NormProblem&, Request, const void* x, const void* dy, const NormVectors&, void* sum,
+               void* product, void* workspace);
+// dx.
+Work norm_gradient(const NormProblem&, Request, const void* x, const void* dy, const NormVectors&, void* dx);
+
+Work reference_norm_moments(const NormProblem&, const void* x, void* mean, void* var);
+Work reference_normalize(const NormProblem&, const void* x, const NormVectors&, void* y);
+Work reference_norm_sums(const NormProblem&, const void* x, const void* dy, const NormVectors&, void* sum,
+                         void* product);
+Work reference_norm_gradient(const NormProblem&, const void* x, const void* dy, const NormVectors&, void* dx);
+
+Work vector_norm_moments(const NormProblem&, Isa, const void* x, void* mean, void* var, void* workspace);
+Work vector_normalize(const NormProblem&, Isa, const void* x, const NormVectors&, void* y);
+Work vector_norm_sums(const NormProblem&, Isa, const void* x, const void* dy, const NormVectors&, void* sum,
+                      void* product, void* workspace);
+Work vector_norm_gradient(const NormProblem&, Isa, const void* x, const void* dy, const NormVectors&,
+                          void* dx);
 
 }  // namespace convgrad::cpu

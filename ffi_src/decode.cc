@@ -256,6 +256,47 @@ BiasProblem decode_bias(const ffi::Dictionary& attributes, ffi::AnyBuffer dy, ff
   return problem;
 }
 
+NormProblem decode_norm(const ffi::Dictionary& attributes, ffi::AnyBuffer x) {
+  const auto channel_axis = decode_attribute<int64_t>(attributes, "channel_axis", "an int64");
+  const auto activation = decode_attribute<std::string_view>(attributes, "activation", "a string");
+  const int64_t rank = static_cast<int64_t>(x.dimensions().size());
+  if (channel_axis < 1 || channel_axis >= rank)
+    fail("channel_axis is ", channel_axis, ", x has ", rank, " dimensions, of which the first is the groups");
+  check_sizes(x);
+  NormProblem problem;
+  problem.dtype = decode_dtype(x);
+  problem.groups = x.dimensions()[0];
+  problem.channels = x.dimensions()[channel_axis];
+  for (int64_t d = 1; d < rank; ++d) {
+    if (d != channel_axis) problem.rows *= x.dimensions()[d];
+  }
+  if (activation == "relu") {
+    problem.activation = Activation::kRelu;
+  } else if (activation == "relu6") {
+    problem.activation = Activation::kRelu6;
+  } else if (activation != "none") {
+    fail("activation is \"", activation, "\", it must be \"none\", \"relu\" or \"relu6\"");
+  }
+  return problem;
+}
+
+void* checked_like(ffi::AnyBuffer array, ffi::AnyBuffer x) {
+  if (!(array.dimensions() == x.dimensions()) || array.element_type() != x.element_type())
+    fail("x, y and their gradients must have one shape and dtype, not ", text(x.dimensions()), " and ",
+         text(array.dimensions()));
+  return array.untyped_data();
+}
+
+void* checked_channels(ffi::AnyBuffer array, const NormProblem& problem) {
+  const DType dtype = problem.dtype == DType::kF64 ? DType::kF64 : DType::kF32;
+  const Dimensions shape = array.dimensions();
+  if (decode_dtype(array) != dtype || shape.size() != 2 || shape[0] != problem.groups ||
+      shape[1] != problem.channels)
+    fail("what belongs to channels must be ", dtype == DType::kF64 ? "f64" : "f32", " of shape [",
+         problem.groups, ", ", problem.channels, "], not ", text(shape));
+  return array.untyped_data();
+}
+
 std::string_view decode_kernel(const ffi::Dictionary& attributes) {
   return decode_attribute<std::string_view>(attributes, "kernel", "a string");
 }

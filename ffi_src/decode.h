@@ -6,6 +6,7 @@
 #include <stdexcept>
 #include <string_view>
 
+#include "common_src/batch_norm.h"
 #include "common_src/epilogue.h"
 #include "common_src/problem.h"
 #include "xla/ffi/api/ffi.h"
@@ -46,6 +47,15 @@ PoolProblem decode_max_pool_select(const ffi::Dictionary& attributes, ffi::AnyBu
 
 // Decodes dy of any rank, and db with one entry per channel. Attribute: channel_axis.
 BiasProblem decode_bias(const ffi::Dictionary& attributes, ffi::AnyBuffer dy, ffi::AnyBuffer db);
+
+// Decodes x of any rank, whose first dimension is the groups. Attributes: channel_axis, which is not the
+// first one, and activation: "none", "relu" or "relu6".
+NormProblem decode_norm(const ffi::Dictionary& attributes, ffi::AnyBuffer x);
+
+// Returns an array of batch norm after checking that it has x's shape and dtype.
+void* checked_like(ffi::AnyBuffer array, ffi::AnyBuffer x);
+// Returns an array [groups, channels] of the type that sums run in.
+void* checked_channels(ffi::AnyBuffer array, const NormProblem&);
 
 // Returns a convolution's bias, or its gradient: one number per output channel, of the dtype of all arrays.
 void* checked_bias(ffi::AnyBuffer bias, const ConvProblem&, ffi::AnyBuffer y);

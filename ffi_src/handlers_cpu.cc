@@ -6,6 +6,7 @@
 #include <string>
 #include <utility>
 
+#include "cpu_src/batch_norm/plan.h"
 #include "cpu_src/kernels.h"
 #include "ffi_src/call.h"
 #include "ffi_src/launch_cpu.h"
@@ -103,6 +104,50 @@ Work plan_avg_pool_grad(const Call& call) {
                        dx.untyped_data());
 }
 
+// Returns mean, mul, bias, slope, offset, as many as the call has, from operand `first` on.
+NormVectors norm_vectors(const Call& call, const NormProblem& problem, size_t first) {
+  const auto vector = [&](size_t index) -> const void* {
+    const size_t place = first + index;
+    return place < call.operands() ? checked_channels(call.operand(place), problem) : nullptr;
+  };
+  return {vector(0), vector(1), vector(2), vector(3), vector(4)};
+}
+
+Work plan_norm_moments(const Call& call) {
+  call.expect(1, 3);
+  const ffi::AnyBuffer x = call.operand(0);
+  const NormProblem problem = decode_norm(call.attributes, x);
+  return norm_moments(problem, pool_request_of(call), x.untyped_data(),
+                      checked_channels(call.result(0), problem), checked_channels(call.result(1), problem),
+                      checked_workspace(call.result(2), norm_workspace_bytes(problem, false)));
+}
+
+Work plan_normalize(const Call& call) {
+  call.expect(4, 1);
+  const ffi::AnyBuffer x = call.operand(0);
+  const NormProblem problem = decode_norm(call.attributes, x);
+  return normalize(problem, pool_request_of(call), x.untyped_data(), norm_vectors(call, problem, 1),
+                   checked_like(call.result(0), x));
+}
+
+Work plan_norm_sums(const Call& call) {
+  call.expect(5, 3);
+  const ffi::AnyBuffer x = call.operand(0);
+  const NormProblem problem = decode_norm(call.attributes, x);
+  return norm_sums(problem, pool_request_of(call), x.untyped_data(), checked_like(call.operand(1), x),
+                   norm_vectors(call, problem, 2), checked_channels(call.result(0), problem),
+                   checked_channels(call.result(1), problem),
+                   checked_workspace(call.result(2), norm_workspace_bytes(problem, false)));
+}
+
+Work plan_norm_gradient(const Call& call) {
+  call.expect(7, 1);
+  const ffi::AnyBuffer x = call.operand(0);
+  const NormProblem problem = decode_norm(call.attributes, x);
+  return norm_gradient(problem, pool_request_of(call), x.untyped_data(), checked_like(call.operand(1), x),
+                       norm_vectors(call, problem, 2), checked_like(call.result(0), x));
+}
+
 ffi::Future failed(ffi::Error error) {
   ffi::Promise promise;
   ffi::Future future(promise);
@@ -146,6 +191,10 @@ std::map<std::string, XLA_FFI_Handler*> handlers() {
       {"max_pool_select", handler<plan_max_pool_select>},
       {"avg_pool", handler<plan_avg_pool>},
       {"avg_pool_grad", handler<plan_avg_pool_grad>},
+      {"norm_moments", handler<plan_norm_moments>},
+      {"normalize", handler<plan_normalize>},
+      {"norm_sums", handler<plan_norm_sums>},
+      {"norm_gradient", handler<plan_norm_gradient>},
   };
 }
 

@@ -1,4 +1,5 @@
 // The nanobind module jax_convgrad._cpu.
+#include "cpu_src/batch_norm/plan.h"
 #include "cpu_src/machine.h"
 #include "cpu_src/plan_facts.h"
 #include "ffi_src/cuda_plan.h"
@@ -32,6 +33,15 @@ NB_MODULE(_cpu, module) {
         return cpu::conv_workspace_bytes(op_named(op), problem, request_of(kernel, below_highest));
       },
       [](const BiasProblem& problem) { return cpu::bgrad_workspace_bytes(problem); });
+  module.def(
+      "norm_workspace_bytes",
+      [](int64_t groups, int64_t rows, int64_t channels) {
+        // The dtype makes no difference. No rows: their number is not known yet.
+        return cpu::norm_workspace_bytes({DType::kF32, groups, rows, channels}, rows == 0);
+      },
+      nb::arg("groups"), nb::arg("rows"), nb::arg("channels"),
+      "Bytes of the workspace result of a norm_moments or norm_sums call; of any number of rows if that is "
+      "0.");
   module.def(
       "plan",
       [](const std::string& op, const std::string& kernel, const std::string& dtype, int64_t batch,

@@ -12,6 +12,7 @@ from jax_convgrad.after_jax import after_jax as _after_jax
 __version__ = "0.1.0"
 
 __all__ = [
+    "BatchStatistics",
     "Explanation",
     "FlowReport",
     "GradientError",
@@ -19,6 +20,7 @@ __all__ = [
     "InstalledReport",
     "LaxComparison",
     "avg_pool",
+    "batch_norm",
     "check_gradients",
     "compare_with_lax",
     "conv",

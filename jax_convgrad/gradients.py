@@ -13,6 +13,8 @@ that is made of kernels:
     y  = max_pool(x)                ∂E/∂x = max_pool_grad(∂E/∂y, position of each first maximum)
     y  = avg_pool(x)                ∂E/∂x = avg_pool_grad(∂E/∂y)
 
+    y  = normalize(x, moments(x))   ∂E/∂x = norm_gradient(x, ∂E/∂y), ∂E/∂γ and ∂E/∂β of norm_sums(x, ∂E/∂y)
+
 ``spec`` is the layer without its arrays: where inputs, taps and outputs meet (geometry.py), and the order of
 the arrays' dimensions. ``bind`` (primitives/binding.py) ties the two passes together with
 ``jax.custom_vjp``. The backward pass is made of primitives whose derivatives are these kernels again
@@ -21,12 +23,16 @@ the arrays' dimensions. ``bind`` (primitives/binding.py) ties the two passes tog
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
-from jax_convgrad.primitives import pool_primitives
+from jax_convgrad.geometry import are_known
+from jax_convgrad.primitives import norm_primitives, pool_primitives
+from jax_convgrad.primitives.axis_types import Splits
 from jax_convgrad.primitives.binding import bind
 from jax_convgrad.primitives.contractions import cotangent, dgrad, fprop, wgrad
 from jax_convgrad.primitives.conv_spec import ConvSpec
@@ -145,4 +151,131 @@ avg_pool = bind(
     _avg_pool_bwd,
     arrays=1,
     result_split=lambda splits, spec, _: spec.pooled_sharding(splits[0]),
+)
+
+# ------------------------------------------------------------ y = activation(γ · (x - mean) / √(var + ε) + β)
+
+
+@dataclass(frozen=True)
+class NormSpec:
+    """A batch norm without its arrays. ``axis_groups`` are groups of indices along ``axis_name``."""
+
+    channel_axis: int
+    epsilon: float
+    activation: str
+    axis_name: Any = None
+    axis_groups: tuple[tuple[int, ...], ...] | None = None
+
+    def over_devices(self, reduce: Any, value: Any) -> Any:
+        """``lax.psum`` or ``lax.pmean`` over the named axis."""
+        groups = None if self.axis_groups is None else [list(group) for group in self.axis_groups]
+        return reduce(value, self.axis_name, axis_index_groups=groups)
+
+
+# The primitives' operands have one more dimension in front.
+
+
+def _normalized(x: Any, mean: Any, var: Any, scale: Any, bias: Any, spec: NormSpec) -> jax.Array:
+    """y[n,o,k] = activation((x[n,o,k] - mean[k]) · γ[k] / √(var[k] + ε) + β[k]), with given statistics."""
+    return _normalized_fwd(x, mean, var, scale, bias, spec)[0]
+
+
+def _normalized_fwd(x: Any, mean: Any, var: Any, scale: Any, bias: Any, spec: NormSpec) -> Any:
+    inv = lax.rsqrt(var + spec.epsilon)
+    mul = inv * scale
+    y = norm_primitives.normalize(
+        x[None], mean[None], mul[None], bias[None], spec.channel_axis + 1, spec.activation
+    )
+    return y[0], (x, mean, inv, mul, bias)
+
+
+def _sums(x: Any, dy: Any, mean: Any, mul: Any, bias: Any, spec: NormSpec) -> tuple[jax.Array, jax.Array]:
+    """Σ g and Σ g · (x - mean[k]) over the positions of each channel, where g = dy · activation'."""
+    g, g_centered = norm_primitives.norm_sums(
+        x[None], dy[None], mean[None], mul[None], bias[None], spec.channel_axis + 1, spec.activation
+    )
+    return g[0], g_centered[0]
+
+
+def _of_x(
+    x: Any, dy: Any, mean: Any, mul: Any, bias: Any, slope: Any, offset: Any, spec: NormSpec
+) -> jax.Array:
+    """mul[k] · g + slope[k] · (x - mean[k]) + offset[k]."""
+    return norm_primitives.norm_gradient(
+        x[None],
+        dy[None],
+        mean[None],
+        mul[None],
+        bias[None],
+        slope[None],
+        offset[None],
+        spec.channel_axis + 1,
+        spec.activation,
+    )[0]
+
+
+def _normalized_bwd(spec: NormSpec, kept: Any, dy: Any) -> Any:
+    x, mean, inv, mul, bias = kept
+    g, g_centered = _sums(x, dy, mean, mul, bias, spec)
+    zero = jnp.zeros_like(mean)
+    dx = _of_x(x, dy, mean, mul, bias, zero, zero, spec)
+    return dx, -mul * g, -0.5 * inv**2 * mul * g_centered, inv * g_centered, g
+
+
+normalized = bind(
+    _normalized,
+    _normalized_fwd,
+    _normalized_bwd,
+    arrays=5,
+    result_split=lambda splits, spec: splits[0],
+)
+
+
+def _batch_norm(x: Any, scale: Any, bias: Any, spec: NormSpec) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """``normalized`` with the moments of x itself; y, and these moments, which have no gradient."""
+    return _batch_norm_fwd(x, scale, bias, spec)[0]
+
+
+def _batch_norm_fwd(x: Any, scale: Any, bias: Any, spec: NormSpec) -> Any:
+    means, variances = norm_primitives.moments(x[None], spec.channel_axis + 1)
+    mean, var = means[0], variances[0]
+    if spec.axis_name is not None:
+        mean, var = norm_primitives.merge_moments(mean, var, lambda part: spec.over_devices(lax.pmean, part))
+    y, kept = _normalized_fwd(x, mean, var, scale, bias, spec)
+    return (y, lax.stop_gradient(mean), lax.stop_gradient(var)), kept
+
+
+def _batch_norm_bwd(spec: NormSpec, kept: Any, cotangents: Any) -> Any:
+    """∂E/∂x = γ/σ · (g - mean(g) - x̂ · mean(g · x̂)), with x̂ = (x - mean)/σ and means over all devices' x."""
+    x, mean, inv, mul, bias = kept
+    dy = cotangents[0]
+    g, g_centered = _sums(x, dy, mean, mul, bias, spec)
+    count = jnp.asarray(_per_channel(x, spec.channel_axis)).astype(mean.dtype)
+    all_g, all_g_centered = g, g_centered
+    if spec.axis_name is not None:
+        all_g, all_g_centered = spec.over_devices(lax.psum, (g, g_centered))
+        count = count * spec.over_devices(lax.psum, 1)
+    slope, offset = -mul * inv**2 * (all_g_centered / count), -mul * (all_g / count)
+    dx = _of_x(x, dy, mean, mul, bias, slope, offset, spec)
+    return dx, inv * g_centered, g
+
+
+def _per_channel(x: Any, channel_axis: int) -> Any:
+    """How many numbers each channel has, maybe a symbol."""
+    count = 1
+    for axis, size in enumerate(x.shape):
+        if axis != channel_axis:
+            count = count * size
+    return float(count) if are_known([count]) else count
+
+
+batch_norm = bind(
+    _batch_norm,
+    _batch_norm_fwd,
+    _batch_norm_bwd,
+    arrays=3,
+    result_split=lambda splits, spec: Splits(
+        (splits[0], (splits[0][spec.channel_axis],), (splits[0][spec.channel_axis],))
+    ),
+    both_modes=False,
 )

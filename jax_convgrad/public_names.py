@@ -17,6 +17,8 @@ from jax_convgrad.layers.convolution import conv_general_dilated as conv_general
 from jax_convgrad.layers.gradient_functions import conv_bias_grad as conv_bias_grad
 from jax_convgrad.layers.gradient_functions import conv_filter_grad as conv_filter_grad
 from jax_convgrad.layers.gradient_functions import conv_input_grad as conv_input_grad
+from jax_convgrad.layers.normalization import BatchStatistics as BatchStatistics
+from jax_convgrad.layers.normalization import batch_norm as batch_norm
 from jax_convgrad.layers.pooling import avg_pool as avg_pool
 from jax_convgrad.layers.pooling import max_pool as max_pool
 from jax_convgrad.layers.transposed import conv_transpose as conv_transpose

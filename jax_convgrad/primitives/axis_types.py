@@ -26,6 +26,10 @@ class Rows(NamedTuple):
     size: int
 
 
+class Splits(tuple[Split, ...]):
+    """The splits of several results."""
+
+
 def rows_split(split: Split, dims: Sequence[int], sizes: Sequence[int]) -> list[Rows]:
     """A result's entries for spatial axes of these sizes, from an operand's split and spatial dimensions."""
     return [Rows(split[d], size) for d, size in zip(dims, sizes, strict=True)]
@@ -58,13 +62,13 @@ def _explicit_mesh(arrays: Sequence[jax.Array]) -> Any:
 def with_axis_types(
     f: Callable[..., Any],
     arrays: Sequence[jax.Array],
-    result_split: Callable[[Sequence[Any]], Split],
-    out_sharding: NamedSharding | PartitionSpec | None = None,
-) -> jax.Array:
+    result_split: Callable[[Sequence[Any]], Split | Splits],
+    out_sharding: Any = None,
+) -> Any:
     """``f(*arrays)``, whatever mesh axes are in the arrays' types.
 
-    ``result_split`` gives the result's split over explicit axes from those of the arrays, if ``out_sharding``
-    is None.
+    ``result_split`` gives the result's split over explicit axes from those of the arrays, or ``Splits``, if
+    ``out_sharding``, a NamedSharding or PartitionSpec, is None.
     """
     arrays = varying_alike(*arrays)
     mesh = _explicit_mesh(arrays)
@@ -76,7 +80,11 @@ def with_axis_types(
     arrays = tuple(a if not jax.typeof(a).sharding.mesh.empty else reshard(a, replicated) for a in arrays)
     if out_sharding is None:
         splits = [jax.typeof(array).sharding.spec for array in arrays]
-        out_sharding = NamedSharding(mesh, PartitionSpec(*_once(result_split(splits), mesh)))
+        split = result_split(splits)
+        if isinstance(split, Splits):
+            out_sharding = tuple(NamedSharding(mesh, PartitionSpec(*_once(one, mesh))) for one in split)
+        else:
+            out_sharding = NamedSharding(mesh, PartitionSpec(*_once(split, mesh)))
     axes = tuple(
         name for name, kind in zip(mesh.axis_names, mesh.axis_types, strict=True) if kind is AxisType.Explicit
     )

@@ -234,3 +234,18 @@ def position_rule(
             array = jnp.reshape(array, (*before, size * array.shape[batch + 1], *after))
         folded.append(array)
     return _unfold(primitive.bind(*folded, **params), size, batch, 1), 0
+
+
+def norm_rule(
+    primitive: Primitive, args: Sequence[jax.Array], mapped: Sequence[int | None], **params: Any
+) -> tuple[list[jax.Array], list[int]]:
+    """The rule of batch norm: the mapped axis joins the groups, the first dimension of every operand."""
+    size = next(array.shape[at] for array, at in zip(args, mapped, strict=True) if at is not None)
+    folded = []
+    for array, at in zip(args, mapped, strict=True):
+        rows = jnp.broadcast_to(array, (size, *array.shape)) if at is None else jnp.moveaxis(array, at, 0)
+        folded.append(jnp.reshape(rows, (size * rows.shape[1], *rows.shape[2:])))
+    results = primitive.bind(*folded, **params)
+    groups = folded[0].shape[0] // size if size else 0
+    unfolded = [jnp.reshape(array, (size, groups, *array.shape[1:])) for array in results]
+    return unfolded, [0] * len(unfolded)

@@ -17,7 +17,7 @@ from typing import Any
 import jax
 
 from jax_convgrad.primitives import hijax_layer
-from jax_convgrad.primitives.axis_types import Split, with_axis_types
+from jax_convgrad.primitives.axis_types import Split, Splits, with_axis_types
 from jax_convgrad.primitives.current_trace import find_top_trace
 
 # Part of what jit caches by, so that a function traced outside is traced again inside.
@@ -51,14 +51,16 @@ def bind(
     fwd: Callable[..., Any],
     bwd: Callable[..., Any],
     arrays: int,
-    result_split: Callable[..., Split],
+    result_split: Callable[..., Split | Splits],
+    both_modes: bool = True,
 ) -> Callable[..., Any]:
     """``layer`` with ``jax.custom_vjp``, or with the same rules and one for forward mode.
 
     ``fwd(*arguments)`` gives the result and what the backward pass needs, ``bwd(*static, kept, dy)`` one
     gradient for each array. The first ``arrays`` of the arguments are arrays or None, the others are static.
     ``result_split(splits, *static)`` says how the result is split over explicit mesh axes, from how the
-    arrays are.
+    arrays are. Without ``both_modes`` the layer is bound by ``custom_vjp`` on every version of JAX: it may
+    have several results and compute over a named axis.
     """
     count = len(signature(layer).parameters)
     with_vjp = jax.custom_vjp(layer, nondiff_argnums=tuple(range(arrays, count)))
@@ -80,7 +82,7 @@ def bind(
             filled = (None if operand is None else next(rest) for operand in operands)
             if _forward_mode.value:
                 return layer(*filled, *static)
-            if hijax_layer.HAS_BOTH_MODES:
+            if both_modes and hijax_layer.HAS_BOTH_MODES:
                 places = tuple(operand is not None for operand in operands)
                 avals = tuple(map(jax.typeof, given))
                 return hijax_layer.Layer(layer, fwd, bwd, places, static, avals)(*given)

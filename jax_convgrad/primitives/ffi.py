@@ -15,7 +15,7 @@ import jax
 import numpy as np
 from jax.typing import DTypeLike
 
-from jax_convgrad.geometry import Axis
+from jax_convgrad.geometry import Axis, are_known
 from jax_convgrad.primitives.conv_spec import ConvSpec
 from jax_convgrad.primitives.custom_call import custom_call
 from jax_convgrad.primitives.number_types import below_highest
@@ -209,3 +209,50 @@ def pool(
         kernel=backend.kernel,
         **attributes,
     )
+
+
+def has_norms(platform: str) -> bool:
+    """Reports whether the platform's kernels have batch norm."""
+    return "normalize" in backends[platform].module.registrations()
+
+
+def norm(
+    platform: str,
+    op: str,
+    arrays: Sequence[jax.Array],
+    vectors: Sequence[jax.Array],
+    results: Sequence[tuple[tuple[int, ...], DTypeLike]],
+    channel_axis: int,
+    activation: str,
+    *,
+    sums: bool,
+) -> Sequence[jax.Array]:
+    """One of batch norm's targets; ``arrays`` are as large as x, ``vectors`` have a number for each channel.
+
+    ``sums`` says that the results are vectors, for which the kernel needs workspace.
+    """
+    backend, shape = backends[platform], arrays[0].shape
+    others = tuple(axis for axis in range(1, len(shape)) if axis != channel_axis)
+    layout = (0, *others, channel_axis)
+    shapes = [_result(shape, dtype) for shape, dtype in results]
+    layouts: list[tuple[int, ...]] = [(0, 1) if sums else layout for _ in results]
+    if sums:
+        sizes = [shape[axis] for axis in others]
+        rows = int(np.prod(sizes, dtype=np.int64)) if are_known(sizes) else 0
+        workspace = backend.module.norm_workspace_bytes(
+            groups=shape[0], rows=rows, channels=shape[channel_axis]
+        )
+        shapes.append(_result((workspace,), np.uint8))
+        layouts.append((0,))
+    call = custom_call(
+        backend.prefix + op,
+        shapes,
+        input_layouts=[*(layout for _ in arrays), *((0, 1) for _ in vectors)],
+        output_layouts=layouts,
+    )
+    attributes = {
+        "channel_axis": np.int64(channel_axis),
+        "activation": activation,
+        "kernel": backend.kernel,
+    }
+    return call(*arrays, *vectors, **attributes)[: len(results)]

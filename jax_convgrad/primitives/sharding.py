@@ -51,7 +51,8 @@ class Factors:
     ``sizes`` gives the largest number of parts for each letter: the size of its dimensions, or for g the
     number of groups. ``localize(params, ways)`` gives the parameters of one device's part, if letters are
     split into so many ways. Letters without a size are rows, and ``rows(params, places)`` gives one device's
-    call if they are split.
+    call if they are split. ``merge(results, names)`` makes the whole's results of those of the devices along
+    these mesh axes, whose parts have one size; None if they just add up.
     """
 
     operands: tuple[Labels, ...]
@@ -59,6 +60,7 @@ class Factors:
     sizes: Mapping[str, int]
     localize: Callable[[dict[str, Any], Mapping[str, int]], dict[str, Any]] = lambda params, ways: params
     rows: Rows | None = None
+    merge: Callable[[tuple[jax.Array, ...], tuple[str, ...]], tuple[jax.Array, ...]] | None = None
 
     def is_rows(self, label: str | None) -> bool:
         """Reports whether the label is a letter whose parts may differ in size."""
@@ -166,7 +168,9 @@ def partitioned(
                 given = call.before(*shards)
                 compute, finish = (reduced and partial_sums) or (native, None)
                 results = tuple(call.after(*_as_tuple(compute(*given, **call.params))))
-                if reduced:
+                if reduced and factors.merge is not None:
+                    results = factors.merge(results, reduced)
+                elif reduced:
                     results = tuple(summed(array, reduced) for array in results)
                 return results if finish is None else _as_tuple(finish(*results, *given, **call.params))
 

@@ -14,10 +14,11 @@ void check_convolutions(Report&, const std::string& filter);
 void check_bf16_dots(Report&, const std::string& filter);
 void check_relation(Report&, const std::string& filter);
 void check_plan_costs(Report&, const std::string& filter);
+void check_batch_norm(Report&, const std::string& filter);
 void check_bgrad(Report&, const std::string& filter);
 void check_pooling(Report&, const std::string& filter);
 
-// Returns the kernels of pooling and bgrad.
+// Returns the kernels of pooling, bgrad and batch norm.
 struct NamedChoice {
   std::string name;
   cpu::Request request;

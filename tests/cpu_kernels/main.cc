@@ -17,6 +17,7 @@ int main(int count, char** arguments) {
   test::check_relation(report, filter);
   test::check_plan_costs(report, filter);
   test::check_bgrad(report, filter);
+  test::check_batch_norm(report, filter);
   test::check_pooling(report, filter);
   report.print();
   if (report.calls() == 0) report.fail(filter, "no problem is called so");

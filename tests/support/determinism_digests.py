@@ -81,6 +81,20 @@ def small_group_ops(x):
     }
 
 
+def norm_ops(x):
+    """Like `ops`, for batch norm with many tasks; the sum of each direction is in the results."""
+    x = np.tile(x, (1, 5, 5, 1))
+    dy = np.random.default_rng(1).standard_normal(x.shape).astype(np.float32)
+    wide, over = x.astype(np.float64), (0, 1, 2)
+    inv = 1 / np.sqrt(wide.var(over) + 1e-5)
+    normal = (wide - wide.mean(over)) * inv
+    dx = inv * (dy - dy.mean(over) - normal * (dy * normal).mean(over))
+    return {
+        "batch_norm": (lambda: jc.batch_norm(x)[0], normal),
+        "batch_norm_grad": (lambda: jax.vjp(lambda x: jc.batch_norm(x)[0], x)[1](dy)[0], dx),
+    }
+
+
 def worker_threads():
     """The number of threads in XLA's pool for kernels."""
     folder = f"/proc/{os.getpid()}/task"
@@ -101,6 +115,8 @@ def main(backend):
         chosen = {name: op for name, op in chosen.items() if name not in ("fprop", "dgrad", "wgrad")}
     if backend in ("cpu", grouped, backends.cuda_backend("auto")):
         chosen |= small_group_ops(x)
+    if backend == "cpu":
+        chosen |= norm_ops(x)
     for name, (run, exact) in chosen.items():
         compiled = jax.jit(run)
         outputs = [np.asarray(compiled()) for _ in range(RUNS)]
