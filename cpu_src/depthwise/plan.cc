@@ -107,7 +107,8 @@ int64_t DepthwisePlan::tasks() const { return depthwise_tasks(problem, std::min<
 int64_t DepthwisePlan::wgrad_parts(const ConvProblem& p) {
   // Partial sums take at most a twentieth of the activations' memory.
   const int64_t rows = p.batch * p.axis[0].output * p.axis[1].output;
-  const int64_t room = (p.batch * (p.inputs() + p.outputs()) / 20) / std::max<int64_t>(p.taps(), 1);
+  const int64_t room = p.batch * (p.inputs() + p.outputs()) * bytes_of(p.dtype) / bytes_of_sum(p.dtype) / 20 /
+                       std::max<int64_t>(p.taps(), 1);
   return std::max<int64_t>(std::min(depthwise_tasks(p, std::min<int64_t>(rows, 32)), room), 1);
 }
 
