@@ -3,8 +3,8 @@
 python benchmarks/steps.py                                     # every net, every peer that is installed
 python benchmarks/steps.py --only resnet18,unet --peers install,torch
 python benchmarks/steps.py --list                              # what there is
-python benchmarks/steps.py --out benchmarks/results/steps.json
-python benchmarks/steps.py --show benchmarks/results/steps.json   # the tables of that run
+python benchmarks/steps.py --out steps.json
+python benchmarks/steps.py --show steps.json   # the tables of that run
 
 The models are written out in Flax and in PyTorch. Each library starts from the same parameters and makes the
 same step; losses and gradients of the first one have to agree with jax.lax's. Exits 1 where they do not, or
