@@ -140,8 +140,7 @@ Plan plan(Op op, const ConvProblem& problem, Request request) {
     if (request.kernel == Kernel::kWinograd && !winograd_serves(op, problem))
       throw std::invalid_argument(
           "jax_convgrad: the kernel \"winograd\" serves float32, bfloat16 and float16, and filters with an "
-          "axis of "
-          "3 taps without stride or input dilation");
+          "axis of 3 taps without stride or input dilation");
     if (request.kernel == Kernel::kPlanar && (op == Op::kWgrad || !planar_serves(seen)))
       throw std::invalid_argument(
           "jax_convgrad: the kernel \"planar\" serves fprop and dgrad of taps along the last axis, at most "
@@ -149,8 +148,7 @@ Plan plan(Op op, const ConvProblem& problem, Request request) {
     if (request.kernel == Kernel::kDepthwise && !depthwise_serves(problem))
       throw std::invalid_argument(
           "jax_convgrad: the kernel \"depthwise\" serves several groups of one channel, in and out, and at "
-          "most 256 "
-          "taps");
+          "most 256 taps");
     if (request.kernel == Kernel::kGrouped && !grouped_serves(problem))
       throw std::invalid_argument(
           "jax_convgrad: the kernel \"grouped\" serves several groups of at most 16 channels (8 in float64), "

@@ -73,10 +73,10 @@ Work depthwise_wgrad(const ConvProblem& problem, Isa isa, const void* x_data, co
     work.stages.push_back(
         {divide_up(size, kNumbersOfTask), [=](int64_t task) {
            const int64_t first = task * kNumbersOfTask, count = std::min(kNumbersOfTask, size - first);
-           const auto& sums = CONVGRAD_FOR_ISA(plan->isa, row_conversions<S>());
+           const auto& sums = row_conversions_of<S>(plan->isa);
            S* const total = partial + first;
            for (int64_t part = 1; part < parts; ++part) sums.add(total + part * size, 0, total, 0, 1, count);
-           (dw + first).store(CONVGRAD_FOR_ISA(plan->isa, row_conversions<T>()), sums, total, 0, 0, 1, count);
+           (dw + first).store(row_conversions_of<T>(plan->isa), sums, total, 0, 0, 1, count);
          }});
     return work;
   });

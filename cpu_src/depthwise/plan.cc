@@ -30,6 +30,8 @@ bool depthwise_pays(Op op, const ConvProblem& problem) {
   if (!depthwise_serves(problem)) return false;
   const ConvProblem seen = op == Op::kDgrad ? problem.transpose() : problem;
   const Axis& across = seen.axis[2];
+  constexpr int64_t kUsualTaps = 64;  // the list of taps of every kind of result should stay short
+  if (seen.taps() > kUsualTaps) return false;
   // Results at the ends of a row have other taps, and are computed one by one.
   if (across.output < 2 * (across.taps - 1) * across.filter_dilation) return false;
   if (op == Op::kWgrad) return true;

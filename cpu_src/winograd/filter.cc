@@ -112,8 +112,8 @@ class WinogradFilterRunner {
 template <typename T>
 void add_parts(const WinogradFilterPlan& plan, int64_t first, int64_t last, float* parts, int64_t size,
                const Result<T>& dw) {
-  const RowConversions<float>& sums = CONVGRAD_FOR_ISA(plan.isa, row_conversions<float>());
-  const RowConversions<T>& rounds = CONVGRAD_FOR_ISA(plan.isa, row_conversions<T>());
+  const RowConversions<float>& sums = row_conversions_of<float>(plan.isa);
+  const RowConversions<T>& rounds = row_conversions_of<T>(plan.isa);
   for (int64_t part = 1; part < plan.parts; ++part)
     sums.add(parts + part * size + first, 0, parts + first, 0, 1, last - first);
   (dw + first).store(rounds, sums, parts + first, 0, 0, 1, last - first);

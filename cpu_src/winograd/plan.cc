@@ -9,6 +9,7 @@
 #include "cpu_src/microkernels/activation_tile.h"
 #include "cpu_src/microkernels/filter_tile.h"
 #include "cpu_src/microkernels/winograd_transforms.h"
+#include "cpu_src/pairs/pair_lists.h"
 
 namespace convgrad::cpu {
 namespace {
@@ -69,16 +70,36 @@ int64_t count_along(const Axis& axis, bool transformed) {
   return longer * divide_up(axis.output / d + 1, kTile) + (d - longer) * divide_up(axis.output / d, kTile);
 }
 
+int64_t count_tiles(const ConvProblem& p) {
+  const Transformed axes = transformed_axes(p);
+  int64_t tiles = p.batch;
+  for (int a = 0; a < kAxes; ++a) tiles *= count_along(p.axis[a], a == axes.inner || a == axes.outer);
+  return tiles;
+}
+
+int64_t count_other_taps(const ConvProblem& p) {
+  const Transformed axes = transformed_axes(p);
+  return p.taps() / kWinogradTaps / (axes.outer >= 0 ? kWinogradTaps : 1);
+}
+
 int64_t padded(int64_t channels) { return divide_up(channels, 16) * 16; }
 
 double to_double(int64_t number) { return static_cast<double>(number); }
 
-// Counts the outputs that a tap ties to an input, for an axis without input dilation.
-int64_t tied_outputs(const Axis& axis, int64_t r) {
-  const int64_t lo = axis.pad_lo - r * axis.filter_dilation;  // the first o has o * stride >= lo
-  const int64_t first = std::max<int64_t>(divide_up(lo, axis.stride), 0),
-                end = divide_down(axis.input - 1 + lo, axis.stride) + 1;
-  return std::max<int64_t>(std::min(axis.output, end) - first, 0);
+// Counts the pairs of an output and a tap that are tied to an input: padding is not multiplied, and on a
+// small image most taps meet it. An axis that is not transformed can have so many taps that only an estimate
+// is worth its time.
+double tied_pairs(const Axis& axis) {
+  constexpr int64_t kCounted = 16;
+  if (axis.taps > kCounted || axis.input_dilation > 1) return most_pairs(axis);
+  int64_t pairs = 0;
+  for (int64_t r = 0; r < axis.taps; ++r) {
+    const int64_t lo = axis.pad_lo - r * axis.filter_dilation;  // the first o has o * stride >= lo
+    const int64_t first = std::max<int64_t>(divide_up(lo, axis.stride), 0),
+                  end = divide_down(axis.input - 1 + lo, axis.stride) + 1;
+    pairs += std::max<int64_t>(std::min(axis.output, end) - first, 0);
+  }
+  return to_double(pairs);
 }
 
 // Estimate the cycles of a core with 16 lanes and one multiply-add a cycle, as measured on such a core.
@@ -87,9 +108,7 @@ double cycles_of_tiles_of_sums(Op op, const ConvProblem& seen, Isa isa) {
   const double kPair = op == Op::kWgrad ? 0.7 : 0.58, kProduct = has_dots(seen.dtype, isa) ? kPair : 1.1;
   double products = to_double(seen.batch * seen.groups * seen.group_in());
   for (const Axis& axis : seen.axis) {
-    int64_t tied = 0;  // padding is not multiplied
-    for (int64_t r = 0; r < axis.taps; ++r) tied += tied_outputs(axis, r);
-    products *= to_double(tied);
+    products *= tied_pairs(axis);
   }
   return products * to_double(padded(seen.group_out())) / 16 * kProduct;
 }
@@ -99,12 +118,7 @@ double cycles_of_winograd(Op op, const ConvProblem& seen) {
   const bool two = axes.outer >= 0, wgrad = op == Op::kWgrad;
   // Of a vector at one point.
   const double kProduct = wgrad ? 1.15 : 1.1, kTransform = two ? 8.5 : 12, kFilter = wgrad ? 9 : 8;
-  double tiles = to_double(seen.batch), other_taps = 1;
-  for (int a = 0; a < kAxes; ++a) {
-    const bool transformed = a == axes.inner || a == axes.outer;
-    tiles *= to_double(count_along(seen.axis[a], transformed));
-    if (!transformed) other_taps *= to_double(seen.axis[a].taps);
-  }
+  const double tiles = to_double(count_tiles(seen)), other_taps = to_double(count_other_taps(seen));
   const double of_in = to_double(padded(seen.group_in())) / 16,
                of_out = to_double(padded(seen.group_out())) / 16,
                filter = other_taps * to_double(seen.group_in()) * of_out;
@@ -120,6 +134,25 @@ constexpr int64_t kBlockBytes = 640 << 10;
 // A larger transformed filter is not kept: each task transforms what it multiplies by.
 constexpr int64_t kSharedFilterBytes = 16 << 20;
 constexpr int64_t kFewTasks = 16, kManyTasks = 64;
+
+// wgrad's blocks: channels of x and of dy, and tiles along one axis or two.
+constexpr int64_t kFilterChannels = 64, kFilterTiles1 = 64, kFilterTiles2 = 16;
+
+int64_t filter_block_tiles(const ConvProblem& p) {
+  return transformed_axes(p).outer >= 0 ? kFilterTiles2 : kFilterTiles1;
+}
+
+// Returns the parts of the tiles that wgrad sums apart. Partial sums take at most a quarter of the
+// activations' memory.
+int64_t wgrad_parts(const ConvProblem& p) {
+  const int64_t filter = p.taps() * p.group_in() * p.out_channels,
+                activations = p.batch * (p.inputs() * p.in_channels + p.outputs() * p.out_channels),
+                fit = activations / 4 / std::max<int64_t>(filter, 1);
+  const int64_t units = p.groups * count_other_taps(p) * divide_up(p.group_in(), kFilterChannels) *
+                        divide_up(p.group_out(), kFilterChannels);
+  const int64_t blocks = divide_up(count_tiles(p), filter_block_tiles(p));
+  return std::max<int64_t>(std::min({kFewTasks / std::max<int64_t>(units, 1), divide_up(blocks, 4), fit}), 1);
+}
 
 int widest_panel(int64_t results, int lanes) { return results > lanes ? 2 : 1; }
 
@@ -237,26 +270,20 @@ WinogradFilterPlan::WinogradFilterPlan(const ConvProblem& problem, Isa isa)
   const int64_t results = std::max<int64_t>(problem.group_out(), 1),
                 sources = std::max<int64_t>(problem.group_in(), 1);
   vectors = widest_panel(results, lanes);
-  block_sources = std::min<int64_t>(sources, 64);
-  block_columns = std::min<int64_t>(divide_up(results, lanes) * lanes, 64);
+  block_sources = std::min(sources, kFilterChannels);
+  block_columns = std::min(divide_up(results, lanes) * lanes, kFilterChannels);
   source_blocks = divide_up(sources, block_sources);
   column_blocks = divide_up(results, block_columns);
-  block_tiles = std::min<int64_t>(tiles.axes() == 2 ? 16 : 64, std::max<int64_t>(tiles.tiles(), 1));
+  block_tiles = std::min(filter_block_tiles(problem), std::max<int64_t>(tiles.tiles(), 1));
   tile_blocks = divide_up(tiles.tiles(), block_tiles);
-  // Partial sums take at most a quarter of the activations' memory.
-  const int64_t filter = problem.taps() * problem.group_in() * problem.out_channels,
-                activations = problem.batch * (problem.inputs() * problem.in_channels +
-                                               problem.outputs() * problem.out_channels),
-                fit = activations / 4 / std::max<int64_t>(filter, 1);
-  parts = std::max<int64_t>(
-      std::min({kFewTasks / std::max<int64_t>(units(), 1), divide_up(tile_blocks, 4), fit}), 1);
+  parts = wgrad_parts(problem);
 }
 
 int64_t winograd_partial_bytes(const ConvProblem& problem) {
   if (problem.in_channels == 0 || problem.out_channels == 0) return 0;  // there are no sums
-  const WinogradFilterPlan plan(problem, Isa::kPlain);
-  if (plan.parts == 1 && problem.result_dtype() == DType::kF32) return 0;
-  return plan.parts * problem.taps() * problem.group_in() * problem.out_channels * 4;
+  const int64_t parts = wgrad_parts(problem);
+  if (parts == 1 && problem.result_dtype() == DType::kF32) return 0;
+  return parts * problem.taps() * problem.group_in() * problem.out_channels * 4;
 }
 
 }  // namespace convgrad::cpu
