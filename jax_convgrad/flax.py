@@ -20,7 +20,7 @@ except ModuleNotFoundError as error:
         error.add_note("jax_convgrad.flax needs Flax, which jax_convgrad does not install: pip install flax")
     raise
 
-from jax_convgrad.layers.normalization import batch_norm
+from jax_convgrad.layers.normalization import batch_norm, check_activation
 from jax_convgrad.primitives.number_types import REAL, converted
 
 
@@ -62,6 +62,7 @@ class BatchNorm(linen.BatchNorm):
         self, x: Any, use_running_average: bool | None = None, *, mask: jax.Array | None = None
     ) -> jax.Array:
         """Normalises x; the arguments are those of ``flax.linen.BatchNorm``."""
+        check_activation(self.activation)
         if mask is not None or not self._is_on_kernels(x):
             y = super().__call__(x, use_running_average, mask=mask)
             return y if self.activation is None else getattr(jax.nn, self.activation)(y)

@@ -92,8 +92,7 @@ def batch_norm(
     """
     (x,) = arrays(REAL, x=x)
     channel_axis = _channel_axis(axis, x)
-    if activation not in (None, "silu", *ACTIVATIONS[1:]):
-        raise ValueError(f'activation must be None, "relu", "relu6" or "silu", not {activation!r}')
+    check_activation(activation)
     if axis_index_groups is not None and axis_name is None:
         raise ValueError("axis_index_groups needs the axis_name that it groups")
     wide = sum_dtype(x.dtype)
@@ -125,6 +124,12 @@ def batch_norm(
                 )
             )
     return (jax.nn.silu(y) if activation == "silu" else y), statistics
+
+
+def check_activation(activation: Any) -> None:
+    """Raises ValueError if batch norm has no such activation."""
+    if activation not in (None, "silu", *ACTIVATIONS[1:]):
+        raise ValueError(f'activation must be None, "relu", "relu6" or "silu", not {activation!r}')
 
 
 def _channel_axis(axis: Any, x: jax.Array) -> int:

@@ -242,23 +242,23 @@ def _define_norm(
     sums: bool,
     merge: Any = None,
 ) -> Any:
+    def shapes(x: Any, channel_axis: int) -> list[tuple[tuple[int, ...], Any]]:
+        if sums:
+            return [((x.shape[0], x.shape[channel_axis]), sum_dtype(x.dtype))] * results
+        return [(x.shape, x.dtype)] * results
+
     def result(*operands: Any, channel_axis: int, **_: Any) -> list[Any]:
         x = operands[0]
-        shape = (x.shape[0], x.shape[channel_axis]) if sums else x.shape
-        dtype = sum_dtype(x.dtype) if sums else x.dtype
-        return [shaped(x, shape, dtype) for _ in range(results)]
+        return [shaped(x, shape, dtype) for shape, dtype in shapes(x, channel_axis)]
 
     def kernel(platform: str, *operands: Any, channel_axis: int, activation: str = "none") -> Any:
-        x = operands[0]
-        shape = (x.shape[0], x.shape[channel_axis]) if sums else x.shape
-        dtype = sum_dtype(x.dtype) if sums else x.dtype
         return list(
             ffi.norm(
                 platform,
                 name,
                 operands[:arrays],
                 operands[arrays:],
-                [(shape, dtype)] * results,
+                shapes(operands[0], channel_axis),
                 channel_axis,
                 activation,
                 sums=sums,

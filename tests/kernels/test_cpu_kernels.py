@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 from conv_cases import NHWC, ConvCase
-from cpu_by_name import CPU, ISAS, has_code_of_its_own, kernels, spec_of
+from cpu_by_name import CPU, ISAS, has_code_of_its_own, kernels, run_all, spec_of
 from lax_answers import exact_conv
 from tolerance import assert_within, sum_bound
 
@@ -23,29 +23,6 @@ F32_ISAS = [isa for isa in ISAS if has_code_of_its_own(f".{isa}", "float32")]
 CASES = (
     tuple(case for case in conv_cases.CASES if case.batch_groups == 1) + conv_cases.GROUPS + conv_cases.PLANAR
 )
-
-
-def run_all(case, names, arrays, platforms):
-    """The results y, dx and dw of every kernel in every dtype, in one program to save compiling time."""
-    spec = spec_of(case)
-
-    @jax.jit
-    def run(arrays):
-        results = {}
-        for dtype, (x, w, dy) in arrays.items():
-            for name in names:
-                if not has_code_of_its_own(name, dtype):
-                    continue
-                on = platforms(name)
-                results[dtype, name] = {
-                    "y": ffi.fprop(on, x, w, spec),
-                    "dx": ffi.dgrad(on, dy, w, spec),
-                }
-                if not name.startswith(("dot", "planar")):
-                    results[dtype, name]["dw"] = ffi.wgrad(on, x, dy, spec)
-        return results
-
-    return run(arrays)
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)

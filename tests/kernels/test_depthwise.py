@@ -1,10 +1,9 @@
 """The CPU's "depthwise": when the plan takes it, what it refuses, and rows of taps of every length."""
 
-import jax
 import numpy as np
 import pytest
 from conv_cases import NDHWC, NHWC, NWC, ConvCase
-from cpu_by_name import CPU, ISAS, spec_of
+from cpu_by_name import CPU, ISAS, run_all, spec_of
 from lax_answers import exact_conv
 from tolerance import assert_within, sum_bound
 
@@ -43,21 +42,8 @@ CASES = [
 def test_kernel(case, platforms):
     dtypes = ("float32", "float64", "bfloat16", "float16")
     arrays = {dtype: case.arrays(dtype) for dtype in dtypes}
-    spec, names = spec_of(case), [f"depthwise.{isa}" for isa in ISAS]
-
-    @jax.jit
-    def run(arrays):
-        return {
-            (dtype, name): {
-                "y": ffi.fprop(platforms(name), x, w, spec),
-                "dx": ffi.dgrad(platforms(name), dy, w, spec),
-                "dw": ffi.wgrad(platforms(name), x, dy, spec),
-            }
-            for dtype, (x, w, dy) in arrays.items()
-            for name in names
-        }
-
-    for (dtype, name), results in run(arrays).items():
+    names = [f"depthwise.{isa}" for isa in ISAS]
+    for (dtype, name), results in run_all(case, names, arrays, platforms).items():
         exact, magnitude = exact_conv(case, dtype)
         for what, actual in results.items():
             bound = sum_bound(dtype, case.sum_lengths[what], magnitude[what], exact[what])

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from conv_cases import NDHWC, NHWC, NWC, ConvCase
-from cpu_by_name import CPU, ISAS, spec_of
+from cpu_by_name import CPU, ISAS, run_all, spec_of
 from lax_answers import exact_conv
 from tolerance import assert_within, sum_bound
 
@@ -61,21 +61,8 @@ CASES = [
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_kernel(case, platforms):
     arrays = {dtype: case.arrays(dtype) for dtype in DTYPES}
-    spec, names = spec_of(case), [f"winograd.{isa}" for isa in ISAS]
-
-    @jax.jit
-    def run(arrays):
-        return {
-            (dtype, name): {
-                "y": ffi.fprop(platforms(name), x, w, spec),
-                "dx": ffi.dgrad(platforms(name), dy, w, spec),
-                "dw": ffi.wgrad(platforms(name), x, dy, spec),
-            }
-            for dtype, (x, w, dy) in arrays.items()
-            for name in names
-        }
-
-    for (dtype, name), results in run(arrays).items():
+    names = [f"winograd.{isa}" for isa in ISAS]
+    for (dtype, name), results in run_all(case, names, arrays, platforms).items():
         exact, magnitude = exact_conv(case, dtype)
         for what, actual in results.items():
             assert actual.dtype == dtype

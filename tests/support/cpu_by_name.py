@@ -1,8 +1,10 @@
 """The CPU's kernels by name: which of them support a problem, and how to select one in targets.py."""
 
+import jax
+
 from jax_convgrad.geometry import Axis, ConvGeometry
 from jax_convgrad.layers.problem import dimensions
-from jax_convgrad.primitives import targets
+from jax_convgrad.primitives import ffi, targets
 from jax_convgrad.primitives.conv_spec import ConvSpec
 
 CPU = targets.backends["cpu"]
@@ -58,3 +60,26 @@ def spec_of(case, precision=None):
     )
     dims = dimensions(case.x, case.w, case.order, ("x", "w"))
     return ConvSpec(ConvGeometry(tuple(axes), case.groups), dims, precision)
+
+
+def run_all(case, names, arrays, platforms):
+    """The results y, dx and dw of every kernel in every dtype, in one program to save compiling time."""
+    spec = spec_of(case)
+
+    @jax.jit
+    def run(arrays):
+        results = {}
+        for dtype, (x, w, dy) in arrays.items():
+            for name in names:
+                if not has_code_of_its_own(name, dtype):
+                    continue
+                on = platforms(name)
+                results[dtype, name] = {
+                    "y": ffi.fprop(on, x, w, spec),
+                    "dx": ffi.dgrad(on, dy, w, spec),
+                }
+                if not name.startswith(("dot", "planar")):
+                    results[dtype, name]["dw"] = ffi.wgrad(on, x, dy, spec)
+        return results
+
+    return run(arrays)
