@@ -177,6 +177,14 @@ def test_a_nan_stays_in_its_tiles():
         np.testing.assert_array_equal(y[~reached], clean[~reached])
 
 
+def test_a_channel_without_gradient_stays_exactly_zero():
+    """Zeros transform to zeros, so that a dead unit's filter has a gradient of zeros."""
+    x, w, dy = operands()
+    dy[..., 5] = 0
+    dw = np.asarray(layer(None)(x, w, dy)[2])
+    assert not dw[..., 5].any() and dw[..., 4].all()
+
+
 def test_any_batch_of_an_export():
     """A program exported for any batch has workspace for whatever kernel each batch gets."""
     x, w, _ = operands(batch=8, channels=64)
